@@ -1,0 +1,56 @@
+# Every command that a person or the CI needs; each one sets up its own environment first.
+#   make demo     the first five minutes: a simulated genome, a model, a report
+#   make test     the test suite            make check    format, lint, types, tests, documentation
+#   make install  only the environment      make format   let ruff rewrite the code
+# PYTHON=python3.12 chooses the interpreter, ARGS="..." is passed on (make demo ARGS="--quick").
+
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' > /dev/null 2>&1 && echo $$name && break; done)
+VENV ?= .venv
+ARGS ?=
+STAMP := $(VENV)/.longstrand-installed
+BIN := $(VENV)/bin
+SOURCES := longstrand tests perf tools recipes
+TYPED := -p longstrand.genome -p longstrand.tokenization -m longstrand.config -m longstrand.errors -m longstrand.runtime
+
+.PHONY: help install demo test slow check format lint types docs perf clean
+
+help:
+	@sed -n '2,6s/^# \{0,3\}//p' Makefile
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml tools/bootstrap.py
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer was found; install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) tools/bootstrap.py $(VENV) $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/longstrand demo $(ARGS)
+
+test: $(STAMP)
+	@OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 -m "not slow and not gpu" $(ARGS)
+
+slow: $(STAMP)
+	@MPLBACKEND=Agg $(BIN)/python -m pytest -m "slow" $(ARGS)
+
+check: lint types test
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+types: $(STAMP)
+	$(BIN)/mypy $(TYPED)
+
+docs: $(STAMP)
+	@OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest tests/test_readme.py $(ARGS)
+
+format: $(STAMP)
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+perf: $(STAMP)
+	@for script in perf/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

@@ -1,0 +1,31 @@
+"""Longstrand: DNA language models on long sequences.
+
+Public doors: `load_model`, `load_tokenizer`, and ``import longstrand.auto`` to register our classes with the
+Hugging Face Auto classes. Importing this package imports neither torch nor transformers nor numpy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from longstrand.models.checkpoint import load_model as load_model
+    from longstrand.tokenization.hub import load_tokenizer as load_tokenizer
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load_model", "load_tokenizer"]
+
+_DOORS = {"load_model": "longstrand.models.checkpoint", "load_tokenizer": "longstrand.tokenization.hub"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    if name not in _DOORS:
+        raise AttributeError(f"module 'longstrand' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_DOORS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

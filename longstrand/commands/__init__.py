@@ -1,0 +1,1 @@
+"""One module a command: parse, one library call, print. Heavy imports happen inside the functions."""

@@ -1,0 +1,201 @@
+"""``longstrand tokenizer``: train a vocabulary on genomes, or look at what a tokenizer does to sequences."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from longstrand.genome.fasta import Genome
+    from longstrand.tokenization.base import Tokenizer
+    from longstrand.tokenization.report import TokenizerReport
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train a tokenizer on your genomes, or look at one.")
+
+_FASTA = (".fa", ".fasta", ".fna", ".ffn", ".fas")
+_PIECE = 10_000
+
+
+@app.command()
+def train(
+    genomes: Annotated[list[Path], typer.Argument(help="FASTA files, plain, gzip or bgzip.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write the tokenizer to.")],
+    kind: Annotated[str, typer.Option(help="bpe (learned from the genomes) or kmer (all words of K bases).")] = "bpe",
+    vocab_size: Annotated[int, typer.Option(help="bpe: number of tokens.")] = 4096,
+    num_bases: Annotated[int, typer.Option(help="bpe: bases to learn from, sampled over all genomes.")] = 5_000_000,
+    min_frequency: Annotated[int, typer.Option(help="bpe: a token occurs at least so often.")] = 2,
+    max_token_length: Annotated[int, typer.Option(help="bpe: longest token in bases.")] = 64,
+    hold_out: Annotated[list[str] | None, typer.Option(help="Contig not to learn from; may be repeated.")] = None,
+    k: Annotated[int, typer.Option(help="kmer: bases of a word, 1 to 10.")] = 6,
+    overlapping: Annotated[bool, typer.Option(help="kmer: words that slide by one base, as DNABERT's.")] = False,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same tokenizer.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace a tokenizer that is already there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Learn a tokenizer from genomes, on both strands, and save it.
+
+    The folder loads with longstrand and with transformers' AutoTokenizer. Learning sees random pieces of the genomes;
+    five million bases are enough for a few thousand tokens.
+    """
+    from longstrand.errors import UsageError, one_of
+    from longstrand.runtime import provenance
+    from longstrand.tokenization.kmer import make_kmer
+    from longstrand.tokenization.train import describe_training, train_bpe, write_training_record
+
+    one_of(kind, ("bpe", "kmer"), "kind of tokenizer")
+    if (output / "tokenizer.json").exists() and not overwrite:
+        raise UsageError(f"{output}: there is a tokenizer already; choose another folder or add --overwrite.")
+    sources = [_open(path) for path in genomes]
+    details: dict[str, Any] = {"kind": kind, "genomes": {str(g.path): g.fingerprint for g in sources}}
+    try:
+        if kind == "kmer":
+            tokenizer: Tokenizer = make_kmer(k, overlapping=overlapping)
+        else:
+            pieces = _training_pieces(sources, num_bases=num_bases, seed=seed, exclude=_known(hold_out or [], sources))
+            tokenizer = train_bpe(
+                pieces, vocab_size=vocab_size, min_frequency=min_frequency, max_token_length=max_token_length
+            )
+            details |= {
+                "num_bases": num_bases,
+                "min_frequency": min_frequency,
+                "seed": seed,
+                "hold_out": hold_out or [],
+            }
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    tokenizer.save(output)
+    summary = describe_training(tokenizer, **details)
+    write_training_record(output, summary | {"provenance": provenance()})
+    if as_json:
+        print(json.dumps({"folder": str(output), **summary}, indent=2))
+        return
+    print(f"{output}: {summary['vocab_size']:,} tokens, longest {summary['longest_token']} bases.")
+    look = ["longstrand", "tokenizer", "inspect", str(output), str(genomes[0]), "--plot", str(output / "tokens.png")]
+    print(f"Look at it: {shlex.join(look)}")
+
+
+@app.command()
+def inspect(
+    tokenizer: Annotated[Path, typer.Argument(help="Folder of a tokenizer or a model, ours or a published one.")],
+    sequences: Annotated[Path, typer.Argument(help="FASTA, a table of sequences, or one sequence a line.")],
+    column: Annotated[str, typer.Option(help="Column of the sequences in a table.")] = "sequence",
+    max_bases: Annotated[int, typer.Option(help="Look at so many bases; of FASTA, random pieces.")] = 5_000_000,
+    seed: Annotated[int, typer.Option(help="Seed of the random pieces.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Write a plot (PNG, PDF or SVG).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Say how a tokenizer cuts your sequences: bases per token, longest tokens, strand symmetry, unknown letters."""
+    from longstrand.errors import UsageError
+    from longstrand.tokenization.hub import load_tokenizer
+    from longstrand.tokenization.report import inspect_tokenizer, plot_report
+
+    if max_bases < 1:
+        raise UsageError(f"--max-bases is at least 1, got {max_bases}.")
+    loaded = load_tokenizer(tokenizer)
+    counts = {"lower_case": 0, "unknown": 0}
+    report = inspect_tokenizer(loaded, _texts(sequences, loaded.alphabet, counts, (column, max_bases, seed)))
+    if plot is not None:
+        plot_report(report, plot, loaded.bases_per_id[loaded.dna_token_ids])
+    if as_json:
+        print(json.dumps(report.to_dict() | {"letters_changed": counts}, indent=2))
+        return
+    _show(report, counts)
+    if plot is not None:
+        print(f"plot: {plot}")
+
+
+def _open(path: Path) -> Genome:
+    from longstrand.genome.fasta import Genome
+
+    return Genome(path)
+
+
+def _known(names: list[str], genomes: list[Genome]) -> list[str]:
+    from longstrand.errors import UsageError, nearest
+    from longstrand.genome.fasta import chrom_twin
+
+    contigs = [name for genome in genomes for name in genome.contigs]
+    for name in names:
+        if name not in contigs:
+            twin = chrom_twin(name, contigs)
+            hint = nearest(name, contigs) if twin is None else f"; the genome calls it '{twin}', use that name"
+            raise UsageError(f"--hold-out: no genome has a contig '{name}'{hint}.")
+    return names
+
+
+def _training_pieces(genomes: list[Genome], *, num_bases: int, seed: int, exclude: list[str]) -> Iterator[str]:
+    from longstrand.runtime import progress
+    from longstrand.tokenization.train import sample_pieces
+
+    available = sum(n for genome in genomes for name, n in genome.contigs.items() if name not in exclude)
+    with progress("reading", total=min(num_bases, available), unit="bases") as advance:
+        for piece in sample_pieces(genomes, num_bases=num_bases, seed=seed, exclude=exclude):
+            advance(len(piece))
+            yield piece
+    typer.echo("learning the merges ...", err=True)
+
+
+def _texts(path: Path, alphabet: str, counts: dict[str, int], limits: tuple[str, int, int]) -> Iterator[str]:
+    """Read sequences in the letters of a tokenizer, at most so many bases, and count what was changed."""
+    from longstrand.genome.sequence import normalise
+    from longstrand.runtime import progress
+
+    column, max_bases, seed = limits
+    total = 0
+    with progress("encoding", total=max_bases, unit="bases") as advance:
+        for text in _raw_texts(path, column, max_bases, seed):
+            normal = normalise(text, alphabet + "N" * ("N" not in alphabet), where=str(path))
+            counts["lower_case"] += normal.num_lower_case
+            counts["unknown"] += normal.num_unknown
+            kept = normal.sequence[: max_bases - total]
+            total += len(kept)
+            advance(len(kept))
+            yield kept
+            if total >= max_bases:
+                return
+
+
+def _raw_texts(path: Path, column: str, max_bases: int, seed: int) -> Iterable[str]:
+    from longstrand.data.records import Columns, read_records
+    from longstrand.errors import InputError
+    from longstrand.genome.sequence import NUCLEOTIDES
+    from longstrand.tokenization.train import sample_pieces
+
+    name = path.name.lower().removesuffix(".gz").removesuffix(".bgz")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file.")
+    if name.endswith(_FASTA):
+        return sample_pieces([_open(path)], num_bases=max_bases, piece_length=_PIECE, seed=seed, both_strands=False)
+    if name.endswith(".txt") and path.suffix.lower() == ".txt":
+        with path.open() as file:
+            first = file.readline().strip()
+        if first and not set(first.upper()) - set(NUCLEOTIDES):
+            return (line.strip() for line in path.open())
+    return (record.sequence for record in read_records(path, columns=Columns(sequence=column)))
+
+
+def _show(report: TokenizerReport, counts: dict[str, int]) -> None:
+    lengths = report.token_lengths
+    middle = f"5-95 % {lengths['p5']:.0f}-{lengths['p95']:.0f}"
+    rows = {
+        "tokenizer": f"{'overlapping ' * report.overlapping}{report.kind}, {report.vocab_size:,} tokens, "
+        f"{report.num_dna_tokens:,} of them DNA ({report.fingerprint[:19]})",
+        "text": f"{report.num_texts:,} sequences, {report.num_bases:,} bases, {report.num_tokens:,} tokens",
+        "bases per token": f"{report.bases_per_token:.2f}",
+        "token length": f"mean {lengths['mean']:.2f}, median {lengths['median']:.0f}, {middle}, "
+        f"longest {lengths['max']:.0f}",
+        "unknown": f"{100 * report.unknown_share:.3g} % of tokens",
+        "gaps": f"{100 * report.gap_share:.3g} % of bases",
+        "letters changed": f"{counts['lower_case']:,} lower case, {counts['unknown']:,} unknown became N",
+        "vocabulary used": f"{100 * report.used_share:.1f} % of DNA tokens; {report.entropy_bits:.2f} bits a token",
+        "other strand": f"{100 * report.reverse_complement_share:.1f} % of DNA tokens have a reverse complement",
+        "longest tokens": ", ".join(f"{token} x{count}" for token, count in report.longest_used_tokens[:3]),
+        "most frequent": ", ".join(f"{token} x{count:,}" for token, count in report.frequent_tokens[:8]),
+    }
+    for name, value in rows.items():
+        print(f"{name:<17} {value}")

@@ -1,0 +1,164 @@
+"""Strict settings: YAML files and ``key=value`` words become validated pydantic models.
+
+A run is one complete text: `StrictModel` refuses unknown keys and wrong types, `load_config` merges a YAML file with
+dotted overrides, and `dump_config` writes the resolved result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from longstrand.errors import ConfigError, nearest
+
+
+class StrictModel(BaseModel):
+    """Base of all settings: frozen, no unknown keys, paths and numbers validated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+Config = TypeVar("Config", bound=StrictModel)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or not a mapping.
+    """
+    try:
+        value = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = f"{path}:{line + 1}" if line is not None else str(path)
+        raise ConfigError(f"{where}: not readable as YAML ({getattr(error, 'problem', error)}).") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: a configuration is a mapping of keys to values, found a {type(value).__name__}.")
+    return value
+
+
+def parse_override(word: str) -> tuple[list[str], Any]:
+    """Split ``a.b=value`` into its path and a value read as YAML (``1e-4`` is a number).
+
+    Raises:
+        ConfigError: there is no ``=`` or an empty key.
+    """
+    key, equals, text = word.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"'{word}' is not a setting; write key=value, for example training.seed=1.")
+    try:
+        return key.split("."), float(text) if _is_number(text) and not _is_integer(text) else yaml.safe_load(text)
+    except yaml.YAMLError:
+        return key.split("."), text
+
+
+def merge(base: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Apply ``key=value`` words to a nested mapping and return a new one; a null section becomes a mapping."""
+    merged: dict[str, Any] = _deep_copy(base)
+    for word in overrides:
+        path, value = parse_override(word)
+        node = merged
+        for part in path[:-1]:
+            child = node.get(part)
+            if child is None:
+                child = node[part] = {}
+            if not isinstance(child, dict):
+                raise ConfigError(f"'{word}': '{part}' is a value, not a section.")
+            node = child
+        node[path[-1]] = value
+    return merged
+
+
+def build(
+    model: type[Config], values: dict[str, Any], source: str = "settings", *, options: Mapping[str, str] | None = None
+) -> Config:
+    """Validate a mapping.
+
+    Args:
+        model: what it should be.
+        values: the mapping.
+        source: where it comes from, for errors.
+        options: command-line options that set required keys, for errors: ``{"data": "--genome"}``.
+
+    Raises:
+        ConfigError: all problems in one sentence each, unknown keys with the nearest known one.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = [_describe(model, problem, options or {}) for problem in error.errors()]
+        raise ConfigError(f"{source}: " + " ".join(dict.fromkeys(problems))) from None
+
+
+def load_config(model: type[Config], path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file (optional), apply overrides, validate."""
+    base = read_yaml(path) if path is not None else {}
+    return build(model, merge(base, overrides), str(path) if path is not None else "settings")
+
+
+def dump_config(config: StrictModel) -> str:
+    """Write the complete resolved configuration as YAML text that `load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _describe(model: type[BaseModel], problem: Any, options: Mapping[str, str]) -> str:
+    place = [str(part) for part in problem["loc"]]
+    dotted = ".".join(place)
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(model, problem["loc"][:-1])
+        return f"unknown key '{dotted}'{nearest(place[-1], known)}; known here: {', '.join(known)}."
+    if problem["type"] == "missing":
+        hint = f"; give {options[dotted]}, or set it in a file with --config" if dotted in options else ""
+        return f"'{dotted}' is required{hint}."
+    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    got = problem.get("input")
+    shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
+    return f"'{dotted}': {message}{shown}." if dotted else f"{message}."
+
+
+def _known_keys(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
+    """Find the field names of the (nested) model at a location, through lists, dicts and unions."""
+    models: list[type[BaseModel]] = [model]
+    for part in location:
+        inner: list[type[BaseModel]] = []
+        for candidate in models:
+            field = candidate.model_fields.get(str(part))
+            inner += list(_models_in(field.annotation)) if field is not None else []
+        models = inner or models
+    return list(dict.fromkeys(name for candidate in models for name in candidate.model_fields))
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) is not None or isinstance(annotation, UnionType):
+        for argument in get_args(annotation):
+            yield from _models_in(argument)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.strip().lower() not in {"nan", "inf", "-inf", "infinity", "-infinity"}
+
+
+def _is_integer(text: str) -> bool:
+    return text.strip().lstrip("+-").isdigit()
+
+
+def _deep_copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _deep_copy(inner) for key, inner in value.items()}
+    return [_deep_copy(inner) for inner in value] if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""Windows, masking, batches and labelled tables. No models."""

@@ -1,0 +1,216 @@
+"""Windows to masked token sequences, one example at a time, and how many bases a token budget needs.
+
+More bases are read than the budget needs, tokenized, and the tail is cut, so that every example is full; an example
+that comes out short is kept (dropping it would select against repeats, which have long tokens).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+
+from longstrand.data.allowed import HoldOuts
+from longstrand.data.masking import MaskingConfig, mask_tokens
+from longstrand.data.tiles import MIN_WINDOW
+from longstrand.data.windows import Source, TrainingWindows, Window
+from longstrand.errors import TokenizerError
+from longstrand.runtime import generator
+from longstrand.tokenization.base import Tokenizer
+
+
+class MaskedExample(TypedDict):
+    """One training example.
+
+    ``input_ids`` int32 (n,), with special tokens; ``labels`` int64 (n,), -100 where nothing is to be restored;
+    ``num_bases`` bases that the kept tokens spell.
+    """
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+    num_bases: int
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenized window: ``input_ids`` int32 (n,) with special tokens, and the bases that they spell."""
+
+    input_ids: np.ndarray
+    num_bases: int
+
+
+class WindowTokenizer:
+    """Tokenizes windows to at most ``max_tokens``, special tokens included; the tail is cut, sentences stay apart."""
+
+    def __init__(self, tokenizer: Tokenizer, *, max_tokens: int) -> None:
+        """Take the special tokens before and after a sequence from the tokenizer.
+
+        Raises:
+            ValueError: ``max_tokens`` leaves no room for DNA.
+        """
+        self._before = np.array(tokenizer.template.prefix, dtype=np.int32)
+        self._after = np.array(tokenizer.template.suffix, dtype=np.int32)
+        self._room = max_tokens - len(self._before) - len(self._after)
+        if self._room < 1:
+            raise ValueError(f"max_tokens = {max_tokens} leaves no room for DNA beside the special tokens.")
+        self._tokenizer = tokenizer
+        tokenizer.encode_ids("ACGT")  # compiles the engine here, once, before workers are forked
+
+    @property
+    def room(self) -> int:
+        """DNA tokens in a full example."""
+        return self._room
+
+    def encode(self, window: Window) -> Tokens:
+        """Tokenize one window; an empty one has special tokens only."""
+        ids, num_bases = self._inner(window)
+        return Tokens(np.concatenate((self._before, ids, self._after)), num_bases)
+
+    def _inner(self, window: Window) -> tuple[np.ndarray, int]:
+        parts: list[np.ndarray] = []
+        missing, num_bases = self._room, 0
+        for piece in window.pieces:
+            ids, offsets = self._tokenizer.encode_ids(piece)
+            ids = ids[:missing]
+            if len(ids):
+                num_bases += int(offsets[len(ids) - 1, 1])
+                parts.append(ids)
+            missing -= len(ids)
+            if not missing:
+                break
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32), num_bases
+
+
+class MaskedExamples(Sequence[MaskedExample]):
+    """Windows, tokenized and masked: ``examples[index]`` is a pure function of the windows, the seed and the index.
+
+    Masks are part of the sample, not of the batch: over `EvaluationWindows` they never change. Pickles.
+    """
+
+    def __init__(
+        self,
+        windows: Sequence[Window],
+        tokenizer: Tokenizer,
+        masking: MaskingConfig | None = None,
+        *,
+        max_tokens: int,
+        seed: int,
+    ) -> None:
+        """Prepare the tables of the tokenizer.
+
+        Args:
+            windows: training or evaluation windows.
+            tokenizer: must have a [MASK] token.
+            masking: how to mask; by default 15 % of the tokens, 80/10/10.
+            max_tokens: longest example, special tokens included.
+            seed: of the masks.
+
+        Raises:
+            TokenizerError: the tokenizer has no mask token, or no token that is spelled with A, C, G, T alone.
+        """
+        if tokenizer.mask_token_id is None:
+            raise TokenizerError("this tokenizer has no mask token, which a masked language model needs.")
+        self.windows, self.seed = windows, seed
+        self.masking = _with_kmer(masking or MaskingConfig(), tokenizer)
+        self._mask_token_id = tokenizer.mask_token_id
+        self._dna_token_ids = np.asarray(tokenizer.dna_token_ids, dtype=np.int32)
+        if not len(self._dna_token_ids):
+            raise TokenizerError("this tokenizer has no token that is spelled with A, C, G and T alone.")
+        self._is_dna = np.zeros(tokenizer.vocab_size, dtype=bool)
+        self._is_dna[self._dna_token_ids] = True
+        self._encoder = WindowTokenizer(tokenizer, max_tokens=max_tokens)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> MaskedExample:  # type: ignore[override]
+        """Make one example; negative indices count from the end, an index outside raises IndexError."""
+        number = index + len(self) if index < 0 else index
+        tokens = self._encoder.encode(self.windows[index])
+        input_ids, labels = mask_tokens(
+            tokens.input_ids,
+            self._is_dna[tokens.input_ids],
+            config=self.masking,
+            mask_token_id=self._mask_token_id,
+            random_token_ids=self._dna_token_ids,
+            generator=generator(self.seed, number, "mask"),
+        )
+        return {"input_ids": input_ids, "labels": labels, "num_bases": tokens.num_bases}
+
+    def __iter__(self) -> Iterator[MaskedExample]:
+        return (self[index] for index in range(len(self)))
+
+
+@dataclass(frozen=True)
+class TokenBudget:
+    """How many bases fill a number of tokens in given genomes.
+
+    Attributes:
+        num_bases: bases to read so that nearly every example is full (window size).
+        stride: bases that nearly every full example covers (tile size of the epoch order and of evaluation).
+        bases_per_token: mean over the sample.
+        num_tokens: DNA tokens of a full example.
+    """
+
+    num_bases: int
+    stride: int
+    bases_per_token: float
+    num_tokens: int
+
+
+def measure_budget(
+    genomes: Sequence[Source],
+    tokenizer: Tokenizer,
+    *,
+    max_tokens: int,
+    holdout: HoldOuts = None,
+    sentences: tuple[int, int] | None = None,
+    num_windows: int = 64,
+) -> TokenBudget:
+    """Measure how many bases ``max_tokens`` tokens need, on windows of the genomes themselves.
+
+    Windows are read with room to spare and tokenized; ``num_bases`` is the most bases that any full one used (at least
+    2 % above the mean), ``stride`` the fewest. Where all stretches of the genomes are too short to fill the budget,
+    both follow from the mean. Deterministic.
+
+    Args:
+        genomes: as for `TrainingWindows`.
+        tokenizer: any tokenizer.
+        max_tokens: tokens of an example, special tokens included.
+        holdout: bases that are not looked at.
+        sentences: as for `TrainingWindows`.
+        num_windows: size of the sample.
+    """
+    encoder = WindowTokenizer(tokenizer, max_tokens=max_tokens)
+    num_specials = max_tokens - encoder.room
+    for bases_per_token in (8, 16, 32, 64):
+        windows = TrainingWindows(
+            genomes,
+            num_bases=max(MIN_WINDOW, bases_per_token * encoder.room),
+            num_samples=num_windows,
+            seed=0,
+            holdout=holdout,
+            sentences=sentences,
+            alphabet=tokenizer.alphabet,
+        )
+        encoded = [encoder.encode(window) for window in windows]
+        full = [tokens.num_bases for tokens in encoded if len(tokens.input_ids) == max_tokens]
+        if 2 * len(full) >= num_windows or windows.regions.lengths.max() < windows.num_bases:
+            break
+    spelled = sum(tokens.num_bases for tokens in encoded)
+    mean = spelled / max(1, sum(len(tokens.input_ids) - num_specials for tokens in encoded))
+    expected = mean * encoder.room
+    full = full or [round(expected)]
+    most, least = max(*full, round(1.02 * expected)), min(full)
+    return TokenBudget(max(MIN_WINDOW, most), max(MIN_WINDOW, least), mean, encoder.room)
+
+
+def _with_kmer(masking: MaskingConfig, tokenizer: Tokenizer) -> MaskingConfig:
+    """Fill in the k of k-mer spans from an overlapping k-mer tokenizer."""
+    if masking.kind != "kmer_span" or masking.kmer is not None:
+        return masking
+    if not tokenizer.overlapping:
+        raise TokenizerError("masking.kind kmer_span is for overlapping k-mers; use token or span.")
+    return masking.model_copy(update={"kmer": int(np.max(tokenizer.bases_per_id))})

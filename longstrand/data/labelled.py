@@ -1,0 +1,235 @@
+"""Labelled sequences: a table with a kind of problem, targets and the counts a report needs.
+
+`labelled_files.read_labelled` reads one file into a `RawTable` (text labels), `infer_task` decides once what kind of
+problem the training table poses, and `label` turns any split into a `LabelledTable` with numbers, refusing what does
+not fit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from longstrand.config import StrictModel
+from longstrand.data.targets import Task, encode_targets, infer_task
+from longstrand.errors import InputError
+from longstrand.genome.sequence import normalise
+
+if TYPE_CHECKING:
+    import numpy as np
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["LabelColumns", "LabelledTable", "LetterCounts", "RawTable", "infer_task", "label"]
+
+
+def _words(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+"""Several names: a YAML list, or one text with commas."""
+
+
+class LabelColumns(StrictModel):
+    """Which column of the table holds what."""
+
+    sequence: str = Field("sequence", description="Column with the DNA sequence.")
+    pair: str | None = Field(None, description="Column with a second sequence, for tasks on pairs.")
+    labels: Words | None = Field(None, description="Label column(s); by default 'label', else 'labels'.")
+    name: str | None = Field(None, description="Column with a name of each row, copied to the predictions.")
+    group: str | None = Field(
+        None, description="Column naming the sequence that a row is a piece of (one row a token, as in CoNLL tables)."
+    )
+    split: str | None = Field(None, description="Column that says train, valid or test, when all rows are in one file.")
+
+
+@dataclass(frozen=True)
+class LetterCounts:
+    """What the sequences of a table look like, for the report.
+
+    Attributes:
+        num_bases: all bases.
+        num_lower_case: bases that were lower case.
+        num_unknown: bases that are ``N`` for the model, whether ``N`` in the file or another IUPAC letter.
+        num_sequences_with_unknown: sequences with at least one of them.
+    """
+
+    num_bases: int = 0
+    num_lower_case: int = 0
+    num_unknown: int = 0
+    num_sequences_with_unknown: int = 0
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """Sequences with their labels as text, in the order of the file.
+
+    Attributes:
+        source: the file, for errors.
+        rows: (n,) numbers of the rows in the file, from 1, not counting the header (line numbers for intervals).
+        sequences: n normalised sequences.
+        labels: text labels by column, n each.
+        pairs: n second sequences, or None.
+        names: n names, or None.
+        chroms: n chromosomes, or None if the rows are no intervals.
+        splits: n words (train, valid, test), or None.
+        num_dropped: rows of the file left out because their window leaves the chromosome.
+    """
+
+    source: str
+    rows: list[int]
+    sequences: list[str]
+    labels: dict[str, list[str | None]]
+    letters: LetterCounts = LetterCounts()
+    pairs: list[str] | None = None
+    names: list[str] | None = None
+    chroms: list[str] | None = None
+    splits: list[str] | None = None
+    num_dropped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def take(self, indices: Sequence[int]) -> RawTable:
+        """Give some rows, in the order of ``indices``; the letters are counted anew."""
+
+        def pick(values: list[Any]) -> list[Any]:
+            return [values[index] for index in indices]
+
+        sequences = pick(self.sequences)
+        counts = count_letters(sequences)
+        return replace(
+            self,
+            rows=pick(self.rows),
+            sequences=sequences,
+            labels={name: pick(values) for name, values in self.labels.items()},
+            letters=replace(counts, num_lower_case=self.letters.num_lower_case),
+            pairs=None if self.pairs is None else pick(self.pairs),
+            names=None if self.names is None else pick(self.names),
+            chroms=None if self.chroms is None else pick(self.chroms),
+            splits=None if self.splits is None else pick(self.splits),
+        )
+
+
+@dataclass(frozen=True)
+class LabelledTable:
+    """One split, ready to train on or to test with.
+
+    Attributes:
+        raw: sequences, names and row numbers.
+        task: the kind of problem and the names of its outputs.
+        targets: single-label: int64 (n,). Multi-label, regression: float32 (n, num_outputs), NaN where missing.
+            Token: a list of n int16 arrays (num_bases,), -100 where missing.
+    """
+
+    raw: RawTable
+    task: Task
+    targets: np.ndarray | list[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    @property
+    def sequences(self) -> list[str]:
+        """The n normalised sequences."""
+        return self.raw.sequences
+
+    @property
+    def pairs(self) -> list[str] | None:
+        """The n second sequences, or None."""
+        return self.raw.pairs
+
+    @property
+    def num_missing(self) -> int:
+        """Number of targets that are missing (cells, or bases for token problems)."""
+        import numpy as np
+
+        if isinstance(self.targets, list):
+            return int(sum((labels < 0).sum() for labels in self.targets))
+        return int(np.isnan(self.targets).sum()) if self.targets.dtype.kind == "f" else 0
+
+    def counts(self) -> dict[str, Any]:
+        """Describe the split for the report: sizes, letters, label distribution."""
+        import numpy as np
+
+        lengths = [len(sequence) for sequence in self.sequences]
+        summary: dict[str, Any] = {
+            "file": self.raw.source,
+            "num_rows": len(self),
+            "num_bases": self.raw.letters.num_bases,
+            "num_unknown_letters": self.raw.letters.num_unknown,
+            "num_sequences_with_unknown_letters": self.raw.letters.num_sequences_with_unknown,
+            "length": {"min": min(lengths), "median": float(np.median(lengths)), "max": max(lengths)},
+            "num_missing_labels": self.num_missing,
+            "num_rows_dropped": self.raw.num_dropped,
+        }
+        summary["labels"] = label_distribution(self)
+        return summary
+
+
+def label_distribution(table: LabelledTable) -> dict[str, Any]:
+    """Count rows (bases) a class, positives a label, or give mean and deviation of a target."""
+    import numpy as np
+
+    names = table.task.names
+    if table.task.problem in ("single_label", "token"):
+        values = np.concatenate(table.targets) if isinstance(table.targets, list) else table.targets
+        counts = np.bincount(values[values >= 0], minlength=len(names))
+        return {name: int(count) for name, count in zip(names, counts)}
+    targets = np.asarray(table.targets, dtype=np.float64)
+    if table.task.problem == "multi_label":
+        return {name: int(count) for name, count in zip(names, np.nansum(targets, axis=0))}
+    with np.errstate(invalid="ignore"):
+        return {
+            name: {"mean": float(np.nanmean(column)), "sd": float(np.nanstd(column))}
+            for name, column in zip(names, targets.T)
+            if not np.isnan(column).all()
+        }
+
+
+def count_letters(sequences: Sequence[str], num_lower_case: int = 0) -> LetterCounts:
+    """Count bases and unknown letters of normalised sequences."""
+    unknown = [len(sequence) - sum(sequence.count(letter) for letter in "ACGT") for sequence in sequences]
+    return LetterCounts(
+        num_bases=sum(len(sequence) for sequence in sequences),
+        num_lower_case=num_lower_case,
+        num_unknown=sum(unknown),
+        num_sequences_with_unknown=sum(count > 0 for count in unknown),
+    )
+
+
+def normalised(
+    values: Sequence[str | None], source: object, rows: Sequence[int], alphabet: str
+) -> tuple[list[str], int]:
+    """Normalise sequences: ``(sequences, number of lower-case letters)``.
+
+    Raises:
+        InputError: a sequence is empty or holds something that is no nucleotide letter; the row is named.
+    """
+    sequences = []
+    num_lower_case = 0
+    for row, value in zip(rows, values):
+        text = (value or "").strip()
+        if not text:
+            raise InputError(f"{source}, row {row}: the sequence is empty.")
+        clean = normalise(text, alphabet, where=f"{source}, row {row}")
+        sequences.append(clean.sequence)
+        num_lower_case += clean.num_lower_case
+    return sequences, num_lower_case
+
+
+def label(raw: RawTable, task: Task) -> LabelledTable:
+    """Turn text labels into targets of a task that was inferred from the training table.
+
+    Raises:
+        InputError: a label is missing where it must not be, is no number where numbers are needed, is a class that the
+            training table does not have, or has not one value a base.
+    """
+    if len(raw) == 0:
+        raise InputError(f"{raw.source}: this split has no row; check the split column, chromosomes or fractions.")
+    return LabelledTable(raw, task, encode_targets(raw.labels, raw.sequences, task, source=raw.source, rows=raw.rows))

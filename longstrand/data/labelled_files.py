@@ -1,0 +1,129 @@
+"""Read labelled sequences from tables of sequences, or from intervals on a genome."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from longstrand.data.labelled import LabelColumns, RawTable, count_letters, normalised
+from longstrand.data.labelled_intervals import GenomeWindows, is_interval_file, read_intervals
+from longstrand.data.labelled_tokens import inside_codes, join_pieces, spread_piece
+from longstrand.data.tables import is_missing, read_table, take_column
+from longstrand.errors import InputError, UsageError, nearest
+
+if TYPE_CHECKING:
+    import polars as pl
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_COLUMNS = frozenset({"chrom", "start", "end"})
+
+
+def read_labelled(
+    path: Path,
+    columns: LabelColumns | None = None,
+    *,
+    alphabet: str = "ACGTN",
+    windows: GenomeWindows | None = None,
+    class_names: Sequence[str] | None = None,
+) -> RawTable:
+    """Read sequences with text labels.
+
+    A BED file, or a table with columns ``chrom``, ``start``, ``end`` and no sequence column, holds intervals and needs
+    ``windows``. Sequences are normalised to ``alphabet``. With ``columns.group`` each row is a labelled piece, and the
+    pieces of a group are joined into one sequence with one label a base.
+
+    Raises:
+        InputError: the file is missing, damaged or empty, a column is missing, a sequence is missing or holds something
+            that is no nucleotide letter; row and nearest name are given.
+        UsageError: intervals without a genome.
+    """
+    path = Path(path)
+    columns = columns or LabelColumns()
+    if is_interval_file(path):
+        return read_intervals(path, columns, alphabet=alphabet, windows=windows)
+    frame = read_table(path)
+    if columns.sequence not in frame.columns and {name.lower() for name in frame.columns} >= INTERVAL_COLUMNS:
+        return read_intervals(path, columns, alphabet=alphabet, windows=windows)
+    if columns.group is not None:
+        return _read_pieces(frame, path, columns, alphabet, class_names)
+    rows = list(range(1, frame.height + 1))
+    sequences, num_lower_case = normalised(take_column(frame, columns.sequence, path, "sequence"), path, rows, alphabet)
+    pairs = None
+    if columns.pair is not None:
+        pairs, _ = normalised(take_column(frame, columns.pair, path, "second-sequence"), path, rows, alphabet)
+    return RawTable(
+        source=str(path),
+        rows=rows,
+        sequences=sequences,
+        labels={name: take_column(frame, name, path, "label") for name in label_columns(frame.columns, columns, path)},
+        letters=count_letters(sequences, num_lower_case),
+        pairs=pairs,
+        names=_texts(frame, columns.name, path, "name"),
+        chroms=_texts(frame, "chrom" if "chrom" in frame.columns else None, path, "chromosome"),
+        splits=_texts(frame, columns.split, path, "split"),
+    )
+
+
+def label_columns(available: Sequence[str], columns: LabelColumns, path: Path) -> tuple[str, ...]:
+    """Find the label columns: as declared, else ``label``, else ``labels``.
+
+    Raises:
+        InputError: none is there; the nearest and all available names are given.
+    """
+    if columns.labels is not None:
+        return columns.labels
+    for name in ("label", "labels"):
+        if name in available:
+            return (name,)
+    close = nearest("label", available)
+    raise InputError(
+        f"{path}: no label column 'label'{close}; columns are: {', '.join(available)}; "
+        "name it with data.columns.labels=NAME."
+    )
+
+
+def _texts(frame: pl.DataFrame, name: str | None, path: Path, what: str) -> list[str] | None:
+    return None if name is None else [value or "" for value in take_column(frame, name, path, what)]
+
+
+def _read_pieces(
+    frame: pl.DataFrame, path: Path, columns: LabelColumns, alphabet: str, class_names: Sequence[str] | None
+) -> RawTable:
+    """Join pieces (rows) of a group into one sequence with one label a base."""
+    groups = [group or "" for group in take_column(frame, columns.group or "", path, "group")]
+    rows = list(range(1, frame.height + 1))
+    pieces, num_lower_case = normalised(take_column(frame, columns.sequence, path, "sequence"), path, rows, alphabet)
+    names = label_columns(frame.columns, columns, path)
+    if len(names) != 1:
+        raise UsageError(f"pieces of a group take one label column, not {len(names)}: {', '.join(names)}.")
+    codes = [
+        "?" if value is None or is_missing(value) else value.strip()
+        for value in take_column(frame, names[0], path, "label")
+    ]
+    inside = inside_codes(sorted(set(codes)), class_names)
+    try:
+        runs = join_pieces(groups)
+    except ValueError as error:
+        row = rows[error.args[1]]
+        raise InputError(
+            f"{path}, row {row}: group '{groups[error.args[1]]}' comes back after another one; "
+            f"sort the table by '{columns.group}'."
+        ) from None
+    sequences = ["".join(pieces[start:end]) for start, end in runs]
+    labels = [
+        " ".join(
+            label for place in range(start, end) for label in spread_piece(codes[place], len(pieces[place]), inside)
+        )
+        for start, end in runs
+    ]
+    return RawTable(
+        source=str(path),
+        rows=[rows[start] for start, _ in runs],
+        sequences=sequences,
+        labels={names[0]: list(labels)},
+        letters=count_letters(sequences, num_lower_case),
+        names=[groups[start] for start, _ in runs],
+    )

@@ -1,0 +1,166 @@
+"""Labels a base: strings of one letter a base, lists of one label a base, and tables of labelled pieces."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from longstrand.data.tables import is_missing
+from longstrand.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+IGNORED = -100
+UNLABELLED = "?"
+"""A base without a label in a label string or list."""
+
+_SEPARATORS = re.compile(r"[\s;,|]+")
+
+
+def split_labels(value: str, num_bases: int) -> list[str] | None:
+    """Cut one cell into one label a base, or give None if it does not have ``num_bases`` of them.
+
+    ``EEEIII`` is one letter a base; ``B-CDS I-CDS O`` is a list separated by spaces, ``;``, ``,`` or ``|``.
+    """
+    text = value.strip()
+    if len(text) == num_bases and not _SEPARATORS.search(text):
+        return list(text)
+    parts = _SEPARATORS.split(text)
+    return parts if len(parts) == num_bases else None
+
+
+def is_token_column(values: Sequence[str | None], sequences: Sequence[str]) -> bool:
+    """Say whether every label that is present has one value a base (and sequences are longer than one base)."""
+    present = [
+        (value, len(sequence))
+        for value, sequence in zip(values, sequences)
+        if value is not None and not is_missing(value)
+    ]
+    if not present or max(num_bases for _, num_bases in present) < 2:
+        return False
+    return all(split_labels(value, num_bases) is not None for value, num_bases in present)
+
+
+def token_classes(
+    values: Sequence[str | None], sequences: Sequence[str], *, source: str, rows: Sequence[int]
+) -> tuple[str, ...]:
+    """List the classes of per-base labels: numbers in order, ``O`` first, then by name with B- before I-."""
+    found: set[str] = set()
+    for parts in _all_parts(values, sequences, source, rows):
+        if parts is not None:
+            found.update(parts)
+    found.discard(UNLABELLED)
+    if not found:
+        raise InputError(f"{source}: no base has a label.")
+    if all(re.fullmatch(r"\d+", name) for name in found):
+        return tuple(sorted(found, key=int))
+    return tuple(sorted(found, key=lambda name: (name != "O", name[2:] if name[:2] in ("B-", "I-") else name, name)))
+
+
+def encode_tokens(
+    values: Sequence[str | None], sequences: Sequence[str], codes: Sequence[str], *, source: str, rows: Sequence[int]
+) -> list[np.ndarray]:
+    """Turn per-base labels into class indices.
+
+    Returns:
+        n int16 arrays (num_bases,); -100 where a base is ``?`` or the whole cell is missing.
+
+    Raises:
+        InputError: a cell has not one label a base, or a label is not among ``codes``.
+    """
+    import numpy as np
+
+    index = {code: position for position, code in enumerate(codes)} | {UNLABELLED: IGNORED}
+    encoded = []
+    for position, parts in enumerate(_all_parts(values, sequences, source, rows)):
+        if parts is None:
+            encoded.append(np.full(len(sequences[position]), IGNORED, dtype=np.int16))
+            continue
+        strange = next((part for part in parts if part not in index), None)
+        if strange is not None:
+            raise InputError(
+                f"{source}, row {rows[position]}: base label '{strange}' is not among the classes of the training table"
+                f"{nearest(strange, codes)}: {', '.join(codes)}."
+            )
+        encoded.append(np.array([index[part] for part in parts], dtype=np.int16))
+    return encoded
+
+
+def is_bio(names: Sequence[str]) -> bool:
+    """Say whether the classes follow the begin/inside/outside scheme (some ``B-x`` with its ``I-x``)."""
+    return any(name.startswith("B-") and f"I-{name[2:]}" in names for name in names)
+
+
+def spread_piece(code: str, num_bases: int, inside: dict[str, str]) -> list[str]:
+    """Repeat the label of a piece over its bases; after the first base a ``B-x`` continues as ``I-x``."""
+    return [code] + [inside.get(code, code)] * (num_bases - 1)
+
+
+def inside_codes(codes: Sequence[str], class_names: Sequence[str] | None) -> dict[str, str]:
+    """Map the code of every ``B-x`` class to the code of ``I-x``.
+
+    ``codes`` are what the table holds; with ``class_names``, codes that are numbers are indices into them.
+    """
+    if class_names is not None and not set(codes) <= set(class_names):
+        position = {name: str(number) for number, name in enumerate(class_names)}
+    else:
+        position = {code: code for code in codes}
+        if class_names is not None:
+            position |= {name: name for name in class_names}
+    return {
+        position[name]: position[f"I-{name[2:]}"]
+        for name in position
+        if name.startswith("B-") and f"I-{name[2:]}" in position
+    }
+
+
+def cut_pieces(length: int, num_bases: int) -> list[tuple[int, int]]:
+    """Cut a sequence into pieces of ``num_bases``, the last one shorter: ``[(start, end), ...]``.
+
+    A last piece of less than a quarter is joined to the one before, which is then longer by that much.
+    """
+    starts = list(range(0, max(length, 1), num_bases))
+    if len(starts) > 1 and length - starts[-1] < num_bases / 4:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], length]))
+
+
+def join_pieces(groups: Sequence[str]) -> list[tuple[int, int]]:
+    """Find the runs of equal group names: ``[(first, past the last), ...]`` in order.
+
+    Raises:
+        ValueError: a group comes back after another one; ``args[1]`` is the position of the offending row.
+    """
+    runs: list[tuple[int, int]] = []
+    seen: set[str] = set()
+    start = 0
+    for position in range(1, len(groups) + 1):
+        if position == len(groups) or groups[position] != groups[start]:
+            if groups[start] in seen:
+                raise ValueError("a group is interrupted", start)
+            seen.add(groups[start])
+            runs.append((start, position))
+            start = position
+    return runs
+
+
+def _all_parts(
+    values: Sequence[str | None], sequences: Sequence[str], source: str, rows: Sequence[int]
+) -> list[list[str] | None]:
+    """Cut every cell into one label a base (None where the cell is missing)."""
+    cut: list[list[str] | None] = []
+    for position, (value, sequence) in enumerate(zip(values, sequences)):
+        if value is None or is_missing(value):
+            cut.append(None)
+            continue
+        parts = split_labels(value, len(sequence))
+        if parts is None:
+            count = len(_SEPARATORS.split(value.strip()))
+            raise InputError(
+                f"{source}, row {rows[position]}: {len(sequence)} bases but "
+                f"{count if count > 1 else len(value.strip())} labels; a token-level label has one value a base."
+            )
+        cut.append(parts)
+    return cut

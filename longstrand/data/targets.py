@@ -1,0 +1,370 @@
+"""Text labels to numbers: what kind of problem a table poses, and the targets of each row."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from longstrand.data.labelled_tokens import encode_tokens, is_token_column, token_classes
+from longstrand.data.tables import is_missing, read_table, show_rows
+from longstrand.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Problem = Literal["single_label", "multi_label", "regression", "token"]
+Layout = Literal["one", "columns", "vector", "set"]
+MAX_INTEGER_CLASSES = 50
+NO_LABEL = "-"
+_INTEGRAL = re.compile(r"[+-]?\d+\.0+")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned; decided once, from the training table.
+
+    Attributes:
+        problem: ``single_label`` (one class a sequence), ``multi_label`` (any number of labels), ``regression`` (one or
+            several numbers) or ``token`` (one class a base).
+        names: classes, labels or targets, one an output of the model.
+        columns: label columns of the table.
+        layout: how a row holds its labels: ``one`` value; several ``columns``; a ``vector`` in one cell (``0;1;0``); a
+            ``set`` of names in one cell (``enhancer;promoter``).
+        codes: what the table writes for each class (equal to ``names`` unless class names were given).
+        reason: one sentence on how the problem was found, for the notice.
+    """
+
+    problem: Problem
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+    layout: Layout = "one"
+    codes: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of outputs of the model."""
+        return len(self.names)
+
+    def notice(self) -> str:
+        """Say in one sentence what will be learned and why."""
+        shown = ", ".join(self.names[:8]) + (", ..." if len(self.names) > 8 else "")
+        kind = {
+            "single_label": f"one of {len(self.names)} classes a sequence",
+            "multi_label": f"any of {len(self.names)} labels a sequence",
+            "regression": f"{len(self.names)} number(s) a sequence",
+            "token": f"one of {len(self.names)} classes a base",
+        }[self.problem]
+        return f"problem: {self.problem}, {kind} ({shown}); {self.reason}"
+
+
+def infer_task(
+    labels: dict[str, list[str | None]],
+    sequences: Sequence[str],
+    *,
+    source: str,
+    rows: Sequence[int],
+    problem: Problem | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Task:
+    """Decide what kind of problem a training table poses.
+
+    Several columns: all 0/1 is multi-label, numbers are regression. One column: one label a base is token-level; cells
+    with ``;`` are multi-label (0/1 vectors or names) or regression (vectors of numbers); words are classes; integers
+    with few distinct values are classes; other numbers are regression.
+
+    Args:
+        labels: text labels by column.
+        sequences: n sequences (their lengths decide about token-level labels).
+        source: the file, for errors.
+        rows: n row numbers, for errors.
+        problem: what the user declared; nothing is inferred then.
+        class_names: names for the classes or outputs; labels that are numbers 0..K-1 are taken as their indices.
+
+    Raises:
+        InputError: the labels fit no problem or not the declared one, a label is missing in a single-label column, or
+            there is only one class; a word or infinity stands among numbers.
+    """
+    reader = _ColumnReader(labels, sequences, source, rows)
+    declared = problem is not None
+    found, layout, reason = (problem, reader.layout(problem), "declared") if problem else reader.infer()
+    if found == "single_label":
+        names = reader.classes()
+    elif found == "token":
+        names = token_classes(reader.only_values(), sequences, source=source, rows=rows)
+    else:
+        names = reader.outputs(layout)
+    reader.refuse_empty(layout)
+    codes = names
+    if class_names is not None:
+        names, codes = _named(names, tuple(class_names), found, source)
+    if found in ("single_label", "token") and len(names) < 2:
+        raise InputError(f"{source}: every label is '{names[0]}'; training needs at least two classes.")
+    why = reason if declared else f"inferred: {reason}; declare problem=... to change that"
+    return Task(found, tuple(names), tuple(labels), layout, tuple(codes), why)
+
+
+def encode_targets(
+    labels: dict[str, list[str | None]], sequences: Sequence[str], task: Task, *, source: str, rows: Sequence[int]
+) -> np.ndarray | list[np.ndarray]:
+    """Turn text labels into numbers; shapes as in `LabelledTable.targets`.
+
+    Raises:
+        InputError: as `longstrand.data.labelled.label`.
+    """
+    reader = _ColumnReader(labels, sequences, source, rows)
+    if task.problem == "token":
+        return encode_tokens(reader.only_values(), sequences, task.codes, source=source, rows=rows)
+    if task.problem == "single_label":
+        return reader.class_indices(task.codes)
+    binary = task.problem == "multi_label"
+    if task.layout == "set":
+        return reader.set_matrix(task.codes)
+    if task.layout == "vector":
+        return reader.vector_matrix(task.num_outputs, binary)
+    return reader.column_matrix(binary)
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Read class names from a file: one name a line, or a table with columns ``label,label_name`` (any order).
+
+    Raises:
+        InputError: the file is missing or empty, or its labels are not 0..K-1.
+    """
+    frame = read_table(path) if Path(path).exists() else None
+    if frame is not None and {"label", "label_name"} <= set(frame.columns):
+        pairs = dict(zip(frame["label"].to_list(), frame["label_name"].to_list()))
+        wanted = [str(index) for index in range(len(pairs))]
+        if set(pairs) != set(wanted):
+            raise InputError(f"{path}: the column 'label' should hold the numbers 0 to {len(pairs) - 1}, one a row.")
+        return tuple(pairs[index] for index in wanted)
+    if frame is None:
+        raise InputError(f"{path}: no such file; class names come one a line, or as a table label,label_name.")
+    return tuple(line.strip() for line in Path(path).read_text().splitlines() if line.strip())
+
+
+def canonical(text: str) -> str:
+    """Strip a class label and write ``1.0`` as ``1`` (tables saved with floating-point labels)."""
+    text = text.strip()
+    return text.split(".")[0] if _INTEGRAL.fullmatch(text) else text
+
+
+class _ColumnReader:
+    """The label columns of one table, with everything an error needs to say where."""
+
+    def __init__(
+        self, labels: dict[str, list[str | None]], sequences: Sequence[str], source: str, rows: Sequence[int]
+    ) -> None:
+        self.labels, self.sequences, self.source, self.rows = labels, sequences, source, rows
+
+    def only_values(self) -> list[str | None]:
+        """Give the values of the one label column."""
+        if len(self.labels) != 1:
+            given = ", ".join(self.labels)
+            raise InputError(f"{self.source}: this problem takes one label column, not {len(self.labels)}: {given}.")
+        return next(iter(self.labels.values()))
+
+    def present(self) -> list[str]:
+        """Give all values that are not missing."""
+        return [
+            value for values in self.labels.values() for value in values if value is not None and not is_missing(value)
+        ]
+
+    def infer(self) -> tuple[Problem, Layout, str]:
+        values = self.present()
+        if not values:
+            raise InputError(f"{self.source}: the label column(s) {', '.join(self.labels)} hold no value.")
+        if len(self.labels) > 1:
+            return self._infer_columns(values)
+        if is_token_column(self.only_values(), self.sequences):
+            return "token", "one", "every label has one value a base"
+        cells = [cell for value in values for cell in value.split(";")]
+        if any(";" in value for value in values):
+            if all(_is_binary(cell) or is_missing(cell) for cell in cells):
+                return "multi_label", "vector", "the labels are vectors of 0 and 1 joined by ';'"
+            if all(_is_number(cell) or is_missing(cell) for cell in cells):
+                return "regression", "vector", "the labels are numbers joined by ';'"
+            self._refuse_stray(values)
+            return "multi_label", "set", "the labels are names joined by ';'"
+        if not all(_is_number(value) for value in values):
+            self._refuse_stray(values)
+            return "single_label", "one", "the labels are words"
+        return self._infer_numbers(values)
+
+    def _infer_columns(self, values: list[str]) -> tuple[Problem, Layout, str]:
+        if all(_is_binary(value) for value in values):
+            return "multi_label", "columns", "several label columns of 0 and 1"
+        if all(_is_number(value) for value in values):
+            return "regression", "columns", "several label columns of numbers"
+        words = next(value for value in values if not _is_number(value))
+        raise InputError(
+            f"{self.source}: several label columns must hold numbers, but one holds '{words}'; name just one."
+        )
+
+    def _refuse_stray(self, values: list[str]) -> None:
+        """Refuse a few words among numbers that cannot be classes: without them it would be regression."""
+        cells = [cell for value in values for cell in value.split(";")]
+        numbers = [float(cell) for cell in cells if _is_number(cell)]
+        are_classes = len(set(numbers)) <= MAX_INTEGER_CLASSES and all(number.is_integer() for number in numbers)
+        if are_classes or len(numbers) <= len(cells) / 2:
+            return
+        for row, value in zip(self.rows, self.only_values()):
+            for cell in "" if value is None or is_missing(value) else value.split(";"):
+                if not _is_number(cell) and not is_missing(cell):
+                    raise InputError(
+                        f"{self.source}, row {row}: the label '{cell}' is no finite number while most labels are "
+                        "numbers; correct it or leave it empty, or declare problem=single_label if it is a class."
+                    )
+
+    def _infer_numbers(self, values: list[str]) -> tuple[Problem, Layout, str]:
+        distinct = {float(value) for value in values}
+        integral = all(math.isfinite(value) and value == int(value) for value in distinct)
+        if integral and len(distinct) <= MAX_INTEGER_CLASSES and len(distinct) <= max(2, len(values) // 2):
+            return "single_label", "one", f"the labels are {len(distinct)} distinct whole numbers"
+        return "regression", "columns", f"the labels are numbers with {len(distinct):,} distinct values"
+
+    def layout(self, problem: Problem) -> Layout:
+        """Find how a declared problem is written."""
+        if problem in ("single_label", "token"):
+            self.only_values()
+            return "one"
+        if len(self.labels) > 1:
+            return "columns"
+        values = self.present()
+        cells = [cell for value in values for cell in value.split(";")]
+        if problem == "multi_label" and not all(_is_binary(cell) or is_missing(cell) for cell in cells):
+            return "set"
+        return "vector" if any(";" in value for value in values) else "columns"
+
+    def refuse_empty(self, layout: Layout) -> None:
+        """Refuse a column of which the training table has no value at all."""
+        for name, values in self.labels.items():
+            if layout == "columns" and all(is_missing(value) for value in values):
+                raise InputError(f"{self.source}: the label column '{name}' holds no value; leave it out.")
+
+    def classes(self) -> tuple[str, ...]:
+        self._refuse_missing()
+        distinct = {canonical(value) for value in self.only_values() if value is not None}
+        numeric = all(re.fullmatch(r"[+-]?\d+", name) for name in distinct)
+        return tuple(sorted(distinct, key=int) if numeric else sorted(distinct))
+
+    def class_indices(self, codes: Sequence[str]) -> np.ndarray:
+        import numpy as np
+
+        self._refuse_missing()
+        index = {code: position for position, code in enumerate(codes)}
+        values = [canonical(value) for value in self.only_values() if value is not None]
+        unseen = [position for position, value in enumerate(values) if value not in index]
+        if unseen:
+            raise self._unseen(unseen, values[unseen[0]], codes)
+        return np.array([index[value] for value in values], dtype=np.int64)
+
+    def outputs(self, layout: Layout) -> tuple[str, ...]:
+        if layout == "columns":
+            return tuple(self.labels)
+        column = next(iter(self.labels))
+        if layout == "set":
+            names = {name.strip() for value in self.present() for name in value.split(";")} - {NO_LABEL, ""}
+            return tuple(sorted(names))
+        return tuple(f"{column}_{number}" for number in range(len(self.present()[0].split(";"))))
+
+    def column_matrix(self, binary: bool) -> np.ndarray:
+        import numpy as np
+
+        matrix = np.full((len(self.sequences), len(self.labels)), np.nan, dtype=np.float32)
+        for number, (name, values) in enumerate(self.labels.items()):
+            for position, value in enumerate(values):
+                matrix[position, number] = self._number(value, binary, position, name)
+        return matrix
+
+    def vector_matrix(self, num_outputs: int, binary: bool) -> np.ndarray:
+        import numpy as np
+
+        matrix = np.full((len(self.sequences), num_outputs), np.nan, dtype=np.float32)
+        column = next(iter(self.labels))
+        for position, value in enumerate(self.only_values()):
+            if value is None or is_missing(value):
+                continue
+            cells = value.split(";")
+            if len(cells) != num_outputs:
+                raise InputError(
+                    f"{self.source}, row {self.rows[position]}: column '{column}' holds {len(cells)} values "
+                    f"where the training table has {num_outputs}."
+                )
+            matrix[position] = [self._number(cell, binary, position, column) for cell in cells]
+        return matrix
+
+    def set_matrix(self, codes: Sequence[str]) -> np.ndarray:
+        import numpy as np
+
+        index = {code: position for position, code in enumerate(codes)}
+        matrix = np.zeros((len(self.sequences), len(codes)), dtype=np.float32)
+        for position, value in enumerate(self.only_values()):
+            if value is None or is_missing(value):
+                matrix[position] = np.nan
+                continue
+            for name in (part.strip() for part in value.split(";")):
+                if name in index:
+                    matrix[position, index[name]] = 1.0
+                elif name not in (NO_LABEL, ""):
+                    raise self._unseen([position], name, codes)
+        return matrix
+
+    def _number(self, value: str | None, binary: bool, position: int, column: str) -> float:
+        if value is None or is_missing(value):
+            return math.nan
+        suits: Callable[[str], bool] = _is_binary if binary else _is_number
+        if not suits(value):
+            need = "0 or 1, as a multi-label problem needs" if binary else "a number, as regression needs"
+            raise InputError(f"{self.source}, row {self.rows[position]}: '{value}' in column '{column}' is not {need}.")
+        return float(value)
+
+    def _refuse_missing(self) -> None:
+        missing = [self.rows[position] for position, value in enumerate(self.only_values()) if is_missing(value)]
+        if missing:
+            column = next(iter(self.labels))
+            raise InputError(
+                f"{self.source}: the label in column '{column}' is missing in {show_rows(missing)}; fill it or delete "
+                "the rows (only multi-label, regression and token problems may have missing labels)."
+            )
+
+    def _unseen(self, positions: list[int], value: str, codes: Sequence[str]) -> InputError:
+        rows = show_rows([self.rows[position] for position in positions])
+        known = ", ".join(codes[:20]) + (", ..." if len(codes) > 20 else "")
+        return InputError(
+            f"{self.source}: label '{value}' ({rows}) is not among the classes of the training table"
+            f"{nearest(value, codes)}: {known}."
+        )
+
+
+def _named(
+    names: tuple[str, ...], given: tuple[str, ...], problem: Problem, source: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Match declared class names with what the table holds: ``(names, codes)``."""
+    if problem in ("single_label", "token"):
+        numbers = tuple(str(index) for index in range(len(given)))
+        for codes in (given, numbers):
+            if set(names) <= set(codes):
+                return given, codes
+        strange = next(name for name in names if name not in given)
+        raise InputError(
+            f"{source}: label '{strange}' is not among the {len(given)} class names given{nearest(strange, given)}."
+        )
+    if len(given) != len(names):
+        raise InputError(f"{source}: {len(given)} class names were given for {len(names)} outputs.")
+    return given, names
+
+
+def _is_binary(text: str) -> bool:
+    return text.strip() in ("0", "1", "0.0", "1.0")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -1,0 +1,70 @@
+"""Exceptions of Longstrand: everything that the outside world can get wrong.
+
+Misuse of a function by a programmer raises ``ValueError`` or ``TypeError``. Whatever comes from files, settings or
+checkpoints raises a subclass of `LongstrandError`, whose message is one sentence: what we got, where, and what to do.
+The command line prints that sentence and exits with ``exit_code``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LongstrandError(Exception):
+    """Base of all errors that a user can cause and mend."""
+
+    exit_code = 1
+
+
+class UsageError(LongstrandError):
+    """The command line or a function call asks for something that does not exist."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration file or ``key=value`` setting is wrong."""
+
+
+class InputError(LongstrandError):
+    """A data file is missing, damaged or contradicts another one."""
+
+
+class TokenizerError(LongstrandError):
+    """A tokenizer cannot be read, or does not belong to the model."""
+
+
+class CheckpointError(LongstrandError):
+    """A checkpoint folder is incomplete, damaged or contradicts its config."""
+
+
+class TrainingError(LongstrandError):
+    """Training cannot go on: its numbers are no longer finite."""
+
+
+class ResumeError(LongstrandError):
+    """A run folder cannot be resumed as asked."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Give ``" (did you mean 'x'?)"`` for the closest choice, or an empty string.
+
+    Example:
+        >>> nearest("hiden_size", ["hidden_size", "vocab_size"])
+        " (did you mean 'hidden_size'?)"
+    """
+    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def one_of(name: str, choices: Iterable[str], what: str) -> str:
+    """Return ``name`` if it is one of ``choices``.
+
+    Raises:
+        UsageError: naming the closest choice and all choices.
+    """
+    known = list(choices)
+    if name in known:
+        return name
+    raise UsageError(f"unknown {what} '{name}'{nearest(name, known)}; known: {', '.join(known)}.")

@@ -1,0 +1,171 @@
+"""A genome on disk: any base of an indexed FASTA file in microseconds, from any process or thread."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from longstrand.errors import InputError, nearest
+from longstrand.genome.fasta_index import index_fasta
+from longstrand.genome.intervals import Interval
+from longstrand.genome.sequence import reverse_complement
+
+_LARGEST_READ = 1 << 30
+
+
+class Genome:
+    """Random access to the sequences of a FASTA file (plain, gzip or bgzip).
+
+    The first use scans the file and keeps an index in the cache folder, with a plain copy if the file is compressed
+    or has uneven lines; later uses open at once. Reads name their position and share no state, so one object serves
+    threads and forked workers; pickling (spawned workers) opens the file anew and checks that it has not changed.
+
+    Attributes:
+        path: the file as given.
+        name: its name without ``.fa``, ``.fasta``, ``.fna``, ``.gz`` endings.
+        contigs: number of bases by record name, in the order of the file.
+        fingerprint: ``sha256:...`` of names and sequences, independent of compression and line length.
+
+    Raises:
+        InputError: the file is missing, not FASTA, truncated, holds an empty or duplicate record or a letter that is no
+            nucleotide, or the cache disk is full.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.name = genome_name(self.path)
+        indexed = index_fasta(self.path)
+        self.fingerprint = indexed.index.fingerprint
+        self.contigs: dict[str, int] = {name: contig.length for name, contig in indexed.index.contigs.items()}
+        self._layout = {
+            name: (contig.length, contig.offset, contig.line_bases, contig.line_width)
+            for name, contig in indexed.index.contigs.items()
+        }
+        self._gaps = indexed.index.gaps
+        try:
+            self._file = os.open(indexed.path, os.O_RDONLY)
+        except OSError as error:
+            raise InputError(f"{indexed.path}: cannot be read ({error.strerror}).") from None
+        weakref.finalize(self, os.close, self._file)
+
+    def fetch(self, chrom: str, start: int, end: int) -> str:
+        """Read bases ``start`` to ``end - 1`` (0-based) of a record, letters and case as in the file.
+
+        Raises:
+            InputError: there is no such record, the range leaves it, or the file changed since it was indexed.
+        """
+        try:
+            length, offset, line_bases, line_width = self._layout[chrom]
+        except KeyError:
+            raise InputError(f"{self.path}: {self._no_record(chrom)}") from None
+        if not 0 <= start <= end <= length:
+            raise InputError(
+                f"{self.path}: {chrom}:{start + 1}-{end} leaves the record, which has {length} bases; "
+                "check that the coordinates belong to this assembly."
+            )
+        if start == end:
+            return ""
+        first = offset + start // line_bases * line_width + start % line_bases
+        last = offset + (end - 1) // line_bases * line_width + (end - 1) % line_bases + 1
+        read = os.pread if last - first <= _LARGEST_READ else _read_long
+        letters = read(self._file, last - first, first)
+        if line_bases < length:
+            letters = letters.replace(b"\n", b"") if line_width == line_bases + 1 else letters.translate(None, b"\r\n")
+        if len(letters) != end - start:
+            raise InputError(f"{self.path}: the file changed while it was being read; start again with the new file.")
+        return letters.decode("ascii")
+
+    def fetch_interval(self, interval: Interval) -> str:
+        """Read an interval on its strand: the reverse complement for ``-``."""
+        sequence = self.fetch(interval.chrom, interval.start, interval.end)
+        return reverse_complement(sequence) if interval.strand == "-" else sequence
+
+    def whole(self, chrom: str) -> Interval:
+        """Give the interval of a whole record.
+
+        Raises:
+            InputError: there is no such record.
+        """
+        if chrom not in self.contigs:
+            raise InputError(f"{self.path}: {self._no_record(chrom)}")
+        return Interval(chrom, 0, self.contigs[chrom])
+
+    def non_n_runs(self, chrom: str, min_length: int = 1) -> list[tuple[int, int]]:
+        """Give the half-open stretches without ``N`` of at least ``min_length`` bases, sorted.
+
+        Raises:
+            InputError: there is no such record.
+        """
+        length = self.whole(chrom).length
+        runs = np.concatenate([[0], self._gaps[chrom].reshape(-1), [length]]).reshape(-1, 2)
+        wanted = runs[:, 1] - runs[:, 0] >= max(1, min_length)
+        return [(start, end) for start, end in runs[wanted].tolist()]
+
+    def check_chroms(self, chroms: Iterable[str], *, where: str = "") -> None:
+        """Check that all these record names exist.
+
+        Raises:
+            InputError: some do not; the message names them, ``where``, and what the file calls its records.
+        """
+        missing = list(dict.fromkeys(chrom for chrom in chroms if chrom not in self.contigs))
+        if missing:
+            place = f"{where}: " if where else ""
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            raise InputError(f"{place}{self._no_record(missing[0], more)}")
+
+    def _no_record(self, chrom: str, more: str = "") -> str:
+        twin = chrom_twin(chrom, self.contigs)
+        shown = ", ".join(list(self.contigs)[:5]) + (
+            f" and {len(self.contigs) - 5} more" if len(self.contigs) > 5 else ""
+        )
+        if twin is not None:
+            return f"no record '{chrom}'{more} in {self.path.name}, which calls it '{twin}'; rename one of the two."
+        return f"no record '{chrom}'{more} in {self.path.name}{nearest(chrom, self.contigs)}; its records are {shown}."
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _reopen, (str(self.path.absolute()), str(self.path), self.fingerprint)
+
+    def __repr__(self) -> str:
+        return f"Genome({str(self.path)!r}: {len(self.contigs)} records, {sum(self.contigs.values()):,} bases)"
+
+
+def genome_name(path: Path) -> str:
+    """Give a file name without its FASTA and compression endings."""
+    name = Path(path).name
+    for ending in (".gz", ".bgz", ".fa", ".fasta", ".fna", ".ffn"):
+        name = name.removesuffix(ending) or name
+    return name
+
+
+def chrom_twin(chrom: str, names: Iterable[str]) -> str | None:
+    """Find the same chromosome under its other usual name: ``chr1`` and ``1``, ``chrM`` and ``MT``."""
+    known = set(names)
+    bare = chrom.removeprefix("chr").removeprefix("Chr")
+    mitochondrial = ["chrM", "MT", "M", "chrMT"] if bare.upper() in {"M", "MT"} else []
+    twins = ["chr" + bare, bare, "Chr" + bare, *mitochondrial, chrom.upper(), chrom.lower()]
+    return next((twin for twin in twins if twin in known and twin != chrom), None)
+
+
+def _read_long(file: int, num_bytes: int, offset: int) -> bytes:
+    """Read more than one system call gives (2 GB on Linux)."""
+    parts = []
+    while num_bytes:
+        part = os.pread(file, min(_LARGEST_READ, num_bytes), offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+        num_bytes -= len(part)
+    return b"".join(parts)
+
+
+def _reopen(absolute: str, path: str, fingerprint: str) -> Genome:
+    genome = Genome(absolute)
+    genome.path = Path(path)
+    if genome.fingerprint != fingerprint:
+        raise InputError(f"{path}: the file changed since this run opened it; start again with the new file.")
+    return genome

@@ -1,0 +1,177 @@
+"""Keep the index of a FASTA file in the cache, with a plain copy where one is needed.
+
+A plain FASTA with even lines is read in place; anything else (gzip, bgzip, uneven lines) is copied once into the cache
+as a plain FASTA with one line per record. Nothing is ever written beside the genome.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+
+from longstrand.errors import InputError
+from longstrand.genome.fasta_scan import Contig, FastaIndex, scan_fasta
+from longstrand.genome.packed import is_gzip, open_packed
+from longstrand.runtime import cache_dir
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 2
+COPY_NAME = "sequence.fa"
+INDEX_NAME = "index.json"
+GAPS_NAME = "gaps.npy"
+
+
+@dataclass(frozen=True)
+class IndexedFile:
+    """A file that can be read at any base: the genome itself or its copy in the cache."""
+
+    path: Path
+    index: FastaIndex
+
+
+def index_fasta(path: Path) -> IndexedFile:
+    """Find the index of a FASTA file in the cache, or scan the file and keep it there.
+
+    The cache entry is keyed by absolute path, size and modification time. Processes that come at once wait for the
+    first; an interrupted or failed scan leaves nothing behind that a later one would use.
+
+    Raises:
+        InputError: the file is missing, not FASTA, damaged, or the cache disk is full.
+    """
+    source, status = _examine(path)
+    identity = f"{source}\0{status.st_size}\0{status.st_mtime_ns}\0{FORMAT_VERSION}"
+    key = hashlib.sha256(identity.encode()).hexdigest()[:32]
+    folder = cache_dir() / "genomes"
+    entry = folder / key
+    found = _read_entry(entry, source)
+    if found is not None:
+        return found
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _lock(folder / f"{key}.lock"):
+            found = _read_entry(entry, source)
+            if found is None:
+                logger.info("indexing %s (once; kept in %s)", source, entry)
+                _build_entry(source, entry)
+                found = _read_entry(entry, source)
+    except OSError as error:
+        raise InputError(
+            f"{source}: its index cannot be written to the cache {folder} ({error.strerror or error}); "
+            "free some space or set LONGSTRAND_CACHE to another folder."
+        ) from error
+    if found is None:
+        raise InputError(f"{source}: its index in the cache {entry} cannot be read back; check the disk.")
+    return found
+
+
+def _examine(path: Path) -> tuple[Path, os.stat_result]:
+    path = Path(path).expanduser()
+    try:
+        source = path.resolve(strict=True)
+        status = source.stat()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give the path of a FASTA file (.fa, .fa.gz).") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
+    if not os.access(source, os.R_OK):
+        raise InputError(f"{path}: cannot be read (permission denied).")
+    if not source.is_file():
+        raise InputError(f"{path}: a FASTA file is needed, this is a folder or a device.")
+    return source, status
+
+
+def _build_entry(source: Path, entry: Path) -> None:
+    """Scan ``source`` into a temporary folder and rename it to ``entry``; the caller holds the entry's lock."""
+    for stale in entry.parent.glob(f".tmp-{entry.name}-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    temporary = entry.parent / f".tmp-{entry.name}-{os.getpid()}"
+    temporary.mkdir()
+    try:
+        index = _scan_into(source, temporary)
+        with open(temporary / GAPS_NAME, "wb") as file:
+            np.save(file, np.concatenate([*index.gaps.values()]))
+            file.flush()
+            os.fsync(file.fileno())
+        _write_synced(temporary / INDEX_NAME, _index_text(source, index, temporary))
+        if entry.exists():
+            shutil.rmtree(entry)
+        os.replace(temporary, entry)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _scan_into(source: Path, folder: Path) -> FastaIndex:
+    """Scan in place if the file is plain and even, else while writing a copy into ``folder``."""
+    with open(source, "rb") as file:
+        index = None if is_gzip(file) else scan_fasta(file, source)
+    if index is not None and index.is_even:
+        return index
+    with open_packed(source) as stream, open(folder / COPY_NAME, "wb") as copy:
+        index = scan_fasta(stream, source, copy)
+        copy.flush()
+        os.fsync(copy.fileno())
+    return index
+
+
+def _index_text(source: Path, index: FastaIndex, folder: Path) -> str:
+    copy = folder / COPY_NAME
+    return json.dumps(
+        {
+            "format": FORMAT_VERSION,
+            "source": str(source),
+            "copy_size": copy.stat().st_size if copy.exists() else None,
+            "fingerprint": index.fingerprint,
+            "contigs": {name: asdict(contig) for name, contig in index.contigs.items()},
+            "num_gaps": [len(gaps) for gaps in index.gaps.values()],
+        }
+    )
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_entry(entry: Path, source: Path) -> IndexedFile | None:
+    """Read a cache entry; None if it is absent, of another format, or its copy is not whole."""
+    try:
+        stored = json.loads((entry / INDEX_NAME).read_text(encoding="utf-8"))
+        if stored["format"] != FORMAT_VERSION or stored["source"] != str(source):
+            return None
+        if stored["copy_size"] is not None and (entry / COPY_NAME).stat().st_size != stored["copy_size"]:
+            return None
+        contigs = {name: Contig(**fields) for name, fields in stored["contigs"].items()}
+        borders = [0, *accumulate(stored["num_gaps"])]
+        together = np.load(entry / GAPS_NAME, mmap_mode="r")
+        if len(borders) != len(contigs) + 1 or together.shape != (borders[-1], 2):
+            return None
+        gaps = {name: together[start:end] for name, start, end in zip(contigs, borders, borders[1:])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    path = source if stored["copy_size"] is None else entry / COPY_NAME
+    return IndexedFile(path, FastaIndex(contigs, gaps, stored["fingerprint"], True))
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold a file lock between processes; where the file system has none, go on without."""
+    import fcntl
+
+    with open(path, "a") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,1 @@
+"""One encoder, its heads, the table of published families, and strict checkpoints."""

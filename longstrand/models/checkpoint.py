@@ -1,0 +1,283 @@
+"""Checkpoint folders: load them strictly, write them whole or not at all.
+
+A folder holds ``config.json``, ``model.safetensors``, the tokenizer's files and ``longstrand.json``: format version,
+hash of every file, tokenizer fingerprint, provenance. There is no pickle in it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+
+from longstrand import __version__
+from longstrand.errors import CheckpointError, TokenizerError, one_of
+from longstrand.models.config import LongstrandConfig
+from longstrand.models.convert import import_published, published_name
+from longstrand.models.fit import DECODER, WORD_EMBEDDINGS, Fitted, fit, shapes_only
+from longstrand.models.networks import NETWORKS
+from longstrand.models.tensors import RECORD, read_record, read_tensors, resolve_folder
+from longstrand.runtime import fingerprint_file, read_json, resolve_device, write_json
+
+if TYPE_CHECKING:
+    from longstrand.models.pretrained import LongstrandPreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+_PADDED_TO = 128
+"""A vocabulary may be rounded up to a multiple of this in the model; a larger surplus is a wrong tokenizer."""
+
+
+def load_model(
+    folder: str | Path,
+    head: str | None = None,
+    *,
+    new_head: Mapping[str, Any] | None = None,
+    tokenizer: Any = None,
+    dropout: float | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | str = torch.float32,
+) -> Any:
+    """Load a model, ours or of a published family, in evaluation mode, with every tensor accounted for.
+
+    Args:
+        folder: checkpoint folder, or a hub id.
+        head: encoder, masked_lm, sequence or token; by default the head that the checkpoint has.
+        new_head: settings of a freshly initialised head, for fine-tuning: ``{"problem": "single_label",
+            "num_outputs": 2, "pooling": "mean"}``; ``{}`` for masked_lm. Without it the stored head is required.
+        tokenizer: a tokenizer that must belong to the model.
+        dropout: replaces hidden_dropout of the configuration (for training).
+        device: auto, cpu, cuda, cuda:1, mps or a device.
+        dtype: weights are converted to it.
+
+    Raises:
+        CheckpointError: something is missing, unexpected, mis-shaped, damaged or contradictory; all problems at once.
+        TokenizerError: the tokenizer (given, or in the folder) does not belong to the model.
+        ConfigError: the configuration is wrong.
+    """
+    from longstrand.models.pretrained import MODELS
+
+    kind, fitted, fingerprint = _fit_folder(folder, head, new_head=new_head, tokenizer=tokenizer, dropout=dropout)
+    weights = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    _notice_conversion(fitted, weights, folder)
+    model, _ = MODELS[kind].from_fitted(fitted, dtype=weights)
+    model.name_or_path = model.config.name_or_path = str(folder)
+    model.tokenizer_fingerprint = fingerprint
+    return model.to(_device(device)).eval()
+
+
+def load_network(
+    folder: str | Path,
+    head: str | None = None,
+    *,
+    tokenizer: Any = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | str = torch.float32,
+) -> Any:
+    """Load a model as plain PyTorch, for prediction: as strict as `load_model`, and in half the time.
+
+    It computes exactly what `load_model`'s computes, and has ``config`` and ``tokenizer_fingerprint``, but it is no
+    transformers model: no ``save_pretrained``, no Trainer, no new head.
+
+    Raises:
+        CheckpointError: as `load_model`.
+        TokenizerError: as `load_model`.
+        ConfigError: as `load_model`.
+    """
+    kind, fitted, fingerprint = _fit_folder(folder, head, tokenizer=tokenizer)
+    weights = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    _notice_conversion(fitted, weights, folder)
+    network = shapes_only(kind, fitted.config)
+    tensors = {
+        name: tensor.to(weights) if tensor.is_floating_point() else tensor for name, tensor in fitted.tensors.items()
+    }
+    tied = fitted.config.tie_word_embeddings and kind == "masked_lm"
+    network.load_state_dict(tensors | ({DECODER: tensors[WORD_EMBEDDINGS]} if tied else {}), assign=True)
+    if tied:
+        network.lm_head.decoder.weight = network.encoder.embeddings.word_embeddings.weight
+    network.tokenizer_fingerprint = fingerprint  # type: ignore[assignment]
+    return network.to(_device(device)).eval().requires_grad_(False)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    return resolve_device(device) if isinstance(device, str) else device
+
+
+def _fit_folder(
+    folder: str | Path,
+    head: str | None,
+    *,
+    new_head: Mapping[str, Any] | None = None,
+    tokenizer: Any = None,
+    dropout: float | None = None,
+) -> tuple[str, Fitted, str | None]:
+    """Read a folder, ours or published, and match it with a network.
+
+    Returns:
+        Kind of network, what fits it, and the fingerprint of the tokenizer it was written with.
+    """
+    path = resolve_folder(folder, {})
+    published = _read_config(path)
+    problems: list[str] = []
+    rename = None
+    if published.get("model_type") == LongstrandConfig.model_type:
+        config, tensors = LongstrandConfig.from_dict(published), read_tensors(path)
+    else:
+        imported = import_published(path)
+        config, tensors, problems = imported.config, imported.tensors, imported.problems
+        rename = partial(published_name, imported.family)
+    record = read_record(path)
+    check_tokenizer(path, config.vocab_size, record, tokenizer)
+    if dropout is not None:
+        config = config.replace(hidden_dropout=float(dropout))
+    kind = one_of(head or next((h["kind"] for h in config.heads.values()), "encoder"), NETWORKS, "head")
+    fitted = fit(config, tensors, kind, where=str(path), new_head=new_head, problems=problems, rename=rename)
+    return kind, fitted, record.get("tokenizer_fingerprint")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder}: no config.json here; this is not a checkpoint folder.")
+    return dict(read_json(folder / "config.json"))
+
+
+def _notice_conversion(fitted: Fitted, dtype: torch.dtype, folder: str | Path) -> None:
+    stored = {tensor.dtype for tensor in fitted.tensors.values() if tensor.is_floating_point()} - {dtype}
+    if stored:
+        words = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in stored))
+        logger.warning("%s: weights stored as %s are converted to %s", folder, words, str(dtype).removeprefix("torch."))
+
+
+def check_tokenizer(folder: Path, vocab_size: int, record: Mapping[str, Any], tokenizer: Any = None) -> None:
+    """Refuse a tokenizer that is not the model's.
+
+    Args:
+        folder: checkpoint folder; its tokenizer files, if any, are compared with the record and the vocabulary size.
+        vocab_size: of the model.
+        record: content of ``longstrand.json``.
+        tokenizer: optionally one with ``vocab_size`` and ``fingerprint``.
+
+    Raises:
+        TokenizerError: changed files, other fingerprint, or a vocabulary that does not fit.
+    """
+    problems = []
+    for name, entry in record.get("files", {}).items():
+        changed = "token" in name and (folder / name).is_file() and fingerprint_file(folder / name) != entry["sha256"]
+        if changed:
+            problems.append(f"{name} is not the file that the model was saved with")
+    size = _stored_vocabulary(folder)
+    if size is not None and not size <= vocab_size < size + _PADDED_TO:
+        problems.append(f"the tokenizer files know {size} tokens, the model {vocab_size}")
+    if tokenizer is not None:
+        expected = record.get("tokenizer_fingerprint")
+        if expected is not None and tokenizer.fingerprint != expected:
+            problems.append(f"the tokenizer is {tokenizer.fingerprint[:18]}, the model's was {expected[:18]}")
+        if not tokenizer.vocab_size <= vocab_size < tokenizer.vocab_size + _PADDED_TO:
+            problems.append(f"the tokenizer knows {tokenizer.vocab_size} tokens, the model {vocab_size}")
+    if problems:
+        raise TokenizerError(f"{folder}: tokenizer and model disagree: {'; '.join(problems)}.")
+
+
+def _stored_vocabulary(folder: Path) -> int | None:
+    """Count the ids of the tokenizer files in a folder, or None if there are none."""
+    if (folder / "tokenizer.json").is_file():
+        content = read_json(folder / "tokenizer.json")
+        vocabulary = content.get("model", {}).get("vocab", {})
+        ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else list(range(len(vocabulary)))
+        return max([*ids, *(token["id"] for token in content.get("added_tokens", []))], default=-1) + 1
+    if (folder / "vocab.txt").is_file():
+        return len((folder / "vocab.txt").read_text().splitlines())
+    return None
+
+
+def save_checkpoint(
+    model: LongstrandPreTrainedModel,
+    tokenizer: Any,
+    folder: str | Path,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a complete checkpoint folder under a temporary name, then rename it.
+
+    Args:
+        model: one of our models (not wrapped).
+        tokenizer: with ``save(folder)``, ``fingerprint`` and ``vocab_size``; None writes a model alone.
+        folder: destination; an existing one is replaced only when the new one is complete.
+        provenance: what made the model; see `longstrand.runtime.provenance`.
+        metrics: numbers to keep with it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        TokenizerError: the tokenizer has more tokens than the model, or far fewer.
+        CheckpointError: the folder cannot be written; an existing one is unchanged.
+    """
+    folder = Path(folder)
+    if tokenizer is not None:
+        check_tokenizer(folder / "none", model.config.vocab_size, {}, tokenizer)
+    temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        if tokenizer is not None:
+            tokenizer.save(temporary)
+        model.save_pretrained(temporary)
+        _write_record(temporary, tokenizer, provenance, metrics)
+        _sync(temporary)
+        _swap(temporary, folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{folder}: cannot be written ({reason}); what was there before is intact.") from error
+    return folder
+
+
+def _write_record(
+    folder: Path, tokenizer: Any, provenance: Mapping[str, Any] | None, metrics: Mapping[str, Any] | None
+) -> None:
+    """Write ``longstrand.json``, keeping what the tokenizer put into it."""
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": fingerprint_file(path)}
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != RECORD
+    }
+    record = {
+        **read_record(folder),
+        "format_version": FORMAT_VERSION,
+        "longstrand_version": __version__,
+        "tokenizer_fingerprint": None if tokenizer is None else tokenizer.fingerprint,
+        "files": files,
+        "provenance": dict(provenance or {}),
+        "metrics": dict(metrics or {}),
+    }
+    write_json(folder / RECORD, json.loads(json.dumps(record, default=str)))
+
+
+def _sync(folder: Path) -> None:
+    """Force the files of a folder, and the folder, onto the disk."""
+    for path in [*folder.iterdir(), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Put ``new`` in the place of ``folder``."""
+    old = folder.with_name(f".old-{folder.name}-{os.getpid()}")
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(new, folder)
+    shutil.rmtree(old, ignore_errors=True)

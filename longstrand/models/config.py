@@ -1,0 +1,303 @@
+"""The configuration of an encoder and its heads: strict, complete, one source of every field.
+
+`EncoderSettings` lists and validates the fields; `LongstrandConfig` carries them through transformers. Unknown keys are
+refused with the nearest known name, wrong types are refused, and so is what this version cannot do yet.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import fields
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+from transformers import PreTrainedConfig
+
+from longstrand.config import StrictModel, build
+from longstrand.errors import ConfigError, nearest, one_of
+from longstrand.models.quirks import QUIRKS
+
+
+class ModelSettings(StrictModel):
+    """Base of the sections below: also no silent conversion of types ("12" is not 12)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, strict=True)
+
+
+class Rotary(ModelSettings):
+    """Rotary positions: which part of each head is rotated, and how fast."""
+
+    dims: int | None = Field(None, ge=2, description="leading dimensions of each head that rotate; null = all")
+    theta: float = Field(10_000.0, gt=0, description="base of the angles")
+    local_theta: float | None = Field(None, gt=0, description="base in sliding-window layers; null = theta")
+
+
+class Attention(ModelSettings):
+    """Which tokens see which; only full attention drops attention probabilities, as in the published codes."""
+
+    pattern: Literal["full", "sliding", "block_sparse"] = Field("full", description="who sees whom")
+    block_size: int | None = Field(64, ge=1, description="tokens in a block of block_sparse")
+    window: int | None = Field(128, ge=2, description="sliding: token i sees j when |i - j| <= window // 2")
+    global_every: int | None = Field(None, ge=1, description="layers 0, n, 2n ... stay full; null = none does")
+    layout: Literal["stored", "bigbird"] = Field(
+        "stored", description="block_sparse: one table, or Hugging Face's rule"
+    )
+    shared_layout: bool = Field(False, description="all layers use the table of layer 0")
+    num_global_blocks: int = Field(2, ge=0, description="first blocks that see all and that all see")
+    num_window_blocks: int = Field(3, ge=1, description="neighbouring blocks, itself included (odd)")
+    num_random_blocks: int = Field(3, ge=0, description="random blocks of each block row and head")
+    seed: int = Field(0, ge=0, description="seed of the random blocks of a new model")
+
+    @model_validator(mode="after")
+    def _check(self) -> Attention:
+        if self.pattern == "block_sparse" and self.block_size is None:
+            raise ValueError("block_sparse attention needs block_size")
+        if self.pattern == "sliding" and self.window is None:
+            raise ValueError("sliding attention needs window")
+        if self.num_window_blocks % 2 == 0:
+            raise ValueError(f"num_window_blocks is {self.num_window_blocks}; it must be odd")
+        if self.layout == "bigbird" and (self.num_global_blocks, self.num_window_blocks) != (2, 3):
+            raise ValueError("layout bigbird has num_global_blocks 2 (first and last) and num_window_blocks 3")
+        return self
+
+
+class Memory(ModelSettings):
+    """Recurrent memory; not implemented yet."""
+
+    num_tokens: int = Field(10, ge=1, description="memory tokens")
+    segment_length: int = Field(512, ge=1, description="tokens of a segment, memory and specials included")
+    form: str = Field("tokens", description="how memory enters the encoder")
+    bptt_depth: int | None = Field(None, description="segments that gradients cross; null = all")
+    direction: str = Field("forward", description="order of the segments")
+
+
+class Biases(ModelSettings):
+    """Which layers have additive biases."""
+
+    attention: bool = Field(True, description="query, key, value and dense")
+    mlp_up: bool = Field(True, description="the first MLP projection (both halves of a gated one)")
+    mlp_down: bool = Field(True, description="the last MLP projection")
+    norm: bool = Field(True, description="layer norms")
+    lm_dense: bool = Field(True, description="the projection inside the masked-LM head")
+
+
+class Head(ModelSettings):
+    """One head: what it predicts, from which vector, and how its loss counts."""
+
+    kind: Literal["masked_lm", "sequence", "token"] = Field(description="what the head predicts")
+    problem: Literal["single_label", "multi_label", "regression"] | None = Field(None, description="kind of target")
+    pooling: Literal["cls", "mean", "max"] = Field("mean", description="vector of a sequence (mean, max: real tokens)")
+    form: Literal["linear", "pooler", "dense"] = Field(
+        "linear", description="before the output layer: nothing, dense + tanh, or dropout + dense + activation"
+    )
+    num_outputs: int | None = Field(None, ge=1, description="classes, labels or targets")
+    class_names: list[str] | None = Field(None, description="names of the outputs, in order")
+    class_weights: list[float] | None = Field(None, description="weight of each class (single_label)")
+    pos_weight: list[float] | None = Field(None, description="weight of positives of each label (multi_label)")
+
+    @model_validator(mode="after")
+    def _check(self) -> Head:
+        if self.kind == "masked_lm":
+            return self
+        if self.problem is None or self.num_outputs is None:
+            raise ValueError(
+                f"a {self.kind} head needs num_outputs and problem (single_label, multi_label or regression)"
+            )
+        if self.problem == "single_label" and self.num_outputs < 2:
+            raise ValueError("a single_label head needs num_outputs of at least 2")
+        for name in ("class_names", "class_weights", "pos_weight"):
+            value = getattr(self, name)
+            if value is not None and len(value) != self.num_outputs:
+                raise ValueError(f"{name} has {len(value)} entries, but num_outputs is {self.num_outputs}")
+        if self.class_weights is not None and self.problem != "single_label":
+            raise ValueError(f"class_weights are for single_label, not {self.problem}; use pos_weight for multi_label")
+        if self.pos_weight is not None and self.problem != "multi_label":
+            raise ValueError(f"pos_weight is for multi_label, not {self.problem}; use class_weights for single_label")
+        return self
+
+
+class EncoderSettings(ModelSettings):
+    """Every field of a model's configuration."""
+
+    vocab_size: int = Field(32_000, ge=1, description="tokens in the vocabulary")
+    hidden_size: int = Field(768, ge=1, description="width of the residual stream")
+    num_hidden_layers: int = Field(12, ge=0, description="number of layers")
+    num_attention_heads: int = Field(12, ge=1, description="attention heads of each layer")
+    intermediate_size: int = Field(3072, ge=1, description="width inside the MLP (of one half if gated)")
+    type_vocab_size: int = Field(2, ge=0, description="token types; 0 = no type embedding")
+    max_position_embeddings: int = Field(512, ge=1, description="tokens of the longest input of a learned table")
+    positions: Literal["learned", "rotary", "alibi", "none"] = Field("learned", description="how order is encoded")
+    rotary: Rotary = Field(Rotary(), description="for positions: rotary")
+    norm: Literal["post", "pre", "pre_final"] = Field("pre_final", description="place of the layer norms")
+    norm_eps: float = Field(1e-5, gt=0, description="epsilon of the layer norms")
+    embedding_norm: bool = Field(True, description="layer norm on the embeddings")
+    biases: Biases = Field(Biases(), description="which layers have biases")
+    activation: Literal["gelu", "gelu_tanh", "silu", "relu"] = Field("gelu", description="MLP and LM-head activation")
+    lm_activation: Literal["gelu", "gelu_tanh", "silu", "relu"] | None = Field(
+        None, description="activation inside the masked-LM head; null = activation"
+    )
+    gated_mlp: bool = Field(False, description="activation(gate) * up instead of activation(up)")
+    attention: Attention = Field(Attention(), description="attention pattern")
+    hidden_dropout: float = Field(0.1, ge=0, lt=1, description="dropout of embeddings, branches and heads")
+    attention_dropout: float = Field(0.1, ge=0, lt=1, description="dropout of attention probabilities")
+    initializer_range: float = Field(0.02, gt=0, description="standard deviation of fresh weights")
+    pad_token_id: int | None = Field(3, ge=0, description="id of padding; its input vector gets no gradient")
+    mask_token_id: int | None = Field(None, ge=0, description="id of <mask>, for quirks that depend on it")
+    tie_word_embeddings: bool = Field(True, description="the LM decoder is the word embedding")
+    memory: Memory | None = Field(None, description="recurrent memory (not implemented yet)")
+    heads: dict[str, Head] = Field(default_factory=dict, description="heads of this checkpoint by name")
+    quirks: list[str] = Field(default_factory=list, description="named deviations of published code")
+    family: str = Field("longstrand", description="where the weights come from; the encoder never reads it")
+
+    @model_validator(mode="after")
+    def _check(self) -> EncoderSettings:
+        problems = [*self._contradictions(), *self._not_implemented()]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _contradictions(self) -> list[str]:
+        head_size, remainder = divmod(self.hidden_size, self.num_attention_heads)
+        problems = []
+        if remainder:
+            problems.append(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
+                            f"{self.num_attention_heads}")  # fmt: skip
+        dims = self.rotary.dims if self.rotary.dims is not None else head_size
+        if self.positions == "rotary" and (dims % 2 or dims > head_size):
+            problems.append(f"rotary.dims is {dims}; it must be even and at most the head size {head_size}")
+        if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
+            problems.append(f"pad_token_id {self.pad_token_id} is outside the vocabulary of {self.vocab_size}")
+        if "token_dropout" in self.quirks and self.mask_token_id is None:
+            problems.append("the quirk token_dropout needs mask_token_id")
+        if "positions_after_padding" in self.quirks and (self.pad_token_id is None or self.positions != "learned"):
+            problems.append("the quirk positions_after_padding needs pad_token_id and positions: learned")
+        if self.rotary.local_theta is not None and self.attention.pattern != "sliding":
+            problems.append("rotary.local_theta is for attention.pattern sliding")
+        unknown = [name for name in self.quirks if name not in QUIRKS]
+        problems += [f"unknown quirk '{name}'{nearest(name, QUIRKS)}" for name in unknown]
+        return problems
+
+    def _not_implemented(self) -> list[str]:
+        problems = []
+        if self.memory is not None:
+            problems.append("memory is not implemented yet; leave it null")
+        return problems
+
+
+_BASE_KEYS = {field.name for field in fields(PreTrainedConfig)} | {
+    "model_type",
+    "name_or_path",
+    "_name_or_path",
+    "num_labels",
+    "use_cache",
+    "attn_implementation",
+    "_attn_implementation",
+    "experts_implementation",
+    "output_attentions",
+    "torch_dtype",
+    "auto_map",
+    "_commit_hash",
+}
+
+
+class LongstrandConfig(PreTrainedConfig):
+    """Carry `EncoderSettings` through transformers; sections (rotary, heads, ...) are plain, complete dictionaries.
+
+    Args:
+        **values: fields of `EncoderSettings`, or the base fields of transformers (dtype, architectures, ...).
+
+    Raises:
+        ConfigError: unknown keys (with the nearest name), wrong types, contradictions, values not implemented yet.
+    """
+
+    model_type = "longstrand"
+
+    def __init__(self, **values: Any) -> None:
+        base = {key: values.pop(key) for key in list(values) if key in _BASE_KEYS}
+        settings = build(EncoderSettings, values, "model configuration")
+        for name, value in settings.model_dump().items():
+            setattr(self, name, value)
+        names = next((head["class_names"] for head in self.heads.values() if head["class_names"]), None)
+        sizes = [head["num_outputs"] for head in self.heads.values() if head["num_outputs"]]
+        if names is not None:
+            base |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+            base.pop("num_labels", None)
+        elif sizes and len(base.get("id2label") or ()) != sizes[0]:
+            base |= {"id2label": {i: f"LABEL_{i}" for i in range(sizes[0])}}
+            base |= {"label2id": {f"LABEL_{i}": i for i in range(sizes[0])}}
+            base.pop("num_labels", None)
+        super().__init__(**base)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build from a dictionary as transformers does, and validate again what ``kwargs`` changed."""
+        wants_unused = kwargs.get("return_unused_kwargs", False)
+        result = super().from_dict(dict(config_dict), **{**kwargs, "return_unused_kwargs": True})
+        config, unused = result
+        config.validate_settings()
+        unknown = [key for key in unused if not wants_unused and key not in _LOADING_KEYS]
+        if unknown:
+            known = sorted(EncoderSettings.model_fields)
+            words = ", ".join(f"'{key}'{nearest(key, known)}" for key in unknown)
+            raise ConfigError(f"model configuration: unknown key {words}.")
+        return (config, unused) if wants_unused else config
+
+    def validate_settings(self) -> None:
+        """Check all fields again, for those that were set after construction.
+
+        Raises:
+            ConfigError: as the constructor.
+        """
+        build(EncoderSettings, self.settings(), "model configuration")
+
+    def settings(self) -> dict[str, Any]:
+        """Copy our own fields, without those of transformers."""
+        return {name: copy.deepcopy(getattr(self, name)) for name in EncoderSettings.model_fields}
+
+    def replace(self, **changes: Any) -> LongstrandConfig:
+        """Copy with some fields changed, validated."""
+        config = type(self)(**{**self.settings(), **changes})
+        config._attn_implementation_internal = self._attn_implementation_internal
+        config.dtype = self.dtype
+        config.name_or_path = self.name_or_path
+        return config
+
+    def head(self, kind: str) -> Head | None:
+        """Find the settings of the head of a kind, or None."""
+        found = [Head(**head) for head in self.heads.values() if head["kind"] == kind]
+        return found[0] if found else None
+
+
+_LOADING_KEYS = {
+    "cache_dir", "force_download", "local_files_only", "token", "revision", "proxies", "subfolder", "trust_remote_code",
+    "gguf_file", "_from_auto", "_from_pipeline",
+}  # fmt: skip
+
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512},
+    "mini": {"hidden_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 1024},
+    "small": {"hidden_size": 384, "num_hidden_layers": 5, "num_attention_heads": 6, "intermediate_size": 1536},
+    "medium": {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 2048},
+    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+    "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+}
+"""Sizes by name. Parameters without the vocabulary, in millions: 0.4, 2.4, 8.9, 25, 85, 302."""
+
+
+def preset(name: str, *, vocab_size: int, pad_token_id: int | None = 3, **changes: Any) -> LongstrandConfig:
+    """Make the configuration of a new model of a named size: pre-norm, final norm, rotary positions, no dropout.
+
+    Args:
+        name: one of `PRESETS`.
+        vocab_size: number of ids of the tokenizer.
+        pad_token_id: id of its padding token.
+        **changes: any other field of `EncoderSettings`.
+
+    Raises:
+        UsageError: unknown preset.
+        ConfigError: unknown or wrong field.
+    """
+    size = PRESETS[one_of(name, PRESETS, "model size")]
+    recipe = {"positions": "rotary", "norm": "pre_final", "hidden_dropout": 0.0, "attention_dropout": 0.0}
+    values = {**size, **recipe, "vocab_size": vocab_size, "pad_token_id": pad_token_id, **changes}
+    return LongstrandConfig(**values)

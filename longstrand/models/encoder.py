@@ -1,0 +1,256 @@
+"""The one encoder of all families: embeddings, layers, final norm.
+
+It reads shapes and switches from the configuration, never ``family``. Legend: B batch, L tokens, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from longstrand.errors import ConfigError, InputError, nearest
+from longstrand.models.attention import Scene, SelfAttention, Sight, padding_bias, prepare
+from longstrand.models.config import EncoderSettings, LongstrandConfig
+from longstrand.models.id_quirks import count_positions, drop_masked_tokens, zero_padding
+from longstrand.models.patterns import Full, SlidingWindow
+from longstrand.models.positions import RotaryAngles, rotary_angles
+from longstrand.models.precision import without_emulation
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda hidden: F.gelu(hidden, approximate="tanh"),
+    "silu": F.silu,
+    "relu": F.relu,
+}
+
+
+def refuse_unknown(unknown: Mapping[str, Any]) -> None:
+    """Refuse leftover keyword arguments of a model.
+
+    Raises:
+        ConfigError: naming each and the nearest configuration field.
+    """
+    if unknown:
+        words = ", ".join(f"'{name}'{nearest(name, EncoderSettings.model_fields)}" for name in unknown)
+        raise ConfigError(f"unknown argument {words} for a Longstrand model.")
+
+
+def layer_norm(config: LongstrandConfig) -> nn.LayerNorm:
+    """Make a layer norm over the hidden size, with the configured epsilon and bias."""
+    return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.biases["norm"])
+
+
+def first_attention_norm(config: LongstrandConfig) -> nn.Module:
+    """Make the norm before the attention of the first layer."""
+    return nn.Identity() if "no_first_attention_norm" in config.quirks else layer_norm(config)
+
+
+class Embeddings(nn.Module):
+    """Word + token type + learned position, then norm and dropout."""
+
+    def __init__(self, config: LongstrandConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.word_embeddings = nn.Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, size) if config.type_vocab_size else None
+        learned = config.positions == "learned"
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, size) if learned else None
+        self.norm = layer_norm(config) if config.embedding_norm else nn.Identity()
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.drops_first = "dropout_before_embedding_norm" in config.quirks
+
+    def forward(self, words: Tensor, token_type_ids: Tensor | None, position_ids: Tensor) -> Tensor:
+        """Add up the parts; words (B, L, D), types (B, L) or None for zeros, positions (1 or B, L) -> (B, L, D)."""
+        hidden = words
+        if self.token_type_embeddings is not None:
+            table = self.token_type_embeddings
+            hidden = hidden + (table.weight[0] if token_type_ids is None else table(token_type_ids))
+        if self.position_embeddings is not None:
+            hidden = hidden + self.position_embeddings(position_ids)
+        return self.norm(self.dropout(hidden)) if self.drops_first else self.dropout(self.norm(hidden))
+
+
+class MLP(nn.Module):
+    """Two projections around an activation, optionally gated: activation(gate) * up."""
+
+    def __init__(self, config: LongstrandConfig) -> None:
+        super().__init__()
+        size, inner = config.hidden_size, config.intermediate_size
+        self.up = nn.Linear(size, inner, bias=config.biases["mlp_up"])
+        self.gate = nn.Linear(size, inner, bias=config.biases["mlp_up"]) if config.gated_mlp else None
+        self.down = nn.Linear(inner, size, bias=config.biases["mlp_down"])
+        self.activation = ACTIVATIONS[config.activation]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Transform each token; (B, L, D) -> (B, L, D)."""
+        if self.gate is None:
+            return self.down(self.activation(self.up(hidden)))
+        return self.down(self.activation(self.gate(hidden)) * self.up(hidden))
+
+
+class EncoderLayer(nn.Module):
+    """Attention and MLP, each with a residual branch; norms before (pre) or after (post) the branch."""
+
+    def __init__(self, config: LongstrandConfig, layer: int = 0) -> None:
+        super().__init__()
+        self.post_norm = config.norm == "post"
+        self.attention_norm = first_attention_norm(config) if layer == 0 else layer_norm(config)
+        self.attention = SelfAttention(config, layer)
+        self.mlp_norm = layer_norm(config)
+        self.mlp = MLP(config)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(
+        self, hidden: Tensor, sight: Sight, angles: RotaryAngles | None, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run one layer; hidden (B, L, D) -> the same shape, and attention probabilities if asked for."""
+        if self.post_norm:
+            mixed, weights = self.attention(hidden, sight, angles, need_weights=need_weights)
+            hidden = self.attention_norm(hidden + self.dropout(mixed))
+            return self.mlp_norm(hidden + self.dropout(self.mlp(hidden))), weights
+        mixed, weights = self.attention(self.attention_norm(hidden), sight, angles, need_weights=need_weights)
+        hidden = hidden + self.dropout(mixed)
+        return hidden + self.dropout(self.mlp(self.mlp_norm(hidden))), weights
+
+
+class Encoder(nn.Module):
+    """Embeddings, layers, final norm; plain PyTorch. `longstrand.models.pretrained` joins it to transformers."""
+
+    def __init__(self, config: LongstrandConfig | None = None) -> None:
+        super().__init__()
+        if config is not None:
+            self.build(config)
+
+    def build(self, config: LongstrandConfig) -> None:
+        """Make the layers; apart from the constructor so that transformers' base class may run before it."""
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(EncoderLayer(config, layer) for layer in range(config.num_hidden_layers))
+        self.final_norm = layer_norm(config) if config.norm == "pre_final" else nn.Identity()
+        self.gradient_checkpointing = False
+
+    @without_emulation
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+        document_ids: Tensor | None = None,
+        **unknown: Any,
+    ) -> BaseModelOutput | tuple[Any, ...]:
+        """Encode tokens.
+
+        Args:
+            input_ids: (B, L) ids; or give ``inputs_embeds``. Both only where ``mask_token_id`` is configured: see
+                `longstrand.models.id_quirks`.
+            attention_mask: (B, L), 1 = real token; None = all are real.
+            token_type_ids: (B, L); None = zeros.
+            position_ids: (1 or B, L); None = 0, 1, ...
+            inputs_embeds: (B, L, D) word vectors; types, positions and the embedding norm are still applied.
+            output_hidden_states: also return the embedding output and every layer's output, num_layers + 1 tensors.
+                The last one is the result after the final norm.
+            output_attentions: also return each layer's probabilities (B, heads, L, L), through the slow path.
+            return_dict: False for a tuple.
+            document_ids: (B, L) int64 for packed batches: a token sees its own document only, and positions (unless
+                given) count from the start of each document. Documents are contiguous; padding is one, too.
+            **unknown: refused.
+
+        Raises:
+            InputError: the input is longer than the position table.
+        """
+        refuse_unknown(unknown)
+        words = self._words(input_ids, inputs_embeds, attention_mask)
+        if position_ids is None and document_ids is None:
+            position_ids = count_positions(input_ids, attention_mask, words, self.config)
+        position_ids = self._positions(words, position_ids, document_ids)
+        keep = bool(self.config.output_hidden_states if output_hidden_states is None else output_hidden_states)
+        weigh = bool(self.config.output_attentions if output_attentions is None else output_attentions)
+        hidden = self.embeddings(words, token_type_ids, position_ids)
+        states, attentions = [hidden], []
+        slow = weigh or self.config._attn_implementation == "eager"
+        scene = self._scene(attention_mask, position_ids, document_ids, hidden)
+        for layer, (sight, angles) in zip(self.layers, self._geometry(scene, position_ids, slow)):
+            if self.gradient_checkpointing and self.training:
+                hidden, weights = self._gradient_checkpointing_func(layer.__call__, hidden, sight, angles, slow)
+            else:
+                hidden, weights = layer(hidden, sight, angles, slow)
+            if keep:
+                states.append(hidden)
+            if weigh:
+                attentions.append(weights)
+        hidden = zero_padding(self.final_norm(hidden), attention_mask, self.config)
+        states[-1] = hidden
+        output = BaseModelOutput(
+            last_hidden_state=hidden,
+            hidden_states=tuple(states) if keep else None,
+            attentions=tuple(attentions) if weigh else None,
+        )
+        return output.to_tuple() if return_dict is False else output
+
+    def _words(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, mask: Tensor | None) -> Tensor:
+        both_allowed = self.config.mask_token_id is not None and input_ids is not None
+        if (input_ids is None) == (inputs_embeds is None) and not both_allowed:
+            raise ValueError("give either input_ids or inputs_embeds, not both and not neither")
+        table = self.embeddings.word_embeddings
+        words = table(input_ids) if inputs_embeds is None else inputs_embeds
+        mask_row = table.weight[self.config.mask_token_id or 0]
+        return drop_masked_tokens(words, input_ids, mask, config=self.config, mask_row=mask_row)
+
+    def _positions(self, words: Tensor, position_ids: Tensor | None, document_ids: Tensor | None) -> Tensor:
+        length, limit = words.shape[1], self.config.max_position_embeddings
+        counted = position_ids is None and document_ids is None
+        if position_ids is None:
+            position_ids = torch.arange(length, device=words.device)[None]
+            if document_ids is not None:
+                starts = F.pad(document_ids[:, 1:] != document_ids[:, :-1], (1, 0)) * position_ids
+                position_ids = position_ids - starts.cummax(1).values
+        if self.config.positions == "learned":
+            last = length if counted or not position_ids.numel() else int(position_ids.max()) + 1
+            if last > limit:
+                raise InputError(
+                    f"the input has {last} tokens, but the position table of this model ends at {limit}; "
+                    f"use shorter windows or truncate to {limit} tokens (special tokens included)."
+                )
+        return position_ids
+
+    def _scene(
+        self, attention_mask: Tensor | None, position_ids: Tensor, document_ids: Tensor | None, hidden: Tensor
+    ) -> Scene:
+        """Collect what all layers share."""
+        config, dtype = self.config, hidden.dtype
+        if torch.is_autocast_enabled(position_ids.device.type):
+            dtype = torch.get_autocast_dtype(position_ids.device.type)
+        if document_ids is not None and attention_mask is not None:
+            document_ids = document_ids.masked_fill(attention_mask == 0, -1)
+        padding = None if document_ids is not None else padding_bias(attention_mask, config)
+        heads = config.num_attention_heads if config.positions == "alibi" else 0
+        return Scene(hidden.shape[1], hidden.device, dtype, padding, document_ids, heads, position_ids)
+
+    def _geometry(self, scene: Scene, position_ids: Tensor, slow: bool) -> Iterator[tuple[Sight, RotaryAngles | None]]:
+        """Give each layer who sees whom and its rotary angles; layers of one kind share them."""
+        config = self.config
+        rotary = config.positions == "rotary"
+        sights: dict[Any, Sight] = {}
+        angles: dict[bool, RotaryAngles | None] = {}
+        with_layout = [number for number, layer in enumerate(self.layers) if layer.attention.layout is not None]
+        for number in range(len(self.layers)):
+            owner = with_layout[0] if with_layout and config.attention["shared_layout"] else number
+            pattern, lists = self.layers[owner].attention.pattern(config, number, scene)
+            local = isinstance(pattern, SlidingWindow)
+            key = pattern if isinstance(pattern, Full | SlidingWindow) else owner
+            if key not in sights:
+                sights[key] = prepare(pattern, scene, path="dense" if slow else "auto", lists=lists)
+            if local not in angles:
+                angles[local] = rotary_angles(config, position_ids, local=local) if rotary else None
+            yield sights[key], angles[local]

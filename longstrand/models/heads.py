@@ -1,0 +1,130 @@
+"""Heads: masked LM, one target vector per sequence, one per token; and their losses.
+
+The kind of problem is in the configuration, never guessed. Every loss is the sum over labelled targets, in float32,
+divided by ``num_items_in_batch`` (what the global batch holds) when it is given, else by the number of labelled targets
+of this call. No labelled target gives a loss of 0 with zero gradients, never NaN.
+Legend: B batch, L tokens, D hidden size, V vocabulary, C outputs, N labelled positions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from longstrand.models.config import Head, LongstrandConfig
+from longstrand.models.encoder import ACTIVATIONS, layer_norm
+
+MISSING = -100
+"""Integer label that is not counted; missing float labels are NaN."""
+
+
+class MaskedLMHead(nn.Module):
+    """dense -> activation -> norm -> decoder (usually tied to the word embedding) + bias."""
+
+    def __init__(self, config: LongstrandConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.biases["lm_dense"])
+        self.activation = ACTIVATIONS[config.lm_activation or config.activation]
+        self.norm = layer_norm(config)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Score the vocabulary; (..., D) -> (..., V)."""
+        logits = self.decoder(self.norm(self.activation(self.dense(hidden))))
+        if "double_decoder_bias" in self.config.quirks:
+            logits = logits + self.decoder.bias
+        return logits
+
+
+class OutputHead(nn.Module):
+    """[dense -> tanh] or [dropout -> dense -> activation] -> dropout -> output, on any (..., D) vectors."""
+
+    def __init__(self, config: LongstrandConfig, head: Head) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.pooler = nn.Linear(size, size) if head.form != "linear" else None
+        self.activation = ACTIVATIONS[config.activation] if head.form == "dense" else torch.tanh
+        self.early_dropout = nn.Dropout(config.hidden_dropout) if head.form == "dense" else nn.Identity()
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.output = nn.Linear(size, head.num_outputs or 1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (..., D) to (..., C)."""
+        if self.pooler is not None:
+            hidden = self.activation(self.pooler(self.early_dropout(hidden)))
+        return self.output(self.dropout(hidden))
+
+
+def pool(hidden: Tensor, attention_mask: Tensor | None, pooling: str) -> Tensor:
+    """Make one vector of a sequence; hidden (B, L, D) -> (B, D).
+
+    ``cls`` is the first token; ``mean`` and ``max`` run over real tokens (mask 1), so padding never counts. A row
+    without any real token is pooled over all of its positions.
+    """
+    if pooling == "cls":
+        return hidden[:, 0]
+    if attention_mask is None:
+        return hidden.mean(1) if pooling == "mean" else hidden.amax(1)
+    real = attention_mask.bool()
+    real = (real | ~real.any(-1, keepdim=True))[..., None]
+    if pooling == "max":
+        return hidden.masked_fill(~real, torch.finfo(hidden.dtype).min).amax(1)
+    return (hidden * real).sum(1) / real.sum(1)
+
+
+def divisor(num_items: Tensor | int | None, count: Tensor) -> Tensor:
+    """Give what a sum of losses is divided by: the global number of targets if known, else this call's; at least 1."""
+    items = count if num_items is None else torch.as_tensor(num_items, device=count.device)
+    return items.clamp(min=1)
+
+
+def labelled(labels: Tensor) -> Tensor:
+    """Say which targets count: integers other than -100, numbers other than NaN. Same shape, bool."""
+    return ~labels.isnan() if labels.is_floating_point() else labels != MISSING
+
+
+def head_loss(logits: Tensor, labels: Tensor, head: Head, num_items: Tensor | int | None = None) -> Tensor:
+    """Compute the loss of a sequence or token head.
+
+    single_label: cross-entropy, each target times its class weight. multi_label: binary cross-entropy per label, with
+    pos_weight on positives. regression: squared error. The divisor counts targets (cells), not weights.
+
+    Args:
+        logits: (..., C).
+        labels: (...) ids for single_label, else (..., C); (...) too if C is 1.
+        head: its settings.
+        num_items: targets of the global batch, or None.
+
+    Raises:
+        ValueError: shape or type of the labels does not fit the problem.
+    """
+    logits = logits.float()
+    if head.problem == "single_label":
+        if labels.is_floating_point():
+            raise ValueError("labels of a single_label head are class numbers, got floating-point labels")
+        _check_shape(labels, logits.shape[:-1])
+        weight = None if head.class_weights is None else torch.tensor(head.class_weights, device=logits.device)
+        loss = F.cross_entropy(
+            logits.flatten(0, -2), labels.flatten().long(), weight, ignore_index=MISSING, reduction="sum"
+        )
+        return loss / divisor(num_items, labelled(labels).sum())
+    if labels.shape == logits.shape[:-1] and logits.shape[-1] == 1:
+        labels = labels[..., None]
+    _check_shape(labels, logits.shape)
+    known = labelled(labels)
+    targets = torch.where(known, labels, 0).float()
+    if head.problem == "multi_label":
+        weight = None if head.pos_weight is None else torch.tensor(head.pos_weight, device=logits.device)
+        losses = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight, reduction="none")
+    else:
+        losses = (logits - targets).square()
+    return torch.where(known, losses, 0.0).sum() / divisor(num_items, known.sum())
+
+
+def _check_shape(labels: Tensor, shape: Any) -> None:
+    if tuple(labels.shape) != tuple(shape):
+        raise ValueError(f"labels have the shape {tuple(labels.shape)}, but the head predicts {tuple(shape)}")

@@ -1,0 +1,153 @@
+"""Our networks as transformers models, for Trainer, PEFT, pipelines and Auto classes; strict loading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import logging as hf_logging
+
+from longstrand.models.config import LongstrandConfig
+from longstrand.models.encoder import Encoder, refuse_unknown
+from longstrand.models.fit import DECODER, WORD_EMBEDDINGS, Fitted, fit
+from longstrand.models.networks import MaskedLM, SequenceClassification, TokenClassification, only_head
+from longstrand.models.tensors import read_tensors, resolve_folder
+
+
+class LongstrandPreTrainedModel(PreTrainedModel):
+    """Base of the encoder and of the encoder with a head."""
+
+    config_class = LongstrandConfig
+    base_model_prefix = "encoder"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules: ClassVar[list[str]] = ["EncoderLayer"]
+    kind: ClassVar[str] = "encoder"
+    """What `longstrand.models.networks.NETWORKS` calls it."""
+    tokenizer_fingerprint: str | None = None
+    """Fingerprint of the tokenizer that the loaded checkpoint was written with, if it says so."""
+
+    def __init__(self, config: LongstrandConfig, **unknown: Any) -> None:
+        refuse_unknown(unknown)
+        config = only_head(config, self.kind if self.kind != "encoder" else None)
+        super().__init__(config)
+        self.build(config)
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a checkpoint folder (or hub id) of ours, accounting for every tensor.
+
+        Args:
+            pretrained_model_name_or_path: folder, or id on the hub.
+            *args: as in transformers.
+            **kwargs: ``config``; ``new_head``, a dictionary of head settings (``{}`` for masked_lm) that asks for a
+                freshly initialised head; anything else as in transformers.
+
+        Raises:
+            CheckpointError: missing, unexpected, mis-shaped or damaged tensors, all listed; a missing head without
+                ``new_head``.
+        """
+        if pretrained_model_name_or_path is None:
+            return super().from_pretrained(None, *args, **kwargs)
+        loading_info, new_head = kwargs.pop("output_loading_info", False), kwargs.pop("new_head", None)
+        folder = resolve_folder(pretrained_model_name_or_path, kwargs)
+        config = kwargs.pop("config", None)
+        if not isinstance(config, LongstrandConfig):
+            config, kwargs = LongstrandConfig.from_pretrained(folder, return_unused_kwargs=True, **kwargs)
+        fitted = fit(config, read_tensors(folder), cls.kind, where=str(folder), new_head=new_head)
+        model, info = cls.from_fitted(fitted, **kwargs)
+        model.name_or_path = model.config.name_or_path = str(pretrained_model_name_or_path)
+        return (model, info) if loading_info else model
+
+    @classmethod
+    def from_fitted(cls, fitted: Fitted, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Build the model from tensors that fit; a head they lack is initialised.
+
+        Returns:
+            The model in evaluation mode, and transformers' loading report.
+        """
+        with quiet_transformers():
+            model, info = super().from_pretrained(
+                None, config=fitted.config, state_dict=fitted.tensors, output_loading_info=True, **kwargs
+            )
+        assert not info["unexpected_keys"] and not info["mismatched_keys"], info
+        return model, info
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Write config.json and model.safetensors as transformers does, without its progress bars.
+
+        For a finished model prefer `longstrand.models.checkpoint.save_checkpoint`: tokenizer, record, atomic.
+        """
+        with quiet_transformers():
+            super().save_pretrained(save_directory, *args, **kwargs)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Give the word embedding."""
+        return self._encoder().embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the word embedding."""
+        self._encoder().embeddings.word_embeddings = value
+
+    def _encoder(self) -> Encoder:
+        return self if isinstance(self, Encoder) else self.encoder
+
+
+class LongstrandModel(LongstrandPreTrainedModel, Encoder):
+    """The encoder without a head."""
+
+
+class LongstrandForMaskedLM(LongstrandPreTrainedModel, MaskedLM):
+    """Encoder with a masked-LM head; with labels, logits are computed at labelled positions only."""
+
+    kind: ClassVar[str] = "masked_lm"
+    _tied_weights_keys: ClassVar[dict[str, str]] = {DECODER: WORD_EMBEDDINGS}
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """Give the decoder."""
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replace the decoder."""
+        self.lm_head.decoder = new_embeddings
+
+
+class LongstrandForSequenceClassification(LongstrandPreTrainedModel, SequenceClassification):
+    """Encoder with one output vector per sequence: classes, labels or numbers."""
+
+    kind: ClassVar[str] = "sequence"
+
+
+class LongstrandForTokenClassification(LongstrandPreTrainedModel, TokenClassification):
+    """Encoder with one output vector per token: classes, labels or numbers."""
+
+    kind: ClassVar[str] = "token"
+
+
+MODELS: dict[str, type[LongstrandPreTrainedModel]] = {
+    model.kind: model
+    for model in (
+        LongstrandModel,
+        LongstrandForMaskedLM,
+        LongstrandForSequenceClassification,
+        LongstrandForTokenClassification,
+    )
+}
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' own loading report and progress bars; our report is complete and is an error."""
+    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if bars:
+            hf_logging.enable_progress_bar()

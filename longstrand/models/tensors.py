@@ -1,0 +1,149 @@
+"""Tensors on disk: read them without running code, refuse what is damaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from longstrand.errors import CheckpointError
+from longstrand.runtime import fingerprint_file, read_json
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+LEGACY_WEIGHTS = "pytorch_model.bin"
+RECORD = "longstrand.json"
+LAYOUT = ".attention.layout"
+"""How the names of block layouts end, the one kind of integer tensor in our weights."""
+
+
+def resolve_folder(name: str | Path, options: dict[str, Any]) -> Path:
+    """Find the local folder of a checkpoint; a hub id is downloaded (only weights, config, tokenizer files).
+
+    Args:
+        name: folder, or hub id.
+        options: keyword arguments of transformers (``revision``, ``token``, ``local_files_only``, ...); not changed.
+
+    Raises:
+        CheckpointError: there is no such folder and it is no hub id that can be fetched.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder / options["subfolder"] if options.get("subfolder") else folder
+    if folder.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+        raise CheckpointError(f"{name}: no such checkpoint folder.")
+    from huggingface_hub import snapshot_download
+
+    known = ("revision", "token", "cache_dir", "local_files_only")
+    try:
+        patterns = ["*.json", "*.safetensors", "vocab.txt", "*.bin"]
+        settings = {key: options[key] for key in known if options.get(key) is not None}
+        return Path(snapshot_download(str(name), allow_patterns=patterns, **settings))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise CheckpointError(f"{name}: no such folder, and it could not be fetched from the hub ({reason}).") from None
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Read all weights of a folder: safetensors (one file or several), or a legacy ``.bin`` without running code.
+
+    Raises:
+        CheckpointError: no weights; a truncated, damaged or changed file; numbers that are not finite.
+    """
+    folder = Path(folder)
+    files = _weight_files(folder)
+    _check_record(folder, files)
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        tensors |= _read_safetensors(file) if file.suffix == ".safetensors" else _read_legacy(file)
+    broken = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
+    if broken:
+        raise CheckpointError(f"{folder}: not finite (NaN or infinity): {', '.join(sorted(broken))}.")
+    return tensors
+
+
+def tensor_names(folder: Path) -> dict[str, tuple[int, ...]]:
+    """List names and shapes without reading the weights; a legacy ``.bin`` is mapped, not loaded."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in _weight_files(Path(folder)):
+        if file.suffix != ".safetensors":
+            shapes |= {name: tuple(tensor.shape) for name, tensor in _read_legacy(file).items()}
+            continue
+        with _opened(file) as reader:
+            shapes |= {name: tuple(reader.get_slice(name).get_shape()) for name in reader.keys()}  # noqa: SIM118
+    return shapes
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
+        absent = [name for name in names if not (folder / name).is_file()]
+        if absent:
+            raise CheckpointError(f"{folder}: parts named by {INDEX} are absent: {', '.join(absent)}.")
+        return [folder / name for name in names]
+    if (folder / LEGACY_WEIGHTS).is_file():
+        return [folder / LEGACY_WEIGHTS]
+    raise CheckpointError(f"{folder}: no weights here; expected {WEIGHTS} (or {INDEX}, or {LEGACY_WEIGHTS}).")
+
+
+def _check_record(folder: Path, files: list[Path]) -> None:
+    """Compare the weights with the sizes and hashes that `save_checkpoint` recorded."""
+    record = read_record(folder).get("files", {})
+    problems = []
+    for file in files:
+        expected = record.get(file.name)
+        if expected is None:
+            continue
+        size = file.stat().st_size
+        if size != expected["size"]:
+            problems.append(f"{file.name} has {size} bytes, {expected['size']} were written (truncated or replaced)")
+        elif fingerprint_file(file) != expected["sha256"]:
+            problems.append(f"{file.name} is damaged or was changed after it was written (its hash differs)")
+    if problems:
+        raise CheckpointError(f"{folder}: {'; '.join(problems)}; the record is {RECORD}.")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read ``longstrand.json``, or an empty dictionary if the folder has none."""
+    path = Path(folder) / RECORD
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt", device="cpu") as reader:
+            yield reader
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise CheckpointError(f"{file}: truncated or damaged, not readable as safetensors ({error}).") from None
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    with _opened(file) as reader:
+        return {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
+
+
+def _read_legacy(file: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{file}: not readable as plain tensors ({reason}); files that carry code are never loaded."
+        ) from None
+    state = state.get("model_state_dict", state)
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{file}: holds other things than tensors; expected a state dictionary.")
+    return dict(state)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())

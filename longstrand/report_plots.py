@@ -1,0 +1,195 @@
+"""Draw the pictures of a report as inline SVG: text stays text, nothing is fetched from anywhere.
+
+Every function takes plain numbers and returns one ``<svg>`` element as a string. Colours are assigned in the order of
+the names and stay apart for colour-blind readers (Okabe and Ito, 2008). No global matplotlib state is touched.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+COLOURS = ["#0b6e75", "#d9822b", "#7a5195", "#9aa3ab", "#c8485a", "#3f7fbf", "#8a9a2b"]
+INK, FAINT = "#24343c", "#dfe5e8"
+BLUES = LinearSegmentedColormap.from_list("report", ["#f4f8f8", "#0b6e75"])
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "longstrand",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.edgecolor": "#9fb0b8",
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": "#4b5d66",
+    "ytick.color": "#4b5d66",
+    "legend.frameon": False,
+}
+
+
+def draw_curves(
+    series: Sequence[Mapping[str, Any]], *, x_label: str, y_label: str, references: Mapping[str, float]
+) -> str:
+    """Draw lines over a common axis, with dashed horizontal references.
+
+    Args:
+        series: each ``{"name", "x", "y"}`` with lists of equal length; ``"style": "points"`` adds markers.
+        x_label: what the horizontal axis counts, with its unit.
+        y_label: what the vertical axis measures, with its unit.
+        references: name to height of the dashed lines.
+    """
+    axes = _axes(5.6, 3.4)
+    for colour, line in zip(_colours(), series):
+        marker = "o" if line.get("style") == "points" or len(line["x"]) < 3 else None
+        faint = line.get("style") == "faint"
+        width, alpha = (1.0, 0.45) if faint else (2.0, 1.0)
+        axes.plot(line["x"], line["y"], color=colour, label=line["name"], marker=marker, ms=4, lw=width, alpha=alpha)
+    for colour, (name, height) in zip(["#5b6b73", "#a3743c", "#7a5195"], references.items()):
+        axes.axhline(height, color=colour, lw=1, ls=(0, (4, 3)))
+        axes.annotate(name, (1.0, height), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+                      ha="right", fontsize=9, color=colour)  # fmt: skip
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.margins(x=0.02)
+    if all(float(x).is_integer() for line in series for x in line["x"]):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    if len(series) > 1:
+        axes.legend(loc="upper right" if references == {} else "best", fontsize=9)
+    return _svg(axes, f"{y_label} against {x_label}")
+
+
+def draw_forest(rows: Sequence[Mapping[str, Any]], *, x_label: str, colours: Mapping[str, str]) -> str:
+    """Draw one dot with its interval per row, and the single seeds as small rings.
+
+    Args:
+        rows: each ``{"model", "value", "low", "high", "seeds"}``; ``low``, ``high`` and ``seeds`` may be None.
+        x_label: name of the metric.
+        colours: model name to colour.
+    """
+    axes = _axes(5.6, 0.9 + 0.5 * len(rows))
+    for height, row in enumerate(reversed(rows)):
+        colour = colours.get(row["model"], INK)
+        if row.get("low") is not None and row.get("high") is not None:
+            axes.plot(
+                [row["low"], row["high"]], [height, height], color=colour, lw=3, solid_capstyle="round", alpha=0.55
+            )
+        seeds = row.get("seeds") or []
+        if len(seeds) > 1:
+            axes.plot(seeds, [height - 0.26] * len(seeds), "o", mfc="none", mec=colour, ms=5, mew=1)
+        axes.plot([row["value"]], [height], "o", color=colour, ms=9)
+    axes.set_yticks(range(len(rows)), [row["model"] for row in reversed(rows)])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlabel(x_label)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    return _svg(axes, f"{x_label} of each model with its interval")
+
+
+def draw_confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+    """Draw a confusion matrix; rows are the truth, columns the prediction, shading is the share of the row."""
+    size = max(2.7, 0.75 * len(classes) + 1.2)
+    axes = _axes(size + 0.7, size)
+    shares = [[count / max(1, sum(row)) for count in row] for row in counts]
+    axes.pcolormesh(shares, cmap=BLUES, vmin=0, vmax=1)
+    axes.invert_yaxis()
+    for row, line in enumerate(counts):
+        for column, count in enumerate(line):
+            colour = "white" if shares[row][column] > 0.55 else INK
+            label = f"{count:,}\n{100 * shares[row][column]:.0f} %"
+            axes.text(column + 0.5, row + 0.5, label, ha="center", va="center", color=colour, fontsize=9)
+    axes.set_xticks([place + 0.5 for place in range(len(classes))], classes, rotation=30 if len(classes) > 4 else 0)
+    axes.set_yticks([place + 0.5 for place in range(len(classes))], classes)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    return _svg(axes, "Confusion matrix")
+
+
+def draw_roc(series: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> str:
+    """Draw receiver operating characteristics; each series has ``name``, ``fpr``, ``tpr``, ``roc_auc``."""
+    axes = _axes(3.9, 3.6)
+    axes.plot([0, 1], [0, 1], color="#9fb0b8", lw=1, ls=(0, (4, 3)))
+    for line in series:
+        label = f"{line['name']} ({line['roc_auc']:.3f})"
+        axes.plot(line["fpr"], line["tpr"], color=colours.get(line["name"], INK), lw=2, label=label)
+    axes.set(
+        xlabel="share of negatives called positive",
+        ylabel="share of positives found",
+        xlim=(-0.01, 1.01),
+        ylim=(0, 1.01),
+    )
+    axes.legend(loc="lower right", fontsize=8.5, title="area under the curve", title_fontsize=8.5)
+    return _svg(axes, "Receiver operating characteristic")
+
+
+def draw_precision_recall(series: Sequence[Mapping[str, Any]], colours: Mapping[str, str], *, prevalence: float) -> str:
+    """Draw precision against recall; the dashed line is what guessing reaches (the share of positives)."""
+    axes = _axes(3.9, 3.6)
+    axes.axhline(prevalence, color="#9fb0b8", lw=1, ls=(0, (4, 3)))
+    for line in series:
+        label = f"{line['name']} ({line['average_precision']:.3f})"
+        axes.plot(line["recall"], line["precision"], color=colours.get(line["name"], INK), lw=2, label=label)
+    axes.set(
+        xlabel="share of positives found", ylabel="share of calls that are right", xlim=(-0.01, 1.01), ylim=(0, 1.01)
+    )
+    axes.legend(loc="lower left", fontsize=8.5, title="average precision", title_fontsize=8.5)
+    return _svg(axes, "Precision and recall")
+
+
+def draw_histogram(
+    values: Sequence[float], counts: Sequence[float], *, x_label: str, y_label: str, mean: float | None
+) -> str:
+    """Draw bars at ``values`` with heights ``counts``; a dashed line marks the mean."""
+    axes = _axes(5.6, 2.9)
+    axes.bar(values, counts, width=0.85, color=COLOURS[0])
+    if mean is not None:
+        axes.axvline(mean, color=COLOURS[1], lw=1.5, ls=(0, (4, 3)))
+        axes.annotate(f"mean {mean:.2f}", (mean, 0.98), (4, 0), xycoords=("data", "axes fraction"),
+                      textcoords="offset points", va="top", fontsize=9, color=COLOURS[1])  # fmt: skip
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    return _svg(axes, f"{y_label} by {x_label}")
+
+
+def model_colours(names: Sequence[str]) -> dict[str, str]:
+    """Give every model one colour, the same in all pictures of a report."""
+    return dict(zip(dict.fromkeys(names), _colours()))
+
+
+def _colours() -> list[str]:
+    return COLOURS * 8
+
+
+def _axes(width: float, height: float) -> Axes:
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        axes.grid(color=FAINT, lw=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def _svg(axes: Axes, description: str) -> str:
+    """Turn a figure into one element that scales with its container and is read out by screen readers."""
+    target = io.StringIO()
+    with rc_context({**STYLE, "svg.hashsalt": description}):
+        axes.get_figure().savefig(target, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = target.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    used = set(re.findall(r"#([\w.]+)", text))
+    text = re.sub(r' id="([\w.]+)"', lambda match: match.group() if match.group(1) in used else "", text)
+    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()  # type: ignore[union-attr]
+    head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(description, quote=True)}" '
+    head += f'style="width:100%;max-width:{float(width) * 1.25:.0f}px;height:auto" xmlns="http://www.w3.org/2000/svg" '
+    return re.sub(r"<svg[^>]*>", head + 'xmlns:xlink="http://www.w3.org/1999/xlink">', text, count=1)

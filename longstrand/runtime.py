@@ -1,0 +1,273 @@
+"""Where the program runs: device, seeds, ranks, caches, atomic files, provenance.
+
+This is the only module that reads environment variables. It imports torch and numpy inside functions, so that
+``longstrand --help`` stays instant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longstrand.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+logger = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=1)
+def cache_dir() -> Path:
+    """Find a writable folder for indexes and compiled code.
+
+    ``$LONGSTRAND_CACHE``, else ``$XDG_CACHE_HOME/longstrand``, else ``~/.cache/longstrand``. If it cannot be written, a
+    temporary folder of this process serves instead, and a warning says so.
+    """
+    explicit = os.environ.get("LONGSTRAND_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(explicit) if explicit else Path(base) / "longstrand"
+    if is_writable(folder):
+        return folder
+    fallback = Path(tempfile.mkdtemp(prefix="longstrand-cache-"))
+    logger.warning("the cache %s cannot be written; using %s for this process (set LONGSTRAND_CACHE)", folder, fallback)
+    return fallback
+
+
+def is_writable(folder: Path) -> bool:
+    """Create ``folder`` if needed and say whether a file can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def prepare_numba() -> None:
+    """Point numba's cache into `cache_dir`; call before importing numba.
+
+    Without it, ``cache=True`` in a read-only install without a writable home raises at import.
+    """
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir() / "numba"))
+
+
+def data_root() -> Path | None:
+    """Give the folder of real data and golden outputs (``$LONGSTRAND_DATA``), or None if it is not there."""
+    folder = Path(os.environ.get("LONGSTRAND_DATA", Path(__file__).resolve().parents[2] / "shared"))
+    return folder if folder.is_dir() else None
+
+
+def rank() -> int:
+    """Give the number of this process among all processes of a distributed run (0 if alone)."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """Give the number of processes of a distributed run (1 if alone)."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """Give the number of this process on its machine (0 if alone)."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Turn a device name into a device; ``auto`` is cuda if there is one, else cpu (mps only on request).
+
+    Raises:
+        UsageError: the name is unknown or the device is not on this machine.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device(f"cuda:{local_rank()}") if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"unknown device '{name}'; use auto, cpu, cuda, cuda:N or mps.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device '{name}' was asked for, but PyTorch sees no CUDA device; use --device cpu.")
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise UsageError(f"device '{name}' was asked for, but there are only {torch.cuda.device_count()} CUDA devices.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device 'mps' was asked for, but this machine has none; use --device cpu.")
+    return device
+
+
+def generator(seed: int, index: int, purpose: str) -> np.random.Generator:
+    """Make the random numbers of one sample and one purpose.
+
+    Counter-based (Philox): the stream is a pure function of ``(seed, index, purpose)``, so adding an augmentation does
+    not reshuffle the others, and any sample can be made anywhere.
+    """
+    import numpy as np
+
+    return np.random.Generator(np.random.Philox(key=_purpose_key(seed, purpose), counter=[0, 0, index, 0]))
+
+
+@lru_cache(maxsize=256)
+def _purpose_key(seed: int, purpose: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{purpose}".encode()).digest()[:16], "little")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, numpy's and torch's global generators (model initialisation and dropout)."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader or a crash sees the old content or the new one, never a half.
+
+    Raises:
+        InputError: the folder is missing, not writable or full; the old file is intact.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); the old file, if any, is unchanged."
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically; NaN and infinities become null."""
+    write_atomically(path, json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: it is missing or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}).") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def fingerprint_bytes(data: bytes) -> str:
+    """Give ``sha256:<hex>`` of some bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def fingerprint_file(path: Path) -> str:
+    """Give ``sha256:<hex>`` of a file's content, read in blocks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return "sha256:" + digest.hexdigest()
+
+
+def provenance(command: list[str] | None = None) -> dict[str, Any]:
+    """Describe what made a result: command, versions, date, machine, code commit."""
+    packages = ["longstrand", "torch", "transformers", "tokenizers", "numpy", "numba", "scikit-learn"]
+    return {
+        "command": command if command is not None else ["longstrand", *sys.argv[1:]],
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "commit": _commit(),
+        "machine": machine(),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Describe the hardware: processor, usable cores, memory, accelerator."""
+    import torch
+
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count()
+    return {
+        "processor": _processor(),
+        "cores": cores,
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "os": platform.platform(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@lru_cache(maxsize=1)
+def _commit() -> str | None:
+    try:
+        command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def silence_libraries() -> None:
+    """Keep the chatter of our libraries off the terminal; errors still come through."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def progress(description: str, total: float | None = None, *, unit: str = "items") -> Any:
+    """Make a progress bar with throughput and time left, on stderr; nothing is drawn when stderr is no terminal.
+
+    Use as ``with progress("predict", total=n, unit="sequences") as advance: ...; advance(1)``.
+    """
+    from longstrand._progress import ProgressBar
+
+    return ProgressBar(description, total, unit=unit)

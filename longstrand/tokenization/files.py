@@ -1,0 +1,99 @@
+"""Files of a tokenizer folder: ``tokenizer.json``, ``tokenizer_config.json``, our section of ``longstrand.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from longstrand.errors import InputError, TokenizerError
+from longstrand.runtime import read_json, write_atomically, write_json
+from longstrand.tokenization.base import Tokenizer
+
+ROLES = ("unk_token", "cls_token", "sep_token", "pad_token", "mask_token")
+_NO_LIMIT = 10**9
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object; a missing file is an empty object.
+
+    Raises:
+        TokenizerError: it is not readable, or holds something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        value = read_json(path)
+    except (InputError, OSError) as error:
+        raise TokenizerError(str(error)) from None
+    if not isinstance(value, dict):
+        raise TokenizerError(f"{path}: an object is expected, found a {type(value).__name__}.")
+    return value
+
+
+def read_settings(folder: Path) -> tuple[dict[str, str], int | None]:
+    """Read the named special tokens and the longest allowed input from the configuration files of a folder."""
+    settings = read_object(folder / "special_tokens_map.json") | read_object(folder / "tokenizer_config.json")
+    roles: dict[str, str] = {}
+    for role in ROLES:
+        value = settings.get(role)
+        content = value.get("content") if isinstance(value, dict) else value
+        if isinstance(content, str):
+            roles[role] = content
+    limit = settings.get("model_max_length")
+    return roles, int(limit) if isinstance(limit, int | float) and limit < _NO_LIMIT else None
+
+
+def write_tokenizer_files(
+    folder: Path,
+    definition: str,
+    roles: Mapping[str, str],
+    *,
+    options: Mapping[str, Any],
+    max_tokens: int | None,
+) -> None:
+    """Write a folder for `load_tokenizer` and ``AutoTokenizer``; other sections of ``longstrand.json`` stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "tokenizer.json", definition)
+    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    settings |= dict(roles) | ({"model_max_length": max_tokens} if max_tokens is not None else {})
+    write_json(folder / "tokenizer_config.json", settings)
+    described = read_object(folder / "longstrand.json")
+    write_json(folder / "longstrand.json", described | {"tokenizer": dict(options)})
+
+
+def template_json(tokenizer: Tokenizer) -> dict[str, Any] | None:
+    """Express the template as a ``TemplateProcessing`` post-processor; None if nothing is added."""
+    template, names = tokenizer.template, tokenizer.token_strings
+
+    def special(ids: tuple[int, ...], type_id: int) -> list[dict[str, Any]]:
+        return [{"SpecialToken": {"id": names[i], "type_id": type_id}} for i in ids]
+
+    first, second = ({"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}})
+    single = [*special(template.prefix, 0), first, *special(template.suffix, 0)]
+    if template.pair_middle is None:
+        pair: list[dict[str, Any]] = [*special(template.prefix, 0), first, second]
+    else:
+        pair = [*special(template.prefix, 0), first, *special(template.pair_middle, 0)]
+        pair += [second, *special(template.pair_suffix, 1)]
+    used = {*template.prefix, *template.suffix, *(template.pair_middle or ()), *template.pair_suffix}
+    if not used:
+        return None
+    tokens = {names[i]: {"id": names[i], "ids": [i], "tokens": [names[i]]} for i in sorted(used)}
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}
+
+
+def parse_definition(text: str, where: str) -> dict[str, Any]:
+    """Parse the text of a ``tokenizer.json``.
+
+    Raises:
+        TokenizerError: it is not JSON or has no model.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise TokenizerError(f"{where}: not readable as JSON ({error}).") from None
+    if not isinstance(value, dict) or not isinstance(value.get("model"), dict):
+        raise TokenizerError(f"{where}: not a tokenizer definition; it has no model.")
+    return value

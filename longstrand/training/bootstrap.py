@@ -1,0 +1,176 @@
+"""Bootstrap intervals of classification and regression metrics, vectorised over resamples.
+
+Whole sequences are drawn with replacement. Every metric is computed from sums over sequences (cells of the confusion
+matrix, counts by score bin, moments), so that one matrix product gives the sums of a block of resamples. Intervals are
+percentile intervals (Efron and Tibshirani 1993, chapter 13).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from longstrand.runtime import generator
+
+Array = np.ndarray
+
+MAX_BINS = 4096
+"""Distinct scores that a resampled ROC or PR curve tells apart; more are joined by quantile (error below 1e-3)."""
+
+_BLOCK_CELLS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """Draws of ``num_units`` independent units (sequences) with replacement.
+
+    Attributes:
+        num_units: sequences of the split.
+        num_resamples: draws.
+        seed: same seed, same draws, whatever the block size.
+    """
+
+    num_units: int
+    num_resamples: int = 1000
+    seed: int = 0
+
+    def blocks(self) -> Iterator[Array]:
+        """Give the multiplicities of the units in blocks: float64 (block, num_units), rows summing to num_units."""
+        done = 0
+        size = max(1, min(self.num_resamples, _BLOCK_CELLS // max(1, self.num_units)))
+        while done < self.num_resamples:
+            rows = [self._draw(done + row) for row in range(min(size, self.num_resamples - done))]
+            yield np.stack(rows)
+            done += len(rows)
+
+    def _draw(self, index: int) -> Array:
+        drawn = generator(self.seed, index, "bootstrap").integers(0, self.num_units, self.num_units)
+        return np.bincount(drawn, minlength=self.num_units).astype(np.float64)
+
+
+def percentile_interval(values: Array, confidence: float = 0.95) -> tuple[float, float]:
+    """Give the central interval of resampled values; NaN (undefined resamples) are left out, all-NaN gives NaN."""
+    defined = values[~np.isnan(values)]
+    if defined.size == 0:
+        return float("nan"), float("nan")
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def sum_over_units(unit: Array, cell: Array, *, num_units: int, num_cells: int) -> sparse.csr_matrix:
+    """Count items by unit and cell: sparse float64 (num_units, num_cells)."""
+    ones = np.ones(len(unit), dtype=np.float64)
+    return sparse.csr_matrix((ones, (unit, cell)), shape=(num_units, num_cells))
+
+
+def score_bins(scores: Array, max_bins: int = MAX_BINS) -> tuple[Array, int]:
+    """Number scores by rank: ``(int64 (n,) bin of each, ascending; number of bins)``; equal scores share a bin."""
+    distinct, bins = np.unique(scores, return_inverse=True)
+    if len(distinct) > max_bins:
+        edges = np.unique(np.quantile(scores, np.linspace(0, 1, max_bins + 1)[1:-1]))
+        bins = np.searchsorted(edges, scores, side="right")
+        return bins, len(edges) + 1
+    return bins, len(distinct)
+
+
+def roc_auc_from_bins(positive: Array, negative: Array) -> Array:
+    """ROC-AUC of resamples from counts by score bin, both (block, bins) ascending; ties count half, else NaN."""
+    num_positive, num_negative = positive.sum(axis=1), negative.sum(axis=1)
+    negative_below = np.cumsum(negative, axis=1) - negative
+    ordered = (positive * (negative_below + negative / 2)).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(num_positive * num_negative > 0, ordered / (num_positive * num_negative), np.nan)
+
+
+def average_precision_from_bins(positive: Array, negative: Array) -> Array:
+    """Average precision of resamples from counts by score bin, both (block, bins) ascending; NaN without positives."""
+    hits = np.cumsum(positive[:, ::-1], axis=1)
+    called = hits + np.cumsum(negative[:, ::-1], axis=1)
+    num_positive = hits[:, -1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(called > 0, hits / called, 0.0)
+        total = (precision * positive[:, ::-1]).sum(axis=1)
+        return np.where(num_positive > 0, total / num_positive, np.nan)
+
+
+def confusion_metrics(cells: Array) -> dict[str, Array]:
+    """Compute metrics of confusion matrices.
+
+    Args:
+        cells: counts (block, num_classes, num_classes), true class by predicted class.
+
+    Returns:
+        ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``mcc`` (0 when undefined, as scikit-learn), each (block,);
+        ``precision``, ``recall``, ``f1``, each (block, num_classes) (0 where undefined). Macro means go over classes
+        that occur as truth or prediction.
+    """
+    correct = np.diagonal(cells, axis1=1, axis2=2)
+    true, called, total = cells.sum(axis=2), cells.sum(axis=1), cells.sum(axis=(1, 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = np.where(true > 0, correct / true, 0.0)
+        precision = np.where(called > 0, correct / called, 0.0)
+        f1 = np.where(true + called > 0, 2 * correct / (true + called), 0.0)
+        covariance = correct.sum(axis=1) * total - (true * called).sum(axis=1)
+        spread = np.sqrt((total**2 - (true**2).sum(axis=1)) * (total**2 - (called**2).sum(axis=1)))
+        mcc = np.where(spread > 0, covariance / spread, 0.0)
+        occurs, is_true = (true + called) > 0, true > 0
+        f1_macro = (f1 * occurs).sum(axis=1) / occurs.sum(axis=1)
+        balanced = (recall * is_true).sum(axis=1) / is_true.sum(axis=1)
+        accuracy = correct.sum(axis=1) / total
+    return {
+        "accuracy": accuracy,
+        "balanced_accuracy": balanced,
+        "f1_macro": f1_macro,
+        "mcc": mcc,
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+    }
+
+
+def correlation_metrics(weights: Array, truth: Array, predicted: Array) -> dict[str, Array]:
+    """Pearson, R2, mean squared and absolute error of resamples by weighted moments (NaN for an empty resample).
+
+    Args:
+        weights: multiplicities (block, n).
+        truth: (n,).
+        predicted: (n,).
+    """
+    shift_truth, shift_predicted = truth - truth.mean(), predicted - predicted.mean()
+    error = truth - predicted
+    products = [shift_truth**2, shift_predicted**2, shift_truth * shift_predicted]
+    columns = np.stack([shift_truth, shift_predicted, *products, error**2, np.abs(error)], axis=1)
+    total = np.where(weights.any(axis=1), weights.sum(axis=1), np.nan)
+    mean_t, mean_p, mean_tt, mean_pp, mean_tp, mse, mae = (weights @ columns / total[:, None]).T
+    var_t, var_p = mean_tt - mean_t**2, mean_pp - mean_p**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        varies = (var_t > 1e-12) & (var_p > 1e-12)
+        pearson = np.where(varies, (mean_tp - mean_t * mean_p) / np.sqrt(var_t * var_p), np.nan)
+        r2 = np.where(var_t > 1e-12, 1 - mse / var_t, np.nan)
+    return {"pearson": pearson, "r2": r2, "mse": mse, "mae": mae}
+
+
+def spearman_of_resamples(weights: Array, truth: Array, predicted: Array) -> Array:
+    """Spearman correlation of resamples: Pearson of mid-ranks within each resample; (block,)."""
+    ranks = [_weighted_ranks(weights, values) for values in (truth, predicted)]
+    total = np.where(weights.any(axis=1), weights.sum(axis=1), np.nan)
+    means = [(weights * rank).sum(axis=1) / total for rank in ranks]
+    first, second = (rank - mean[:, None] for rank, mean in zip(ranks, means))
+    covariance = (weights * first * second).sum(axis=1)
+    spread = np.sqrt((weights * first**2).sum(axis=1) * (weights * second**2).sum(axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(spread > 1e-9, covariance / spread, np.nan)
+
+
+def _weighted_ranks(weights: Array, values: Array) -> Array:
+    """Mid-ranks of all items within each resample: (block, n)."""
+    bins, num_bins = score_bins(values, max_bins=len(values))
+    counts = sum_over_units(np.arange(len(values)), bins, num_units=len(values), num_cells=num_bins)
+    by_bin = (counts.T @ weights.T).T
+    middle = np.cumsum(by_bin, axis=1) - by_bin / 2
+    ranks: Array = middle[:, bins]
+    return ranks

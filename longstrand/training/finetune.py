@@ -1,0 +1,353 @@
+"""Fine-tuning: labelled sequences and a pre-trained model in, a measured model folder out.
+
+One function, `finetune`, resumes itself: called again with the same settings it goes on from the newest complete
+checkpoint. The best checkpoint on the validation rows is measured once on the test rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback, TrainingArguments
+
+from longstrand.errors import ResumeError, one_of
+from longstrand.models.checkpoint import load_model, save_checkpoint
+from longstrand.models.heads import labelled
+from longstrand.predict import Settings, longest_input
+from longstrand.report_runs import write_run_page
+from longstrand.runtime import fingerprint_file, provenance, rank, resolve_device, seed_everything, world_size
+from longstrand.tokenization.base import Tokenizer
+from longstrand.tokenization.hub import load_tokenizer
+from longstrand.training.callbacks import CsvCallback, ProgressCallback, StopOnSignal, TensorBoardCallback
+from longstrand.training.finetune_config import FinetuneConfig, TrainSettings
+from longstrand.training.finetune_data import LabelledSplits, balanced_weights, check_strand, load_splits, target_scale
+from longstrand.training.finetune_examples import LabelCollator, Tokenized, TrainingExamples, tokenize
+from longstrand.training.finetune_report import make_report, write_predictions
+from longstrand.training.finetune_scoring import Scale, fold_scale, score, validation_numbers
+from longstrand.training.metrics import LOWER_IS_BETTER, PRIMARY, metric_names
+from longstrand.training.run_folder import RunFolder
+from longstrand.training.trainer import Checkpointing, LongstrandTrainer
+
+logger = logging.getLogger(__name__)
+
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a call of `finetune` did.
+
+    Attributes:
+        folder: the run folder.
+        model: the model folder, or None if training was stopped before its end.
+        report: the content of ``report.json`` (empty if stopped).
+        stopped_by: name of the signal that stopped training, or None.
+    """
+
+    folder: Path
+    model: Path | None
+    report: dict[str, Any]
+    stopped_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that training needs, read and checked.
+
+    Attributes:
+        splits: labelled tables.
+        tokenized: tokens of each split.
+        tokenizer: the model's own.
+        limit: most tokens of an input, or None.
+        scale: regression: mean and deviation of the training targets.
+        metric: name of the metric that chooses the best checkpoint.
+    """
+
+    splits: LabelledSplits
+    tokenized: dict[str, Tokenized]
+    tokenizer: Tokenizer
+    limit: int | None
+    scale: Scale | None
+    metric: str
+
+
+def finetune(config: FinetuneConfig, *, notice: Callable[[str], None] = logger.info) -> FinetuneResult:
+    """Fine-tune a model on labelled sequences, or go on where an interrupted run stopped.
+
+    Writes ``config.yaml``, ``metrics.jsonl``, ``metrics.csv``, ``model/`` (the best checkpoint), ``report.json`` and
+    the predictions of the test rows into ``config.output``.
+
+    Args:
+        config: the settings.
+        notice: receives sentences for the user before training: what kind of problem was found, how rows were split.
+
+    Raises:
+        LongstrandError: anything wrong with the settings, the labels, the model or the run folder.
+    """
+    training = config.training
+    if training.threads:
+        torch.set_num_threads(training.threads)
+    device = resolve_device(training.device)
+    tokenizer = load_tokenizer(config.model.path)
+    splits = load_splits(config.data, alphabet=tokenizer.alphabet)
+    notice(splits.task.notice())
+    notice(f"split: {', '.join(f'{len(table):,} {name}' for name, table in splits.items())}; {splits.raw.origin}")
+    metric = training.metric or PRIMARY[splits.task.problem]
+    one_of(metric, [*metric_names(splits.task), "loss"], "metric")
+    check_strand(splits.task, training.strand, config.evaluation.strand)
+    run = RunFolder.open(config.output, config)
+    try:
+        run.check_inputs(_fingerprints(config, tokenizer, splits))
+        if run.report is not None:
+            return FinetuneResult(run.path, run.path / "model", run.report)
+        model = make_model(config, splits, tokenizer)
+        limit = _limit(longest_input(model.config), training.max_tokens)
+        tokenized = {
+            name: tokenize(table, tokenizer, limit, on_long=training.on_long) for name, table in splits.items()
+        }
+        scale = target_scale(splits.train) if splits.task.problem == "regression" else None
+        return _run(config, run, model, Prepared(splits, tokenized, tokenizer, limit, scale, metric), device)
+    finally:
+        run.close()
+
+
+def make_model(config: FinetuneConfig, splits: LabelledSplits, tokenizer: Tokenizer) -> Any:
+    """Load the model with a fresh head for the task; with ``init: random``, all weights are fresh.
+
+    Raises:
+        CheckpointError, TokenizerError: the folder is damaged, or its tokenizer is not the model's.
+    """
+    task, settings = splits.task, config.model
+    kind = "token" if task.problem == "token" else "sequence"
+    head: dict[str, Any] = {
+        "problem": "single_label" if task.problem == "token" else task.problem,
+        "num_outputs": task.num_outputs,
+        "class_names": list(task.names),
+        "pooling": settings.pooling,
+        "form": settings.form,
+    }
+    if config.training.class_weights == "balanced" and task.problem != "regression":
+        name = "pos_weight" if task.problem == "multi_label" else "class_weights"
+        head[name] = balanced_weights(splits.train)
+    seed_everything(config.training.seed)
+    model = load_model(settings.path, kind, new_head=head, tokenizer=tokenizer, dropout=settings.dropout)
+    if settings.init == "random":
+        seed_everything(config.training.seed)
+        model = type(model)(model.config)
+    return model
+
+
+def _run(config: FinetuneConfig, run: RunFolder, model: Any, data: Prepared, device: torch.device) -> FinetuneResult:
+    training = config.training
+    examples = TrainingExamples(
+        data.splits.train,
+        data.tokenized["train"],
+        data.tokenizer,
+        batch_size=training.batch_size,
+        epochs=training.epochs,
+        seed=training.seed,
+        strand=training.strand,
+        limit=data.limit,
+        scale=data.scale,
+    )
+    settings = Settings(
+        strand=config.evaluation.strand,
+        batch_tokens=config.evaluation.batch_tokens,
+        precision=training.precision,
+        truncate=True,
+        max_tokens=data.limit,
+    )
+    measure = partial(score, tokenizer=data.tokenizer, settings=settings)
+    stop = StopOnSignal()
+    trainer = FinetuneTrainer(
+        run=run,
+        evaluate=lambda net: validation_numbers(measure(net, data.splits.valid, scale=data.scale)),
+        checkpointing=Checkpointing(keep=1),
+        model=model,
+        args=_arguments(run.path, training, examples, data.metric, device),
+        train_dataset=examples,
+        data_collator=LabelCollator(data.tokenizer.pad_token_id or 0, per_token=data.splits.task.problem == "token"),
+        callbacks=[stop, FinishLastStep(), ProgressCallback("fine-tuning")],
+    )
+    trainer.steps_per_epoch = examples.num_batches
+    trainer.add_callback(CsvCallback(trainer.metrics_log))
+    trainer.add_callback(StopEarly(trainer, data.metric, training.patience))
+    if training.tensorboard:
+        trainer.add_callback(TensorBoardCallback(run.path / "tensorboard"))
+    if not _is_trained(run, trainer, data.metric, training.patience):
+        trainer.train_or_resume()
+    if stop.received is not None and not _is_trained(run, trainer, data.metric, training.patience):
+        return FinetuneResult(run.path, None, {}, stop.received)
+    if rank() != 0:
+        return FinetuneResult(run.path, run.path / "model", {})
+    return _finish(config, run, trainer, data, measure)
+
+
+def _finish(
+    config: FinetuneConfig, run: RunFolder, trainer: FinetuneTrainer, data: Prepared, measure: Any
+) -> FinetuneResult:
+    """Take the best checkpoint, measure it, save it, report."""
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    best_step = _load_best(run, model, trainer.metrics_log.rows(), data.metric)
+    if data.scale is not None:
+        fold_scale(model, data.scale)
+    scored = {name: measure(model, table) for name, table in data.splits.items() if name != "train"}
+    if "test" in scored:
+        write_predictions(scored["test"], run.path / f"predictions_test.{config.evaluation.predictions}")
+    report = make_report(config, data, scored, rows=trainer.metrics_log.rows(), best_step=best_step)
+    report |= {
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "settings": config.model_dump(mode="json"),
+        "inputs": _fingerprints(config, data.tokenizer, data.splits),
+        "provenance": provenance(),
+    }
+    metrics: dict[str, Any] = {name: report[name]["metrics"] for name in ("valid", "test") if name in report}
+    save_checkpoint(
+        model,
+        data.tokenizer,
+        run.path / "model",
+        provenance=report["provenance"] | {"task": report["task"]},
+        metrics=metrics,
+    )
+    write_run_page(run.path, report, trainer.metrics_log.rows())
+    run.finish(report)
+    for folder in run.checkpoints():
+        run.remove(folder)
+    return FinetuneResult(run.path, run.path / "model", report)
+
+
+class FinetuneTrainer(LongstrandTrainer):
+    """A `LongstrandTrainer` that does not count missing float labels as targets."""
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:
+        counted = [{"labels": torch.where(labelled(batch["labels"]), 0, -100)} for batch in batch_samples]
+        return super()._get_num_items_in_batch(counted, device)
+
+
+class FinishLastStep(TrainerCallback):
+    """Logs, evaluates and saves the last step, whatever the intervals."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for all three."""
+        if state.global_step >= state.max_steps:
+            control.should_log = control.should_evaluate = control.should_save = True
+
+
+class StopEarly(TrainerCallback):
+    """Stops when the metric has not improved for a number of evaluations; stateless, so a resumed run agrees."""
+
+    def __init__(self, trainer: LongstrandTrainer, metric: str, patience: int) -> None:
+        self._log, self._metric, self._patience = trainer.metrics_log, metric, patience
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Look at all evaluations so far."""
+        rows = self._log.rows()
+        if not np.isfinite(next((row["eval_loss"] for row in reversed(rows) if "eval_loss" in row), 0.0)):
+            raise ResumeError(
+                f"the validation loss is not a finite number after step {state.global_step}: training diverged; "
+                "lower training.learning_rate and use another output."
+            )
+        if is_exhausted(rows, self._metric, self._patience):
+            control.should_training_stop = True
+
+
+def best_row(rows: list[dict[str, Any]], metric: str) -> dict[str, Any] | None:
+    """Find the first evaluation with the best metric, or None if there is no evaluation."""
+    evaluated = [row for row in rows if f"eval_{metric}" in row]
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    return max(evaluated, key=lambda row: sign * row[f"eval_{metric}"], default=None)
+
+
+def is_exhausted(rows: list[dict[str, Any]], metric: str, patience: int) -> bool:
+    """Say whether ``patience`` evaluations (0: never) have passed since the best one."""
+    evaluated = [row for row in rows if f"eval_{metric}" in row]
+    best = best_row(rows, metric)
+    return patience > 0 and best is not None and len(evaluated) - 1 - evaluated.index(best) >= patience
+
+
+def _is_trained(run: RunFolder, trainer: FinetuneTrainer, metric: str, patience: int) -> bool:
+    """Say whether a complete checkpoint exists at or after the step where training ends."""
+    newest = run.newest_checkpoint()
+    if newest is None:
+        return False
+    step = int(newest.name[11:])
+    rows = [row for row in trainer.metrics_log.rows() if row.get("step", 0) <= step]
+    return step >= trainer.args.max_steps or is_exhausted(rows, metric, patience)
+
+
+def _load_best(run: RunFolder, model: Any, rows: list[dict[str, Any]], metric: str) -> int:
+    """Load the weights of the best evaluation into the model and give its step."""
+    best = best_row(rows, metric)
+    folder = None if best is None else run.path / f"checkpoint-{best['step']}"
+    if folder is None or not folder.is_dir():
+        folder = run.newest_checkpoint()
+    if folder is None:
+        raise ResumeError(f"{run.path}: no complete checkpoint is left to measure; delete the folder and start again.")
+    model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    return int(folder.name[11:])
+
+
+def _arguments(
+    folder: Path, training: TrainSettings, examples: TrainingExamples, metric: str, device: torch.device
+) -> TrainingArguments:
+    batch = examples.batch_size
+    micro = training.micro_batch_size or max(1, batch // world_size())
+    micro = micro if batch % (micro * world_size()) == 0 else max(1, batch // world_size())
+    steps = len(examples) // batch
+    every = max(1, examples.num_batches // training.evaluations_per_epoch)
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=max(1, batch // (micro * world_size())),
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=SCHEDULES[training.schedule],
+        warmup_steps=int(training.warmup_fraction * steps),
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        bf16=training.precision == "bf16",
+        seed=training.seed,
+        data_seed=training.seed,
+        use_cpu=device.type == "cpu",
+        dataloader_num_workers=training.num_workers,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        logging_strategy="steps",
+        logging_steps=min(training.log_every, every),
+        logging_nan_inf_filter=False,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        metric_for_best_model=f"eval_{metric}",
+        greater_is_better=metric not in LOWER_IS_BETTER,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def _limit(positions: int | None, asked: int | None) -> int | None:
+    """Give the most tokens of an input: what the model can read, or less if asked."""
+    known = [value for value in (positions, asked) if value is not None]
+    return min(known) if known else None
+
+
+def _fingerprints(config: FinetuneConfig, tokenizer: Tokenizer, splits: LabelledSplits) -> dict[str, Any]:
+    """Fingerprints of the model's weights, the tokenizer and the tables."""
+    folder = Path(config.model.path)
+    weights = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model.bin")]) if folder.is_dir() else []
+    files = dict.fromkeys(table.raw.source for _, table in splits.items())
+    return {
+        "model": {path.name: fingerprint_file(path) for path in weights},
+        "tokenizer": tokenizer.fingerprint,
+        "tables": {name: fingerprint_file(Path(name)) for name in files},
+        "genome": fingerprint_file(config.data.fasta) if config.data.fasta is not None else None,
+    }

@@ -1,0 +1,380 @@
+"""Masked-LM pre-training: genomes in, a model folder out.
+
+One function, `pretrain`, resumes itself: called again with the same settings it goes on from the newest complete
+checkpoint and ends with bit-identical weights (same device, threads, workers and world size).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainingArguments
+
+from longstrand.data.collate import Collator
+from longstrand.data.examples import MaskedExamples, TokenBudget, measure_budget
+from longstrand.data.references import reference_losses
+from longstrand.data.windows import EvaluationWindows, GenomeSource, HoldOut, TrainingWindows, choose_holdout
+from longstrand.errors import InputError, nearest
+from longstrand.genome.fasta import chrom_twin
+from longstrand.genome.intervals import read_bed
+from longstrand.models.checkpoint import load_model, save_checkpoint
+from longstrand.models.config import LongstrandConfig, preset
+from longstrand.models.pretrained import LongstrandForMaskedLM
+from longstrand.report_runs import write_run_page
+from longstrand.runtime import provenance, rank, resolve_device, seed_everything, world_size
+from longstrand.tokenization.base import Tokenizer
+from longstrand.tokenization.hub import load_tokenizer
+from longstrand.tokenization.kmer import make_kmer
+from longstrand.tokenization.train import train_bpe
+from longstrand.training.callbacks import CsvCallback, ProgressCallback, StopOnSignal, TensorBoardCallback
+from longstrand.training.hold_out import hold_out_evaluation
+from longstrand.training.pretrain_config import PretrainConfig, TrainingConfig
+from longstrand.training.run_folder import RunFolder
+from longstrand.training.throughput import ThroughputMeter, measured_peak, training_flops_per_token
+from longstrand.training.trainer import Checkpointing, LongstrandTrainer
+
+logger = logging.getLogger(__name__)
+
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup", "inverse_sqrt": "inverse_sqrt"}
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What a call of `pretrain` did.
+
+    Attributes:
+        folder: the run folder.
+        model: the model folder, or None if training was stopped before its end.
+        report: the content of ``report.json`` (empty if stopped).
+        stopped_by: name of the signal that stopped training, or None.
+        resumed_from: step of the checkpoint that training went on from (0: from the start).
+    """
+
+    folder: Path
+    model: Path | None
+    report: dict[str, Any]
+    stopped_by: str | None = None
+    resumed_from: int = 0
+
+
+@dataclass(frozen=True)
+class PretrainData:
+    """Training and hold-out examples of the same tokenizer, and how they were cut."""
+
+    train: MaskedExamples
+    evaluation: MaskedExamples
+    budget: TokenBudget
+    holdout: Any
+    sources: tuple[GenomeSource, ...]
+
+
+def pretrain(config: PretrainConfig) -> PretrainResult:
+    """Train a masked language model, or go on where an interrupted run stopped.
+
+    Raises:
+        LongstrandError: anything wrong with the settings, the genomes, the tokenizer or the run folder.
+    """
+    training = config.training
+    if training.threads:
+        torch.set_num_threads(training.threads)
+    device = resolve_device(training.device)
+    run = RunFolder.open(config.output, config)
+    try:
+        sources = tuple(GenomeSource(entry.fasta, entry.weight, entry.name) for entry in config.data.genomes)
+        sources = tuple(
+            GenomeSource(genome := source.open(), source.weight, source.name or genome.name) for source in sources
+        )
+        tokenizer = make_tokenizer(config, sources, run.path)
+        run.check_inputs(_fingerprints(sources, tokenizer, config))
+        if run.report is not None:
+            return PretrainResult(run.path, run.path / "model", run.report)
+        return _run(config, run, make_data(config, sources, tokenizer), tokenizer, device)
+    finally:
+        run.close()
+
+
+def make_tokenizer(config: PretrainConfig, sources: tuple[GenomeSource, ...], folder: Path) -> Tokenizer:
+    """Load the tokenizer of the settings, or make one and keep it in ``folder/tokenizer``."""
+    settings = config.tokenizer
+    if settings.path is not None:
+        return load_tokenizer(settings.path)
+    made = folder / "tokenizer"
+    if not (made / "tokenizer_config.json").exists() and rank() == 0:
+        if settings.kind == "kmer":
+            tokenizer = make_kmer(settings.k, overlapping=settings.overlapping)
+        else:
+            tokenizer = train_bpe(_pieces(config, sources), vocab_size=settings.vocab_size)
+        tokenizer.save(made)
+    while not (made / "tokenizer_config.json").exists():
+        time.sleep(0.2)
+    return load_tokenizer(made)
+
+
+def _pieces(config: PretrainConfig, sources: tuple[GenomeSource, ...]) -> Iterator[str]:
+    """Sample pieces of both strands, outside the hold-out, for training a tokenizer."""
+    length = 1_000  # BPE training takes quadratic time in the length of a piece
+    pieces = TrainingWindows(
+        sources,
+        num_bases=length,
+        num_samples=max(1, config.tokenizer.training_bases // length),
+        seed=config.training.seed,
+        holdout=_hold_out(config, sources),
+    )
+    return (window.sequence for window in pieces)
+
+
+def make_data(config: PretrainConfig, sources: tuple[GenomeSource, ...], tokenizer: Tokenizer) -> PretrainData:
+    """Lay out the training and hold-out examples."""
+    data, training = config.data, config.training
+    holdout = _hold_out(config, sources)
+    budget = measure_budget(
+        sources, tokenizer, max_tokens=training.max_tokens, holdout=holdout, sentences=data.sentences
+    )
+    num_bases, stride = data.num_bases or budget.num_bases, min(budget.stride, data.num_bases or budget.stride)
+    common: dict[str, Any] = {"num_bases": num_bases, "stride": stride, "holdout": holdout}
+    common |= {"sentences": data.sentences, "alphabet": tokenizer.alphabet}
+    windows = TrainingWindows(
+        sources,
+        num_samples=training.steps * training.batch_size,
+        seed=training.seed,
+        strand=data.strand,
+        order=data.order,
+        **common,
+    )
+    fixed = EvaluationWindows(sources, strand="both", max_windows=training.eval_windows, seed=0, **common)
+    examples = partial(MaskedExamples, tokenizer=tokenizer, max_tokens=training.max_tokens)
+    # Measured under [MASK] alone: kept and random tokens would let a model copy its input, and no count table can.
+    hidden = config.masking.model_copy(update={"mask": 1.0, "random": 0.0})
+    train = examples(windows, masking=config.masking, seed=training.seed)
+    return PretrainData(train, examples(fixed, masking=hidden, seed=0), budget, holdout, sources)
+
+
+def make_model(config: PretrainConfig, tokenizer: Tokenizer) -> LongstrandForMaskedLM:
+    """Make a fresh model from a preset, seeded, or load the checkpoint to start from.
+
+    Raises:
+        TokenizerError: the checkpoint was trained with another vocabulary.
+    """
+    seed_everything(config.training.seed)
+    settings = config.model
+    if settings.start_from is not None:
+        return load_model(settings.start_from, head="masked_lm", tokenizer=tokenizer)
+    fields: dict[str, Any] = {
+        "max_position_embeddings": config.training.max_tokens,
+        "type_vocab_size": 0,
+        **settings.settings,
+    }
+    fields.setdefault("heads", {"masked_lm": {"kind": "masked_lm"}})
+    chosen = preset(settings.preset, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_token_id, **fields)
+    return LongstrandForMaskedLM(chosen)
+
+
+def _run(
+    config: PretrainConfig, run: RunFolder, data: PretrainData, tokenizer: Tokenizer, device: torch.device
+) -> PretrainResult:
+    training = config.training
+    model = make_model(config, tokenizer)
+    if training.max_tokens > (limit := _position_limit(model.config)):
+        raise InputError(
+            f"training.max_tokens is {training.max_tokens}, but the model has only {limit} positions; use at most that."
+        )
+    collate = Collator(pad_token_id=tokenizer.pad_token_id or 0, num_bases=True)
+    micro = training.micro_batch_size or max(1, training.batch_size // world_size())
+    evaluate = hold_out_evaluation(
+        data.evaluation, collate, bases_per_id=tokenizer.bases_per_id, batch_size=micro, device=device
+    )
+    stop = StopOnSignal()
+    trainer = LongstrandTrainer(
+        run=run,
+        evaluate=evaluate,
+        checkpointing=Checkpointing(keep=training.keep_checkpoints),
+        throughput=_meter(model, config, device),
+        model=model,
+        args=_arguments(run.path, training, micro, device),
+        train_dataset=data.train,
+        data_collator=collate,
+        callbacks=[
+            stop,
+            MeasureLastStep(),
+            ProgressCallback("pre-training"),
+            Snapshots(training.snapshots, run.path / "snapshots", tokenizer),
+        ],
+    )
+    trainer.add_callback(CsvCallback(trainer.metrics_log))
+    if training.tensorboard:
+        trainer.add_callback(TensorBoardCallback(run.path / "tensorboard"))
+    resumed_from = run.newest_checkpoint()
+    trainer.train_or_resume()
+    step = int(resumed_from.name[11:]) if resumed_from else 0
+    if stop.received is not None and trainer.state.global_step < training.steps:
+        return PretrainResult(run.path, None, {}, stop.received, step)
+    report = _report(config, data, trainer, tokenizer) if rank() == 0 else {}
+    if rank() == 0:
+        save_checkpoint(trainer.model, tokenizer, run.path / "model", provenance=report, metrics=report["hold_out"])
+        write_run_page(run.path, report, trainer.metrics_log.rows())
+        run.finish(report)
+        for folder in run.checkpoints():
+            run.remove(folder)
+    return PretrainResult(run.path, run.path / "model", report, None, step)
+
+
+def _arguments(folder: Path, training: TrainingConfig, micro: int, device: torch.device) -> TrainingArguments:
+    # Trainer starts at half the schedule if the warm-up is longer than training; the settings refuse that.
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=training.steps,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=max(1, training.batch_size // (micro * world_size())),
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=SCHEDULES[training.schedule],
+        warmup_steps=training.warmup_steps,
+        weight_decay=training.weight_decay,
+        adam_beta2=training.adam_beta2,
+        max_grad_norm=training.max_grad_norm,
+        bf16=training.precision == "bf16",
+        torch_compile=training.compile,
+        gradient_checkpointing=training.gradient_checkpointing,
+        seed=training.seed,
+        data_seed=training.seed,
+        use_cpu=device.type == "cpu",
+        dataloader_num_workers=training.num_workers,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+        logging_strategy="steps",
+        logging_steps=training.log_every,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps",
+        eval_steps=training.eval_every,
+        save_strategy="steps",
+        save_steps=training.save_every,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+class MeasureLastStep(TrainerCallback):
+    """Logs and evaluates the last step, whatever the intervals."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for a row of both kinds."""
+        if state.global_step >= state.max_steps:
+            control.should_log = control.should_evaluate = control.should_save = True
+
+
+class Snapshots(TrainerCallback):
+    """Keeps the model as a loadable folder after chosen steps, for learning curves."""
+
+    def __init__(self, steps: tuple[int, ...], folder: Path, tokenizer: Tokenizer) -> None:
+        self._steps, self._folder, self._tokenizer = set(steps), folder, tokenizer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Save if this is one of the steps."""
+        if state.global_step in self._steps and rank() == 0:
+            folder = self._folder / f"step-{state.global_step}"
+            save_checkpoint(model, self._tokenizer, folder, provenance={"step": state.global_step})
+
+
+def _meter(model: LongstrandForMaskedLM, config: PretrainConfig, device: torch.device) -> ThroughputMeter:
+    matrices = sum(
+        weight.numel() for name, weight in model.named_parameters() if weight.dim() == 2 and "embeddings" not in name
+    )
+    shape = model.config
+    flops = training_flops_per_token(
+        matrix_parameters=matrices,
+        num_layers=shape.num_hidden_layers,
+        hidden_size=shape.hidden_size,
+        length=config.training.max_tokens,
+        head_parameters=shape.vocab_size * shape.hidden_size,
+        head_share=config.masking.probability,
+    )
+    dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
+    return ThroughputMeter(flops, measured_peak(device, dtype) * world_size())
+
+
+def _report(
+    config: PretrainConfig, data: PretrainData, trainer: LongstrandTrainer, tokenizer: Tokenizer
+) -> dict[str, Any]:
+    rows = [row for row in trainer.metrics_log.rows() if "eval_loss" in row]
+    final = {name.removeprefix("eval_"): value for name, value in rows[-1].items() if name.startswith("eval_")}
+    references = _references(config, data, tokenizer) if config.training.references else {}
+    windows = data.train.windows
+    return {
+        "kind": "pretraining",
+        "hold_out": final,
+        "references": references,
+        "tokens_seen": trainer.counts["tokens"],
+        "bases_seen": trainer.counts["bases"],
+        "steps": trainer.state.global_step,
+        "parameters": sum(weight.numel() for weight in trainer.model.parameters()),
+        "bases_per_token": data.budget.bases_per_token,
+        "hold_out_bases": int(data.evaluation.windows.regions.num_bases),
+        "training_bases": int(windows.regions.num_bases),
+        "short_window_share": windows.short_share,
+        "settings": config.model_dump(mode="json"),
+        "inputs": _fingerprints(data.sources, tokenizer, config),
+        "provenance": provenance(),
+    }
+
+
+def _references(config: PretrainConfig, data: PretrainData, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Count tables on the training bases, scored on the masked tokens of the evaluation: loss and bits per base."""
+    losses = reference_losses(
+        data.sources, tokenizer, data.evaluation, holdout=data.holdout, sentences=config.data.sentences
+    )
+    names = ("unigram", "left", "right", "two_neighbour", "random_unigram", "random_two_neighbour")
+    rows: dict[str, Any] = {
+        name: {"loss": (loss := getattr(losses, name)), "bits_per_base": losses.bits_per_base(loss)} for name in names
+    }
+    return rows | {"masked_tokens": losses.num_masked, "counted_tokens": losses.num_counted}
+
+
+def _hold_out(config: PretrainConfig, sources: tuple[GenomeSource, ...]) -> dict[str, HoldOut]:
+    """Hold out what the settings name; genomes in which they name nothing give ``fraction`` of their bases."""
+    settings = config.data.hold_out
+    intervals = tuple(read_bed(settings.intervals).intervals) if settings.intervals is not None else ()
+    named = {*settings.contigs, *(interval.chrom for interval in intervals)}
+    known = {chrom for source in sources for chrom in source.open().contigs}
+    for chrom in sorted(named - known):
+        twin = chrom_twin(chrom, known)
+        hint = nearest(chrom, known) if twin is None else f"; the genome calls it '{twin}', use that name"
+        raise InputError(f"data.hold_out: no genome has a contig '{chrom}'{hint}.")
+    chosen = {}
+    for source in sources:
+        if named & set(source.open().contigs):
+            inside = HoldOut(contigs=settings.contigs, intervals=intervals)
+            chosen[str(source.name)] = _of_genome(inside, source)
+        elif settings.fraction > 0:
+            chosen |= choose_holdout(
+                [source], fraction=settings.fraction, seed=0, min_bases=4 * config.training.max_tokens
+            )
+    if not chosen:
+        raise InputError(
+            "data.hold_out is empty, so there is nothing to measure the model on; "
+            "give contigs, intervals or a fraction."
+        )
+    return chosen
+
+
+def _of_genome(holdout: HoldOut, source: GenomeSource) -> HoldOut:
+    contigs = source.open().contigs
+    return HoldOut(
+        contigs=tuple(name for name in holdout.contigs if name in contigs),
+        intervals=tuple(interval for interval in holdout.intervals if interval.chrom in contigs),
+    )
+
+
+def _fingerprints(sources: tuple[GenomeSource, ...], tokenizer: Tokenizer, config: PretrainConfig) -> dict[str, Any]:
+    genomes = {str(source.name): source.open().fingerprint for source in sources}
+    return {"genomes": genomes, "tokenizer": tokenizer.fingerprint, "start_from": str(config.model.start_from or "")}
+
+
+def _position_limit(config: LongstrandConfig) -> int:
+    return config.max_position_embeddings if config.positions == "learned" else 1 << 30

@@ -1,0 +1,231 @@
+"""The folder of one run: its settings, its metrics, its checkpoints, and the rules by which it may be resumed.
+
+Layout: ``config.yaml`` (resolved settings), ``inputs.json`` (fingerprints of data and tokenizer), ``metrics.jsonl`` and
+``metrics.csv``, ``tensorboard/``, ``checkpoint-N/`` (state of the unfinished run, each with ``manifest.json``),
+``model/`` (the result) and ``report.json`` (written last: a run with a report is finished).
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from longstrand.config import StrictModel, dump_config, read_yaml
+from longstrand.errors import ResumeError
+from longstrand.runtime import fingerprint_file, rank, read_json, write_atomically, write_json
+
+MANIFEST = "manifest.json"
+RESULTS = ("checkpoint-*", "metrics.jsonl", "model", "snapshots", "report.json")
+"""What a run makes once it trains; with any of them, its settings are binding."""
+
+
+@dataclass
+class RunFolder:
+    """A run folder that is open for one training process (or one group of ranks)."""
+
+    path: Path
+    _lock: IO[str] | None = field(default=None, repr=False)
+
+    @classmethod
+    def open(cls, path: Path, config: StrictModel) -> RunFolder:
+        """Create the folder, or check that it belongs to the same run.
+
+        What an earlier command left before its first result (it may have failed on a mistyped path) binds nobody.
+
+        Args:
+            path: the folder; made if it does not exist.
+            config: the resolved settings; the field ``output`` does not count as a change.
+
+        Raises:
+            ResumeError: the folder holds another run (every difference is named), something that is no run, or
+                another process is writing to it.
+        """
+        path = Path(path)
+        run = cls(path)
+        if path.exists() and not path.is_dir():
+            raise ResumeError(f"{path}: is a file; give a folder as output.")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResumeError(f"{path}: the output folder cannot be made ({error.strerror}).") from None
+        if rank() == 0:
+            run._take_lock()
+            run._forget_false_start(yaml.safe_load(dump_config(config)))
+            run._check_or_write("config.yaml", yaml.safe_load(dump_config(config)))
+            run._sweep()
+        return run
+
+    def check_inputs(self, inputs: dict[str, Any]) -> None:
+        """Record the fingerprints of everything that the run reads, or check them against the recorded ones.
+
+        Raises:
+            ResumeError: a file changed since the run began.
+        """
+        if rank() == 0:
+            self._check_or_write("inputs.json", json.loads(json.dumps(inputs, default=str)))
+
+    def _take_lock(self) -> None:
+        handle = open(self.path / ".lock", "w")  # noqa: SIM115 - stays open as long as the run
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by workers, unlike flock
+        except (BlockingIOError, PermissionError):
+            handle.close()
+            raise ResumeError(
+                f"{self.path}: another process is running in this folder; wait for it or use another output."
+            ) from None
+        except OSError:
+            pass  # file systems without locks: go on unlocked
+        self._lock = handle
+
+    def close(self) -> None:
+        """Release the lock; the folder can be opened again."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _forget_false_start(self, settings: dict[str, Any]) -> None:
+        """Remove the settings of a run that has no result yet, and what it made of them, if others are asked for."""
+        recorded = self.path / "config.yaml"
+        if not recorded.exists() or any(any(self.path.glob(pattern)) for pattern in RESULTS):
+            return
+        if any(key != "output" for key, _, _ in differences(read_yaml(recorded), settings)):
+            shutil.rmtree(self.path / "tokenizer", ignore_errors=True)
+            (self.path / "inputs.json").unlink(missing_ok=True)
+            recorded.unlink()
+
+    def _check_or_write(self, name: str, value: dict[str, Any]) -> None:
+        target = self.path / name
+        if not target.exists():
+            if name == "config.yaml" and any(self.path.glob("checkpoint-*")):
+                raise ResumeError(
+                    f"{self.path}: has checkpoints but no config.yaml; it is no run of longstrand, use another output."
+                )
+            text = (
+                yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+                if name.endswith("yaml")
+                else json.dumps(value, indent=2)
+            )
+            write_atomically(target, text)
+            return
+        before = read_yaml(target) if name.endswith("yaml") else read_json(target)
+        changed = [f"{key}: {old!r} -> {new!r}" for key, old, new in differences(before, value) if key != "output"]
+        if changed:
+            raise ResumeError(
+                f"{target}: this folder holds a run with other settings or data ({'; '.join(changed[:8])}); "
+                "repeat the old settings to resume it, or use another output."
+            )
+
+    def _sweep(self) -> None:
+        """Remove what an interrupted save or delete left behind."""
+        for leftover in self.path.glob("tmp-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def checkpoints(self) -> list[Path]:
+        """Give all checkpoint folders, complete or not, newest first."""
+        found = [folder for folder in self.path.glob("checkpoint-*") if folder.name[11:].isdigit()]
+        return sorted(found, key=lambda folder: int(folder.name[11:]), reverse=True)
+
+    def newest_checkpoint(self) -> Path | None:
+        """Find the newest complete checkpoint; incomplete or damaged ones are passed over."""
+        return next((folder for folder in self.checkpoints() if is_complete(folder)), None)
+
+    def remove(self, folder: Path) -> None:
+        """Delete a checkpoint so that no half of it can be taken for a whole."""
+        doomed = self.path / f"tmp-delete-{folder.name}"
+        os.replace(folder, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    @property
+    def report(self) -> dict[str, Any] | None:
+        """Give the report of a finished run, or None."""
+        return read_json(self.path / "report.json") if (self.path / "report.json").exists() else None
+
+    def finish(self, report: dict[str, Any]) -> None:
+        """Write the report; from now on the run counts as finished."""
+        write_json(self.path / "report.json", report)
+
+
+def differences(before: Any, after: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Walk two nested mappings and give ``(dotted key, old, new)`` wherever they differ."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in dict.fromkeys([*before, *after]):
+            yield from differences(before.get(key), after.get(key), f"{prefix}.{key}" if prefix else str(key))
+    elif before != after:
+        yield prefix, before, after
+
+
+def write_manifest(folder: Path) -> None:
+    """Flush every file of a folder to the disk and record its size and hash in ``manifest.json``."""
+    entries = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+        entries[str(file.relative_to(folder))] = {"size": file.stat().st_size, "hash": fingerprint_file(file)}
+    write_json(folder / MANIFEST, {"files": entries})
+    handle_number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle_number)
+    finally:
+        os.close(handle_number)
+
+
+def is_complete(folder: Path) -> bool:
+    """Say whether every file of the manifest is there, with its size and its hash."""
+    try:
+        entries = json.loads((folder / MANIFEST).read_text())["files"]
+        return all(
+            (folder / name).stat().st_size == entry["size"] and fingerprint_file(folder / name) == entry["hash"]
+            for name, entry in entries.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+class MetricsLog:
+    """Rows of numbers, one JSON object a line; cut back on resume so that no step appears twice."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add one row at the end."""
+        with open(self.path, "a") as file:
+            file.write(json.dumps(row, default=float) + "\n")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Read all rows; a line that was cut by a kill is left out."""
+        if not self.path.exists():
+            return []
+        rows = []
+        for line in self.path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return rows
+
+    def cut_back(self, step: int) -> None:
+        """Drop all rows after ``step`` (0: all rows)."""
+        kept = [row for row in self.rows() if 0 < row.get("step", 0) <= step]
+        if self.path.exists():
+            write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def write_csv(self, path: Path) -> None:
+        """Write the rows as a table with one column a number, for spreadsheets."""
+        rows = self.rows()
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(path, text.getvalue())

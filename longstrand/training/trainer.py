@@ -1,0 +1,265 @@
+"""The Hugging Face Trainer with checkpoints that survive a kill, and evaluation by exact sums and counts.
+
+What is added, and why (``docs/ARCHITECTURE.md``): a checkpoint is written under a temporary name, flushed, listed in a
+manifest and renamed, because the stock Trainer resumes silently from a checkpoint without optimizer; the running mean
+of the loss is part of the state, so that a resumed run logs the same rows; evaluation is a function that is passed in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+
+from longstrand.errors import CheckpointError, TrainingError
+from longstrand.runtime import rank, write_json
+from longstrand.training.run_folder import MetricsLog, RunFolder, write_manifest
+from longstrand.training.throughput import ThroughputMeter
+
+Evaluate = Callable[[nn.Module], dict[str, float]]
+STATE_FILE = "longstrand_state.json"
+
+
+@dataclass(frozen=True)
+class Checkpointing:
+    """How many checkpoints are kept beside the best one."""
+
+    keep: int = 2
+
+
+class LongstrandTrainer(Trainer):
+    """A Trainer that writes into a `RunFolder`.
+
+    Args:
+        run: the open run folder.
+        evaluate: takes the model and gives named numbers; called every ``eval_steps``. With
+            ``metric_for_best_model`` in ``args``, its best checkpoint is kept.
+        count: takes a batch and gives its number of real tokens and bases, for the throughput.
+        checkpointing: how many checkpoints to keep.
+        throughput: measures the rates that go into every training row.
+        trainer: all other keywords are the Trainer's own.
+    """
+
+    steps_per_epoch: int | None = None
+    """Steps of one pass over the rows, where the data set holds several passes; ``epoch`` in the rows follows it."""
+
+    def __init__(
+        self,
+        *,
+        run: RunFolder,
+        args: TrainingArguments,
+        evaluate: Evaluate | None = None,
+        checkpointing: Checkpointing | None = None,
+        throughput: ThroughputMeter | None = None,
+        **trainer: Any,
+    ) -> None:
+        # Trainer wants a data set as soon as evaluation is on; ours is inside the function.
+        trainer.setdefault("eval_dataset", [] if evaluate else None)
+        super().__init__(args=args, **trainer)
+        self.remove_callback(PrinterCallback)
+        self.run = run
+        self.metrics_log = MetricsLog(run.path / "metrics.jsonl")
+        self.counts = {"tokens": 0, "bases": 0}
+        self._evaluate_function = evaluate
+        self._checkpointing = checkpointing or Checkpointing()
+        self._staging: Path | None = None
+        self._throughput = throughput
+        self.add_callback(_RunCallback(self))
+
+    # Resuming -------------------------------------------------------------------------------------------------------
+
+    def train_or_resume(self) -> Any:
+        """Train from the newest complete checkpoint, or from the start."""
+        checkpoint = self.run.newest_checkpoint()
+        step = int(checkpoint.name[11:]) if checkpoint else 0
+        if rank() == 0:
+            self.metrics_log.cut_back(step)
+            for stale in self.run.checkpoints():
+                if checkpoint is None or int(stale.name[11:]) > step:
+                    self.run.remove(stale)
+        return self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    def restore_running_state(self) -> None:
+        """Take up the running loss and the counts of the checkpoint that training resumed from."""
+        file = self.run.path / f"checkpoint-{self.state.global_step}" / STATE_FILE
+        if self.state.global_step == 0 or not file.exists():
+            return
+        kept = json.loads(file.read_text())
+        self._tr_loss = torch.tensor(kept["loss_sum"], dtype=torch.float32, device=self.args.device)
+        self._globalstep_last_logged = kept["last_logged_step"]
+        self.counts = kept["counts"]
+
+    def get_train_dataloader(self) -> Any:
+        """Make the stock loader, with workers that leave signals to the main process.
+
+        A scheduler or Ctrl-C signals the whole process group; a worker that died of it would take the run down before
+        the checkpoint is written.
+        """
+        loader = super().get_train_dataloader()
+        for part in {id(part): part for part in (loader, getattr(loader, "base_dataloader", loader))}.values():
+            part.worker_init_fn = _QuietWorker(part.worker_init_fn)
+        return loader
+
+    # Saving ---------------------------------------------------------------------------------------------------------
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        name = f"checkpoint-{self.state.global_step}"
+        final = self.run.path / name
+        if final.exists():
+            return
+        self._staging = self.run.path / f"tmp-save-{self.state.global_step}"
+        try:
+            if self.args.should_save and self._staging.exists():
+                shutil.rmtree(self._staging)
+            self.accelerator.wait_for_everyone()
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                self._complete(self._staging / name, final)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(self._staging, ignore_errors=True)
+            raise self._cannot_save(name, error) from error
+        finally:
+            staging, self._staging = self._staging, None
+        if self.args.should_save:
+            shutil.rmtree(staging, ignore_errors=True)
+            self._rotate()
+        self.accelerator.wait_for_everyone()
+
+    def _cannot_save(self, name: str, error: Exception) -> CheckpointError:
+        newest = self.run.newest_checkpoint()
+        left = f"{newest.name} is intact" if newest else "no earlier checkpoint exists"
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        if "enforce fail" in reason:  # how torch.save says that the file is shorter than what it wrote
+            reason = "the file came out too short; the disk may be full"
+        return CheckpointError(
+            f"{self.run.path}: {name} cannot be written ({reason}); {left}: make room and run the same command again."
+        )
+
+    def _complete(self, staged: Path, final: Path) -> None:
+        best = self.state.best_global_step
+        if best:
+            self.state.best_model_checkpoint = str(self.run.path / f"checkpoint-{best}")
+            self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
+        kept = {
+            "loss_sum": float(self._tr_loss),
+            "last_logged_step": self._globalstep_last_logged,
+            "counts": self.counts,
+        }
+        write_json(staged / STATE_FILE, kept)
+        write_manifest(staged)
+        os.replace(staged, final)
+
+    def _rotate(self) -> None:
+        best = self.state.best_global_step
+        keep = max(1, self._checkpointing.keep)
+        for folder in self.run.checkpoints()[keep:]:
+            if not best or folder.name != f"checkpoint-{best}":
+                self.run.remove(folder)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save the weights and config; unlike the stock Trainer, without a pickle of the arguments."""
+        assert output_dir is not None
+        os.makedirs(output_dir, exist_ok=True)
+        self.model.save_pretrained(output_dir, state_dict=state_dict)
+
+    # Measuring ------------------------------------------------------------------------------------------------------
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Count tokens and bases (of all processes, taken to have as many as this one), then do the stock step."""
+        processes = self.args.world_size
+        self.counts["bases"] += processes * int(inputs.pop("num_bases", torch.zeros(1)).sum())
+        if "attention_mask" in inputs:
+            self.counts["tokens"] += processes * int(inputs["attention_mask"].sum())
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Give 0: utilisation is computed from the token counts, by `longstrand.training.throughput`."""
+        return 0
+
+    def evaluate(self, *unused: Any, **also_unused: Any) -> dict[str, float]:
+        """Call the evaluation function without gradients and log its numbers with the prefix ``eval_``."""
+        if self._evaluate_function is None:
+            return {}
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                values = self._evaluate_function(model)
+        finally:
+            model.train(was_training)
+        metrics = {f"eval_{name}": float(value) for name, value in values.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add a row to ``metrics.jsonl``; the stock Trainer's summary at the end is not a row."""
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise TrainingError(
+                f"{self.run.path}: training diverged before step {self.state.global_step} "
+                f"(the loss is {logs['loss']}); "
+                "use a lower learning rate or more warm-up steps, and another output."
+            )
+        if "loss" in logs and self._throughput is not None:
+            logs.update(self._throughput.measure(self.counts))
+        super().log(logs, start_time)
+        if self.steps_per_epoch:
+            logs["epoch"] = round(self.state.global_step / self.steps_per_epoch, 4)
+        if rank() != 0 or "train_runtime" in logs:
+            return
+        row = {"step": self.state.global_step, **logs, **{f"{name}_seen": count for name, count in self.counts.items()}}
+        self.metrics_log.append(row)
+
+
+@dataclass(frozen=True)
+class _QuietWorker:
+    """Start of a data worker: ignore the signals that stop a run, then do what the stock Trainer does."""
+
+    stock: Callable[[int], None] | None
+
+    def __call__(self, worker: int) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        if self.stock is not None:
+            self.stock(worker)
+
+
+class _RunCallback(TrainerCallback):
+    """Restores the running state once the Trainer has reset it, and keeps evaluation and saving out of the clock."""
+
+    def __init__(self, trainer: LongstrandTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called after the Trainer zeroed its loss and before the first step."""
+        self._trainer.restore_running_state()
+        self._restart_clock()
+
+    def on_evaluate(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave the evaluation out of the training time."""
+        self._restart_clock()
+
+    def on_save(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave the saving out of the training time."""
+        self._restart_clock()
+
+    def _restart_clock(self) -> None:
+        if self._trainer._throughput is not None:
+            self._trainer._throughput.restart(self._trainer.counts)

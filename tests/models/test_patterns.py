@@ -1,0 +1,180 @@
+"""Every path of attention equals a softmax under the pattern's dense mask, forward and backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from longstrand.errors import InputError, UsageError
+from longstrand.models.attention import attend, document_runs
+from longstrand.models.block_sparse import GatherCall, block_lists
+from longstrand.models.config import preset
+from longstrand.models.layouts import make_layout, pattern_for
+from longstrand.models.patterns import BlockSparse, Full, SlidingWindow
+from longstrand.models.pretrained import LongstrandForMaskedLM, LongstrandModel
+
+B, H, K, S = 2, 3, 8, 4
+
+
+def random_layout(length: int, heads: int) -> BlockSparse:
+    n = -(-length // S)
+    counts = (torch.rand(heads, n, n) < 0.25).to(torch.uint8) + (torch.rand(heads, n, n) < 0.1).to(torch.uint8)
+    counts |= torch.eye(n, dtype=torch.uint8)
+    counts[:, 0] = 1
+    return BlockSparse(counts, S)
+
+
+def by_hand(states, pattern, mask, documents):
+    """Attend with the dense mask, by the definition."""
+    query, key, value = states
+    length = query.shape[2]
+    weight = pattern.dense_counts(length) if isinstance(pattern, BlockSparse) else pattern.dense_mask(length)
+    weight = weight[None] * mask[:, None, None, :]
+    if documents is not None:
+        weight = weight * (documents[:, :, None] == documents[:, None, :])[:, None]
+    scores = (query @ key.transpose(2, 3) * K**-0.5).exp() * weight
+    return scores / scores.sum(-1, keepdim=True).clamp(min=1e-30) @ value
+
+
+PATTERNS = {
+    "layout": lambda length: random_layout(length, 1),
+    "layout_per_head": lambda length: random_layout(length, H),
+    "window_7": lambda length: SlidingWindow(7),
+    "window_40": lambda length: SlidingWindow(40),
+    "window_2": lambda length: SlidingWindow(2),
+}
+
+
+@pytest.mark.parametrize("path", ["dense", "gather"])
+@pytest.mark.parametrize("batch", ["plain", "padded", "documents"])
+@pytest.mark.parametrize("length", [5, 37, 40])
+@pytest.mark.parametrize("name", PATTERNS)
+def test_paths_equal_the_dense_mask(name, length, batch, path):
+    torch.manual_seed(length)
+    pattern = PATTERNS[name](length)
+    states = [torch.randn(B, H, length, K, requires_grad=True) for _ in range(3)]
+    mask = torch.ones(B, length, dtype=torch.bool)
+    if batch == "padded":
+        mask[1, length - 3 :] = False
+    documents = (torch.arange(length) // 11).repeat(B, 1) if batch == "documents" else None
+    expected = by_hand(states, pattern, mask, documents)
+    found, _ = attend(*states, pattern=pattern, attention_mask=mask, documents=documents, path=path)
+    real = mask[:, None, :, None]
+    assert found.isfinite().all()
+    torch.testing.assert_close(found * real, expected * real, atol=1e-5, rtol=1e-5)
+    weight = torch.randn_like(expected) * real
+    theirs = torch.autograd.grad((expected * weight).sum(), states)
+    ours = torch.autograd.grad((found * weight).sum(), states)
+    for one, other in zip(ours, theirs):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_alibi_in_blocks_equals_a_dense_bias():
+    torch.manual_seed(0)
+    states, pattern = [torch.randn(B, H, 37, K) for _ in range(3)], random_layout(37, H)
+    slopes, places = torch.tensor([0.1, 0.2, 0.5]), torch.arange(40)[None]
+    call = GatherCall(block_lists(pattern, 37), places < 37, None, slopes, places)
+    distance = -slopes[None, :, None, None] * (torch.arange(37)[:, None] - torch.arange(37)).abs()
+    expected, _ = attend(*states, pattern=pattern, bias=distance)
+    torch.testing.assert_close(call.attend(*states), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_documents_under_full_attention():
+    torch.manual_seed(0)
+    states = [torch.randn(B, H, 9, K) for _ in range(3)]
+    documents = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, 2], [5, 5, 5, 5, 5, 5, 5, -1, -1]])
+    assert document_runs(documents) == ((0, 0, 3), (0, 3, 5), (0, 5, 9), (1, 0, 7), (1, 7, 9))
+    assert document_runs(torch.tensor([[0, 1, 0]])) is None
+    expected = by_hand(states, Full(), torch.ones(B, 9), documents)
+    for path in ("auto", "documents", "dense"):
+        torch.testing.assert_close(attend(*states, documents=documents, path=path)[0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_masks_by_hand():
+    assert Full().dense_mask(2).tolist() == [[[True, True], [True, True]]]
+    assert SlidingWindow(2).dense_mask(3).int().tolist() == [[[1, 1, 0], [1, 1, 1], [0, 1, 1]]]
+    counts = torch.tensor([[[1, 0], [2, 1]]], dtype=torch.uint8)
+    assert BlockSparse(counts, 2).dense_counts(3).tolist() == [[[1, 1, 0], [1, 1, 0], [2, 2, 1]]]
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match="at least 2 tokens, got 1"):
+        SlidingWindow(1)
+    with pytest.raises(ValueError, match=r"\(heads, n, n\) uint8, got \(2, 2\) float32"):
+        BlockSparse(torch.ones(2, 2), 4)
+    with pytest.raises(ValueError, match="9 tokens are 3 blocks, but the layout has 2"):
+        random_layout(8, 1).dense_mask(9)
+    with pytest.raises(UsageError, match="did you mean 'gather'"):
+        attend(*[torch.zeros(1, 1, 2, 2)] * 3, path="gathr")
+
+
+SPARSE = {"pattern": "block_sparse", "block_size": 8, "num_global_blocks": 1, "num_random_blocks": 1}
+KINDS = {
+    "block_sparse": {"attention": SPARSE},
+    "shared_with_global": {"attention": {**SPARSE, "shared_layout": True, "global_every": 2}},
+    "sliding": {"attention": {"pattern": "sliding", "window": 16, "global_every": 2}, "rotary": {"local_theta": 100.0}},
+    "alibi": {"attention": {"pattern": "sliding", "window": 16}, "positions": "alibi"},
+}
+
+
+@pytest.fixture(params=KINDS)
+def model(request):
+    torch.manual_seed(0)
+    config = preset("tiny", vocab_size=41, max_position_embeddings=128, **KINDS[request.param])
+    return LongstrandForMaskedLM(config).eval()
+
+
+def test_an_encoder_ignores_padding_and_agrees_with_its_slow_path(model):
+    ids = torch.randint(5, 41, (1, 101))
+    with torch.no_grad():
+        alone = model(ids).logits
+        mask = torch.arange(117)[None] < 101
+        padded = model(torch.nn.functional.pad(ids, (0, 16), value=3), mask.long()).logits[:, :101]
+        slow = model(ids, output_attentions=True).logits
+    torch.testing.assert_close(padded, alone, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(slow, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_the_layout_survives_a_file(model, tmp_path):
+    ids = torch.randint(5, 41, (1, 101))
+    with torch.no_grad():
+        for layer in model.encoder.layers:
+            if layer.attention.layout is not None:
+                layer.attention.layout[:, 5, 9] ^= 1
+        expected = model(ids).logits
+        model.save_pretrained(tmp_path)
+        assert torch.equal(LongstrandForMaskedLM.from_pretrained(tmp_path)(ids).logits, expected)
+
+
+def test_packed_equals_padded():
+    torch.manual_seed(0)
+    for changes in ({}, KINDS["sliding"]):
+        model = LongstrandModel(preset("tiny", vocab_size=41, **changes)).eval()
+        first, second = torch.randint(5, 41, (1, 50)), torch.randint(5, 41, (1, 30))
+        with torch.no_grad():
+            packed = model(
+                torch.cat((first, second), 1), document_ids=torch.tensor([[0] * 50 + [1] * 30])
+            ).last_hidden_state
+            torch.testing.assert_close(packed[:, :50], model(first).last_hidden_state, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(packed[:, 50:], model(second).last_hidden_state, atol=1e-5, rtol=1e-4)
+
+
+def test_an_input_beyond_the_layout():
+    model = LongstrandModel(preset("tiny", vocab_size=41, max_position_embeddings=64, attention=SPARSE))
+    with pytest.raises(InputError, match="65 tokens, but the block layout of this model ends at 64"):
+        model(torch.zeros(1, 65, dtype=torch.long))
+    settings = {**SPARSE, "layout": "bigbird", "num_global_blocks": 2}
+    config = preset("tiny", vocab_size=41, max_position_embeddings=80, attention=settings)
+    with pytest.raises(InputError, match="81 tokens, but the block tables of this model end at 80"):
+        pattern_for(config, 0, make_layout(config, 0), 81)
+
+
+def test_bigbird_is_full_for_a_short_input_only_that_once():
+    settings = {**SPARSE, "layout": "bigbird", "num_global_blocks": 2}
+    config = preset("tiny", vocab_size=41, max_position_embeddings=96, attention=settings)
+    tables = make_layout(config, 0)
+    assert isinstance(pattern_for(config, 0, tables, 56), Full)
+    pattern = pattern_for(config, 0, tables, 57)
+    assert pattern.counts.shape == (2, 8, 8) and (pattern.counts[:, 1:-1].sum(-1) >= 5).all()
+    zero = config.replace(quirks=["zero_random_blocks"])
+    assert (pattern_for(zero, 0, tables, 57).counts[:, 1:-1, 0] == 2).all()

@@ -1,0 +1,51 @@
+"""Rows, predictions and a predictor without a model: what parts and sinks are tested with, also in killed processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from longstrand.inference import Layout
+
+SETTINGS: dict[str, Any] = {"strand": "+", "layer": -1}
+LAYOUT = Layout(("low", "high"), ("low", "high"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A record without letters."""
+
+    index: int
+    num_bases: int = 4
+
+    @property
+    def name(self) -> str:
+        return f"r{self.index}"
+
+
+@dataclass(frozen=True)
+class ToyPrediction:
+    """The fields of a prediction, without importing torch."""
+
+    index: int
+    name: str
+    values: np.ndarray
+    num_bases: int
+    num_tokens: int = 6
+    num_unknown: int = 0
+    truncated: bool = False
+    empty: bool = False
+    interval: None = None
+    offsets: None = None
+
+
+def predictor(rows: Iterator[Any]) -> Iterator[Any]:
+    """Predict two numbers from the index; row 3 has an unknown letter, row 5 is cut."""
+    for row in rows:
+        values = np.array([row.index, row.index / 7], dtype=np.float32)
+        yield ToyPrediction(
+            row.index, row.name, values, row.num_bases, num_unknown=row.index == 3, truncated=row.index == 5
+        )

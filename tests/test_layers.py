@@ -1,0 +1,224 @@
+"""The order of the layers, the absence of cycles and the size of modules and functions, read from the source."""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "longstrand"
+LAYERS = [
+    {"errors"},
+    {"config", "runtime"},
+    {"genome", "tokenization"},
+    {"data"},
+    {"models"},
+    {"predict", "sinks"},
+    {"inference"},
+    {"report"},
+    {"baselines"},
+    {"training"},
+    {"benchmarks"},
+    {"inspect", "demo"},
+    {"commands"},
+    {"cli"},
+]
+# Files that belong to a unit of another name: parts of it that grew a file of their own.
+ALIASES = {
+    "_progress": "runtime",
+    "strand": "predict",
+    "parts": "sinks",
+    "report_plots": "report",
+    "report_runs": "report",
+    "report_sections": "report",
+    "demo_report": "demo",
+    "__main__": "cli",
+}
+DOORS = {"", "auto"}
+LONGEST_MODULE = 400
+LONGEST_FUNCTION = 60
+
+
+def unit(module: str) -> str:
+    """Name the box of the layer diagram that ``longstrand.a.b`` belongs to; '' is the package itself."""
+    name = [*module.split("."), ""][1]
+    return ALIASES.get(name, name)
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """List the modules of the package that a file imports anywhere, with the line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            names = [f"relative import of {node.module}"]
+        elif isinstance(node, ast.ImportFrom):
+            names = (
+                [f"{node.module}.{alias.name}" for alias in node.names]
+                if node.module == "longstrand"
+                else [node.module]
+            )
+        else:
+            continue
+        yield from ((name, node.lineno) for name in names if name.startswith(("longstrand", "relative")))
+
+
+def problems_of_order(source: str, module: str) -> list[str]:
+    """List the imports of a module that do not point upwards."""
+    level = {name: number for number, names in enumerate(LAYERS) for name in names}
+    own = unit(module)
+    if own in DOORS:
+        return []
+    if own not in level:
+        return [f"{module} is in no layer"]
+    found = []
+    for name, line in imports(ast.parse(source)):
+        other = unit(name)
+        if name.startswith("relative"):
+            found.append(f"{module}:{line} uses a {name}; write the full name")
+        elif other in DOORS or other == own or other not in level:
+            if other not in DOORS | set(level):
+                is_name = name.count(".") == 1 and not (PACKAGE / f"{other}.py").exists()
+                found += [] if is_name else [f"{module}:{line} imports {name}, which is in no layer"]
+        elif level[other] >= level[own]:
+            found.append(f"{module}:{line} imports {name}, which is not above it")
+    return found
+
+
+def code_lines(source: str) -> set[int]:
+    """Number the lines that hold code: neither blank nor comment nor docstring."""
+    tree = ast.parse(source)
+    silent: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
+            silent |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    lines = enumerate(source.splitlines(), start=1)
+    return {
+        number for number, line in lines if line.strip() and not line.strip().startswith("#") and number not in silent
+    }
+
+
+def problems_of_size(source: str, module: str) -> list[str]:
+    """List what is too long in a module."""
+    lines = code_lines(source)
+    found = [f"{module} has {len(lines)} code lines"] if len(lines) > LONGEST_MODULE else []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            size = sum(node.lineno <= number <= node.end_lineno for number in lines)
+            if size > LONGEST_FUNCTION:
+                found.append(f"{module}.{node.name} has {size} code lines")
+    return found
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """Find one cycle of imports at the top of modules, or an empty list."""
+    done: set[str] = set()
+
+    def visit(node: str, path: list[str]) -> list[str]:
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in done:
+            return []
+        for other in sorted(graph.get(node, ())):
+            if found := visit(other, [*path, node]):
+                return found
+        done.add(node)
+        return []
+
+    return next((found for node in sorted(graph) if (found := visit(node, []))), [])
+
+
+def sources() -> dict[str, str]:
+    """Read all modules of the package: {"longstrand.genome.fasta": text}."""
+    names = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text()
+    return names
+
+
+def import_graph(modules: dict[str, str]) -> dict[str, set[str]]:
+    """Connect modules by the imports that run when they are imported (not those inside functions or TYPE_CHECKING)."""
+    graph: dict[str, set[str]] = {}
+    for module, source in modules.items():
+        tree = ast.parse(source)
+        tree.body = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.If)]
+        graph[module] = set()
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names} & set(modules)
+                graph[module] |= inner or ({node.module} & set(modules))
+            elif isinstance(node, ast.Import):
+                graph[module] |= {alias.name for alias in node.names} & set(modules)
+    return graph
+
+
+def test_every_import_points_upwards() -> None:
+    assert [problem for module, source in sources().items() for problem in problems_of_order(source, module)] == []
+
+
+def test_no_cycles() -> None:
+    assert cycle(import_graph(sources())) == []
+
+
+def test_sizes() -> None:
+    assert [problem for module, source in sources().items() for problem in problems_of_size(source, module)] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "problem"),
+    [
+        ("longstrand.genome.fasta", "import longstrand.tokenization.bpe", "not above it"),
+        ("longstrand.data.windows", "def f():\n    from longstrand.models import encoder", "not above it"),
+        ("longstrand.predict", "from longstrand import sinks", "not above it"),
+        ("longstrand.data.windows", "from . import masking", "relative"),
+        ("longstrand.helpers", "", "in no layer"),
+    ],
+)
+def test_the_order_is_refused(module: str, source: str, problem: str) -> None:
+    (found,) = problems_of_order(source, module)
+    assert problem in found
+
+
+def test_the_order_is_accepted() -> None:
+    lines = [
+        "from longstrand import __version__",
+        "from longstrand.genome import fasta",
+        "import longstrand.errors, numpy",
+    ]
+    source = "\n".join(lines)
+    assert problems_of_order(source, "longstrand.data.windows") == []
+
+
+def test_code_lines_by_hand() -> None:
+    source = '"""Say.\n\nMore.\n"""\n\n# why\nx = 1\n\ndef f():\n    """Doc."""\n    return """a\nb"""\n'
+    assert code_lines(source) == {7, 9, 11, 12}
+
+
+def test_sizes_are_refused() -> None:
+    body = "\n".join(f"    x{n} = {n}" for n in range(60))
+    assert problems_of_size(f"def f():\n{body}", "m") == ["m.f has 61 code lines"]
+    assert problems_of_size("\n".join("x = 1" for _ in range(401)), "m") == ["m has 401 code lines"]
+
+
+def test_a_cycle_is_found() -> None:
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["b", "c", "b"]
+    assert cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_graph_skips_lazy_imports() -> None:
+    source = textwrap.dedent(
+        """
+        from longstrand import b
+        from longstrand.c import name
+        def f():
+            import longstrand.d
+        """
+    )
+    modules = {"longstrand.a": source, "longstrand.b": "", "longstrand.c": "", "longstrand.d": ""}
+    assert import_graph(modules)["longstrand.a"] == {"longstrand.b", "longstrand.c"}

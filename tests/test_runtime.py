@@ -1,0 +1,106 @@
+"""Run-time: random streams, atomic files, devices, caches."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from longstrand import runtime
+from longstrand.errors import InputError, UsageError, nearest, one_of
+
+
+def test_generator_is_a_pure_function_of_seed_index_purpose() -> None:
+    draw = lambda *key: runtime.generator(*key).integers(0, 2**62, size=5).tolist()  # noqa: E731
+    base = draw(1, 2, "mask")
+    assert base == draw(1, 2, "mask")
+    others = [draw(2, 2, "mask"), draw(1, 3, "mask"), draw(1, 2, "strand")]
+    assert all(base != other for other in others)
+
+
+def test_streams_of_neighbouring_samples_do_not_overlap() -> None:
+    streams = [runtime.generator(0, index, "mask").integers(0, 2**62, size=1000) for index in range(20)]
+    assert len(np.unique(np.concatenate(streams))) == 20_000
+
+
+def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "file.txt"
+    runtime.write_atomically(target, "old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"file.txt: cannot be written \(No space left on device\)"):
+        runtime.write_atomically(target, "new")
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_json_is_strict(tmp_path: Path) -> None:
+    runtime.write_json(
+        tmp_path / "a.json", {"x": np.float32(1.5), "nan": float("nan"), "y": np.arange(2), "p": Path("q")}
+    )
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1.5, "nan": None, "y": [0, 1], "p": "q"}
+    with pytest.raises(InputError, match="no such file"):
+        runtime.read_json(tmp_path / "b.json")
+    (tmp_path / "c.json").write_text("{")
+    with pytest.raises(InputError, match="not readable as JSON"):
+        runtime.read_json(tmp_path / "c.json")
+
+
+def test_fingerprints(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"ACGT")
+    assert runtime.fingerprint_file(tmp_path / "x") == runtime.fingerprint_bytes(b"ACGT")
+    assert runtime.fingerprint_bytes(b"ACGT") != runtime.fingerprint_bytes(b"ACGA")
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    assert runtime.resolve_device("cpu") == torch.device("cpu")
+    with pytest.raises(UsageError, match="unknown device 'gpu9'"):
+        runtime.resolve_device("gpu9")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert runtime.resolve_device("auto") == torch.device("cpu")
+    with pytest.raises(UsageError, match="sees no CUDA device"):
+        runtime.resolve_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match="only 1 CUDA"):
+        runtime.resolve_device("cuda:3")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="this machine has none"):
+        runtime.resolve_device("mps")
+
+
+def test_unwritable_cache_falls_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("LONGSTRAND_CACHE", str(blocked / "cache"))
+    runtime.cache_dir.cache_clear()
+    try:
+        folder = runtime.cache_dir()
+        assert folder.is_dir() and "cannot be written" in caplog.text
+    finally:
+        monkeypatch.undo()
+        runtime.cache_dir.cache_clear()
+
+
+def test_provenance_says_what_made_a_result() -> None:
+    record = runtime.provenance(["longstrand", "demo"])
+    assert record["command"] == ["longstrand", "demo"]
+    assert record["versions"]["torch"] and record["machine"]["cores"] >= 1
+
+
+def test_nearest_and_choices() -> None:
+    assert nearest("hiden_size", ["hidden_size", "vocab_size"]) == " (did you mean 'hidden_size'?)"
+    assert nearest("qqq", ["hidden_size"]) == ""
+    assert one_of("a", ["a", "b"], "letter") == "a"
+    with pytest.raises(UsageError, match=r"unknown letter 'c'.*; known: a, b"):
+        one_of("c", ["a", "b"], "letter")

@@ -1,0 +1,336 @@
+"""Pre-training end to end on a toy genome: resume, signals, references, bad settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from longstrand.config import build
+from longstrand.errors import CheckpointError, ConfigError, InputError, LongstrandError, ResumeError, TrainingError
+from longstrand.training.pretrain import PretrainResult, pretrain
+from longstrand.training.pretrain_config import PretrainConfig
+
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def straight(genome: Path, tmp_path_factory: pytest.TempPathFactory) -> PretrainResult:
+    """Run without interruption."""
+    return run(genome, tmp_path_factory.mktemp("straight") / "run")
+
+
+@pytest.fixture(scope="module")
+def genome(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a genome of two contigs in which every third base is predictable."""
+    letters = random.Random(0)
+    path = tmp_path_factory.mktemp("genome") / "toy.fa"
+    contigs = {"one": 20_000, "two": 6_000}
+    with open(path, "w") as file:
+        for name, length in contigs.items():
+            text = "".join(letters.choice("ACGT") + letters.choice("ACGT") + "T" for _ in range(length // 3))
+            file.write(f">{name}\n{text}\n")
+    return path
+
+
+def settings(genome: Path, output: Path, **training: object) -> dict[str, object]:
+    """Give the settings of a run of a second or two."""
+    return {
+        "output": str(output),
+        "data": {"genomes": [str(genome)], "hold_out": {"contigs": ["two"]}},
+        "tokenizer": {"kind": "kmer", "k": 3},
+        "model": {"preset": "tiny", "settings": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+                                                 "intermediate_size": 32, "hidden_dropout": 0.1}},
+        "training": {"max_tokens": 32, "steps": STEPS, "batch_size": 4, "warmup_steps": 2, "log_every": 3,
+                     "eval_every": 3, "eval_windows": 5, "save_every": 2, "num_workers": 0, "tensorboard": False,
+                     "device": "cpu", "threads": 1, "learning_rate": 1e-2} | training,
+    }  # fmt: skip
+
+
+def run(genome: Path, output: Path, **training: object) -> PretrainResult:
+    return pretrain(build(PretrainConfig, settings(genome, output, **training)))
+
+
+def weights(result: PretrainResult) -> bytes:
+    assert result.model is not None
+    return (result.model / "model.safetensors").read_bytes()
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def keys(folder: Path) -> list[tuple[float, bool]]:
+    return [(row["step"], "eval_loss" in row) for row in rows(folder)]
+
+
+def test_a_run_writes_what_it_says(genome: Path, tmp_path: Path) -> None:
+    from longstrand import load_model, load_tokenizer
+
+    result = run(genome, tmp_path / "run", tensorboard=True)
+    assert keys(result.folder) == [(3, False), (3, True), (6, False), (6, True), (8, False), (8, True)]
+    assert {"tokens_per_second", "bases_per_second", "model_flops_utilisation", "learning_rate"} <= set(
+        rows(result.folder)[0]
+    )
+    assert 0.95 * STEPS * 4 * 32 < rows(result.folder)[-1]["tokens_seen"] <= STEPS * 4 * 32
+    assert (result.folder / "metrics.csv").read_text().count("\n") == 7
+    assert list((result.folder / "tensorboard").glob("events*"))
+    report = json.loads((result.folder / "report.json").read_text())
+    assert report["hold_out"]["loss"] == rows(result.folder)[-1]["eval_loss"]
+    references = report["references"]
+    assert 0 < references["two_neighbour"]["loss"] < 20 and references["unigram"]["bits_per_base"] > 0
+    assert not list(result.folder.glob("checkpoint-*"))
+    model, tokenizer = load_model(result.folder / "model", head="masked_lm"), load_tokenizer(result.folder / "model")
+    ids = torch.tensor(tokenizer.encode("ACGTTTGCA").input_ids)[None].long()
+    assert model(input_ids=ids).logits.shape == (1, 5, tokenizer.vocab_size)
+    again = run(genome, tmp_path / "run", tensorboard=True)
+    assert again.report == report
+
+
+def test_accumulation_equals_one_big_batch(genome: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load
+
+    results = []
+    for name, micro in (("whole", 4), ("parts", 1)):
+        values = settings(genome, tmp_path / name, micro_batch_size=micro, learning_rate=1e-3)
+        values["model"]["settings"] |= {"hidden_dropout": 0.0}  # type: ignore[index]
+        results.append(load(weights(pretrain(build(PretrainConfig, values)))))
+    whole, parts = results
+    assert whole.keys() == parts.keys()
+    assert max(float((whole[name] - parts[name]).abs().max()) for name in whole) < 1e-6
+
+
+class Killed(Exception):
+    """Stands for a kill at a chosen moment."""
+
+
+@pytest.mark.parametrize("moment", ["step-5", "save-staged", "save-manifest", "save-rename", "final-model"])
+def test_resume_is_bit_identical(
+    genome: Path, straight: PretrainResult, tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from longstrand.training import pretrain as module
+    from longstrand.training import trainer as trainer_module
+
+    with monkeypatch.context() as patch:
+        _kill_at(moment, patch, trainer_module, module)
+        with pytest.raises(Killed):
+            run(genome, tmp_path / "killed")
+    resumed = run(genome, tmp_path / "killed")
+    assert resumed.resumed_from > 0
+    assert weights(resumed) == weights(straight)
+    assert keys(resumed.folder) == keys(straight.folder)
+    timed = {"tokens_per_second", "bases_per_second", "model_flops_utilisation"}
+    for one, other in zip(rows(resumed.folder), rows(straight.folder), strict=True):
+        assert {key: value for key, value in one.items() if key not in timed} == {
+            key: value for key, value in other.items() if key not in timed
+        }
+
+
+def _kill_at(moment: str, patch: pytest.MonkeyPatch, trainer: object, module: object) -> None:
+    from longstrand.training.trainer import LongstrandTrainer
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    if moment == "step-5":
+        step = LongstrandTrainer.training_step
+
+        def counted(self: LongstrandTrainer, *args: object, **kwargs: object) -> torch.Tensor:
+            if self.state.global_step == 5:
+                raise Killed
+            return step(self, *args, **kwargs)
+
+        patch.setattr(LongstrandTrainer, "training_step", counted)
+    elif moment == "save-staged":
+        save = LongstrandTrainer._save_optimizer_and_scheduler
+
+        def half(self: LongstrandTrainer, folder: str) -> None:
+            if self.state.global_step == 6:
+                raise Killed
+            save(self, folder)
+
+        patch.setattr(LongstrandTrainer, "_save_optimizer_and_scheduler", half)
+    elif moment in {"save-manifest", "save-rename"}:
+        complete = LongstrandTrainer._complete
+
+        def late(self: LongstrandTrainer, staged: Path, final: Path) -> None:
+            if self.state.global_step == 6:
+                if moment == "save-rename":
+                    patch.setattr(os, "replace", die)
+                else:
+                    patch.setattr(trainer, "write_manifest", die)
+            complete(self, staged, final)
+
+        patch.setattr(LongstrandTrainer, "_complete", late)
+    else:
+        patch.setattr(module, "save_checkpoint", die)
+
+
+@pytest.mark.slow
+def test_kill_nine_at_twenty_moments(genome: Path, tmp_path: Path) -> None:
+    """Kill the real process at random moments, at least five of them while it saves, and compare the final weights."""
+    straight = run(genome, tmp_path / "straight", steps=60, save_every=2, log_every=5, eval_every=10)
+    values = settings(genome, tmp_path / "killed", steps=60, save_every=2, log_every=5, eval_every=10)
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    command = [sys.executable, "-m", "longstrand", "pretrain", "--config", str(tmp_path / "run.yaml")]
+    moments, kills, while_saving = random.Random(1), 0, 0
+    folder = tmp_path / "killed"
+    for attempt in range(60):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        wait_for_save = attempt % 2 == 0
+        deadline = time.monotonic() + 120
+        begun, extra = None, moments.uniform(0.0, 0.5)
+        while process.poll() is None and time.monotonic() < deadline:
+            saving = bool(list(folder.glob("tmp-save-*")))
+            if begun is None and (folder / "metrics.jsonl").exists() and list(folder.glob("checkpoint-*")):
+                begun = time.monotonic()
+            if (wait_for_save and saving and moments.random() < 0.4) or (
+                not wait_for_save and begun and time.monotonic() - begun > extra
+            ):
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                while_saving += bool(list(folder.glob("tmp-save-*")))
+                break
+            time.sleep(0.001)
+        process.wait()
+        if kills >= 20 and while_saving >= 5:
+            break
+    code = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert code.returncode == 0, code.stderr
+    assert (folder / "model" / "model.safetensors").read_bytes() == weights(straight)
+    assert keys(folder) == keys(straight.folder)
+    print(f"{kills} kills, {while_saving} of them while saving")
+
+
+def test_sigterm_saves_and_exits_cleanly(genome: Path, straight: PretrainResult, tmp_path: Path) -> None:
+    from longstrand.training.trainer import LongstrandTrainer
+
+    step = LongstrandTrainer.training_step
+
+    def terminated(self: LongstrandTrainer, *args: object, **kwargs: object) -> torch.Tensor:
+        if self.state.global_step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LongstrandTrainer, "training_step", terminated)
+        stopped = run(genome, tmp_path / "stopped")
+    assert stopped.stopped_by == "SIGTERM" and stopped.model is None
+    resumed = run(genome, tmp_path / "stopped")
+    assert resumed.resumed_from == 5
+    assert weights(resumed) == weights(straight) and keys(resumed.folder) == keys(straight.folder)
+
+
+def test_sigterm_to_the_whole_process_group(genome: Path, straight: PretrainResult, tmp_path: Path) -> None:
+    """Workers get the signal too (as from Slurm or Ctrl-C) and must not take the run down."""
+    values = settings(genome, tmp_path / "run", num_workers=1, steps=400, save_every=400)
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    command = [sys.executable, "-m", "longstrand", "pretrain", "--config", str(tmp_path / "run.yaml")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not (tmp_path / "run" / "metrics.jsonl").exists() and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "stopped by SIGTERM" in out and list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_a_full_disk_while_saving_leaves_the_old_state(
+    genome: Path, straight: PretrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from longstrand.training.trainer import LongstrandTrainer
+
+    save = LongstrandTrainer._save_optimizer_and_scheduler
+
+    def full(self: LongstrandTrainer, folder: str) -> None:
+        if self.state.global_step == 4:
+            raise OSError(28, "No space left on device")
+        save(self, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LongstrandTrainer, "_save_optimizer_and_scheduler", full)
+        with pytest.raises(
+            CheckpointError, match=r"checkpoint-4 cannot be written \(No space left.*checkpoint-2 is intact"
+        ):
+            run(genome, tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").glob("*-*")) == ["checkpoint-2"]
+    assert weights(run(genome, tmp_path / "run")) == weights(straight)
+
+
+def test_divergence_stops_the_run(genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from longstrand.training.trainer import LongstrandTrainer
+
+    monkeypatch.setattr(LongstrandTrainer, "training_step", lambda *_: torch.tensor(float("nan")))
+    with pytest.raises(TrainingError, match=r"training diverged before step 3 \(the loss is nan\)"):
+        run(genome, tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_changed_config_refuses_to_resume(genome: Path, tmp_path: Path) -> None:
+    run(genome, tmp_path / "run")
+    with pytest.raises(ResumeError, match=r"training.seed: 0 -> 1"):
+        run(genome, tmp_path / "run", seed=1)
+
+
+def test_a_changed_genome_refuses_to_resume(genome: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.fa"
+    copy.write_text(genome.read_text())
+    run(copy, tmp_path / "run")
+    copy.write_text(genome.read_text().replace("A", "C", 1))
+    with pytest.raises(ResumeError, match=r"genomes.copy"):
+        run(copy, tmp_path / "run")
+
+
+def test_wrong_settings(genome: Path, tmp_path: Path) -> None:
+    values = settings(genome, tmp_path / "run")
+    values["training"] |= {"lerning_rate": 1}  # type: ignore[operator]
+    with pytest.raises(ConfigError, match=r"unknown key 'training.lerning_rate' \(did you mean 'learning_rate'\?\)"):
+        build(PretrainConfig, values)
+    with pytest.raises(ConfigError, match="batch_size 4 is no multiple of micro_batch_size 3"):
+        build(PretrainConfig, settings(genome, tmp_path, micro_batch_size=3))
+    with pytest.raises(ConfigError, match=r"warmup_steps 9 exceeds training.steps 8"):
+        build(PretrainConfig, settings(genome, tmp_path, warmup_steps=9))
+    values = settings(genome, tmp_path)
+    values["data"]["genomes"] = [{"fasta": str(genome), "weight": 2.0}, str(genome)]  # type: ignore[index]
+    with pytest.raises(ConfigError, match=r"set data.order=random"):
+        build(PretrainConfig, values)
+
+
+def test_hold_outs_that_do_not_exist(genome: Path, tmp_path: Path) -> None:
+    values = settings(genome, tmp_path / "run")
+    values["data"]["hold_out"] = {"contigs": ["too"]}  # type: ignore[index]
+    with pytest.raises(InputError, match=r"no genome has a contig 'too' \(did you mean 'two'\?\)"):
+        pretrain(build(PretrainConfig, values))
+    values["data"]["hold_out"] = {"contigs": ["chrtwo"]}  # type: ignore[index]
+    with pytest.raises(InputError, match=r"no genome has a contig 'chrtwo'; the genome calls it 'two', use that name"):
+        pretrain(build(PretrainConfig, values))
+    values = settings(genome, tmp_path / "other")
+    values["data"]["hold_out"] = {"fraction": 0.0}  # type: ignore[index]
+    with pytest.raises(InputError, match="hold_out is empty"):
+        pretrain(build(PretrainConfig, values))
+
+
+def test_more_tokens_than_positions(genome: Path, tmp_path: Path) -> None:
+    values = settings(genome, tmp_path / "run")
+    values["model"]["settings"] |= {"positions": "learned", "max_position_embeddings": 16}  # type: ignore[index]
+    with pytest.raises(LongstrandError, match=r"32.*16 positions"):
+        pretrain(build(PretrainConfig, values))
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant", "inverse_sqrt"])
+def test_schedules_warm_up_and_end_as_named(genome: Path, tmp_path: Path, schedule: str) -> None:
+    result = run(genome, tmp_path / "run", schedule=schedule, log_every=1)
+    rates = [row["learning_rate"] for row in rows(result.folder) if "loss" in row]
+    assert rates[0] == pytest.approx(0.0 if rates[0] == 0 else rates[0]) and max(rates) == pytest.approx(1e-2)
+    assert (rates[-1] == pytest.approx(1e-2)) == (schedule == "constant")
