@@ -13,11 +13,14 @@ import logging
 import os
 import platform
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,6 +159,34 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise InputError(
             f"{path}: cannot be written ({error.strerror}); the old file, if any, is unchanged."
         ) from error
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder beside ``folder`` that takes its place, flushed to the disk, when the block ends well.
+
+    If the block raises, the new folder is removed and what was there before is untouched.
+    """
+    folder = Path(folder)
+    new = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
+    old = folder.with_name(f".old-{folder.name}-{os.getpid()}")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+        yield new
+        for path in [*new.iterdir(), new]:
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -25,7 +23,7 @@ from longstrand.models.convert import import_published, published_name
 from longstrand.models.fit import DECODER, WORD_EMBEDDINGS, Fitted, fit, shapes_only
 from longstrand.models.networks import NETWORKS
 from longstrand.models.tensors import RECORD, read_record, read_tensors, resolve_folder
-from longstrand.runtime import fingerprint_file, read_json, resolve_device, write_json
+from longstrand.runtime import fingerprint_file, read_json, replacing_folder, resolve_device, write_json
 
 if TYPE_CHECKING:
     from longstrand.models.pretrained import LongstrandPreTrainedModel
@@ -226,27 +224,22 @@ def save_checkpoint(
     folder = Path(folder)
     if tokenizer is not None:
         check_tokenizer(folder / "none", model.config.vocab_size, {}, tokenizer)
-    temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
-        if tokenizer is not None:
-            tokenizer.save(temporary)
-        model.save_pretrained(temporary)
-        _write_record(temporary, tokenizer, provenance, metrics)
-        _sync(temporary)
-        _swap(temporary, folder)
+        with replacing_folder(folder) as temporary:
+            if tokenizer is not None:
+                tokenizer.save(temporary)
+            model.save_pretrained(temporary)
+            write_record(temporary, tokenizer, provenance, metrics)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{folder}: cannot be written ({reason}); what was there before is intact.") from error
     return folder
 
 
-def _write_record(
+def write_record(
     folder: Path, tokenizer: Any, provenance: Mapping[str, Any] | None, metrics: Mapping[str, Any] | None
 ) -> None:
-    """Write ``longstrand.json``, keeping what the tokenizer put into it."""
+    """Write ``longstrand.json`` with the hash of every file beside it, keeping what was in it already."""
     files = {
         path.name: {"size": path.stat().st_size, "sha256": fingerprint_file(path)}
         for path in sorted(folder.iterdir())
@@ -262,22 +255,3 @@ def _write_record(
         "metrics": dict(metrics or {}),
     }
     write_json(folder / RECORD, json.loads(json.dumps(record, default=str)))
-
-
-def _sync(folder: Path) -> None:
-    """Force the files of a folder, and the folder, onto the disk."""
-    for path in [*folder.iterdir(), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _swap(new: Path, folder: Path) -> None:
-    """Put ``new`` in the place of ``folder``."""
-    old = folder.with_name(f".old-{folder.name}-{os.getpid()}")
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(new, folder)
-    shutil.rmtree(old, ignore_errors=True)

@@ -6,7 +6,7 @@ Both directions apply one entry of `longstrand.models.families`. A round trip gi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ class Imported:
         config: our configuration.
         tensors: by our names; what no rule knows keeps its published name and will be refused as unexpected.
         dropped: published names left out, with the reason.
+        renamed: published name to our names of every tensor that a rule knows (several: a fused one was split).
         problems: copies that contradict each other.
     """
 
@@ -41,6 +42,7 @@ class Imported:
     tensors: dict[str, Tensor]
     dropped: dict[str, str]
     problems: list[str]
+    renamed: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def import_published(folder: Path, *, quirks: tuple[str, ...] = (), family: str | None = None) -> Imported:
@@ -70,9 +72,10 @@ def import_tensors(family: Family, config: LongstrandConfig, tensors: dict[str, 
     """Rename published tensors, check and remove second copies, leave out what the family drops."""
     tensors, problems = _merge_copies(_with_base_prefix(family, tensors), _copies(family, config))
     rules = _rules(family, config)
-    wanted = {_head_part(head["kind"]) for head in config.heads.values()}
+    pooled = any(head["kind"] != "masked_lm" and head["form"] != "linear" for head in config.heads.values())
     renamed: dict[str, Tensor] = {}
     dropped: dict[str, str] = {}
+    places: dict[str, tuple[str, ...]] = {}
     for name, tensor in tensors.items():
         reason = next((reason for template, reason in family.dropped if _match(template, name) is not None), None)
         ours, parts = _rename(name, rules), _fused_parts(family, name)
@@ -82,12 +85,14 @@ def import_tensors(family: Family, config: LongstrandConfig, tensors: dict[str, 
             problems.append(f"mis-shaped: {name} is {tuple(tensor.shape)}, which is not {len(parts)} equal parts")
         elif parts:
             renamed |= {part: piece.clone() for part, piece in zip(parts, tensor.chunk(len(parts)))}
-        elif ours is not None and ours.startswith("classifier.pooler.") and "classifier." not in wanted:
+            places[name] = tuple(parts)
+        elif ours is not None and ours.startswith("classifier.pooler.") and not pooled:
             dropped[name] = "the pooler serves sequence heads only"
         else:
             is_layout = (ours or name).endswith(LAYOUT)
             renamed[ours or name] = tensor.to(torch.uint8) if is_layout else tensor
-    return Imported(family, config, renamed | family.made(config), dropped, problems)
+            places |= {name: (ours,)} if ours is not None else {}
+    return Imported(family, config, renamed | family.made(config), dropped, problems, places)
 
 
 def export_published(model: LongstrandPreTrainedModel, folder: Path, family: str | None = None) -> None:
@@ -180,6 +185,7 @@ def _refuse_lost_settings(family: Family, config: LongstrandConfig, published: d
     own = config.settings()
     for settings in (own, again):
         settings["rotary"]["dims"] = settings["rotary"]["dims"] or config.hidden_size // config.num_attention_heads
+        settings["lm_activation"] = settings["lm_activation"] or settings["activation"]
     lost = [name for name in own if name not in _NOT_COMPARED and again[name] != own[name] and _matters(name, own)]
     words = [f"{name} {own[name]!r} (it would become {again[name]!r})" for name in lost]
     if "quirks" in fields and quirks != sorted(own["quirks"]):
@@ -219,13 +225,9 @@ def _merge_copies(
             continue
         second = merged.pop(copy)
         first = merged.setdefault(original, second)
-        if first.shape != second.shape or not torch.equal(first, second):
+        if first.shape != second.shape or not (first.is_meta or torch.equal(first, second)):
             problems.append(f"contradicting: {copy} should be a copy of {original}, but differs")
     return merged, problems
-
-
-def _head_part(kind: str) -> str:
-    return {"masked_lm": "lm_head.", "sequence": "classifier.", "token": "token"}[kind]
 
 
 def _rename(name: str, rules: list[tuple[str, str]]) -> str | None:
