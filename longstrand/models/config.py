@@ -87,8 +87,10 @@ class Head(ModelSettings):
     kind: Literal["masked_lm", "sequence", "token"] = Field(description="what the head predicts")
     problem: Literal["single_label", "multi_label", "regression"] | None = Field(None, description="kind of target")
     pooling: Literal["cls", "mean", "max"] = Field("mean", description="vector of a sequence (mean, max: real tokens)")
-    form: Literal["linear", "pooler", "dense"] = Field(
-        "linear", description="before the output layer: nothing, dense + tanh, or dropout + dense + activation"
+    form: Literal["linear", "pooler", "dense", "normed"] = Field(
+        "linear",
+        description="before the output layer: nothing, dense + tanh, dropout + dense + activation, or ModernBERT's "
+        "dense + activation + norm",
     )
     num_outputs: int | None = Field(None, ge=1, description="classes, labels or targets")
     class_names: list[str] | None = Field(None, description="names of the outputs, in order")
