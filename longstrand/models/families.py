@@ -29,6 +29,7 @@ from longstrand.models.published import (
 )
 from longstrand.models.published_dnabert2 import DNABERT2
 from longstrand.models.published_esm import NT_V1, NT_V2
+from longstrand.models.published_modernbert import MODERNGENA
 
 # --- BERT and GENA's BERT ---------------------------------------------------------------------------------------------
 
@@ -312,6 +313,7 @@ FAMILIES: dict[str, Family] = {
     "dnabert2": DNABERT2,
     "nt_v1": NT_V1,
     "nt_v2": NT_V2,
+    "moderngena": MODERNGENA,
     "bigbird": Family(
         name="bigbird",
         differences=(

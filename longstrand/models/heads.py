@@ -41,13 +41,16 @@ class MaskedLMHead(nn.Module):
 
 
 class OutputHead(nn.Module):
-    """[dense -> tanh] or [dropout -> dense -> activation] -> dropout -> output, on any (..., D) vectors."""
+    """What the form says (see `longstrand.models.config.Head`), then dropout and output, on any (..., D) vectors."""
 
     def __init__(self, config: LongstrandConfig, head: Head) -> None:
         super().__init__()
-        size = config.hidden_size
-        self.pooler = nn.Linear(size, size) if head.form != "linear" else None
-        self.activation = ACTIVATIONS[config.activation] if head.form == "dense" else torch.tanh
+        size, normed = config.hidden_size, head.form == "normed"
+        bias = config.biases["lm_dense"] if normed else True
+        self.pooler = nn.Linear(size, size, bias=bias) if head.form != "linear" else None
+        name = (config.lm_activation if normed else None) or config.activation
+        self.activation = torch.tanh if head.form == "pooler" else ACTIVATIONS[name]
+        self.norm = layer_norm(config) if normed else nn.Identity()
         self.early_dropout = nn.Dropout(config.hidden_dropout) if head.form == "dense" else nn.Identity()
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.output = nn.Linear(size, head.num_outputs or 1)
@@ -55,7 +58,7 @@ class OutputHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (..., D) to (..., C)."""
         if self.pooler is not None:
-            hidden = self.activation(self.pooler(self.early_dropout(hidden)))
+            hidden = self.norm(self.activation(self.pooler(self.early_dropout(hidden))))
         return self.output(self.dropout(hidden))
 
 
