@@ -6,8 +6,6 @@ strength of the penalty is chosen on the validation rows.
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +13,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from longstrand.baselines.linear import Rows, fit_linear, predict_all
 from longstrand.data.labelled import LabelledTable
 from longstrand.data.targets import Task
-
-logger = logging.getLogger(__name__)
-
-PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
-"""Inverse penalties C of the logistic regression that are tried, strongest penalty first."""
-
-ALPHAS = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)
-"""Penalties of the ridge regression that are tried, strongest first."""
 
 _SKIP = 4
 
@@ -84,7 +75,7 @@ class KmerModel:
     def predict(self, sequences: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
         """Give class probabilities, label probabilities or numbers: float32 (n, num_outputs)."""
         features = _features(sequences, pairs, self.k, self.both_strands)
-        return _predict(self.task, self.estimators, features)
+        return predict_all(self.task, self.estimators, features)
 
 
 class KmerRegression:
@@ -108,87 +99,16 @@ class KmerRegression:
             ValueError: the problem is token-level.
         """
         if train.task.problem == "token":
-            raise ValueError("k-mer regression has no token-level form; use the majority baseline.")
-        features = _features(train.sequences, train.pairs, self.k, self.both_strands)
-        held_out = None if valid is None else _features(valid.sequences, valid.pairs, self.k, self.both_strands)
-        candidates: tuple[float, ...] = ALPHAS if train.task.problem == "regression" else PENALTIES
-        if valid is None:
-            candidates = candidates[3:4]
-        best: tuple[float, float, tuple[Any, ...]] | None = None
-        for penalty in candidates:
-            estimators = self._fit_all(train, features, penalty)
-            loss = 0.0
-            if valid is not None:
-                loss = _loss(train.task, _predict(train.task, estimators, held_out), valid.targets)
-            logger.info("%d-mer regression: penalty %g, validation loss %.4f", self.k, penalty, loss)
-            if best is not None and loss > best[0]:
-                break
-            best = (loss, penalty, estimators)
-        assert best is not None
-        return KmerModel(train.task, self.k, self.both_strands, best[1], best[2])
-
-    def _fit_all(self, train: LabelledTable, features: sparse.csr_matrix, penalty: float) -> tuple[Any, ...]:
-        targets = np.asarray(train.targets)
-        if train.task.problem == "single_label":
-            return (self._logistic(features, targets, penalty),)
-        fitted = []
-        for column in targets.T:
-            known = ~np.isnan(column)
-            if train.task.problem == "regression":
-                fitted.append(_ridge(features[known], column[known], penalty))
-            else:
-                fitted.append(self._logistic(features[known], column[known].astype(int), penalty))
-        return tuple(fitted)
-
-    def _logistic(self, features: sparse.csr_matrix, targets: np.ndarray, penalty: float) -> Any:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
-
-        if len(np.unique(targets)) < 2:
-            return _Constant(float(targets[0]) if len(targets) else 0.0)
-        model = LogisticRegression(C=penalty, max_iter=200, tol=1e-3, random_state=self.seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return model.fit(features, targets)
-
-
-@dataclass(frozen=True)
-class _Constant:
-    """Stands for a label that all training rows have, or none."""
-
-    value: float
-
-    def predict_proba(self, features: sparse.csr_matrix) -> np.ndarray:
-        """Give the same probability to all rows: (n, 2)."""
-        return np.tile([1 - self.value, self.value], (features.shape[0], 1))
-
-
-def _ridge(features: sparse.csr_matrix, targets: np.ndarray, penalty: float) -> Any:
-    from sklearn.linear_model import Ridge
-
-    return Ridge(alpha=penalty, solver="sparse_cg", tol=1e-3, max_iter=200).fit(features, targets.astype(np.float64))
-
-
-def _predict(task: Task, estimators: tuple[Any, ...], features: sparse.csr_matrix) -> np.ndarray:
-    if task.problem == "single_label":
-        model = estimators[0]
-        values = np.zeros((features.shape[0], task.num_outputs), dtype=np.float32)
-        values[:, model.classes_] = model.predict_proba(features)
-        return values
-    if task.problem == "multi_label":
-        return np.stack([model.predict_proba(features)[:, 1] for model in estimators], axis=1).astype(np.float32)
-    return np.stack([model.predict(features) for model in estimators], axis=1).astype(np.float32)
-
-
-def _loss(task: Task, values: np.ndarray, targets: Any) -> float:
-    """Mean cross entropy or squared error (each target in units of its variance)."""
-    if task.problem == "single_label":
-        return float(-np.log(np.clip(values[np.arange(len(targets)), targets], 1e-9, 1)).mean())
-    if task.problem == "multi_label":
-        likely = np.where(targets > 0.5, values, 1 - values)
-        return float(-np.nanmean(np.where(np.isnan(targets), np.nan, np.log(np.clip(likely, 1e-9, 1)))))
-    spread = np.maximum(np.nanvar(targets, axis=0), 1e-12)
-    return float(np.nanmean((values - targets) ** 2 / spread))
+            raise ValueError("k-mer regression has no token-level form; use the context regression.")
+        rows, held_out = (
+            None
+            if table is None
+            else Rows(_features(table.sequences, table.pairs, self.k, self.both_strands), np.asarray(table.targets))
+            for table in (train, valid)
+        )
+        assert rows is not None
+        model = fit_linear(train.task, rows, held_out, seed=self.seed, what=f"{self.k}-mer regression")
+        return KmerModel(train.task, self.k, self.both_strands, model.penalty, model.estimators)
 
 
 def _features(sequences: Sequence[str], pairs: Sequence[str] | None, k: int, both_strands: bool) -> sparse.csr_matrix:

@@ -101,7 +101,7 @@ def test_token_problems_have_only_the_majority() -> None:
     raw = RawTable("t", [1, 2], ["ACG", "TT"], {})
     targets = [np.array([0, 1, 1], np.int16), np.array([1, -100], np.int16)]
     table = LabelledTable(raw, Task("token", ("O", "E"), ("l",)), targets)
-    with pytest.raises(ValueError, match="no token-level form"):
+    with pytest.raises(ValueError, match="no token-level form; use the context"):
         KmerRegression(2).fit(table)
     report = run_baselines(table, {"test": table}, num_resamples=10)
     assert set(report) == {"majority"}

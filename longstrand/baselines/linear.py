@@ -1,0 +1,152 @@
+"""Linear models on sparse features of sequences: logistic regression for classes and labels, ridge for numbers.
+
+The strength of the penalty is chosen on the validation rows, from strong to weak until the loss grows.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from longstrand.data.targets import Task
+
+logger = logging.getLogger(__name__)
+
+PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
+"""Inverse penalties C of the logistic regression that are tried, strongest penalty first."""
+
+ALPHAS = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)
+"""Penalties of the ridge regression that are tried, strongest first."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Features of n rows with their targets.
+
+    Attributes:
+        features: (n, d), sparse or dense.
+        targets: as in `longstrand.data.labelled.LabelledTable`, not token-level.
+        weights: (n,) weight of each row in the loss, or None.
+    """
+
+    features: Any
+    targets: np.ndarray
+    weights: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """A fitted linear model.
+
+    Attributes:
+        task: kind of problem and names of the outputs.
+        penalty: the chosen C (logistic) or alpha (ridge).
+        estimators: fitted estimators; one, or one an output.
+    """
+
+    task: Task
+    penalty: float
+    estimators: tuple[Any, ...]
+
+    def predict(self, features: Any) -> np.ndarray:
+        """Give class probabilities, label probabilities or numbers: float32 (n, num_outputs)."""
+        return predict_all(self.task, self.estimators, features)
+
+
+def fit_linear(task: Task, train: Rows, valid: Rows | None, *, seed: int = 0, what: str = "regression") -> LinearModel:
+    """Fit with the penalty that has the lowest loss on the validation rows; without them, a moderate one.
+
+    Rows whose target is missing are left out, output by output.
+    """
+    candidates: tuple[float, ...] = ALPHAS if task.problem == "regression" else PENALTIES
+    if valid is None:
+        candidates = candidates[3:4]
+    best: tuple[float, LinearModel] | None = None
+    for penalty in candidates:
+        model = LinearModel(task, penalty, _fit_all(task, train, penalty, seed))
+        loss = 0.0 if valid is None else mean_loss(task, model.predict(valid.features), valid.targets)
+        logger.info("%s: penalty %g, validation loss %.4f", what, penalty, loss)
+        if best is not None and loss > best[0]:
+            break
+        best = (loss, model)
+    assert best is not None
+    return best[1]
+
+
+def _fit_all(task: Task, train: Rows, penalty: float, seed: int) -> tuple[Any, ...]:
+    targets = np.asarray(train.targets)
+    if task.problem in ("single_label", "token"):
+        return (_logistic(train.features, targets, penalty, seed, train.weights),)
+    fitted = []
+    for column in targets.T:
+        known = ~np.isnan(column)
+        if task.problem == "regression":
+            fitted.append(_ridge(train.features[known], column[known], penalty))
+        else:
+            fitted.append(_logistic(train.features[known], column[known].astype(int), penalty, seed, None))
+    return tuple(fitted)
+
+
+def _logistic(features: Any, targets: np.ndarray, penalty: float, seed: int, weights: np.ndarray | None) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    if len(np.unique(targets)) < 2:
+        return Constant(float(targets[0]) if len(targets) else 0.0)
+    model = LogisticRegression(C=penalty, max_iter=200, tol=1e-3, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(features, targets, sample_weight=weights)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Stands for the only class that the training rows have, or for a label that all of them have, or none."""
+
+    value: float
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The only class."""
+        return np.array([int(self.value)])
+
+    def predict_proba(self, features: Any) -> np.ndarray:
+        """Give the same probabilities of no and yes to all rows: (n, 2)."""
+        return np.tile([1 - self.value, self.value], (features.shape[0], 1))
+
+
+def _ridge(features: Any, targets: np.ndarray, penalty: float) -> Any:
+    from sklearn.linear_model import Ridge
+
+    solver = "sparse_cg" if sparse.issparse(features) else "auto"
+    return Ridge(alpha=penalty, solver=solver, tol=1e-3, max_iter=200).fit(features, targets.astype(np.float64))
+
+
+def predict_all(task: Task, estimators: tuple[Any, ...], features: Any) -> np.ndarray:
+    """Apply one estimator (classes) or one an output: float32 (n, num_outputs)."""
+    if task.problem in ("single_label", "token"):
+        model = estimators[0]
+        values = np.zeros((features.shape[0], task.num_outputs), dtype=np.float32)
+        values[:, model.classes_] = 1.0 if isinstance(model, Constant) else model.predict_proba(features)
+        return values
+    if task.problem == "multi_label":
+        return np.stack([model.predict_proba(features)[:, 1] for model in estimators], axis=1).astype(np.float32)
+    return np.stack([model.predict(features) for model in estimators], axis=1).astype(np.float32)
+
+
+def mean_loss(task: Task, values: np.ndarray, targets: Any) -> float:
+    """Mean cross entropy or squared error (each target in units of its variance); missing targets are left out."""
+    if task.problem in ("single_label", "token"):
+        known = np.asarray(targets) >= 0
+        chosen = values[known, np.asarray(targets)[known]]
+        return float(-np.log(np.clip(chosen, 1e-9, 1)).mean())
+    if task.problem == "multi_label":
+        likely = np.where(targets > 0.5, values, 1 - values)
+        return float(-np.nanmean(np.where(np.isnan(targets), np.nan, np.log(np.clip(likely, 1e-9, 1)))))
+    spread = np.maximum(np.nanvar(targets, axis=0), 1e-12)
+    return float(np.nanmean((values - targets) ** 2 / spread))

@@ -1,0 +1,89 @@
+"""One-hot regression: one weight a base and position, the baseline for signals at fixed places.
+
+Sequences shorter than the longest training sequence say nothing at the missing places; longer ones are cut to the
+middle, because windows are usually centred on what they are about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from longstrand.baselines.linear import LinearModel, Rows, fit_linear
+from longstrand.data.labelled import LabelledTable
+
+UNKNOWN = 4
+MAX_BASES = 2000
+"""Places that get weights; more would be more weights than most tables have rows."""
+
+_CODES = np.full(256, UNKNOWN, dtype=np.uint8)
+_CODES[np.frombuffer(b"ACGTacgt", dtype=np.uint8)] = [0, 1, 2, 3, 0, 1, 2, 3]
+
+
+def digits_of(sequence: str) -> np.ndarray:
+    """Give A=0, C=1, G=2, T=3 and 4 for anything else: uint8 (num_bases,)."""
+    return _CODES[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
+
+
+def padded_digits(sequences: Sequence[str], length: int) -> np.ndarray:
+    """Give the digits of each sequence, uint8 (n, length): longer ones cut to the middle, shorter ones filled."""
+    digits = np.full((len(sequences), length), UNKNOWN, dtype=np.uint8)
+    for row, sequence in enumerate(sequences):
+        if len(sequence) > length:
+            start = (len(sequence) - length) // 2
+            sequence = sequence[start : start + length]
+        digits[row, : len(sequence)] = digits_of(sequence)
+    return digits
+
+
+def one_hot(digits: np.ndarray) -> sparse.csr_matrix:
+    """Turn digits (n, length) into sparse float32 (n, 4 * length); column ``4 * place + digit``."""
+    rows, places = (digits != UNKNOWN).nonzero()
+    columns = 4 * places + digits[rows, places]
+    ones = np.ones(len(rows), dtype=np.float32)
+    return sparse.csr_matrix((ones, (rows, columns)), shape=(len(digits), 4 * digits.shape[1]))
+
+
+@dataclass(frozen=True)
+class OneHotModel:
+    """A fitted one-hot regression; ``length`` places have weights."""
+
+    length: int
+    linear: LinearModel
+
+    def predict(self, sequences: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
+        """Give class probabilities, label probabilities or numbers: float32 (n, num_outputs)."""
+        return self.linear.predict(_features(sequences, pairs, self.length))
+
+
+@dataclass(frozen=True)
+class OneHotRegression:
+    """Logistic or ridge regression on one-hot sequences."""
+
+    seed: int = 0
+
+    def fit(self, train: LabelledTable, valid: LabelledTable | None = None) -> OneHotModel:
+        """Fit on the training rows; the penalty is chosen on the validation rows.
+
+        Raises:
+            ValueError: the problem is token-level.
+        """
+        if train.task.problem == "token":
+            raise ValueError("one-hot regression has no token-level form; use the context regression.")
+        length = min(MAX_BASES, max(map(len, [*train.sequences, *(train.pairs or [])])))
+        rows, held_out = (
+            None if table is None else Rows(_features(table.sequences, table.pairs, length), np.asarray(table.targets))
+            for table in (train, valid)
+        )
+        assert rows is not None
+        return OneHotModel(length, fit_linear(train.task, rows, held_out, seed=self.seed, what="one-hot regression"))
+
+
+def _features(sequences: Sequence[str], pairs: Sequence[str] | None, length: int) -> sparse.csr_matrix:
+    first = one_hot(padded_digits(sequences, length))
+    if pairs is None:
+        return first
+    return sparse.hstack([first, one_hot(padded_digits(pairs, length))], format="csr")
