@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from longstrand.errors import InputError, UsageError, nearest
-from longstrand.runtime import fingerprint_bytes, fingerprint_file, read_json, write_json
+from longstrand.runtime import fingerprint_file, read_json, write_json
 
 if TYPE_CHECKING:
     from longstrand.data.labelled import LabelledTable
@@ -146,7 +146,7 @@ class TaskData:
         folder: where everything is.
         tables: {"train", "valid", "test"} -> table of sequences and labels, as ``longstrand finetune`` reads it.
         class_names: classes, labels or targets, in the order of a model's outputs.
-        fingerprint: ``sha256:...`` of the tables.
+        fingerprint: ``sha256:...`` of the rows: the same for the same data, whatever file holds them.
         sanity: JSON report of leakage and balance.
         problem: as ``data.problem`` of ``longstrand finetune``: single_label, multi_label, regression or token.
         kind: sequence, token or bin.
@@ -178,9 +178,7 @@ class TaskData:
         """Give the ``data`` section of ``longstrand finetune`` for this task."""
         settings: dict[str, Any] = {name: str(path) for name, path in self.tables.items()}
         settings["problem"] = self.problem
-        columns = tuple(self.facts.get("label_columns", ()))
-        if columns:
-            settings["columns"] = {"labels": columns}
+        settings["columns"] = {"labels": tuple(self.facts["label_columns"]), "pair": self.facts.get("pair_column")}
         return settings
 
     def load(self, *, alphabet: str = "ACGTN") -> dict[str, LabelledTable]:
@@ -195,7 +193,7 @@ class TaskData:
 
         if self.kind == "bin":
             raise UsageError(f"task '{self.id}' has one label a bin; read its targets from {self.folder}/*.zarr.")
-        columns = LabelColumns(labels=tuple(self.facts.get("label_columns", ())) or None)
+        columns = LabelColumns(**self.data_settings()["columns"])
         raw = {name: read_labelled(path, columns, alphabet=alphabet) for name, path in self.tables.items()}
         first = raw["train"]
         problem: Any = self.problem
@@ -208,7 +206,7 @@ def load_task_data(folder: Path, *, check: bool = True) -> TaskData:
 
     Args:
         folder: with ``task.json``.
-        check: also compare the tables with their fingerprint.
+        check: also compare the tables with their checksums.
 
     Raises:
         InputError: the folder is no built task, was written by a later version, or its tables changed since.
@@ -226,7 +224,7 @@ def load_task_data(folder: Path, *, check: bool = True) -> TaskData:
     for name, table in tables.items():
         if not table.is_file():
             raise InputError(f"{table}: the {name} table of task '{facts['id']}' is missing; build the task again.")
-    if check and fingerprint_tables(tables) != facts["fingerprint"]:
+    if check and file_sums(folder, facts["tables"]) != facts["checksums"]:
         raise InputError(f"{folder}: the tables of task '{facts['id']}' changed since it was built; build it again.")
     return TaskData(
         id=facts["id"],
@@ -256,10 +254,9 @@ def find_built(folder: Path) -> list[TaskData]:
     return sorted(found, key=lambda data: data.id)
 
 
-def fingerprint_tables(tables: Mapping[str, Path]) -> str:
-    """Give ``sha256:...`` of all tables in order."""
-    parts = [f"{name} {fingerprint_file(tables[name])}" for name in sorted(tables)]
-    return fingerprint_bytes("\n".join(parts).encode())
+def file_sums(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
+    """Give the checksum of each file by its name in the folder."""
+    return {file: fingerprint_file(Path(folder) / file) for file in files.values()}
 
 
 def save_facts(folder: Path, facts: Mapping[str, Any]) -> None:
