@@ -1,4 +1,4 @@
-"""Every rung of the ladder finds a planted motif, finds nothing in shuffled labels, and does not depend on its batch."""
+"""Every rung of the ladder finds a planted motif and nothing in shuffled labels; no prediction depends on its batch."""
 
 from __future__ import annotations
 
