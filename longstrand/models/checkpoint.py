@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from longstrand import __version__
 from longstrand.errors import CheckpointError, TokenizerError, one_of
 from longstrand.models.config import LongstrandConfig
 from longstrand.models.convert import import_published, published_name
 from longstrand.models.fit import DECODER, WORD_EMBEDDINGS, Fitted, fit, shapes_only
+from longstrand.models.layouts import make_layout
 from longstrand.models.networks import NETWORKS
-from longstrand.models.tensors import RECORD, read_record, read_tensors, resolve_folder
+from longstrand.models.tensors import LAYOUT, RECORD, read_record, read_tensors, resolve_folder
 from longstrand.runtime import fingerprint_file, read_json, replacing_folder, resolve_device, write_json
 
 if TYPE_CHECKING:
@@ -39,21 +41,25 @@ def load_model(
     folder: str | Path,
     head: str | None = None,
     *,
+    family: str | None = None,
     new_head: Mapping[str, Any] | None = None,
     tokenizer: Any = None,
-    dropout: float | None = None,
+    changes: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str = torch.float32,
 ) -> Any:
     """Load a model, ours or of a published family, in evaluation mode, with every tensor accounted for.
 
     Args:
-        folder: checkpoint folder, or a hub id.
+        folder: checkpoint folder, or the id of a published model on the Hugging Face hub (then it is downloaded).
         head: encoder, masked_lm, sequence or token; by default the head that the checkpoint has.
+        family: what the files must be, a name in `longstrand.models.families.FAMILIES`; by default what they are.
         new_head: settings of a freshly initialised head, for fine-tuning: ``{"problem": "single_label",
             "num_outputs": 2, "pooling": "mean"}``; ``{}`` for masked_lm. Without it the stored head is required.
         tokenizer: a tokenizer that must belong to the model.
-        dropout: replaces hidden_dropout of the configuration (for training).
+        changes: fields of the configuration to replace, those of sections one by one, quirks added:
+            ``{"hidden_dropout": 0.1}``, ``{"attention": {"shared_layout": False}}``, ``{"quirks": ["..."]}``.
+            Block layouts that other attention needs are made from the seed.
         device: auto, cpu, cuda, cuda:1, mps or a device.
         dtype: weights are converted to it.
 
@@ -64,7 +70,9 @@ def load_model(
     """
     from longstrand.models.pretrained import MODELS
 
-    kind, fitted, fingerprint = _fit_folder(folder, head, new_head=new_head, tokenizer=tokenizer, dropout=dropout)
+    kind, fitted, fingerprint = _fit_folder(
+        folder, head, family=family, new_head=new_head, tokenizer=tokenizer, changes=changes
+    )
     weights = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     _notice_conversion(fitted, weights, folder)
     model, _ = MODELS[kind].from_fitted(fitted, dtype=weights)
@@ -114,9 +122,10 @@ def _fit_folder(
     folder: str | Path,
     head: str | None,
     *,
+    family: str | None = None,
     new_head: Mapping[str, Any] | None = None,
     tokenizer: Any = None,
-    dropout: float | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> tuple[str, Fitted, str | None]:
     """Read a folder, ours or published, and match it with a network.
 
@@ -127,19 +136,43 @@ def _fit_folder(
     published = _read_config(path)
     problems: list[str] = []
     rename = None
-    if published.get("model_type") == LongstrandConfig.model_type:
+    if is_adapter(path):
+        config, tensors = read_merged(path)
+    elif published.get("model_type") == LongstrandConfig.model_type:
         config, tensors = LongstrandConfig.from_dict(published), read_tensors(path)
+        if family not in (None, config.family, config.model_type):
+            raise CheckpointError(f"{path}: these are our own files, of weights of {config.family}, not of {family}.")
     else:
-        imported = import_published(path)
+        imported = import_published(path, family=family)
         config, tensors, problems = imported.config, imported.tensors, imported.problems
         rename = partial(published_name, imported.family)
     record = read_record(path)
     check_tokenizer(path, config.vocab_size, record, tokenizer)
-    if dropout is not None:
-        config = config.replace(hidden_dropout=float(dropout))
+    if changes:
+        config, tensors = _changed(config, tensors, changes)
     kind = one_of(head or next((h["kind"] for h in config.heads.values()), "encoder"), NETWORKS, "head")
     fitted = fit(config, tensors, kind, where=str(path), new_head=new_head, problems=problems, rename=rename)
     return kind, fitted, record.get("tokenizer_fingerprint")
+
+
+def _changed(
+    config: LongstrandConfig, tensors: dict[str, Tensor], changes: Mapping[str, Any]
+) -> tuple[LongstrandConfig, dict[str, Tensor]]:
+    """Replace fields of a configuration, and let the block layouts follow its attention."""
+    values = dict(changes)
+    for name, value in changes.items():
+        current = getattr(config, name, None)
+        if isinstance(value, Mapping) and isinstance(current, dict):
+            values[name] = {**current, **value}
+    values["quirks"] = [*config.quirks, *(quirk for quirk in values.get("quirks", ()) if quirk not in config.quirks)]
+    changed, tensors = config.replace(**values), dict(tensors)
+    for layer in range(changed.num_hidden_layers if "attention" in changes else 0):
+        name, layout = f"encoder.layers.{layer}{LAYOUT}", make_layout(changed, layer)
+        if layout is None:
+            tensors.pop(name, None)
+        else:
+            tensors.setdefault(name, layout)
+    return changed, tensors
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

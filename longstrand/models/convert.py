@@ -60,8 +60,9 @@ def import_published(folder: Path, *, quirks: tuple[str, ...] = (), family: str 
     published = read_json(folder / "config.json")
     tensors = read_tensors(folder)
     entry = recognise_family(published, tensors, str(folder))
-    if family is not None and one_of(family, FAMILIES, "family") != entry.name:
+    if family is not None and not FAMILIES[one_of(family, FAMILIES, "family")].recognise(published, tensors):
         raise CheckpointError(f"{folder}: these are files of {entry.name}, not of {family}: {entry.differences}")
+    entry = entry if family is None else FAMILIES[family]
     settings = entry.settings(published, tensors)
     names = [*settings.pop("quirks", []), *quirks]
     config = LongstrandConfig(**settings, family=entry.name, quirks=names)

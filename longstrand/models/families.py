@@ -220,6 +220,13 @@ def _is_plain_bert(published: Published, names: Collection[str]) -> bool:
     return published.get("model_type") == "bert" and not any("Wqkv" in name or "gated_layers" in name for name in names)
 
 
+def _is_post_norm_bert(published: Published, names: Collection[str]) -> bool:
+    return _is_plain_bert(published, names) and not published.get("pre_layer_norm")
+
+
+_KMER_VOCABULARIES = {4**k + 5 for k in (3, 4, 5, 6)}
+
+
 # --- transformers' BigBird, GENA's bigbird-base-t2t -------------------------------------------------------------------
 
 _BIGBIRD_DEFAULTS: Published = {**_BERT_DEFAULTS, "max_position_embeddings": 4096}
@@ -279,14 +286,31 @@ def _bigbird_tables(config: LongstrandConfig) -> dict[str, Tensor]:
 
 
 FAMILIES: dict[str, Family] = {
+    "dnabert": Family(
+        name="dnabert",
+        differences=(
+            "DNABERT 3-6 are BERT on overlapping k-mers; the vocabulary of 4^k + 5 tells them from other BERTs. Their "
+            "repository adds the vocabulary bias twice, also when the paper's models were trained, and since June 2021 "
+            "does not mask padding; the files on the hub, read by transformers, do neither. Quirks double_decoder_bias "
+            "and unmasked_padding give the repository's numbers; both are off unless asked for."
+        ),
+        recognise=lambda published, names: (
+            _is_post_norm_bert(published, names) and published.get("vocab_size") in _KMER_VOCABULARIES
+        ),
+        settings=_bert_settings,
+        published=_post_norm_published,
+        keys=_BERT_KEYS + _POST_NORM_KEYS,
+        copies=_BERT_COPIES,
+        dropped=_BERT_DROPPED,
+        regenerated=_bert_regenerated,
+        tokenizer="Overlapping k-mers in vocab.txt, in the order A, T, C, G; lower case and N are [UNK]; 512 tokens.",
+    ),
     "bert": Family(
         name="bert",
         differences=(
-            "BERT itself: post-norm, learned positions, exact GELU, tied decoder. Also DNABERT 3-6 (whose repository "
-            "adds the vocabulary bias twice and, since 2021, leaves padding unmasked: quirks double_decoder_bias and "
-            "unmasked_padding) and GENA's post-norm variant."
+            "BERT itself: post-norm, learned positions, exact GELU, tied decoder. Also GENA's post-norm variant."
         ),
-        recognise=lambda published, names: _is_plain_bert(published, names) and not published.get("pre_layer_norm"),
+        recognise=_is_post_norm_bert,
         settings=_bert_settings,
         published=_post_norm_published,
         keys=_BERT_KEYS + _POST_NORM_KEYS,

@@ -18,6 +18,10 @@ from longstrand.runtime import fingerprint_file, read_json
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 LEGACY_WEIGHTS = "pytorch_model.bin"
+LEGACY_INDEX = "pytorch_model.bin.index.json"
+_HUB_FILES = ["*.json", "*.safetensors", "vocab.txt"]
+"""Never code; legacy weights only where there are no others."""
+_HUB_LEGACY_FILES = ["pytorch_model*.bin"]
 RECORD = "longstrand.json"
 LAYOUT = ".attention.layout"
 """How the names of block layouts end, the one kind of integer tensor in our weights."""
@@ -41,13 +45,18 @@ def resolve_folder(name: str | Path, options: dict[str, Any]) -> Path:
     from huggingface_hub import snapshot_download
 
     known = ("revision", "token", "cache_dir", "local_files_only")
+    settings = {key: options[key] for key in known if options.get(key) is not None}
     try:
-        patterns = ["*.json", "*.safetensors", "vocab.txt", "*.bin"]
-        settings = {key: options[key] for key in known if options.get(key) is not None}
-        return Path(snapshot_download(str(name), allow_patterns=patterns, **settings))
+        folder = Path(snapshot_download(str(name), allow_patterns=_HUB_FILES, **settings))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(str(name), allow_patterns=_HUB_LEGACY_FILES, **settings))
+        return folder
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise CheckpointError(f"{name}: no such folder, and it could not be fetched from the hub ({reason}).") from None
+        raise CheckpointError(
+            f"{name}: no such folder, and it could not be fetched from the hub ({reason}); go online, or download the "
+            "files elsewhere and name their folder."
+        ) from None
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -61,11 +70,20 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     _check_record(folder, files)
     tensors: dict[str, Tensor] = {}
     for file in files:
-        tensors |= _read_safetensors(file) if file.suffix == ".safetensors" else _read_legacy(file)
+        tensors |= read_file(file)
     broken = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
     if broken:
         raise CheckpointError(f"{folder}: not finite (NaN or infinity): {', '.join(sorted(broken))}.")
     return tensors
+
+
+def read_file(file: Path) -> dict[str, Tensor]:
+    """Read one file: safetensors, or a legacy ``.bin`` of plain tensors.
+
+    Raises:
+        CheckpointError: truncated, damaged, or more than tensors.
+    """
+    return _read_safetensors(file) if file.suffix == ".safetensors" else _read_legacy(file)
 
 
 def tensor_names(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -84,14 +102,20 @@ def _weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
-        names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
-        absent = [name for name in names if not (folder / name).is_file()]
-        if absent:
-            raise CheckpointError(f"{folder}: parts named by {INDEX} are absent: {', '.join(absent)}.")
-        return [folder / name for name in names]
+        return _parts(folder, INDEX)
     if (folder / LEGACY_WEIGHTS).is_file():
         return [folder / LEGACY_WEIGHTS]
+    if (folder / LEGACY_INDEX).is_file():
+        return _parts(folder, LEGACY_INDEX)
     raise CheckpointError(f"{folder}: no weights here; expected {WEIGHTS} (or {INDEX}, or {LEGACY_WEIGHTS}).")
+
+
+def _parts(folder: Path, index: str) -> list[Path]:
+    names = sorted(set(read_json(folder / index)["weight_map"].values()))
+    absent = [name for name in names if not (folder / name).is_file() or Path(name).name != name]
+    if absent:
+        raise CheckpointError(f"{folder}: parts named by {index} are absent: {', '.join(absent)}.")
+    return [folder / name for name in names]
 
 
 def _check_record(folder: Path, files: list[Path]) -> None:
@@ -139,7 +163,7 @@ def _read_legacy(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{file}: not readable as plain tensors ({reason}); files that carry code are never loaded."
         ) from None
-    state = state.get("model_state_dict", state)
+    state = state.get("model_state_dict", state) if isinstance(state, dict) else {"content": state}
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{file}: holds other things than tensors; expected a state dictionary.")
     return dict(state)

@@ -138,7 +138,8 @@ def make_model(config: FinetuneConfig, splits: LabelledSplits, tokenizer: Tokeni
         name = "pos_weight" if task.problem == "multi_label" else "class_weights"
         head[name] = balanced_weights(splits.train)
     seed_everything(config.training.seed)
-    model = load_model(settings.path, kind, new_head=head, tokenizer=tokenizer, dropout=settings.dropout)
+    changes = {} if settings.dropout is None else {"hidden_dropout": settings.dropout}
+    model = load_model(settings.path, kind, new_head=head, tokenizer=tokenizer, changes=changes)
     if settings.init == "random":
         seed_everything(config.training.seed)
         model = type(model)(model.config)

@@ -304,4 +304,4 @@ def test_public_door(folder):
 
 
 def test_dropout_for_training(folder):
-    assert load_model(folder, dropout=0.2).config.hidden_dropout == 0.2
+    assert load_model(folder, changes={"hidden_dropout": 0.2}).config.hidden_dropout == 0.2

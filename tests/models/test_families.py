@@ -31,7 +31,7 @@ def change_config(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "t5"}, r"unknown architecture .model_type 't5'.*known: longstrand, bert, gena_bert"),
+        ({"model_type": "t5"}, r"unknown architecture .model_type 't5'.*known: longstrand, dnabert, bert, gena_bert"),
         ({"sparse_config_cls": "a.b:FixedSparsityConfig"}, "sparse_config_cls 'FixedSparsityConfig' is not known"),
         ({"is_decoder": True}, "only encoders are supported"),
         ({"hidden_act": "mish"}, "hidden_act 'mish' is not known; known: gelu"),
@@ -107,7 +107,7 @@ def test_a_head_that_the_format_cannot_express(tmp_path):
 def test_our_own_models_name_their_target_family(tmp_path):
     model = LongstrandModel(preset("tiny", vocab_size=9, norm="pre"))
     with pytest.raises(
-        CheckpointError, match="family 'longstrand' has no published format; choose one of: bert, gena_bert"
+        CheckpointError, match="family 'longstrand' has no published format; choose one of: dnabert, bert, gena_bert"
     ):
         export_published(model, tmp_path)
     export_published(model, tmp_path, "gena_bert")

@@ -48,7 +48,7 @@ def test_import_gives_the_published_logits_hidden_states_attentions_and_loss(gol
     norms = json.loads((folder / "mlm_grad_norms.json").read_text())
     compared = 0
     for name, parameter in model.named_parameters():
-        theirs = published_name(FAMILIES["bert"], name)
+        theirs = published_name(FAMILIES["dnabert"], name)
         if theirs in norms and not theirs.endswith("key.bias"):
             assert parameter.grad.norm().item() == pytest.approx(norms[theirs], rel=1e-3, abs=1e-6), theirs
             compared += 1
