@@ -20,9 +20,11 @@ VERBS = {
     "tokenizer": "Train a tokenizer on your genomes, or look at one.",
     "pretrain": "Pre-train a DNA language model on FASTA files.",
     "finetune": "Train a model on your labelled sequences or intervals.",
+    "benchmark": "Compare models and baselines on published tasks or your own data.",
     "predict": "Apply a fine-tuned model to sequences or intervals.",
     "embed": "Turn sequences into vectors with any model.",
     "info": "Say what a model, tokenizer or run folder is, without loading its weights.",
+    "convert": "Convert a published checkpoint to Longstrand's format, or back.",
 }
 
 

@@ -45,20 +45,28 @@ class Imported:
     renamed: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def import_published(folder: Path, *, quirks: tuple[str, ...] = (), family: str | None = None) -> Imported:
+def import_published(
+    folder: Path,
+    *,
+    quirks: tuple[str, ...] = (),
+    family: str | None = None,
+    tensors: dict[str, Tensor] | None = None,
+) -> Imported:
     """Read a published checkpoint folder (config.json and weights).
 
     Args:
         folder: the folder.
         quirks: names of `longstrand.models.quirks` to switch on, besides those of the family.
         family: name in `FAMILIES` that the files must belong to; None takes what they are.
+        tensors: the weights by their published names, if they were read already; on the meta device (shapes only)
+            copies are not compared.
 
     Raises:
         CheckpointError: unreadable, of unknown or another architecture, or with settings that are not implemented.
     """
     folder = Path(folder)
     published = read_json(folder / "config.json")
-    tensors = read_tensors(folder)
+    tensors = read_tensors(folder) if tensors is None else tensors
     entry = recognise_family(published, tensors, str(folder))
     if family is not None and not FAMILIES[one_of(family, FAMILIES, "family")].recognise(published, tensors):
         raise CheckpointError(f"{folder}: these are files of {entry.name}, not of {family}: {entry.differences}")
@@ -71,6 +79,7 @@ def import_published(folder: Path, *, quirks: tuple[str, ...] = (), family: str 
 
 def import_tensors(family: Family, config: LongstrandConfig, tensors: dict[str, Tensor]) -> Imported:
     """Rename published tensors, check and remove second copies, leave out what the family drops."""
+    tensors = {current_name(name): tensor for name, tensor in tensors.items()}
     tensors, problems = _merge_copies(_with_base_prefix(family, tensors), _copies(family, config))
     rules = _rules(family, config)
     pooled = any(head["kind"] != "masked_lm" and head["form"] != "linear" for head in config.heads.values())
@@ -107,18 +116,27 @@ def export_published(model: LongstrandPreTrainedModel, folder: Path, family: str
     Raises:
         CheckpointError: the family is unknown or its format cannot express the model.
     """
-    config = model.config
+    entry, settings = published_settings(model.config, family)
+    tensors = export_tensors(entry, model)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    write_json(folder / "config.json", settings)
+
+
+def published_settings(config: LongstrandConfig, family: str | None = None) -> tuple[Family, dict[str, Any]]:
+    """Give the family to export to, and its published config for a model of ours.
+
+    Raises:
+        CheckpointError: the family is unknown or its format cannot express the model.
+    """
     entry = FAMILIES.get(family or config.family)
     if entry is None:
         known = ", ".join(FAMILIES)
         raise CheckpointError(f"family '{family or config.family}' has no published format; choose one of: {known}.")
     settings = entry.published(config)
     _refuse_lost_settings(entry, config, settings)
-    tensors = export_tensors(entry, model)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    write_json(folder / "config.json", settings)
+    return entry, settings
 
 
 def export_tensors(family: Family, model: LongstrandPreTrainedModel) -> dict[str, Tensor]:
@@ -148,6 +166,20 @@ def published_name(family: Family, name: str) -> str:
     keys = [*family.keys, *(pair for rules in family.head_keys.values() for pair in rules)]
     fused = [(mine, theirs) for theirs, parts in family.fused for mine in parts]
     return _rename(name, [*((mine, theirs) for theirs, mine in keys), *fused]) or name
+
+
+def rename_weight(family: Family, name: str, head: str | None) -> list[str]:
+    """Give our names of a published tensor of an encoder or a head of a kind; several if it is fused, none if unknown.
+
+    The base prefix may be missing, as in files of a bare encoder.
+    """
+    rules = [*family.keys, *family.head_keys.get(head or "", ())]
+    for full in (name, f"{family.keys[0][0].split('.', 1)[0]}.{name}"):
+        ours = _rename(full, rules)
+        places = _fused_parts(family, full) or ([ours] if ours is not None else [])
+        if places:
+            return places
+    return []
 
 
 def _rules(family: Family, config: LongstrandConfig) -> list[tuple[str, str]]:
@@ -209,9 +241,21 @@ def _copies(family: Family, config: LongstrandConfig) -> tuple[tuple[str, str], 
     return tuple(pair for pair in family.copies if tied or not pair[0].endswith("decoder.weight"))
 
 
+def current_name(name: str) -> str:
+    """Translate the old names of a norm's parameters, which transformers still writes for ESM, into weight and bias."""
+    for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
+        name = name.removesuffix(old) + new if name.endswith(old) else name
+    return name
+
+
+def base_prefix(family: Family) -> str:
+    """Give what the published names of the encoder begin with, and those of a bare encoder's file may lack."""
+    return family.keys[0][0].split(".", 1)[0] + "."
+
+
 def _with_base_prefix(family: Family, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Add the base prefix to files of a bare encoder, whose names lack it."""
-    prefix = family.keys[0][0].split(".", 1)[0] + "."
+    prefix = base_prefix(family)
     if any(name.startswith(prefix) for name in tensors):
         return tensors
     return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
