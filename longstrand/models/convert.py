@@ -182,6 +182,20 @@ def rename_weight(family: Family, name: str, head: str | None) -> list[str]:
     return []
 
 
+def rename_weight(family: Family, name: str, head: str | None) -> list[str]:
+    """Give our names of a published tensor of an encoder or a head of a kind; several if it is fused, none if unknown.
+
+    The base prefix may be missing, as in files of a bare encoder.
+    """
+    rules = [*family.keys, *family.head_keys.get(head or "", ())]
+    for full in (name, f"{family.keys[0][0].split('.', 1)[0]}.{name}"):
+        ours = _rename(full, rules)
+        places = _fused_parts(family, full) or ([ours] if ours is not None else [])
+        if places:
+            return places
+    return []
+
+
 def _rules(family: Family, config: LongstrandConfig) -> list[tuple[str, str]]:
     """Collect the (published, ours) templates of a model with its heads."""
     kinds = [head["kind"] for head in config.heads.values()]
