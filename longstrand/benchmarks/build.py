@@ -117,35 +117,34 @@ def check_files(task: Task, sources: Path, options: Mapping[str, Any]) -> None:
     sources = Path(sources)
     if not sources.is_dir():
         raise InputError(f"{sources}: no such folder; --source is the folder that holds the files of '{task.id}'.")
-    wanted = [(item, find_source(sources, item.name.format_map(options))) for item in task.files]
-    missing = [item for item, path in wanted if path is None]
+    for item, path in zip(task.files, source_paths(task, sources, options)):
+        if item.sha256 is not None and not options.get("any_version", False):
+            _check_sum(task, item, path)
+
+
+def find_file(sources: Path, item: SourceFile, options: Mapping[str, Any]) -> Path | None:
+    """Find a file or folder under its published name or another known one, plain or gzip; None if it is not there."""
+    for name in (item.name, *item.also):
+        path = Path(sources) / name.format_map(options)
+        for candidate in (path, path.with_name(f"{path.name}.gz"), path.with_name(path.name.removesuffix(".gz"))):
+            if candidate.exists():
+                return candidate
+    return None
+
+
+def source_paths(task: Task, sources: Path, options: Mapping[str, Any]) -> list[Path]:
+    """Give the paths of the files of a task, in its order.
+
+    Raises:
+        InputError: files are missing (all are named, with where they are published).
+    """
+    found = [(item, find_file(sources, item, options)) for item in task.files]
+    missing = [item for item, path in found if path is None]
     if missing:
         names = ", ".join(item.name.format_map(options) for item in missing)
         where = "; ".join(dict.fromkeys(item.published for item in missing))
         raise InputError(f"{sources}: task '{task.id}' lacks {names}; published as {where}.")
-    for item, path in wanted:
-        if item.sha256 is not None and path is not None and not options.get("any_version", False):
-            _check_sum(task, item, path)
-
-
-def find_source(sources: Path, name: str) -> Path | None:
-    """Find a file or folder by its published name, plain or gzip."""
-    for candidate in (sources / name, sources / f"{name}.gz", sources / name.removesuffix(".gz")):
-        if candidate.exists():
-            return candidate
-    return None
-
-
-def need_source(task: Task, sources: Path, name: str) -> Path:
-    """Find a file that `check_files` has already found.
-
-    Raises:
-        InputError: it is gone.
-    """
-    path = find_source(sources, name)
-    if path is None:
-        raise InputError(f"{sources}: task '{task.id}' lacks {name}.")
-    return path
+    return [path for _, path in found if path is not None]
 
 
 def content_sum(path: Path) -> str:

@@ -41,12 +41,14 @@ class SourceFile:
     Attributes:
         name: path inside the source folder; ``.gz`` may follow, and the words in braces are filled in by an option.
         published: where it is published, in words.
-        sha256: hexadecimal checksum of the file, or None if none is known.
+        sha256: hexadecimal checksum of the content (unpacked, if it is gzip), or None if none is known.
+        also: other paths under which it is found, as other releases of the same file name it.
     """
 
     name: str
     published: str
     sha256: str | None = None
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
