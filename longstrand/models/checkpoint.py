@@ -19,10 +19,12 @@ from torch import Tensor
 
 from longstrand import __version__
 from longstrand.errors import CheckpointError, TokenizerError, one_of
+from longstrand.models.adapters import is_adapter, read_merged
 from longstrand.models.config import LongstrandConfig
 from longstrand.models.convert import import_published, published_name
 from longstrand.models.fit import DECODER, WORD_EMBEDDINGS, Fitted, fit, shapes_only
 from longstrand.models.layouts import make_layout
+from longstrand.models.memory import with_memory
 from longstrand.models.networks import NETWORKS
 from longstrand.models.tensors import LAYOUT, RECORD, read_record, read_tensors, resolve_folder
 from longstrand.runtime import fingerprint_file, read_json, replacing_folder, resolve_device, write_json
@@ -59,7 +61,9 @@ def load_model(
         tokenizer: a tokenizer that must belong to the model.
         changes: fields of the configuration to replace, those of sections one by one, quirks added:
             ``{"hidden_dropout": 0.1}``, ``{"attention": {"shared_layout": False}}``, ``{"quirks": ["..."]}``.
-            Block layouts that other attention needs are made from the seed.
+            Block layouts that other attention needs are made from the seed. ``{"memory": {"num_tokens": 10,
+            "segment_length": 512}}`` makes it recurrent, with a fresh memory and the special tokens of the tokenizer;
+            ``{"memory": None}`` leaves a memory away.
         device: auto, cpu, cuda, cuda:1, mps or a device.
         dtype: weights are converted to it.
 
@@ -149,7 +153,7 @@ def _fit_folder(
     record = read_record(path)
     check_tokenizer(path, config.vocab_size, record, tokenizer)
     if changes:
-        config, tensors = _changed(config, tensors, changes)
+        config, tensors = _changed(config, tensors, _with_special_ids(changes, config, path, tokenizer))
     kind = one_of(head or next((h["kind"] for h in config.heads.values()), "encoder"), NETWORKS, "head")
     fitted = fit(config, tensors, kind, where=str(path), new_head=new_head, problems=problems, rename=rename)
     return kind, fitted, record.get("tokenizer_fingerprint")
@@ -172,7 +176,22 @@ def _changed(
             tensors.pop(name, None)
         else:
             tensors.setdefault(name, layout)
-    return changed, tensors
+    return changed, with_memory(changed, tensors) if "memory" in changes else tensors
+
+
+def _with_special_ids(
+    changes: Mapping[str, Any], config: LongstrandConfig, folder: Path, tokenizer: Any
+) -> Mapping[str, Any]:
+    """Tell new memory settings the ids of [CLS] and [SEP], from the tokenizer given or that of the folder."""
+    memory = changes.get("memory")
+    if memory is None or config.memory is not None or {"cls_token_id", "sep_token_id"} <= set(memory):
+        return changes
+    if tokenizer is None:
+        from longstrand.tokenization.hub import load_tokenizer
+
+        tokenizer = load_tokenizer(folder)
+    found = {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
+    return {**changes, "memory": {**found, **memory}}
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

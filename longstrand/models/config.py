@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig
 
 from longstrand.config import StrictModel, build
 from longstrand.errors import ConfigError, nearest, one_of
-from longstrand.models.quirks import QUIRKS
+from longstrand.models.quirks import MEMORY_QUIRKS, QUIRKS
 
 
 class ModelSettings(StrictModel):
@@ -61,14 +61,68 @@ class Attention(ModelSettings):
         return self
 
 
-class Memory(ModelSettings):
-    """Recurrent memory; not implemented yet."""
+class Context(ModelSettings):
+    """Segments at the ends of a row that only fill the memory: they are read first and no label counts there."""
 
-    num_tokens: int = Field(10, ge=1, description="memory tokens")
-    segment_length: int = Field(512, ge=1, description="tokens of a segment, memory and specials included")
-    form: str = Field("tokens", description="how memory enters the encoder")
-    bptt_depth: int | None = Field(None, description="segments that gradients cross; null = all")
-    direction: str = Field("forward", description="order of the segments")
+    left: int = Field(0, ge=0, description="segments at the beginning of a row")
+    right: int = Field(0, ge=0, description="segments at its end")
+
+
+class Memory(ModelSettings):
+    """Recurrent memory: rows of any length, read segment by segment; see `longstrand.models.recurrence`."""
+
+    num_tokens: int = Field(10, ge=0, description="memory tokens; 0 = segments that know nothing of each other")
+    segment_length: int = Field(512, ge=1, description="tokens of a segment, memory and special ones included")
+    form: Literal["cls_mem_sep", "mem_x_mem"] = Field(
+        "cls_mem_sep", description="[CLS] memory [SEP] x [SEP], or memory x memory without special tokens of its own"
+    )
+    split: Literal["equal", "left", "right", "centre"] = Field(
+        "equal", description="lengths differ by 1 at most; or all full but the last (left) or the first (right); or "
+        "ceil(tokens / segments) each and the rest in the last (centre)",
+    )  # fmt: skip
+    direction: Literal["forward", "bidirectional"] = Field(
+        "forward", description="bidirectional: a second pass from the end with a memory of its own; states are averaged"
+    )
+    context: Context = Field(Context(), description="segments that only fill the memory")
+    loss: Literal["last", "all"] | None = Field(
+        None, description="segments whose labels count; null = last for sequence heads, all for the others"
+    )
+    bptt_depth: int | None = Field(
+        None, ge=0, description="links between segments that gradients cross; 0 = none, null = all"
+    )
+    checkpointing: bool = Field(False, description="recompute each segment in the backward pass (less memory)")
+    offload: bool = Field(False, description="keep activations for the backward pass in the host's memory (GPU only)")
+    bins_per_segment: int | None = Field(
+        None, ge=1, description="segments are whole bins, each ended by sep_token_id, at most this many"
+    )
+    cls_token_id: int | None = Field(None, ge=0, description="id of [CLS]; null = there is none")
+    sep_token_id: int | None = Field(None, ge=0, description="id of [SEP]; null = there is none")
+
+    @property
+    def num_added(self) -> int:
+        """Tokens of a full segment that are not content: memory and special tokens."""
+        if self.form == "mem_x_mem":
+            return 2 * self.num_tokens
+        seps = 0 if self.sep_token_id is None else (self.num_tokens > 0) + (self.bins_per_segment is None)
+        return self.num_tokens + (self.cls_token_id is not None) + seps
+
+    @property
+    def room(self) -> int:
+        """Content tokens of a full segment."""
+        return self.segment_length - self.num_added
+
+    @model_validator(mode="after")
+    def _check(self) -> Memory:
+        if self.room < 1:
+            raise ValueError(
+                f"segment_length {self.segment_length} leaves no room for DNA beside {self.num_added} memory and "
+                "special tokens; use longer segments or fewer memory tokens"
+            )
+        if self.bins_per_segment is not None and (self.sep_token_id is None or self.form != "cls_mem_sep"):
+            raise ValueError("bins_per_segment needs sep_token_id, which ends each bin, and form cls_mem_sep")
+        if self.bins_per_segment is not None and self.split != "left":
+            raise ValueError("bins_per_segment fills segments from the left; set split: left")
+        return self
 
 
 class Biases(ModelSettings):
@@ -84,8 +138,10 @@ class Biases(ModelSettings):
 class Head(ModelSettings):
     """One head: what it predicts, from which vector, and how its loss counts."""
 
-    kind: Literal["masked_lm", "sequence", "token"] = Field(description="what the head predicts")
-    problem: Literal["single_label", "multi_label", "regression"] | None = Field(None, description="kind of target")
+    kind: Literal["masked_lm", "sequence", "token", "bin"] = Field(description="what the head predicts")
+    problem: Literal["single_label", "multi_label", "regression", "counts"] | None = Field(
+        None, description="kind of target; counts: softplus and a Poisson loss"
+    )
     pooling: Literal["cls", "mean", "max"] = Field("mean", description="vector of a sequence (mean, max: real tokens)")
     form: Literal["linear", "pooler", "dense", "normed"] = Field(
         "linear",
@@ -94,6 +150,8 @@ class Head(ModelSettings):
     )
     num_outputs: int | None = Field(None, ge=1, description="classes, labels or targets")
     class_names: list[str] | None = Field(None, description="names of the outputs, in order")
+    bin_token_id: int | None = Field(None, ge=0, description="bin heads: id of the token at which a bin is read")
+    bin_bases: int | None = Field(None, ge=1, description="bin heads: bases of a bin")
     class_weights: list[float] | None = Field(None, description="weight of each class (single_label)")
     pos_weight: list[float] | None = Field(None, description="weight of positives of each label (multi_label)")
 
@@ -103,8 +161,10 @@ class Head(ModelSettings):
             return self
         if self.problem is None or self.num_outputs is None:
             raise ValueError(
-                f"a {self.kind} head needs num_outputs and problem (single_label, multi_label or regression)"
+                f"a {self.kind} head needs num_outputs and problem (single_label, multi_label, regression or counts)"
             )
+        if self.kind == "bin" and self.bin_token_id is None:
+            raise ValueError("a bin head needs bin_token_id, the token at which each bin is read ([SEP])")
         if self.problem == "single_label" and self.num_outputs < 2:
             raise ValueError("a single_label head needs num_outputs of at least 2")
         for name in ("class_names", "class_weights", "pos_weight"):
@@ -146,14 +206,14 @@ class EncoderSettings(ModelSettings):
     pad_token_id: int | None = Field(3, ge=0, description="id of padding; its input vector gets no gradient")
     mask_token_id: int | None = Field(None, ge=0, description="id of <mask>, for quirks that depend on it")
     tie_word_embeddings: bool = Field(True, description="the LM decoder is the word embedding")
-    memory: Memory | None = Field(None, description="recurrent memory (not implemented yet)")
+    memory: Memory | None = Field(None, description="recurrent memory; null = rows are read whole")
     heads: dict[str, Head] = Field(default_factory=dict, description="heads of this checkpoint by name")
     quirks: list[str] = Field(default_factory=list, description="named deviations of published code")
     family: str = Field("longstrand", description="where the weights come from; the encoder never reads it")
 
     @model_validator(mode="after")
     def _check(self) -> EncoderSettings:
-        problems = [*self._contradictions(), *self._not_implemented()]
+        problems = [*self._contradictions(), *self._memory_problems()]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -179,10 +239,21 @@ class EncoderSettings(ModelSettings):
         problems += [f"unknown quirk '{name}'{nearest(name, QUIRKS)}" for name in unknown]
         return problems
 
-    def _not_implemented(self) -> list[str]:
-        problems = []
-        if self.memory is not None:
-            problems.append("memory is not implemented yet; leave it null")
+    def _memory_problems(self) -> list[str]:
+        memory, problems = self.memory, []
+        needless = [name for name in self.quirks if name in MEMORY_QUIRKS]
+        if memory is None:
+            return [f"the quirk {name} needs memory" for name in needless]
+        first = 1 + (self.pad_token_id or 0) if "positions_after_padding" in self.quirks else 0
+        limit = self.max_position_embeddings - first
+        if self.positions == "learned" and memory.segment_length > limit:
+            problems.append(f"memory.segment_length {memory.segment_length} exceeds the {limit} positions of the model")
+        for name in ("cls_token_id", "sep_token_id"):
+            if (getattr(memory, name) or 0) >= self.vocab_size:
+                problems.append(f"memory.{name} {getattr(memory, name)} is outside the vocabulary of {self.vocab_size}")
+        pooled = {head.pooling for head in self.heads.values() if head.kind == "sequence"}
+        if "cls" in pooled and (memory.form == "mem_x_mem" or memory.cls_token_id is None):
+            problems.append("pooling cls needs memory.form cls_mem_sep and memory.cls_token_id; use pooling mean")
         return problems
 
 

@@ -5,7 +5,7 @@ It reads shapes and switches from the configuration, never ``family``. Legend: B
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,10 +17,14 @@ from longstrand.errors import ConfigError, InputError, nearest
 from longstrand.models.attention import Scene, SelfAttention, Sight, padding_bias, prepare
 from longstrand.models.config import EncoderSettings, LongstrandConfig
 from longstrand.models.id_quirks import count_positions, drop_masked_tokens, zero_padding
+from longstrand.models.memory import InitialMemory
+from longstrand.models.linear import Linear
 from longstrand.models.patterns import Full, SlidingWindow
 from longstrand.models.positions import RotaryAngles, rotary_angles
 from longstrand.models.precision import without_emulation
+from longstrand.models.recurrence import SegmentOutput, is_recurrent, read_segments, stream
 
+_MLP_TOKENS = 1024
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": lambda hidden: F.gelu(hidden, approximate="tanh"),
@@ -38,6 +42,17 @@ def refuse_unknown(unknown: Mapping[str, Any]) -> None:
     if unknown:
         words = ", ".join(f"'{name}'{nearest(name, EncoderSettings.model_fields)}" for name in unknown)
         raise ConfigError(f"unknown argument {words} for a Longstrand model.")
+
+
+def refuse_with_memory(asked: Mapping[str, Any]) -> None:
+    """Refuse what has no meaning where rows are read in segments.
+
+    Raises:
+        InputError: naming each argument that is not None.
+    """
+    names = ", ".join(name for name, value in asked.items() if value is not None)
+    if names:
+        raise InputError(f"{names}: not available where memory reads rows in segments; each counts from 0 by itself.")
 
 
 def layer_norm(config: LongstrandConfig) -> nn.LayerNorm:
@@ -81,13 +96,23 @@ class MLP(nn.Module):
     def __init__(self, config: LongstrandConfig) -> None:
         super().__init__()
         size, inner = config.hidden_size, config.intermediate_size
-        self.up = nn.Linear(size, inner, bias=config.biases["mlp_up"])
-        self.gate = nn.Linear(size, inner, bias=config.biases["mlp_up"]) if config.gated_mlp else None
-        self.down = nn.Linear(inner, size, bias=config.biases["mlp_down"])
+        self.up = Linear(size, inner, bias=config.biases["mlp_up"])
+        self.gate = Linear(size, inner, bias=config.biases["mlp_up"]) if config.gated_mlp else None
+        self.down = Linear(inner, size, bias=config.biases["mlp_down"])
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Transform each token; (B, L, D) -> (B, L, D)."""
+        """Transform each token; (B, L, D) -> (B, L, D).
+
+        Without gradients on a CPU, some tokens at a time: the wide states in between stay in the cache.
+        """
+        pieces = hidden.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if not pieces or hidden.numel() <= _MLP_TOKENS * hidden.shape[-1]:
+            return self._transform(hidden)
+        parts = [self._transform(part) for part in hidden.flatten(0, -2).split(_MLP_TOKENS)]
+        return torch.cat(parts).view_as(hidden)
+
+    def _transform(self, hidden: Tensor) -> Tensor:
         if self.gate is None:
             return self.down(self.activation(self.up(hidden)))
         return self.down(self.activation(self.gate(hidden)) * self.up(hidden))
@@ -132,6 +157,7 @@ class Encoder(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(EncoderLayer(config, layer) for layer in range(config.num_hidden_layers))
         self.final_norm = layer_norm(config) if config.norm == "pre_final" else nn.Identity()
+        self.memory = InitialMemory(config) if config.memory is not None and config.memory["num_tokens"] else None
         self.gradient_checkpointing = False
 
     @without_emulation
@@ -152,8 +178,9 @@ class Encoder(nn.Module):
         """Encode tokens.
 
         Args:
-            input_ids: (B, L) ids; or give ``inputs_embeds``. Both only where ``mask_token_id`` is configured: see
-                `longstrand.models.id_quirks`.
+            input_ids: (B, L) ids; or give ``inputs_embeds``. Both only where ``mask_token_id`` is configured (see
+                `longstrand.models.id_quirks`) or ``memory``, with which rows of any length are read in segments (see
+                `longstrand.models.recurrence`) and the result is a `RecurrentOutput`.
             attention_mask: (B, L), 1 = real token; None = all are real.
             token_type_ids: (B, L); None = zeros.
             position_ids: (1 or B, L); None = 0, 1, ...
@@ -167,21 +194,76 @@ class Encoder(nn.Module):
             **unknown: refused.
 
         Raises:
-            InputError: the input is longer than the position table.
+            InputError: the input is longer than the position table; or, with memory, something is asked for that
+                segments do not have.
         """
         refuse_unknown(unknown)
+        keep = bool(self.config.output_hidden_states if output_hidden_states is None else output_hidden_states)
+        weigh = bool(self.config.output_attentions if output_attentions is None else output_attentions)
+        given = input_ids if input_ids is not None else inputs_embeds
+        if given is not None and is_recurrent(self.config, given.shape[1]):
+            asked = {"position_ids": position_ids, "document_ids": document_ids, "output_attentions": weigh or None}
+            refuse_with_memory(asked)
+            output = read_segments(
+                self, input_ids, attention_mask, token_type_ids, inputs_embeds=inputs_embeds, keep=keep
+            )
+            return output.to_tuple() if return_dict is False else output
+        states, attentions = self.encode(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds=inputs_embeds,
+            document_ids=document_ids,
+            keep=keep,
+            weigh=weigh,
+            recompute=self.gradient_checkpointing,
+        )
+        output = BaseModelOutput(
+            last_hidden_state=states[-1],
+            hidden_states=tuple(states) if keep else None,
+            attentions=tuple(attentions) if weigh else None,
+        )
+        return output.to_tuple() if return_dict is False else output
+
+    def stream(
+        self,
+        segments: Iterable[Tensor | Mapping[str, Tensor]],
+        *,
+        memory: Tensor | None = None,
+        backward: bool = False,
+    ) -> Iterator[SegmentOutput]:
+        """Encode segments as they come; see `longstrand.models.recurrence.stream`."""
+        return stream(self, segments, memory=memory, backward=backward)
+
+    def encode(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        keep: bool = False,
+        weigh: bool = False,
+        recompute: bool = False,
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Encode rows whole; the arguments of `forward`, and whether layers are recomputed in the backward pass.
+
+        Returns:
+            Hidden states, (B, L, D) of every layer with ``keep``, else the last only; and attention probabilities.
+        """
         words = self._words(input_ids, inputs_embeds, attention_mask)
         if position_ids is None and document_ids is None:
             position_ids = count_positions(input_ids, attention_mask, words, self.config)
         position_ids = self._positions(words, position_ids, document_ids)
-        keep = bool(self.config.output_hidden_states if output_hidden_states is None else output_hidden_states)
-        weigh = bool(self.config.output_attentions if output_attentions is None else output_attentions)
         hidden = self.embeddings(words, token_type_ids, position_ids)
         states, attentions = [hidden], []
         slow = weigh or self.config._attn_implementation == "eager"
         scene = self._scene(attention_mask, position_ids, document_ids, hidden)
         for layer, (sight, angles) in zip(self.layers, self._geometry(scene, position_ids, slow)):
-            if self.gradient_checkpointing and self.training:
+            if recompute and self.training:
                 hidden, weights = self._gradient_checkpointing_func(layer.__call__, hidden, sight, angles, slow)
             else:
                 hidden, weights = layer(hidden, sight, angles, slow)
@@ -189,17 +271,12 @@ class Encoder(nn.Module):
                 states.append(hidden)
             if weigh:
                 attentions.append(weights)
-        hidden = zero_padding(self.final_norm(hidden), attention_mask, self.config)
-        states[-1] = hidden
-        output = BaseModelOutput(
-            last_hidden_state=hidden,
-            hidden_states=tuple(states) if keep else None,
-            attentions=tuple(attentions) if weigh else None,
-        )
-        return output.to_tuple() if return_dict is False else output
+        states[-1] = zero_padding(self.final_norm(hidden), attention_mask, self.config)
+        return states if keep else states[-1:], attentions
 
     def _words(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, mask: Tensor | None) -> Tensor:
-        both_allowed = self.config.mask_token_id is not None and input_ids is not None
+        knows_ids = self.config.mask_token_id is not None or self.config.memory is not None
+        both_allowed = knows_ids and input_ids is not None
         if (input_ids is None) == (inputs_embeds is None) and not both_allowed:
             raise ValueError("give either input_ids or inputs_embeds, not both and not neither")
         table = self.embeddings.word_embeddings

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 WORD_EMBEDDINGS = "encoder.embeddings.word_embeddings.weight"
 DECODER = "lm_head.decoder.weight"
-BACKBONE_PARTS = ("embeddings.", "layers.", "final_norm.")
+BACKBONE_PARTS = ("embeddings.", "layers.", "final_norm.", "memory.")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Heads: masked LM, one target vector per sequence, one per token; and their losses.
+"""Heads: masked LM, one target vector per sequence, one per token or bin; and their losses.
 
 The kind of problem is in the configuration, never guessed. Every loss is the sum over labelled targets, in float32,
 divided by ``num_items_in_batch`` (what the global batch holds) when it is given, else by the number of labelled targets
@@ -90,17 +90,26 @@ def labelled(labels: Tensor) -> Tensor:
     return ~labels.isnan() if labels.is_floating_point() else labels != MISSING
 
 
-def head_loss(logits: Tensor, labels: Tensor, head: Head, num_items: Tensor | int | None = None) -> Tensor:
-    """Compute the loss of a sequence or token head.
+def head_loss(
+    logits: Tensor,
+    labels: Tensor,
+    head: Head,
+    num_items: Tensor | int | None = None,
+    *,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Compute the loss of a sequence, token or bin head.
 
     single_label: cross-entropy, each target times its class weight. multi_label: binary cross-entropy per label, with
-    pos_weight on positives. regression: squared error. The divisor counts targets (cells), not weights.
+    pos_weight on positives. regression: squared error. counts: Poisson loss of softplus(logits), without the term that
+    does not depend on the model. The divisor counts targets (cells), not weights.
 
     Args:
         logits: (..., C).
         labels: (...) ids for single_label, else (..., C); (...) too if C is 1.
         head: its settings.
         num_items: targets of the global batch, or None.
+        weights: (...) factor of each target, or None.
 
     Raises:
         ValueError: shape or type of the labels does not fit the problem.
@@ -111,9 +120,11 @@ def head_loss(logits: Tensor, labels: Tensor, head: Head, num_items: Tensor | in
             raise ValueError("labels of a single_label head are class numbers, got floating-point labels")
         _check_shape(labels, logits.shape[:-1])
         weight = None if head.class_weights is None else torch.tensor(head.class_weights, device=logits.device)
+        reduction = "sum" if weights is None else "none"
         loss = F.cross_entropy(
-            logits.flatten(0, -2), labels.flatten().long(), weight, ignore_index=MISSING, reduction="sum"
+            logits.flatten(0, -2), labels.flatten().long(), weight, ignore_index=MISSING, reduction=reduction
         )
+        loss = loss if weights is None else (loss * weights.flatten()).sum()
         return loss / divisor(num_items, labelled(labels).sum())
     if labels.shape == logits.shape[:-1] and logits.shape[-1] == 1:
         labels = labels[..., None]
@@ -123,9 +134,13 @@ def head_loss(logits: Tensor, labels: Tensor, head: Head, num_items: Tensor | in
     if head.problem == "multi_label":
         weight = None if head.pos_weight is None else torch.tensor(head.pos_weight, device=logits.device)
         losses = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight, reduction="none")
+    elif head.problem == "counts":
+        losses = F.poisson_nll_loss(F.softplus(logits), targets, log_input=False, reduction="none")
     else:
         losses = (logits - targets).square()
-    return torch.where(known, losses, 0.0).sum() / divisor(num_items, known.sum())
+    losses = torch.where(known, losses, 0.0)
+    losses = losses if weights is None else losses * weights[..., None]
+    return losses.sum() / divisor(num_items, known.sum())
 
 
 def _check_shape(labels: Tensor, shape: Any) -> None:

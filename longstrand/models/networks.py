@@ -1,4 +1,4 @@
-"""The encoder joined to one head, in plain PyTorch: masked LM, sequence, token.
+"""The encoder joined to one head, in plain PyTorch: masked LM, sequence, token, bin.
 
 `longstrand.models.pretrained` makes transformers models of them; these alone are enough to predict, and import in half
 the time. Legend: B batch, L tokens, D hidden size, V vocabulary, C outputs, N labelled positions.
@@ -7,6 +7,7 @@ the time. Legend: B batch, L tokens, D hidden size, V vocabulary, C outputs, N l
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,8 +20,11 @@ from transformers.utils import ModelOutput
 from longstrand.errors import ConfigError
 from longstrand.models.config import Head, LongstrandConfig
 from longstrand.models.encoder import Encoder
-from longstrand.models.heads import MISSING, MaskedLMHead, OutputHead, divisor, head_loss, pool
+from longstrand.models.heads import MISSING, MaskedLMHead, OutputHead, divisor, head_loss, labelled, pool
 from longstrand.models.precision import without_emulation
+from longstrand.models.recurrence import RecurrentOutput, SegmentOutput
+from longstrand.models.segment_losses import all_segments_loss, pooled_mask, step_weights, without_context
+from longstrand.models.stream_heads import stream_masked_lm, stream_sequence, stream_token
 
 
 @dataclass
@@ -80,6 +84,20 @@ class _WithEncoder(nn.Module):
         self.head_settings = Head(**config.heads[self.head_kind])
         self.encoder = Encoder(config)
 
+    def stream(self, segments: Iterable[Tensor | Mapping[str, Tensor]], **options: Any) -> Iterator[SegmentOutput]:
+        """Encode segments as they come and apply the head; see `longstrand.models.recurrence.stream`.
+
+        ``logits`` are (B, n, C) per token, and for a sequence head (B, C) of all segments so far.
+        """
+        return STREAMS[self.head_kind](self, self.encoder.stream(segments, **options))
+
+    def token_weights(self, encoded: Any, known: Tensor) -> Tensor | None:
+        """Give the weight of each labelled token (B, L) where published code weighs them; see `segment_losses`."""
+        if not isinstance(encoded, RecurrentOutput):
+            return None
+        assert encoded.segment_ids is not None and encoded.num_segments is not None
+        return step_weights(encoded.segment_ids.cummax(1).values, encoded.num_segments, known, self.config)
+
 
 class MaskedLM(_WithEncoder):
     """Encoder with a masked-LM head; with labels, logits are computed at labelled positions only."""
@@ -120,12 +138,17 @@ class MaskedLM(_WithEncoder):
         if labels is None:
             output = MaskedLMOutput(logits=self.lm_head(hidden), **extras)
             return output.to_tuple() if as_tuple else output
+        labels = without_context(labels, encoded)
         flat = labels.flatten()
         places = (flat != MISSING).nonzero().flatten()
         logits = self.lm_head(hidden.flatten(0, 1).index_select(0, places))
         loss_sum = F.cross_entropy(logits.float(), flat.index_select(0, places), reduction="sum")
         count = torch.tensor(places.numel(), device=loss_sum.device)
         loss = loss_sum / divisor(num_items, count)
+        weights = self.token_weights(encoded, labels != MISSING)
+        if weights is not None:
+            losses = F.cross_entropy(logits.float(), flat.index_select(0, places), reduction="none")
+            loss = (losses * weights.flatten().index_select(0, places)).sum()
         output = MaskedLMOutput(loss, None, logits, loss_sum, count, **extras)
         return output.to_tuple() if as_tuple else output
 
@@ -163,8 +186,16 @@ class SequenceClassification(_WithEncoder):
         """
         num_items, as_tuple = kwargs.pop("num_items_in_batch", None), kwargs.pop("return_dict", None) is False
         encoded = self.encoder(input_ids, attention_mask, token_type_ids, position_ids, **kwargs)
-        logits = self.classifier(pool(encoded.last_hidden_state, attention_mask, self.head_settings.pooling))
-        loss = None if labels is None else head_loss(logits, labels, self.head_settings, num_items)
+        head, mask = self.head_settings, pooled_mask(attention_mask, encoded)
+        logits = self.classifier(pool(encoded.last_hidden_state, mask, head.pooling))
+        everywhere = isinstance(encoded, RecurrentOutput) and self.config.memory["loss"] == "all"
+        if labels is None:
+            loss = None
+        elif everywhere:
+            options = {"config": self.config, "num_items": num_items}
+            loss = all_segments_loss(self.classifier, encoded, labels, head, **options)
+        else:
+            loss = head_loss(logits, labels, head, num_items)
         output = SequenceClassifierOutput(loss, logits, encoded.hidden_states, encoded.attentions)
         return output.to_tuple() if as_tuple else output
 
@@ -203,9 +234,96 @@ class TokenClassification(_WithEncoder):
         num_items, as_tuple = kwargs.pop("num_items_in_batch", None), kwargs.pop("return_dict", None) is False
         encoded = self.encoder(input_ids, attention_mask, token_type_ids, position_ids, **kwargs)
         logits = self.classifier(encoded.last_hidden_state)
-        loss = None if labels is None else head_loss(logits, labels, self.head_settings, num_items)
+        loss = None
+        if labels is not None:
+            labels = without_context(labels, encoded)
+            known = labelled(labels) if labels.dim() == 2 else labelled(labels).any(-1)
+            weights = self.token_weights(encoded, known)
+            items = num_items if weights is None else 1
+            loss = head_loss(logits, labels, self.head_settings, items, weights=weights)
         output = TokenClassifierOutput(loss, logits, encoded.hidden_states, encoded.attentions)
         return output.to_tuple() if as_tuple else output
+
+
+class BinRegression(_WithEncoder):
+    """Encoder with one output vector per bin, read at the token that ends the bin ([SEP]).
+
+    Enformer's form in GENA-LM: ``[CLS] bin [SEP] bin [SEP] ...``, bins tokenized apart.
+    """
+
+    head_kind: ClassVar[str] = "bin"
+
+    def build(self, config: LongstrandConfig) -> None:
+        """Make the encoder and the head."""
+        super().build(config)
+        self.classifier = OutputHead(config, self.head_settings)
+
+    @without_emulation
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        bins_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> TokenClassifierOutput | tuple[Any, ...]:
+        """Predict per bin; logits (B, N, C), N bins of the longest row, NaN past the last bin of a row.
+
+        Args:
+            input_ids: (B, L), as in the encoder.
+            attention_mask: (B, L).
+            token_type_ids: (B, L).
+            position_ids: (1 or B, L).
+            labels: (B, N, C) (or (B, N) if C is 1) numbers, NaN missing; single_label (B, N) ids.
+            bins_mask: (B, L) bool, tokens at which bins are read; None = all real ``bin_token_id``.
+            **kwargs: as in `MaskedLM.forward`.
+        """
+        num_items, as_tuple = kwargs.pop("num_items_in_batch", None), kwargs.pop("return_dict", None) is False
+        encoded = self.encoder(input_ids, attention_mask, token_type_ids, position_ids, **kwargs)
+        if bins_mask is None:
+            if input_ids is None:
+                raise ValueError("a bin head needs input_ids or bins_mask to find its bins")
+            bins_mask = input_ids == self.head_settings.bin_token_id
+            bins_mask = bins_mask if attention_mask is None else bins_mask & attention_mask.bool()
+        places, present = bin_places(bins_mask)
+        row = torch.arange(len(places), device=places.device)[:, None]
+        logits = self.classifier(encoded.last_hidden_state[row, places])
+        logits = logits.masked_fill(~present[..., None], torch.nan)
+        loss = None if labels is None else self._loss(encoded, logits, labels, (row, places, present), num_items)
+        output = TokenClassifierOutput(loss, logits, encoded.hidden_states, encoded.attentions)
+        return output.to_tuple() if as_tuple else output
+
+    def _loss(self, encoded: Any, logits: Tensor, labels: Tensor, bins: tuple[Tensor, ...], num_items: Any) -> Tensor:
+        row, places, present = bins
+        counted = getattr(encoded, "counted", None)
+        present = present if counted is None else present & counted[row, places]
+        filler = torch.nan if labels.is_floating_point() else MISSING
+        if labels.shape[:2] != present.shape:
+            raise ValueError(
+                f"labels are for {tuple(labels.shape[:2])} rows and bins, the input has {tuple(present.shape)}"
+            )
+        labels = labels.masked_fill(~(present if labels.dim() == 2 else present[..., None]), filler)
+        known, weights = labelled(labels) if labels.dim() == 2 else labelled(labels).any(-1), None
+        if isinstance(encoded, RecurrentOutput):
+            assert encoded.segment_ids is not None and encoded.num_segments is not None
+            numbers = encoded.segment_ids[row, places]
+            weights = step_weights(numbers, encoded.num_segments, known, self.config)
+            weights = weights if weights is None or labels.dim() == 2 else weights / labels.shape[-1]
+        logits = torch.where(present[..., None], logits, 0.0)
+        items = num_items if weights is None else 1
+        return head_loss(logits, labels, self.head_settings, items, weights=weights)
+
+
+def bin_places(bins_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the bins of each row; mask (B, L) bool -> places (B, N), 0 past the last bin, and which are there (B, N)."""
+    counts = bins_mask.sum(1)
+    number = int(counts.max())
+    present = torch.arange(number, device=bins_mask.device) < counts[:, None]
+    order = torch.argsort(~bins_mask, dim=1, stable=True)[:, :number]
+    return torch.where(present, order, 0), present
 
 
 NETWORKS: dict[str, type[nn.Module]] = {
@@ -213,5 +331,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "masked_lm": MaskedLM,
     "sequence": SequenceClassification,
     "token": TokenClassification,
+    "bin": BinRegression,
 }
-HEAD_PREFIXES = {"masked_lm": "lm_head.", "sequence": "classifier.", "token": "classifier."}
+HEAD_PREFIXES = {"masked_lm": "lm_head.", "sequence": "classifier.", "token": "classifier.", "bin": "classifier."}
+STREAMS = {"masked_lm": stream_masked_lm, "sequence": stream_sequence, "token": stream_token, "bin": stream_token}

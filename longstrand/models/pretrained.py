@@ -13,7 +13,8 @@ from transformers.utils import logging as hf_logging
 from longstrand.models.config import LongstrandConfig
 from longstrand.models.encoder import Encoder, refuse_unknown
 from longstrand.models.fit import DECODER, WORD_EMBEDDINGS, Fitted, fit
-from longstrand.models.networks import MaskedLM, SequenceClassification, TokenClassification, only_head
+from longstrand.models.memory import InitialMemory
+from longstrand.models.networks import BinRegression, MaskedLM, SequenceClassification, TokenClassification, only_head
 from longstrand.models.tensors import read_tensors, resolve_folder
 
 
@@ -93,6 +94,11 @@ class LongstrandPreTrainedModel(PreTrainedModel):
         """Replace the word embedding."""
         self._encoder().embeddings.word_embeddings = value
 
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, InitialMemory):
+            module.reset(self.config.initializer_range)
+
     def _encoder(self) -> Encoder:
         return self if isinstance(self, Encoder) else self.encoder
 
@@ -128,6 +134,12 @@ class LongstrandForTokenClassification(LongstrandPreTrainedModel, TokenClassific
     kind: ClassVar[str] = "token"
 
 
+class LongstrandForBinRegression(LongstrandPreTrainedModel, BinRegression):
+    """Encoder with one output vector per bin."""
+
+    kind: ClassVar[str] = "bin"
+
+
 MODELS: dict[str, type[LongstrandPreTrainedModel]] = {
     model.kind: model
     for model in (
@@ -135,6 +147,7 @@ MODELS: dict[str, type[LongstrandPreTrainedModel]] = {
         LongstrandForMaskedLM,
         LongstrandForSequenceClassification,
         LongstrandForTokenClassification,
+        LongstrandForBinRegression,
     )
 }
 

@@ -39,4 +39,19 @@ QUIRKS: dict[str, str] = {
         "Dropout of the embeddings comes before their norm, as in transformers' BigBird; matters in training only. "
         "Read by `encoder.Embeddings.forward`."
     ),
+    "unk_segment_padding": (
+        "Segments are padded to segment_length with id 0 ([UNK]) and attention sees the padding, as in GENA-LM's "
+        "recurrent sequence classifier, whose published promoter results depend on it. Read by "
+        "`memory.padding_of`."
+    ),
+    "published_bptt": (
+        "With bptt_depth, every link before the last ones is cut and the initial memory with it, so that it never "
+        "trains, as in GENA-LM's recurrent memory. Read by `recurrence.truncate`."
+    ),
+    "mean_of_step_losses": (
+        "With loss on all segments, each step counts the same, however many labels it has (none: a loss of 0), as in "
+        "both published codes of recurrent memory. Read by `segment_losses.step_weights`."
+    ),
 }
+MEMORY_QUIRKS = ("unk_segment_padding", "published_bptt", "mean_of_step_losses")
+"""Those that only mean something with recurrent memory."""
