@@ -84,6 +84,7 @@ def test_embeddings_hidden_states_and_logits(golden):
         output = model(ids, mask, output_hidden_states=True)
         torch.testing.assert_close(output.hidden_states[0][real], expected["embedding_output"][real], **CLOSE)
         torch.testing.assert_close(output.hidden_states[1][real], expected["hidden_1"][real], **CLOSE)
+        assert torch.equal(expected["hidden_2"], expected["last_hidden_state"])
         torch.testing.assert_close(output.hidden_states[2], expected["last_hidden_state"], **CLOSE)
         torch.testing.assert_close(output.logits, expected["mlm_logits"], **CLOSE)
         encode = model.encoder
@@ -114,6 +115,12 @@ def test_losses_and_gradient_norms(golden):
         norms["cls.predictions.transform.dense.weight"]
     )
     assert model.lm_head.decoder.bias.grad.norm().item() == pytest.approx(norms["cls.predictions.decoder.bias"])
+    places = labels > 0
+    torch.testing.assert_close(
+        model(ids, mask, labels=labels.masked_fill(labels == 0, -100)).label_logits,
+        expected["mlm_logits_with_labels"][places],
+        **CLOSE,
+    )
     row = model.get_input_embeddings().weight.grad[0].norm().item()
     assert row == pytest.approx(norms["bert.embeddings.word_embeddings.weight[row0]"], rel=1e-3)
 
@@ -165,6 +172,10 @@ def test_slopes_and_bias(golden):
     torch.testing.assert_close(bias, expected["alibi_bias_64"], atol=1e-6, rtol=1e-6)
 
 
-def test_asked_for_as_bert(golden):
-    with pytest.raises(CheckpointError, match=r"these are files of dnabert2, not of bert: .*ALiBi, GEGLU"):
-        import_published(golden[0], family="bert")
+@pytest.mark.parametrize("family", ["bert", "dnabert", "gena_bert"])
+def test_asked_for_as_bert(golden, family):
+    words = rf"these are files of dnabert2, not of {family}: .*ALiBi, GEGLU"
+    with pytest.raises(CheckpointError, match=words):
+        import_published(golden[0], family=family)
+    with pytest.raises(CheckpointError, match=words):
+        load_model(golden[0], family=family)

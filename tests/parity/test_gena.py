@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from longstrand.models.checkpoint import load_model
@@ -62,6 +64,18 @@ def reference_loss(case: SimpleNamespace, model) -> torch.Tensor:
     return run(case, model, labels=masked).loss * model.head_settings.num_outputs
 
 
+def next_sentence_loss(case: SimpleNamespace, model) -> torch.Tensor:
+    """Compute the loss of the published next-sentence head, which we leave out, on top of our encoder."""
+    stored = load_file(case.folder / "model.safetensors")
+    first = run(case, model.encoder).last_hidden_state[:, 0]
+    vector = torch.tanh(F.linear(first, stored["bert.pooler.dense.weight"], stored["bert.pooler.dense.bias"]))
+    logits = F.linear(vector, stored["cls.seq_relationship.weight"], stored["cls.seq_relationship.bias"])
+    torch.testing.assert_close(logits, case.expected["seq_relationship_logits"], atol=1e-4, rtol=1e-4)
+    loss = F.cross_entropy(logits, case.expected["next_sentence_label"])
+    torch.testing.assert_close(loss, case.expected["nsp_loss"].float(), rtol=1e-5, atol=1e-6)
+    return loss
+
+
 def logits_name(case: SimpleNamespace) -> str:
     return "prediction_logits" if case.head == "pretraining" else "logits"
 
@@ -75,15 +89,18 @@ def test_import_gives_the_published_logits_and_hidden_states(case):
         for index, state in enumerate(output.hidden_states):
             if f"hidden_{index}" in case.expected:
                 torch.testing.assert_close(state, case.expected[f"hidden_{index}"], atol=1e-4, rtol=1e-4)
+        if "pooler_output" in case.expected:
+            vector = torch.tanh(model.classifier.pooler(output.hidden_states[-1][:, 0]))
+            torch.testing.assert_close(vector, case.expected["pooler_output"], atol=1e-4, rtol=1e-4)
 
 
 def test_loss_and_gradient_norms(case):
     model = load(case)
     loss = reference_loss(case, model)
-    expected = case.expected["mlm_loss" if case.head == "pretraining" else "loss"]
-    torch.testing.assert_close(loss, expected.float(), rtol=1e-5, atol=1e-6)
     if case.head == "pretraining":
-        return
+        torch.testing.assert_close(loss, case.expected["mlm_loss"].float(), rtol=1e-5, atol=1e-6)
+        loss = loss + next_sentence_loss(case, model)
+    torch.testing.assert_close(loss, case.expected["loss"].float(), rtol=1e-5, atol=1e-6)
     loss.backward()
     norms = {
         name.removeprefix("gradnorm/"): float(v) for name, v in case.expected.items() if name.startswith("gradnorm/")
@@ -94,7 +111,9 @@ def test_loss_and_gradient_norms(case):
         if theirs in norms and not theirs.endswith("self.key.bias"):
             assert parameter.grad.double().norm().item() == pytest.approx(norms[theirs], rel=1e-3), theirs
             compared += 1
-    left = [name for name in norms if not name.endswith("self.key.bias")]
+    unused = ("self.key.bias", *((".pooler.dense.weight", ".pooler.dense.bias", "seq_relationship.weight",
+              "seq_relationship.bias") if case.head == "pretraining" else ()))  # fmt: skip
+    left = [name for name in norms if not name.endswith(unused)]
     assert compared == len(left)
 
 
@@ -121,6 +140,11 @@ def test_attention_probabilities_and_missing_mask(case):
         torch.testing.assert_close(output.logits, case.expected["logits"], atol=1e-4, rtol=1e-4)
         unmasked = model(case.expected["input_ids"])
         torch.testing.assert_close(unmasked.logits, case.expected["nomask_logits"], atol=1e-4, rtol=1e-4)
+        last = model.encoder(case.expected["input_ids"]).last_hidden_state
+        torch.testing.assert_close(last, case.expected["nomask_last_hidden"], atol=1e-4, rtol=1e-4)
+        ids, mask, types = (case.expected[name] for name in ("input_ids", "attention_mask", "token_type_ids"))
+        words = model.get_input_embeddings()(ids)
+        assert torch.equal(model(None, mask, types, inputs_embeds=words).logits, run(case, model).logits)
 
 
 def test_round_trip_is_bit_exact(case, tmp_path):
@@ -135,3 +159,36 @@ def test_round_trip_is_bit_exact(case, tmp_path):
     with torch.no_grad():
         again = run(case, load(case, tmp_path)).logits
         assert torch.equal(again, run(case, load(case)).logits)
+
+
+def test_bins_of_the_enformer_head(shared):
+    """GENA's head for tracks is a token head read at the ends of bins; its loss is computed here from our outputs."""
+    folder = shared / "golden" / "gena" / "enformer_head"
+    if not folder.is_dir():
+        pytest.skip("no golden outputs of the enformer head")
+    expected = {name: torch.from_numpy(np.asarray(value)) for name, value in np.load(folder / "expected.npz").items()}
+    model = load_model(folder)
+    assert model.kind == "token" and model.config.heads["token"]["num_outputs"] == 7
+    logits = model(expected["input_ids"], expected["attention_mask"]).logits[expected["bins_mask"].bool()]
+    torch.testing.assert_close(logits, expected["logits_before_softplus"], atol=1e-4, rtol=1e-4)
+    predicted = F.softplus(logits)
+    torch.testing.assert_close(predicted, expected["pred"], atol=1e-4, rtol=1e-4)
+    labels = expected["labels"][expected["labels_mask"].bool()]
+    loss = F.poisson_nll_loss(predicted, labels, log_input=False)
+    torch.testing.assert_close(loss, expected["loss"].float(), rtol=1e-5, atol=1e-6)
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        theirs = published_name(FAMILIES["gena_bert"], name)
+        if not theirs.endswith("self.key.bias"):
+            norm = parameter.grad.double().norm().item()
+            assert norm == pytest.approx(float(expected[f"gradnorm/{theirs}"]), rel=1e-3), theirs
+
+
+@pytest.mark.parametrize("variant", ["bert_preln", "bert_preln_lastln", "bert_postln", "bert_preln_rotary8"])
+def test_every_published_key_is_written_back(variant, shared, tmp_path):
+    path = shared / "golden" / "gena" / "state_dict_keys" / "bert_state_dict_keys.json"
+    if not path.is_file():
+        pytest.skip("no list of published keys")
+    keys = set(json.loads(path.read_text())[variant])
+    export_published(load_model(shared / "golden" / "gena" / variant / "mlm"), tmp_path)
+    assert load_file(tmp_path / "model.safetensors").keys() == keys

@@ -40,6 +40,12 @@ def test_embeddings_hidden_states_attentions_and_logits(golden):
         output = model(ids, mask, output_hidden_states=True, output_attentions=True)
         for index, state in enumerate(output.hidden_states):
             torch.testing.assert_close(state[real], expected[f"hidden_{index}"][real], **CLOSE)
+        assert torch.equal(expected["embedding_output"], expected["hidden_0"])
+        before_norm = []
+        hook = model.encoder.final_norm.register_forward_pre_hook(lambda _, inputs: before_norm.append(inputs[0]))
+        model(ids, mask)
+        hook.remove()
+        torch.testing.assert_close(before_norm[0][real], expected["last_block_pre_final_ln"][real], **CLOSE)
         for index, weights in enumerate(output.attentions):
             rows = real[:, None].expand(weights.shape[:3])
             torch.testing.assert_close(weights[rows], expected[f"attn_{index}"][rows], **CLOSE)
@@ -74,7 +80,16 @@ def test_loss_and_gradient_norms(golden):
         "lm_head.dense.weight": [head.dense.weight],
         "lm_head.decoder.weight": [head.decoder.weight],
     }
+    if encoder.embeddings.position_embeddings is not None:
+        named["esm.embeddings.position_embeddings.weight"] = [encoder.embeddings.position_embeddings.weight]
     norms = json.loads((folder / "mlm_grad_norms.json").read_text())
+    key_bias = "esm.encoder.layer.0.attention.self.key.bias"
+    assert norms.keys() - named.keys() == {key_bias}
+    # 0 in exact arithmetic with absolute positions; of another size with rotary ones
+    rotary = encoder.embeddings.position_embeddings is None
+    assert layers[0].attention.key.bias.grad.norm().item() == pytest.approx(
+        norms[key_bias], rel=1e-3 if rotary else 0, abs=0 if rotary else 1e-5
+    )
     for name, parameters in named.items():
         norm = sum(p.grad.square().sum() for p in parameters).sqrt().item()
         assert norm == pytest.approx(norms[name], rel=1e-4), name

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 pytest.importorskip("peft")
@@ -48,7 +49,11 @@ def test_logits_loss_and_merged(golden):
         torch.testing.assert_close(output.logits, expected["logits"], **CLOSE)
         torch.testing.assert_close(output.loss, expected["loss"].float(), rtol=1e-5, atol=0)
         with model.disable_adapter():
-            base = run(model, expected).logits
+            first = model.base_model.model.encoder(expected["input_ids"], expected["attention_mask"])[0][:, 0]
+        head = load_file(folder / "classifier_single.safetensors")
+        vector = torch.tanh(F.linear(first, head["classifier.dense.weight"], head["classifier.dense.bias"]))
+        base = F.linear(vector, head["classifier.out_proj.weight"], head["classifier.out_proj.bias"])
+        torch.testing.assert_close(base, expected["base_logits"], **CLOSE)
         assert (base - expected["logits"]).abs().max() > 1e-3
         merged = model.merge_and_unload()
         torch.testing.assert_close(run(merged, expected).logits, expected["logits"], **CLOSE)
