@@ -47,7 +47,7 @@ def describe(done: Conversion) -> list[str]:
     split = {name: ours for name, ours in changed.items() if len(ours) > 1}
     lines += [f"renamed   {len(changed):,} tensors" + (f", {len(split):,} of them split" if split else "")]
     lines += [f"          {name} -> {', '.join(ours)}" for name, ours in list(changed.items())[:_EXAMPLES]]
-    lines += _grouped("dropped", done.dropped, "; kept aside for the way back")
+    lines += _grouped("dropped", done.dropped, " (the way back restores it)")
     lines += _grouped("added", done.added)
     lines += [f"carried   {', '.join(done.carried)}"] if done.carried else []
     lines += [f"left out  {name}: {reason}" for name, reason in done.left.items()]

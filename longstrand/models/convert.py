@@ -233,6 +233,9 @@ def _refuse_lost_settings(family: Family, config: LongstrandConfig, published: d
     for settings in (own, again):
         settings["rotary"]["dims"] = settings["rotary"]["dims"] or config.hidden_size // config.num_attention_heads
         settings["lm_activation"] = settings["lm_activation"] or settings["activation"]
+        if settings["attention"]["pattern"] in _EFFECTIVE:
+            kept = _EFFECTIVE[settings["attention"]["pattern"]]
+            settings["attention"] = {name: settings["attention"][name] for name in kept}
     lost = [name for name in own if name not in _NOT_COMPARED and again[name] != own[name] and _matters(name, own)]
     words = [f"{name} {own[name]!r} (it would become {again[name]!r})" for name in lost]
     if "quirks" in fields and quirks != sorted(own["quirks"]):
@@ -241,8 +244,14 @@ def _refuse_lost_settings(family: Family, config: LongstrandConfig, published: d
         raise CheckpointError(f"the published format of {family.name} cannot express {'; '.join(words)}.")
 
 
+_EFFECTIVE = {"full": ("pattern",), "sliding": ("pattern", "window", "global_every")}
+"""Fields of the attention that have an effect; those of block_sparse all may."""
+
+
 def _matters(name: str, settings: dict[str, Any]) -> bool:
     """Say whether a field has any effect beside the others."""
+    if name == "mask_token_id":
+        return "token_dropout" in settings["quirks"]
     if name == "rotary":
         return settings["positions"] == "rotary"
     if name == "max_position_embeddings":

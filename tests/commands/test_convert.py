@@ -162,17 +162,21 @@ def test_a_changed_model_says_what_its_config_says(tmp_path: Path) -> None:
     assert any("hidden_dropout_prob" in note for note in done.notes)
 
 
-def test_a_model_of_our_own_takes_a_named_format(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "changes"), [("gena_bert", {}), ("nt_v1", {"type_vocab_size": 0, "attention": {"block_size": None}})]
+)
+def test_a_model_of_our_own_takes_a_named_format(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    """Settings without an effect (block sizes of full attention) are no obstacle."""
     from longstrand.models.checkpoint import save_checkpoint
 
     tokenizer = make_kmer(2)
-    model = LongstrandForMaskedLM(preset("tiny", vocab_size=tokenizer.vocab_size))
+    model = LongstrandForMaskedLM(preset("tiny", vocab_size=tokenizer.vocab_size, **changes))
     save_checkpoint(model, tokenizer, tmp_path / "ours")
-    done = convert_folder(tmp_path / "ours", tmp_path / "gena", target="published", family="gena_bert")
+    done = convert_folder(tmp_path / "ours", tmp_path / "theirs", target="published", family=family)
     assert any("does not remember published files" in note for note in done.notes)
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
-        assert torch.equal(load_model(tmp_path / "gena")(ids).logits, model.eval()(ids).logits)
+        assert torch.equal(load_model(tmp_path / "theirs")(ids).logits, model.eval()(ids).logits)
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
