@@ -6,7 +6,7 @@ Both directions apply one entry of `longstrand.models.families`. A round trip gi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from longstrand.errors import CheckpointError, one_of
 from longstrand.models.config import LongstrandConfig
 from longstrand.models.families import FAMILIES, Family, recognise_family
+from longstrand.models.published_rmt import MEMORY, is_rmt, unwrap_rmt
 from longstrand.models.tensors import LAYOUT, read_tensors
 from longstrand.runtime import read_json, write_json
 
@@ -67,14 +68,19 @@ def import_published(
     folder = Path(folder)
     published = read_json(folder / "config.json")
     tensors = read_tensors(folder) if tensors is None else tensors
+    memory, initial = {}, {}
+    if is_rmt(tensors):
+        keep_rows = "memory_in_vocabulary" in quirks
+        published, tensors, memory["memory"], initial[MEMORY] = unwrap_rmt(published, tensors, keep_rows=keep_rows)
     entry = recognise_family(published, tensors, str(folder))
     if family is not None and not FAMILIES[one_of(family, FAMILIES, "family")].recognise(published, tensors):
         raise CheckpointError(f"{folder}: these are files of {entry.name}, not of {family}: {entry.differences}")
     entry = entry if family is None else FAMILIES[family]
     settings = entry.settings(published, tensors)
     names = [*settings.pop("quirks", []), *quirks]
-    config = LongstrandConfig(**settings, family=entry.name, quirks=names)
-    return import_tensors(entry, config, tensors)
+    config = LongstrandConfig(**settings, **memory, family=entry.name, quirks=names)
+    imported = import_tensors(entry, config, tensors)
+    return replace(imported, tensors=imported.tensors | initial)
 
 
 def import_tensors(family: Family, config: LongstrandConfig, tensors: dict[str, Tensor]) -> Imported:
@@ -166,20 +172,6 @@ def published_name(family: Family, name: str) -> str:
     keys = [*family.keys, *(pair for rules in family.head_keys.values() for pair in rules)]
     fused = [(mine, theirs) for theirs, parts in family.fused for mine in parts]
     return _rename(name, [*((mine, theirs) for theirs, mine in keys), *fused]) or name
-
-
-def rename_weight(family: Family, name: str, head: str | None) -> list[str]:
-    """Give our names of a published tensor of an encoder or a head of a kind; several if it is fused, none if unknown.
-
-    The base prefix may be missing, as in files of a bare encoder.
-    """
-    rules = [*family.keys, *family.head_keys.get(head or "", ())]
-    for full in (name, f"{family.keys[0][0].split('.', 1)[0]}.{name}"):
-        ours = _rename(full, rules)
-        places = _fused_parts(family, full) or ([ours] if ours is not None else [])
-        if places:
-            return places
-    return []
 
 
 def rename_weight(family: Family, name: str, head: str | None) -> list[str]:

@@ -17,12 +17,13 @@ from longstrand.errors import ConfigError, InputError, nearest
 from longstrand.models.attention import Scene, SelfAttention, Sight, padding_bias, prepare
 from longstrand.models.config import EncoderSettings, LongstrandConfig
 from longstrand.models.id_quirks import count_positions, drop_masked_tokens, zero_padding
-from longstrand.models.memory import InitialMemory
 from longstrand.models.linear import Linear
+from longstrand.models.memory import InitialMemory
 from longstrand.models.patterns import Full, SlidingWindow
 from longstrand.models.positions import RotaryAngles, rotary_angles
 from longstrand.models.precision import without_emulation
-from longstrand.models.recurrence import SegmentOutput, is_recurrent, read_segments, stream
+from longstrand.models.recurrence import is_recurrent, read_segments
+from longstrand.models.streaming import SegmentOutput, stream
 
 _MLP_TOKENS = 1024
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -233,7 +234,7 @@ class Encoder(nn.Module):
         memory: Tensor | None = None,
         backward: bool = False,
     ) -> Iterator[SegmentOutput]:
-        """Encode segments as they come; see `longstrand.models.recurrence.stream`."""
+        """Encode segments as they come; see `longstrand.models.streaming.stream`."""
         return stream(self, segments, memory=memory, backward=backward)
 
     def encode(

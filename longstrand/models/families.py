@@ -141,12 +141,19 @@ def _bert_positions(published: Published) -> dict[str, Any]:
     return {"positions": "rotary", "rotary": rotary}
 
 
+_GENA_SEP = 2
+"""[SEP] of GENA's tokenizer, at which its Enformer head reads a bin."""
+
+
 def _bert_heads(published: Published, names: Collection[str]) -> dict[str, Any]:
     """Find the heads in the tensor names; the kind of problem comes from the config as the published code reads it."""
     if any(name.startswith("cls.predictions.") for name in names):
         return {"masked_lm": {"kind": "masked_lm"}}
     if not any(name.startswith("classifier.") for name in names):
         return {}
+    if "BertForEnformer" in (published.get("architectures") or ()):
+        shape = {"num_outputs": published.get("num_labels"), "bin_token_id": _GENA_SEP, "bin_bases": 128}
+        return {"bin": {"kind": "bin", "problem": "counts", "form": "linear", **shape}}
     head = target(published)
     if any(name.startswith("bert.pooler.") for name in names):
         return {"sequence": {"kind": "sequence", "pooling": "cls", "form": "pooler", **head}}
@@ -202,6 +209,7 @@ def _refuse_inexpressible(config: LongstrandConfig) -> None:
         problems.append("block-sparse attention with post-norm")
     for head in config.heads.values():
         expected = {"sequence": ("cls", "pooler"), "token": (head["pooling"], "linear")}.get(head["kind"])
+        expected = (head["pooling"], "linear") if head["kind"] == "bin" else expected
         if expected is not None and (head["pooling"], head["form"]) != expected:
             problems.append(f"a {head['kind']} head with pooling {head['pooling']} and form {head['form']}")
     if problems:

@@ -22,9 +22,9 @@ from longstrand.models.config import Head, LongstrandConfig
 from longstrand.models.encoder import Encoder
 from longstrand.models.heads import MISSING, MaskedLMHead, OutputHead, divisor, head_loss, labelled, pool
 from longstrand.models.precision import without_emulation
-from longstrand.models.recurrence import RecurrentOutput, SegmentOutput
+from longstrand.models.recurrence import RecurrentOutput
 from longstrand.models.segment_losses import all_segments_loss, pooled_mask, step_weights, without_context
-from longstrand.models.stream_heads import stream_masked_lm, stream_sequence, stream_token
+from longstrand.models.streaming import SegmentOutput, stream_masked_lm, stream_sequence, stream_token
 
 
 @dataclass
@@ -85,7 +85,7 @@ class _WithEncoder(nn.Module):
         self.encoder = Encoder(config)
 
     def stream(self, segments: Iterable[Tensor | Mapping[str, Tensor]], **options: Any) -> Iterator[SegmentOutput]:
-        """Encode segments as they come and apply the head; see `longstrand.models.recurrence.stream`.
+        """Encode segments as they come and apply the head; see `longstrand.models.streaming.stream`.
 
         ``logits`` are (B, n, C) per token, and for a sequence head (B, C) of all segments so far.
         """

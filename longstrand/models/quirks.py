@@ -52,6 +52,10 @@ QUIRKS: dict[str, str] = {
         "With loss on all segments, each step counts the same, however many labels it has (none: a loss of 0), as in "
         "both published codes of recurrent memory. Read by `segment_losses.step_weights`."
     ),
+    "memory_in_vocabulary": (
+        "The vocabulary keeps the rows of memory tokens, so that the masked-LM softmax runs over them too, as in both "
+        "published codes of recurrent memory. Read by `convert.import_published`, on import."
+    ),
 }
-MEMORY_QUIRKS = ("unk_segment_padding", "published_bptt", "mean_of_step_losses")
+MEMORY_QUIRKS = ("unk_segment_padding", "published_bptt", "mean_of_step_losses", "memory_in_vocabulary")
 """Those that only mean something with recurrent memory."""

@@ -17,7 +17,7 @@ Legend: B rows, L tokens of the longest, D hidden size, M memory tokens, S segme
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -55,28 +55,7 @@ class RecurrentOutput(BaseModelOutput):
 
 
 @dataclass(frozen=True)
-class SegmentOutput:
-    """What `stream` says about one segment of each row.
-
-    Attributes:
-        last_hidden_state: (B, n, D) at the tokens of the segment; zeros at padding.
-        attention_mask: (B, n), 1 = real token.
-        memory: (B, M, D) after it; give it to another `stream` to go on.
-        cls_state: (B, D) of [CLS], or None without it.
-        sep_state: (B, D) of the closing [SEP], or None without it.
-        logits: of the head, if the model has one: (B, n, C) per token, or (B, C) for all segments so far.
-    """
-
-    last_hidden_state: Tensor
-    attention_mask: Tensor
-    memory: Tensor
-    cls_state: Tensor | None = None
-    sep_state: Tensor | None = None
-    logits: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class _Batch:
+class Batch:
     """Inputs as the caller gave them, and their ids on the host."""
 
     ids: np.ndarray
@@ -136,7 +115,7 @@ def read_segments(
     """
     config: LongstrandConfig = encoder.config
     settings = Memory(**config.memory)
-    batch = _on_host(settings, input_ids, attention_mask, token_type_ids, inputs_embeds)
+    batch = on_host(settings, input_ids, attention_mask, token_type_ids, inputs_embeds)
     plan = Plan.of(batch.ids, batch.real, settings)
     passes = [_Pass(encoder, plan, batch, backward=False).run(keep)]
     if settings.direction == "bidirectional":
@@ -172,7 +151,7 @@ def counted_mask(config: LongstrandConfig, input_ids: Tensor, attention_mask: Te
     if memory is None or (memory["loss"] != "last" and not any(memory["context"].values())):
         return None
     settings = Memory(**memory)
-    batch = _on_host(settings, input_ids, attention_mask, None, None)
+    batch = on_host(settings, input_ids, attention_mask, None, None)
     plan = Plan.of(batch.ids, batch.real, settings)
     return torch.from_numpy(_counted(plan, batch.real, config)).to(input_ids.device)
 
@@ -182,9 +161,14 @@ def _counted(plan: Plan, real: np.ndarray, config: LongstrandConfig) -> np.ndarr
     return counted_tokens(plan, real, last_only=config.memory["loss"] == "last" and not of_sequence)
 
 
-def _on_host(
+def on_host(
     settings: Memory, input_ids: Tensor | None, mask: Tensor | None, types: Tensor | None, embeds: Tensor | None
-) -> _Batch:
+) -> Batch:
+    """Copy ids and mask to the host, where rows are cut.
+
+    Raises:
+        InputError: only vectors are given, and their special tokens cannot be told.
+    """
     if input_ids is None:
         if embeds is None:
             raise ValueError("give either input_ids or inputs_embeds, not both and not neither")
@@ -197,13 +181,13 @@ def _on_host(
     else:
         ids = input_ids.detach().cpu().numpy()
     real = np.ones(ids.shape, dtype=bool) if mask is None else mask.detach().cpu().numpy().astype(bool)
-    return _Batch(ids, real, types, embeds)
+    return Batch(ids, real, types, embeds)
 
 
 class _Pass:
     """One pass over all segments; collects the states of every step, flat, and where each token's are."""
 
-    def __init__(self, encoder: Any, plan: Plan, batch: _Batch, *, backward: bool) -> None:
+    def __init__(self, encoder: Any, plan: Plan, batch: Batch, *, backward: bool) -> None:
         self._encoder, self._plan, self._batch, self._backward = encoder, plan, batch, backward
         self._settings = Memory(**encoder.config.memory)
         self._template = Template.of(self._settings, encoder.config.pad_token_id)
@@ -352,79 +336,3 @@ def encode_step(
         states = checkpoint(run, memory, use_reentrant=False) if recompute and learning else run(memory)
     written = states[-1][row, writes] if memory.shape[1] else memory
     return states, written.to(memory.dtype)
-
-
-def stream(
-    encoder: Any,
-    segments: Iterable[Tensor | Mapping[str, Tensor]],
-    *,
-    memory: Tensor | None = None,
-    backward: bool = False,
-) -> Iterator[SegmentOutput]:
-    """Encode segments as they come, carrying the memory; nothing grows with their number.
-
-    No gradients; the caller chooses the mode (``encoder.eval()``).
-
-    Args:
-        encoder: with ``config.memory``.
-        segments: of each, content token ids (B, n) without special tokens, or a mapping with ``input_ids`` and
-            ``attention_mask``; B is the same for all, n at most the room of a segment. A row without a real token
-            keeps its memory.
-        memory: (B, M, D) to go on from; None = the initial one.
-        backward: the memory of the backward pass; give the segments in reverse order.
-
-    Raises:
-        InputError: the model has no memory settings, a segment is too long, or the number of rows changes.
-    """
-    config = encoder.config
-    if config.memory is None:
-        raise InputError("the model has no memory settings; load it with memory={'num_tokens': ...}.")
-    settings = Memory(**config.memory)
-    state = memory
-    for number, segment in enumerate(segments):
-        given = segment if isinstance(segment, Mapping) else {"input_ids": segment}
-        batch = _on_host(settings, given["input_ids"], given.get("attention_mask"), None, None)
-        longest = int(batch.real.sum(1).max(initial=0))
-        if longest > settings.room:
-            raise InputError(
-                f"segment {number + 1} has {longest} tokens, but a segment has room for {settings.room}; cut it shorter."
-            )
-        if state is None:
-            initial = initial_memory(encoder, backward).detach()
-            state = initial.expand(len(batch.ids), *initial.shape)
-        if len(state) != len(batch.ids):
-            raise InputError(f"segment {number + 1} has {len(batch.ids)} rows, but the memory has {len(state)}.")
-        output = _stream_step(encoder, batch, state)
-        state = output.memory
-        yield output
-
-
-@torch.no_grad()
-def _stream_step(encoder: Any, batch: _Batch, memory: Tensor) -> SegmentOutput:
-    config = encoder.config
-    settings = Memory(**config.memory)
-    template = Template.of(settings, config.pad_token_id)
-    active = batch.real.any(1).nonzero()[0]
-    parts = [batch.real[row].nonzero()[0] for row in active]
-    width = config.hidden_size
-    hidden = memory.new_zeros(*batch.ids.shape, width)
-    mask = torch.from_numpy(batch.real).long().to(memory.device)
-    has_cls, has_sep = (
-        settings.form == "cls_mem_sep" and settings.cls_token_id is not None,
-        bool(template.after) and settings.form == "cls_mem_sep",
-    )
-    cls_state = memory.new_zeros(len(memory), width) if has_cls else None
-    sep_state = memory.new_zeros(len(memory), width) if has_sep else None
-    if not len(active):
-        return SegmentOutput(hidden, mask, memory, cls_state, sep_state)
-    step = make_step(parts, [batch.ids[row] for row in active], config)
-    rows = torch.from_numpy(active).to(memory.device)
-    (states,), written = encode_step(encoder, step, memory[rows], Vectors())
-    before = len(template.before)
-    for place, (row, part) in enumerate(zip(active, parts)):
-        hidden[row, torch.from_numpy(part)] = states[place, before : before + len(part)].to(hidden.dtype)
-        if sep_state is not None:
-            sep_state[row] = states[place, before + len(part)]
-    if cls_state is not None:
-        cls_state[rows] = states[:, 0].to(cls_state.dtype)
-    return SegmentOutput(hidden, mask, memory.index_copy(0, rows, written), cls_state, sep_state)
