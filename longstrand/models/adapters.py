@@ -8,7 +8,7 @@ and everything behind it read such a folder like any other: the adapter is merge
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,15 @@ from longstrand.runtime import fingerprint_file, read_json
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-HEAD_MODULES = ("classifier",)
+HEAD = "classifier"
 NEED_MORE = {
     "adalora": "it reallocates ranks during training, which the Trainer does not do for it",
     "cpt": "it needs example tokens",
     "xlora": "it mixes several trained adapters",
+    "adaption_prompt": "it is written for decoders",
+    "lily": "it cannot be merged into its base",
+    "shadow": "it needs a decoder's cache",
+    "trainable_tokens": "it trains embeddings of chosen tokens, and the head would stay as it is",
     "poly": "it needs task numbers in every batch",
     "multitask_prompt_tuning": "it needs task numbers in every batch",
 }
@@ -67,12 +71,13 @@ def _prompt_methods() -> set[str]:
     return {name for name, config in _configs().items() if issubclass(config, PromptLearningConfig)}
 
 
-def adapter_config(name: str, settings: Mapping[str, Any]) -> Any:
+def adapter_config(name: str, settings: Mapping[str, Any], *, trained_whole: Sequence[str] = (HEAD,)) -> Any:
     """Make the PEFT configuration of a method.
 
     Args:
         name: as in PEFT, in lower case: ``lora``, ``ia3``, ``loha``, ``oft``, ...
         settings: keywords of its configuration; `DEFAULTS` fill in what is missing.
+        trained_whole: modules that are trained and saved whole, beside the adapter.
 
     Raises:
         UsageError: PEFT is missing, or has no such method or setting, or the method does not fit an encoder.
@@ -92,7 +97,7 @@ def adapter_config(name: str, settings: Mapping[str, Any]) -> Any:
     defaults = DEFAULTS.get(name, {"target_modules": TARGETS} if "target_modules" in allowed else {})
     values: dict[str, Any] = {**defaults, **settings}
     if "modules_to_save" in allowed:
-        values.setdefault("modules_to_save", list(HEAD_MODULES))
+        values.setdefault("modules_to_save", list(trained_whole))
     try:
         return known[name](**values)
     except (TypeError, ValueError) as error:
@@ -116,16 +121,19 @@ def add_adapter(model: Any, name: str, settings: Mapping[str, Any], *, base: str
     """
     from peft import get_peft_model
 
-    config = adapter_config(name, settings)
+    config = adapter_config(name, settings, trained_whole=_head_modules(model))
     config.base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else str(base)
     try:
         wrapped = get_peft_model(model, config)
     except ValueError as error:
         raise UsageError(f"the adapter '{name}' does not fit this model: {str(error).splitlines()[0]}") from None
-    for part in HEAD_MODULES:
-        for parameter in getattr(wrapped.base_model.model, part).parameters():
-            parameter.requires_grad_(True)
     return wrapped
+
+
+def _head_modules(model: Any) -> list[str]:
+    """Name the modules of the head that have weights of their own; PEFT can only swap such leaves when merging."""
+    leaves = getattr(model, HEAD).named_modules()
+    return [f"{HEAD}.{name}" for name, part in leaves if next(part.parameters(recurse=False), None) is not None]
 
 
 def is_wrapped(model: Any) -> bool:
@@ -198,7 +206,8 @@ def read_merged(folder: Path) -> tuple[LongstrandConfig, dict[str, Tensor]]:
     model = load_model(base, head["kind"], new_head=settings)
     _check_tensors(folder, model)
     merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-    return config, {name: tensor.detach() for name, tensor in merged.state_dict().items()}
+    tensors = {name.replace(".modules_to_save.default", ""): tensor for name, tensor in merged.state_dict().items()}
+    return config, {name: tensor.detach() for name, tensor in tensors.items() if ".original_module" not in name}
 
 
 def _base_of(folder: Path) -> str:
