@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.benchmarks.build import join_rows, make_rows, source_paths, split_off_valid, write_task
+from longstrand.benchmarks.files import fasta_entries
 from longstrand.benchmarks.task import Option, Task, TaskData
 from longstrand.data.labelled import LabelColumns, RawTable
 from longstrand.data.labelled_files import read_labelled
-from longstrand.data.records import read_records
 from longstrand.data.tables import read_table, take_column
 from longstrand.errors import InputError
 
@@ -71,11 +71,11 @@ def read_rows(path: Path) -> RawTable:
 def _read_titled(path: Path) -> RawTable:
     """Read FASTA with titles such as ``>chr1_100_400|1``."""
     sequences, labels, names = [], [], []
-    for record in read_records(path):
-        name, mark, label = record.name.rpartition("|")
+    for title, sequence in fasta_entries(path):
+        name, mark, label = title.rpartition("|")
         if not mark or not label:
-            raise InputError(f"{path}: the title '{record.name}' has no label; it should end in '|0', '|1', ...")
-        sequences.append(record.sequence)
+            raise InputError(f"{path}: the title '{title}' has no label; it should end in '|0', '|1', ...")
+        sequences.append(sequence)
         labels.append(label)
         names.append(name)
     return make_rows(sequences, {"label": labels}, source=path, names=names)

@@ -8,6 +8,7 @@ from typing import Any
 
 from longstrand.benchmarks.build import Notice, build_task, find_file, resolve_options
 from longstrand.benchmarks.own import find_tasks
+from longstrand.benchmarks.suite_gena import gena_tasks, longstrand_tasks
 from longstrand.benchmarks.suite_genomic import genomic_tasks
 from longstrand.benchmarks.suite_gue import gue_tasks
 from longstrand.benchmarks.suite_nt import nt_revised_tasks, nt_tasks
@@ -19,6 +20,8 @@ SUITES = {
     "nt": nt_tasks,
     "nt_revised": nt_revised_tasks,
     "genomic_benchmarks": genomic_tasks,
+    "gena": gena_tasks,
+    "longstrand": longstrand_tasks,
 }
 """Suites by name: the functions that list their tasks."""
 
@@ -150,7 +153,7 @@ def _named_tasks(
                 ids = [task.id for task in own]
                 raise UsageError(f"{sources}: no data set '{name}'{nearest(name, ids)}; it holds: {', '.join(ids)}.")
             tasks += picked
-        elif name in SUITES and name != "gena":
+        elif name in SUITES:
             held, lacking, extra = look_at_suite(name, sources, options)
             if extra:
                 notice(

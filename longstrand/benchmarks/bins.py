@@ -1,0 +1,180 @@
+"""Tracks in bins of bases: Basenji's and Enformer's records with the sequences of their genome."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longstrand.benchmarks.build import describe, fingerprint_rows, make_rows, source_paths, write_rows
+from longstrand.benchmarks.sanity import check_splits
+from longstrand.benchmarks.task import SPLITS, Task, TaskData, file_sums, load_task_data, save_facts
+from longstrand.benchmarks.tfrecords import read_records
+from longstrand.data.labelled import RawTable
+from longstrand.data.records import fetch_padded
+from longstrand.errors import InputError, UsageError
+from longstrand.genome.fasta import Genome
+from longstrand.genome.intervals import Interval
+from longstrand.runtime import fingerprint_bytes, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What ``statistics.json`` says: bins of a record, bases of a bin, targets, and bases of the stored sequence."""
+
+    num_bins: int
+    bin_bases: int
+    num_targets: int
+    seq_length: int
+
+
+def build_bins(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+    """Build rows of ``window`` bases around each published region, with targets in a Zarr array (rows, bins, targets).
+
+    The region of row *i* of a split is line *i* of that split in ``sequences.bed``, over all record files in the order
+    of their numbers; the middle of the sequence is the middle of the region, N lie beyond the ends of a chromosome (the
+    published converter leaves such records out). Targets are written record by record, so memory does not grow with
+    them; ``targets`` and ``max_rows`` keep a part.
+
+    Raises:
+        InputError: files are missing or contradict each other.
+        UsageError: a target number that is not there.
+    """
+    statistics, bed, records, fasta = source_paths(task, sources, options)
+    shape = read_shape(statistics)
+    regions = read_regions(bed)
+    chosen = _chosen_targets(task, options["targets"], shape.num_targets)
+    genome = Genome(fasta)
+    genome.check_chroms({region.chrom for split in regions.values() for region in split}, where=str(bed))
+    tables, arrays = {}, {}
+    for split in SPLITS:
+        places = regions[split][: options["max_rows"] or None]
+        arrays[split] = f"{split}.zarr"
+        _write_targets(output / arrays[split], _targets(records, split, shape), len(places), shape, chosen)
+        tables[split] = _sequences(genome, places, options["window"], bed)
+    return _save(task, output, tables, arrays, shape, chosen, options, [statistics, bed, fasta])
+
+
+def read_shape(path: Path) -> Shape:
+    """Read ``statistics.json`` of a Basenji data set.
+
+    Raises:
+        InputError: it lacks a number that is needed.
+    """
+    facts = read_json(path)
+    missing = [name for name in ("target_length", "pool_width", "num_targets", "seq_length") if name not in facts]
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(missing)}; is it the statistics.json of a Basenji data set?")
+    return Shape(facts["target_length"], facts["pool_width"], facts["num_targets"], facts["seq_length"])
+
+
+def read_regions(path: Path) -> dict[str, list[Interval]]:
+    """Read ``sequences.bed``: chrom, start, end, split.
+
+    Raises:
+        InputError: a line has less than four columns or another split, or a split has no region.
+    """
+    regions: dict[str, list[Interval]] = {name: [] for name in SPLITS}
+    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        cells = line.split("\t")
+        if len(cells) < 4 or cells[3] not in regions or not (cells[1].isdigit() and cells[2].isdigit()):
+            raise InputError(f"{path}:{number}: expected chrom, start, end and train, valid or test, got '{line}'.")
+        regions[cells[3]].append(Interval(cells[0], int(cells[1]), int(cells[2])))
+    empty = [name for name, places in regions.items() if not places]
+    if empty:
+        raise InputError(f"{path}: no region is in the split '{empty[0]}'.")
+    return regions
+
+
+def _chosen_targets(task: Task, words: Sequence[str], num_targets: int) -> list[int]:
+    chosen = [int(word) if str(word).isdigit() else -1 for word in words] or list(range(num_targets))
+    if any(not 0 <= number < num_targets for number in chosen):
+        raise UsageError(f"task '{task.id}': targets are numbers from 0 to {num_targets - 1}, got {', '.join(words)}.")
+    return chosen
+
+
+def _targets(records: Path, split: str, shape: Shape) -> Iterator[np.ndarray]:
+    """Give the targets of each record of a split, float16 (bins, targets), over its files in order."""
+    files = sorted(records.glob(f"{split}-*.tfr"), key=lambda path: [int(part) for part in path.stem.split("-")[1:]])
+    for path in files:
+        for record in read_records(path):
+            values = np.frombuffer(record.get("target", b""), dtype=np.float16)
+            if values.size != shape.num_bins * shape.num_targets:
+                raise InputError(
+                    f"{path}: a record has {values.size:,} target values where statistics.json says "
+                    f"{shape.num_bins} x {shape.num_targets}."
+                )
+            yield values.reshape(shape.num_bins, shape.num_targets)
+
+
+def _write_targets(path: Path, targets: Iterator[np.ndarray], num_rows: int, shape: Shape, chosen: list[int]) -> None:
+    import zarr
+
+    array = zarr.create_array(
+        str(path),
+        shape=(num_rows, shape.num_bins, len(chosen)),
+        chunks=(1, shape.num_bins, min(len(chosen), 512)),
+        dtype="float16",
+    )
+    count = 0
+    for row, values in zip(range(num_rows), targets):
+        array[row] = values[:, chosen]
+        count = row + 1
+    if count < num_rows:
+        raise InputError(
+            f"{path.stem}: {count:,} records for {num_rows:,} regions in sequences.bed; a file is missing."
+        )
+
+
+def _sequences(genome: Genome, places: Sequence[Interval], num_bases: int, source: Path) -> RawTable:
+    texts = []
+    for place in places:
+        start = (place.start + place.end) // 2 - num_bases // 2
+        texts.append(fetch_padded(genome, place.chrom, start, start + num_bases, "+").upper())
+    names = [str(place) for place in places]
+    return make_rows(texts, {}, source=source, names=names, chroms=[place.chrom for place in places])
+
+
+def _save(
+    task: Task,
+    output: Path,
+    tables: Mapping[str, RawTable],
+    arrays: Mapping[str, str],
+    shape: Shape,
+    chosen: Sequence[int],
+    options: Mapping[str, Any],
+    sources: Sequence[Path],
+) -> TaskData:
+    files = {name: f"{name}.parquet" for name in SPLITS}
+    for name in SPLITS:
+        write_rows(output / files[name], tables[name])
+    write_json(output / "sanity.json", check_splits(tables))
+    parts = [fingerprint_rows(tables), *(_array_sum(output / arrays[name]) for name in SPLITS)]
+    save_facts(
+        output,
+        describe(task, options, sources)
+        | {
+            "split_rule": task.split_rule,
+            "class_names": [f"target_{number}" for number in chosen],
+            "label_columns": [],
+            "num_rows_built": {name: len(tables[name]) for name in SPLITS},
+            "bins": {"num_bins": shape.num_bins, "bin_bases": shape.bin_bases},
+            "tables": files,
+            "arrays": dict(arrays),
+            "checksums": file_sums(output, files),
+            "fingerprint": fingerprint_bytes("\n".join(parts).encode()),
+        },
+    )
+    return load_task_data(output, check=False)
+
+
+def _array_sum(path: Path) -> str:
+    import zarr
+
+    array: Any = zarr.open_array(str(path), mode="r")
+    parts = [fingerprint_bytes(np.ascontiguousarray(array[row]).tobytes()) for row in range(array.shape[0])]
+    return fingerprint_bytes(json.dumps(parts).encode())
