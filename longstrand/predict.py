@@ -189,7 +189,12 @@ def as_records(sequences: Iterable[Any]) -> Iterator[Record]:
 
 
 def longest_input(config: Any) -> int | None:
-    """Give the longest input in tokens (special ones included), or None if the model has no table of positions."""
+    """Give the longest input in tokens (special ones included), or None if nothing in the model ends."""
+    from longstrand.models import layouts
+    from longstrand.models.config import LongstrandConfig
+
+    if isinstance(config, LongstrandConfig):
+        return layouts.longest_input(config)
     return config.max_position_embeddings if getattr(config, "positions", "learned") == "learned" else None
 
 

@@ -56,6 +56,11 @@ def drop_masked_tokens(
     return words.masked_fill(masked[..., None], 0.0) * scale[:, None, None].to(words.dtype)
 
 
+def first_position(config: LongstrandConfig) -> int:
+    """Give the position of the first token: 0, or pad_token_id + 1 with the quirk ``positions_after_padding``."""
+    return config.pad_token_id + 1 if "positions_after_padding" in config.quirks else 0
+
+
 def count_positions(
     input_ids: Tensor | None, attention_mask: Tensor | None, words: Tensor, config: LongstrandConfig
 ) -> Tensor | None:
@@ -73,9 +78,9 @@ def count_positions(
     Raises:
         InputError: more tokens than the table has left.
     """
-    if "positions_after_padding" not in config.quirks:
+    first, limit = first_position(config), config.max_position_embeddings
+    if first == 0:
         return None
-    first, limit = config.pad_token_id + 1, config.max_position_embeddings
     if input_ids is not None:
         real = input_ids != config.pad_token_id
     elif attention_mask is not None:

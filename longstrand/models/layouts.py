@@ -16,6 +16,7 @@ from torch import Tensor
 
 from longstrand.errors import InputError
 from longstrand.models.config import LongstrandConfig
+from longstrand.models.id_quirks import first_position
 from longstrand.models.patterns import FULL, BlockSparse, Pattern, SlidingWindow
 from longstrand.runtime import generator
 
@@ -28,6 +29,18 @@ def is_full(config: LongstrandConfig, layer: int) -> bool:
     settings = config.attention
     every = settings["global_every"]
     return settings["pattern"] == "full" or (every is not None and layer % every == 0)
+
+
+def longest_input(config: LongstrandConfig) -> int | None:
+    """Give the longest input in tokens, special ones included; None if neither positions nor block layouts end."""
+    limits = []
+    if config.positions == "learned":
+        limits.append(config.max_position_embeddings - first_position(config))
+    sparse = config.attention["pattern"] == "block_sparse"
+    if sparse and not all(is_full(config, layer) for layer in range(config.num_hidden_layers)):
+        block_size = config.attention["block_size"]
+        limits.append(-(-config.max_position_embeddings // block_size) * block_size)
+    return min(limits, default=None)
 
 
 def make_layout(config: LongstrandConfig, layer: int) -> Tensor | None:

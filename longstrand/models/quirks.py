@@ -17,7 +17,7 @@ QUIRKS: dict[str, str] = {
     ),
     "positions_after_padding": (
         "Learned positions count real tokens only and begin at pad_token_id + 1, as in ESM and Nucleotide Transformer "
-        "v1; the rows below are stored and unused. Read by `id_quirks.count_positions`."
+        "v1; the rows below are stored and unused. Read by `id_quirks.first_position`."
     ),
     "no_first_attention_norm": (
         "The first layer has no norm before its attention, because the embedding norm is right before it, as in "

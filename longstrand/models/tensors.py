@@ -163,8 +163,8 @@ def _read_legacy(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{file}: not readable as plain tensors ({reason}); files that carry code are never loaded."
         ) from None
-    state = state.get("model_state_dict", state) if isinstance(state, dict) else {"content": state}
-    if not all(isinstance(value, Tensor) for value in state.values()):
+    state = state.get("model_state_dict", state) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{file}: holds other things than tensors; expected a state dictionary.")
     return dict(state)
 

@@ -27,6 +27,7 @@ from longstrand.genome.intervals import read_bed
 from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.config import LongstrandConfig, preset
 from longstrand.models.pretrained import LongstrandForMaskedLM
+from longstrand.predict import longest_input
 from longstrand.report_runs import write_run_page
 from longstrand.runtime import provenance, rank, resolve_device, seed_everything, world_size
 from longstrand.tokenization.base import Tokenizer
@@ -377,4 +378,4 @@ def _fingerprints(sources: tuple[GenomeSource, ...], tokenizer: Tokenizer, confi
 
 
 def _position_limit(config: LongstrandConfig) -> int:
-    return config.max_position_embeddings if config.positions == "learned" else 1 << 30
+    return longest_input(config) or 1 << 30
