@@ -9,9 +9,9 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from longstrand.benchmarks.sanity import check_splits, leaks, lines_of
+from longstrand.benchmarks.sanity import check_splits, leaks, lines_of, truncation, truncation_line
 from longstrand.benchmarks.task import (
     METRICS,
     SPLITS,
@@ -24,7 +24,10 @@ from longstrand.benchmarks.task import (
 )
 from longstrand.data.labelled import LabelledTable, RawTable, count_letters, infer_task, label, normalised
 from longstrand.errors import InputError, UsageError, nearest
-from longstrand.runtime import fingerprint_bytes, write_json
+from longstrand.runtime import fingerprint_bytes, read_json, write_json
+
+if TYPE_CHECKING:
+    from longstrand.tokenization.base import Tokenizer
 
 Notice = Callable[[str], None]
 VALID_SHARE = 0.1
@@ -64,8 +67,6 @@ def build_task(
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     data = task.build(task, Path(sources), folder, chosen)
-    from longstrand.runtime import read_json
-
     report = read_json(data.sanity)
     for line in lines_of(report):
         notice(f"{task.id}: {line}")
@@ -74,6 +75,22 @@ def build_task(
         shutil.rmtree(folder)
         raise InputError(f"task '{task.id}' is refused (--strict): {' '.join(found)}")
     return data
+
+
+def add_truncation(data: TaskData, tokenizer: Tokenizer, max_tokens: int, *, name: str) -> str:
+    """Measure what a model with this tokenizer and input length does not see, and add it to the sanity report.
+
+    Returns:
+        The result as a sentence.
+
+    Raises:
+        UsageError: the task has one label a bin, which are encoded bin by bin.
+    """
+    found = truncation(data.load(), tokenizer, max_tokens)
+    report = read_json(data.sanity)
+    report.setdefault("truncation", {})[name] = {"input_tokens": max_tokens, "splits": found}
+    write_json(data.sanity, report)
+    return truncation_line(found, max_tokens)
 
 
 def resolve_options(task: Task, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ OPTIONS = {
     "seed": SEED,
     "label": Option((), "label column(s); default: label, else labels"),
     "sequence": Option("", "column of the sequences; default: sequence, else seq"),
+    "group": Option("", "column naming the sequence that a row is a piece of (one row a token)"),
     "problem": Option("", "single_label, multi_label, regression or token; default: inferred from the training rows"),
     "fasta": Option("", "genome of the intervals; default: the one FASTA file of the folder"),
     "window": Option(0, "bases around the centre of each interval; 0: the interval itself"),
@@ -134,7 +135,8 @@ def _read(path: Path, options: Mapping[str, Any]) -> RawTable:
     if sequence not in header and lower >= {"chrom", "start", "end"}:
         return _read_intervals(path, options)
     split = next((name for name in header if name.lower() == "split"), None)
-    return read_labelled(path, LabelColumns(sequence=sequence, labels=options["label"] or None, split=split))
+    labels, group = options["label"] or None, options["group"] or None
+    return read_labelled(path, LabelColumns(sequence=sequence, labels=labels, group=group, split=split))
 
 
 def _read_intervals(path: Path, options: Mapping[str, Any]) -> RawTable:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from longstrand.data.labelled import RawTable
 from longstrand.errors import InputError
 from longstrand.genome.intervals import Interval
+from longstrand.genome.sequence import reverse_complement
 
 BLOCKS = ("train", "train", "valid", "train", "test", "train", "train", "test", "train", "train")
 """What ten neighbouring blocks are for: a tenth for validation, a fifth for the test."""
@@ -53,6 +55,27 @@ def split_windows(
         "blocks of each contig, a thirtieth of it: of every ten, one for validation and two for the test; windows "
         "across a border are left out"
     )
+
+
+def take_splits(rows: RawTable, words: Sequence[str]) -> tuple[dict[str, RawTable], str]:
+    """Take the rows of each split, without copies: a sequence (on either strand) is in one split only.
+
+    The test keeps its rows, then validation; genomes hold repeats and recent copies of genes.
+
+    Returns:
+        ``train``, ``valid`` and ``test``, and what was left out as an ending of the split rule.
+    """
+    seen: set[str] = set()
+    tables, num_left_out = {}, 0
+    for name in ("test", "valid", "train"):
+        chosen = [row for row, word in enumerate(words) if word == name]
+        keys = {row: min(rows.sequences[row], reverse_complement(rows.sequences[row])) for row in chosen}
+        kept = [row for row in chosen if keys[row] not in seen]
+        num_left_out += len(chosen) - len(kept)
+        seen |= set(keys.values())
+        tables[name] = rows.take(kept)
+    note = f"; {num_left_out:,} row(s) left out whose sequence stands in a later split" if num_left_out else ""
+    return {name: tables[name] for name in ("train", "valid", "test")}, note
 
 
 def choose_contigs(counts: Mapping[str, int]) -> tuple[list[str], list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,12 +12,13 @@ import numpy as np
 
 from longstrand.benchmarks.build import make_rows, source_paths, write_task
 from longstrand.benchmarks.files import fasta_entries
-from longstrand.benchmarks.places import split_windows
+from longstrand.benchmarks.places import split_windows, take_splits
 from longstrand.benchmarks.task import Task, TaskData
 from longstrand.data.labelled import RawTable
 from longstrand.errors import InputError, UsageError, one_of
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval, is_bed, read_bed
+from longstrand.genome.sequence import reverse_complement
 from longstrand.runtime import generator
 
 NUM_BLOCKS = 20
@@ -35,7 +36,7 @@ class Promoters:
 
     Attributes:
         sequences: n upper-case windows, all of one length.
-        groups: n numbers; promoters of one gene, or with overlapping windows, share one.
+        groups: n numbers; promoters of one gene share one.
         names: n names.
         places: n windows on a genome, or None.
     """
@@ -67,9 +68,7 @@ def build_epd_promoters(task: Task, sources: Path, output: Path, options: Mappin
         )
     else:
         sequences, labels, names, folds = _grouped_rows(promoters, options)
-        origin = (
-            f"five folds; a gene's promoters, overlapping windows and their negatives together; split {fold} of five"
-        )
+        origin = f"five folds; promoters of a gene, overlapping and identical ones and their negatives together; split {fold} of 5"
     rows = make_rows(sequences, {"label": [str(label) for label in labels]}, source=path, names=names)
     return write_task(task, output, fold_split(rows, folds, fold), options, sources=[path], origin=origin)
 
@@ -124,7 +123,7 @@ def _from_bed(path: Path, num_bases: int, genome: Genome) -> Promoters:
     names = [names[row] for row in kept]
     genes = [name.rpartition("_")[0] or name for name in names]
     sequences = [genome.fetch_interval(place).upper() for place in places]
-    return Promoters(sequences, join_groups(_numbered(genes), places), names, places)
+    return Promoters(sequences, _numbered(genes), names, places)
 
 
 def promoter_window(chrom: str, tss: int, strand: str, *, num_bases: int, before: int) -> Interval | None:
@@ -133,9 +132,14 @@ def promoter_window(chrom: str, tss: int, strand: str, *, num_bases: int, before
     return Interval(chrom, start, start + num_bases, strand) if start >= 0 else None
 
 
-def join_groups(groups: Sequence[int], places: Sequence[Interval]) -> list[int]:
-    """Join groups whose windows (all of one length) overlap on either strand; the smaller number stays."""
-    parent = list(range(max(groups) + 1))
+def join_groups(groups: Sequence[int], together: Iterable[tuple[int, int]]) -> list[int]:
+    """Join the groups of pairs of rows that belong together; the smaller number stays.
+
+    Example:
+        >>> join_groups([0, 1, 2, 1], [(2, 3)])
+        [0, 1, 1, 1]
+    """
+    parent = list(range(max(groups, default=-1) + 1))
 
     def root(group: int) -> int:
         while parent[group] != group:
@@ -143,13 +147,28 @@ def join_groups(groups: Sequence[int], places: Sequence[Interval]) -> list[int]:
             group = parent[group]
         return group
 
+    for left, right in together:
+        first, second = sorted((root(groups[left]), root(groups[right])))
+        parent[second] = first
+    return [root(group) for group in groups]
+
+
+def overlapping(places: Sequence[Interval]) -> Iterator[tuple[int, int]]:
+    """Give pairs of rows whose windows (all of one length) overlap on either strand, enough to connect all that do."""
     order = sorted(range(len(places)), key=lambda row: places[row])
     # Windows have one length: what overlaps any earlier one overlaps the last.
     for before, row in pairwise(order):
         if places[before].overlaps(places[row]):
-            first, second = sorted((root(groups[before]), root(groups[row])))
-            parent[second] = first
-    return [root(group) for group in groups]
+            yield before, row
+
+
+def identical(sequences: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Give pairs of rows with the same sequence, on either strand."""
+    first: dict[str, int] = {}
+    for row, sequence in enumerate(sequences):
+        twin = first.setdefault(min(sequence, reverse_complement(sequence)), row)
+        if twin != row:
+            yield twin, row
 
 
 def permute_blocks(sequence: str, random: np.random.RandomState | np.random.Generator, num_permuted: int) -> str:
@@ -207,7 +226,8 @@ def _grouped_rows(
     promoters: Promoters, options: Mapping[str, Any]
 ) -> tuple[list[str], list[int], list[str], list[int]]:
     negatives = make_negatives(promoters, options)
-    fold_of = grouped_folds(promoters.groups, seed=options["seed"])
+    together = [*identical(promoters.sequences), *overlapping(promoters.places or [])]
+    fold_of = grouped_folds(join_groups(promoters.groups, together), seed=options["seed"])
     sequences, labels, names, folds = [], [], [], []
     for row, sequence in enumerate(promoters.sequences):
         sequences += [sequence, negatives[row]]
@@ -301,10 +321,8 @@ def build_annotated_promoters(task: Task, sources: Path, output: Path, options: 
         names=[*names, *(f"{name} negative" for name in names)],
         chroms=[place.chrom for place in places + where],
     )
-    tables = {
-        name: rows.take([row for row, word in enumerate(words) if word == name]) for name in ("train", "valid", "test")
-    }
-    return write_task(task, output, tables, options, sources=[annotation, fasta], origin=origin)
+    tables, copies = take_splits(rows, words)
+    return write_task(task, output, tables, options, sources=[annotation, fasta], origin=origin + copies)
 
 
 def _annotated_negatives(

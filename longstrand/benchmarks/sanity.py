@@ -15,6 +15,7 @@ import numpy as np
 from longstrand.benchmarks.shared_kmers import Sketch, compare_kmers, sampling, sketch
 from longstrand.data.labelled import LabelledTable, RawTable, label_distribution
 from longstrand.genome.sequence import reverse_complement
+from longstrand.runtime import generator
 
 if TYPE_CHECKING:
     from longstrand.tokenization.base import Tokenizer
@@ -81,36 +82,51 @@ def lines_of(report: Mapping[str, Any]) -> list[str]:
 
 
 def truncation(
-    tables: Mapping[str, RawTable], tokenizer: Tokenizer, max_tokens: int, *, max_rows: int = 2000, seed: int = 0
+    tables: Mapping[str, LabelledTable], tokenizer: Tokenizer, max_tokens: int, *, max_rows: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
     """Measure what a model that reads ``max_tokens`` tokens (special ones included) does not see.
 
     Sequences are cut on the right, as training does. At most ``max_rows`` rows of each split are tokenized.
 
     Returns:
-        {split: {num_rows (looked at), share_cut (rows that do not fit), share_bases_lost, median_tokens, max_tokens}}.
+        {split: {num_rows (looked at), share_cut (rows that do not fit), share_bases_lost, share_labels_lost (of labels a
+        base; equal to share_cut otherwise), median_tokens, max_tokens}}.
     """
-    from longstrand.data.splits import choose_rows
-
     special = len(tokenizer.template.prefix) + len(tokenizer.template.suffix)
     report = {}
     for name, table in tables.items():
-        sequences = choose_rows(table, max_rows, seed=seed).sequences
-        counts, lost = [], 0
-        for sequence in sequences:
+        order = generator(seed, 0, "truncation").permutation(len(table))[:max_rows].tolist()
+        counts, lost, lost_labels, num_labels = [], 0, 0, 0
+        for row in order:
+            sequence = table.sequences[row]
             ids, offsets = tokenizer.encode_ids(sequence)
             counts.append(len(ids) + special)
-            if counts[-1] > max_tokens:
-                kept = max(0, max_tokens - special)
-                lost += len(sequence) - (int(offsets[kept - 1][1]) if kept else 0)
+            kept = max(0, max_tokens - special)
+            end = len(sequence) if counts[-1] <= max_tokens else int(offsets[kept - 1][1]) if kept else 0
+            lost += len(sequence) - end
+            if isinstance(table.targets, list):
+                lost_labels += int((table.targets[row][end:] >= 0).sum())
+                num_labels += int((table.targets[row] >= 0).sum())
+        share_cut = float(np.mean([count > max_tokens for count in counts]))
         report[name] = {
-            "num_rows": len(sequences),
-            "share_cut": float(np.mean([count > max_tokens for count in counts])),
-            "share_bases_lost": lost / max(1, sum(map(len, sequences))),
+            "num_rows": len(order),
+            "share_cut": share_cut,
+            "share_bases_lost": lost / max(1, sum(len(table.sequences[row]) for row in order)),
+            "share_labels_lost": lost_labels / num_labels if num_labels else share_cut,
             "median_tokens": float(np.median(counts)),
             "max_tokens": int(max(counts)),
         }
     return report
+
+
+def truncation_line(report: Mapping[str, Any], max_tokens: int) -> str:
+    """Write a truncation report as one sentence."""
+    parts = [
+        f"{name}: {found['share_cut']:.1%} of the rows are cut, {found['share_bases_lost']:.1%} of the bases and "
+        f"{found['share_labels_lost']:.1%} of the labels are not seen"
+        for name, found in report.items()
+    ]
+    return f"inputs of {max_tokens:,} tokens: " + "; ".join(parts) + "."
 
 
 def composition(table: LabelledTable) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from longstrand.benchmarks.build import make_rows, source_paths, split_off_valid, write_task
 from longstrand.benchmarks.files import headless_rows
-from longstrand.benchmarks.places import split_windows
-from longstrand.benchmarks.task import SPLITS, Task, TaskData
+from longstrand.benchmarks.places import split_windows, take_splits
+from longstrand.benchmarks.task import Task, TaskData
 from longstrand.data.labelled import RawTable
 from longstrand.data.labelled_tokens import UNLABELLED
 from longstrand.errors import InputError
@@ -128,8 +128,8 @@ def build_splice_windows(task: Task, sources: Path, output: Path, options: Mappi
         names=[str(place) for place in places],
         chroms=[place.chrom for place in places],
     )
-    tables = {name: rows.take([row for row, word in enumerate(words) if word == name]) for name in SPLITS}
-    return write_task(task, output, tables, options, sources=[annotation, fasta], origin=origin)
+    tables, copies = take_splits(rows, words)
+    return write_task(task, output, tables, options, sources=[annotation, fasta], origin=origin + copies)
 
 
 def site_window(site: Site, num_bases: int) -> Interval | None:
@@ -220,8 +220,8 @@ def build_splice_tokens(task: Task, sources: Path, output: Path, options: Mappin
         names=[str(place) for place in targets],
         chroms=[place.chrom for place in targets],
     )
-    tables = {name: rows.take([row for row, word in enumerate(words) if word == name]) for name in SPLITS}
-    return write_task(task, output, tables, options, sources=[annotation, fasta], origin=origin)
+    tables, copies = take_splits(rows, words)
+    return write_task(task, output, tables, options, sources=[annotation, fasta], origin=origin + copies)
 
 
 def gene_spans(found: Sequence[Transcript]) -> list[tuple[Interval, dict[int, str]]]:

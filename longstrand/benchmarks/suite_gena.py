@@ -5,22 +5,16 @@ from __future__ import annotations
 from longstrand.benchmarks.assays import DEEPSTARR_TARGETS, build_aparent, build_deepstarr
 from longstrand.benchmarks.bins import build_bins
 from longstrand.benchmarks.deepsea import build_deepsea
-from longstrand.benchmarks.promoters import build_annotated_promoters, build_epd_promoters
+from longstrand.benchmarks.promoters import build_epd_promoters
 from longstrand.benchmarks.released import SEED
-from longstrand.benchmarks.species import build_species
-from longstrand.benchmarks.splice import build_splice_tokens, build_splice_windows, build_spliceai
+from longstrand.benchmarks.splice import build_spliceai
 from longstrand.benchmarks.task import Option, Published, SourceFile, Task
 
 GENA = "GENA-LM (Fishman et al. 2025)"
 MEMORY = "GENA-LM with recurrent memory (Kuratov et al. 2024)"
 EPD = "EPDnew, human (hg38): FASTA export of the promoters with this window, or BED of the transcription starts"
-FASTA = Option("", "genome in FASTA")
 MAX_ROWS = Option(0, "at most this many rows of each split; 0: all")
 AS_PUBLISHED = Option(False, "do as the published script does, flaws included")
-CHROMS = {
-    "valid_chroms": Option((), "chromosomes for validation"),
-    "test_chroms": Option((), "chromosomes for the test"),
-}
 
 F1_PROTOCOL = (
     "F1 over five folds in which negatives and the promoters they were made from lie in different folds, early "
@@ -142,14 +136,14 @@ def _spliceai() -> Task:
     )
 
 
-def _assays() -> tuple[Task, ...]:
+def _deepstarr() -> Task:
     data = "Stark laboratory, DeepSTARR data (Sequences_Train.fa, Sequences_activity_Train.txt, ...)"
     deepstarr_files = tuple(
         SourceFile(name, data)
         for split in ("Train", "Val", "Test")
         for name in (f"Sequences_{split}.fa", f"Sequences_activity_{split}.txt")
     )
-    deepstarr = Task(
+    return Task(
         id="gena/deepstarr",
         title="activity of enhancers on two promoters (developmental, housekeeping) in fruit fly cells",
         files=deepstarr_files,
@@ -168,7 +162,10 @@ def _assays() -> tuple[Task, ...]:
         notes=("The primary metric is the mean of the two correlations.",),
         needs="six files of the Stark laboratory",
     )
-    aparent = Task(
+
+
+def _aparent() -> Task:
+    return Task(
         id="gena/aparent",
         title="share of proximal polyadenylation from a sequence and its longer context",
         files=(
@@ -195,7 +192,6 @@ def _assays() -> tuple[Task, ...]:
         notes=("Rows are pairs: 186 bases and the 256 around them.", "Published numbers are squared correlations."),
         needs="the train and test tables of GENA-LM",
     )
-    return deepstarr, aparent
 
 
 def _enformer() -> Task:
@@ -234,79 +230,4 @@ def _enformer() -> Task:
 def gena_tasks() -> tuple[Task, ...]:
     """Give the tasks of GENA-LM."""
     promoters = tuple(_promoters(num_bases) for num_bases in (300, 2000, 16000))
-    return (*promoters, _spliceai(), *_assays(), _deepsea(1000), _deepsea(8000), _enformer())
-
-
-def longstrand_tasks() -> tuple[Task, ...]:
-    """Give the tasks that any annotated genome, or a folder of genomes, makes."""
-    annotated = (
-        SourceFile("{annotation}", "any GFF3 or GTF annotation"),
-        SourceFile("{fasta}", "its genome"),
-    )
-    names = {
-        "annotation": Option("annotation.gff3", "GFF3 or GTF, a path inside the source folder"),
-        "fasta": Option("genome.fa", "genome, a path inside the source folder"),
-    }
-    rule = "whole contigs where there are enough, else blocks; windows across a border are left out"
-    promoters = Task(
-        id="longstrand/promoters",
-        title="windows around transcription starts against windows elsewhere",
-        files=annotated,
-        build=build_annotated_promoters,
-        split_rule=rule,
-        options={
-            **names,
-            "window": Option(300, "bases of a window"),
-            "before": Option(-1, "bases before the transcription start; -1: as EPD (249 of 300, else half)"),
-            "negatives": Option("genome", "genome: GC-matched windows elsewhere; blocks, blocks12: permuted promoters"),
-            "seed": SEED,
-            **CHROMS,
-        },
-        needs="GFF/GTF and FASTA",
-    )
-    splice_sites = Task(
-        id="longstrand/splice_sites",
-        title="donor (2), acceptor (1) or neither (0) in the middle of a window",
-        files=annotated,
-        build=build_splice_windows,
-        split_rule=rule,
-        options={**names, "window": Option(400, "bases of a window"), "seed": SEED, **CHROMS},
-        notes=("'Neither' are GT and AG places of transcripts without an annotated site.",),
-        needs="GFF/GTF and FASTA",
-    )
-    splice_tokens = Task(
-        id="longstrand/splice_tokens",
-        title="donor (2), acceptor (1) or neither (0) for every base of genes, with context",
-        files=annotated,
-        build=build_splice_tokens,
-        split_rule=rule,
-        kind="token",
-        metric="average_precision",
-        options={
-            **names,
-            "target": Option(5000, "labelled bases of a row"),
-            "context": Option(5000, "bases on both sides"),
-            **CHROMS,
-        },
-        needs="GFF/GTF and FASTA",
-    )
-    species = Task(
-        id="longstrand/species",
-        title="which genome of a folder a window is from",
-        files=(SourceFile("{genomes}", "any folder of FASTA files, one a species"),),
-        build=build_species,
-        split_rule="whole contigs where a genome has enough, else blocks",
-        options={
-            "genomes": Option(".", "folder of FASTA files inside the source folder"),
-            "window": Option(1000, "bases of a window"),
-            "per_species": Option(500, "windows of each genome, over all splits"),
-            "seed": SEED,
-        },
-        published={
-            f"RMT base, {size}": Published(score, "accuracy", MEMORY, "five mammals, code not released")
-            for size, score in {"1 kb": 0.6145, "32 kb": 0.9924, "50 kb": 0.9967}.items()
-        },
-        notes=("Published numbers are of five mammals; yours depend on your genomes.",),
-        needs="a folder of FASTA files",
-    )
-    return promoters, splice_sites, splice_tokens, species
+    return (*promoters, _spliceai(), _deepstarr(), _aparent(), _deepsea(1000), _deepsea(8000), _enformer())

@@ -8,7 +8,8 @@ from typing import Any
 
 from longstrand.benchmarks.build import Notice, build_task, find_file, resolve_options
 from longstrand.benchmarks.own import find_tasks
-from longstrand.benchmarks.suite_gena import gena_tasks, longstrand_tasks
+from longstrand.benchmarks.suite_gena import gena_tasks
+from longstrand.benchmarks.suite_genomes import genome_tasks
 from longstrand.benchmarks.suite_genomic import genomic_tasks
 from longstrand.benchmarks.suite_gue import gue_tasks
 from longstrand.benchmarks.suite_nt import nt_revised_tasks, nt_tasks
@@ -21,7 +22,7 @@ SUITES = {
     "nt_revised": nt_revised_tasks,
     "genomic_benchmarks": genomic_tasks,
     "gena": gena_tasks,
-    "longstrand": longstrand_tasks,
+    "longstrand": genome_tasks,
 }
 """Suites by name: the functions that list their tasks."""
 

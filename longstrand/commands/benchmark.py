@@ -46,6 +46,10 @@ def build(
     available: Annotated[
         bool, typer.Option("--available", help="Of a suite build what the folder holds, and go on after a failure.")
     ] = False,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Model or tokenizer folder; also say what inputs of --max-tokens would cut off.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Longest input of the model, special tokens included.")] = 512,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was built as JSON.")] = False,
 ) -> None:
     """Turn published files into checked tables, with a report on leakage and balance.
@@ -63,6 +67,13 @@ def build(
         available=available,
         notice=lambda sentence: typer.echo(sentence, err=True),
     )
+    if tokenizer is not None:
+        from longstrand.benchmarks.build import add_truncation
+        from longstrand.tokenization.hub import load_tokenizer
+
+        loaded = load_tokenizer(tokenizer)
+        for data in built:
+            typer.echo(f"{data.id}: {add_truncation(data, loaded, max_tokens, name=tokenizer.name)}", err=True)
     if as_json:
         facts = [{"id": data.id, "folder": str(data.folder), "fingerprint": data.fingerprint} for data in built]
         typer.echo(json.dumps(facts, indent=2))

@@ -14,7 +14,7 @@ from longstrand.genome.features import Feature
 from longstrand.genome.intervals import Interval
 from longstrand.genome.packed import open_packed
 
-_GTF_PAIR = re.compile(r'(\S+)\s+(?:"([^"]*)"|([^";\s]+))')
+_GTF_PAIR = re.compile(r'([\w.-]+)\s+(?:"([^"]*)"|([^";\s]+))')
 TRANSCRIPT_KINDS = ("mRNA", "transcript", "ncRNA", "lnc_RNA", "tRNA", "rRNA", "snRNA", "snoRNA", "primary_transcript")
 
 
