@@ -254,7 +254,7 @@ def machine() -> dict[str, Any]:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count()
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": cores,
         "threads": torch.get_num_threads(),
         "gpu": gpu,
@@ -262,7 +262,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Give the name of the processor as the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -19,6 +19,7 @@ from longstrand.errors import one_of
 from longstrand.models.block_sparse import BlockLists, GatherCall, block_lists
 from longstrand.models.config import LongstrandConfig
 from longstrand.models.layouts import make_layout, pattern_for
+from longstrand.models.linear import Linear
 from longstrand.models.patterns import FULL, BlockSparse, Full, Pattern, SlidingWindow
 from longstrand.models.positions import RotaryAngles, alibi_slopes, position_distances
 
@@ -57,10 +58,10 @@ class SelfAttention(nn.Module):
         self.num_heads = config.num_attention_heads
         self.dropout = config.attention_dropout
         size, bias = config.hidden_size, config.biases["attention"]
-        self.query = nn.Linear(size, size, bias=bias)
-        self.key = nn.Linear(size, size, bias=bias)
-        self.value = nn.Linear(size, size, bias=bias)
-        self.dense = nn.Linear(size, size, bias=bias)
+        self.query = Linear(size, size, bias=bias)
+        self.key = Linear(size, size, bias=bias)
+        self.value = Linear(size, size, bias=bias)
+        self.dense = Linear(size, size, bias=bias)
         self.register_buffer("layout", make_layout(config, layer))
         self._kept: tuple[Any, ...] = ()
 
