@@ -100,12 +100,14 @@ def count(predictions: Iterable[Prediction]) -> Counts:
     counts = dict.fromkeys(
         ("sequences", "bases", "tokens", "unknown_letters", "with_unknown_letters", "truncated", "empty"), 0
     )
+    counts["lower_case_letters"] = 0
     for prediction in predictions:
         counts["sequences"] += 1
         counts["bases"] += prediction.num_bases
         counts["tokens"] += prediction.num_tokens
         counts["unknown_letters"] += prediction.num_unknown
         counts["with_unknown_letters"] += prediction.num_unknown > 0
+        counts["lower_case_letters"] += prediction.num_lower_case
         counts["truncated"] += prediction.truncated
         counts["empty"] += prediction.empty
     return counts

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Output = Literal["logits", "probabilities", "embeddings"]
 Pooling = Literal["cls", "mean", "max", "tokens", "bases"]
 BATCHES_AHEAD = 16
+_NO_DNA = str.maketrans("", "", "ACGT")
 ROWS_AHEAD = 1024
 
 
@@ -46,6 +47,8 @@ class Settings:
         truncate: cut sequences that are too long for the model on the right (marked and counted) instead of refusing
             them.
         max_tokens: longest input including special tokens; None: what the model's position table holds.
+        exact_text: give sequences to the tokenizer as they are; by default they are put into upper case and letters
+            that it does not know become N, both counted.
     """
 
     output: Output = "logits"
@@ -56,6 +59,7 @@ class Settings:
     precision: Literal["fp32", "bf16"] = "fp32"
     truncate: bool = False
     max_tokens: int | None = None
+    exact_text: bool = False
 
     def __post_init__(self) -> None:
         one_of(self.output, ("logits", "probabilities", "embeddings"), "output")
@@ -80,7 +84,9 @@ class Prediction:
             special tokens left out. NaN where there is nothing to say: a sequence without tokens, bases cut off.
         num_bases: letters of the sequence.
         num_tokens: tokens that the model saw (both strands), special tokens included.
-        num_unknown: letters that say nothing to the model: N, and what became N.
+        num_unknown: letters that say nothing to the model: N, and what became N; with ``exact_text`` all characters
+            other than A, C, G and T of either case.
+        num_lower_case: lower-case letters of the input; read as upper case unless ``exact_text`` is set.
         truncated: the sequence was cut.
         empty: there was no token to show to the model.
         offsets: int64 (num_tokens, 2) start and end of each token on the sequence as given (0-based half-open); only
@@ -97,6 +103,7 @@ class Prediction:
     truncated: bool
     empty: bool = False
     offsets: np.ndarray | None = None
+    num_lower_case: int = 0
 
 
 @dataclass
@@ -123,6 +130,7 @@ class _Row:
 
     record: Record
     num_unknown: int
+    num_lower_case: int
     readings: list[_Reading] = field(default_factory=list)
 
 
@@ -252,14 +260,19 @@ class _Engine:
             yield rows
 
     def read(self, record: Record) -> _Row:
-        """Normalise and tokenize one row on the strands that are asked for."""
+        """Normalise (unless the text is to stay as it is) and tokenize one row on the strands that are asked for."""
+        given = [record.sequence] if record.second is None else [record.sequence, record.second]
         alphabet = self.tokenizer.alphabet
-        first = normalise(record.sequence, alphabet, where=record.where)
-        second = None if record.second is None else normalise(record.second, alphabet, where=record.where)
-        row = _Row(record, num_unknown(first.sequence) + (0 if second is None else num_unknown(second.sequence)))
+        if self.settings.exact_text:
+            texts, low = given, sum(map(num_lower_case, given))
+            unknown = sum(num_unknown(text.upper()) for text in given)
+        else:
+            clean = [normalise(text, alphabet, where=record.where) for text in given]
+            texts, low = [text.sequence for text in clean], sum(text.num_lower_case for text in clean)
+            unknown = sum(map(num_unknown, texts))
+        row = _Row(record, unknown, low)
         for strand in strands_of(self.settings.strand):
-            texts = [read_on(strand, text.sequence) for text in (first, second) if text is not None]
-            row.readings.append(self._encode(strand, texts, record))
+            row.readings.append(self._encode(strand, [read_on(strand, text) for text in texts], record))
         return row
 
     def _encode(self, strand: str, texts: list[str], record: Record) -> _Reading:
@@ -349,7 +362,8 @@ class _Engine:
         num_tokens = sum(reading.length for reading in row.readings)
         about = (row.record.index, row.record.name, row.record.interval)
         empty = all(reading.is_empty for reading in row.readings)
-        return Prediction(*about, values, num_bases, num_tokens, row.num_unknown, truncated, empty, offsets)
+        counts = (num_bases, num_tokens, row.num_unknown, truncated, empty)
+        return Prediction(*about, values, *counts, offsets, row.num_lower_case)
 
     def _of_strand(self, reading: _Reading, num_bases: int) -> np.ndarray:
         if self.per == "sequence":
@@ -379,8 +393,13 @@ def head_of(model: Any) -> Any:
 
 
 def num_unknown(sequence: str) -> int:
-    """Count the letters of a normalised sequence other than A, C, G and T."""
-    return len(sequence.encode().translate(None, b"ACGT"))
+    """Count the characters of a sequence in upper case other than A, C, G and T."""
+    return len(sequence.translate(_NO_DNA))
+
+
+def num_lower_case(sequence: str) -> int:
+    """Count lower-case letters."""
+    return sum(map(str.islower, sequence)) if not sequence.isupper() else 0
 
 
 def too_long(record: Record, num_tokens: int, limit: int, *, can_be_cut: bool) -> str:

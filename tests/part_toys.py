@@ -36,6 +36,7 @@ class ToyPrediction:
     num_bases: int
     num_tokens: int = 6
     num_unknown: int = 0
+    num_lower_case: int = 0
     truncated: bool = False
     empty: bool = False
     interval: None = None

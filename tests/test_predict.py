@@ -105,6 +105,23 @@ def test_letters_are_normalised_and_counted() -> None:
     np.testing.assert_array_equal(found.values, plain.values)
 
 
+def test_exact_text_goes_to_the_tokenizer_as_it_is() -> None:
+    """Lower case is unknown to k-mers: the sum of ids differs from that of the upper case by hand."""
+    (plain,) = predict(ToyNetwork(), ["acGT"], tokenizer=K1)
+    (exact,) = predict(ToyNetwork(), ["acGT"], tokenizer=K1, exact_text=True)
+    specials = K1.cls_token_id + K1.sep_token_id
+    assert plain.values[0] == 3 * (specials + ids("ACGT").sum())
+    assert exact.values[0] == 3 * (specials + ids("acGT").sum()) != plain.values[0]
+    assert (plain.num_lower_case, exact.num_lower_case) == (2, 2)
+    assert (plain.num_unknown, exact.num_unknown) == (0, 0)
+    (odd,) = predict(ToyNetwork(), ["aé-R"], tokenizer=K1, exact_text=True)
+    assert (odd.num_bases, odd.num_lower_case, odd.num_unknown) == (4, 2, 3)
+    both = next(predict(ToyNetwork(), [Record(0, "pair", "ac", second="GT")], tokenizer=K1, exact_text=True))
+    assert both.num_lower_case == 2
+    reverse = next(predict(ToyNetwork(), ["aC"], tokenizer=K1, exact_text=True, strand="-"))
+    assert reverse.values[0] == 3 * (specials + ids("Gt").sum())
+
+
 def test_no_nucleotide_names_the_row() -> None:
     with pytest.raises(InputError, match=r"^sequence 2: 'E' at position 3 is no nucleotide letter"):
         values(ToyNetwork(), ["ACGT", "ACE"])

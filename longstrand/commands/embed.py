@@ -36,6 +36,7 @@ def embed(
     pooling: PoolingOption = "mean",
     strand: common.StrandOption = "+",
     truncate: common.TruncateOption = False,
+    exact_text: common.ExactOption = False,
     device: common.DeviceOption = "auto",
     precision: common.PrecisionOption = "fp32",
     batch_tokens: common.BatchOption = 8192,
@@ -62,6 +63,7 @@ def embed(
         batch_tokens=batch_tokens,
         precision=precision,  # type: ignore[arg-type]
         truncate=truncate,
+        exact_text=exact_text,
     )
     loaded = common.load(model, "encoder", is_small=common.is_small(input, fasta))
     job = common.Job(

@@ -27,6 +27,16 @@ SHOWN = (
 )
 
 
+TrainOption = Annotated[
+    Path | None,
+    typer.Option(help="Training table (sequence,label as CSV, TSV, Parquet) or intervals (BED, table)."),
+]
+ExactOption = Annotated[
+    bool | None,
+    typer.Option("--exact-text", help="Give sequences to the tokenizer as they are; by default in upper case."),
+]
+
+
 @app.command()
 def finetune(
     settings: Annotated[
@@ -36,10 +46,7 @@ def finetune(
         Path | None, typer.Option(help="YAML file of settings; KEY=VALUE and the options below change it.")
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Model folder to start from.")] = None,
-    train: Annotated[
-        Path | None,
-        typer.Option(help="Training table (sequence,label as CSV, TSV, Parquet) or intervals (BED, table)."),
-    ] = None,
+    train: TrainOption = None,
     valid: Annotated[
         Path | None, typer.Option(help="Validation table; by default a share of the training rows.")
     ] = None,
@@ -53,6 +60,7 @@ def finetune(
     ] = None,
     fasta: Annotated[Path | None, typer.Option(help="Genome of the intervals.")] = None,
     window: Annotated[int | None, typer.Option(help="Bases around the centre of each interval.")] = None,
+    exact_text: ExactOption = None,
     valid_chroms: Annotated[str | None, typer.Option(help="Chromosomes for validation, with commas.")] = None,
     test_chroms: Annotated[str | None, typer.Option(help="Chromosomes for the test, with commas.")] = None,
     init: Annotated[str | None, typer.Option(help="pretrained, or random for the control.")] = None,
@@ -78,6 +86,7 @@ def finetune(
         "data.problem": problem,
         "data.fasta": fasta,
         "data.window": window,
+        "data.exact_text": exact_text,
         "data.valid_chroms": valid_chroms,
         "data.test_chroms": test_chroms,
         "training.epochs": epochs,

@@ -54,6 +54,14 @@ StrandOption = Annotated[
 TruncateOption = Annotated[
     bool, typer.Option("--truncate", help="Cut sequences that are too long for the model, instead of refusing them.")
 ]
+ExactOption = Annotated[
+    bool,
+    typer.Option(
+        "--exact-text",
+        help="Give the text to the tokenizer as it is, lower case and all; by default it is put into upper case, and "
+        "letters that the model does not know are read as N.",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps.")]
 PrecisionOption = Annotated[str, typer.Option(help="fp32, or bf16 (faster on GPUs, two to three digits).")]
 BatchOption = Annotated[int, typer.Option(help="Most tokens in a batch; lower it if memory runs out.", min=1)]
@@ -193,7 +201,7 @@ def run(job: Job, loaded: Loaded, settings: Settings, layout: Layout) -> None:
                 finished = write_predictions(
                     records, predictor, parts, sink, layout, part_rows=job.part_rows, advance=tally.advance
                 )
-    _report(job, finished, tally)
+    _report(job, finished, tally, exact_text=settings.exact_text)
 
 
 def fingerprint_model(folder: Path) -> str:
@@ -250,7 +258,7 @@ def _progress(count: Callable[[], int | None], tally: Tally) -> Iterator[None]:
         yield
 
 
-def _report(job: Job, finished: Finished | None, tally: Tally) -> None:
+def _report(job: Job, finished: Finished | None, tally: Tally, *, exact_text: bool) -> None:
     from longstrand.runtime import rank, world_size
 
     seconds = time.perf_counter() - tally.started
@@ -261,6 +269,7 @@ def _report(job: Job, finished: Finished | None, tally: Tally) -> None:
         "output": str(finished.path),
         "rows": finished.num_rows,
         **finished.counts,
+        "exact_text": exact_text,
         "already_finished": tally.rows == 0,
         "seconds": round(seconds, 3),
         "computed": tally.computed,
@@ -276,16 +285,26 @@ def _report(job: Job, finished: Finished | None, tally: Tally) -> None:
             f"wrote {finished.num_rows:,} rows to {finished.path} ({seconds:.1f} s, {tally.computed / seconds:,.1f} "
             "sequences/s)"
         )
-    for line in notices(finished.counts):
+    for line in notices(finished.counts, exact_text=exact_text):
         typer.echo(line)
 
 
-def notices(counts: Counts) -> list[str]:
+def notices(counts: Counts, *, exact_text: bool = False) -> list[str]:
     """Say what a user should know before trusting the numbers."""
     lines = []
     if counts.get("truncated"):
         lines.append(f"note: {counts['truncated']:,} sequences were cut to what the model can read.")
-    if counts.get("unknown_letters"):
+    if exact_text and (counts.get("lower_case_letters") or counts.get("unknown_letters")):
+        lines.append(
+            f"note: {counts['lower_case_letters']:,} lower-case letters and {counts['unknown_letters']:,} characters "
+            "other than A, C, G and T went to the tokenizer as they are."
+        )
+    elif counts.get("lower_case_letters"):
+        lines.append(
+            f"note: {counts['lower_case_letters']:,} lower-case letters were read as upper case (--exact-text keeps "
+            "them)."
+        )
+    if counts.get("unknown_letters") and not exact_text:
         lines.append(
             f"note: {counts['unknown_letters']:,} unknown letters in {counts['with_unknown_letters']:,} sequences "
             "were read as N."

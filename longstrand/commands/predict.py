@@ -36,6 +36,7 @@ def predict(
     per: PerOption = "base",
     strand: common.StrandOption = "+",
     truncate: common.TruncateOption = False,
+    exact_text: common.ExactOption = False,
     device: common.DeviceOption = "auto",
     precision: common.PrecisionOption = "fp32",
     batch_tokens: common.BatchOption = 8192,
@@ -63,6 +64,7 @@ def predict(
         batch_tokens=batch_tokens,
         precision=precision,  # type: ignore[arg-type]
         truncate=truncate,
+        exact_text=exact_text,
     )
     job = common.Job(
         model,

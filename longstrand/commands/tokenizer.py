@@ -86,6 +86,9 @@ def inspect(
     column: Annotated[str, typer.Option(help="Column of the sequences in a table.")] = "sequence",
     max_bases: Annotated[int, typer.Option(help="Look at so many bases; of FASTA, random pieces.")] = 5_000_000,
     seed: Annotated[int, typer.Option(help="Seed of the random pieces.")] = 0,
+    exact_text: Annotated[
+        bool, typer.Option("--exact-text", help="Give the text to the tokenizer as it is; by default in upper case.")
+    ] = False,
     plot: Annotated[Path | None, typer.Option(help="Write a plot (PNG, PDF or SVG).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
@@ -98,7 +101,9 @@ def inspect(
         raise UsageError(f"--max-bases is at least 1, got {max_bases}.")
     loaded = load_tokenizer(tokenizer)
     counts = {"lower_case": 0, "unknown": 0}
-    report = inspect_tokenizer(loaded, _texts(sequences, loaded.alphabet, counts, (column, max_bases, seed)))
+    report = inspect_tokenizer(
+        loaded, _texts(sequences, None if exact_text else loaded.alphabet, counts, (column, max_bases, seed))
+    )
     if plot is not None:
         plot_report(report, plot, loaded.bases_per_id[loaded.dna_token_ids])
     if as_json:
@@ -140,19 +145,21 @@ def _training_pieces(genomes: list[Genome], *, num_bases: int, seed: int, exclud
     typer.echo("learning the merges ...", err=True)
 
 
-def _texts(path: Path, alphabet: str, counts: dict[str, int], limits: tuple[str, int, int]) -> Iterator[str]:
-    """Read sequences in the letters of a tokenizer, at most so many bases, and count what was changed."""
+def _texts(path: Path, alphabet: str | None, counts: dict[str, int], limits: tuple[str, int, int]) -> Iterator[str]:
+    """Read sequences in the letters of a tokenizer (None: as they are), at most so many bases; count the changes."""
     from longstrand.genome.sequence import normalise
     from longstrand.runtime import progress
 
     column, max_bases, seed = limits
     total = 0
     with progress("encoding", total=max_bases, unit="bases") as advance:
-        for text in _raw_texts(path, column, max_bases, seed):
-            normal = normalise(text, alphabet + "N" * ("N" not in alphabet), where=str(path))
-            counts["lower_case"] += normal.num_lower_case
-            counts["unknown"] += normal.num_unknown
-            kept = normal.sequence[: max_bases - total]
+        for text in _raw_texts(path, column, max_bases, None if alphabet is None else seed):
+            if alphabet is not None:
+                normal = normalise(text, alphabet + "N" * ("N" not in alphabet), where=str(path))
+                counts["lower_case"] += normal.num_lower_case
+                counts["unknown"] += normal.num_unknown
+                text = normal.sequence
+            kept = text[: max_bases - total]
             total += len(kept)
             advance(len(kept))
             yield kept
@@ -160,7 +167,8 @@ def _texts(path: Path, alphabet: str, counts: dict[str, int], limits: tuple[str,
                 return
 
 
-def _raw_texts(path: Path, column: str, max_bases: int, seed: int) -> Iterable[str]:
+def _raw_texts(path: Path, column: str, max_bases: int, seed: int | None) -> Iterable[str]:
+    """Read texts; of FASTA random pieces in upper case, or whole entries as they are (seed None)."""
     from longstrand.data.records import Columns, read_records
     from longstrand.errors import InputError
     from longstrand.genome.sequence import NUCLEOTIDES
@@ -169,7 +177,7 @@ def _raw_texts(path: Path, column: str, max_bases: int, seed: int) -> Iterable[s
     name = path.name.lower().removesuffix(".gz").removesuffix(".bgz")
     if not path.is_file():
         raise InputError(f"{path}: no such file.")
-    if name.endswith(_FASTA):
+    if name.endswith(_FASTA) and seed is not None:
         return sample_pieces([_open(path)], num_bases=max_bases, piece_length=_PIECE, seed=seed, both_strands=False)
     if name.endswith(".txt") and path.suffix.lower() == ".txt":
         with path.open() as file:

@@ -144,6 +144,14 @@ class LabelledTable:
         """The n second sequences, or None."""
         return self.raw.pairs
 
+    def upper_case(self) -> LabelledTable:
+        """Copy with all sequences in upper case, for what does not read text exactly; itself if they are."""
+        texts = [*self.sequences, *(self.pairs or ())]
+        if not any(text != text.upper() for text in texts):
+            return self
+        pairs = None if self.pairs is None else [text.upper() for text in self.pairs]
+        return replace(self, raw=replace(self.raw, sequences=[text.upper() for text in self.sequences], pairs=pairs))
+
     @property
     def num_missing(self) -> int:
         """Number of targets that are missing (cells, or bases for token problems)."""
@@ -162,6 +170,7 @@ class LabelledTable:
             "file": self.raw.source,
             "num_rows": len(self),
             "num_bases": self.raw.letters.num_bases,
+            "num_lower_case_letters": self.raw.letters.num_lower_case,
             "num_unknown_letters": self.raw.letters.num_unknown,
             "num_sequences_with_unknown_letters": self.raw.letters.num_sequences_with_unknown,
             "length": {"min": min(lengths), "median": float(np.median(lengths)), "max": max(lengths)},
@@ -193,8 +202,8 @@ def label_distribution(table: LabelledTable) -> dict[str, Any]:
 
 
 def count_letters(sequences: Sequence[str], num_lower_case: int = 0) -> LetterCounts:
-    """Count bases and unknown letters of normalised sequences."""
-    unknown = [len(sequence) - sum(sequence.count(letter) for letter in "ACGT") for sequence in sequences]
+    """Count bases and unknown letters (other than A, C, G and T of either case)."""
+    unknown = [len(sequence) - sum(sequence.upper().count(letter) for letter in "ACGT") for sequence in sequences]
     return LetterCounts(
         num_bases=sum(len(sequence) for sequence in sequences),
         num_lower_case=num_lower_case,
@@ -204,9 +213,9 @@ def count_letters(sequences: Sequence[str], num_lower_case: int = 0) -> LetterCo
 
 
 def normalised(
-    values: Sequence[str | None], source: object, rows: Sequence[int], alphabet: str
+    values: Sequence[str | None], source: object, rows: Sequence[int], alphabet: str | None
 ) -> tuple[list[str], int]:
-    """Normalise sequences: ``(sequences, number of lower-case letters)``.
+    """Normalise sequences, or leave them as they are (alphabet None): ``(sequences, number of lower-case letters)``.
 
     Raises:
         InputError: a sequence is empty or holds something that is no nucleotide letter; the row is named.
@@ -217,6 +226,10 @@ def normalised(
         text = (value or "").strip()
         if not text:
             raise InputError(f"{source}, row {row}: the sequence is empty.")
+        if alphabet is None:
+            sequences.append(text)
+            num_lower_case += sum(map(str.islower, text))
+            continue
         clean = normalise(text, alphabet, where=f"{source}, row {row}")
         sequences.append(clean.sequence)
         num_lower_case += clean.num_lower_case

@@ -25,14 +25,15 @@ def read_labelled(
     path: Path,
     columns: LabelColumns | None = None,
     *,
-    alphabet: str = "ACGTN",
+    alphabet: str | None = "ACGTN",
     windows: GenomeWindows | None = None,
     class_names: Sequence[str] | None = None,
 ) -> RawTable:
     """Read sequences with text labels.
 
     A BED file, or a table with columns ``chrom``, ``start``, ``end`` and no sequence column, holds intervals and needs
-    ``windows``. Sequences are normalised to ``alphabet``. With ``columns.group`` each row is a labelled piece, and the
+    ``windows``. Sequences are normalised to ``alphabet``, or left as they are
+    (None). With ``columns.group`` each row is a labelled piece, and the
     pieces of a group are joined into one sequence with one label a base.
 
     Raises:
@@ -90,7 +91,7 @@ def _texts(frame: pl.DataFrame, name: str | None, path: Path, what: str) -> list
 
 
 def _read_pieces(
-    frame: pl.DataFrame, path: Path, columns: LabelColumns, alphabet: str, class_names: Sequence[str] | None
+    frame: pl.DataFrame, path: Path, columns: LabelColumns, alphabet: str | None, class_names: Sequence[str] | None
 ) -> RawTable:
     """Join pieces (rows) of a group into one sequence with one label a base."""
     groups = [group or "" for group in take_column(frame, columns.group or "", path, "group")]

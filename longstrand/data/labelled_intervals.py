@@ -40,7 +40,9 @@ def is_interval_file(path: Path) -> bool:
     return str(path).lower().removesuffix(".gz").endswith(BED_ENDINGS)
 
 
-def read_intervals(path: Path, columns: LabelColumns, *, alphabet: str, windows: GenomeWindows | None) -> RawTable:
+def read_intervals(
+    path: Path, columns: LabelColumns, *, alphabet: str | None, windows: GenomeWindows | None
+) -> RawTable:
     """Cut the sequences of labelled intervals out of a genome, on their strand.
 
     Label columns are as declared, else ``label``, else ``labels``, else the name column of a BED file.

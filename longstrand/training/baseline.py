@@ -36,6 +36,7 @@ def run_baselines(
     Returns:
         ``{"kmer": {split: evaluation}, "majority": {split: evaluation}}``; token problems have no ``kmer``.
     """
+    train, measured = train.upper_case(), {name: table.upper_case() for name, table in measured.items()}
     results: dict[str, dict[str, Any]] = {}
     if train.task.problem != "token":
         model = KmerRegression(k, both_strands=both_strands).fit(train, measured.get("valid"))

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainingArguments
 
 from longstrand.errors import ResumeError, one_of
+from longstrand.models.adapters import AdapterFolder, base_facts, is_wrapped, load_adapter_weights
 from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.heads import labelled
 from longstrand.predict import Settings, longest_input
@@ -35,6 +36,7 @@ from longstrand.training.finetune_scoring import Scale, fold_scale, score, valid
 from longstrand.training.metrics import LOWER_IS_BETTER, PRIMARY, metric_names
 from longstrand.training.run_folder import RunFolder
 from longstrand.training.trainer import Checkpointing, LongstrandTrainer
+from longstrand.training.ways import apply_way, check_way, measured_cost, weights_of
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +98,9 @@ def finetune(config: FinetuneConfig, *, notice: Callable[[str], None] = logger.i
     if training.threads:
         torch.set_num_threads(training.threads)
     device = resolve_device(training.device)
+    check_way(config.way)
     tokenizer = load_tokenizer(config.model.path)
-    splits = load_splits(config.data, alphabet=tokenizer.alphabet)
+    splits = load_splits(config.data, alphabet=None if config.data.exact_text else tokenizer.alphabet)
     notice(splits.task.notice())
     notice(f"split: {', '.join(f'{len(table):,} {name}' for name, table in splits.items())}; {splits.raw.origin}")
     metric = training.metric or PRIMARY[splits.task.problem]
@@ -120,7 +123,9 @@ def finetune(config: FinetuneConfig, *, notice: Callable[[str], None] = logger.i
 
 
 def make_model(config: FinetuneConfig, splits: LabelledSplits, tokenizer: Tokenizer) -> Any:
-    """Load the model with a fresh head for the task; with ``init: random``, all weights are fresh.
+    """Load the model with a fresh head for the task, and choose the weights that are trained.
+
+    With ``init: random``, all weights are fresh.
 
     Raises:
         CheckpointError, TokenizerError: the folder is damaged, or its tokenizer is not the model's.
@@ -143,7 +148,7 @@ def make_model(config: FinetuneConfig, splits: LabelledSplits, tokenizer: Tokeni
     if settings.init == "random":
         seed_everything(config.training.seed)
         model = type(model)(model.config)
-    return model
+    return apply_way(model, config.way, base=settings.path)
 
 
 def _run(config: FinetuneConfig, run: RunFolder, model: Any, data: Prepared, device: torch.device) -> FinetuneResult:
@@ -183,17 +188,18 @@ def _run(config: FinetuneConfig, run: RunFolder, model: Any, data: Prepared, dev
     trainer.add_callback(StopEarly(trainer, data.metric, training.patience))
     if training.tensorboard:
         trainer.add_callback(TensorBoardCallback(run.path / "tensorboard"))
-    if not _is_trained(run, trainer, data.metric, training.patience):
-        trainer.train_or_resume()
+    with measured_cost(str(device)) as cost:
+        if not _is_trained(run, trainer, data.metric, training.patience):
+            trainer.train_or_resume()
     if stop.received is not None and not _is_trained(run, trainer, data.metric, training.patience):
         return FinetuneResult(run.path, None, {}, stop.received)
     if rank() != 0:
         return FinetuneResult(run.path, run.path / "model", {})
-    return _finish(config, run, trainer, data, measure)
+    return _finish(config, run, trainer, data, measure, cost)
 
 
 def _finish(
-    config: FinetuneConfig, run: RunFolder, trainer: FinetuneTrainer, data: Prepared, measure: Any
+    config: FinetuneConfig, run: RunFolder, trainer: FinetuneTrainer, data: Prepared, measure: Any, cost: dict[str, Any]
 ) -> FinetuneResult:
     """Take the best checkpoint, measure it, save it, report."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
@@ -206,16 +212,19 @@ def _finish(
     report = make_report(config, data, scored, rows=trainer.metrics_log.rows(), best_step=best_step)
     report |= {
         "parameters": sum(weight.numel() for weight in model.parameters()),
+        "cost": weights_of(model) | cost,
         "settings": config.model_dump(mode="json"),
         "inputs": _fingerprints(config, data.tokenizer, data.splits),
         "provenance": provenance(),
     }
     metrics: dict[str, Any] = {name: report[name]["metrics"] for name in ("valid", "test") if name in report}
     save_checkpoint(
-        model,
+        AdapterFolder(model) if is_wrapped(model) else model,
         data.tokenizer,
         run.path / "model",
-        provenance=report["provenance"] | {"task": report["task"]},
+        provenance=report["provenance"]
+        | {"task": report["task"]}
+        | ({"base": base_facts(config.model.path)} if is_wrapped(model) else {}),
         metrics=metrics,
     )
     write_run_page(run.path, report, trainer.metrics_log.rows())
@@ -292,7 +301,10 @@ def _load_best(run: RunFolder, model: Any, rows: list[dict[str, Any]], metric: s
         folder = run.newest_checkpoint()
     if folder is None:
         raise ResumeError(f"{run.path}: no complete checkpoint is left to measure; delete the folder and start again.")
-    model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    if is_wrapped(model):
+        load_adapter_weights(model, folder)
+    else:
+        model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     return int(folder.name[11:])
 
 

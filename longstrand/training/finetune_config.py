@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from longstrand.config import StrictModel
 from longstrand.data.labelled import LabelColumns, Words
+from longstrand.training.ways import Way
 
 
 class DataSettings(StrictModel):
@@ -28,6 +29,9 @@ class DataSettings(StrictModel):
     fasta: Path | None = Field(None, description="genome of the intervals")
     window: int | None = Field(
         None, ge=1, description="bases around the centre of each interval; default: the interval"
+    )
+    exact_text: bool = Field(
+        False, description="give sequences to the tokenizer as they are; default: upper case, unknown letters as N"
     )
     negative_ratio: int = Field(0, ge=0, description="GC- and length-matched random negatives for each interval")
     valid_chroms: Words = Field((), description="chromosomes for validation")
@@ -115,6 +119,7 @@ class FinetuneConfig(StrictModel):
     output: Path = Field(description="run folder; the same command resumes it")
     model: ModelSettings
     data: DataSettings
+    way: Way = Field(default_factory=Way, description="full, frozen, lora, ia3, or {peft: NAME, ...}")
     training: TrainSettings = Field(default_factory=TrainSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
 
@@ -127,3 +132,9 @@ class FinetuneConfig(StrictModel):
     @classmethod
     def _accept_table_path(cls, value: Any) -> Any:
         return {"train": value} if isinstance(value, str | Path) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> FinetuneConfig:
+        if self.way.is_adapter and self.model.init == "random":
+            raise ValueError("an adapter on random weights could not be loaded again; use way full or frozen")
+        return self

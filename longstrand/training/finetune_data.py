@@ -38,7 +38,7 @@ class LabelledSplits:
         return [(name, table) for name, table in named if table is not None]
 
 
-def load_splits(settings: DataSettings, *, alphabet: str = "ACGTN") -> LabelledSplits:
+def load_splits(settings: DataSettings, *, alphabet: str | None = "ACGTN") -> LabelledSplits:
     """Read and split the labelled rows, and decide once what kind of problem the training rows pose.
 
     Raises:
@@ -63,7 +63,7 @@ def load_splits(settings: DataSettings, *, alphabet: str = "ACGTN") -> LabelledS
 
 
 def read_splits(
-    settings: DataSettings, *, alphabet: str, class_names: Sequence[str] | None = None
+    settings: DataSettings, *, alphabet: str | None, class_names: Sequence[str] | None = None
 ) -> tuple[dict[str, RawTable], list[str]]:
     """Read the files, and split the training rows by a column or by chromosome if the settings say so.
 

@@ -57,6 +57,23 @@ def test_one_command(model: Path, table: Path, tmp_path: Path, capsys: pytest.Ca
     assert report["settings"]["training"]["learning_rate"] == 0.01
 
 
+def test_exact_text(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lower case reaches the tokenizer, which does not know it; the k-mer baseline still reads it."""
+    rows = [f"{'AC' * (4 + i)}{'ac' * 3}{'g' if i % 2 else 't' * 3},{i % 2}" for i in range(30)]
+    (tmp_path / "low.csv").write_text("sequence,label\n" + "\n".join(rows) + "\n")
+    words = ["--model", str(model), "--train", str(tmp_path / "low.csv"), "--json", *QUICK]
+    reports = {}
+    for name, more in (("plain", []), ("exact", ["--exact-text"])):
+        code, out, err = run([*words, "--output", str(tmp_path / name), *more], capsys)
+        assert code == 0, err
+        reports[name] = json.loads(out)
+    plain, exact = (reports[name]["splits"]["train"] for name in ("plain", "exact"))
+    assert plain["num_lower_case_letters"] == exact["num_lower_case_letters"] > 0
+    assert exact["num_unknown_letters"] == 0 and plain["tokens"] != exact["tokens"]
+    kmer = [reports[name]["baselines"]["kmer"]["test"]["metrics"] for name in ("plain", "exact")]
+    assert kmer[0] == kmer[1]
+
+
 def test_yaml_settings_and_options(
     model: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -283,3 +283,25 @@ def test_in_its_own_process_without_heavy_imports(models: dict[str, Path], table
     *summary, imported = result.stdout.splitlines()
     assert json.loads("\n".join(summary))["rows"] == 4
     assert imported == "[] 0"
+
+
+def test_exact_text(models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lower case is read as upper case and counted, or passed through; the two outputs are not mixed up."""
+    (tmp_path / "in.csv").write_text("sequence\nacgTTA\nACGTTA\n")
+    words = ["predict", str(models["classes"]), str(tmp_path / "in.csv"), "-o", str(tmp_path / "o.csv")]
+
+    def run(*more: str) -> tuple[int, str, list[list[str]]]:
+        with pytest.raises(SystemExit) as stop:
+            main([*words, *more])
+        out, err = capsys.readouterr()
+        rows = list(csv.reader((tmp_path / "o.csv").open()))[1:]
+        return int(stop.value.code or 0), out + err, [row[2:] for row in rows]
+
+    code, said, rows = run()
+    assert code == 0 and rows[0] == rows[1]
+    assert "note: 3 lower-case letters were read as upper case (--exact-text keeps them)." in said
+    code, said, _ = run("--exact-text")
+    assert code != 0 and "--overwrite" in said
+    code, said, rows = run("--exact-text", "--overwrite")
+    assert code == 0 and rows[0] != rows[1]
+    assert "note: 3 lower-case letters and 0 characters other than A, C, G and T went to the tokenizer as they" in said

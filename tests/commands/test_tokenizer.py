@@ -72,6 +72,16 @@ def test_inspect_tables_and_lines(tmp_path):
     assert report["num_bases"] == 4
 
 
+def test_inspect_exact_text(tmp_path):
+    """By default lower case is read as upper case; exact text gives what the tokenizer makes of it: unknown."""
+    make_kmer(3).save(tmp_path / "k")
+    (tmp_path / "in.fa").write_text(">s\nACGacg\n")
+    plain = json.loads(run("inspect", tmp_path / "k", tmp_path / "in.fa", "--json"))
+    exact = json.loads(run("inspect", tmp_path / "k", tmp_path / "in.fa", "--exact-text", "--json"))
+    assert plain["unknown_share"] == 0 and exact["unknown_share"] > 0
+    assert exact["letters_changed"] == {"lower_case": 0, "unknown": 0}
+
+
 def test_wrong_requests(genome, tmp_path):
     make_kmer(3).save(tmp_path)
     wrong = [
