@@ -166,6 +166,23 @@ def save_adapter_files(wrapped: Any, folder: str | Path, state: Mapping[str, Ten
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
+def load_adapter_weights(wrapped: Any, folder: str | Path) -> None:
+    """Read the adapter and the head from files that `save_adapter_files` wrote.
+
+    Raises:
+        CheckpointError: a tensor of the adapter is not there, or one is there that the model does not know.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    found = load_file(Path(folder) / ADAPTER_WEIGHTS)
+    expected = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    strange = sorted(found.keys() ^ expected.keys())
+    if strange:
+        raise CheckpointError(f"{folder}: tensors of the adapter are missing or unexpected: {', '.join(strange)}.")
+    set_peft_model_state_dict(wrapped, found)
+
+
 def base_facts(base: str | Path) -> dict[str, Any]:
     """Give what is remembered of the base model: where it was, and the fingerprint of each weights file."""
     folder = Path(base)

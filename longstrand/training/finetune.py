@@ -238,7 +238,7 @@ class FinetuneTrainer(LongstrandTrainer):
     """A `LongstrandTrainer` that does not count missing float labels as targets."""
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:
-        counted = [{"labels": torch.where(labelled(batch["labels"]), 0, -100)} for batch in batch_samples]
+        counted = [{**batch, "labels": torch.where(labelled(batch["labels"]), 0, -100)} for batch in batch_samples]
         return super()._get_num_items_in_batch(counted, device)
 
 

@@ -24,7 +24,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer import TRAINER_STATE_NAME
 
 from longstrand.errors import CheckpointError, TrainingError
+from longstrand.models.adapters import is_wrapped, save_adapter_files
+from longstrand.models.segment_losses import counted_batch
 from longstrand.runtime import rank, write_json
+from longstrand.training.curriculum import Curriculum
 from longstrand.training.run_folder import MetricsLog, RunFolder, write_manifest
 from longstrand.training.throughput import ThroughputMeter
 
@@ -54,6 +57,9 @@ class LongstrandTrainer(Trainer):
 
     steps_per_epoch: int | None = None
     """Steps of one pass over the rows, where the data set holds several passes; ``epoch`` in the rows follows it."""
+
+    curriculum: Curriculum | None = None
+    """Cuts the batches to the segments of the current stage, for a model with memory."""
 
     def __init__(
         self,
@@ -100,6 +106,23 @@ class LongstrandTrainer(Trainer):
         self._tr_loss = torch.tensor(kept["loss_sum"], dtype=torch.float32, device=self.args.device)
         self._globalstep_last_logged = kept["last_logged_step"]
         self.counts = kept["counts"]
+        self._note_evaluations()
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """Collect the batches of a step, cut to the current number of segments, before their targets are counted."""
+        if self.curriculum is not None:
+            epoch_iterator = self.curriculum.cut_all(epoch_iterator, self.state.global_step)
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:
+        config = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).config
+        samples = [counted_batch(batch, config) for batch in batch_samples]
+        return super()._get_num_items_in_batch(samples, device)
+
+    def _note_evaluations(self) -> None:
+        """Tell the curriculum what has been measured so far."""
+        if self.curriculum is not None:
+            self.curriculum.rows = self.metrics_log.rows()
 
     def get_train_dataloader(self) -> Any:
         """Make the stock loader, with workers that leave signals to the main process.
@@ -176,7 +199,10 @@ class LongstrandTrainer(Trainer):
         """Save the weights and config; unlike the stock Trainer, without a pickle of the arguments."""
         assert output_dir is not None
         os.makedirs(output_dir, exist_ok=True)
-        self.model.save_pretrained(output_dir, state_dict=state_dict)
+        if is_wrapped(self.model):
+            save_adapter_files(self.model, output_dir, state_dict)
+        else:
+            self.model.save_pretrained(output_dir, state_dict=state_dict)
 
     # Measuring ------------------------------------------------------------------------------------------------------
 
@@ -206,6 +232,7 @@ class LongstrandTrainer(Trainer):
             model.train(was_training)
         metrics = {f"eval_{name}": float(value) for name, value in values.items()}
         self.log(dict(metrics))
+        self._note_evaluations()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -217,6 +244,8 @@ class LongstrandTrainer(Trainer):
                 f"(the loss is {logs['loss']}); "
                 "use a lower learning rate or more warm-up steps, and another output."
             )
+        if "loss" in logs and self.curriculum is not None:
+            logs["segments"] = self.curriculum.stage(self.state.global_step - 1)
         if "loss" in logs and self._throughput is not None:
             logs.update(self._throughput.measure(self.counts))
         super().log(logs, start_time)
