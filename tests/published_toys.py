@@ -27,11 +27,11 @@ NO_BIASES = dict.fromkeys(("attention", "mlp_up", "mlp_down", "norm", "lm_dense"
 FAMILIES: dict[str, dict] = {
     "gena-bert": {**GENA, "positions": "learned", "max_position_embeddings": 512},
     "gena-sparse": {
-        **GENA, "positions": "rotary", "rotary": {"dims": 8}, "max_position_embeddings": 6144,
+        **GENA, "positions": "rotary", "rotary": {"dims": 8}, "max_position_embeddings": 8192,
         "attention": {"pattern": "block_sparse", "block_size": 64, "shared_layout": True},
     },
     "gena-bigbird": {
-        **SMALL, "family": "bigbird", "norm": "post", "positions": "learned", "max_position_embeddings": 6144,
+        **SMALL, "family": "bigbird", "norm": "post", "positions": "learned", "max_position_embeddings": 8192,
         "activation": "gelu_tanh", "quirks": ["dropout_before_embedding_norm"],
         "attention": {"pattern": "block_sparse", "layout": "bigbird", "block_size": 64},
     },
@@ -44,7 +44,7 @@ FAMILIES: dict[str, dict] = {
     "dnabert6": {**SMALL, "family": "dnabert", "norm": "post", "positions": "learned", "pad_token_id": 0},
     "dnabert2": {
         **SMALL, "family": "dnabert2", "norm": "post", "positions": "alibi", "gated_mlp": True,
-        "num_attention_heads": 4, "biases": {"mlp_up": False}, "quirks": ["zero_padding"],
+        "hidden_size": 36, "num_attention_heads": 3, "biases": {"mlp_up": False}, "quirks": ["zero_padding"],
     },
     "nt-v1": {**ESM, "family": "nt_v1", "positions": "learned", "max_position_embeddings": 1002,
               "quirks": ["positions_after_padding", "token_dropout"]},
@@ -105,8 +105,8 @@ def kmers(k: int) -> list[str]:
 def _write_bpe(folder: Path, *, dnabert2: bool) -> int:
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace() if dnabert2 else pre_tokenizers.Split("-", "isolated")
-    trainer = trainers.BpeTrainer(vocab_size=96, special_tokens=SPECIAL, show_progress=False)
-    tokenizer.train_from_iterator([random_dna(500, seed=seed) for seed in range(20)], trainer)
+    trainer = trainers.BpeTrainer(vocab_size=1024, special_tokens=SPECIAL, show_progress=False)
+    tokenizer.train_from_iterator([random_dna(2000, seed) for seed in range(20)], trainer)
     if not dnabert2:
         tokenizer.decoder = decoders.Fuse()
     tokenizer.post_processor = TemplateProcessing(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -300,6 +301,16 @@ class LongstrandConfig(PreTrainedConfig):
             base |= {"label2id": {f"LABEL_{i}": i for i in range(sizes[0])}}
             base.pop("num_labels", None)
         super().__init__(**base)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """Read a folder or hub id as transformers does; a published folder gives what `load_model` makes of it."""
+        from longstrand.models.convert import is_published, published_config
+
+        if not is_published(Path(pretrained_model_name_or_path)):
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        config = published_config(Path(pretrained_model_name_or_path))
+        return (config, kwargs) if kwargs.pop("return_unused_kwargs", False) else config
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

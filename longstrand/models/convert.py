@@ -18,7 +18,7 @@ from longstrand.errors import CheckpointError, one_of
 from longstrand.models.config import LongstrandConfig
 from longstrand.models.families import FAMILIES, Family, recognise_family
 from longstrand.models.published_rmt import MEMORY, is_rmt, unwrap_rmt
-from longstrand.models.tensors import LAYOUT, read_tensors
+from longstrand.models.tensors import LAYOUT, read_tensors, tensor_names
 from longstrand.runtime import read_json, write_json
 
 if TYPE_CHECKING:
@@ -81,6 +81,22 @@ def import_published(
     config = LongstrandConfig(**settings, **memory, family=entry.name, quirks=names)
     imported = import_tensors(entry, config, tensors)
     return replace(imported, tensors=imported.tensors | initial)
+
+
+def is_published(folder: Path) -> bool:
+    """Say whether a folder's config.json is that of another code than ours."""
+    path = Path(folder) / "config.json"
+    return path.is_file() and read_json(path).get("model_type") != LongstrandConfig.model_type
+
+
+def published_config(folder: Path) -> LongstrandConfig:
+    """Give our configuration of published files, from names and shapes alone (a legacy ``.bin`` is read).
+
+    Raises:
+        CheckpointError: as `import_published`.
+    """
+    shapes = {name: torch.empty(shape, device="meta") for name, shape in tensor_names(folder).items()}
+    return import_published(folder, tensors=shapes).config
 
 
 def import_tensors(family: Family, config: LongstrandConfig, tensors: dict[str, Tensor]) -> Imported:

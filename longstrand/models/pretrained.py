@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import nn
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from longstrand.models.config import LongstrandConfig
+from longstrand.models.convert import import_published, is_published, published_name
 from longstrand.models.encoder import Encoder, refuse_unknown
 from longstrand.models.fit import DECODER, WORD_EMBEDDINGS, Fitted, fit
 from longstrand.models.memory import InitialMemory
@@ -40,7 +42,7 @@ class LongstrandPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a checkpoint folder (or hub id) of ours, accounting for every tensor.
+        """Load a checkpoint folder (or hub id), ours or published, accounting for every tensor.
 
         Args:
             pretrained_model_name_or_path: folder, or id on the hub.
@@ -59,7 +61,13 @@ class LongstrandPreTrainedModel(PreTrainedModel):
         config = kwargs.pop("config", None)
         if not isinstance(config, LongstrandConfig):
             config, kwargs = LongstrandConfig.from_pretrained(folder, return_unused_kwargs=True, **kwargs)
-        fitted = fit(config, read_tensors(folder), cls.kind, where=str(folder), new_head=new_head)
+        tensors = read_tensors(folder)
+        known: dict[str, Any] = {}
+        if is_published(folder):
+            imported = import_published(folder, tensors=tensors)
+            tensors = imported.tensors
+            known = {"problems": imported.problems, "rename": partial(published_name, imported.family)}
+        fitted = fit(config, tensors, cls.kind, where=str(folder), new_head=new_head, **known)
         model, info = cls.from_fitted(fitted, **kwargs)
         model.name_or_path = model.config.name_or_path = str(pretrained_model_name_or_path)
         return (model, info) if loading_info else model

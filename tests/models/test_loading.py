@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from longstrand import load_model
 from longstrand.errors import CheckpointError, ConfigError, InputError, LongstrandError, UsageError
-from longstrand.models.config import preset
+from longstrand.models.config import LongstrandConfig, preset
 from longstrand.models.convert import import_published
 from longstrand.models.families import FAMILIES
 from longstrand.models.layouts import longest_input
+from longstrand.models.pretrained import LongstrandForMaskedLM
 from longstrand.models.published_adapters import load_adapter
 from longstrand.models.tensors import read_tensors
 from tests.published_toys import FAMILIES as TOYS
@@ -57,6 +58,19 @@ def test_the_family_is_recognised_from_the_files_alone(toys, changed, name):
 
 
 @pytest.mark.parametrize("name", TOYS)
+def test_from_pretrained_reads_published_files_as_strictly(toys, changed, name):
+    expected = load_model(toys[name])
+    with torch.no_grad():
+        ids = IDS % expected.config.vocab_size
+        found = LongstrandForMaskedLM.from_pretrained(toys[name]).eval()
+        assert torch.equal(found(ids).logits, expected(ids).logits)
+    config, unused = LongstrandConfig.from_pretrained(toys[name], return_unused_kwargs=True, other=1)
+    assert config.settings() == expected.config.settings() and unused == {"other": 1}
+    with pytest.raises(CheckpointError, match="unexpected: more"):
+        LongstrandForMaskedLM.from_pretrained(changed(name, tensors={"more": torch.ones(1)}))
+
+
+@pytest.mark.parametrize("name", TOYS)
 def test_code_beside_the_weights_is_never_imported(changed, name):
     folder = changed(name, {"auto_map": {"AutoConfig": "evil.Config", "AutoModelForMaskedLM": "evil.Model"}})
     (folder / "evil.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\n")
@@ -94,11 +108,11 @@ def test_another_family_is_insisted_on(toys, tmp_path):
 @pytest.mark.parametrize(
     ("name", "settings", "tensors", "words"),
     [
-        ("dnabert2", {}, {"bert.encoder.layer.0.attention.self.Wqkv.weight": torch.zeros(95, 32)},
-         [r"mis-shaped: bert.encoder.layer.0.attention.self.Wqkv.weight is \(95, 32\), which is not 3 equal parts"]),
-        ("dnabert2", {}, {"bert.encoder.layer.0.attention.self.Wqkv.weight": torch.zeros(90, 32),
+        ("dnabert2", {}, {"bert.encoder.layer.0.attention.self.Wqkv.weight": torch.zeros(95, 36)},
+         [r"mis-shaped: bert.encoder.layer.0.attention.self.Wqkv.weight is \(95, 36\), which is not 3 equal parts"]),
+        ("dnabert2", {}, {"bert.encoder.layer.0.attention.self.Wqkv.weight": torch.zeros(90, 36),
                           "bert.encoder.layer.1.mlp.gated_layers.weight": None},
-         [r"attention.query.weight\) is \(30, 32\), config.json implies \(32, 32\)",
+         [r"attention.query.weight\) is \(30, 36\), config.json implies \(36, 36\)",
           "missing: bert.encoder.layer.1.mlp.gated_layers.weight"]),
         ("moderngena", {}, {"model.layers.1.mlp.Wi.weight": torch.zeros(7, 32)},
          [r"mis-shaped: model.layers.1.mlp.Wi.weight is \(7, 32\), which is not 2 equal parts"]),
@@ -225,8 +239,8 @@ def test_a_truncated_legacy_file_and_one_without_names(changed):
         ("gena-bert", 513, "the input has 513 tokens, but the position table of this model ends at 512"),
         ("dnabert6", 513, "the input has 513 tokens, but the position table of this model ends at 512"),
         ("nt-v1", 1001, "the input has 1001 tokens, but the position table of this model ends at 1000"),
-        ("gena-sparse", 6145, "the input has 6145 tokens, but the block layout of this model ends at 6144"),
-        ("gena-bigbird", 6145, "the input has 6145 tokens, but the position table of this model ends at 6144"),
+        ("gena-sparse", 8193, "the input has 8193 tokens, but the block layout of this model ends at 8192"),
+        ("gena-bigbird", 8193, "the input has 8193 tokens, but the position table of this model ends at 8192"),
     ],
 )
 def test_lengths_beyond_the_positions(toys, name, length, words):
