@@ -12,14 +12,31 @@ from torch import Tensor
 
 from longstrand.models.config import Head, LongstrandConfig
 from longstrand.models.heads import MISSING, head_loss, labelled, pool
-from longstrand.models.recurrence import RecurrentOutput
+from longstrand.models.recurrence import RecurrentOutput, counted_mask
 
 
 def without_context(labels: Tensor, encoded: Any) -> Tensor:
     """Set labels (B, L) or (B, L, C) to missing at tokens whose labels do not count; see `Memory.context`, ``loss``."""
     counted = getattr(encoded, "counted", None)
-    if counted is None:
-        return labels
+    return labels if counted is None else _missing_outside(labels, counted)
+
+
+def counted_batch(batch: dict[str, Any], config: Any) -> dict[str, Any]:
+    """Set the labels of a batch to missing where the model does not count them, without running it.
+
+    Args:
+        batch: with ``input_ids``; labels of other shapes than (B, L) or (B, L, C) come back as they are.
+        config: of the model.
+    """
+    labels, ids = batch.get("labels"), batch.get("input_ids")
+    of_rows = any(head["kind"] in ("sequence", "bin") for head in config.heads.values())
+    if config.memory is None or labels is None or ids is None or of_rows or labels.shape[:2] != ids.shape:
+        return batch
+    counted = counted_mask(config, ids, batch.get("attention_mask"))
+    return batch if counted is None else {**batch, "labels": _missing_outside(labels, counted)}
+
+
+def _missing_outside(labels: Tensor, counted: Tensor) -> Tensor:
     filler = torch.nan if labels.is_floating_point() else MISSING
     return labels.masked_fill(~(counted if labels.dim() == 2 else counted[..., None]), filler)
 

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from longstrand.models.segment_losses import counted_batch
+
 Collate = Callable[[Sequence[Any]], dict[str, torch.Tensor]]
 
 
@@ -40,6 +42,7 @@ def hold_out_evaluation(
         loss, correct, tokens, spelled = 0.0, 0, 0, 0
         for batch in DataLoader(examples, batch_size=batch_size, collate_fn=collate):
             batch.pop("num_bases", None)
+            batch = counted_batch(batch, model.config)
             labels = batch["labels"][batch["labels"] != -100]
             output = model(**{name: value.to(device) for name, value in batch.items()})
             loss += float(output.loss_sum)

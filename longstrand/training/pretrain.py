@@ -25,16 +25,17 @@ from longstrand.errors import InputError, nearest
 from longstrand.genome.fasta import chrom_twin
 from longstrand.genome.intervals import read_bed
 from longstrand.models.checkpoint import load_model, save_checkpoint
-from longstrand.models.config import LongstrandConfig, preset
+from longstrand.models.config import LongstrandConfig, Memory, preset
 from longstrand.models.pretrained import LongstrandForMaskedLM
 from longstrand.predict import longest_input
 from longstrand.report_runs import write_run_page
-from longstrand.runtime import provenance, rank, resolve_device, seed_everything, world_size
+from longstrand.runtime import provenance, rank, read_json, resolve_device, seed_everything, world_size
 from longstrand.tokenization.base import Tokenizer
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.tokenization.kmer import make_kmer
 from longstrand.tokenization.train import train_bpe
 from longstrand.training.callbacks import CsvCallback, ProgressCallback, StopOnSignal, TensorBoardCallback
+from longstrand.training.curriculum import make_curriculum, row_tokens
 from longstrand.training.hold_out import hold_out_evaluation
 from longstrand.training.pretrain_config import PretrainConfig, TrainingConfig
 from longstrand.training.run_folder import RunFolder
@@ -134,10 +135,8 @@ def _pieces(config: PretrainConfig, sources: tuple[GenomeSource, ...]) -> Iterat
 def make_data(config: PretrainConfig, sources: tuple[GenomeSource, ...], tokenizer: Tokenizer) -> PretrainData:
     """Lay out the training and hold-out examples."""
     data, training = config.data, config.training
-    holdout = _hold_out(config, sources)
-    budget = measure_budget(
-        sources, tokenizer, max_tokens=training.max_tokens, holdout=holdout, sentences=data.sentences
-    )
+    holdout, max_tokens = _hold_out(config, sources), window_tokens(config, tokenizer)
+    budget = measure_budget(sources, tokenizer, max_tokens=max_tokens, holdout=holdout, sentences=data.sentences)
     num_bases, stride = data.num_bases or budget.num_bases, min(budget.stride, data.num_bases or budget.stride)
     common: dict[str, Any] = {"num_bases": num_bases, "stride": stride, "holdout": holdout}
     common |= {"sentences": data.sentences, "alphabet": tokenizer.alphabet}
@@ -150,28 +149,43 @@ def make_data(config: PretrainConfig, sources: tuple[GenomeSource, ...], tokeniz
         **common,
     )
     fixed = EvaluationWindows(sources, strand="both", max_windows=training.eval_windows, seed=0, **common)
-    examples = partial(MaskedExamples, tokenizer=tokenizer, max_tokens=training.max_tokens)
+    examples = partial(MaskedExamples, tokenizer=tokenizer, max_tokens=max_tokens)
     # Measured under [MASK] alone: kept and random tokens would let a model copy its input, and no count table can.
     hidden = config.masking.model_copy(update={"mask": 1.0, "random": 0.0})
     train = examples(windows, masking=config.masking, seed=training.seed)
     return PretrainData(train, examples(fixed, masking=hidden, seed=0), budget, holdout, sources)
 
 
+def window_tokens(config: PretrainConfig, tokenizer: Tokenizer) -> int:
+    """Give the tokens of the longest window, special ones included: with memory, those of its last stage."""
+    if config.memory is None:
+        return config.training.max_tokens
+    settings = Memory(**memory_settings(config, tokenizer))
+    return row_tokens(settings, tokenizer, config.memory.most_segments or 1)
+
+
+def memory_settings(config: PretrainConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Give the memory settings of the model that is trained: its own, what the run changes, its special tokens."""
+    assert config.memory is not None
+    special = {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
+    start = config.model.start_from
+    stored = read_json(start / "config.json").get("memory") if start and (start / "config.json").is_file() else None
+    return {**special, **(stored or {}), **config.memory.model_settings()}
+
+
 def make_model(config: PretrainConfig, tokenizer: Tokenizer) -> LongstrandForMaskedLM:
-    """Make a fresh model from a preset, seeded, or load the checkpoint to start from.
+    """Make a fresh model from a preset, seeded, or load the checkpoint to start from; with memory, a fresh memory.
 
     Raises:
         TokenizerError: the checkpoint was trained with another vocabulary.
     """
     seed_everything(config.training.seed)
     settings = config.model
+    changes = {} if config.memory is None else {"memory": memory_settings(config, tokenizer)}
     if settings.start_from is not None:
-        return load_model(settings.start_from, head="masked_lm", tokenizer=tokenizer)
-    fields: dict[str, Any] = {
-        "max_position_embeddings": config.training.max_tokens,
-        "type_vocab_size": 0,
-        **settings.settings,
-    }
+        return load_model(settings.start_from, head="masked_lm", tokenizer=tokenizer, changes=changes)
+    length = config.memory.segment_length if config.memory is not None else config.training.max_tokens
+    fields: dict[str, Any] = {"max_position_embeddings": length, "type_vocab_size": 0, **settings.settings, **changes}
     fields.setdefault("heads", {"masked_lm": {"kind": "masked_lm"}})
     chosen = preset(settings.preset, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_token_id, **fields)
     return LongstrandForMaskedLM(chosen)
@@ -182,7 +196,7 @@ def _run(
 ) -> PretrainResult:
     training = config.training
     model = make_model(config, tokenizer)
-    if training.max_tokens > (limit := _position_limit(model.config)):
+    if config.memory is None and training.max_tokens > (limit := _position_limit(model.config)):
         raise InputError(
             f"training.max_tokens is {training.max_tokens}, but the model has only {limit} positions; use at most that."
         )
@@ -208,6 +222,10 @@ def _run(
             Snapshots(training.snapshots, run.path / "snapshots", tokenizer),
         ],
     )
+    if config.memory is not None:
+        trainer.curriculum = make_curriculum(
+            config.memory, model.config.memory, tokenizer, seed=training.seed, per_token=True
+        )
     trainer.add_callback(CsvCallback(trainer.metrics_log))
     if training.tensorboard:
         trainer.add_callback(TensorBoardCallback(run.path / "tensorboard"))
@@ -292,7 +310,7 @@ def _meter(model: LongstrandForMaskedLM, config: PretrainConfig, device: torch.d
         matrix_parameters=matrices,
         num_layers=shape.num_hidden_layers,
         hidden_size=shape.hidden_size,
-        length=config.training.max_tokens,
+        length=config.training.max_tokens if config.memory is None else config.memory.segment_length,
         head_parameters=shape.vocab_size * shape.hidden_size,
         head_share=config.masking.probability,
     )

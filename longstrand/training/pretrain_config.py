@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from longstrand.config import StrictModel
 from longstrand.data.masking import MaskingConfig
+from longstrand.training.curriculum import MemoryTraining
 
 
 class GenomeEntry(StrictModel):
@@ -120,11 +121,16 @@ class PretrainConfig(StrictModel):
     tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
     masking: MaskingConfig = Field(default_factory=MaskingConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
+    memory: MemoryTraining | None = Field(None, description="recurrent memory; windows are its segments or curriculum")
     training: TrainingConfig = Field(default_factory=TrainingConfig)
 
     @model_validator(mode="after")
     def _check(self) -> PretrainConfig:
-        training = self.training
+        training, memory = self.training, self.memory
+        if memory is not None and memory.most_segments is None:
+            raise ValueError("memory needs segments or a curriculum, to say how long the windows are")
+        if memory is not None and "max_tokens" in training.model_fields_set:
+            raise ValueError("the length of windows is given twice: by memory and by training.max_tokens; choose one")
         if training.micro_batch_size and training.batch_size % training.micro_batch_size:
             raise ValueError(
                 f"training.batch_size {training.batch_size} is no multiple of "
