@@ -1,7 +1,7 @@
 """Longstrand: DNA language models on long sequences.
 
-Public doors: `load_model`, `load_tokenizer`, and ``import longstrand.auto`` to register our classes with the
-Hugging Face Auto classes. Importing this package imports neither torch nor transformers nor numpy.
+Public doors: `load_model`, `load_adapter`, `load_tokenizer`, and ``import longstrand.auto`` to register our classes
+with the Hugging Face Auto classes. Importing this package imports neither torch nor transformers nor numpy.
 """
 
 from __future__ import annotations
@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from longstrand.models.checkpoint import load_model as load_model
+    from longstrand.models.published_adapters import load_adapter as load_adapter
     from longstrand.tokenization.hub import load_tokenizer as load_tokenizer
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_model", "load_tokenizer"]
+__all__ = ["__version__", "load_adapter", "load_model", "load_tokenizer"]
 
-_DOORS = {"load_model": "longstrand.models.checkpoint", "load_tokenizer": "longstrand.tokenization.hub"}
+_DOORS = {
+    "load_adapter": "longstrand.models.published_adapters",
+    "load_model": "longstrand.models.checkpoint",
+    "load_tokenizer": "longstrand.tokenization.hub",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("peft")
 
+from longstrand import load_adapter
 from longstrand.errors import CheckpointError, UsageError
 from longstrand.models.config import preset
 from longstrand.models.pretrained import LongstrandForMaskedLM
-from longstrand.models.published_adapters import load_adapter
 
 ADAPTERS = ["peft_lora_qv_r1_a32", "peft_lora_gue_r8_a16", "peft_ia3_kv_ff"]
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
