@@ -105,6 +105,7 @@ def import_tensors(family: Family, config: LongstrandConfig, tensors: dict[str, 
     tensors, problems = _merge_copies(_with_base_prefix(family, tensors), _copies(family, config))
     rules = _rules(family, config)
     pooled = any(head["kind"] != "masked_lm" and head["form"] != "linear" for head in config.heads.values())
+    determined = family.regenerated(config)
     renamed: dict[str, Tensor] = {}
     dropped: dict[str, str] = {}
     places: dict[str, tuple[str, ...]] = {}
@@ -113,6 +114,7 @@ def import_tensors(family: Family, config: LongstrandConfig, tensors: dict[str, 
         ours, parts = _rename(name, rules), _fused_parts(family, name)
         if reason is not None:
             dropped[name] = reason
+            problems += _contradiction(name, tensor, determined.get(name))
         elif parts and tensor.shape[0] % len(parts):
             problems.append(f"mis-shaped: {name} is {tuple(tensor.shape)}, which is not {len(parts)} equal parts")
         elif parts:
@@ -125,6 +127,16 @@ def import_tensors(family: Family, config: LongstrandConfig, tensors: dict[str, 
             renamed[ours or name] = tensor.to(torch.uint8) if is_layout else tensor
             places |= {name: (ours,)} if ours is not None else {}
     return Imported(family, config, renamed | family.made(config), dropped, problems, places)
+
+
+def _contradiction(name: str, stored: Tensor, determined: Tensor | None) -> list[str]:
+    """Compare stored inverse frequencies with what the configuration implies; loosely, as they may be bf16."""
+    if determined is None or not determined.is_floating_point() or stored.is_meta:
+        return []
+    if stored.shape == determined.shape and torch.allclose(stored.float(), determined, rtol=1e-2, atol=1e-6):
+        return []
+    shapes = f"{tuple(stored.shape)}, config.json implies {tuple(determined.shape)}"
+    return [f"contradicting: {name} is not what config.json implies (heads, rotary size or base); it is {shapes}"]
 
 
 def export_published(model: LongstrandPreTrainedModel, folder: Path, family: str | None = None) -> None:

@@ -15,6 +15,7 @@ from longstrand.errors import CheckpointError, ConfigError, InputError, Longstra
 from longstrand.models.config import LongstrandConfig, preset
 from longstrand.models.convert import import_published
 from longstrand.models.families import FAMILIES
+from longstrand.models.id_quirks import count_positions, drop_masked_tokens
 from longstrand.models.layouts import longest_input
 from longstrand.models.pretrained import LongstrandForMaskedLM
 from longstrand.models.published_adapters import load_adapter
@@ -118,6 +119,11 @@ def test_another_family_is_insisted_on(toys, tmp_path):
          [r"mis-shaped: model.layers.1.mlp.Wi.weight is \(7, 32\), which is not 2 equal parts"]),
         ("moderngena", {"num_hidden_layers": 2, "layer_types": None}, {}, ["unexpected: model.layers.2.attn.Wo"]),
         ("nt-v2", {"intermediate_size": 96}, {}, [r"is \(48, 32\), config.json implies \(96, 32\)"]),
+        ("nt-v2", {"num_attention_heads": 4}, {},
+         [r"2 problems .*contradicting: esm.encoder.layer.0.attention.self.rotary_embeddings.inv_freq is not what "
+          r"config.json implies \(heads, rotary size or base\); it is \(8,\), config.json implies \(4,\)"]),
+        ("gena-sparse", {"rotary_base": 500.0}, {},
+         ["contradicting: bert.encoder.layer.1.attention.self.rotary_emb.inv_freq is not what config.json implies"]),
         ("nt-v1", {"vocab_size": 4107}, {}, [r"word_embeddings.weight\) is \(4105, 32\), config.json implies \(4107"]),
         ("gena-bert", {"last_layer_norm": True}, {}, ["missing: bert.encoder.last_layer_ln.bias"]),
         ("gena-sparse", {}, {"bert.encoder.layer.1.attention.self.sparse_self_attention.master_layout": None},
@@ -345,6 +351,22 @@ def test_damaged_settings(changed):
     (folder / "config.json").write_text("{")
     with pytest.raises(LongstrandError, match=r"config.json"):
         load_model(folder)
+
+
+def test_buffers_of_half_precision_are_no_contradiction(toys, changed):
+    name = "esm.encoder.layer.0.attention.self.rotary_embeddings.inv_freq"
+    stored = load_file(toys["nt-v2"] / "model.safetensors")[name]
+    for dtype in (torch.float16, torch.bfloat16):
+        assert load_model(changed("nt-v2", tensors={name: stored.to(dtype)})).kind == "masked_lm"
+
+
+def test_token_dropout_and_positions_by_hand(toys):
+    config = load_model(toys["nt-v1"]).config
+    ids, mask = torch.tensor([[7, 2, 9, 1], [7, 8, 9, 9]]), torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])
+    words = drop_masked_tokens(torch.ones(2, 4, 3), ids, mask, config=config, mask_row=torch.zeros(3))
+    expected = [[0.88 * 3 / 2, 0.0, 0.88 * 3 / 2, 0.88 * 3 / 2], [0.88] * 4]
+    torch.testing.assert_close(words[..., 0], torch.tensor(expected))
+    assert count_positions(ids, mask, words, config).tolist() == [[2, 3, 4, 1], [2, 3, 4, 5]]
 
 
 def test_numbers_that_are_not_finite(changed):
