@@ -6,6 +6,8 @@ It reads shapes and switches from the configuration, never ``family``. Legend: B
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,15 +16,17 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from longstrand.errors import ConfigError, InputError, nearest
-from longstrand.models.attention import Scene, SelfAttention, Sight, padding_bias, prepare
+from longstrand.models.attention import SelfAttention
 from longstrand.models.config import EncoderSettings, LongstrandConfig
-from longstrand.models.id_quirks import count_positions, drop_masked_tokens, zero_padding
+from longstrand.models.id_quirks import count_positions, drop_masked_tokens, first_position, zero_padding
+from longstrand.models.layouts import pattern_for
 from longstrand.models.linear import Linear
 from longstrand.models.memory import InitialMemory
 from longstrand.models.patterns import Full, SlidingWindow
 from longstrand.models.positions import RotaryAngles, rotary_angles
 from longstrand.models.precision import without_emulation
 from longstrand.models.recurrence import is_recurrent, read_segments
+from longstrand.models.sight import Scene, Sight, padding_bias, prepare
 from longstrand.models.streaming import SegmentOutput, stream
 
 _MLP_TOKENS = 1024
@@ -255,7 +259,8 @@ class Encoder(nn.Module):
         Returns:
             Hidden states, (B, L, D) of every layer with ``keep``, else the last only; and attention probabilities.
         """
-        words = self._words(input_ids, inputs_embeds, attention_mask)
+        words = self._words(input_ids, inputs_embeds, attention_mask, document_ids)
+        counted = position_ids is None
         if position_ids is None and document_ids is None:
             position_ids = count_positions(input_ids, attention_mask, words, self.config)
         position_ids = self._positions(words, position_ids, document_ids)
@@ -263,6 +268,7 @@ class Encoder(nn.Module):
         states, attentions = [hidden], []
         slow = weigh or self.config._attn_implementation == "eager"
         scene = self._scene(attention_mask, position_ids, document_ids, hidden)
+        scene = replace(scene, counted=counted)
         for layer, (sight, angles) in zip(self.layers, self._geometry(scene, position_ids, slow)):
             if recompute and self.training:
                 hidden, weights = self._gradient_checkpointing_func(layer.__call__, hidden, sight, angles, slow)
@@ -275,7 +281,9 @@ class Encoder(nn.Module):
         states[-1] = zero_padding(self.final_norm(hidden), attention_mask, self.config)
         return states if keep else states[-1:], attentions
 
-    def _words(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, mask: Tensor | None) -> Tensor:
+    def _words(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, mask: Tensor | None, documents: Tensor | None
+    ) -> Tensor:
         knows_ids = self.config.mask_token_id is not None or self.config.memory is not None
         both_allowed = knows_ids and input_ids is not None
         if (input_ids is None) == (inputs_embeds is None) and not both_allowed:
@@ -283,7 +291,7 @@ class Encoder(nn.Module):
         table = self.embeddings.word_embeddings
         words = table(input_ids) if inputs_embeds is None else inputs_embeds
         mask_row = table.weight[self.config.mask_token_id or 0]
-        return drop_masked_tokens(words, input_ids, mask, config=self.config, mask_row=mask_row)
+        return drop_masked_tokens(words, input_ids, mask, config=self.config, mask_row=mask_row, documents=documents)
 
     def _positions(self, words: Tensor, position_ids: Tensor | None, document_ids: Tensor | None) -> Tensor:
         length, limit = words.shape[1], self.config.max_position_embeddings
@@ -292,7 +300,7 @@ class Encoder(nn.Module):
             position_ids = torch.arange(length, device=words.device)[None]
             if document_ids is not None:
                 starts = F.pad(document_ids[:, 1:] != document_ids[:, :-1], (1, 0)) * position_ids
-                position_ids = position_ids - starts.cummax(1).values
+                position_ids = position_ids - starts.cummax(1).values + first_position(self.config)
         if self.config.positions == "learned":
             last = length if counted or not position_ids.numel() else int(position_ids.max()) + 1
             if last > limit:
@@ -324,11 +332,14 @@ class Encoder(nn.Module):
         with_layout = [number for number, layer in enumerate(self.layers) if layer.attention.layout is not None]
         for number in range(len(self.layers)):
             owner = with_layout[0] if with_layout and config.attention["shared_layout"] else number
-            pattern, lists = self.layers[owner].attention.pattern(config, number, scene)
+            attention = self.layers[owner].attention
+            pattern, lists = attention.pattern(config, number, scene)
             local = isinstance(pattern, SlidingWindow)
             key = pattern if isinstance(pattern, Full | SlidingWindow) else owner
             if key not in sights:
-                sights[key] = prepare(pattern, scene, path="dense" if slow else "auto", lists=lists)
+                sized = partial(pattern_for, config, number, attention.layout)
+                path = "dense" if slow else "auto"
+                sights[key] = prepare(pattern, scene, path=path, lists=lists, sized=sized)
             if local not in angles:
                 angles[local] = rotary_angles(config, position_ids, local=local) if rotary else None
             yield sights[key], angles[local]

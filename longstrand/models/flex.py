@@ -18,7 +18,7 @@ from torch import Tensor
 from longstrand.models.patterns import BlockSparse, Full, Pattern, SlidingWindow
 
 if TYPE_CHECKING:
-    from longstrand.models.attention import Scene
+    from longstrand.models.sight import Scene
 
 _BLOCK = 128
 

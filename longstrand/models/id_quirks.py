@@ -24,6 +24,7 @@ def drop_masked_tokens(
     *,
     config: LongstrandConfig,
     mask_row: Tensor,
+    documents: Tensor | None = None,
 ) -> Tensor:
     """Zero the vectors of <mask> and scale all, so that their sum is as in pre-training; also in evaluation.
 
@@ -33,6 +34,7 @@ def drop_masked_tokens(
         attention_mask: (B, L), 1 = real token, or None.
         config: without the quirk ``token_dropout`` the vectors come back as they are.
         mask_row: (D,) word vector of <mask>.
+        documents: (B, L) int64 in a packed batch, where each document has its own factor.
 
     Returns:
         (B, L, D). Without masked tokens the factor is 0.88. A row of nothing but <mask> is zero.
@@ -50,10 +52,23 @@ def drop_masked_tokens(
             )
         return words * (1 - TRAINED_MASK_SHARE)
     masked = input_ids == config.mask_token_id
+    if documents is not None:
+        share = _share_of_documents(masked, documents)
+        scale = (1 - TRAINED_MASK_SHARE) / torch.where(share < 1, 1 - share, 1.0)
+        return words.masked_fill(masked[..., None], 0.0) * scale[..., None].to(words.dtype)
     real = masked.shape[1] if attention_mask is None else attention_mask.sum(-1).clamp(min=1)
     share = masked.sum(-1) / real
     scale = (1 - TRAINED_MASK_SHARE) / torch.where(share < 1, 1 - share, 1.0)
     return words.masked_fill(masked[..., None], 0.0) * scale[:, None, None].to(words.dtype)
+
+
+def _share_of_documents(masked: Tensor, documents: Tensor) -> Tensor:
+    """Give, at each token, the share of masked tokens of its document, (B, L)."""
+    rows = torch.arange(documents.shape[0], device=documents.device)[:, None].expand_as(documents)
+    _, number = torch.unique(torch.stack((rows, documents), -1).flatten(0, 1), dim=0, return_inverse=True)
+    counts = torch.bincount(number)
+    share = torch.bincount(number, masked.flatten().double(), minlength=counts.numel()) / counts
+    return share[number].view_as(documents)
 
 
 def first_position(config: LongstrandConfig) -> int:

@@ -1,7 +1,7 @@
 """Who may see whom: full attention, a sliding window, and blocks named by a layout.
 
 A pattern is a value that states its dense mask; every faster path must equal attention under that mask. Patterns know
-nothing of padding or packed documents, which `longstrand.models.attention.prepare` adds for each call.
+nothing of padding or packed documents, which `longstrand.models.sight.prepare` adds for each call.
 Legend: H heads (1 if all heads share), L tokens, n blocks.
 """
 

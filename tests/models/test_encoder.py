@@ -10,11 +10,12 @@ import torch
 
 import longstrand.models
 from longstrand.errors import ConfigError, InputError
-from longstrand.models.attention import attend, join_bias, padding_bias
+from longstrand.models.attention import attend
 from longstrand.models.config import LongstrandConfig, preset
 from longstrand.models.positions import alibi_bias, alibi_slopes, rotary_angles
 from longstrand.models.pretrained import LongstrandForMaskedLM, LongstrandModel
 from longstrand.models.quirks import QUIRKS
+from longstrand.models.sight import join_bias, padding_bias
 
 
 def test_input_longer_than_the_position_table_names_the_limit():

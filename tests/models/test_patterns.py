@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from longstrand.errors import InputError, UsageError
-from longstrand.models.attention import attend, document_runs
+from longstrand.models.attention import attend, look
 from longstrand.models.block_sparse import GatherCall, block_lists
 from longstrand.models.config import preset
 from longstrand.models.layouts import make_layout, pattern_for
 from longstrand.models.patterns import BlockSparse, Full, SlidingWindow
 from longstrand.models.pretrained import LongstrandForMaskedLM, LongstrandModel
+from longstrand.models.sight import Scene, document_runs, prepare
 
 B, H, K, S = 2, 3, 8, 4
 
@@ -24,11 +25,21 @@ def random_layout(length: int, heads: int) -> BlockSparse:
     return BlockSparse(counts, S)
 
 
+def dense_weights(pattern, length):
+    return pattern.dense_counts(length) if isinstance(pattern, BlockSparse) else pattern.dense_mask(length)
+
+
 def by_hand(states, pattern, mask, documents):
-    """Attend with the dense mask, by the definition."""
+    """Attend with the dense mask, by the definition; in packed batches, blocks count from the start of a document."""
     query, key, value = states
     length = query.shape[2]
-    weight = pattern.dense_counts(length) if isinstance(pattern, BlockSparse) else pattern.dense_mask(length)
+    weight = dense_weights(pattern, length)
+    if documents is not None and isinstance(pattern, BlockSparse):
+        weight = torch.zeros_like(weight)
+        for number in documents[0].unique():
+            places = (documents[0] == number).nonzero().flatten()
+            square = dense_weights(pattern, places.numel())
+            weight[:, places[:, None], places] = square
     weight = weight[None] * mask[:, None, None, :]
     if documents is not None:
         weight = weight * (documents[:, :, None] == documents[:, None, :])[:, None]
@@ -79,6 +90,29 @@ def test_alibi_in_blocks_equals_a_dense_bias():
     torch.testing.assert_close(call.attend(*states), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("batch", ["plain", "padded", "documents"])
+@pytest.mark.parametrize("length", [5, 256, 301])
+def test_alibi_under_full_attention_needs_no_table(length, batch):
+    torch.manual_seed(0)
+    states = [torch.randn(B, H, length, K, requires_grad=True) for _ in range(3)]
+    places = torch.arange(length)[None]
+    real = torch.ones(B, length, dtype=torch.bool)
+    documents = (places // 97).repeat(B, 1) if batch == "documents" else None
+    if batch == "padded":
+        real[0, length // 2 :] = False
+        real[1, :3] = False
+    padding = None if batch == "plain" or documents is not None else real[:, None, None, :]
+    about = (length, torch.device("cpu"), torch.float32, padding, documents, H, places)
+    sights = [prepare(Full(), Scene(*about, counted)) for counted in (True, False)]
+    assert sights[0].bias is None and sights[1].bias.shape[-2:] == (length, length)
+    found, expected = (look(*states, sight)[0] * real[:, None, :, None] for sight in sights)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    weight = torch.randn_like(found)
+    ours, theirs = (torch.autograd.grad((one * weight).sum(), states) for one in (found, expected))
+    for one, other in zip(ours, theirs):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
 def test_documents_under_full_attention():
     torch.manual_seed(0)
     states = [torch.randn(B, H, 9, K) for _ in range(3)]
@@ -86,8 +120,11 @@ def test_documents_under_full_attention():
     assert document_runs(documents) == ((0, 0, 3), (0, 3, 5), (0, 5, 9), (1, 0, 7), (1, 7, 9))
     assert document_runs(torch.tensor([[0, 1, 0]])) is None
     expected = by_hand(states, Full(), torch.ones(B, 9), documents)
+    real = (documents >= 0)[:, None, :, None]
     for path in ("auto", "documents", "dense"):
-        torch.testing.assert_close(attend(*states, documents=documents, path=path)[0], expected, atol=1e-5, rtol=1e-5)
+        found, _ = attend(*states, documents=documents, path=path)
+        torch.testing.assert_close(found * real, expected * real, atol=1e-5, rtol=1e-5)
+    assert (attend(*states, documents=documents)[0][1, :, 7:] == 0).all()
 
 
 def test_masks_by_hand():
@@ -146,17 +183,59 @@ def test_the_layout_survives_a_file(model, tmp_path):
         assert torch.equal(LongstrandForMaskedLM.from_pretrained(tmp_path)(ids).logits, expected)
 
 
+PACKED = {
+    "full": {},
+    "sliding": {"attention": {"pattern": "sliding", "window": 16, "global_every": 2}},
+    "block_sparse": {"attention": SPARSE, "max_position_embeddings": 128},
+    "alibi": {"positions": "alibi"},
+    "alibi_sliding": {"positions": "alibi", "attention": {"pattern": "sliding", "window": 16}},
+    "learned": {"positions": "learned"},
+    "token_dropout": {
+        "positions": "learned", "quirks": ["token_dropout", "positions_after_padding"], "mask_token_id": 4,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_packed_documents_equal_padded_rows(kind):
+    torch.manual_seed(0)
+    model = LongstrandForMaskedLM(preset("tiny", vocab_size=41, **PACKED[kind]))
+    lengths = (67, 9, 100, 24)
+    texts = [torch.randint(4, 41, (length,)) for length in lengths]
+    chosen = [torch.where(torch.rand(length) < 0.3, text, -100) for text, length in zip(texts, lengths)]
+    ids = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=3)
+    mask = (torch.arange(100) < torch.tensor(lengths)[:, None]).long()
+    labels = torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True, padding_value=-100)
+    numbers = torch.cat([torch.full((length,), number) for number, length in enumerate(lengths)])[None]
+    together = {"input_ids": torch.cat(texts)[None], "document_ids": numbers, "labels": torch.cat(chosen)[None]}
+    results, gradients = [], []
+    for inputs in ({"input_ids": ids, "attention_mask": mask, "labels": labels}, together):
+        model.zero_grad()
+        results.append(model(**inputs, output_hidden_states=True))
+        results[-1].loss.backward()
+        gradients.append({name: weight.grad.clone() for name, weight in model.named_parameters()})
+    padded, packed = results
+    torch.testing.assert_close(packed.loss, padded.loss, atol=1e-6, rtol=1e-5)
+    for one, other in zip(packed.hidden_states, padded.hidden_states):
+        torch.testing.assert_close(one[0], other[mask.bool()], atol=1e-5, rtol=1e-4)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-4, msg=name)
+    slow = model.eval()(**together, output_attentions=True)
+    torch.testing.assert_close(slow.loss, packed.loss, atol=1e-6, rtol=1e-5)
+
+
 def test_packed_equals_padded():
     torch.manual_seed(0)
-    for changes in ({}, KINDS["sliding"]):
+    bigbird = {**SPARSE, "layout": "bigbird", "num_global_blocks": 2}
+    for changes in ({}, KINDS["sliding"], {"attention": bigbird, "max_position_embeddings": 128}):
         model = LongstrandModel(preset("tiny", vocab_size=41, **changes)).eval()
-        first, second = torch.randint(5, 41, (1, 50)), torch.randint(5, 41, (1, 30))
+        first, second = torch.randint(5, 41, (1, 90)), torch.randint(5, 41, (1, 63))
         with torch.no_grad():
             packed = model(
-                torch.cat((first, second), 1), document_ids=torch.tensor([[0] * 50 + [1] * 30])
+                torch.cat((first, second), 1), document_ids=torch.tensor([[0] * 90 + [1] * 63])
             ).last_hidden_state
-            torch.testing.assert_close(packed[:, :50], model(first).last_hidden_state, atol=1e-5, rtol=1e-4)
-            torch.testing.assert_close(packed[:, 50:], model(second).last_hidden_state, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(packed[:, :90], model(first).last_hidden_state, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(packed[:, 90:], model(second).last_hidden_state, atol=1e-5, rtol=1e-4)
 
 
 def test_an_input_beyond_the_layout():
