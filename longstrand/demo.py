@@ -46,6 +46,10 @@ class DemoConfig(StrictModel):
         return self
 
 
+SMALL_MODEL = {"initializer_range": 0.08, "rotary": {"theta": 100.0}}
+"""What helped a narrow model that trains for two minutes (docs/LOG.md): weights near 1/sqrt(width), short wavelengths."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Sizes of a demo.
@@ -220,7 +224,8 @@ def run_pretraining(config: DemoConfig, plan: Plan, materials: Materials, say: S
         "output": config.output / "pretrained",
         "data": {"genomes": [str(path) for path in materials.genomes], "hold_out": hold_out},
         "tokenizer": {"vocab_size": plan.vocab_size},
-        "model": {"preset": plan.preset},
+        "masking": {"probability": 0.3, "mask": 1.0, "random": 0.0},
+        "model": {"preset": plan.preset, "settings": SMALL_MODEL},
         "training": {
             "steps": plan.steps,
             "max_tokens": plan.max_tokens,
