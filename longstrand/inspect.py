@@ -150,6 +150,10 @@ def _context(config: dict[str, Any], about: dict[str, Any], tokenizer: dict[str,
     positions = config.get("positions") or config.get("position_embedding_type")
     learned = positions in (None, "learned", "absolute")
     bases = _find(about, "bases_per_token") or tokenizer.get("bases per token")
+    memory = config.get("memory")
+    if memory:
+        words = f"{memory['num_tokens']} memory tokens, {memory['direction']}"
+        return {"tokens": "any number", "limit": f"none: segments of {memory['segment_length']} tokens, {words}"}
     facts: dict[str, Any] = {"tokens": limit, "limit": "position table" if learned else "none set by the positions"}
     if limit and bases:
         facts["bases"] = f"about {round(limit * bases):,} ({bases:.2f} bases per token)"

@@ -131,9 +131,14 @@ def add_adapter(model: Any, name: str, settings: Mapping[str, Any], *, base: str
 
 
 def _head_modules(model: Any) -> list[str]:
-    """Name the modules of the head that have weights of their own; PEFT can only swap such leaves when merging."""
+    """Name the modules of the head that have weights of their own, and the memory, which may be fresh, too.
+
+    PEFT can only swap such leaves when merging.
+    """
     leaves = getattr(model, HEAD).named_modules()
-    return [f"{HEAD}.{name}" for name, part in leaves if next(part.parameters(recurse=False), None) is not None]
+    memory = [] if model.encoder.memory is None else ["encoder.memory"]
+    names = [f"{HEAD}.{name}" for name, part in leaves if next(part.parameters(recurse=False), None) is not None]
+    return [*names, *memory]
 
 
 def is_wrapped(model: Any) -> bool:
@@ -220,7 +225,8 @@ def read_merged(folder: Path) -> tuple[LongstrandConfig, dict[str, Tensor]]:
             f"{folder}: config.json of this adapter declares no head; it was not written by Longstrand."
         )
     settings = {name: value for name, value in head.items() if name != "kind"}
-    model = load_model(base, head["kind"], new_head=settings)
+    changes = {} if config.memory is None else {"memory": config.memory}
+    model = load_model(base, head["kind"], new_head=settings, changes=changes)
     _check_tensors(folder, model)
     merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     tensors = {name.replace(".modules_to_save.default", ""): tensor for name, tensor in merged.state_dict().items()}

@@ -32,7 +32,12 @@ def is_full(config: LongstrandConfig, layer: int) -> bool:
 
 
 def longest_input(config: LongstrandConfig) -> int | None:
-    """Give the longest input in tokens, special ones included; None if neither positions nor block layouts end."""
+    """Give the longest input in tokens, special ones included; None if neither positions nor block layouts end.
+
+    A model with memory reads any length, segment by segment.
+    """
+    if config.memory is not None:
+        return None
     limits = []
     if config.positions == "learned":
         limits.append(config.max_position_embeddings - first_position(config))

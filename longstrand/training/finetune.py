@@ -28,6 +28,7 @@ from longstrand.runtime import fingerprint_file, provenance, rank, resolve_devic
 from longstrand.tokenization.base import Tokenizer
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.callbacks import CsvCallback, ProgressCallback, StopOnSignal, TensorBoardCallback
+from longstrand.training.curriculum import make_curriculum
 from longstrand.training.finetune_config import FinetuneConfig, TrainSettings
 from longstrand.training.finetune_data import LabelledSplits, balanced_weights, check_strand, load_splits, target_scale
 from longstrand.training.finetune_examples import LabelCollator, Tokenized, TrainingExamples, tokenize
@@ -143,7 +144,9 @@ def make_model(config: FinetuneConfig, splits: LabelledSplits, tokenizer: Tokeni
         name = "pos_weight" if task.problem == "multi_label" else "class_weights"
         head[name] = balanced_weights(splits.train)
     seed_everything(config.training.seed)
-    changes = {} if settings.dropout is None else {"hidden_dropout": settings.dropout}
+    changes: dict[str, Any] = {} if settings.dropout is None else {"hidden_dropout": settings.dropout}
+    if config.memory is not None:
+        changes["memory"] = config.memory.model_settings()
     model = load_model(settings.path, kind, new_head=head, tokenizer=tokenizer, changes=changes)
     if settings.init == "random":
         seed_everything(config.training.seed)
@@ -184,6 +187,11 @@ def _run(config: FinetuneConfig, run: RunFolder, model: Any, data: Prepared, dev
         callbacks=[stop, FinishLastStep(), ProgressCallback("fine-tuning")],
     )
     trainer.steps_per_epoch = examples.num_batches
+    if config.memory is not None:
+        per_token = data.splits.task.problem == "token"
+        trainer.curriculum = make_curriculum(
+            config.memory, model.config.memory, data.tokenizer, seed=training.seed, per_token=per_token
+        )
     trainer.add_callback(CsvCallback(trainer.metrics_log))
     trainer.add_callback(StopEarly(trainer, data.metric, training.patience))
     if training.tensorboard:

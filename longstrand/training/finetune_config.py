@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from longstrand.config import StrictModel
 from longstrand.data.labelled import LabelColumns, Words
+from longstrand.training.curriculum import MemoryTraining
 from longstrand.training.ways import Way
 
 
@@ -120,6 +121,9 @@ class FinetuneConfig(StrictModel):
     model: ModelSettings
     data: DataSettings
     way: Way = Field(default_factory=Way, description="full, frozen, lora, ia3, or {peft: NAME, ...}")
+    memory: MemoryTraining | None = Field(
+        None, description="recurrent memory: rows of any length are read in segments; see the model's own settings"
+    )
     training: TrainSettings = Field(default_factory=TrainSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
 

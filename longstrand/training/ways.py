@@ -25,7 +25,9 @@ BYTES_OF_A_WEIGHT = 4
 class Way(StrictModel):
     """Which weights are trained."""
 
-    name: str = Field("full", description="full, frozen (only the head), or an adapter: lora, ia3, any other of PEFT")
+    name: str = Field(
+        "full", description="full, frozen (head and memory only), or an adapter: lora, ia3, any other of PEFT"
+    )
     settings: dict[str, Any] = Field(default_factory=dict, description="settings of the adapter, by PEFT's names")
 
     @model_validator(mode="before")
@@ -82,8 +84,8 @@ def apply_way(model: Any, way: Way, *, base: str | Path) -> Any:
 
         return add_adapter(model, way.name, way.settings, base=base)
     if way.name == "frozen":
-        for parameter in model.encoder.parameters():
-            parameter.requires_grad_(False)
+        for name, parameter in model.encoder.named_parameters():
+            parameter.requires_grad_(name.startswith("memory."))  # a fresh one says nothing without training
     return model
 
 
