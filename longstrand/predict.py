@@ -29,6 +29,8 @@ Pooling = Literal["cls", "mean", "max", "tokens", "bases"]
 BATCHES_AHEAD = 16
 _NO_DNA = str.maketrans("", "", "ACGT")
 ROWS_AHEAD = 1024
+STATES_SHARE = 16
+"""A token's last state takes about this much less memory than its passage through a layer."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class Settings:
             vector a token (``tokens``) or a base (``bases``). A token head: ``tokens`` or ``bases``, else ``bases``.
         layer: which hidden states embeddings are: 0 = embedding output, 1 = first layer, -1 = last (after the final
             norm).
+        layers: several layers at once, in place of ``layer``; with ``poolings`` all from one forward pass.
+        poolings: ``cls``, ``mean``, ``max``, in place of ``pooling``; values of all layers and poolings follow each
+            other, layer by layer, in each the poolings.
         strand: see `longstrand.strand`.
         batch_tokens: most tokens in one batch, padding included.
         precision: ``fp32``, or ``bf16`` for automatic mixed precision. Results are float32 either way.
@@ -54,6 +59,8 @@ class Settings:
     output: Output = "logits"
     pooling: Pooling = "mean"
     layer: int = -1
+    layers: tuple[int, ...] = ()
+    poolings: tuple[Pooling, ...] = ()
     strand: StrandPolicy = "+"
     batch_tokens: int = 8192
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -66,6 +73,8 @@ class Settings:
         one_of(self.pooling, ("cls", "mean", "max", "tokens", "bases"), "pooling")
         one_of(self.precision, ("fp32", "bf16"), "precision")
         strands_of(self.strand)
+        for name in self.poolings:
+            one_of(name, ("cls", "mean", "max"), "pooling of a sequence")
         if self.batch_tokens < 1:
             raise ValueError(f"batch_tokens is at least 1, got {self.batch_tokens}")
         if self.pooling == "tokens" and self.strand == "both":
@@ -237,9 +246,14 @@ class _Engine:
         elif (head is not None and head.kind == "token") or (self.embeds and settings.pooling == "bases"):
             self.per = "base"
         self.width = model.config.hidden_size if head is None else head.num_outputs
+        self.poolings = settings.poolings or (settings.pooling,)
         if self.embeds:
-            self.layer = layer_number(settings.layer, model.config.num_hidden_layers)
-            if settings.pooling == "cls" and tokenizer.cls_token_id is None:
+            layers = settings.layers or (settings.layer,)
+            self.layers = [layer_number(layer, model.config.num_hidden_layers) for layer in layers]
+            if len(self.layers) > 1 and self.per != "sequence":
+                raise UsageError("several layers at once are for one vector a sequence; use pooling cls, mean or max.")
+            self.width *= len(self.layers) * len(self.poolings)
+            if "cls" in self.poolings and tokenizer.cls_token_id is None:
                 raise UsageError("the tokenizer has no [CLS] token; use pooling mean or max.")
         if settings.output == "probabilities" and self.problem == "regression":
             raise UsageError("a regression model has no probabilities; use output logits (its predicted values).")
@@ -300,11 +314,19 @@ class _Engine:
         with evaluation_mode(self.model):
             start = 0
             while start < len(readings):
-                size = max(1, self.settings.batch_tokens // readings[start].length)
+                size = max(1, self.settings.batch_tokens // self._tokens_at_once(readings[start].length))
                 batch = readings[start : start + size]
                 for reading, values in zip(batch, self._forward(batch)):
                     reading.values = values
                 start += size
+
+    def _tokens_at_once(self, length: int) -> int:
+        """Give the tokens of a row that are in the encoder together: with memory, a segment and a share of states.
+
+        The states of a whole row are kept until its end; they are small beside what a segment needs inside the layers.
+        """
+        memory = getattr(self.model.config, "memory", None)
+        return length if memory is None else min(length, memory["segment_length"] + length // STATES_SHARE)
 
     @torch.inference_mode()
     def _forward(self, batch: list[_Reading]) -> list[np.ndarray]:
@@ -313,9 +335,11 @@ class _Engine:
         device = inputs["input_ids"].device
         mixed = self.settings.precision == "bf16"
         with torch.autocast(device.type, torch.bfloat16) if mixed else nullcontext():
-            values = self._hidden(inputs) if self.embeds else self.model(**inputs).logits
+            states = self._hidden(inputs) if self.embeds else [self.model(**inputs).logits]
+        values = states[0]
         if self.embeds and self.per == "sequence":
-            values = pool(values.float(), ~special, self.settings.pooling)
+            pooled = [pool(state.float(), ~special, pooling) for state in states for pooling in self.poolings]
+            values = torch.cat(pooled, dim=-1)
         values = values.float().cpu().numpy()
         if self.per == "sequence":
             return list(values)
@@ -341,12 +365,13 @@ class _Engine:
             special
         ).to(device)
 
-    def _hidden(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _hidden(self, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Give the hidden states of the layers that are asked for, each (B, L, D), from one pass."""
         encoder = getattr(self.model, "encoder", self.model)
-        is_last = self.layer == self.model.config.num_hidden_layers
-        output = encoder(**inputs) if is_last else encoder(**inputs, output_hidden_states=True)
-        hidden: torch.Tensor = output.last_hidden_state if is_last else output.hidden_states[self.layer]
-        return hidden
+        if self.layers == [self.model.config.num_hidden_layers]:
+            return [encoder(**inputs).last_hidden_state]
+        states = encoder(**inputs, output_hidden_states=True).hidden_states
+        return [states[layer] for layer in self.layers]
 
     def result(self, row: _Row) -> Prediction:
         """Put the strands of one row together."""

@@ -380,3 +380,28 @@ def test_gpu_and_back(bpe: Any) -> None:
     (there,) = values(model, ["ACGGATTTAACG"], bpe, device="cuda")
     assert next(model.parameters()).device.type == "cpu"
     np.testing.assert_allclose(there, values(model, ["ACGGATTTAACG"], bpe)[0], atol=1e-4)
+
+
+def test_layers_and_poolings_come_from_one_pass() -> None:
+    torch.manual_seed(0)
+    tokenizer = K1
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    model = NETWORKS["encoder"](preset("tiny", **sizes, vocab_size=K1.vocab_size, pad_token_id=K1.pad_token_id))
+    texts = ["ACGTACGTAC", "GGCA", "A", "TTTTACGGCATT"]
+    passes = []
+    hook = model.register_forward_hook(lambda *_: passes.append(1))
+    settings = Settings(output="embeddings", layers=(0, 1, -1), poolings=("cls", "mean", "max"), strand="both")
+    together = [row.values for row in predict(model, texts, tokenizer=tokenizer, settings=settings)]
+    assert len(passes) == 1
+    hook.remove()
+    for row, values in enumerate(together):
+        parts = iter(values.reshape(9, 16))
+        for layer in (0, 1, 2):
+            for pooling in ("cls", "mean", "max"):
+                alone = Settings(output="embeddings", layer=layer, pooling=pooling, strand="both")  # type: ignore[arg-type]
+                (found,) = predict(model, [texts[row]], tokenizer=tokenizer, settings=alone)
+                assert np.allclose(next(parts), found.values, atol=1e-5, equal_nan=True)
+    with pytest.raises(UsageError, match="several layers at once are for one vector a sequence"):
+        list(predict(model, texts, tokenizer=tokenizer, output="embeddings", layers=(0, 1), pooling="bases"))
+    with pytest.raises(UsageError, match="unknown pooling of a sequence 'bases'"):
+        Settings(poolings=("bases",))
