@@ -141,6 +141,8 @@ _DROPPED: Keys = (
     ("esm.contact_head.regression.{p}", "predicts contacts of proteins; never trained on DNA"),
     ("esm.embeddings.position_ids", "0, 1, 2, ...: counted, not stored"),
     (_INVERSE_FREQUENCIES, "recomputed from the configuration"),
+    (_INVERSE_FREQUENCIES.replace("{n}", "*"), "recomputed; transformers 5 writes one for all layers, under this name"),
+    ("esm.rotary_embeddings.inv_freq", "recomputed; so transformers 5 calls it in memory"),
 )
 _COPIES: Keys = (("lm_head.decoder.weight", "esm.embeddings.word_embeddings.weight"),)
 

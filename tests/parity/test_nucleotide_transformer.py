@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import EsmConfig, EsmForMaskedLM
 
 from longstrand.errors import InputError
 from longstrand.models.checkpoint import load_model
@@ -156,3 +157,29 @@ def test_too_long_for_the_table(shared):
         pytest.skip("no golden outputs of Nucleotide Transformer")
     with pytest.raises(InputError, match="the input has 41 tokens, but the position table of this model ends at 40"):
         load_model(folder, "encoder")(torch.full((1, 41), 7))
+
+
+TINY_ESM = {
+    "vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
+    "pad_token_id": 1, "mask_token_id": 2, "max_position_embeddings": 64, "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["absolute", "rotary"])
+@pytest.mark.parametrize("before", [False, True])
+def test_other_encoders_of_stock_esm(kind, before, tmp_path):
+    """ESM-2 is rotary; transformers 5 writes its inverse frequencies under one odd name."""
+    torch.manual_seed(0)
+    config = EsmConfig(**TINY_ESM, position_embedding_type=kind, token_dropout=True, emb_layer_norm_before=before)
+    stock = EsmForMaskedLM(config).eval()
+    for parameter in stock.parameters():
+        torch.nn.init.normal_(parameter.data, mean=float(parameter.dim() == 1), std=0.2)
+    stock.save_pretrained(tmp_path)
+    ids = torch.randint(5, 61, (2, 20))
+    ids[:, 3] = 2
+    mask = torch.ones_like(ids)
+    mask[1, 12:], ids[1, 12:] = 0, 1
+    with torch.no_grad():
+        found = load_model(tmp_path)(ids, mask).logits[mask.bool()]
+        torch.testing.assert_close(found, stock(ids, mask).logits[mask.bool()], atol=1e-4, rtol=1e-4)
