@@ -22,6 +22,7 @@ from longstrand.models.positions import rotary_frequencies
 from longstrand.models.published import (
     PUBLISHED_ACTIVATIONS,
     Family,
+    Keys,
     Published,
     activation,
     published_heads,
@@ -241,9 +242,14 @@ _BIGBIRD_DEFAULTS: Published = {**_BERT_DEFAULTS, "max_position_embeddings": 409
 _BIGBIRD_KEYS = (
     *(rule for rule in _BERT_KEYS if not rule[1].startswith("classifier.")),
     *_POST_NORM_KEYS,
-    ("classifier.dense.{p}", "classifier.pooler.{p}"),
-    ("classifier.out_proj.{p}", "classifier.output.{p}"),
 )
+_BIGBIRD_HEAD_KEYS: dict[str, Keys] = {
+    "sequence": (
+        ("classifier.dense.{p}", "classifier.pooler.{p}"),
+        ("classifier.out_proj.{p}", "classifier.output.{p}"),
+    ),
+    "token": (("classifier.{p}", "classifier.output.{p}"),),
+}
 
 
 def _bigbird_settings(published: Published, names: Collection[str]) -> dict[str, Any]:
@@ -258,11 +264,11 @@ def _bigbird_settings(published: Published, names: Collection[str]) -> dict[str,
     if published.get("attention_type", "block_sparse") == "block_sparse":
         numbers = {name: published.get(name, default) for name, default in _BIGBIRD_NUMBERS.items()}
         fields["attention"] = {"pattern": "block_sparse", "layout": "bigbird", **numbers}
-    fields["heads"] = _bert_heads(published, names)
-    for head in fields["heads"].values():
-        if head["kind"] != "masked_lm":
-            fields["heads"] = {"sequence": {**head, "kind": "sequence", "pooling": "cls", "form": "dense"}}
-    return fields
+    if "classifier.out_proj.weight" in names:
+        head = {"kind": "sequence", "pooling": "cls", "form": "dense", **target(published)}
+        return fields | {"heads": {"sequence": head}}
+    bare = [name for name in names if not name.startswith("bert.pooler.")]
+    return fields | {"heads": _bert_heads(published, bare)}
 
 
 _BIGBIRD_NUMBERS = {"block_size": 64, "num_random_blocks": 3}
@@ -284,7 +290,7 @@ def _bigbird_published(config: LongstrandConfig) -> Published:
     return published | published_heads(config, "BigBird")
 
 
-_BIGBIRD_HEADS = {("masked_lm", "linear"), ("sequence", "dense")}
+_BIGBIRD_HEADS = {("masked_lm", "linear"), ("sequence", "dense"), ("token", "linear")}
 
 
 def _bigbird_tables(config: LongstrandConfig) -> dict[str, Tensor]:
@@ -364,6 +370,7 @@ FAMILIES: dict[str, Family] = {
         },
         published=_bigbird_published,
         keys=_BIGBIRD_KEYS,
+        head_keys=_BIGBIRD_HEAD_KEYS,
         copies=_BERT_COPIES,
         dropped=(*_BERT_DROPPED, ("bert.pooler.{p}", "no head of this family uses the pooler")),
         made=_bigbird_tables,

@@ -139,6 +139,7 @@ _HEADS: dict[str, Keys] = {
 }
 _DROPPED: Keys = (
     ("esm.contact_head.regression.{p}", "predicts contacts of proteins; never trained on DNA"),
+    ("esm.pooler.dense.{p}", "no head of this family uses the pooler"),
     ("esm.embeddings.position_ids", "0, 1, 2, ...: counted, not stored"),
     (_INVERSE_FREQUENCIES, "recomputed from the configuration"),
     (_INVERSE_FREQUENCIES.replace("{n}", "*"), "recomputed; transformers 5 writes one for all layers, under this name"),
