@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from longstrand.models import attention
+from longstrand.models import sight
 from longstrand.models.checkpoint import load_model
 from longstrand.models.config import preset
 from longstrand.models.convert import export_published, published_name
@@ -24,7 +24,7 @@ CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 @pytest.fixture(params=["dense", "gather"], autouse=True)
 def path(request, monkeypatch):
     """Run every comparison through both paths."""
-    monkeypatch.setattr(attention, "BREAK_EVEN", 0.0 if request.param == "gather" else 1e9)
+    monkeypatch.setattr(sight, "BREAK_EVEN", 0.0 if request.param == "gather" else 1e9)
 
 
 @pytest.fixture(scope="module")
