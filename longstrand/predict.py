@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from longstrand.data.bins import count_bins, encode_bins
 from longstrand.data.records import Record
 from longstrand.errors import InputError, UsageError, one_of
 from longstrand.genome.sequence import normalise
+from longstrand.models.packing import unpack
 from longstrand.strand import StrandPolicy, average, flip_back, flip_offsets, read_on, strands_of
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ class Settings:
         truncate: cut sequences that are too long for the model on the right (marked and counted) instead of refusing
             them.
         max_tokens: longest input including special tokens; None: what the model's position table holds.
+        pack: put sequences of different lengths one after the other in one row, so that no padding is computed; results
+            are the same. None: on a CPU. Never with memory.
         exact_text: give sequences to the tokenizer as they are; by default they are put into upper case and letters
             that it does not know become N, both counted.
     """
@@ -67,6 +71,7 @@ class Settings:
     truncate: bool = False
     max_tokens: int | None = None
     exact_text: bool = False
+    pack: bool | None = None
 
     def __post_init__(self) -> None:
         one_of(self.output, ("logits", "probabilities", "embeddings"), "output")
@@ -89,7 +94,8 @@ class Prediction:
         index: number of the row, from 0.
         name: name of the row.
         interval: its place, if known.
-        values: float32 (num_outputs,) for one result a sequence; (num_bases, d) for bases; (num_tokens, d) for tokens,
+        values: float32 (num_outputs,) for one result a sequence; (num_bases, d) for bases; (num_bins, d) for bins (of
+            counts, ``probabilities`` are rates); (num_tokens, d) for tokens,
             special tokens left out. NaN where there is nothing to say: a sequence without tokens, bases cut off.
         num_bases: letters of the sequence.
         num_tokens: tokens that the model saw (both strands), special tokens included.
@@ -240,7 +246,8 @@ class _Engine:
         self.embeds = settings.output == "embeddings"
         head: Any = None if self.embeds else head_of(model)
         self.problem = None if head is None else head.problem
-        self.per: Literal["sequence", "token", "base"] = "sequence"
+        self.per: Literal["sequence", "token", "base", "bin"] = "bin" if head and head.kind == "bin" else "sequence"
+        self.bin_bases = getattr(head, "bin_bases", None)
         if settings.pooling == "tokens" and (self.embeds or head.kind == "token"):
             self.per = "token"
         elif (head is not None and head.kind == "token") or (self.embeds and settings.pooling == "bases"):
@@ -290,16 +297,27 @@ class _Engine:
         return row
 
     def _encode(self, strand: str, texts: list[str], record: Record) -> _Reading:
-        if len(texts) == 2:
+        if self.per == "bin":
+            encoding = self._encode_bins(texts, record)
+        elif len(texts) == 2:
             encoding = self.tokenizer.encode_pair(*texts)
         else:
             encoding = self.tokenizer.encode(texts[0])
         length = len(encoding.input_ids)
         if self.limit is None or length <= self.limit:
             return _Reading(strand, encoding, truncated=False)
-        if not self.settings.truncate or len(texts) == 2:
+        if not self.settings.truncate or len(texts) == 2 or self.per == "bin":
             raise InputError(too_long(record, length, self.limit, can_be_cut=len(texts) == 1))
         return _Reading(strand, self._cut(texts[0]), truncated=True)
+
+    def _encode_bins(self, texts: list[str], record: Record) -> Encoding:
+        where = record.where or record.name
+        if len(texts) == 2 or self.bin_bases is None:
+            raise InputError(
+                f"{where}: a model of bins reads single sequences, and bin_bases of its head says how long."
+            )
+        count_bins(len(texts[0]), self.bin_bases, where=where)
+        return encode_bins(self.tokenizer, texts[0], self.bin_bases)
 
     def _cut(self, text: str) -> Encoding:
         """Keep the tokens from the left that fit beside the special ones."""
@@ -336,6 +354,8 @@ class _Engine:
         mixed = self.settings.precision == "bf16"
         with torch.autocast(device.type, torch.bfloat16) if mixed else nullcontext():
             states = self._hidden(inputs) if self.embeds else [self.model(**inputs).logits]
+        if "document_ids" in inputs and states[0].dim() == 3:
+            states = [unpack(state, inputs["document_ids"])[0] for state in states]
         values = states[0]
         if self.embeds and self.per == "sequence":
             pooled = [pool(state.float(), ~special, pooling) for state in states for pooling in self.poolings]
@@ -343,10 +363,17 @@ class _Engine:
         values = values.float().cpu().numpy()
         if self.per == "sequence":
             return list(values)
+        if self.per == "bin":
+            return [values[row, : reading.encoding.num_bases // self.bin_bases] for row, reading in enumerate(batch)]
         return [values[row, : reading.length].copy() for row, reading in enumerate(batch)]
 
     def _tensors(self, batch: list[_Reading]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Pad to the longest: ids, mask (1 = real; left out if nothing is padded), special or padding; each (B, L)."""
+        """Pad to the longest, or pack.
+
+        Returns:
+            Ids, mask (1 = real; left out if nothing is padded) and types, each (B, L), or packed (1, all tokens) with
+            document_ids; special tokens or padding (B, L).
+        """
         shape = (len(batch), batch[0].length)
         ids = np.full(shape, self.tokenizer.pad_token_id or 0, dtype=np.int64)
         mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
@@ -361,9 +388,19 @@ class _Engine:
         inputs = {"input_ids": ids} if mask.all() else {"input_ids": ids, "attention_mask": mask}
         if types.any():
             inputs["token_type_ids"] = types
+        if self.packs(device) and "attention_mask" in inputs:
+            real = inputs.pop("attention_mask").astype(bool)
+            inputs = {name: array[real][None] for name, array in inputs.items()}
+            inputs["document_ids"] = np.repeat(np.arange(len(batch)), [reading.length for reading in batch])[None]
         return {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}, torch.from_numpy(
             special
         ).to(device)
+
+    def packs(self, device: torch.device) -> bool:
+        """Say whether rows of different lengths are packed here; models of others may not know packed rows."""
+        config = self.model.config
+        able = getattr(config, "model_type", None) == "longstrand" and config.memory is None and self.per != "bin"
+        return able and (device.type == "cpu" if self.settings.pack is None else self.settings.pack)
 
     def _hidden(self, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         """Give the hidden states of the layers that are asked for, each (B, L, D), from one pass."""
@@ -393,6 +430,9 @@ class _Engine:
     def _of_strand(self, reading: _Reading, num_bases: int) -> np.ndarray:
         if self.per == "sequence":
             return reading.values if reading.values is not None else np.full(self.width, np.nan, dtype=np.float32)
+        if self.per == "bin":
+            empty = np.full((num_bases // self.bin_bases, self.width), np.nan, dtype=np.float32)
+            return empty if reading.values is None else flip_back(reading.strand, reading.values)
         if reading.values is None:
             return np.full((num_bases, self.width), np.nan, dtype=np.float32)
         return flip_back(reading.strand, reading.encoding.to_bases(reading.values, reduce="mean"))
@@ -409,10 +449,10 @@ def head_of(model: Any) -> Any:
     """Give the settings of the head whose logits are predictions.
 
     Raises:
-        UsageError: the model has no sequence or token head.
+        UsageError: the model has no sequence, token or bin head.
     """
     head = getattr(model, "head_settings", None)
-    if head is None or head.kind not in ("sequence", "token"):
+    if head is None or head.kind not in ("sequence", "token", "bin"):
         raise UsageError("the model has no head that predicts labels; fine-tune it first, or use embeddings.")
     return head
 
@@ -452,7 +492,9 @@ def pool(hidden: torch.Tensor, real: torch.Tensor, pooling: str) -> torch.Tensor
 
 
 def probabilities(logits: np.ndarray, problem: str | None) -> np.ndarray:
-    """Turn logits (..., C) into probabilities: softmax of classes, sigmoid of labels; NaN stays."""
+    """Turn logits (..., C) into probabilities: softmax of classes, sigmoid of labels, rates of counts; NaN stays."""
+    if problem == "counts":
+        return np.logaddexp(0, logits).astype(np.float32)
     if problem == "multi_label":
         return (0.5 * (1 + np.tanh(0.5 * logits))).astype(np.float32)
     if logits.size == 0:

@@ -21,6 +21,7 @@ from longstrand.errors import ConfigError
 from longstrand.models.config import Head, LongstrandConfig
 from longstrand.models.encoder import Encoder
 from longstrand.models.heads import MISSING, MaskedLMHead, OutputHead, divisor, head_loss, labelled, pool
+from longstrand.models.packing import unpack
 from longstrand.models.precision import without_emulation
 from longstrand.models.recurrence import RecurrentOutput
 from longstrand.models.segment_losses import all_segments_loss, pooled_mask, step_weights, without_context
@@ -174,7 +175,7 @@ class SequenceClassification(_WithEncoder):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput | tuple[Any, ...]:
-        """Predict per sequence; logits (B, C).
+        """Predict per sequence; logits (B, C), or (documents, C) in reading order for a packed batch.
 
         Args:
             input_ids: (B, L), as in the encoder.
@@ -186,8 +187,10 @@ class SequenceClassification(_WithEncoder):
         """
         num_items, as_tuple = kwargs.pop("num_items_in_batch", None), kwargs.pop("return_dict", None) is False
         encoded = self.encoder(input_ids, attention_mask, token_type_ids, position_ids, **kwargs)
-        head, mask = self.head_settings, pooled_mask(attention_mask, encoded)
-        logits = self.classifier(pool(encoded.last_hidden_state, mask, head.pooling))
+        head, mask, hidden = self.head_settings, pooled_mask(attention_mask, encoded), encoded.last_hidden_state
+        if (documents := kwargs.get("document_ids")) is not None:
+            hidden, mask = unpack(hidden, documents if mask is None else documents.masked_fill(mask == 0, -1))
+        logits = self.classifier(pool(hidden, mask, head.pooling))
         everywhere = isinstance(encoded, RecurrentOutput) and self.config.memory["loss"] == "all"
         if labels is None:
             loss = None

@@ -24,8 +24,10 @@ from longstrand.models.patterns import BlockSparse, Full, Pattern, SlidingWindow
 from longstrand.models.positions import alibi_slopes, position_distances
 
 PATHS = ("auto", "dense", "gather", "flex", "documents", "strip")
-BREAK_EVEN = 1.5
-"""A CPU gathers when the input is longer than this many times the keys that a token sees (an estimate, unmeasured)."""
+BREAK_EVEN = 1.75
+"""A CPU gathers when the input is longer than this many times the keys that a token sees. Measured (two cores, one AMD
+EPYC): one dense call won at 1.5 and lost at 2 with blocks of 64, won at 1.3 and lost at 2 with a window of 512
+(``perf/attention.py break-even``)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from longstrand.training.finetune_config import FinetuneConfig, TrainSettings
 from longstrand.training.finetune_data import LabelledSplits, balanced_weights, check_strand, load_splits, target_scale
 from longstrand.training.finetune_examples import LabelCollator, Tokenized, TrainingExamples, tokenize
 from longstrand.training.finetune_report import make_report, write_predictions
-from longstrand.training.finetune_scoring import Scale, fold_scale, score, validation_numbers
+from longstrand.training.finetune_scoring import Scale, Scored, fold_scale, score, validation_numbers
 from longstrand.training.metrics import LOWER_IS_BETTER, PRIMARY, metric_names
 from longstrand.training.run_folder import RunFolder
 from longstrand.training.trainer import Checkpointing, LongstrandTrainer
@@ -53,12 +53,14 @@ class FinetuneResult:
         model: the model folder, or None if training was stopped before its end.
         report: the content of ``report.json`` (empty if stopped).
         stopped_by: name of the signal that stopped training, or None.
+        scored: {"valid", "test"} -> predictions of the best checkpoint; empty if the run was finished before.
     """
 
     folder: Path
     model: Path | None
     report: dict[str, Any]
     stopped_by: str | None = None
+    scored: dict[str, Scored] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ class Prepared:
     metric: str
 
 
-def finetune(config: FinetuneConfig, *, notice: Callable[[str], None] = logger.info) -> FinetuneResult:
+def finetune(
+    config: FinetuneConfig, *, notice: Callable[[str], None] = logger.info, splits: LabelledSplits | None = None
+) -> FinetuneResult:
     """Fine-tune a model on labelled sequences, or go on where an interrupted run stopped.
 
     Writes ``config.yaml``, ``metrics.jsonl``, ``metrics.csv``, ``model/`` (the best checkpoint), ``report.json`` and
@@ -91,6 +95,7 @@ def finetune(config: FinetuneConfig, *, notice: Callable[[str], None] = logger.i
     Args:
         config: the settings.
         notice: receives sentences for the user before training: what kind of problem was found, how rows were split.
+        splits: the rows that ``config.data`` names, if the caller has read (and perhaps thinned out) them already.
 
     Raises:
         LongstrandError: anything wrong with the settings, the labels, the model or the run folder.
@@ -101,7 +106,8 @@ def finetune(config: FinetuneConfig, *, notice: Callable[[str], None] = logger.i
     device = resolve_device(training.device)
     check_way(config.way)
     tokenizer = load_tokenizer(config.model.path)
-    splits = load_splits(config.data, alphabet=None if config.data.exact_text else tokenizer.alphabet)
+    if splits is None:
+        splits = load_splits(config.data, alphabet=None if config.data.exact_text else tokenizer.alphabet)
     notice(splits.task.notice())
     notice(f"split: {', '.join(f'{len(table):,} {name}' for name, table in splits.items())}; {splits.raw.origin}")
     metric = training.metric or PRIMARY[splits.task.problem]
@@ -183,7 +189,9 @@ def _run(config: FinetuneConfig, run: RunFolder, model: Any, data: Prepared, dev
         model=model,
         args=_arguments(run.path, training, examples, data.metric, device),
         train_dataset=examples,
-        data_collator=LabelCollator(data.tokenizer.pad_token_id or 0, per_token=data.splits.task.problem == "token"),
+        data_collator=LabelCollator(
+            data.tokenizer.pad_token_id or 0, per_token=data.splits.task.problem == "token", pack=training.pack
+        ),
         callbacks=[stop, FinishLastStep(), ProgressCallback("fine-tuning")],
     )
     trainer.steps_per_epoch = examples.num_batches
@@ -239,7 +247,7 @@ def _finish(
     run.finish(report)
     for folder in run.checkpoints():
         run.remove(folder)
-    return FinetuneResult(run.path, run.path / "model", report)
+    return FinetuneResult(run.path, run.path / "model", report, scored=scored)
 
 
 class FinetuneTrainer(LongstrandTrainer):

@@ -179,20 +179,21 @@ class TrainingExamples:
 
 
 class LabelCollator:
-    """Pads tokens, and stacks labels by the kind of problem; picklable."""
+    """Pads (or packs) tokens, and stacks labels by the kind of problem; picklable."""
 
-    def __init__(self, pad_token_id: int, *, per_token: bool) -> None:
-        self._pad, self._per_token = Collator(pad_token_id=pad_token_id, num_bases=True), per_token
+    def __init__(self, pad_token_id: int, *, per_token: bool, pack: bool = False) -> None:
+        self._pad, self._per_token = Collator(pad_token_id=pad_token_id, num_bases=True, pack=pack), per_token
+        self._pack = pack
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Make a batch: labels int64 (B, L) for tokens, int64 (B,) for classes, float32 (B, C) else."""
+        """Make a batch: labels int64 (B, L) (packed (1, L)) for tokens, int64 (B,) for classes, float32 (B, C) else."""
         import torch
 
         batch = self._pad([{name: value for name, value in item.items() if name != "labels"} for item in examples])
         labels = [np.asarray(item["labels"]) for item in examples]
         if self._per_token:
             stacked = np.full(tuple(batch["input_ids"].shape), IGNORED, dtype=np.int64)
-            for row, values in zip(stacked, labels):
+            for row, values in zip(stacked, [np.concatenate(labels)] if self._pack else labels):
                 row[: len(values)] = values
         else:
             stacked = np.stack(labels)

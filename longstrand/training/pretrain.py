@@ -200,7 +200,7 @@ def _run(
         raise InputError(
             f"training.max_tokens is {training.max_tokens}, but the model has only {limit} positions; use at most that."
         )
-    collate = Collator(pad_token_id=tokenizer.pad_token_id or 0, num_bases=True)
+    collate = Collator(pad_token_id=tokenizer.pad_token_id or 0, num_bases=True, pack=training.pack)
     micro = training.micro_batch_size or max(1, training.batch_size // world_size())
     evaluate = hold_out_evaluation(
         data.evaluation, collate, bases_per_id=tokenizer.bases_per_id, batch_size=micro, device=device

@@ -28,6 +28,24 @@ def test_widths():
     assert Collator(pad_token_id=3, num_bases=True)(examples)["num_bases"].tolist() == [7, 7]
 
 
+def test_packing_by_hand():
+    examples = [
+        example([1, 5, 2], np.array([-100, 6, -100]), token_type_ids=np.array([0, 0, 1])),
+        example([1, 2], np.array([-100, 9]), token_type_ids=np.array([1, 1])),
+    ]
+    batch = Collator(pad_token_id=3, multiple_of=4, num_bases=True, pack=True)(examples)
+    assert batch["input_ids"].tolist() == [[1, 5, 2, 1, 2, 3, 3, 3]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 0, 0, 0]]
+    assert batch["document_ids"].tolist() == [[0, 0, 0, 1, 1, -1, -1, -1]]
+    assert batch["token_type_ids"].tolist() == [[0, 0, 1, 1, 1, 0, 0, 0]]
+    assert batch["labels"].tolist() == [[-100, 6, -100, -100, 9, -100, -100, -100]]
+    assert batch["num_bases"].tolist() == [7, 7]
+    classes = [example([1, 5, 2], 1), example([1, 2], 0)]
+    assert Collator(pad_token_id=3, pack=True)(classes)["labels"].tolist() == [1, 0]
+    with pytest.raises(ValueError, match="the examples of a batch have 5 tokens, but batches are padded to 4"):
+        Collator(pad_token_id=3, length=4, pack=True)(classes)
+
+
 def test_labels_of_sequences_and_token_types():
     examples = [
         example([1, 5, 2], 1, token_type_ids=np.array([0, 0, 1])),
