@@ -43,7 +43,7 @@ class Layout:
     value_names: tuple[str, ...]
     class_names: tuple[str, ...] | None = None
     threshold: float | None = None
-    per: Literal["sequence", "token", "base"] = "sequence"
+    per: Literal["sequence", "token", "base", "bin"] = "sequence"
     with_intervals: bool = False
 
 
@@ -70,9 +70,9 @@ def tabulate(predictions: Sequence[Prediction], layout: Layout) -> Block:
         return Block({**rows, **_chosen(values, layout)}, values, layout.value_names)
     lengths = np.array([len(prediction.values) for prediction in predictions], dtype=np.int64)
     values = np.concatenate([prediction.values.reshape(-1, width) for prediction in predictions])
-    if layout.per == "base":
+    if layout.per in ("base", "bin"):
         steps = [np.arange(length, dtype=np.int64) for length in lengths]
-        value_rows: dict[str, Any] = {"position": np.concatenate(steps)}
+        value_rows: dict[str, Any] = {"position" if layout.per == "base" else "bin": np.concatenate(steps)}
     else:
         empty = np.empty((0, 2), dtype=np.int64)
         offsets = np.concatenate([empty if item.offsets is None else item.offsets for item in predictions])

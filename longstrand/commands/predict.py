@@ -88,8 +88,8 @@ def layout_of(head: Any, kind: str, per: str) -> Layout:
     from longstrand.inference import Layout
 
     names = tuple(head.class_names or (str(number) for number in range(head.num_outputs)))
-    unit: Any = per if head.kind == "token" else "sequence"
-    if head.problem == "regression":
+    unit: Any = {"token": per, "bin": "bin"}.get(head.kind, "sequence")
+    if head.problem in ("regression", "counts"):
         columns = ("prediction",) if len(names) == 1 else tuple(f"prediction_{name}" for name in names)
         return Layout(columns, per=unit)
     prefix = {"probabilities": "probability", "logits": "logit"}[kind]

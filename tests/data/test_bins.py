@@ -1,0 +1,74 @@
+"""Sequences as bins, by hand; predictions per bin, on both strands, with and without memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from longstrand import load_model, load_tokenizer
+from longstrand.data.bins import count_bins, encode_bins
+from longstrand.errors import InputError, UsageError
+from longstrand.genome.sequence import reverse_complement
+from longstrand.models.pretrained import MODELS
+from longstrand.predict import predict
+from longstrand.tokenization.kmer import make_kmer
+from tests.toys import tiny_checkpoint
+
+
+def test_bins_by_hand():
+    tokenizer = make_kmer(2, overlapping=False)
+    encoding = encode_bins(tokenizer, "ACGTAC" + "TT", 4)
+    cls, sep = tokenizer.template.prefix[0], tokenizer.template.suffix[0]
+    words = {text: tokenizer.vocab[text] for text in ("AC", "GT", "TT")}
+    expected = [cls, words["AC"], words["GT"], sep, words["AC"], words["TT"], sep]
+    assert encoding.input_ids.tolist() == expected
+    assert encoding.offsets.tolist() == [[0, 0], [0, 2], [2, 4], [0, 0], [4, 6], [6, 8], [0, 0]]
+    assert encoding.special_tokens_mask.tolist() == [True, False, False, True, False, False, True]
+    assert encode_bins(tokenizer, "", 4).input_ids.tolist() == [cls]
+
+
+def test_sequences_are_a_whole_number_of_bins():
+    assert count_bins(12, 4, where="row 3") == 3
+    with pytest.raises(InputError, match=r"row 3: the sequence of 13 bases is no whole number of bins of 4 .* to 12"):
+        count_bins(13, 4, where="row 3")
+
+
+def test_a_tokenizer_without_an_end_has_no_bins():
+    class Endless:
+        template = type("Template", (), {"prefix": (1,), "suffix": ()})
+
+    with pytest.raises(UsageError, match="no special token at the end"):
+        encode_bins(Endless(), "ACGT", 2)
+
+
+@pytest.mark.parametrize(
+    "memory", [None, {"num_tokens": 1, "segment_length": 12, "split": "left"}], ids=["plain", "rmt"]
+)
+def test_predictions_of_bins(tmp_path, memory):
+    folder = tiny_checkpoint(tmp_path / "model")
+    tokenizer = load_tokenizer(folder)
+    head = {"problem": "counts", "num_outputs": 3, "bin_token_id": tokenizer.sep_token_id, "bin_bases": 4}
+    if memory is not None:
+        memory = {**memory, "bins_per_segment": 2}
+    model = load_model(folder, "bin", new_head=head, changes={"memory": memory} if memory else {})
+    assert type(model) is MODELS["bin"]
+    texts = ["ACGTACGGTTAC" * 2, "", "ACGT", "NNNNACGT"]
+    plus, minus, both, rates = (
+        list(predict(model, texts, tokenizer=tokenizer, strand=strand, output=output))
+        for strand, output in (("+", "logits"), ("-", "logits"), ("both", "logits"), ("+", "probabilities"))
+    )
+    assert [row.values.shape for row in plus] == [(6, 3), (0, 3), (1, 3), (2, 3)]
+    ids = torch.from_numpy(encode_bins(tokenizer, texts[0], 4).input_ids.astype(np.int64))[None]
+    with torch.no_grad():
+        np.testing.assert_allclose(plus[0].values, model(ids).logits[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(rates[0].values, np.log1p(np.exp(plus[0].values)), atol=1e-5)
+    turned = next(predict(model, [reverse_complement(texts[0])], tokenizer=tokenizer, output="logits"))
+    np.testing.assert_allclose(minus[0].values, turned.values[::-1], atol=1e-5)
+    np.testing.assert_allclose(both[0].values, (plus[0].values + minus[0].values) / 2, atol=1e-5)
+    with pytest.raises(InputError, match="sequence 1: the sequence of 5 bases is no whole number of bins"):
+        next(predict(model, ["ACGTA"], tokenizer=tokenizer))
+    from longstrand.data.records import Record
+
+    with pytest.raises(InputError, match="a model of bins reads single sequences"):
+        next(predict(model, [Record(0, "pair", "ACGT", second="ACGT")], tokenizer=tokenizer))
