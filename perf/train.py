@@ -1,9 +1,9 @@
 """A masked-LM training step of a 110 M model against transformers' BERT with SDPA: same shapes, same run, interleaved.
 
-    python perf/train_step.py [--precision bf16|fp32|both] [--batch 2] [--rounds 2] [--layers 12] [--dropout 0.1]
+    python perf/train.py [--precision bf16|fp32|both] [--batch 2] [--rounds 2] [--layers 12] [--dropout 0.1]
 
 A step is forward, backward, fused AdamW. Both models start from the same weights and see the same batches; with
-``--dropout 0`` their losses are compared as well. Writes perf/results/train_step.json. The target is the bf16 ratio.
+``--dropout 0`` their losses are compared as well. Writes perf/results/train.json. The target is the bf16 ratio.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def main() -> None:
         "versions": provenance([])["versions"],
         **results,
     }
-    write_json(Path(__file__).parent / "results" / "train_step.json", report)
+    write_json(Path(__file__).parent / "results" / "train.json", report)
     for precision, result in results.items():
         rates = ", ".join(f"{name} {rate:.0f}" for name, rate in result["tokens_per_second"].items())
         print(
