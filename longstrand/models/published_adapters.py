@@ -256,7 +256,7 @@ def _config(found: _Adapter) -> Any:
     settings, modules = found.settings, sorted(found.parts)
     # The layers one by one: PEFT cannot merge IA3 beside a saved module that has no weight of its own.
     heads = sorted({name.rpartition(".")[0] for name in found.head})
-    common = {"modules_to_save": heads or None}
+    common: dict[str, Any] = {"modules_to_save": heads or None}
     if settings["peft_type"] == "IA3":
         inner = [module for module in modules if found.parts[module]["ia3_l"].shape[0] == 1]
         return IA3Config(target_modules=modules, feedforward_modules=inner, **common)

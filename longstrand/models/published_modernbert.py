@@ -78,12 +78,15 @@ def _geometry(published: Published, layers: int) -> dict[str, Any]:
     if every is None and kinds != ["sliding_attention"] * layers:
         raise CheckpointError(f"layer_types {kinds} is not supported; every n-th layer, from layer 0 on, may be full.")
     rope = published.get("rope_parameters") or {}
-    thetas = {}
+    thetas: dict[str, float] = {}
     for kind, (old, default) in _THETAS.items():
         given = rope.get(kind) or {}
         if given.get("rope_type", "default") != "default" or published.get("rope_scaling"):
             raise CheckpointError("only plain rotary positions are supported, rope_type default and no rope_scaling.")
-        thetas[kind] = float(given.get("rope_theta", published.get(old, default)))
+        theta = given.get("rope_theta", published.get(old, default))
+        thetas[kind] = (
+            thetas["full_attention"] if theta is None else float(theta)
+        )  # a null local base is the global one
     fields: dict[str, Any] = {"positions": "rotary", "rotary": {"theta": thetas["full_attention"]}}
     if every == 1:
         return fields

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from longstrand import load_model
 from longstrand.errors import CheckpointError, ConfigError, InputError, LongstrandError, UsageError
+from longstrand.models.checkpoint import load_network
 from longstrand.models.config import LongstrandConfig, preset
 from longstrand.models.convert import import_published
 from longstrand.models.families import FAMILIES
@@ -65,6 +66,7 @@ def test_from_pretrained_reads_published_files_as_strictly(toys, changed, name):
         ids = IDS % expected.config.vocab_size
         found = LongstrandForMaskedLM.from_pretrained(toys[name]).eval()
         assert torch.equal(found(ids).logits, expected(ids).logits)
+        assert torch.equal(load_network(toys[name])(ids).logits, expected(ids).logits)
     config, unused = LongstrandConfig.from_pretrained(toys[name], return_unused_kwargs=True, other=1)
     assert config.settings() == expected.config.settings() and unused == {"other": 1}
     with pytest.raises(CheckpointError, match="unexpected: more"):

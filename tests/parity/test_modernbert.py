@@ -173,6 +173,8 @@ def test_a_config_of_transformers_4_says_the_same(tmp_path):
     content |= {"global_attn_every_n_layers": 3, "global_rope_theta": 160000.0, "local_rope_theta": 10000.0}
     (tmp_path / "config.json").write_text(json.dumps(content))
     assert load_model(tmp_path).config.settings() == expected
+    (tmp_path / "config.json").write_text(json.dumps(content | {"local_rope_theta": None}))
+    assert load_model(tmp_path).config.rotary["local_theta"] == 160000.0, "null means the global base"
     assert expected["rotary"] == {"dims": None, "theta": 160000.0, "local_theta": 10000.0}
 
 
