@@ -158,7 +158,8 @@ class LabelledTable:
         import numpy as np
 
         if isinstance(self.targets, list):
-            return int(sum((labels < 0).sum() for labels in self.targets))
+            gone = np.isnan if self.task.bin_bases is not None else (lambda labels: labels < 0)
+            return int(sum(gone(labels).sum() for labels in self.targets))
         return int(np.isnan(self.targets).sum()) if self.targets.dtype.kind == "f" else 0
 
     def counts(self) -> dict[str, Any]:
@@ -190,7 +191,8 @@ def label_distribution(table: LabelledTable) -> dict[str, Any]:
         values = np.concatenate(table.targets) if isinstance(table.targets, list) else table.targets
         counts = np.bincount(values[values >= 0], minlength=len(names))
         return {name: int(count) for name, count in zip(names, counts)}
-    targets = np.asarray(table.targets, dtype=np.float64)
+    values = np.concatenate(table.targets) if isinstance(table.targets, list) else table.targets
+    targets = np.asarray(values, dtype=np.float64)
     if table.task.problem == "multi_label":
         return {name: int(count) for name, count in zip(names, np.nansum(targets, axis=0))}
     with np.errstate(invalid="ignore"):

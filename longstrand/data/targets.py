@@ -36,6 +36,7 @@ class Task:
             ``set`` of names in one cell (``enhancer;promoter``).
         codes: what the table writes for each class (equal to ``names`` unless class names were given).
         reason: one sentence on how the problem was found, for the notice.
+        bin_bases: regression with one number for each bin of so many bases; None: one for each sequence.
     """
 
     problem: Problem
@@ -44,6 +45,7 @@ class Task:
     layout: Layout = "one"
     codes: tuple[str, ...] = ()
     reason: str = ""
+    bin_bases: int | None = None
 
     @property
     def num_outputs(self) -> int:
@@ -116,6 +118,10 @@ def encode_targets(
     Raises:
         InputError: as `longstrand.data.labelled.label`.
     """
+    if task.bin_bases is not None:
+        from longstrand.data.bins import bin_targets
+
+        return bin_targets(labels, sequences, task.bin_bases, source=source, rows=rows)
     reader = _ColumnReader(labels, sequences, source, rows)
     if task.problem == "token":
         return encode_tokens(reader.only_values(), sequences, task.codes, source=source, rows=rows)

@@ -119,8 +119,8 @@ class Memory(ModelSettings):
                 f"segment_length {self.segment_length} leaves no room for DNA beside {self.num_added} memory and "
                 "special tokens; use longer segments or fewer memory tokens"
             )
-        if self.bins_per_segment is not None and (self.sep_token_id is None or self.form != "cls_mem_sep"):
-            raise ValueError("bins_per_segment needs sep_token_id, which ends each bin, and form cls_mem_sep")
+        if self.bins_per_segment is not None and self.form != "cls_mem_sep":
+            raise ValueError("bins_per_segment needs form cls_mem_sep")
         if self.bins_per_segment is not None and self.split != "left":
             raise ValueError("bins_per_segment fills segments from the left; set split: left")
         return self
@@ -252,6 +252,11 @@ class EncoderSettings(ModelSettings):
         for name in ("cls_token_id", "sep_token_id"):
             if (getattr(memory, name) or 0) >= self.vocab_size:
                 problems.append(f"memory.{name} {getattr(memory, name)} is outside the vocabulary of {self.vocab_size}")
+        if memory.bins_per_segment is not None and memory.sep_token_id is None:
+            problems.append("memory.bins_per_segment needs memory.sep_token_id, which ends each bin")
+        bins = any(head.kind == "bin" for head in self.heads.values())
+        if bins and memory.form == "cls_mem_sep" and memory.bins_per_segment is None:
+            problems.append("a bin head needs memory.bins_per_segment, so that segments hold whole bins")
         pooled = {head.pooling for head in self.heads.values() if head.kind == "sequence"}
         if "cls" in pooled and (memory.form == "mem_x_mem" or memory.cls_token_id is None):
             problems.append("pooling cls needs memory.form cls_mem_sep and memory.cls_token_id; use pooling mean")

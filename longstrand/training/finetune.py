@@ -123,7 +123,8 @@ def finetune(
         tokenized = {
             name: tokenize(table, tokenizer, limit, on_long=training.on_long) for name, table in splits.items()
         }
-        scale = target_scale(splits.train) if splits.task.problem == "regression" else None
+        scaled = splits.task.problem == "regression" and splits.task.bin_bases is None
+        scale = target_scale(splits.train) if scaled else None
         return _run(config, run, model, Prepared(splits, tokenized, tokenizer, limit, scale, metric), device)
     finally:
         run.close()
@@ -138,7 +139,7 @@ def make_model(config: FinetuneConfig, splits: LabelledSplits, tokenizer: Tokeni
         CheckpointError, TokenizerError: the folder is damaged, or its tokenizer is not the model's.
     """
     task, settings = splits.task, config.model
-    kind = "token" if task.problem == "token" else "sequence"
+    kind = "bin" if task.bin_bases is not None else "token" if task.problem == "token" else "sequence"
     head: dict[str, Any] = {
         "problem": "single_label" if task.problem == "token" else task.problem,
         "num_outputs": task.num_outputs,
@@ -146,6 +147,9 @@ def make_model(config: FinetuneConfig, splits: LabelledSplits, tokenizer: Tokeni
         "pooling": settings.pooling,
         "form": settings.form,
     }
+    if task.bin_bases is not None:
+        head["problem"] = "counts" if config.data.bin_loss == "counts" else "regression"
+        head |= {"bin_bases": task.bin_bases, "bin_token_id": next(iter(tokenizer.template.suffix), None)}
     if config.training.class_weights == "balanced" and task.problem != "regression":
         name = "pos_weight" if task.problem == "multi_label" else "class_weights"
         head[name] = balanced_weights(splits.train)

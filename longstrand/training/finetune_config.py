@@ -47,6 +47,11 @@ class DataSettings(StrictModel):
         None, ge=2, description="token problems: cut longer sequences into pieces of this size"
     )
 
+    bin_bases: int | None = Field(
+        None, ge=1, description="labels are numbers for bins of this many bases, joined by ';' in a column a target"
+    )
+    bin_loss: Literal["counts", "squared"] = Field("counts", description="bins: Poisson loss, or squared error")
+
     @model_validator(mode="after")
     def _check(self) -> DataSettings:
         if self.window is not None and self.fasta is None:

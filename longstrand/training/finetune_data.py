@@ -50,8 +50,17 @@ def load_splits(settings: DataSettings, *, alphabet: str | None = "ACGTN") -> La
         names = read_class_names(settings.class_names_file)
     parts, origin = read_splits(settings, alphabet=alphabet, class_names=names)
     table = parts["train"]
-    task = infer_task(
-        table.labels, table.sequences, source=table.source, rows=table.rows, problem=settings.problem, class_names=names
+    task = (
+        _task_of_bins(table, settings)
+        if settings.bin_bases is not None
+        else infer_task(
+            table.labels,
+            table.sequences,
+            source=table.source,
+            rows=table.rows,
+            problem=settings.problem,
+            class_names=names,
+        )
     )
     raw = _split_rest(parts, settings, origin)
     tables = {name: label(part, task) for name, part in raw.items()}
@@ -60,6 +69,15 @@ def load_splits(settings: DataSettings, *, alphabet: str | None = "ACGTN") -> La
             raise UsageError(f"piece_bases cuts labels per base, but the problem is {task.problem}; leave it out.")
         tables = {name: _in_pieces(part, settings.piece_bases) for name, part in tables.items()}
     return LabelledSplits(tables["train"], tables["valid"], tables.get("test"), raw)
+
+
+def _task_of_bins(table: RawTable, settings: DataSettings) -> Task:
+    """Make the task of one number a bin; raises UsageError for settings that say something else."""
+    if settings.problem not in (None, "regression") or table.pairs is not None:
+        raise UsageError("bin_bases is for regression of single sequences; leave out problem, and pairs.")
+    names = tuple(settings.class_names or table.labels)
+    why = f"declared: one number for each bin of {settings.bin_bases} bases"
+    return Task("regression", names, tuple(table.labels), "columns", names, why, settings.bin_bases)
 
 
 def read_splits(

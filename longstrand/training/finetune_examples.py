@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from longstrand.data.bins import encode_bins
 from longstrand.data.collate import IGNORED, Collator
 from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.labelled_tokens import is_bio
@@ -46,10 +47,10 @@ def tokenize(table: LabelledTable, tokenizer: Tokenizer, limit: int | None, *, o
     encodings, num_truncated, num_empty = [], 0, 0
     for row in range(len(table)):
         second = table.pairs[row] if table.pairs is not None else None
-        encoding = encode_row(tokenizer, table.sequences[row], second)
+        encoding = encode_row(tokenizer, table.sequences[row], second, table.task.bin_bases)
         length = len(encoding)
         if limit is not None and length > limit:
-            if on_long == "refuse" or second is not None:
+            if on_long == "refuse" or second is not None or table.task.bin_bases is not None:
                 raise InputError(_too_long(table.raw, row, length, limit, second is not None))
             encoding = cut(encoding, tokenizer, limit)
             num_truncated += 1
@@ -58,8 +59,10 @@ def tokenize(table: LabelledTable, tokenizer: Tokenizer, limit: int | None, *, o
     return Tokenized(encodings, num_truncated, num_empty)
 
 
-def encode_row(tokenizer: Tokenizer, first: str, second: str | None) -> Encoding:
-    """Encode a sequence or a pair, special tokens included."""
+def encode_row(tokenizer: Tokenizer, first: str, second: str | None, bin_bases: int | None = None) -> Encoding:
+    """Encode a sequence (with ``bin_bases`` bin by bin) or a pair, special tokens included."""
+    if bin_bases is not None:
+        return encode_bins(tokenizer, first, bin_bases)
     return tokenizer.encode(first) if second is None else tokenizer.encode_pair(first, second)
 
 
@@ -162,7 +165,8 @@ class TrainingExamples:
     def _reversed(self, row: int) -> Encoding:
         second = self._table.pairs[row] if self._table.pairs is not None else None
         second = None if second is None else reverse_complement(second)
-        encoding = encode_row(self._tokenizer, reverse_complement(self._table.sequences[row]), second)
+        bin_bases = self._table.task.bin_bases
+        encoding = encode_row(self._tokenizer, reverse_complement(self._table.sequences[row]), second, bin_bases)
         if self._limit is not None and len(encoding) > self._limit:
             return self._encodings[row] if second is not None else cut(encoding, self._tokenizer, self._limit)
         return encoding
@@ -172,6 +176,8 @@ class TrainingExamples:
         problem = self._table.task.problem
         if problem == "token":
             return encoding.from_bases(target[::-1] if reverse else target, reduce=self._reduce)
+        if self._table.task.bin_bases is not None:
+            return target[::-1] if reverse else target
         if problem == "regression" and self._scale is not None:
             mean, spread = self._scale
             return ((target - mean) / spread).astype(np.float32)
@@ -186,7 +192,10 @@ class LabelCollator:
         self._pack = pack
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Make a batch: labels int64 (B, L) (packed (1, L)) for tokens, int64 (B,) for classes, float32 (B, C) else."""
+        """Make a batch: labels int64 (B, L) (packed (1, L)) for tokens, int64 (B,) for classes, float32 (B, C) else.
+
+        Those of bins are float32 (B, N, C), NaN past the last bin of a row.
+        """
         import torch
 
         batch = self._pad([{name: value for name, value in item.items() if name != "labels"} for item in examples])
@@ -194,6 +203,10 @@ class LabelCollator:
         if self._per_token:
             stacked = np.full(tuple(batch["input_ids"].shape), IGNORED, dtype=np.int64)
             for row, values in zip(stacked, [np.concatenate(labels)] if self._pack else labels):
+                row[: len(values)] = values
+        elif labels[0].ndim == 2:
+            stacked = np.full((len(labels), max(map(len, labels)), labels[0].shape[1]), np.nan, dtype=np.float32)
+            for row, values in zip(stacked, labels):
                 row[: len(values)] = values
         else:
             stacked = np.stack(labels)

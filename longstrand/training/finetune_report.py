@@ -63,7 +63,7 @@ def make_report(
     for name, result in scored.items():
         report[name] = evaluate(result.scores(), num_resamples=settings.resamples, seed=0) | {"loss": result.loss()}
     report["leakage"] = leakage(data.splits.raw)
-    if settings.baselines:
+    if settings.baselines and task.bin_bases is None:
         report["baselines"] = run_baselines(
             data.splits.train,
             {name: result.table for name, result in scored.items()},
@@ -150,7 +150,9 @@ def prediction_frame(scored: Scored) -> pl.DataFrame:
     columns: dict[str, Any] = {"row": raw.rows}
     if raw.names is not None:
         columns["name"] = raw.names
-    if task.problem == "token":
+    if task.bin_bases is not None:
+        columns |= _bin_columns(scored)
+    elif task.problem == "token":
         columns |= _token_columns(scored)
     else:
         values = scored.scores().values
@@ -168,6 +170,19 @@ def prediction_frame(scored: Scored) -> pl.DataFrame:
                 columns[f"{word}_{name}"] = values[:, number]
     columns |= {"num_tokens": scored.num_tokens, "truncated": scored.truncated}
     return pl.DataFrame(columns, nan_to_null=True)
+
+
+def _bin_columns(scored: Scored) -> dict[str, list[str]]:
+    """Give targets and predictions of each target, the numbers of a row's bins joined by ``;``."""
+
+    def joined(rows: Any, number: int) -> list[str]:
+        return [";".join("" if value != value else f"{value:g}" for value in row[:, number]) for row in rows]
+
+    columns = {}
+    for number, name in enumerate(scored.table.task.names):
+        columns[name] = joined(scored.table.targets, number)
+        columns[f"predicted_{name}"] = joined(scored.logits, number)
+    return columns
 
 
 def _token_columns(scored: Scored) -> dict[str, list[str]]:

@@ -26,7 +26,8 @@ class Scored:
 
     Attributes:
         table: the rows.
-        logits: float32 (n, num_outputs), or for token problems a list of n arrays (num_bases, num_outputs). NaN where
+        logits: float32 (n, num_outputs), or for token problems a list of n arrays (num_bases, num_outputs), for bins of
+            n arrays (num_bins, num_outputs) of predicted numbers. NaN where
             the model saw nothing (no token, or bases past the cut).
         num_tokens: tokens of each row that the model saw.
         truncated: whether each row was cut.
@@ -40,6 +41,14 @@ class Scored:
     def scores(self) -> Scores:
         """Turn logits into probabilities (or numbers), with the targets, for `evaluate`."""
         task = self.table.task
+        if task.bin_bases is not None:
+            bins = [len(values) for values in self.logits]
+            return Scores(
+                task,
+                np.concatenate(self.table.targets),
+                np.concatenate(self.logits),
+                np.repeat(np.arange(len(bins)), bins),
+            )
         if isinstance(self.logits, list):
             assert isinstance(self.table.targets, list)
             values = probabilities(np.concatenate(self.logits), task.problem)
@@ -58,7 +67,9 @@ class Scored:
             known = (scores.targets >= 0) & ~np.isnan(scores.values).any(axis=1)
             chosen = scores.values[known, scores.targets[known]]
             return float(-np.log(np.clip(chosen, 1e-12, 1)).mean()) if known.any() else float("nan")
-        targets, logits = np.asarray(self.table.targets, np.float64), np.asarray(self.logits, np.float64)
+        scores = self.scores() if task.bin_bases is not None else None
+        targets = np.asarray(self.table.targets if scores is None else scores.targets, np.float64)
+        logits = np.asarray(self.logits if scores is None else scores.values, np.float64)
         known = ~np.isnan(targets) & ~np.isnan(logits)
         if not known.any():
             return float("nan")
@@ -80,11 +91,14 @@ def score(
         settings: of `longstrand.predict.predict`; ``output`` is set here.
         scale: regression: (mean, deviation) of the targets that the model was trained on in standardised form.
     """
-    is_token = table.task.problem == "token"
-    settings = replace(settings, output="logits", pooling="bases" if is_token else "mean")
+    is_token, is_bin = table.task.problem == "token", table.task.bin_bases is not None
+    as_rates = is_bin and model.head_settings.problem == "counts"
+    settings = replace(
+        settings, output="probabilities" if as_rates else "logits", pooling="bases" if is_token else "mean"
+    )
     rows = list(predict(model, records(table), tokenizer=tokenizer, settings=settings))
     values: Any = [row.values for row in rows]
-    if not is_token:
+    if not is_token and not is_bin:
         values = np.stack(values)
         if scale is not None:
             values = (values * scale[1] + scale[0]).astype(np.float32)

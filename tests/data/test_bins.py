@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from longstrand import load_model, load_tokenizer
-from longstrand.data.bins import count_bins, encode_bins
+from longstrand.data.bins import bin_targets, count_bins, encode_bins
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import reverse_complement
 from longstrand.models.pretrained import MODELS
@@ -72,3 +72,14 @@ def test_predictions_of_bins(tmp_path, memory):
 
     with pytest.raises(InputError, match="a model of bins reads single sequences"):
         next(predict(model, [Record(0, "pair", "ACGT", second="ACGT")], tokenizer=tokenizer))
+
+
+def test_targets_of_bins():
+    labels = {"a": ["1;2;", "0.5"], "b": ["3;nan;5", None]}
+    first, second = bin_targets(labels, ["ACGT" * 3, "AAAA"], 4, source="t.csv", rows=[1, 2])
+    np.testing.assert_equal(first, np.array([[1, 3], [2, np.nan], [np.nan, 5]], dtype=np.float32))
+    np.testing.assert_equal(second, np.array([[0.5, np.nan]], dtype=np.float32))
+    with pytest.raises(InputError, match=r"t\.csv, row 7: column 'a' has 2 values for 1 bins of 4"):
+        bin_targets({"a": ["1;2"]}, ["ACGT"], 4, source="t.csv", rows=[7])
+    with pytest.raises(InputError, match="row 7: 'x' in column 'a' is no number"):
+        bin_targets({"a": ["x"]}, ["ACGT"], 4, source="t.csv", rows=[7])

@@ -13,6 +13,7 @@ import torch
 
 from longstrand import load_model, load_tokenizer
 from longstrand.config import build
+from longstrand.errors import ConfigError, UsageError
 from longstrand.models.pretrained import LongstrandForSequenceClassification
 from longstrand.predict import predict
 from longstrand.runtime import seed_everything
@@ -145,3 +146,34 @@ def test_one_token_to_a_megabase_in_one_batch(tmp_path):
         for row in (0, 2):
             alone = encoder(ids[row : row + 1, : len(encodings[row])]).last_hidden_state[0]
             torch.testing.assert_close(together.last_hidden_state[row, : len(alone)], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_labels_per_bin(model, tmp_path):
+    letters, lines = random.Random(5), []
+    for _ in range(24):
+        text = "".join(letters.choice("ACGT") for _ in range(8 * letters.randint(3, 6)))
+        shares = [text[start : start + 8].count("C") for start in range(0, len(text), 8)]
+        lines.append((text, ";".join(map(str, shares))))
+    memory = {"bins_per_segment": 1, "split": "left"}
+    config = settings(model, tmp_path, memory=memory, data={"bin_bases": 8}, training={"strand": "both", "epochs": 6})
+    for name, part in (("train", lines[:12]), ("valid", lines[12:18]), ("test", lines[18:])):
+        write(tmp_path / f"{name}.csv", part)
+    result = finetune(config)
+    assert result.report["test"]["num_evaluated"] == sum(line[1].count(";") + 1 for line in lines[18:])
+    assert result.report["test"]["metrics"]["pearson"]["value"] > 0.3 and "baselines" not in result.report
+    trained, tokenizer = load_model(result.model), load_tokenizer(result.model)
+    assert trained.head_settings.kind == "bin" and trained.head_settings.bin_bases == 8
+    rates = next(predict(trained, [lines[20][0]], tokenizer=tokenizer, output="probabilities")).values
+    with open(result.folder / "predictions_test.csv", newline="") as file:
+        written = list(csv.DictReader(file))[2]
+    assert written["label"] == lines[20][1].replace(".0", "")
+    np.testing.assert_allclose(rates[:, 0], [float(cell) for cell in written["predicted_label"].split(";")], rtol=1e-3)
+
+
+def test_bins_and_settings_that_contradict(model, tmp_path):
+    with pytest.raises(UsageError, match="bin_bases is for regression of single sequences"):
+        finetune(settings(model, tmp_path, data={"bin_bases": 8, "problem": "token"}))
+    with pytest.raises(ConfigError, match=r"a bin head needs memory\.bins_per_segment"):
+        changes = {"memory": {"num_tokens": 2, "segment_length": 16}}
+        head = {"problem": "counts", "num_outputs": 1, "bin_token_id": 2}
+        load_model(model, "bin", new_head=head, changes=changes)
