@@ -269,7 +269,8 @@ class Encoder(nn.Module):
         slow = weigh or self.config._attn_implementation == "eager"
         scene = self._scene(attention_mask, position_ids, document_ids, hidden)
         scene = replace(scene, counted=counted)
-        for layer, (sight, angles) in zip(self.layers, self._geometry(scene, position_ids, slow)):
+        path = "dense" if slow else "flex" if self.config._attn_implementation == "flex_attention" else "auto"
+        for layer, (sight, angles) in zip(self.layers, self._geometry(scene, position_ids, path)):
             if recompute and self.training:
                 hidden, weights = self._gradient_checkpointing_func(layer.__call__, hidden, sight, angles, slow)
             else:
@@ -323,7 +324,7 @@ class Encoder(nn.Module):
         heads = config.num_attention_heads if config.positions == "alibi" else 0
         return Scene(hidden.shape[1], hidden.device, dtype, padding, document_ids, heads, position_ids)
 
-    def _geometry(self, scene: Scene, position_ids: Tensor, slow: bool) -> Iterator[tuple[Sight, RotaryAngles | None]]:
+    def _geometry(self, scene: Scene, position_ids: Tensor, path: str) -> Iterator[tuple[Sight, RotaryAngles | None]]:
         """Give each layer who sees whom and its rotary angles; layers of one kind share them."""
         config = self.config
         rotary = config.positions == "rotary"
@@ -338,7 +339,6 @@ class Encoder(nn.Module):
             key = pattern if isinstance(pattern, Full | SlidingWindow) else owner
             if key not in sights:
                 sized = partial(pattern_for, config, number, attention.layout)
-                path = "dense" if slow else "auto"
                 sights[key] = prepare(pattern, scene, path=path, lists=lists, sized=sized)
             if local not in angles:
                 angles[local] = rotary_angles(config, position_ids, local=local) if rotary else None

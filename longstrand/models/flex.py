@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from longstrand.errors import UsageError
 from longstrand.models.patterns import BlockSparse, Full, Pattern, SlidingWindow
 
 if TYPE_CHECKING:
@@ -73,7 +74,16 @@ class FlexCall:
         return cls(mask, _score(scene, counts[0], size))
 
     def attend(self, query_BHLK: Tensor, key_BHLK: Tensor, value_BHLK: Tensor) -> Tensor:
-        """Compute the context (B, H, L, K); no dropout of probabilities."""
+        """Compute the context (B, H, L, K); no dropout of probabilities.
+
+        Raises:
+            UsageError: gradients are asked for on a CPU.
+        """
+        if query_BHLK.device.type == "cpu" and torch.is_grad_enabled() and query_BHLK.requires_grad:
+            raise UsageError(
+                "FlexAttention computes no gradients on a CPU; predict under torch.no_grad(), or train with "
+                "attn_implementation='sdpa', the default."
+            )
         states = (one.contiguous() for one in (query_BHLK, key_BHLK, value_BHLK))
         return _compiled()(*states, score_mod=self.score, block_mask=self.block_mask)
 

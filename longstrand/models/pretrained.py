@@ -27,6 +27,7 @@ class LongstrandPreTrainedModel(PreTrainedModel):
     base_model_prefix = "encoder"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    _supports_flex_attn = True
     _no_split_modules: ClassVar[list[str]] = ["EncoderLayer"]
     kind: ClassVar[str] = "encoder"
     """What `longstrand.models.networks.NETWORKS` calls it."""

@@ -127,6 +127,99 @@ def test_documents_under_full_attention():
     assert (attend(*states, documents=documents)[0][1, :, 7:] == 0).all()
 
 
+def test_flex_attention_computes_no_gradients_on_a_cpu():
+    states = [torch.zeros(1, 1, 8, 16, requires_grad=True) for _ in range(3)]
+    with pytest.raises(UsageError, match="no gradients on a CPU"):
+        attend(*states, pattern=SlidingWindow(4), path="flex")
+
+
+def needs_a_compiler():
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        pytest.skip("FlexAttention on a CPU needs a C++ compiler, and there is none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", ["plain", "padded", "documents", "alibi"])
+@pytest.mark.parametrize("name", ["full", "window", "layout"])
+def test_flex_attention_on_a_cpu_on_request(name, batch):
+    needs_a_compiler()
+    torch.manual_seed(0)
+    length, block = 301, 32
+    counts = (torch.rand(H, 10, 10) < 0.3).to(torch.uint8) + torch.eye(10, dtype=torch.uint8)
+    pattern = {"full": Full(), "window": SlidingWindow(70), "layout": BlockSparse(counts, block)}[name]
+    states, places = [torch.randn(B, H, length, 16) for _ in range(3)], torch.arange(length)[None]
+    real = places < torch.tensor([[length], [length - 70 * (batch == "padded")]])
+    documents = (places // 160).repeat(B, 1) if batch == "documents" else None
+    about = (length, torch.device("cpu"), torch.float32, real[:, None, None, :] if batch == "padded" else None)
+    scene = Scene(*about, documents, H if batch == "alibi" else 0, places)
+    with torch.no_grad():
+        found, expected = (look(*states, prepare(pattern, scene, path=path))[0] for path in ("flex", "dense"))
+    torch.testing.assert_close(found * real[:, None, :, None], expected * real[:, None, :, None], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_model_takes_flex_attention_on_request(tmp_path):
+    needs_a_compiler()
+    torch.manual_seed(0)
+    LongstrandModel(preset("tiny", vocab_size=41, **KINDS["sliding"])).save_pretrained(tmp_path)
+    ids, found = torch.randint(5, 41, (1, 301)), []
+    for name in ("sdpa", "flex_attention"):
+        model = LongstrandModel.from_pretrained(tmp_path, attn_implementation=name).eval()
+        with torch.no_grad():
+            found.append(model(ids).last_hidden_state)
+    torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("path", ["dense", "gather"])
+@pytest.mark.parametrize("name", ["layout_per_head", "window_7"])
+def test_bf16_paths_agree(name, path):
+    torch.manual_seed(0)
+    pattern = PATTERNS[name](37)
+    states = [torch.randn(B, H, 37, K, requires_grad=True) for _ in range(3)]
+    mask = torch.arange(37)[None] < torch.tensor([[37], [30]])
+    expected = by_hand(states, pattern, mask, None)
+    short = [state.detach().bfloat16().requires_grad_() for state in states]
+    found, _ = attend(*short, pattern=pattern, attention_mask=mask, path=path)
+    real = mask[:, None, :, None]
+    torch.testing.assert_close(found.float() * real, expected * real, atol=3e-2, rtol=3e-2)
+    weight = torch.randn_like(expected) * real
+    theirs = torch.autograd.grad((expected * weight).sum(), states)
+    ours = torch.autograd.grad((found * weight).sum(), short)
+    for one, other in zip(ours, theirs):
+        torch.testing.assert_close(one.float(), other, atol=5e-2, rtol=5e-2)
+
+
+@pytest.mark.parametrize("batch", ["plain", "padded", "documents"])
+@pytest.mark.parametrize("name", ["layout", "layout_per_head", "window_7", "window_40"])
+def test_alibi_on_sparse_paths(name, batch):
+    torch.manual_seed(0)
+    pattern, places = PATTERNS[name](37), torch.arange(37)[None]
+    states = [torch.randn(B, H, 37, K, requires_grad=True) for _ in range(3)]
+    real = places < torch.tensor([[37], [30 if batch == "padded" else 37]])
+    documents = (places // 11).repeat(B, 1) if batch == "documents" else None
+    about = (37, torch.device("cpu"), torch.float32, real[:, None, None, :] if batch == "padded" else None)
+    scene = Scene(*about, documents, H, places, True)
+    found, expected = (
+        look(*states, prepare(pattern, scene, path=path))[0] * real[:, None, :, None] for path in ("gather", "dense")
+    )
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    weight = torch.randn_like(found)
+    ours, theirs = (torch.autograd.grad((one * weight).sum(), states) for one in (found, expected))
+    for one, other in zip(ours, theirs):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_block_sparse_documents_in_pieces_are_refused():
+    states = [torch.zeros(1, 1, 8, 16) for _ in range(3)]
+    with pytest.raises(ValueError, match="must be in one piece"):
+        attend(*states, pattern=random_layout(8, 1), documents=torch.tensor([[0, 0, 1, 1, 0, 0, 1, 1]]))
+
+
 def test_masks_by_hand():
     assert Full().dense_mask(2).tolist() == [[[True, True], [True, True]]]
     assert SlidingWindow(2).dense_mask(3).int().tolist() == [[[1, 1, 0], [1, 1, 1], [0, 1, 1]]]
