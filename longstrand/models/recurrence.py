@@ -195,7 +195,8 @@ class _Pass:
         self._token_at = np.full((num_rows, length), NO_TOKEN, dtype=np.int64)
         self._cls_at = np.full((num_rows, plan.num_steps), NO_TOKEN, dtype=np.int64)
         self._sep_at = self._cls_at.copy()
-        self._flat: list[list[Tensor]] = []
+        self._pieces: list[list[Tensor]] = []
+        self._flat: list[Tensor] = []
         self._num_flat = 0
         self._memory = torch.empty(0)
 
@@ -217,9 +218,18 @@ class _Pass:
             step = make_step(parts, [self._batch.ids[row] for row in rows], self._encoder.config)
             states, memory = encode_step(self._encoder, step, memory, self._vectors(step, rows), keep=keep)
             self._note(step, rows, segments, parts)
-            self._flat.append([state.flatten(0, 1) for state in states])
+            self._pieces.append([state.flatten(0, 1) for state in states])
         self._memory = memory
+        self._join()
         return self
+
+    def _join(self) -> None:
+        """Put the pieces of each layer together, and a row of zeros for what has no state; frees them as it goes."""
+        for layer in range(len(self._pieces[0])):
+            pieces = [step[layer] for step in self._pieces]
+            self._flat.append(torch.cat((*pieces, pieces[0].new_zeros(1, pieces[0].shape[1]))))
+            for step in self._pieces:
+                step[layer] = pieces[0].new_zeros(0)
 
     def _vectors(self, step: Step, rows: list[int]) -> Vectors:
         """Gather what the caller gave beside the ids."""
@@ -263,7 +273,7 @@ class _Pass:
     def states(self) -> list[Tensor]:
         """Give the states of each kept layer at the tokens' own places, (B, L, D); zeros at padding."""
         places = self._places()
-        return [self._gather(layer, places) for layer in range(len(self._flat[0]))]
+        return [self._gather(layer, places) for layer in range(len(self._flat))]
 
     def segment_states(self) -> Tensor:
         """Give the state of [CLS] of each segment, (B, S, D)."""
@@ -274,10 +284,9 @@ class _Pass:
         return self._memory[torch.from_numpy(np.argsort(self._plan.ranks)).to(self._memory.device)]
 
     def _gather(self, layer: int, places: np.ndarray) -> Tensor:
-        pieces = [step[layer] for step in self._flat]
-        nothing = pieces[0].new_zeros(1, pieces[0].shape[1])
-        index = torch.from_numpy(np.where(places < 0, self._num_flat, places)).to(nothing.device)
-        return torch.cat((*pieces, nothing)).index_select(0, index.flatten()).view(*places.shape, -1)
+        flat = self._flat[layer]
+        index = torch.from_numpy(np.where(places < 0, len(flat) - 1, places)).to(flat.device)
+        return flat.index_select(0, index.flatten()).view(*places.shape, -1)
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,10 @@ class Scored:
             known = (scores.targets >= 0) & ~np.isnan(scores.values).any(axis=1)
             chosen = scores.values[known, scores.targets[known]]
             return float(-np.log(np.clip(chosen, 1e-12, 1)).mean()) if known.any() else float("nan")
-        scores = self.scores() if task.bin_bases is not None else None
-        targets = np.asarray(self.table.targets if scores is None else scores.targets, np.float64)
-        logits = np.asarray(self.logits if scores is None else scores.values, np.float64)
+        pairs: Any = (self.table.targets, self.logits)
+        if task.bin_bases is not None:
+            pairs = tuple(np.concatenate(part) for part in pairs)
+        targets, logits = (np.asarray(part, np.float64) for part in pairs)
         known = ~np.isnan(targets) & ~np.isnan(logits)
         if not known.any():
             return float("nan")
