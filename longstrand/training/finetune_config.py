@@ -94,7 +94,7 @@ class TrainSettings(StrictModel):
     evaluations_per_epoch: int = Field(1, gt=0)
     patience: int = Field(3, ge=0, description="stop after this many evaluations without improvement; 0: never")
     precision: Literal["fp32", "bf16"] = "fp32"
-    pack: bool = Field(False, description="rows one after the other instead of padded: same results, no padding")
+    pack: bool = Field(False, description="rows one after the other, not padded: same results; for CPUs")
     seed: int = Field(0, ge=0, description="of the new weights, the order of rows and dropout")
     device: str = Field("auto", description="auto, cpu, cuda, mps")
     threads: int | None = Field(None, gt=0, description="CPU threads")

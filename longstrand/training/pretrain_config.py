@@ -97,7 +97,7 @@ class TrainingConfig(StrictModel):
     adam_beta2: float = Field(0.98, gt=0, lt=1)
     max_grad_norm: float = Field(1.0, ge=0, description="gradient clipping; 0: off")
     precision: Literal["fp32", "bf16"] = "fp32"
-    pack: bool = Field(False, description="windows one after the other instead of padded: same results, no padding")
+    pack: bool = Field(False, description="windows one after the other, not padded: same results; for CPUs")
     compile: bool = Field(False, description="torch.compile; needs a C++ compiler on CPU")
     gradient_checkpointing: bool = Field(False, description="less memory for about a third more time")
     seed: int = Field(0, ge=0)
@@ -130,6 +130,8 @@ class PretrainConfig(StrictModel):
         training, memory = self.training, self.memory
         if memory is not None and memory.most_segments is None:
             raise ValueError("memory needs segments or a curriculum, to say how long the windows are")
+        if training.compile and training.pack:
+            raise ValueError("packed rows differ in length, and compiled code would be made anew for each; choose one")
         if memory is not None and training.pack:
             raise ValueError("memory reads rows in segments, which cannot be packed; set training.pack=false")
         if memory is not None and "max_tokens" in training.model_fields_set:

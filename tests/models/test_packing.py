@@ -109,7 +109,10 @@ def test_any_checkpoint_reads_long_inputs_with_other_attention(tmp_path, attenti
     assert (slow.attentions[0][0, 0, 399, 100:300] == 0).float().mean() > 0.5
 
 
-def test_memory_and_packing_exclude_each_other(tmp_path) -> None:
+def test_memory_or_compilation_and_packing_exclude_each_other(tmp_path) -> None:
+    compiled = {"output": tmp_path, "data": {"genomes": "a.fa"}, "training": {"pack": True, "compile": True}}
+    with pytest.raises(ConfigError, match="packed rows differ in length"):
+        build(PretrainConfig, compiled)
     memory = {"segments": 2}
     pretraining = {"output": tmp_path, "data": {"genomes": "a.fa"}, "memory": memory, "training": {"pack": True}}
     finetuning = {"output": tmp_path, "model": "a", "data": "a.csv", "memory": memory, "training": {"pack": True}}
