@@ -243,8 +243,8 @@ def test_resized_embeddings(toy, tmp_path):
 @pytest.mark.parametrize(
     "name", [name if name == "gena-bert" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
 )
-def test_compiled_graph_is_whole(name, toys):
-    """Trace without compiling to machine code: no graph break, the same numbers."""
+def test_traced_for_compilation(name, toys):
+    """Trace as `torch.compile` does, without its code generator, which takes minutes: the same numbers."""
     torch._dynamo.reset()
     model, inputs = load_model(toys(name).published), batch(toys(name), 60)
     compiled = torch.compile(model, backend="aot_eager")
