@@ -242,6 +242,17 @@ def test_accumulation_equals_one_big_batch_with_missing_labels(model: Path, tmp_
         torch.testing.assert_close(tensor, weights[1][name], rtol=1e-4, atol=2e-5)
 
 
+def test_packed_training_equals_padded_training(model: Path, tables: dict[str, Path], tmp_path: Path) -> None:
+    weights = []
+    for pack in (False, True):
+        folder = tmp_path / f"pack-{pack}"
+        changes = {"epochs": 1, "evaluation": {"baselines": False}, "start": {"dropout": 0.0}}
+        run(model, folder, tables, pack=pack, **changes)
+        weights.append(load_file(folder / "model" / "model.safetensors"))
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], rtol=1e-4, atol=2e-5)
+
+
 def test_labels_per_base(model: Path, tmp_path: Path) -> None:
     """Every C and G is a feature; sequences of 8 to 20 bases, cut at 16 tokens (14 bases)."""
     model = tiny_checkpoint(tmp_path / "bases", k=1)

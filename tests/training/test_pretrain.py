@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -133,6 +134,22 @@ def test_resume_is_bit_identical(
         assert {key: value for key, value in one.items() if key not in timed} == {
             key: value for key, value in other.items() if key not in timed
         }
+
+
+def test_packed_training_equals_padded_training(genome: Path, tmp_path: Path) -> None:
+    found = []
+    for pack in (False, True):
+        values: Any = settings(genome, tmp_path / str(pack), pack=pack, learning_rate=1e-3)
+        values["model"]["settings"]["hidden_dropout"] = 0.0
+        pretrain(build(PretrainConfig, values))
+        found.append(
+            [
+                (row.get("loss", 0.0), row.get("eval_loss", 0.0), row["tokens_seen"])
+                for row in rows(tmp_path / str(pack))
+            ]
+        )
+    for one, other in zip(*found, strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
 
 
 def _kill_at(moment: str, patch: pytest.MonkeyPatch, trainer: object, module: object) -> None:
