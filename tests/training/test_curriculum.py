@@ -198,6 +198,29 @@ def test_resume_in_the_middle_of_a_stage_is_bit_identical(straight, genome, tmp_
         pretrain(settings(genome, tmp_path / "run", changed))
 
 
+@pytest.mark.slow
+def test_a_plateau_moves_on_and_resumes_exactly(genome, tmp_path, monkeypatch):
+    plateau = {"stages": [1, 2, 3], "plateau": {"patience": 1, "min_gain": 10.0}}
+    memory = {"num_tokens": 2, "segment_length": 16, "curriculum": plateau}
+    whole = pretrain(settings(genome, tmp_path / "whole", memory))
+    stages = [row["segments"] for row in rows_of(whole.folder) if "loss" in row]
+    assert stages == [1, 1, 1, 1, 2, 2, 3, 3]  # the first evaluation, at step 2, has nothing to be compared with
+    stock = LongstrandTrainer.training_step
+
+    def fragile(self, *arguments, **options):
+        if self.state.global_step == 5:
+            raise Killed
+        return stock(self, *arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(LongstrandTrainer, "training_step", fragile)
+        pretrain(settings(genome, tmp_path / "killed", memory))
+    resumed = pretrain(settings(genome, tmp_path / "killed", memory))
+    assert rows_of(resumed.folder) == rows_of(whole.folder)
+    before, after = (load_file(result.model / "model.safetensors") for result in (whole, resumed))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_a_plain_checkpoint_goes_on_with_a_fresh_memory(straight, genome, tmp_path):
     plain = tiny_checkpoint(tmp_path / "plain", k=3)
     memory = {"num_tokens": 2, "segment_length": 12, "segments": 2}
