@@ -388,6 +388,6 @@ def fingerprint_rows(tables: Mapping[str, RawTable]) -> str:
 def _columns(table: RawTable) -> dict[str, Sequence[str | None]]:
     columns: dict[str, Sequence[str | None]] = {"sequence": table.sequences, **table.labels}
     for name, values in (("pair", table.pairs), ("name", table.names), ("chrom", table.chroms)):
-        if values is not None:
+        if values is not None and name not in columns:
             columns[name] = values
     return columns

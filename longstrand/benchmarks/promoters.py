@@ -68,7 +68,7 @@ def build_epd_promoters(task: Task, sources: Path, output: Path, options: Mappin
         )
     else:
         sequences, labels, names, folds = _grouped_rows(promoters, options)
-        origin = f"five folds; promoters of a gene, overlapping and identical ones and their negatives together; split {fold} of 5"
+        origin = f"split {fold} of five folds; a gene's promoters, overlapping and equal ones and negatives together"
     rows = make_rows(sequences, {"label": [str(label) for label in labels]}, source=path, names=names)
     return write_task(task, output, fold_split(rows, folds, fold), options, sources=[path], origin=origin)
 

@@ -89,8 +89,8 @@ def truncation(
     Sequences are cut on the right, as training does. At most ``max_rows`` rows of each split are tokenized.
 
     Returns:
-        {split: {num_rows (looked at), share_cut (rows that do not fit), share_bases_lost, share_labels_lost (of labels a
-        base; equal to share_cut otherwise), median_tokens, max_tokens}}.
+        {split: {num_rows (looked at), share_cut (rows that do not fit), share_bases_lost, share_labels_lost (of labels
+        a base; equal to share_cut otherwise), median_tokens, max_tokens}}.
     """
     special = len(tokenizer.template.prefix) + len(tokenizer.template.suffix)
     report = {}

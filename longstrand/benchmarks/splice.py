@@ -36,7 +36,7 @@ def build_spliceai(task: Task, sources: Path, output: Path, options: Mapping[str
     padding) are cut off where they are context.
 
     Raises:
-        InputError: a row has another number of bases or labels, or a label that is not 0, 1 or 2.
+        InputError: a row has another number of bases or labels, or a label that is not 0, 1, 2 or -1.
     """
     train, test = source_paths(task, sources, options)
     tables = {"train": read_spliceai(train, options["max_rows"]), "test": read_spliceai(test, options["max_rows"])}
@@ -45,16 +45,19 @@ def build_spliceai(task: Task, sources: Path, output: Path, options: Mapping[str
 
 
 def read_spliceai(path: Path, max_rows: int = 0) -> RawTable:
-    """Read headerless rows ``SEQUENCE,label x 5000``; labels may be written as 1 or 1.0. ``max_rows`` 0: all."""
+    """Read headerless rows ``SEQUENCE,label x 5000``; labels may be written as 1 or 1.0.
+
+    -1, which stands beyond the end of a transcript, becomes "no label". ``max_rows`` 0: all.
+    """
     sequences, labels, names = [], [], []
     for number, (sequence, rest) in enumerate(headless_rows(path, TARGET), 1):
         if len(sequence) != TARGET + 2 * CONTEXT:
             raise InputError(
                 f"{path}, row {number}: {len(sequence)} bases where SpliceAI rows have {TARGET + 2 * CONTEXT}."
             )
-        digits = rest.replace(".0", "").replace(",", "")
-        if len(digits) != TARGET or digits.strip("012"):
-            raise InputError(f"{path}, row {number}: a label is none of 0, 1 and 2.")
+        digits = rest.replace(".0", "").replace("-1", UNLABELLED).replace(",", "")
+        if len(digits) != TARGET or digits.strip("012" + UNLABELLED):
+            raise InputError(f"{path}, row {number}: a label is none of 0, 1, 2 and -1.")
         text, label = cut_padding(sequence, UNLABELLED * CONTEXT + digits + UNLABELLED * CONTEXT)
         sequences.append(text)
         labels.append(label)
