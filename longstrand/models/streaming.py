@@ -15,6 +15,7 @@ from torch import Tensor
 from longstrand.errors import InputError
 from longstrand.models.config import Memory
 from longstrand.models.memory import Template, make_step
+from longstrand.models.precision import without_emulation
 from longstrand.models.recurrence import Batch, Vectors, encode_step, initial_memory, on_host
 
 
@@ -82,6 +83,7 @@ def stream(
         yield output
 
 
+@without_emulation
 @torch.no_grad()
 def _stream_step(encoder: Any, batch: Batch, memory: Tensor) -> SegmentOutput:
     config = encoder.config
