@@ -247,7 +247,11 @@ class _Engine:
         head: Any = None if self.embeds else head_of(model)
         self.problem = None if head is None else head.problem
         self.per: Literal["sequence", "token", "base", "bin"] = "bin" if head and head.kind == "bin" else "sequence"
-        self.bin_bases = getattr(head, "bin_bases", None)
+        self.bin_bases = (
+            (getattr(model.config, "memory", None) or {}).get("bin_bases")
+            if self.embeds
+            else getattr(head, "bin_bases", None)
+        )
         if settings.pooling == "tokens" and (self.embeds or head.kind == "token"):
             self.per = "token"
         elif (head is not None and head.kind == "token") or (self.embeds and settings.pooling == "bases"):
@@ -297,7 +301,7 @@ class _Engine:
         return row
 
     def _encode(self, strand: str, texts: list[str], record: Record) -> _Reading:
-        if self.per == "bin":
+        if self.per == "bin" or self.bin_bases is not None:
             encoding = self._encode_bins(texts, record)
         elif len(texts) == 2:
             encoding = self.tokenizer.encode_pair(*texts)
@@ -306,7 +310,7 @@ class _Engine:
         length = len(encoding.input_ids)
         if self.limit is None or length <= self.limit:
             return _Reading(strand, encoding, truncated=False)
-        if not self.settings.truncate or len(texts) == 2 or self.per == "bin":
+        if not self.settings.truncate or len(texts) == 2 or self.bin_bases is not None:
             raise InputError(too_long(record, length, self.limit, can_be_cut=len(texts) == 1))
         return _Reading(strand, self._cut(texts[0]), truncated=True)
 

@@ -96,6 +96,7 @@ class Memory(ModelSettings):
     bins_per_segment: int | None = Field(
         None, ge=1, description="segments are whole bins, each ended by sep_token_id, at most this many"
     )
+    bin_bases: int | None = Field(None, ge=1, description="bases of a bin, for whoever tokenizes; see bins_per_segment")
     cls_token_id: int | None = Field(None, ge=0, description="id of [CLS]; null = there is none")
     sep_token_id: int | None = Field(None, ge=0, description="id of [SEP]; null = there is none")
 

@@ -33,7 +33,7 @@ from longstrand.training.finetune_config import FinetuneConfig, TrainSettings
 from longstrand.training.finetune_data import LabelledSplits, balanced_weights, check_strand, load_splits, target_scale
 from longstrand.training.finetune_examples import LabelCollator, Tokenized, TrainingExamples, tokenize
 from longstrand.training.finetune_report import make_report, write_predictions
-from longstrand.training.finetune_scoring import Scale, Scored, fold_scale, score, validation_numbers
+from longstrand.training.finetune_scoring import Scale, Scored, fold_scale, score, start_at_mean, validation_numbers
 from longstrand.training.metrics import LOWER_IS_BETTER, PRIMARY, metric_names
 from longstrand.training.run_folder import RunFolder
 from longstrand.training.trainer import Checkpointing, LongstrandTrainer
@@ -157,10 +157,13 @@ def make_model(config: FinetuneConfig, splits: LabelledSplits, tokenizer: Tokeni
     changes: dict[str, Any] = {} if settings.dropout is None else {"hidden_dropout": settings.dropout}
     if config.memory is not None:
         changes["memory"] = config.memory.model_settings()
+        changes["memory"] |= {} if task.bin_bases is None else {"bin_bases": task.bin_bases}
     model = load_model(settings.path, kind, new_head=head, tokenizer=tokenizer, changes=changes)
     if settings.init == "random":
         seed_everything(config.training.seed)
         model = type(model)(model.config)
+    if head["problem"] == "counts":
+        start_at_mean(model, splits.train)
     return apply_way(model, config.way, base=settings.path)
 
 

@@ -136,3 +136,11 @@ def fold_scale(model: Any, scale: Scale) -> None:
     with torch.no_grad():
         output.bias.mul_(spread.to(output.bias)).add_(mean.to(output.bias))
         output.weight.mul_(spread.to(output.weight)[:, None])
+
+
+def start_at_mean(model: Any, table: LabelledTable) -> None:
+    """Set the output bias of a head of counts to the mean of each target; training then begins with what differs."""
+    means = np.nanmean(np.concatenate(table.targets), axis=0)
+    bias = torch.as_tensor(means, dtype=torch.float64).clamp(min=1e-3).expm1().log()
+    with torch.no_grad():
+        model.classifier.output.bias.copy_(bias)

@@ -83,3 +83,15 @@ def test_targets_of_bins():
         bin_targets({"a": ["1;2"]}, ["ACGT"], 4, source="t.csv", rows=[7])
     with pytest.raises(InputError, match="row 7: 'x' in column 'a' is no number"):
         bin_targets({"a": ["x"]}, ["ACGT"], 4, source="t.csv", rows=[7])
+
+
+def test_vectors_of_a_model_of_bins_come_from_bins(tmp_path):
+    folder = tiny_checkpoint(tmp_path / "model")
+    memory = {"num_tokens": 1, "segment_length": 12, "split": "left", "bins_per_segment": 1, "bin_bases": 4}
+    model, tokenizer = load_model(folder, "encoder", changes={"memory": memory}), load_tokenizer(folder)
+    text = "ACGTACGGTTAC"
+    vectors = next(predict(model, [text], tokenizer=tokenizer, output="embeddings", pooling="tokens")).values
+    encoding = encode_bins(tokenizer, text, 4)
+    with torch.no_grad():
+        states = model(torch.from_numpy(encoding.input_ids.astype(np.int64))[None]).last_hidden_state[0].numpy()
+    np.testing.assert_allclose(vectors, states[~encoding.special_tokens_mask], atol=1e-5)
