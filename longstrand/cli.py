@@ -24,6 +24,8 @@ VERBS = {
     "predict": "Apply a fine-tuned model to sequences or intervals.",
     "embed": "Turn sequences into vectors with any model.",
     "info": "Say what a model, tokenizer or run folder is, without loading its weights.",
+    "plan": "Predict the memory and time of a run before you start it.",
+    "doctor": "Check the installation, or a checkpoint, and say what to do.",
     "convert": "Convert a published checkpoint to Longstrand's format, or back.",
 }
 

@@ -35,6 +35,9 @@ ALIASES = {
     "report_runs": "report",
     "report_sections": "report",
     "demo_report": "demo",
+    "context_size": "inspect",
+    "planning": "inspect",
+    "doctor": "inspect",
     "__main__": "cli",
 }
 DOORS = {"", "auto"}

@@ -1,0 +1,132 @@
+"""Peak memory of a step, from the tensors that the encoder's code keeps.
+
+Counted are weights, gradients, AdamW's two averages, what the forward pass saves for the backward pass, the head's
+logits, and the largest temporaries. The units below are numbers; bytes follow from the precision.
+Legend: T tokens of a step, D hidden size, I width inside the MLP, H heads, L length, B batch, N labels, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from longstrand.planning.workload import LayerAttention, Workload
+
+KEPT_BY_ALLOCATOR = 1.4
+"""Resident bytes for one byte of activations in blocks below `RETURNED_AT`, which the C library keeps when they are
+freed; measured on training steps of small models, whose live tensors alone explain 70 to 80 % of the resident size."""
+RETURNED_AT = 32 << 20
+"""Blocks of this size (glibc's largest threshold) are given back to the system at once."""
+FIXED = 24 << 20
+"""Bytes that the libraries take at the first step whatever the model is: work space, threads' stacks, code."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a step.
+
+    Attributes:
+        weights: the model, and short copies of it under autocast.
+        gradients: of all weights.
+        optimizer: AdamW's averages.
+        activations: kept from the forward to the backward pass, or alive at once in inference.
+        logits: the head's largest tensors.
+        temporary: the largest temporaries beside them.
+        peak: the most that is there at one moment; parts do not add up to it.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    temporary: int
+    peak: int
+
+
+def predict_memory(work: Workload, *, native_bf16: bool = False) -> Memory:
+    """Predict the memory of a step.
+
+    Args:
+        work: model and setting.
+        native_bf16: the device computes in bf16; if not, autocast changes nothing (see `longstrand.models.precision`).
+    """
+    short = 2 if work.setting.precision == "bf16" and native_bf16 else 4
+    weights = 4 * work.num_parameters + (2 * work.num_parameters if short == 2 else 0)
+    return _training(work, weights, short) if work.setting.mode == "train" else _inference(work, weights, short)
+
+
+def _training(work: Workload, weights: int, short: int) -> Memory:
+    config, setting = work.config, work.setting
+    state = setting.tokens * config.hidden_size
+    each = [(kind, _saved(work, kind, short)) for kind in work.attentions]
+    one = max((saved for _, saved in each), default=0)
+    layers = sum(kind.layers * (4 * state if setting.checkpointing else saved) for kind, saved in each)
+    layers += one if setting.checkpointing else 0
+    embedding = 4 * state * (2 + (config.hidden_dropout > 0) + (config.type_vocab_size > 0))
+    activations = layers + embedding + _bias(work)
+    head = _head(work, short)
+    grads, words = 4 * work.num_parameters, 4 * config.vocab_size * config.hidden_size
+    temporary = max((_backward(work, kind, short) for kind in work.attentions), default=0)
+    decoder = words if setting.head == "masked_lm" else 0
+    start = activations + head
+    middle = activations + decoder + temporary
+    end = grads + words
+    blocks = 4 * setting.tokens * config.intermediate_size
+    kept = KEPT_BY_ALLOCATOR if blocks < RETURNED_AT else 1.1
+    peak = weights + 8 * work.num_parameters + round(max(kept * max(start, middle), end)) + FIXED
+    return Memory(weights, grads, 8 * work.num_parameters, activations, head, temporary, peak)
+
+
+def _saved(work: Workload, kind: LayerAttention, short: int) -> int:
+    """Sum up what one layer keeps: inputs of norms in float32, inputs of products in the short type."""
+    config, setting = work.config, work.setting
+    state = setting.tokens * config.hidden_size
+    inner = setting.tokens * config.intermediate_size
+    wide = 2 * state + (2 * state if config.hidden_dropout else 0)
+    narrow = 2 * state + 3 * state + state + (4 if config.gated_mlp else 2) * inner
+    if kind.path == "gather":
+        narrow += state * (1 + 2 * kind.wide)
+    if kind.path == "dropout":
+        narrow += 2 * state + 3 * _scores(work)
+    if kind.path == "masked" and config.positions != "alibi":
+        wide += config.num_attention_heads * setting.length**2
+    return round(4 * wide + short * narrow)
+
+
+def _scores(work: Workload) -> int:
+    return work.setting.batch * work.config.num_attention_heads * work.setting.length**2
+
+
+def _bias(work: Workload) -> int:
+    return 4 * work.config.num_attention_heads * work.setting.length**2 if work.bias_is_stored else 0
+
+
+def _backward(work: Workload, kind: LayerAttention, short: int) -> int:
+    """Give the largest gradients of activations that are alive at once."""
+    config, setting = work.config, work.setting
+    state, inner = setting.tokens * config.hidden_size, setting.tokens * config.intermediate_size
+    mlp = 2 * state + (3 if config.gated_mlp else 2) * inner
+    mix = (6 if kind.path == "gather" else 5) * state + (2 * _scores(work) if kind.path == "dropout" else 0)
+    return short * max(mlp, mix)
+
+
+def _head(work: Workload, short: int) -> int:
+    """Give the head's tensors at the start of the backward pass: logits, their log-softmax and two gradients."""
+    count, config = work.num_labels, work.config
+    if work.setting.head != "masked_lm":
+        return 4 * work.setting.tokens * config.hidden_size
+    return count * config.vocab_size * (4 * 3 + (4 if short == 4 else 2)) + 5 * 4 * count * config.hidden_size
+
+
+def _inference(work: Workload, weights: int, short: int) -> Memory:
+    config, setting = work.config, work.setting
+    state, inner = setting.tokens * config.hidden_size, setting.tokens * config.intermediate_size
+    kept = 2 * state
+    mlp = 4 * 4 * state + short * (3 if config.gated_mlp else 2) * inner
+    rotary = 3 if config.positions == "rotary" else 0
+    paths = {kind.path for kind in work.attentions}
+    mix = 4 * 2 * state + short * (5 + rotary + (4 if "gather" in paths else 0)) * state
+    activations = 4 * kept + max(mlp, mix) + _bias(work) * (3 if work.bias_is_stored else 1)
+    logits = work.num_labels * (config.vocab_size + 3 * config.hidden_size) * (4 if short == 4 else 2)
+    peak = weights + max(activations, 4 * 3 * state + logits) + FIXED
+    return Memory(weights, 0, 0, activations, logits, 0, peak)
