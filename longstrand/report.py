@@ -122,6 +122,18 @@ def _curves(section: Mapping[str, Any]) -> str:
     return _figure(svg) + _details("The numbers", _table(["curve", "points", "first", "last", "lowest"], rows))
 
 
+def _points(section: Mapping[str, Any]) -> str:
+    groups = [point["group"] for point in section["points"]]
+    svg = plots.draw_points(
+        section["points"],
+        x_label=section["x_label"],
+        y_label=section["y_label"],
+        colours=plots.model_colours(groups),
+    )
+    rows = [[point["name"], point["x"], point["y"]] for point in section["points"]]
+    return _figure(svg) + _details("The numbers", _table(["name", section["x_label"], section["y_label"]], rows))
+
+
 def _metrics(section: Mapping[str, Any]) -> str:
     rows, main = section["rows"], section["main"]
     models = list(dict.fromkeys(row["model"] for row in rows))
@@ -219,6 +231,7 @@ def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
 RENDERERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "curves": _curves,
     "metrics": _metrics,
+    "points": _points,
     "confusion": _confusion,
     "ranking": _ranking,
     "tokens": _tokens,

@@ -41,7 +41,8 @@ def draw_curves(
     """Draw lines over a common axis, with dashed horizontal references.
 
     Args:
-        series: each ``{"name", "x", "y"}`` with lists of equal length; ``"style": "points"`` adds markers.
+        series: each ``{"name", "x", "y"}`` with lists of equal length; ``"style": "points"`` adds markers, ``"low"``,
+            ``"high"`` a band; ``"scale": "log"`` of the first one makes the horizontal axis logarithmic.
         x_label: what the horizontal axis counts, with its unit.
         y_label: what the vertical axis measures, with its unit.
         references: name to height of the dashed lines.
@@ -52,17 +53,63 @@ def draw_curves(
         faint = line.get("style") == "faint"
         width, alpha = (1.0, 0.45) if faint else (2.0, 1.0)
         axes.plot(line["x"], line["y"], color=colour, label=line["name"], marker=marker, ms=4, lw=width, alpha=alpha)
+        if line.get("low") and line.get("high"):
+            axes.fill_between(line["x"], line["low"], line["high"], color=colour, alpha=0.15, lw=0)
     for colour, (name, height) in zip(["#5b6b73", "#a3743c", "#7a5195"], references.items()):
         axes.axhline(height, color=colour, lw=1, ls=(0, (4, 3)))
         axes.annotate(name, (1.0, height), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
                       ha="right", fontsize=9, color=colour)  # fmt: skip
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.margins(x=0.02)
-    if all(float(x).is_integer() for line in series for x in line["x"]):
+    if series and series[0].get("scale") == "log":
+        axes.set_xscale("log")
+        places = sorted({x for line in series for x in line["x"]})
+        axes.set_xticks(places, [f"{place:,.0f}" for place in places], minor=False)
+        axes.minorticks_off()
+    elif all(float(x).is_integer() for line in series for x in line["x"]):
         axes.xaxis.get_major_locator().set_params(integer=True)
     if len(series) > 1:
         axes.legend(loc="upper right" if references == {} else "best", fontsize=9)
     return _svg(axes, f"{y_label} against {x_label}")
+
+
+def draw_points(points: Sequence[Mapping[str, Any]], *, x_label: str, y_label: str, colours: Mapping[str, str]) -> str:
+    """Draw named points over a logarithmic horizontal axis; names stand beside them, the same group has one colour.
+
+    Args:
+        points: each ``{"name", "group", "x", "y"}``; points without x above zero are left out.
+        x_label: what the horizontal axis measures, with its unit.
+        y_label: what the vertical axis measures.
+        colours: group to colour.
+    """
+    axes = _axes(6.4, 4.2)
+    shown = [point for point in points if point["x"] and point["x"] > 0 and point["y"] is not None]
+    for group in dict.fromkeys(point["group"] for point in shown):
+        members = [point for point in shown if point["group"] == group]
+        places = [point["x"] for point in members], [point["y"] for point in members]
+        axes.scatter(*places, color=colours.get(group, INK), s=42, label=group)
+    axes.set_xscale("log")
+    axes.margins(x=0.22, y=0.12)
+    for point, shift in zip(shown, _label_shifts(shown)):
+        axes.annotate(point["name"], (point["x"], point["y"]), (6, shift), textcoords="offset points", fontsize=7.5)
+    axes.set(xlabel=x_label, ylabel=y_label)
+    if shown:
+        axes.legend(loc="lower right", fontsize=8.5)
+    return _svg(axes, f"{y_label} against {x_label}")
+
+
+def _label_shifts(points: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Move names that would lie on each other apart, in points up or down."""
+    heights = [point["y"] for point in points]
+    unit = (max(heights) - min(heights) or 1.0) / 26 if heights else 1.0
+    shifts, taken = [0.0] * len(points), []  # type: ignore[var-annotated]
+    for index in sorted(range(len(points)), key=lambda index: points[index]["y"]):
+        place = points[index]["y"]
+        while any(abs(place - other) < unit for other in taken):
+            place += unit / 2
+        taken.append(place)
+        shifts[index] = (place - points[index]["y"]) / unit * 9 - 3
+    return shifts
 
 
 def draw_forest(rows: Sequence[Mapping[str, Any]], *, x_label: str, colours: Mapping[str, str]) -> str:

@@ -80,6 +80,21 @@ def curves_section(
     }
 
 
+def points_section(
+    title: str, explain: str, points: Sequence[Mapping[str, Any]], *, x_label: str, y_label: str
+) -> Section:
+    """Make a section of named points; see `longstrand.report_plots.draw_points`."""
+    kept = [{key: point[key] for key in ("name", "group", "x", "y")} for point in points]
+    return {
+        "kind": "points",
+        "title": title,
+        "explain": explain,
+        "points": kept,
+        "x_label": x_label,
+        "y_label": y_label,
+    }
+
+
 def metrics_section(title: str, explain: str, rows: Sequence[Mapping[str, Any]], *, main: str) -> Section:
     """Make the table of metrics and the dot plot of the main one.
 

@@ -90,6 +90,23 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def leave_process_group() -> tuple[int, int]:
+    """Let this process of a ``torchrun`` work alone from now on, on its own GPU; gives its rank and how many there are.
+
+    For jobs that share out independent pieces: libraries that look at the environment no longer wait for the others.
+    Call it before anything uses CUDA.
+    """
+    number, count, local = rank(), world_size(), local_rank()
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
+    if count > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        devices = visible.split(",") if visible else None
+        if devices is None or local < len(devices):
+            os.environ["CUDA_VISIBLE_DEVICES"] = devices[local] if devices else str(local)
+    return number, count
+
+
 def resolve_device(name: str = "auto") -> torch.device:
     """Turn a device name into a device; ``auto`` is cuda if there is one, else cpu (mps only on request).
 

@@ -59,6 +59,9 @@ def every_kind() -> list[dict[str, Any]]:
         sections.ranking_section("Ranking", {"a<b": evaluation()}, positive="yes"),
         sections.tokens_section({1: 3, 4: 1}, [("ACGT", 1)]),
         sections.leakage_section({"train": ["ACG"], "test": ["CGT"]}),
+        sections.points_section(
+            "Cost", "", [{"name": "a<b", "group": "g", "x": 2.0, "y": 0.5}], x_label="seconds", y_label="accuracy"
+        ),
         sections.table_section("Table", "", ["name", "rows"], [["x", 1200], ["y", None]]),
         {"kind": "text", "title": "Words", "paragraphs": ["One & two."]},
         sections.provenance_section({"command": ["longstrand", "demo"], "versions": {"torch": "2"}}, genome="sha256:1"),
@@ -109,7 +112,7 @@ def test_the_page_says_the_numbers() -> None:
 def test_pictures_are_described_and_well_formed() -> None:
     text = render_html(report())
     pictures = ["<svg" + part.split("</svg>")[0] + "</svg>" for part in text.split("<svg")[1:]]
-    assert len(pictures) == 6
+    assert len(pictures) == 7
     for picture in pictures:
         root = ElementTree.fromstring(picture)
         assert root.get("role") == "img"

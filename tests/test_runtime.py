@@ -104,3 +104,16 @@ def test_nearest_and_choices() -> None:
     assert one_of("a", ["a", "b"], "letter") == "a"
     with pytest.raises(UsageError, match=r"unknown letter 'c'.*; known: a, b"):
         one_of("c", ["a", "b"], "letter")
+
+
+def test_a_process_leaves_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    from longstrand.runtime import leave_process_group, rank, world_size
+
+    for name, value in {"RANK": "5", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "CUDA_VISIBLE_DEVICES": "3,7"}.items():
+        monkeypatch.setenv(name, value)
+    assert leave_process_group() == (5, 6)
+    assert (rank(), world_size(), os.environ["CUDA_VISIBLE_DEVICES"]) == (0, 1, "7")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    leave_process_group()
+    assert os.environ.pop("CUDA_VISIBLE_DEVICES") == "0"

@@ -58,19 +58,29 @@ class LinearModel:
         return predict_all(self.task, self.estimators, features)
 
 
-def fit_linear(task: Task, train: Rows, valid: Rows | None, *, seed: int = 0, what: str = "regression") -> LinearModel:
+def fit_linear(
+    task: Task,
+    train: Rows,
+    valid: Rows | None,
+    *,
+    seed: int = 0,
+    what: str = "regression",
+    penalty: float | None = None,
+) -> LinearModel:
     """Fit with the penalty that has the lowest loss on the validation rows; without them, a moderate one.
 
-    Rows whose target is missing are left out, output by output.
+    Rows whose target is missing are left out, output by output. ``penalty`` sets C (or alpha) instead of choosing it.
     """
     candidates: tuple[float, ...] = ALPHAS if task.problem == "regression" else PENALTIES
-    if valid is None:
+    if penalty is not None:
+        candidates = (penalty,)
+    elif valid is None:
         candidates = candidates[3:4]
     best: tuple[float, LinearModel] | None = None
-    for penalty in candidates:
-        model = LinearModel(task, penalty, _fit_all(task, train, penalty, seed))
+    for tried in candidates:
+        model = LinearModel(task, tried, _fit_all(task, train, tried, seed))
         loss = 0.0 if valid is None else mean_loss(task, model.predict(valid.features), valid.targets)
-        logger.info("%s: penalty %g, validation loss %.4f", what, penalty, loss)
+        logger.info("%s: penalty %g, validation loss %.4f", what, tried, loss)
         if best is not None and loss > best[0]:
             break
         best = (loss, model)

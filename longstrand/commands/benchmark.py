@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from longstrand.benchmarks.protocol import BenchmarkConfig
 
 app = typer.Typer(
     add_completion=False,
@@ -81,3 +84,106 @@ def build(
     for data in built:
         rows = data.facts["num_rows_built"]
         typer.echo(f"{data.id}: {rows['train']:,} / {rows['valid']:,} / {rows['test']:,} rows in {data.folder}")
+
+
+@app.command()
+def run(
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Any setting, for example protocol.epochs=3 keep_models=true."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of settings; KEY=VALUE and the options below change it.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Your own folder of CSV, TSV, Parquet or BED files.")] = None,
+    tasks: Annotated[Path | None, typer.Option(help="Folder of tasks made by 'longstrand benchmark build'.")] = None,
+    model: Annotated[list[Path] | None, typer.Option(help="Model folder; repeat it for several.")] = None,
+    way: Annotated[
+        list[str] | None, typer.Option(help="full, lora, ia3, frozen, probe or another adapter of PEFT; repeat it.")
+    ] = None,
+    baselines: Annotated[str | None, typer.Option(help="all, none, or names with commas.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds with commas, for example 0,1,2.")] = None,
+    fewshot: Annotated[str | None, typer.Option(help="Also with so many training rows, for example 100,300.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Run folder; the same command goes on where it stopped.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse data whose splits leak into each other.")] = False,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Compare models, ways to use them, a random start and a ladder of baselines: one honest table, and a report.
+
+    Every line is trained by the same protocol, chosen on validation rows and measured once on the test rows. Kill it at
+    any moment: the same command goes on. Several GPUs: torchrun --nproc-per-node N -m longstrand benchmark run ...
+    """
+    resolved = _resolve(config, settings or [], {
+        "data": data, "tasks": tasks, "models": list(model) if model else None, "ways": list(way) if way else None,
+        "baselines": baselines, "seeds": _numbers(seeds, "--seeds"), "fewshot": _numbers(fewshot, "--fewshot"),
+        "output": output, "strict": strict or None, "device": device,
+    })  # fmt: skip
+    from longstrand.benchmarks.run import run_benchmark
+
+    found = run_benchmark(resolved, notice=lambda sentence: typer.echo(sentence, err=True))
+    for name, reason in found.failed.items():
+        typer.echo(f"failed: {name}: {reason}", err=True)
+    if found.num_done:
+        _show(found.folder, as_json)
+    if found.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Run folder of 'longstrand benchmark run'.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Write results.json, results.parquet and report.html of a run anew from its finished cells."""
+    from longstrand.benchmarks.results import write_results
+
+    write_results(folder)
+    _show(folder, as_json)
+
+
+def _numbers(text: str | None, option: str) -> list[int] | None:
+    from longstrand.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{option} takes whole numbers with commas between them, got '{text}'.") from None
+
+
+def _resolve(config: Path | None, settings: list[str], options: dict[str, object]) -> BenchmarkConfig:
+    """Merge the YAML file, ``key=value`` words and options into a validated `BenchmarkConfig`."""
+    from longstrand.benchmarks.protocol import BenchmarkConfig
+    from longstrand.config import build as build_config
+    from longstrand.config import merge, read_yaml
+
+    values = merge(read_yaml(config) if config else {}, settings)
+    values |= {key: value for key, value in options.items() if value is not None}
+    return build_config(BenchmarkConfig, values, str(config or "settings"), options={"output": "--output"})
+
+
+def _show(folder: Path, as_json: bool) -> None:
+    """Print the table of each task: mean over seeds, deviation, interval, cost, flags."""
+    from longstrand.runtime import read_json
+
+    results = read_json(folder / "results.json")
+    if as_json:
+        typer.echo(json.dumps({key: results[key] for key in ("tasks", "summary", "comparisons", "errors")}, indent=2))
+        return
+    for task, facts in results["tasks"].items():
+        typer.echo(f"{task}: {facts['metric']} on {facts['rows']['test']:,} test rows")
+        for row in results["summary"]:
+            if row["task"] == task:
+                typer.echo(f"  {_line(row)}")
+    typer.echo(f"report: {folder / 'report.html'}")
+
+
+def _line(row: dict[str, Any]) -> str:
+    name = row["arm"] if row["num_train"] is None else f"{row['arm']} ({row['num_train']:,} rows)"
+    value = "undefined" if row["mean"] is None else f"{row['mean']:.3f}"
+    spread = "" if row["sd"] is None else f" ± {row['sd']:.3f}"
+    interval = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
+    flags = f"  {', '.join(row['flags'])}" if row["flags"] else ""
+    return f"{name:<44} {value}{spread}{interval}  {row['cost']['seconds']:.1f} s{flags}"

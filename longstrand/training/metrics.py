@@ -83,6 +83,39 @@ def evaluate(scores: Scores, *, num_resamples: int = 1000, seed: int = 0, curves
     return report | _evaluate_numbers(kept, resamples)
 
 
+def resampled(scores: Scores, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, Array]:
+    """Compute every metric of `evaluate` on bootstrap resamples, for paired comparisons.
+
+    Two models with predictions of the same rows get the same resamples (whole sequences, by ``seed``), so that the
+    difference of their values is the paired bootstrap of the difference.
+
+    Returns:
+        {metric: (num_resamples,)}; NaN where a resample leaves a metric undefined.
+    """
+    predicted = ~np.isnan(scores.values).any(axis=1)
+    known = scores.targets >= 0 if scores.targets.ndim == 1 else ~np.isnan(scores.targets).all(axis=1)
+    unit = np.arange(len(scores.targets)) if scores.unit is None else scores.unit
+    resamples = Resamples(int(unit.max()) + 1, num_resamples, seed)
+    both = predicted & known
+    kept = Scores(scores.task, scores.targets[both], scores.values[both], unit[both])
+    problem = scores.task.problem
+    if problem in ("single_label", "token"):
+        return _resample_classes(kept, kept.values.argmax(axis=1), _columns(len(scores.task.names)), resamples)
+    if problem == "multi_label":
+        found = _resample_labels(kept, resamples)
+        return {_LABEL_NAMES.get(name, name): values for name, values in found.items()}
+    drawn: dict[str, list[Array]] = {}
+    for number in range(len(scores.task.names)):
+        rows = ~np.isnan(kept.targets[:, number])
+        truth, said = (values[rows, number].astype(np.float64) for values in (kept.targets, kept.values))
+        for name, values in _resample_numbers(truth, said, _unit(kept)[rows], resamples).items():
+            drawn.setdefault(name, []).append(values)
+    return {name: np.stack(values).mean(axis=0) for name, values in drawn.items()}
+
+
+_LABEL_NAMES = {"roc_auc": "mean_roc_auc", "average_precision": "mean_average_precision"}
+
+
 def primary_value(scores: Scores, metric: str) -> float:
     """Compute one metric without intervals or curves, for choosing checkpoints."""
     found = evaluate(scores, num_resamples=0, curves=False)["metrics"]

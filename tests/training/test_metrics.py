@@ -12,7 +12,15 @@ from sklearn import metrics as sk
 from longstrand.data.targets import Task
 from longstrand.training import bootstrap
 from longstrand.training.bootstrap import Resamples, percentile_interval
-from longstrand.training.metrics import LOWER_IS_BETTER, PRIMARY, Scores, evaluate, metric_names, primary_value
+from longstrand.training.metrics import (
+    LOWER_IS_BETTER,
+    PRIMARY,
+    Scores,
+    evaluate,
+    metric_names,
+    primary_value,
+    resampled,
+)
 
 TWO = Task("single_label", ("no", "yes"), ("label",))
 THREE = Task("single_label", ("a", "b", "c"), ("label",))
@@ -240,3 +248,22 @@ def test_resamples_draw_with_replacement() -> None:
     assert (weights.sum(axis=1) == 13).all()
     assert weights.mean(axis=0) == pytest.approx(np.ones(13), abs=0.25)
     assert weights.var() == pytest.approx(12 / 13, abs=0.1)
+
+
+@pytest.mark.parametrize("problem", ["single_label", "multi_label", "regression"])
+def test_resampled_values_are_those_of_the_intervals(problem: str) -> None:
+    random = np.random.default_rng(0)
+    if problem == "single_label":
+        targets, values = random.integers(0, 3, 40), random.dirichlet(np.ones(3), 40)
+        task = Task("single_label", ("a", "b", "c"), ("l",))
+    else:
+        targets = random.integers(0, 2, (40, 2)).astype(np.float32)
+        targets[::5, 0] = np.nan
+        values, task = random.random((40, 2)), Task(problem, ("a", "b"), ("a", "b"))  # type: ignore[arg-type]
+    values[3] = np.nan
+    scores = Scores(task, targets, values)
+    found = evaluate(scores, num_resamples=50, seed=4)["metrics"]
+    drawn = resampled(scores, num_resamples=50, seed=4)
+    assert set(found) == set(drawn)
+    for name, entry in found.items():
+        assert (entry["low"], entry["high"]) == percentile_interval(drawn[name])

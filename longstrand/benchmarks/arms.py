@@ -1,0 +1,317 @@
+"""Compute one cell: train or probe by the protocol, predict validation and test rows, measure, count the cost."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longstrand.baselines.cnn import Training
+from longstrand.baselines.ladder import Setting, as_values, fit_baseline
+from longstrand.benchmarks.cells import Cell
+from longstrand.benchmarks.embeddings import cache_embeddings, parse_layers
+from longstrand.benchmarks.probe import probe
+from longstrand.benchmarks.protocol import Protocol
+from longstrand.data.labelled import LabelledTable
+from longstrand.data.splits import Splits
+from longstrand.models.checkpoint import load_model
+from longstrand.predict import Settings, longest_input
+from longstrand.runtime import read_json, seed_everything, write_json
+from longstrand.tokenization.hub import load_tokenizer
+from longstrand.training.finetune import finetune
+from longstrand.training.finetune_config import FinetuneConfig
+from longstrand.training.finetune_data import LabelledSplits
+from longstrand.training.finetune_scoring import Scored, score
+from longstrand.training.metrics import Scores
+from longstrand.training.ways import Way, measured_cost
+
+logger = logging.getLogger(__name__)
+Notice = Callable[[str], None]
+OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|failed to allocate", re.IGNORECASE)
+
+
+class StoppedBySignal(Exception):
+    """A fine-tuning inside a cell was asked to stop; its state is saved."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a cell is computed.
+
+    Attributes:
+        folder: of the cell.
+        shared: folder for what cells of one task and model share (cached embeddings).
+        protocol: of the suite, with the run's overrides.
+        device: name of the device.
+        threads: CPU threads, or None.
+        notice: receives sentences for the user.
+        keep_model: keep the fine-tuned weights.
+    """
+
+    folder: Path
+    shared: Path
+    protocol: Protocol
+    device: str
+    threads: int | None
+    notice: Notice
+    keep_model: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a cell gives.
+
+    Attributes:
+        scores: {"valid", "test"} -> targets and predictions.
+        cost: parameters, trained_parameters, storage_bytes, seconds, peak_memory_bytes, peak_memory_of.
+        facts: what else is to be recorded (learning rate, layer curve, ...).
+    """
+
+    scores: dict[str, Scores]
+    cost: dict[str, Any]
+    facts: dict[str, Any]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an exception means that the device or the machine has too little memory."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
+    )
+
+
+def run_arm(cell: Cell, tables: Mapping[str, LabelledTable], data: Mapping[str, Any], place: Place) -> Outcome:
+    """Compute a cell.
+
+    Args:
+        cell: what.
+        tables: train, valid and test rows, thinned out already.
+        data: the ``data`` section of ``longstrand finetune`` for the task.
+        place: where and how.
+    """
+    if cell.arm.kind == "baseline":
+        return run_baseline(cell, tables, place)
+    if cell.arm.kind == "probe":
+        return run_probe(cell, tables, place)
+    return run_finetuning(cell, tables, data, place)
+
+
+def scores_of(table: LabelledTable, said: Any) -> Scores:
+    """Join predictions (for token problems: one array a sequence) with the targets."""
+    if isinstance(table.targets, list):
+        unit = np.repeat(np.arange(len(table)), [len(labels) for labels in table.targets])
+        return Scores(table.task, np.concatenate(table.targets).astype(np.int64), as_values(said), unit)
+    return Scores(table.task, np.asarray(table.targets), as_values(said))
+
+
+def run_baseline(cell: Cell, tables: Mapping[str, LabelledTable], place: Place) -> Outcome:
+    """Fit a rung of the ladder."""
+    protocol = place.protocol
+    cnn = Training(epochs=protocol.cnn_epochs, device=place.device)
+    both = protocol.strand == "both"
+    setting = Setting(seed=cell.seed, both_strands=both, kmer=protocol.kmer, cnn=cnn)
+    with measured_cost(place.device if "cnn" in cell.arm.baseline else "cpu") as cost:
+        model = fit_baseline(cell.arm.baseline, tables["train"], tables["valid"], setting)
+    scores = {
+        name: scores_of(tables[name], model.predict(tables[name].sequences, tables[name].pairs))
+        for name in ("valid", "test")
+    }
+    parameters = getattr(model, "num_parameters", None)
+    cost |= {"parameters": parameters, "trained_parameters": parameters}
+    cost["storage_bytes"] = None if parameters is None else 4 * parameters
+    facts = {
+        name: getattr(model, name) for name in ("penalty", "num_iterations", "epochs_trained") if hasattr(model, name)
+    }
+    return Outcome(scores, cost, facts)
+
+
+def run_probe(cell: Cell, tables: Mapping[str, LabelledTable], place: Place) -> Outcome:
+    """Probe the frozen encoder; embeddings of all rows are shared by the seeds (not of random weights)."""
+    protocol, arm = place.protocol, cell.arm
+    assert arm.model is not None
+    tokenizer = load_tokenizer(arm.model)
+    model = load_model(arm.model, "encoder", tokenizer=tokenizer)
+    if arm.init == "random":
+        seed_everything(cell.seed)
+        model = type(model)(model.config)
+    model = model.to(place.device)
+    about = {
+        "model": str(Path(arm.model).resolve()),
+        "init": arm.init,
+        "seed": cell.seed if arm.init == "random" else 0,
+    }
+    limits = [value for value in (longest_input(model.config), protocol.max_tokens) if value is not None]
+    shared = arm.init == "pretrained" and cell.num_train is None and protocol.max_train_rows is None
+    folder = (place.shared if shared else place.folder) / "embeddings"
+    wanted: Any = protocol.probe.poolings
+    settings = Settings(
+        output="embeddings",
+        layers=parse_layers(protocol.probe.layers, model.config.num_hidden_layers),
+        poolings=wanted,
+        strand=protocol.strand,
+        precision=protocol.precision,
+        max_tokens=min(limits) if limits else None,
+        batch_tokens=protocol.batch_tokens,
+    )
+
+    def embed(size: int) -> Any:
+        from dataclasses import replace
+
+        fitting = replace(settings, batch_tokens=size)
+        named = {name: tables[name] for name in ("train", "valid", "test")}
+        return cache_embeddings(
+            model, named, folder, tokenizer=tokenizer, settings=fitting, about=about, notice=place.notice
+        )
+
+    with measured_cost(place.device) as cost:
+        cache = _with_less_memory(embed, protocol.batch_tokens, 64, place, "tokens of a batch")
+        found = probe(cache, tables, protocol.probe.model_copy(update={"seed": cell.seed}))
+    choice = found.chosen.choice
+    scores = {
+        name: scores_of(tables[name], found.probe.predict(cache.get(name, choice.layer, choice.pooling)))
+        for name in ("valid", "test")
+    }
+    trained = found.probe.num_parameters
+    total = sum(weight.numel() for weight in model.parameters()) + trained
+    cost |= {"parameters": total, "trained_parameters": trained, "storage_bytes": 4 * trained}
+    facts = {"probe": found.to_dict(), "embedding_seconds": cache.seconds}
+    if not shared:
+        shutil.rmtree(folder)
+    return Outcome(scores, cost, facts)
+
+
+def run_finetuning(cell: Cell, tables: Mapping[str, LabelledTable], data: Mapping[str, Any], place: Place) -> Outcome:
+    """Fine-tune with each learning rate of the protocol; the best on the validation rows is measured."""
+    assert cell.arm.way is not None
+    base = place.protocol.rate_of(cell.arm.way)
+    raw = Splits(tables["train"].raw, tables["valid"].raw, tables["test"].raw, "the built task")
+    splits = LabelledSplits(tables["train"], tables["valid"], tables["test"], raw)
+    best: tuple[float, float, Any] | None = None
+    tried = {}
+    for factor in place.protocol.rate_factors:
+        rate = base * factor
+        result, micro = _one_finetuning(cell, splits, data, place, rate)
+        metric = result.report["metric"]
+        entry = result.report["valid"]["metrics"].get(metric, {"value": float("nan")})
+        value = entry["value"] if entry["value"] is not None else float("nan")
+        value = float("-inf") if value != value else value
+        tried[f"{rate:g}"] = value
+        if best is None or value > best[0]:
+            best = (value, rate, (result, micro))
+    assert best is not None
+    result, micro = best[2]
+    scored = result.scored or _score_again(result, splits, place.protocol)
+    scores = {name: scored[name].scores() for name in ("valid", "test")}
+    report = result.report
+    facts = {
+        "learning_rate": best[1],
+        "rates": tried,
+        "micro_batch_size": micro,
+        "best_step": report["best_step"],
+        "steps": report["steps"],
+        "truncated": {name: counts["num_truncated"] for name, counts in report["splits"].items()},
+        "max_tokens": report["splits"]["train"]["max_tokens"],
+    }
+    if not place.keep_model:
+        for folder in place.folder.glob("rate*"):
+            shutil.rmtree(folder, ignore_errors=True)
+    return Outcome(scores, report["cost"], facts)
+
+
+def _score_again(result: Any, splits: LabelledSplits, protocol: Protocol) -> dict[str, Scored]:
+    """Predict with the saved model of a run that was finished by an earlier command."""
+    settings = Settings(
+        strand=protocol.strand, batch_tokens=protocol.batch_tokens, truncate=True, max_tokens=protocol.max_tokens
+    )
+    model, tokenizer = load_model(result.model), load_tokenizer(result.model)
+    limits = [value for value in (longest_input(model.config), protocol.max_tokens) if value is not None]
+    from dataclasses import replace
+
+    settings = replace(settings, max_tokens=min(limits) if limits else None)
+    tables = {"valid": splits.valid, "test": splits.test}
+    return {
+        name: score(model, table, tokenizer=tokenizer, settings=settings)
+        for name, table in tables.items()
+        if table is not None
+    }
+
+
+def _one_finetuning(
+    cell: Cell, splits: LabelledSplits, data: Mapping[str, Any], place: Place, rate: float
+) -> tuple[Any, int]:
+    """Fine-tune at one learning rate, with smaller and smaller micro-batches if memory ends."""
+    protocol = place.protocol
+    start = protocol.micro_batch_size or protocol.batch_size
+    remembered = place.folder / "micro_batch.json"
+    if remembered.exists():
+        start = read_json(remembered)["size"]
+    used = start
+
+    def train(size: int) -> Any:
+        nonlocal used
+        used = size
+        write_json(remembered, {"size": size})
+        config = _finetune_config(cell, data, place, rate, size)
+        result = finetune(config, splits=splits, notice=logger.info)
+        if result.stopped_by is not None:
+            raise StoppedBySignal(result.stopped_by)
+        return result
+
+    return _with_less_memory(train, start, 1, place, "sequences of a micro-batch"), used
+
+
+def _with_less_memory(work: Callable[[int], Any], size: int, smallest: int, place: Place, what: str) -> Any:
+    """Do the work with ``size``; when memory ends, say so and try with half, down to ``smallest``."""
+    import torch
+
+    while True:
+        try:
+            return work(size)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or size // 2 < smallest:
+                raise
+            size //= 2
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        place.notice(f"{place.folder.name}: out of memory; going on with {size} {what}, the same effective batch")
+
+
+def _finetune_config(cell: Cell, data: Mapping[str, Any], place: Place, rate: float, micro: int) -> FinetuneConfig:
+    protocol = place.protocol
+    batch = protocol.batch_size
+    while batch % micro:
+        micro -= 1
+    return FinetuneConfig(
+        output=place.folder / f"rate{rate:g}-micro{micro}",
+        model={"path": cell.arm.model, "init": cell.arm.init, "pooling": protocol.pooling},  # type: ignore[arg-type]
+        data=dict(data),  # type: ignore[arg-type]
+        way=cell.arm.way or Way(),
+        training={  # type: ignore[arg-type]
+            "epochs": protocol.epochs,
+            "batch_size": batch,
+            "micro_batch_size": micro,
+            "learning_rate": rate,
+            "patience": protocol.patience,
+            "strand": protocol.strand,
+            "precision": protocol.precision,
+            "max_tokens": protocol.max_tokens,
+            "seed": cell.seed,
+            "device": place.device,
+            "threads": place.threads,
+            "tensorboard": False,
+        },
+        evaluation={  # type: ignore[arg-type]
+            "strand": protocol.strand,
+            "resamples": 0,
+            "baselines": False,
+            "predictions": "parquet",
+            "batch_tokens": protocol.batch_tokens,
+        },
+    )

@@ -1,0 +1,102 @@
+"""The fixed protocol of a benchmark, one for each suite, and the settings of a run.
+
+Every model, way and baseline of a run is trained and measured by the same protocol. A setting that is changed for one
+run is recorded with its results and shown in the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from longstrand.benchmarks.probe import ProbeSettings
+from longstrand.config import StrictModel
+from longstrand.data.labelled import Words
+from longstrand.training.ways import Way
+
+LEARNING_RATES = {"full": 1e-4, "frozen": 2e-3, "lora": 1e-3, "ia3": 1e-2}
+"""Learning rate of each way; other adapters take that of LoRA. `Protocol.rate_factors` searches around it."""
+
+PROBE = "probe"
+
+
+class Protocol(StrictModel):
+    """How every model, way and baseline of a run is trained, chosen and measured."""
+
+    epochs: int = Field(5, gt=0, description="passes over the training rows, at most (fine-tuning)")
+    batch_size: int = Field(32, gt=0, description="sequences of an optimizer step; never changed by lack of memory")
+    micro_batch_size: int | None = Field(None, gt=0, description="sequences of a forward pass; halved if memory ends")
+    learning_rate: float | None = Field(None, gt=0, description="one learning rate for all ways; default: by way")
+    rate_factors: tuple[float, ...] = Field((1.0,), min_length=1, description="rates tried, chosen on validation rows")
+    patience: int = Field(3, ge=0, description="evaluations without improvement until a training stops; 0: never")
+    pooling: Literal["cls", "mean", "max"] = Field("mean", description="vector of a sequence (fine-tuning)")
+    strand: Literal["+", "both"] = Field(
+        "+", description="both: train on random strands, predict both (all arms alike)"
+    )
+    precision: Literal["fp32", "bf16"] = "fp32"
+    max_tokens: int | None = Field(None, ge=4, description="longest input in tokens; default: what the model reads")
+    max_train_rows: int | None = Field(None, ge=4, description="at most this many training rows, chosen by seed")
+    kmer: int = Field(6, ge=1, le=8, description="k of the k-mer regression")
+    cnn_epochs: int = Field(25, gt=0, description="passes of the CNN baselines, at most")
+    probe: ProbeSettings = Field(default_factory=lambda: ProbeSettings(folds=3, trials=15))
+    resamples: int = Field(1000, ge=0, description="bootstrap resamples of intervals and paired tests")
+    batch_tokens: int = Field(16_384, gt=0, description="tokens of a batch when predicting")
+
+    def rate_of(self, way: Way) -> float:
+        """Give the learning rate of a way before it is multiplied by `rate_factors`."""
+        return self.learning_rate or LEARNING_RATES.get(way.name, LEARNING_RATES["lora"])
+
+
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    # DNABERT-2 (Zhou et al. 2024) fine-tunes 3 to 10 epochs by task at 3e-5 with batches of 32, on one strand.
+    "gue": {"epochs": 5, "batch_size": 32},
+    # Nucleotide Transformer (Dalla-Torre et al. 2024) tunes IA3 for 10,000 steps of 8; batches of 32 do as much in 5.
+    "nt": {"epochs": 5, "batch_size": 32},
+    "nt-revised": {"epochs": 5, "batch_size": 32},
+    "genomic-benchmarks": {"epochs": 5, "batch_size": 32},
+    "own": {"epochs": 8, "batch_size": 32},
+}
+"""What differs from the defaults of `Protocol`, by suite; a suite that is not here has the defaults."""
+
+
+def protocol_of(suite: str, overrides: Mapping[str, Any]) -> Protocol:
+    """Give the protocol of a suite with the overrides of a run (nested settings by dots are resolved already)."""
+    return Protocol.model_validate({**PROTOCOLS.get(suite, {}), **overrides})
+
+
+class BenchmarkConfig(StrictModel):
+    """A complete benchmark run."""
+
+    output: Path = Field(description="run folder; the same command goes on where it stopped")
+    tasks: Path | None = Field(None, description="folder of tasks made by 'longstrand benchmark build'")
+    data: Path | None = Field(None, description="your own folder of CSV, TSV, Parquet or BED files")
+    only: Words = Field((), description="of the tasks only these ids")
+    models: tuple[Path, ...] = Field((), description="model folders")
+    ways: tuple[Way | Literal["probe"], ...] = Field(
+        ("full", "lora", "frozen", "probe"), validate_default=False, description="full, lora, ia3, frozen, probe, ..."
+    )
+    baselines: Words = Field(("all",), description="all, none, or names of the ladder")
+    random_init: bool = Field(True, description="also the same encoder without pre-training, fine-tuned and probed")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="each model, way and task is run with each")
+    fewshot: tuple[int, ...] = Field((), description="also with this many training rows, nested subsets by seed")
+    protocol: dict[str, Any] = Field(default_factory=dict, description="settings that differ from the suite's protocol")
+    build_options: dict[str, str] = Field(default_factory=dict, description="options of the builder of your own data")
+    strict: bool = Field(False, description="refuse data whose splits leak")
+    keep_models: bool = Field(False, description="keep the weights of every fine-tuned model")
+    device: str = Field("auto", description="auto, cpu, cuda, mps")
+    threads: int | None = Field(None, gt=0, description="CPU threads")
+
+    @field_validator("ways", mode="before")
+    @classmethod
+    def _resolve_ways(cls, value: Any) -> Any:
+        values = value if isinstance(value, list | tuple) else (value,)
+        return tuple(item if item == PROBE else Way.model_validate(item) for item in values)
+
+    @field_validator("protocol")
+    @classmethod
+    def _check_protocol(cls, value: dict[str, Any]) -> dict[str, Any]:
+        Protocol.model_validate(value)
+        return value
