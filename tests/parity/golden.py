@@ -26,7 +26,7 @@ CLAIMS: list[tuple[str, str, str]] = [
     ("gena/bert_preln/*", FILES, "parity/test_gena.py"),
     ("gena/bert_preln_lastln/*", FILES, "parity/test_gena.py"),
     ("gena/bert_preln_rotary8/*", FILES, "parity/test_gena.py"),
-    ("gena/enformer_head", "*", "parity/test_gena.py"),
+    ("gena/enformer_head", "*", "parity/test_gena_rmt.py"),
     ("gena/bert_preln_rotary8_dssparse_emulated", "*", "parity/test_gena_sparse.py"),
     ("gena/hf_bigbird*", "*", "parity/test_gena_sparse.py"),
     ("gena/state_dict_keys", "bert_*", "parity/test_gena.py"),
@@ -34,8 +34,8 @@ CLAIMS: list[tuple[str, str, str]] = [
     ("gena", "tokenizer_t2t_cases.json enformer_bins_notebook_ids.json", "tokenization/test_golden.py"),
 ]
 ELSEWHERE = {
-    "gena/rmt_*": "recurrent memory",
-    "gena/state_dict_keys/rmt_*": "recurrent memory",
+    "gena/rmt_*": "recurrent memory: parity/test_gena_rmt.py, where arrays have names made of parts",
+    "gena/state_dict_keys/rmt_*": "recurrent memory: parity/test_gena_rmt.py",
     "gena/data_*": "corpora and benchmarks",
     "gena/real_checkpoint_anchor_*": "needs the real weights of gena-lm-bert-base-t2t, which are not here",
     "*/README.md": "words",

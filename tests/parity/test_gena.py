@@ -161,29 +161,6 @@ def test_round_trip_is_bit_exact(case, tmp_path):
         assert torch.equal(again, run(case, load(case)).logits)
 
 
-def test_bins_of_the_enformer_head(shared):
-    """GENA's head for tracks is a token head read at the ends of bins; its loss is computed here from our outputs."""
-    folder = shared / "golden" / "gena" / "enformer_head"
-    if not folder.is_dir():
-        pytest.skip("no golden outputs of the enformer head")
-    expected = {name: torch.from_numpy(np.asarray(value)) for name, value in np.load(folder / "expected.npz").items()}
-    model = load_model(folder)
-    assert model.kind == "token" and model.config.heads["token"]["num_outputs"] == 7
-    logits = model(expected["input_ids"], expected["attention_mask"]).logits[expected["bins_mask"].bool()]
-    torch.testing.assert_close(logits, expected["logits_before_softplus"], atol=1e-4, rtol=1e-4)
-    predicted = F.softplus(logits)
-    torch.testing.assert_close(predicted, expected["pred"], atol=1e-4, rtol=1e-4)
-    labels = expected["labels"][expected["labels_mask"].bool()]
-    loss = F.poisson_nll_loss(predicted, labels, log_input=False)
-    torch.testing.assert_close(loss, expected["loss"].float(), rtol=1e-5, atol=1e-6)
-    loss.backward()
-    for name, parameter in model.named_parameters():
-        theirs = published_name(FAMILIES["gena_bert"], name)
-        if not theirs.endswith("self.key.bias"):
-            norm = parameter.grad.double().norm().item()
-            assert norm == pytest.approx(float(expected[f"gradnorm/{theirs}"]), rel=1e-3), theirs
-
-
 @pytest.mark.parametrize("variant", ["bert_preln", "bert_preln_lastln", "bert_postln", "bert_preln_rotary8"])
 def test_every_published_key_is_written_back(variant, shared, tmp_path):
     path = shared / "golden" / "gena" / "state_dict_keys" / "bert_state_dict_keys.json"

@@ -217,6 +217,7 @@ def test_bins_of_the_enformer_head(shared):
     output = model(**batch, labels=labels)
     present = ~output.logits.isnan().any(-1)
     torch.testing.assert_close(output.logits[present], expected["logits_before_softplus"], **CLOSE)
+    torch.testing.assert_close(torch.nn.functional.softplus(output.logits[present]), expected["pred"], **CLOSE)
     torch.testing.assert_close(output.loss, expected["loss"], rtol=1e-5, atol=1e-6)
     output.loss.backward()
     for name, parameter in model.named_parameters():
