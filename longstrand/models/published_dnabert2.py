@@ -41,11 +41,13 @@ def _settings(published: Published, names: Collection[str]) -> dict[str, Any]:
     return fields
 
 
+_HEAD = ("sequence", "cls", "pooler")
+"""Kind, pooling and form of the one classifier that the published code has."""
+
+
 def _published(config: LongstrandConfig) -> Published:
     for head in config.heads.values():
-        if head["kind"] == "token" or (
-            head["kind"] == "sequence" and (head["pooling"], head["form"]) != ("cls", "pooler")
-        ):
+        if head["kind"] != "masked_lm" and (head["kind"], head["pooling"], head["form"]) != _HEAD:
             raise CheckpointError(
                 f"DNABERT-2's published format cannot express a {head['kind']} head with pooling {head['pooling']} and "
                 f"form {head['form']}; it has a sequence head with pooling cls and form pooler."

@@ -14,11 +14,11 @@ from longstrand import load_model
 from longstrand.errors import CheckpointError, ConfigError, InputError, LongstrandError, UsageError
 from longstrand.models.checkpoint import load_network
 from longstrand.models.config import LongstrandConfig, preset
-from longstrand.models.convert import import_published
+from longstrand.models.convert import export_published, import_published
 from longstrand.models.families import FAMILIES
 from longstrand.models.id_quirks import count_positions, drop_masked_tokens
 from longstrand.models.layouts import longest_input
-from longstrand.models.pretrained import LongstrandForMaskedLM
+from longstrand.models.pretrained import MODELS, LongstrandForMaskedLM
 from longstrand.models.published_adapters import load_adapter
 from longstrand.models.tensors import read_tensors
 from tests.published_toys import FAMILIES as TOYS
@@ -299,6 +299,21 @@ def test_changes_that_are_refused(toys):
         load_model(toys["nt-v1"], changes={"quirks": ["zero_paddin"]})
     with pytest.raises(CheckpointError, match="mis-shaped"):
         load_model(toys["nt-v1"], changes={"intermediate_size": 99})
+
+
+BINS = {"kind": "bin", "problem": "counts", "num_outputs": 2, "bin_token_id": 2}
+
+
+@pytest.mark.parametrize("name", [name for name in TOYS if not name.startswith("gena-") or name == "gena-bigbird"])
+@pytest.mark.parametrize("head", [BINS, {**BINS, "kind": "sequence", "problem": "regression", "bin_token_id": None}])
+def test_heads_that_a_published_format_lacks_are_refused_on_export(name, head, tmp_path):
+    if name == "dnabert6" and head is BINS:
+        pytest.skip("BERT's format is GENA's, which has bins")
+    vocab_size = 4101 if name == "dnabert6" else 64
+    config = LongstrandConfig(**TOYS[name], vocab_size=vocab_size, heads={"one": head})
+    with pytest.raises(CheckpointError, match=r"cannot express|has a published head for bins|this model differs"):
+        export_published(MODELS[head["kind"]](config), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_quirks_are_added_once(toys):
