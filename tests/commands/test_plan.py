@@ -91,7 +91,7 @@ def test_what_grows_with_what() -> None:
 
 
 def test_time_by_hand() -> None:
-    """One unit a nanosecond: linear 2 T (4 D^2 + 2 D I), attention H L^2; backward twice that, once more if repeated."""
+    """One unit a nanosecond: linear 2 T (4 D^2 + 2 D I), attention H L^2; backward twice; once more if repeated."""
     length, size, inner = 64, 128, 512
     layer = 2 * length * (4 * size * size + 2 * size * inner) + 2 * length**2
     infer = predict_time(work(mode="infer", head="encoder"), RATES)
@@ -174,7 +174,7 @@ def test_refusals(capsys: pytest.CaptureFixture[str]) -> None:
         (("--model", "tiny", "--bases", 5), "--bases needs the tokenizer of a model folder"),
         (("--model", "smal", "--length", 5), "no model folder, preset or family (did you mean 'small'?)"),
         (("--model", "bert", "--length", 9999, "--device", "t4"), "the position table of this model ends at 512"),
-        (("--model", "tiny", "--length", 5, "--device", "t5"), "unknown device 't5' (did you mean 't4'?)"),
+        (("--model", "tiny", "--length", 5, "--device", "h20"), "unknown device 'h20' (did you mean 'h200'?)"),
         (("--model", "tiny", "--length", 5, "--mode", "rest"), "unknown mode 'rest'"),
         (("--model", "tiny", "--length", 5, "--attention", "half"), "--attention 'half' is unknown"),
     ]:
