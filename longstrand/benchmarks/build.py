@@ -118,8 +118,10 @@ def _read_value(task: Task, name: str, value: Any) -> Any:
     if isinstance(default, tuple):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     try:
-        return type(default)(value) if not isinstance(default, bool) else {}[text]
-    except (ValueError, KeyError):
+        if isinstance(default, bool):
+            raise ValueError(text)
+        return type(default)(value)
+    except ValueError:
         kind = {bool: "yes or no", int: "a whole number", float: "a number"}[type(default)]
         raise UsageError(f"task '{task.id}': option '{name}' is {kind}, got '{value}'.") from None
 

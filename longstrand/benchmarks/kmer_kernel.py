@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from longstrand.tokenization.compiled import compiled
@@ -38,7 +40,7 @@ def canonical_words(letters: np.ndarray, num_bases: int, one_in: int = 1) -> tup
 
 
 @compiled
-def _fill(letters, table, num_bases, one_in, codes, starts):  # type: ignore[no-untyped-def]
+def _fill(letters: Any, table: Any, num_bases: int, one_in: int, codes: Any, starts: Any) -> int:
     """Write words into ``codes`` and ``starts``; give their number, which may exceed the room."""
     two, three = np.uint64(2), np.uint64(3)
     mask = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - 2 * num_bases)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from longstrand.benchmarks.build import check_labels, source_paths, split_off_valid, write_task
 from longstrand.benchmarks.released import SEED, SEQUENCE_COLUMNS
-from longstrand.benchmarks.task import Option, Problem, SourceFile, Task, TaskData
+from longstrand.benchmarks.task import Kind, Option, Problem, SourceFile, Task, TaskData
 from longstrand.data.labelled import LabelColumns, RawTable, infer_task
 from longstrand.data.labelled_files import read_labelled
 from longstrand.data.labelled_intervals import BED_ENDINGS, GenomeWindows, is_interval_file
@@ -113,7 +113,7 @@ def build_own(task: Task, given: Mapping[str, Path], output: Path, options: Mapp
     first = tables["train"]
     declared: Any = options["problem"] or None
     found = infer_task(first.labels, first.sequences, source=first.source, rows=first.rows, problem=declared)
-    kind = "token" if found.problem == "token" else "sequence"
+    kind: Kind = "token" if found.problem == "token" else "sequence"
     problem: Problem = "single_label" if found.problem == "token" else found.problem
     resolved = Task(
         **{name: getattr(task, name) for name in ("id", "title", "files", "build", "options", "needs")},

@@ -294,7 +294,8 @@ def build_annotated_promoters(task: Task, sources: Path, output: Path, options: 
     genome.check_chroms({item.chrom for item in found}, where=str(annotation))
     num_bases = options["window"]
     before = options["before"] if options["before"] >= 0 else TSS_OFFSET.get(num_bases, num_bases // 2)
-    places, names, last = [], [], {}
+    last: dict[tuple[str, str], int] = {}
+    places, names = [], []
     for item in sorted(found, key=lambda item: (item.chrom, item.tss)):
         place = promoter_window(item.chrom, item.tss, item.strand, num_bases=num_bases, before=before)
         if place is None or place.end > genome.contigs[item.chrom]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from longstrand.errors import TokenizerError
 from longstrand.tokenization.base import Tokenizer
 
 IGNORED = -100
@@ -23,8 +24,15 @@ class SpecialIds:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> SpecialIds:
-        """Take them from a tokenizer."""
-        return cls(tokenizer.special.cls, tokenizer.special.sep, tokenizer.special.pad)
+        """Take them from a tokenizer.
+
+        Raises:
+            TokenizerError: it lacks one of them, so it is not of the kind that the published inputs were made with.
+        """
+        special = tokenizer.special
+        if special.cls is None or special.sep is None or special.pad is None:
+            raise TokenizerError("the published inputs need a tokenizer with [CLS], [SEP] and [PAD]; take GENA-LM's.")
+        return cls(special.cls, special.sep, special.pad)
 
 
 @dataclass(frozen=True)
@@ -80,8 +88,8 @@ def splice_input(
     labels = np.full((max_tokens, 2), IGNORED, dtype=np.int32)
     start = 2 + len(left_ids)
     labels[start : start + len(token_labels)] = token_labels
-    one_hot = np.stack([(labels == number).any(axis=1) for number in range(3)], axis=1).astype(np.int32)
-    return SpliceInput(input_ids, labels, one_hot, one_hot.any(axis=1).astype(np.int32))
+    one_hot: np.ndarray = np.stack([(labels == number).any(axis=1) for number in range(3)], axis=1).astype(np.int32)
+    return SpliceInput(input_ids, labels, one_hot, np.asarray(one_hot.any(axis=1), dtype=np.int32))
 
 
 def _three_parts(sequence: str, num_target: int, context: int) -> tuple[str, str, str]:

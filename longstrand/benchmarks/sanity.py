@@ -247,7 +247,8 @@ def _similar(
 
 def _findings(report: Mapping[str, Any]) -> list[dict[str, str]]:
     """Put what matters into sentences, the worst first."""
-    leak, note = [], []
+    leak: list[str] = []
+    note: list[str] = []
     for pair, found in report["across"].items():
         name, other = pair.split(" in ")
         size = report["splits"][name]["num_rows"]

@@ -64,7 +64,9 @@ def look_at_suite(
     sources = Path(sources)
     if not sources.is_dir():
         raise InputError(f"{sources}: no such folder; --source is the folder that holds the suite '{suite}'.")
-    held, lacking, used = [], [], set()
+    held: list[Task] = []
+    lacking: list[Task] = []
+    used: set[Path] = set()
     for task in SUITES[suite]():
         known = {name: value for name, value in (options or {}).items() if name in task.options}
         chosen = resolve_options(task, known)

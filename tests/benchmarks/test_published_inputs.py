@@ -6,12 +6,14 @@ import csv
 import gzip
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from longstrand.benchmarks.published_inputs import _trims, binned_input, deepsea_input, splice_input
-from longstrand.tokenization.base import Tokenizer
+from longstrand.errors import TokenizerError
+from longstrand.tokenization.base import SpecialIds, Tokenizer
 from longstrand.tokenization.hub import load_tokenizer
 
 csv.field_size_limit(10**9)
@@ -45,6 +47,12 @@ def test_deepsea_rows_as_published(shared: Path, tokenizer: Tokenizer) -> None:
 def test_bins_as_in_the_published_notebook(shared: Path, tokenizer: Tokenizer) -> None:
     notebook = json.loads((shared / "golden/gena/enformer_bins_notebook_ids.json").read_text())
     assert binned_input(tokenizer, notebook["sequence"]).tolist() == notebook["input_ids"]
+
+
+def test_a_tokenizer_without_separators_is_refused() -> None:
+    bare = SimpleNamespace(special=SpecialIds(cls=1, pad=3))
+    with pytest.raises(TokenizerError, match=r"need a tokenizer with .CLS., .SEP. and .PAD."):
+        binned_input(bare, "ACGT")  # type: ignore[arg-type]
 
 
 def test_trims_by_hand() -> None:
