@@ -1,7 +1,7 @@
 """Say what a folder is: model, tokenizer or run, from its small files and the header of its weights.
 
-No weights are read, so this is quick for a model of any size. Torch is imported for published folders only: their family
-is found with the table in `longstrand.models.families`.
+No weights are read, so this is quick for a model of any size. Torch is imported for published folders only: their
+family is found with the table in `longstrand.models.families`.
 """
 
 from __future__ import annotations
@@ -156,7 +156,12 @@ def _weights(folder: Path) -> dict[str, Any]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """List the files of weights; what a conversion kept aside is none."""
+    """List the files of weights that loading would read: one file, or the parts that an index names."""
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if (folder / "model.safetensors.index.json").is_file():
+        names = sorted(set(read_json(folder / "model.safetensors.index.json").get("weight_map", {}).values()))
+        return [folder / name for name in names if (folder / name).is_file()]
     return [file for file in sorted(folder.glob("*.safetensors")) if file.name != "published_rest.safetensors"]
 
 

@@ -145,3 +145,33 @@ def test_nucleotide_transformer_jax(shared, name, layout, k):
                 tokenizer.encode(row["sequence"])
         else:
             assert tokenizer.encode(row["sequence"]).input_ids.tolist() == row["ids"], row["name"]
+
+
+def test_dnabert_from_its_published_file(shared, tmp_path):
+    """Ids of every stored row through a folder with ``vocab.txt``, as the hub has it."""
+    stored = read(shared / "golden/dnabert1/tokenizer.json")
+    for k in (3, 4, 5, 6):
+        words = make_kmer(k, overlapping=True, layout="dnabert").token_strings
+        (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+        tokenizer = load_tokenizer(tmp_path)
+        for row in stored[str(k)]["rows"]:
+            ids = tokenizer.encode(row["sequence"]).input_ids.tolist()
+            assert (ids if len(ids) <= 512 else [*ids[:511], tokenizer.sep_token_id]) == row["ids_max512"], row["name"]
+
+
+@pytest.mark.parametrize("version", ["4.29.2", "5.23.0"])
+def test_dnabert2_roles(shared, version):
+    stored = read(shared / f"golden/dnabert2/tokenizer_{version}.json")
+    tokenizer = load(shared / "golden/dnabert2/tokenizer_files")
+    assert {role: getattr(tokenizer, f"{role}_token_id") for role in stored["special"]} == stored["special"]
+    assert tokenizer.vocab_size == stored["vocab_size"]
+
+
+def test_every_golden_tokenizer_file_is_read_here(shared):
+    """A file of cases that nobody reads would pass for tested."""
+    source = Path(__file__).read_text()
+    found = sorted(path.name for path in (shared / "golden").glob("*/tokenizer*.json"))
+    assert found
+    for name in found:
+        stem = name.replace("4.29.2", "{version}").replace("5.23.0", "{version}")
+        assert name in source or stem in source, f"{name} is exercised by no test"
