@@ -94,7 +94,7 @@ def draw_points(points: Sequence[Mapping[str, Any]], *, x_label: str, y_label: s
         axes.annotate(point["name"], (point["x"], point["y"]), (6, shift), textcoords="offset points", fontsize=7.5)
     axes.set(xlabel=x_label, ylabel=y_label)
     if shown:
-        axes.legend(loc="lower right", fontsize=8.5)
+        axes.legend(loc="best", fontsize=8.5)
     return _svg(axes, f"{y_label} against {x_label}")
 
 

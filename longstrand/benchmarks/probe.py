@@ -173,7 +173,7 @@ class Probe:
         from sklearn.neural_network import MLPClassifier, MLPRegressor
 
         settings = {"hidden_layer_sizes": (self.choice.width,), "alpha": 1 / self.choice.strength}
-        settings |= {"max_iter": 60, "random_state": self.seed, "batch_size": min(128, len(features))}
+        settings |= {"max_iter": 200, "random_state": self.seed, "batch_size": min(128, len(features))}
         known = np.ones(len(targets), bool) if targets.ndim == 1 else ~np.isnan(targets).any(axis=1)
         features, targets = features[known], targets[known]
         with warnings.catch_warnings():

@@ -76,7 +76,8 @@ class BenchmarkConfig(StrictModel):
     only: Words = Field((), description="of the tasks only these ids")
     models: tuple[Path, ...] = Field((), description="model folders")
     ways: tuple[Way | Literal["probe"], ...] = Field(
-        ("full", "lora", "frozen", "probe"), validate_default=False, description="full, lora, ia3, frozen, probe, ..."
+        ("full", "lora", "frozen", "probe"),  # type: ignore[arg-type]
+        description="full, lora, ia3, frozen, probe, ...",
     )
     baselines: Words = Field(("all",), description="all, none, or names of the ladder")
     random_init: bool = Field(True, description="also the same encoder without pre-training, fine-tuned and probed")

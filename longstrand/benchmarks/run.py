@@ -44,7 +44,19 @@ from longstrand.training.run_folder import differences
 
 logger = logging.getLogger(__name__)
 GROWS = frozenset(
-    {"output", "random_init", "device", "threads", "keep_models", "models", "ways", "baselines", "seeds", "fewshot"}
+    {
+        "output",
+        "only",
+        "random_init",
+        "device",
+        "threads",
+        "keep_models",
+        "models",
+        "ways",
+        "baselines",
+        "seeds",
+        "fewshot",
+    }
 )
 """Settings that may change between two commands on one run folder: they add cells, or do not touch results."""
 
@@ -107,14 +119,14 @@ def _check_models(config: BenchmarkConfig) -> None:
 
 
 def _check_folder(config: BenchmarkConfig, rank: int) -> None:
-    """Bind the folder to the settings that results depend on.
+    """Bind the folder to the settings that results depend on, as soon as it has a cell.
 
     Raises:
         ResumeError: it holds a run with other data or another protocol.
     """
     path = config.output / "config.yaml"
     settings = yaml.safe_load(dump_config(config))
-    if path.exists():
+    if path.exists() and (config.output / "cells").exists():
         changed = [
             f"{key}: {old!r} -> {new!r}"
             for key, old, new in differences(read_yaml(path), settings)

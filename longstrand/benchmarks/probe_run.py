@@ -1,0 +1,155 @@
+"""``longstrand probe``: labelled sequences and a model in, the best layer, pooling and probe out, measured once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from longstrand.benchmarks.embeddings import Embeddings, cache_embeddings, parse_layers
+from longstrand.benchmarks.page import layer_sections
+from longstrand.benchmarks.probe import ProbeResult, ProbeSettings, probe
+from longstrand.config import StrictModel
+from longstrand.data.labelled import LabelledTable
+from longstrand.errors import UsageError
+from longstrand.models.checkpoint import load_model
+from longstrand.predict import Settings, longest_input
+from longstrand.report import write_report
+from longstrand.report_sections import metric_rows, metric_title, metrics_section, provenance_section, table_section
+from longstrand.runtime import fingerprint_file, provenance, resolve_device, seed_everything
+from longstrand.tokenization.hub import load_tokenizer
+from longstrand.training.baseline import run_baselines
+from longstrand.training.finetune_config import DataSettings
+from longstrand.training.finetune_data import load_splits
+from longstrand.training.metrics import Scores, evaluate
+from longstrand.training.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+
+class ProbeConfig(StrictModel):
+    """A complete probing run."""
+
+    output: Path = Field(description="run folder; embeddings are kept there, and the same command uses them again")
+    model: Path = Field(description="model folder")
+    init: Literal["pretrained", "random"] = Field("pretrained", description="random: the control without pre-training")
+    data: DataSettings
+    probe: ProbeSettings = Field(default_factory=ProbeSettings)
+    strand: Literal["+", "both"] = Field("+", description="both: vectors of the two strands are averaged")
+    max_tokens: int | None = Field(None, ge=4, description="longest input in tokens; default: what the model reads")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    batch_tokens: int = Field(16_384, gt=0, description="tokens of a batch")
+    resamples: int = Field(1000, ge=0, description="bootstrap resamples of the intervals")
+    device: str = Field("auto", description="auto, cpu, cuda, mps")
+
+
+def run_probe(config: ProbeConfig, *, notice: Callable[[str], None] = logger.info) -> dict[str, Any]:
+    """Embed once, choose without the test rows, measure once; writes ``report.html`` and ``report.json``.
+
+    Returns:
+        The report: ``probe`` (layer curve, trials, choice), ``test``, ``baselines``, ``seconds``, ...
+
+    Raises:
+        LongstrandError: wrong settings, labels or model; labels a base, which have no probe.
+    """
+    tokenizer = load_tokenizer(config.model)
+    splits = load_splits(config.data, alphabet=tokenizer.alphabet)
+    notice(splits.task.notice())
+    if splits.test is None:
+        raise UsageError("probing needs test rows; give data.test, or leave data.test_fraction above zero.")
+    run = RunFolder.open(config.output, config)
+    try:
+        files = sorted(config.model.glob("*.safetensors"))
+        about = {"model": {path.name: fingerprint_file(path) for path in files}, "init": config.init}
+        run.check_inputs(about | {"tables": [fingerprint_file(Path(table.raw.source)) for _, table in splits.items()]})
+        if run.report is not None:
+            return run.report
+        tables = dict(splits.items())
+        cache = _embed(config, tables, tokenizer, about, notice)
+        found = probe(cache, tables, config.probe)
+        report = _report(config, cache, found, tables)
+        _write(config, report)
+        run.finish(report)
+        return report
+    finally:
+        run.close()
+
+
+def _embed(
+    config: ProbeConfig, tables: dict[str, LabelledTable], tokenizer: Any, about: dict[str, Any], notice: Any
+) -> Embeddings:
+    model = load_model(config.model, "encoder", tokenizer=tokenizer)
+    if config.init == "random":
+        seed_everything(config.probe.seed)
+        model = type(model)(model.config)
+    limits = [value for value in (longest_input(model.config), config.max_tokens) if value is not None]
+    wanted: Any = config.probe.poolings
+    settings = Settings(
+        output="embeddings",
+        layers=parse_layers(config.probe.layers, model.config.num_hidden_layers),
+        poolings=wanted,
+        strand=config.strand,
+        precision=config.precision,
+        max_tokens=min(limits) if limits else None,
+        batch_tokens=config.batch_tokens,
+    )
+    model = model.to(resolve_device(config.device))
+    folder = config.output / "embeddings"
+    return cache_embeddings(model, tables, folder, tokenizer=tokenizer, settings=settings, about=about, notice=notice)
+
+
+def _report(
+    config: ProbeConfig, cache: Embeddings, found: ProbeResult, tables: dict[str, LabelledTable]
+) -> dict[str, Any]:
+    choice, test = found.chosen.choice, tables["test"]
+    said = found.probe.predict(cache.get("test", choice.layer, choice.pooling))
+    measured = {name: tables[name] for name in ("valid", "test")}
+    both = config.strand == "both"
+    baselines = run_baselines(tables["train"], measured, both_strands=both, num_resamples=config.resamples)
+    return {
+        "kind": "probing",
+        "init": config.init,
+        "task": {"problem": test.task.problem, "names": list(test.task.names)},
+        "rows": {name: len(table) for name, table in tables.items()},
+        "probe": found.to_dict(),
+        "test": evaluate(Scores(test.task, test.targets, said), num_resamples=config.resamples, curves=False),  # type: ignore[arg-type]
+        "baselines": {name: {"test": entry["test"]} for name, entry in baselines.items()},
+        "embedding_seconds": cache.seconds,
+        "settings": config.model_dump(mode="json"),
+        "provenance": provenance(),
+    }
+
+
+def _write(config: ProbeConfig, report: dict[str, Any]) -> None:
+    """Write the page of a probing run."""
+    found, metric = report["probe"], report["test"]["primary"]
+    chosen = found["chosen"]
+    rows = metric_rows("probe", [report["test"]])
+    for name, title in (("kmer", "k-mer regression"), ("majority", "majority")):
+        if name in report["baselines"]:
+            rows += metric_rows(title, [report["baselines"][name]["test"]])
+    rows = [row for row in rows if row["value"] is not None]
+    best = sorted(found["trials"], key=lambda trial: -trial["mean"])[:10]
+    columns = ["layer", "pooling", "probe", "strength", "hidden units", "score", "sd over folds"]
+    lines = [[trial[key] for key in ("layer", "pooling", "kind", "strength", "width", "mean", "sd")] for trial in best]
+    explain = f"Measured once, on {report['rows']['test']:,} test rows, with the choice made on the others."
+    sections = [metrics_section("Result", explain, rows, main=metric)]
+    sections += layer_sections("Probe", [{"arm": config.model.name, "task": "Probe", **found}])
+    if lines:
+        sections.append(table_section("The search", "The ten best trials, best first.", columns, lines))
+    sections.append(provenance_section(report["provenance"]))
+    where = f"layer {chosen['layer']}, {chosen['pooling']} pooling, {chosen['kind']} probe"
+    value = report["test"]["metrics"][metric]["value"]
+    write_report(
+        config.output / "page",
+        {
+            "title": "Probing",
+            "subtitle": str(config.model),
+            "summary": [f"Chosen: {where}; {metric_title(metric)} on the test rows {value:.3f}."],
+            "warnings": [],
+            "sections": sections,
+        },
+    )

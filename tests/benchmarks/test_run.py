@@ -1,0 +1,435 @@
+"""The runner end to end on a toy: one table, resuming, failures, lack of memory, few rows, comparisons, probing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from longstrand.benchmarks import arms
+from longstrand.benchmarks.arms import is_out_of_memory
+from longstrand.benchmarks.cells import Arm, Cell, arms_of, cells_of, model_names, nested_order, thin_out, way_name
+from longstrand.benchmarks.compare import flags_of, holm, paired, ranks, summarise
+from longstrand.benchmarks.embeddings import cache_embeddings, parse_layers
+from longstrand.benchmarks.page import fewshot_sections, make_page
+from longstrand.benchmarks.probe import Choice, Probe, ProbeSettings, make_folds, probe
+from longstrand.benchmarks.protocol import BenchmarkConfig, Protocol, protocol_of
+from longstrand.benchmarks.results import read_results, write_results
+from longstrand.benchmarks.run import run_benchmark
+from longstrand.config import build
+from longstrand.data.labelled import LabelledTable, RawTable
+from longstrand.data.targets import Task
+from longstrand.errors import ConfigError, InputError, ResumeError, UsageError
+from longstrand.models.checkpoint import load_model
+from longstrand.predict import Settings
+from longstrand.tokenization.hub import load_tokenizer
+from longstrand.training.metrics import Scores, evaluate
+from longstrand.training.ways import Way
+from tests.toys import tiny_checkpoint
+
+FAST = {"epochs": 1, "cnn_epochs": 2, "resamples": 30, "kmer": 3, "probe": {"folds": 2, "trials": 2}, "batch_size": 16}
+
+
+def motif_rows(num_rows: int, seed: int = 0) -> list[tuple[str, int]]:
+    random = np.random.default_rng(seed)
+    rows = []
+    for row in range(num_rows):
+        text = "".join(random.choice(list("ACGT"), int(random.integers(28, 33))))
+        rows.append((text[:8] + "TATAAACG" + text[16:] if row % 2 else text, row % 2))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, a folder with one table, and a finished run of it."""
+    folder = tmp_path_factory.mktemp("world")
+    tiny_checkpoint(folder / "tiny", hidden_size=16)
+    (folder / "data").mkdir()
+    with open(folder / "data" / "motif.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["sequence", "label"], *motif_rows(120)])
+    run_benchmark(config(folder, baselines=("majority", "kmer", "cnn-aparent"), seeds=(0, 1)))
+    return folder
+
+
+def config(folder: Path, output: str = "run", **changes: Any) -> BenchmarkConfig:
+    values: dict[str, Any] = {
+        "output": folder / output,
+        "data": folder / "data",
+        "models": [folder / "tiny"],
+        "ways": ["full", "lora", "probe"],
+        "protocol": FAST,
+        "device": "cpu",
+        "threads": 1,
+    }
+    return build(BenchmarkConfig, values | changes)
+
+
+def test_one_command_gives_the_whole_table(world: Path) -> None:
+    results = json.loads((world / "run" / "results.json").read_text())
+    full = {row["arm"]: row for row in results["summary"] if row["num_train"] is None}
+    assert list(full) == [
+        "majority",
+        "k-mer regression",
+        "CNN, APARENT style",
+        "tiny: full",
+        "tiny: lora",
+        "tiny: probe",
+        "tiny: probe of random init",
+        "tiny: random init",
+    ]
+    assert full["majority"]["mean"] == 0 and full["majority"]["seeds"] == [0]
+    assert full["k-mer regression"]["mean"] > 0.8 and full["k-mer regression"]["flags"] == []
+    assert full["tiny: full"]["seeds"] == [0, 1] and full["tiny: full"]["sd"] is not None
+    for row in full.values():
+        assert row["cost"]["seconds"] > 0 and row["low"] <= row["high"]
+    trained = {name: full[f"tiny: {name}"]["cost"]["trained_parameters"] for name in ("full", "lora", "probe")}
+    assert trained["probe"] < trained["full"] and trained["lora"] < trained["full"]
+    whats = {(row["arm"], row["what"]): row["against"] for row in results["comparisons"]}
+    assert whats["tiny: full", "best baseline"] == "k-mer regression"
+    assert whats["tiny: full", "random start"] == "tiny: random init"
+    assert whats["tiny: probe", "random start"] == "tiny: probe of random init"
+    assert results["provenance"]["versions"]["torch"] and results["cells"][0]["data"].startswith("sha256:")
+    assert not list((world / "run" / "cells").rglob("model.safetensors"))
+    page = (world / "run" / "report.html").read_text()
+    for words in (
+        "own/motif",
+        "Is the data sane?".lower(),
+        "what quality costs",
+        "layers of tiny: probe",
+        "corrected p",
+    ):
+        assert words.lower() in page.lower()
+
+
+def test_the_table_for_programs(world: Path) -> None:
+    import polars as pl
+
+    frame = pl.read_parquet(world / "run" / "results.parquet")
+    assert {"task", "arm", "seed", "split", "metric", "value", "cost_seconds", "commit", "data"} <= set(frame.columns)
+    one = frame.filter((pl.col("arm") == "majority") & (pl.col("split") == "test") & (pl.col("metric") == "accuracy"))
+    assert one["value"].to_list() == [0.5]
+
+
+def test_few_shot_curve(world: Path) -> None:
+    found = run_benchmark(
+        config(world, "few", models=(), baselines=("majority", "kmer"), fewshot=(16, 40), seeds=(0, 1))
+    )
+    assert found.complete and found.num_done == 2 * 5  # one seed is enough where no row is left out
+    results = json.loads((world / "few" / "results.json").read_text())
+    sizes = {row["num_train"]: row for row in results["summary"] if row["arm"] == "k-mer regression"}
+    assert set(sizes) == {16, 40, None} and sizes[16]["seeds"] == [0, 1] and sizes[None]["seeds"] == [0]
+    assert sizes[16]["mean"] <= sizes[None]["mean"]
+    assert "with few rows" in (world / "few" / "report.html").read_text()
+
+
+def test_a_finished_run_computes_nothing_and_may_grow(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = shutil.copytree(world / "run", world / "grown")
+    asked: list[str] = []
+
+    def note(cell: Cell, *rest: Any) -> Any:
+        asked.append(cell.arm.name)
+        raise UsageError("not now")
+
+    monkeypatch.setattr("longstrand.benchmarks.run.run_arm", note)
+    more = {"baselines": ("majority", "kmer", "onehot"), "seeds": (0, 1)}
+    found = run_benchmark(config(world, "grown", **more))
+    assert asked == ["one-hot regression"] and not found.complete
+    with pytest.raises(ResumeError, match=r"with other settings \(protocol.epochs: 1 -> 2\)"):
+        run_benchmark(config(world, "grown", protocol=FAST | {"epochs": 2}))
+    assert (run / "report.html").exists()
+
+
+def test_a_crashed_cell_is_marked_and_tried_again(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = arms.run_arm
+
+    def crash(cell: Cell, *rest: Any) -> Any:
+        if cell.arm.baseline == "kmer":
+            raise RuntimeError("the disk is on fire")
+        return real(cell, *rest)
+
+    monkeypatch.setattr("longstrand.benchmarks.run.run_arm", crash)
+    small = {"baselines": ("majority", "kmer", "onehot"), "models": ()}
+    said: list[str] = []
+    found = run_benchmark(config(world, "crash", **small), notice=said.append)
+    assert found.num_done == 2 and not found.complete
+    assert found.failed == {"own/motif: k-mer regression, seed 0": "RuntimeError: the disk is on fire"}
+    assert any("k-mer regression failed (RuntimeError: the disk is on fire); the others go on" in line for line in said)
+    assert "the disk is on fire" in (world / "crash" / "report.html").read_text()
+    run_benchmark(config(world, "crash", **small))
+    (error,) = (world / "crash").rglob("error.json")
+    assert json.loads(error.read_text())["attempts"] == 2
+    monkeypatch.undo()
+    assert run_benchmark(config(world, "crash", **small)).complete
+    assert not list((world / "crash").rglob("error.json"))
+
+
+def test_lack_of_memory_makes_micro_batches_smaller(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = arms.finetune
+    sizes: list[tuple[int, int]] = []
+
+    def greedy(settings: Any, **rest: Any) -> Any:
+        sizes.append((settings.training.batch_size, settings.training.micro_batch_size))
+        if settings.training.micro_batch_size > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return real(settings, **rest)
+
+    monkeypatch.setattr(arms, "finetune", greedy)
+    said: list[str] = []
+    run_benchmark(config(world, "oom", baselines=("none",), ways=["full"], random_init=False), notice=said.append)
+    assert sizes == [(16, 16), (16, 8), (16, 4)]
+    assert [line for line in said if "going on with 4 sequences of a micro-batch, the same effective batch" in line]
+    (result,) = read_results(world / "oom")
+    assert result["facts"]["micro_batch_size"] == 4 and len(result["notices"]) == 2
+    assert is_out_of_memory(MemoryError()) and not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_ranks_share_the_cells(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"baselines": ("majority", "kmer", "onehot"), "models": ()}
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        found = run_benchmark(config(world, "shared", **small))
+        assert found.num_done == {"0": 2, "1": 3}[rank]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert found.complete
+
+
+def test_what_is_refused(world: Path, tmp_path: Path) -> None:
+    for changes, error, words in [
+        ({"models": [tmp_path]}, UsageError, "no model folder"),
+        ({"models": (), "baselines": ("none",)}, UsageError, "there is nothing to run"),
+        ({"data": None}, UsageError, "give either a folder of your own data"),
+        ({"only": ("own/motiv",)}, UsageError, r"unknown task 'own/motiv' \(did you mean 'own/motif'"),
+        ({"baselines": ("kmers",)}, UsageError, r"unknown baseline 'kmers'"),
+        ({"ways": ["lorra"]}, UsageError, "PEFT has no adapter 'lorra'"),
+        ({"ways": ["full", "full"]}, UsageError, "'tiny: full' is asked for twice"),
+    ]:
+        with pytest.raises(error, match=words):
+            run_benchmark(config(world, output=str(tmp_path / "out"), **changes))
+    with pytest.raises(ConfigError, match="epoch"):
+        config(world, protocol={"epoch": 3})
+    with pytest.raises(InputError, match="no benchmark run"):
+        write_results(tmp_path)
+    (tmp_path / "config.yaml").write_text("{}")
+    with pytest.raises(InputError, match="no cell has a result yet"):
+        write_results(tmp_path)
+
+
+def test_protocols() -> None:
+    assert protocol_of("own", {}).epochs == 8
+    assert protocol_of("own", {"epochs": 2}).epochs == 2
+    assert protocol_of("unheard", {}) == Protocol()
+    rates = [Protocol().rate_of(Way(name=name)) for name in ("full", "ia3", "loha", "lora")]
+    assert rates[2] == rates[3] and rates[0] < rates[1]
+    assert Protocol(learning_rate=0.5).rate_of(Way()) == 0.5
+
+
+def test_cells_and_names(tmp_path: Path) -> None:
+    models = [tmp_path / "a" / "model", tmp_path / "b" / "model", tmp_path / "c"]
+    assert model_names(models) == ["a/model", "b/model", "c"]
+    assert way_name(Way.model_validate({"peft": "lora", "r": 4})) == "lora (r=4)"
+    settings = BenchmarkConfig(output=tmp_path, models=tuple(models[:1]), seeds=(0, 1), fewshot=(10,))
+    lines = arms_of(settings, "token", 3)
+    assert [arm.name for arm in lines][:3] == ["majority", "k-mer context regression", "CNN, SpliceAI style"]
+    assert not any(arm.kind == "probe" for arm in lines)
+    found = cells_of("t", lines, settings)
+    majority = [(cell.seed, cell.num_train) for cell in found if cell.arm.baseline == "majority"]
+    assert majority == [(0, 10), (1, 10), (0, None)]
+    assert len({cell.folder for cell in found}) == len(found)
+    assert Arm("x", "finetune", init="random").group == "control"
+
+
+def classes(num_rows: int, num_classes: int = 3, seed: int = 0) -> LabelledTable:
+    random = np.random.default_rng(seed)
+    texts = ["".join(random.choice(list("ACGT"), 20)) for _ in range(num_rows)]
+    targets = np.where(np.arange(num_rows) < num_rows // 10, 2, np.arange(num_rows) % 2)
+    task = Task("single_label", tuple("abc"[:num_classes]), ("l",))
+    return LabelledTable(RawTable("t", list(range(num_rows)), texts, {}), task, targets)
+
+
+def test_few_rows_are_nested_and_stratified() -> None:
+    table = classes(200)
+    order = nested_order(table, 0)
+    assert sorted(order.tolist()) == list(range(200))
+    for size in (3, 20, 100):
+        found = np.bincount(table.targets[order[:size]], minlength=3)
+        assert found.min() >= 1
+        assert np.allclose(found / size, np.bincount(table.targets) / 200, atol=1.5 / size + 0.02)
+    assert not np.array_equal(order, nested_order(table, 1))
+    tables = {"train": table, "valid": classes(100, seed=1), "test": classes(50, seed=2)}
+    small, large = thin_out(tables, 20, 0), thin_out(tables, 60, 0)
+    assert [len(part) for part in small.values()] == [20, 32, 50]
+    assert set(small["train"].raw.rows) <= set(large["train"].raw.rows)
+    assert thin_out(tables, None, 0) is tables and thin_out(tables, 500, 0) is tables
+
+
+def scores(right: np.ndarray) -> Scores:
+    """Two classes; the model is right where told."""
+    truth = np.arange(len(right)) % 2
+    said = np.where(right, truth, 1 - truth)
+    return Scores(Task("single_label", ("0", "1"), ("l",)), truth, np.eye(2)[said] * 0.8 + 0.1)
+
+
+def test_paired_bootstrap() -> None:
+    random = np.random.default_rng(0)
+    base = random.random(200) < 0.7
+    better = base | (random.random(200) < 0.5)
+    found = paired([scores(better)], [scores(base)], "accuracy", num_resamples=400)
+    assert found["difference"] == pytest.approx(better.mean() - base.mean(), abs=0.01)
+    assert found["low"] > 0 and found["p"] == pytest.approx(2 / 401)
+    same = paired([scores(base)], [scores(base)], "accuracy", num_resamples=400)
+    assert same["difference"] == 0 and same["p"] == 1
+    both = paired([scores(base), scores(better)], [scores(base)], "accuracy", num_resamples=400)
+    assert both["difference"] == pytest.approx(found["difference"] / 2, abs=1e-9)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, float("nan")])[:3] == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+
+
+def entry(task: str, arm: str, value: float, *, metric: str = "mcc", seed: int = 0) -> dict[str, Any]:
+    cell = {"value": value, "low": value - 0.1, "high": value + 0.1}
+    facts = {"group": "model", "kind": "finetune", "model": None, "num_train": None, "metric": metric, "seed": seed}
+    return {"task": task, "arm": arm, **facts, "flags": [], "cost": {"seconds": 1.0},
+            "valid": {"metrics": {metric: cell}}, "test": {"metrics": {metric: cell}}}  # fmt: skip
+
+
+def test_summary_and_ranks_by_hand() -> None:
+    results = [entry("t", "a", 0.5), entry("t", "a", 0.7, seed=1), entry("t", "b", 0.6), entry("t", "c", 0.9)]
+    results += [entry("u", "a", 0.1, metric="mse"), entry("u", "b", 0.3, metric="mse")]
+    rows = summarise(results)
+    assert rows[0]["mean"] == pytest.approx(0.6) and rows[0]["sd"] == pytest.approx(0.1414, abs=1e-4)
+    assert rows[0]["low"] == pytest.approx(0.5) and rows[1]["sd"] is None
+    found = {item["arm"]: item["ranks"] for item in ranks(rows)}
+    assert found == {"a": [1.5, 1.0], "b": [1.5, 2.0]}
+
+
+def test_collapse_is_flagged() -> None:
+    majority = entry("t", "majority", float("nan"))
+    assert flags_of(entry("t", "a", 0.005), majority) == ["no better than the majority"]
+    assert flags_of(entry("t", "a", 0.3), majority) == []
+    constant = entry("t", "a", 0.0)
+    constant["test"]["constant_prediction"] = True
+    assert flags_of(constant, None) == ["constant prediction"]
+    low = entry("t", "majority", 1.0, metric="mse")
+    assert flags_of(entry("t", "a", 0.5, metric="mse"), low) == []
+    assert flags_of(entry("t", "a", 1.2, metric="mse"), low) == ["no better than the majority"]
+
+
+def test_report_of_several_tasks(world: Path) -> None:
+    collected = json.loads((world / "run" / "results.json").read_text())
+    second = [row | {"task": "own/two"} for row in collected["summary"]]
+    facts = collected["tasks"]["own/motif"]
+    paper = {"value": 0.9, "metric": "mcc", "source": "Paper 2024", "protocol": "five epochs"}
+    tasks = collected["tasks"] | {"own/two": facts | {"published": {"BigModel": paper}}}
+    page = make_page(collected | {"summary": collected["summary"] + second, "tasks": tasks})
+    titles = [section["title"] for section in page["sections"]]
+    assert titles[0] == "Mean rank" and "own/two: published numbers" in titles
+    published = next(section for section in page["sections"] if section["title"] == "own/two: published numbers")
+    assert published["rows"][-1] == ["BigModel", "mcc", 0.9, "Paper 2024", "five epochs"]
+    assert fewshot_sections("t", "mcc", [row for row in second if row["num_train"] is None]) == []
+
+
+def embedded(world: Path, folder: Path, **changes: Any) -> tuple[Any, dict[str, LabelledTable]]:
+    rows = {
+        name: motif_rows(size, seed) for seed, (name, size) in enumerate({"train": 60, "valid": 24, "test": 30}.items())
+    }
+    task = Task("single_label", ("0", "1"), ("l",))
+    tables = {
+        name: LabelledTable(RawTable(name, list(range(len(part))), [text for text, _ in part], {}), task,
+                            np.array([label for _, label in part]))
+        for name, part in rows.items()
+    }  # fmt: skip
+    model = load_model(world / "tiny", "encoder")
+    passes: list[int] = []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    settings = Settings(output="embeddings", batch_tokens=100_000, **changes)
+    tokenizer = load_tokenizer(world / "tiny")
+    cache = cache_embeddings(model, tables, folder, tokenizer=tokenizer, settings=settings, about={"model": "m"})
+    return (cache, passes), tables
+
+
+def test_embeddings_are_made_once(world: Path, tmp_path: Path) -> None:
+    (cache, passes), tables = embedded(world, tmp_path / "e")
+    assert len(passes) == 3  # one batch a split, for all layers and poolings
+    assert cache.layers == (0, 1) and cache.poolings == ("cls", "mean", "max")
+    assert cache.get("test", 1, "max").shape == (30, 16)
+    (again, passes), _ = embedded(world, tmp_path / "e")
+    assert passes == [] and again.seconds == 0 and again.num_tokens == cache.num_tokens
+    state = json.loads((tmp_path / "e" / "train.json").read_text())
+    (tmp_path / "e" / "train.json").write_text(json.dumps(state | {"rows": 40}))
+    (third, passes), _ = embedded(world, tmp_path / "e")
+    assert len(passes) == 1 and np.allclose(third.get("train", 1, "mean"), cache.get("train", 1, "mean"), atol=1e-6)
+    (_, passes), _ = embedded(world, tmp_path / "e", strand="both")
+    assert len(passes) == 3
+    tokens = {"train": LabelledTable(tables["train"].raw, Task("token", ("a", "b"), ("l",)), [np.zeros(3)])}
+    with pytest.raises(UsageError, match="probing needs one label a sequence"):
+        cache_embeddings(None, tokens, tmp_path, tokenizer=None, settings=Settings(), about={})  # type: ignore[arg-type]
+
+
+def test_probing_chooses_without_the_test_rows(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache, _), tables = embedded(world, tmp_path / "e")
+    settings = ProbeSettings(folds=3, trials=3)
+    found = probe(cache, {name: tables[name] for name in ("train", "valid")}, settings)
+    assert len(found.curve) == 6 and len(found.trials) == 3
+    assert all(len(tried.scores) == 3 for tried in found.curve)
+    assert found.chosen.mean == max(tried.mean for tried in (*found.curve, *found.trials))
+    assert found.to_dict()["parameters"] > 16
+    plain = probe(cache, tables, ProbeSettings(folds=0, trials=0))
+    assert all(len(tried.scores) == 1 and tried.spread == 0 for tried in plain.curve)
+    said = plain.probe.predict(cache.get("test", plain.chosen.choice.layer, plain.chosen.choice.pooling))
+    assert said.shape == (30, 2) and np.allclose(said.sum(axis=1), 1, atol=1e-5)
+    import sys
+
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(UsageError, match=r"pip install 'longstrand\[hpo\]'"):
+        probe(cache, tables, settings)
+
+
+def test_folds_keep_identical_sequences_together() -> None:
+    train, valid = classes(60, 2), classes(20, 2, seed=1)
+    train.raw.sequences[5] = valid.raw.sequences[3] = train.raw.sequences[0]
+    folds = make_folds({"train": train, "valid": valid}, ProbeSettings(folds=4))
+    assert sorted(np.concatenate([fold.score for fold in folds]).tolist()) == list(range(80))
+    for fold in folds:
+        assert not set(fold.fit) & set(fold.score)
+        assert len({0, 5, 63} & set(fold.score.tolist())) in (0, 3)
+    with pytest.raises(UsageError, match="too few for 50 folds"):
+        make_folds({"train": train, "valid": valid}, ProbeSettings(folds=50))
+    with pytest.raises(ConfigError, match="one fold leaves nothing"):
+        build(ProbeSettings, {"folds": 1})
+
+
+@pytest.mark.parametrize("problem", ["single_label", "multi_label", "regression"])
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_probes_of_every_problem(kind: str, problem: str) -> None:
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(400, 12)).astype(np.float32) * 3 + 1
+    if problem == "single_label":
+        targets: Any = (vectors[:, 0] > 1).astype(np.int64) + (vectors[:, 0] > 3)
+        task = Task("single_label", ("a", "b", "c"), ("l",))
+    else:
+        targets = np.stack([vectors[:, 0] * 2 + 9, vectors[:, 1]], axis=1)
+        targets = targets if problem == "regression" else (targets > targets.mean(axis=0)).astype(np.float32)
+        targets[::9, 1] = np.nan
+        task = Task(problem, ("a", "b"), ("a", "b"))  # type: ignore[arg-type]
+    fitted = Probe(task, Choice(0, "mean", kind, 1.0, 16 if kind == "mlp" else 0)).fit(vectors[:300], targets[:300])
+    found = evaluate(Scores(task, targets[300:], fitted.predict(vectors[300:])), num_resamples=0, curves=False)
+    name = {"single_label": "accuracy", "multi_label": "mean_roc_auc", "regression": "pearson"}[problem]
+    assert found["metrics"][name]["value"] > 0.75 and fitted.num_parameters > 12
+
+
+def test_layers_are_read_from_words() -> None:
+    assert parse_layers(["all"], 2) == (0, 1, 2)
+    assert parse_layers(["-1", "2", "0"], 2) == (2, 0)
+    with pytest.raises(UsageError, match="layers are 'all' or numbers"):
+        parse_layers(["last"], 2)
+    with pytest.raises(UsageError, match="no layer 3"):
+        parse_layers(["3"], 2)
