@@ -20,7 +20,18 @@ from longstrand.data.records import Record
 from longstrand.errors import InputError, UsageError, one_of
 from longstrand.genome.sequence import normalise
 from longstrand.models.packing import unpack
-from longstrand.strand import StrandPolicy, average, flip_back, flip_offsets, read_on, strands_of
+from longstrand.strand import (
+    StrandPolicy,
+    View,
+    average,
+    flip_back,
+    flip_offsets,
+    read_on,
+    shift_back,
+    shift_text,
+    strands_of,
+    views_of,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from longstrand.genome.intervals import Interval
@@ -49,6 +60,8 @@ class Settings:
         poolings: ``cls``, ``mean``, ``max``, in place of ``pooling``; values of all layers and poolings follow each
             other, layer by layer, in each the poolings.
         strand: see `longstrand.strand`.
+        views: strands and shifts to average over, in place of ``strand``: test-time augmentation. Logits are averaged,
+            but of counts the rates (``probabilities``), as published.
         batch_tokens: most tokens in one batch, padding included.
         precision: ``fp32``, or ``bf16`` for automatic mixed precision. Results are float32 either way.
         truncate: cut sequences that are too long for the model on the right (marked and counted) instead of refusing
@@ -66,6 +79,7 @@ class Settings:
     layers: tuple[int, ...] = ()
     poolings: tuple[Pooling, ...] = ()
     strand: StrandPolicy = "+"
+    views: tuple[View, ...] = ()
     batch_tokens: int = 8192
     precision: Literal["fp32", "bf16"] = "fp32"
     truncate: bool = False
@@ -82,8 +96,15 @@ class Settings:
             one_of(name, ("cls", "mean", "max"), "pooling of a sequence")
         if self.batch_tokens < 1:
             raise ValueError(f"batch_tokens is at least 1, got {self.batch_tokens}")
-        if self.pooling == "tokens" and self.strand == "both":
+        for strand, _ in self.views:
+            one_of(strand, ("+", "-"), "strand of a view")
+        if self.pooling == "tokens" and len(self.readings) > 1:
             raise UsageError("the tokens of the two strands differ; with strand 'both' use pooling 'bases'.")
+
+    @property
+    def readings(self) -> tuple[View, ...]:
+        """How every sequence is read: strands and shifts."""
+        return self.views or views_of(self.strand)
 
 
 @dataclass(frozen=True)
@@ -126,6 +147,7 @@ class _Reading:
     """One strand of one row on its way through the model."""
 
     strand: str
+    shift: int
     encoding: Encoding
     truncated: bool
     values: np.ndarray | None = None
@@ -243,6 +265,7 @@ class _Engine:
         self.tokenizer = tokenizer
         self.settings = settings
         self.limit = settings.max_tokens if settings.max_tokens is not None else longest_input(model.config)
+        self.readings = settings.readings
         self.embeds = settings.output == "embeddings"
         head: Any = None if self.embeds else head_of(model)
         self.problem = None if head is None else head.problem
@@ -296,11 +319,21 @@ class _Engine:
             texts, low = [text.sequence for text in clean], sum(text.num_lower_case for text in clean)
             unknown = sum(map(num_unknown, texts))
         row = _Row(record, unknown, low)
-        for strand in strands_of(self.settings.strand):
-            row.readings.append(self._encode(strand, [read_on(strand, text) for text in texts], record))
+        for strand, shift in self.readings:
+            moved = texts if not shift else self._moved(texts, shift, record)
+            row.readings.append(self._encode((strand, shift), [read_on(strand, text) for text in moved], record))
         return row
 
-    def _encode(self, strand: str, texts: list[str], record: Record) -> _Reading:
+    def _moved(self, texts: list[str], shift: int, record: Record) -> list[str]:
+        if len(texts) == 2:
+            raise InputError(f"{record.where or record.name}: pairs of sequences cannot be shifted; use shift 0.")
+        flanks = record.flanks
+        if not self.settings.exact_text:
+            before, after = (normalise(side, self.tokenizer.alphabet, where=record.where).sequence for side in flanks)
+            flanks = before, after
+        return [shift_text(texts[0], shift, flanks)]
+
+    def _encode(self, view: View, texts: list[str], record: Record) -> _Reading:
         if self.per == "bin" or self.bin_bases is not None:
             encoding = self._encode_bins(texts, record)
         elif len(texts) == 2:
@@ -309,10 +342,10 @@ class _Engine:
             encoding = self.tokenizer.encode(texts[0])
         length = len(encoding.input_ids)
         if self.limit is None or length <= self.limit:
-            return _Reading(strand, encoding, truncated=False)
+            return _Reading(*view, encoding, truncated=False)
         if not self.settings.truncate or len(texts) == 2 or self.bin_bases is not None:
             raise InputError(too_long(record, length, self.limit, can_be_cut=len(texts) == 1))
-        return _Reading(strand, self._cut(texts[0]), truncated=True)
+        return _Reading(*view, self._cut(texts[0]), truncated=True)
 
     def _encode_bins(self, texts: list[str], record: Record) -> Encoding:
         where = record.where or record.name
@@ -422,8 +455,10 @@ class _Engine:
         if self.per == "token":
             values, offsets = self._per_token(row.readings[0], num_bases)
         else:
-            values = average([self._of_strand(reading, num_bases) for reading in row.readings])
-        if self.settings.output == "probabilities":
+            parts = [self._of_strand(reading, num_bases) for reading in row.readings]
+            rates = self.problem == "counts" and self.settings.output == "probabilities"
+            values = average([probabilities(part, "counts") for part in parts] if rates else parts)
+        if self.settings.output == "probabilities" and (self.per == "token" or self.problem != "counts"):
             values = probabilities(values, self.problem)
         num_tokens = sum(reading.length for reading in row.readings)
         about = (row.record.index, row.record.name, row.record.interval)
@@ -439,7 +474,8 @@ class _Engine:
             return empty if reading.values is None else flip_back(reading.strand, reading.values)
         if reading.values is None:
             return np.full((num_bases, self.width), np.nan, dtype=np.float32)
-        return flip_back(reading.strand, reading.encoding.to_bases(reading.values, reduce="mean"))
+        values = flip_back(reading.strand, reading.encoding.to_bases(reading.values, reduce="mean"))
+        return shift_back(reading.shift, values)
 
     def _per_token(self, reading: _Reading, num_bases: int) -> tuple[np.ndarray, np.ndarray]:
         if reading.values is None:

@@ -40,6 +40,7 @@ class Record:
         interval: where they come from, if known.
         second: the other sequence, for models of pairs.
         where: how errors name the row.
+        flanks: some letters before and after the sequence, for windows that are shifted; may be empty.
     """
 
     index: int
@@ -48,6 +49,7 @@ class Record:
     interval: Interval | None = None
     second: str | None = None
     where: str = ""
+    flanks: tuple[str, str] = ("", "")
 
     @property
     def num_bases(self) -> int:
@@ -65,7 +67,12 @@ class Columns:
 
 
 def read_records(
-    path: Path, *, columns: Columns | None = None, genome: Genome | None = None, window: int | None = None
+    path: Path,
+    *,
+    columns: Columns | None = None,
+    genome: Genome | None = None,
+    window: int | None = None,
+    flank: int = 0,
 ) -> Iterator[Record]:
     """Read a file by what its name says (``.gz`` may follow each).
 
@@ -78,6 +85,7 @@ def read_records(
         genome: for intervals.
         window: read this many bases around the middle of each interval, filled up with N beyond the ends of the
             chromosome; None: the interval itself.
+        flank: read so many bases beside every interval into `Record.flanks`.
 
     Raises:
         InputError: the file is missing, damaged or of another kind, a column is missing, or an interval is not on the
@@ -89,7 +97,7 @@ def read_records(
     if has_intervals(path, columns):
         if genome is None:
             raise UsageError(f"{path}: intervals need the genome they lie on; add --fasta GENOME.fa.")
-        return _read_interval_records(path, genome, window)
+        return _read_interval_records(path, genome, window, flank)
     if genome is not None or window is not None:
         raise UsageError(
             f"{path}: holds sequences, so --fasta and --window have no meaning; give a BED file or table of intervals."
@@ -259,7 +267,7 @@ def _parquet_rows(path: Path, columns: list[str | None]) -> Iterator[list[Any]]:
             return
 
 
-def _read_interval_records(path: Path, genome: Genome, window: int | None) -> Iterator[Record]:
+def _read_interval_records(path: Path, genome: Genome, window: int | None, flank: int) -> Iterator[Record]:
     from longstrand.genome.regions import check_on_genome, window_around
 
     if window is not None and window < 1:
@@ -268,10 +276,10 @@ def _read_interval_records(path: Path, genome: Genome, window: int | None) -> It
     check_on_genome(table, genome)
     names = table.labels.get("name")
 
-    def read(interval: Interval) -> str:
-        if window is None:
-            return genome.fetch_interval(interval)
-        return fetch_padded(genome, interval.chrom, *window_around(interval, window), interval.strand)
+    def read(interval: Interval) -> tuple[str, tuple[str, str]]:
+        start, end = (interval.start, interval.end) if window is None else window_around(interval, window)
+        wide = fetch_padded(genome, interval.chrom, start - flank, end + flank, interval.strand)
+        return wide[flank : len(wide) - flank], (wide[:flank], wide[len(wide) - flank :])
 
     return _interval_records(table.intervals, names, table.where, read)
 
@@ -280,11 +288,13 @@ def _interval_records(
     intervals: list[Interval],
     names: list[str | None] | None,
     where: Callable[[int], str],
-    read: Callable[[Interval], str],
+    read: Callable[[Interval], tuple[str, tuple[str, str]]],
 ) -> Iterator[Record]:
     for index, interval in enumerate(intervals):
         name = names[index] if names is not None else None
-        yield Record(index, name or str(interval), read(interval), interval, None, f"{where(index)} (row {index + 1})")
+        sequence, flanks = read(interval)
+        place = f"{where(index)} (row {index + 1})"
+        yield Record(index, name or str(interval), sequence, interval, None, place, flanks)
 
 
 def fetch_padded(genome: Genome, chrom: str, start: int, end: int, strand: str) -> str:

@@ -1,0 +1,313 @@
+"""Recurrent memory on a CPU: is streaming flat, what does it need, and against a plain loop over `transformers` BERT.
+
+    python perf/rmt.py flat       seconds per Mb, 8 to 512 segments            (small encoder)
+    python perf/rmt.py memory     time and peak memory of 1 Mb                 (BERT base, 110 M parameters)
+    python perf/rmt.py peer       ours and the plain loop, segment by segment  (BERT base)
+    python perf/rmt.py many       16 sequences at once and one by one          (BERT base, and a small encoder)
+    python perf/rmt.py training   peak memory, checkpointed and not            (BERT base)
+
+Random weights, the same in both; segments of 512 tokens with 10 memory tokens; ids of random 6-mers, six bases each, so
+a full segment reads 2,994 bases. The plain loop is what a user writes: word vectors by `BertModel.embeddings`, memory
+put in their place, ``BertModel(inputs_embeds=...)`` with SDPA, memory taken out. Each part updates its row of
+perf/results/rmt.json; without a name all run, one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BertConfig, BertModel
+
+from longstrand.models.checkpoint import load_model
+from longstrand.runtime import machine, provenance, write_json
+
+RESULTS = Path(__file__).parent / "results" / "rmt.json"
+BASES = 6
+VOCAB = 4107
+CLS, SEP = 1, 2
+MEMORY = {"num_tokens": 10, "segment_length": 512, "cls_token_id": CLS, "sep_token_id": SEP}
+SIZES = {
+    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+    "small": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024},
+    "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256},
+}
+
+
+def models(size: str, segment: int = 512, **memory: object) -> tuple[BertModel, torch.nn.Module]:
+    """Make a stock BERT, and ours with the same weights and a memory."""
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=VOCAB, max_position_embeddings=512, attn_implementation="sdpa", **SIZES[size])
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    peer = BertModel(config, add_pooling_layer=False).eval()
+    settings = {**MEMORY, "segment_length": segment, **memory}
+    with tempfile.TemporaryDirectory() as folder:
+        peer.save_pretrained(folder)
+        ours = load_model(folder, "encoder", changes={"memory": settings}).eval()
+    return peer, ours
+
+
+def segments(number: int, *, rows: int = 1, room: int = 499, seed: int = 0) -> Iterator[Tensor]:
+    """Draw content tokens (rows, room), segment after segment."""
+    draw = torch.Generator().manual_seed(seed)
+    for _ in range(number):
+        yield torch.randint(5, VOCAB, (rows, room), generator=draw)
+
+
+class PlainLoop:
+    """One step of the loop that a user writes around a stock BERT."""
+
+    def __init__(self, peer: BertModel, initial: Tensor) -> None:
+        self.peer, self.number, self.initial = peer, len(initial), initial
+
+    @torch.inference_mode()
+    def __call__(self, ids: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Read a segment (B, n); give its states and the new memory (B, M, D)."""
+        rows, number = len(ids), self.number
+        words = self.peer.embeddings.word_embeddings
+        first, sep = (words(torch.full((rows, 1), token)) for token in (CLS, SEP))
+        states = self.peer(inputs_embeds=torch.cat((first, memory, sep, words(ids), sep), dim=1)).last_hidden_state
+        return states[:, number + 2 : -1], states[:, 1 : number + 1]
+
+    def start(self, rows: int) -> Tensor:
+        """Give the first memory."""
+        return self.initial.expand(rows, *self.initial.shape)
+
+
+def clock(call: Callable[[], object]) -> float:
+    """Measure wall time."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def read(model: Any, number: int) -> None:
+    """Stream so many segments."""
+    for _ in model.stream(segments(number)):
+        pass
+
+
+def status(field: str) -> float:
+    """Read a field of this process's status on Linux, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
+
+
+def megabases(number: int, room: int = 499) -> float:
+    """Convert full segments into Mb."""
+    return number * room * BASES / 1e6
+
+
+def flat() -> dict[str, object]:
+    """Stream 8, 32, 128 and 512 segments in turn."""
+    _, ours = models("small")
+    read(ours, 8)
+    best: dict[int, float] = {}
+    for _ in range(3):
+        for number, times in ((8, 8), (32, 4), (128, 1), (512, 1)):
+            for _ in range(times):
+                taken = clock(partial(read, ours, number)) / megabases(number)
+                best[number] = min(best.get(number, taken), taken)
+    middle = sum(best.values()) / len(best)
+    spread = max(abs(one / middle - 1) for one in best.values())
+    return {
+        "what": "small encoder, model.stream, best of 3 rounds (8 and 4 repeats a round for 8 and 32 segments)",
+        "seconds_per_Mb": best, "largest_deviation_from_mean": spread, "must": 0.10, "stretch": 0.05,
+    }  # fmt: skip
+
+
+def peak() -> float:
+    """Give the peak resident memory of this process in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory_child() -> dict[str, object]:
+    """Stream 1 Mb and note time and peak memory on the way."""
+    peer, ours = models("base")
+    del peer
+    total = -(-1_000_000 // (499 * BASES))
+    marks = {8, 16, 32, 64, 128, total}
+    notes, start = [], time.perf_counter()
+    before = peak()
+    for number, _ in enumerate(ours.stream(segments(total)), start=1):
+        if number in marks:
+            taken = time.perf_counter() - start
+            notes.append(
+                {
+                    "segments": number,
+                    "Mb": megabases(number),
+                    "seconds": taken,
+                    "seconds_per_Mb": taken / megabases(number),
+                    "peak_MB": peak(),
+                }
+            )
+    return {"peak_MB_model_loaded": before, "marks": notes}
+
+
+def memory() -> dict[str, object]:
+    """Run `memory_child` in a process of its own."""
+    found = child("memory_child")
+    marks = found["marks"]
+    return {
+        "what": "BERT base, fp32, batch 1, model.stream over 1 Mb; peak resident memory of the whole process, Python, "
+        "PyTorch and weights included (loading holds two copies of the weights for a moment)",
+        **found,
+        "growth_of_peak_8_segments_to_1_Mb": marks[-1]["peak_MB"] / marks[0]["peak_MB"] - 1,
+        "must": {"peak_MB": 2000, "growth": 0.05},
+    }
+
+
+def child(name: str) -> dict:
+    """Run a function of this file in a fresh process; its result is JSON on the last line."""
+    done = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def peer() -> dict[str, object]:
+    """Read the same segments with both, taking turns at every segment."""
+    stock, ours = models("base")
+    number = 24
+    loop = PlainLoop(stock, ours.memory.initial.detach())
+    states: dict[str, Any] = {"ours": None, "plain_loop": (None, loop.start(1))}
+    times: dict[str, list[float]] = {"ours": [], "plain_loop": []}
+    difference = 0.0
+
+    def step(name: str, ids: Tensor) -> None:
+        if name == "plain_loop":
+            states[name] = loop(ids, states[name][1])
+        else:
+            before = states[name]
+            states[name] = next(iter(ours.stream([ids], memory=None if before is None else before.memory)))
+
+    for place, ids in enumerate(segments(number)):
+        for name in list(times)[:: 1 if place % 2 else -1]:
+            times[name].append(clock(partial(step, name, ids)))
+        gap = states["ours"].last_hidden_state - states["plain_loop"][0]
+        difference = max(difference, float(gap.abs().max()))
+    seconds = {name: sum(taken[2:]) / megabases(number - 2) for name, taken in times.items()}
+    return {
+        "what": f"BERT base, fp32, batch 1, {number - 2} segments of 512 tokens after 2 to warm up, taking turns",
+        "seconds_per_Mb": seconds, "largest_difference": difference,
+        "ratio": seconds["ours"] / seconds["plain_loop"], "must": 1.05, "stretch": 0.8,
+    }  # fmt: skip
+
+
+def many_rows(size: str, *, length: int, steps: int, rounds: int) -> dict[str, object]:
+    """Read 16 sequences of so many segments side by side, and one after the other by the plain loop."""
+    stock, ours = models(size, length)
+    room = ours.config.memory["segment_length"] - 13
+    loop = PlainLoop(stock, ours.memory.initial.detach())
+    ids = torch.cat(list(segments(steps, rows=16, room=room)), dim=1)
+
+    def at_once() -> Tensor:
+        return list(ours.stream(ids.split(room, dim=1)))[-1].memory
+
+    def one_by_one() -> Tensor:
+        ends = []
+        for row in range(16):
+            memory = loop.start(1)
+            for part in ids[row : row + 1].split(room, dim=1):
+                _, memory = loop(part, memory)
+            ends.append(memory)
+        return torch.cat(ends)
+
+    ours_end, their_end = at_once(), one_by_one()
+    best = {"ours": float("inf"), "plain_loop": float("inf")}
+    for _ in range(rounds):
+        best["ours"] = min(best["ours"], clock(at_once))
+        best["plain_loop"] = min(best["plain_loop"], clock(one_by_one))
+    return {
+        "geometry": SIZES[size], "segment_length": length, "segments_of_each": steps,
+        "bases_of_each": steps * room * BASES, "seconds": best,
+        "largest_difference_of_memory": float((ours_end - their_end).abs().max()),
+        "speed_up": best["plain_loop"] / best["ours"],
+    }  # fmt: skip
+
+
+def many() -> dict[str, object]:
+    """Compare 16 rows at once with one by one, in several sizes, and find the floor that products set."""
+    stock, _ = models("base")
+    weight = stock.encoder.layer[0].intermediate.dense
+    floors = {}
+    with torch.inference_mode():
+        for rows in (1, 16):
+            states = torch.randn(rows, 512, 768)
+            floors[rows] = min(clock(partial(weight, states)) for _ in range(6)) / rows * 1e3
+    return {
+        "what": "16 sequences; ours reads them in one batch, the plain loop one by one, both fp32",
+        "sizes": {
+            "base, 3 segments of each": many_rows("base", length=512, steps=3, rounds=1),
+            "small, 64 kb each": many_rows("small", length=512, steps=22, rounds=2),
+            "small, short segments": many_rows("small", length=128, steps=8, rounds=3),
+            "tiny, 64 kb each": many_rows("tiny", length=512, steps=22, rounds=3),
+            "tiny, short segments": many_rows("tiny", length=128, steps=8, rounds=3),
+        },
+        "milliseconds_of_one_768_to_3072_product_a_row": {"1 row at a time": floors[1], "16 rows": floors[16]},
+        "must": 1.5, "stretch": 2.0,
+    }  # fmt: skip
+
+
+def training_child(checkpointing: bool) -> dict[str, object]:
+    """Train one step on 16 segments; memory before, and at its peak."""
+    _, ours = models("base", checkpointing=checkpointing)
+    ours.train()
+    ids = torch.cat(list(segments(16)), dim=1)
+    ours(ids[:, :200]).last_hidden_state.square().mean().backward()
+    held = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    start = time.perf_counter()
+    ours(ids).last_hidden_state.square().mean().backward()
+    top = status("VmHWM")
+    return {
+        "MB_weights_and_gradients": held, "peak_MB": top, "MB_of_the_step": top - held,
+        "seconds": time.perf_counter() - start,
+    }  # fmt: skip
+
+
+def training() -> dict[str, object]:
+    """Run a step of training in a process each."""
+    with_it, without = child("training_checkpointed"), child("training_plain")
+    return {
+        "what": "BERT base, fp32, one row of 16 segments of 512 tokens, forward and backward; Linux",
+        "checkpointed": with_it, "not_checkpointed": without,
+        "ratio": with_it["peak_MB"] / without["peak_MB"],
+        "ratio_of_the_step_alone": with_it["MB_of_the_step"] / without["MB_of_the_step"], "must": 0.25,
+    }  # fmt: skip
+
+
+PARTS = {"flat": flat, "memory": memory, "peer": peer, "many": many, "training": training}
+CHILDREN: dict[str, Callable[[], dict[str, object]]] = {
+    "memory_child": memory_child,
+    "training_checkpointed": lambda: training_child(True),
+    "training_plain": lambda: training_child(False),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, *CHILDREN, []], default=[])
+    chosen = parser.parse_args().parts
+    if chosen and chosen[0] in CHILDREN:
+        print(json.dumps(CHILDREN[chosen[0]]()))
+        return
+    report = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    report |= {"machine": machine(), "threads": torch.get_num_threads(), "versions": provenance([])["versions"]}
+    for name in chosen or PARTS:
+        report[name] = PARTS[name]()
+        write_json(RESULTS, report)
+        print(name, json.dumps(report[name], indent=1))
+
+
+if __name__ == "__main__":
+    main()
