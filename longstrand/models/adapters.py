@@ -122,11 +122,12 @@ def add_adapter(model: Any, name: str, settings: Mapping[str, Any], *, base: str
     from peft import get_peft_model
 
     config = adapter_config(name, settings, trained_whole=_head_modules(model))
-    config.base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else str(base)
     try:
         wrapped = get_peft_model(model, config)
     except ValueError as error:
         raise UsageError(f"the adapter '{name}' does not fit this model: {str(error).splitlines()[0]}") from None
+    # Only now: PEFT replaces it by the name that the model was loaded by, which may be relative.
+    config.base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else str(base)
     return wrapped
 
 
