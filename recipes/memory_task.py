@@ -113,8 +113,7 @@ ABLATIONS = (
     replace(BASE, name="fixed lengths", mixed=False),
     replace(BASE, name="learning rate 1e-4", learning_rate=1e-4),
     replace(BASE, name="bptt_depth 0", bptt_depth=0),
-    replace(BASE, name="bptt_depth 1", bptt_depth=1),
-    replace(BASE, name="published bptt, depth 1", bptt_depth=1, quirks=("published_bptt",)),
+    replace(BASE, name="bptt_depth 0, loss on the last segment", bptt_depth=0, loss="last"),
     replace(BASE, name="one memory token", num_tokens=1),
 )
 
