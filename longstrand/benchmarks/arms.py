@@ -23,7 +23,7 @@ from longstrand.data.labelled import LabelledTable
 from longstrand.data.splits import Splits
 from longstrand.models.checkpoint import load_model
 from longstrand.predict import Settings, longest_input
-from longstrand.runtime import read_json, seed_everything, write_json
+from longstrand.runtime import fingerprint_file, read_json, seed_everything, write_json
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.finetune import finetune
 from longstrand.training.finetune_config import FinetuneConfig
@@ -77,6 +77,12 @@ class Outcome:
     scores: dict[str, Scores]
     cost: dict[str, Any]
     facts: dict[str, Any]
+
+
+def weights_fingerprints(model: Path) -> dict[str, str]:
+    """Give the fingerprint of each weights file of a model folder."""
+    files = sorted([*Path(model).glob("*.safetensors"), *Path(model).glob("pytorch_model*.bin")])
+    return {path.name: fingerprint_file(path) for path in files}
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -142,7 +148,7 @@ def run_probe(cell: Cell, tables: Mapping[str, LabelledTable], place: Place) -> 
         model = type(model)(model.config)
     model = model.to(place.device)
     about = {
-        "model": str(Path(arm.model).resolve()),
+        "model": weights_fingerprints(arm.model),
         "init": arm.init,
         "seed": cell.seed if arm.init == "random" else 0,
     }

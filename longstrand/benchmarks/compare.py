@@ -143,6 +143,8 @@ def ranks(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     cells = {(row["task"], row["arm"]): row for row in rows if row["mean"] is not None}
     arms = [arm for arm in dict.fromkeys(row["arm"] for row in rows) if all((task, arm) in cells for task in tasks)]
+    if not arms:
+        return []
     collected: dict[str, list[float]] = {arm: [] for arm in arms}
     for task in tasks:
         sign = 1 if cells[task, arms[0]]["metric"] in LOWER_IS_BETTER else -1

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from longstrand.benchmarks.arms import Notice, Outcome, Place, StoppedBySignal, run_arm
+from longstrand.benchmarks.arms import Notice, Outcome, Place, StoppedBySignal, run_arm, weights_fingerprints
 from longstrand.benchmarks.cells import Arm, Cell, arms_of, cells_of, thin_out
 from longstrand.benchmarks.protocol import BenchmarkConfig, protocol_of
 from longstrand.benchmarks.results import write_results
@@ -30,7 +30,6 @@ from longstrand.config import dump_config, read_yaml
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import LongstrandError, ResumeError, UsageError, one_of
 from longstrand.runtime import (
-    fingerprint_file,
     leave_process_group,
     provenance,
     read_json,
@@ -91,12 +90,14 @@ def run_benchmark(config: BenchmarkConfig, *, notice: Notice = logger.info) -> R
     tasks = _tasks(config, rank, notice)
     cells = _all_cells(tasks, config, notice)
     mine = cells[rank::count]
+    weights = {model: weights_fingerprints(model) for model in config.models}
     tables: dict[str, dict[str, LabelledTable]] = {}
     for number, cell in enumerate(mine):
         folder = config.output / cell.folder
-        if (folder / "result.json").exists():
-            continue
         data = tasks[cell.task]
+        if (folder / "result.json").exists():
+            _check_result(folder, data, weights.get(cell.arm.model))
+            continue
         if cell.task not in tables:
             tables = {cell.task: data.load()}
         rows = "" if cell.num_train is None else f", {cell.num_train} rows"
@@ -242,12 +243,22 @@ def _result(
         "cost": outcome.cost,
         "facts": outcome.facts,
         "data": data.fingerprint,
-        "weights": None if cell.arm.model is None else _weights(cell.arm.model),
+        "weights": None if cell.arm.model is None else weights_fingerprints(cell.arm.model),
     }
 
 
-def _weights(model: Path) -> dict[str, str]:
-    return {path.name: fingerprint_file(path) for path in sorted(model.glob("*.safetensors"))}
+def _check_result(folder: Path, data: TaskData, weights: dict[str, str] | None) -> None:
+    """Refuse to mix results of other data or other weights into one table.
+
+    Raises:
+        ResumeError: the tables or the model changed since the cell was computed.
+    """
+    before = read_json(folder / "result.json")
+    for what, old, new in (("data", before["data"], data.fingerprint), ("model", before["weights"], weights)):
+        if old != new:
+            raise ResumeError(
+                f"{folder}: the {what} changed since this cell was computed; delete the cell, or use another output."
+            )
 
 
 def _write_scores(scores: Scores, path: Path) -> None:

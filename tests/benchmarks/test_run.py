@@ -57,7 +57,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def config(folder: Path, output: str = "run", **changes: Any) -> BenchmarkConfig:
+def config(folder: Path, output: str | Path = "run", **changes: Any) -> BenchmarkConfig:
     values: dict[str, Any] = {
         "output": folder / output,
         "data": folder / "data",
@@ -143,6 +143,20 @@ def test_a_finished_run_computes_nothing_and_may_grow(world: Path, monkeypatch: 
     with pytest.raises(ResumeError, match=r"with other settings \(protocol.epochs: 1 -> 2\)"):
         run_benchmark(config(world, "grown", protocol=FAST | {"epochs": 2}))
     assert (run / "report.html").exists()
+
+
+def test_other_weights_or_data_are_not_mixed_in(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "tiny", tmp_path / "tiny")
+    settings = {"output": tmp_path / "run", "models": [tmp_path / "tiny"], "ways": ["probe"], "random_init": False}
+    run_benchmark(config(world, **settings, baselines=("majority",)))  # type: ignore[arg-type]
+    shutil.rmtree(tmp_path / "tiny")
+    tiny_checkpoint(tmp_path / "tiny", hidden_size=16, num_hidden_layers=2)
+    with pytest.raises(ResumeError, match="the model changed since this cell was computed"):
+        run_benchmark(config(world, **settings, baselines=("majority",)))  # type: ignore[arg-type]
+    result = next((tmp_path / "run").rglob("majority*/all/seed0/result.json"))
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"data": "sha256:0"}))
+    with pytest.raises(ResumeError, match="the data changed since this cell was computed"):
+        run_benchmark(config(world, **settings, baselines=("majority",)))  # type: ignore[arg-type]
 
 
 def test_a_crashed_cell_is_marked_and_tried_again(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,6 +323,7 @@ def test_summary_and_ranks_by_hand() -> None:
     assert rows[0]["low"] == pytest.approx(0.5) and rows[1]["sd"] is None
     found = {item["arm"]: item["ranks"] for item in ranks(rows)}
     assert found == {"a": [1.5, 1.0], "b": [1.5, 2.0]}
+    assert ranks([*summarise([entry("t", "a", 0.5)]), *summarise([entry("u", "b", 0.5)])]) == []
 
 
 def test_collapse_is_flagged() -> None:
