@@ -40,9 +40,11 @@ def make_table(num_rows: int) -> LabelledTable:
     return LabelledTable(raw, Task("single_label", ("0", "1"), ("label",)), random.integers(0, 2, num_rows))
 
 
-def make_models(vocab_size: int, pad: int, folder: str) -> dict[str, torch.nn.Module]:
+def make_models(tokenizer: Any, folder: str, *, hidden: int, layers: int) -> dict[str, torch.nn.Module]:
     """Make stock BERT and ours with the same weights."""
-    shape = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
+    vocab_size, pad = tokenizer.vocab_size, tokenizer.pad_token_id
+    shape = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 4}
+    shape |= {"intermediate_size": 4 * hidden}
     stock = BertForSequenceClassification(
         BertConfig(vocab_size=vocab_size, pad_token_id=pad, max_position_embeddings=512, **shape)
     )
@@ -103,6 +105,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--bf16", action="store_true")
     options = parser.parse_args()
     tokenizer = make_kmer(3, overlapping=False)
@@ -110,7 +114,7 @@ def main() -> None:
     tokenized = tokenize(table, tokenizer, 512)
     longest = max(len(encoding) for encoding in tokenized.encodings)
     with tempfile.TemporaryDirectory() as folder:
-        models = make_models(tokenizer.vocab_size, tokenizer.pad_token_id, folder)
+        models = make_models(tokenizer, folder, hidden=options.hidden, layers=options.layers)
         ours = TrainingExamples(table, tokenized, tokenizer, batch_size=BATCH, epochs=1, seed=0)
         arms = {
             "stock": (padded_rows(table, tokenizer, longest), None),
@@ -128,7 +132,8 @@ def main() -> None:
     num_tokens = sum(len(encoding) for encoding in tokenized.encodings)
     ratio = seconds["stock"] / seconds["longstrand"]
     report = {
-        "what": f"one epoch of {options.rows} rows, {longest} tokens at most, mean {num_tokens / options.rows:.0f}",
+        "what": f"{options.layers} x {options.hidden}, one epoch of {options.rows} rows, "
+        f"{longest} tokens at most, mean {num_tokens / options.rows:.0f}",
         "peer": "stock Trainer, BertForSequenceClassification, padding to the maximum; same weights and precision",
         "precision": "bf16" if options.bf16 else "fp32",
         "real_tokens_per_second": {name: num_tokens / value for name, value in seconds.items()},

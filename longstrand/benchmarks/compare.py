@@ -103,7 +103,7 @@ def paired(
     """
     sides = []
     for arm in (ours, theirs):
-        drawn = [resampled(scores, num_resamples=num_resamples, seed=seed)[metric] for scores in arm]
+        drawn = [resampled(scores, num_resamples=num_resamples, seed=seed, metric=metric)[metric] for scores in arm]
         sides.append(np.mean(drawn, axis=0))
     difference = (sides[0] - sides[1]) * (-1 if metric in LOWER_IS_BETTER else 1)
     known = difference[~np.isnan(difference)]

@@ -83,11 +83,13 @@ def evaluate(scores: Scores, *, num_resamples: int = 1000, seed: int = 0, curves
     return report | _evaluate_numbers(kept, resamples)
 
 
-def resampled(scores: Scores, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, Array]:
+def resampled(
+    scores: Scores, *, num_resamples: int = 1000, seed: int = 0, metric: str | None = None
+) -> dict[str, Array]:
     """Compute every metric of `evaluate` on bootstrap resamples, for paired comparisons.
 
     Two models with predictions of the same rows get the same resamples (whole sequences, by ``seed``), so that the
-    difference of their values is the paired bootstrap of the difference.
+    difference of their values is the paired bootstrap of the difference. With ``metric``, others may be left out.
 
     Returns:
         {metric: (num_resamples,)}; NaN where a resample leaves a metric undefined.
@@ -100,7 +102,8 @@ def resampled(scores: Scores, *, num_resamples: int = 1000, seed: int = 0) -> di
     kept = Scores(scores.task, scores.targets[both], scores.values[both], unit[both])
     problem = scores.task.problem
     if problem in ("single_label", "token"):
-        return _resample_classes(kept, kept.values.argmax(axis=1), _columns(len(scores.task.names)), resamples)
+        columns = _columns(len(scores.task.names)) if metric in (None, "roc_auc", "average_precision") else []
+        return _resample_classes(kept, kept.values.argmax(axis=1), columns, resamples)
     if problem == "multi_label":
         found = _resample_labels(kept, resamples)
         return {_LABEL_NAMES.get(name, name): values for name, values in found.items()}
@@ -186,7 +189,7 @@ def _resample_classes(scores: Scores, called: Array, columns: list[int], resampl
     for weights in resamples.blocks():
         matrices = (cells.T @ weights.T).T.reshape(len(weights), num_classes, num_classes)
         block = {name: values for name, values in bootstrap.confusion_metrics(matrices).items() if values.ndim == 1}
-        block |= _rank_block(histograms, weights)
+        block |= _rank_block(histograms, weights) if histograms else {}
         for name, values in block.items():
             collected.setdefault(name, []).append(values)
     return {name: np.concatenate(values) for name, values in collected.items()}

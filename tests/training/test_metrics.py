@@ -267,3 +267,5 @@ def test_resampled_values_are_those_of_the_intervals(problem: str) -> None:
     assert set(found) == set(drawn)
     for name, entry in found.items():
         assert (entry["low"], entry["high"]) == percentile_interval(drawn[name])
+        alone = resampled(scores, num_resamples=50, seed=4, metric=name)[name]
+        assert np.array_equal(alone, drawn[name], equal_nan=True)
