@@ -43,7 +43,8 @@ class Training:
 
     Attributes:
         epochs: passes over the training rows, at most.
-        patience: stop after this many epochs without a lower validation loss.
+        patience: stop after this many epochs without a lower validation loss; the first third of the epochs, with its
+            rising learning rate and unsettled batch norms, does not count.
         batch_size: sequences a step; token problems: also at most `batch_bases` bases.
         batch_bases: bases of a token-level batch, padding included.
         learning_rate: peak of the cosine schedule.
@@ -170,7 +171,7 @@ class _Fit:
             model.history.append(loss)
             if best is None or loss < best[0]:
                 best = (loss, epoch + 1, copy.deepcopy(model.network.state_dict()))
-            elif epoch + 1 - best[1] >= model.settings.patience:
+            elif epoch + 1 - max(best[1], model.settings.epochs // 3) >= model.settings.patience:
                 break
         model.epochs_trained = model.settings.epochs
         if best is not None:
