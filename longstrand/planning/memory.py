@@ -71,8 +71,7 @@ def _training(work: Workload, weights: int, short: int) -> Memory:
     start = activations + head
     middle = activations + decoder + temporary
     end = grads + words
-    blocks = 4 * setting.tokens * config.intermediate_size
-    kept = KEPT_BY_ALLOCATOR if blocks < RETURNED_AT else 1.1
+    kept = 1 + (KEPT_BY_ALLOCATOR - 1) * _share_of_small_blocks(work, layers, one)
     peak = weights + 8 * work.num_parameters + round(max(kept * max(start, middle), end)) + FIXED
     return Memory(weights, grads, 8 * work.num_parameters, activations, head, temporary, peak)
 
@@ -91,6 +90,19 @@ def _saved(work: Workload, kind: LayerAttention, short: int) -> int:
     if kind.path == "masked" and config.positions != "alibi":
         wide += config.num_attention_heads * setting.length**2
     return round(4 * wide + short * narrow)
+
+
+def _share_of_small_blocks(work: Workload, layers: int, one: int) -> float:
+    """Give the share of the kept bytes that lies in blocks below `RETURNED_AT`, those inside the MLP being large."""
+    config, setting = work.config, work.setting
+    inner = 4 * setting.tokens * config.intermediate_size
+    if inner < RETURNED_AT or not layers:
+        return 1.0
+    if 4 * setting.tokens * config.hidden_size >= RETURNED_AT:
+        return 0.0
+    within = (4 if config.gated_mlp else 2) * inner
+    number = 1 if setting.checkpointing else config.num_hidden_layers
+    return max(0.0, 1 - min(within, one) * number / layers)
 
 
 def _scores(work: Workload) -> int:
