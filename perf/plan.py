@@ -6,8 +6,9 @@ Every case runs in a process of its own: a model with random weights takes steps
 AdamW; or inference), its time is the median of the steps after the first, its memory the highest resident size above
 that of the process before the model was made. The cases differ in width, depth, vocabulary, length, batch, mode,
 checkpointing and attention. Time follows from the calibration alone; of the memory, what the C library's allocator
-keeps (`KEPT_BY_ALLOCATOR`) was set after seeing runs of these very cases, the rest is counted. ``--predict`` repeats the predictions for the
-measurements in perf/results/plan.json, which every full run writes. Must: both within 30 % on five configurations.
+keeps (`KEPT_BY_ALLOCATOR`) was set after seeing runs of these very cases, the rest is counted. ``--predict`` repeats
+the predictions for the measurements in perf/results/plan.json, which every full run writes. Must: both within 30 % on
+five configurations.
 """
 
 from __future__ import annotations
