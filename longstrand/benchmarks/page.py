@@ -155,13 +155,11 @@ def _table_of(task: str, facts: Mapping[str, Any], rows: Sequence[Mapping[str, A
 
 def _quality_and_cost(task: str, facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Section:
     points = [
-        {"name": row["arm"], "group": GROUPS[row["group"]], "x": row["cost"]["seconds"], "y": row["mean"]}
+        {"name": row["arm"], "group": GROUPS[row["group"]], "x": max(row["cost"]["seconds"], 0.1), "y": row["mean"]}
         for row in rows
         if row["mean"] is not None
     ]
-    explain = (
-        "Up is better, left is cheaper: seconds of training on this machine (for a probe: embedding and choosing)."
-    )
+    explain = "Up is better, left is cheaper: seconds of training here (a probe: embedding and choosing), 0.1 at least."
     y_label = metric_title(facts["metric"])
     return points_section(f"{task}: what quality costs", explain, points, x_label="seconds", y_label=y_label)
 
