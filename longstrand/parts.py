@@ -124,6 +124,7 @@ class PartFolder:
         manifest = parts.folder / "manifest.json"
         if others or not manifest.exists():
             parts._sweep("part-*")
+            parts._sweep("spool-*")
             write_json(manifest, {"format": FORMAT, "version": VERSION, "settings": parts.settings})
         parts._sweep(f".tmp-*-rank{rank()}-*")
         return parts

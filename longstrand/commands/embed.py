@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from longstrand.commands import contigs as tracks
 from longstrand.commands import inference as common
 from longstrand.errors import UsageError
 
@@ -35,6 +36,12 @@ def embed(
     layer: LayerOption = -1,
     pooling: PoolingOption = "mean",
     strand: common.StrandOption = "+",
+    contigs: tracks.ContigsOption = None,
+    bin_size: tracks.BinSizeOption = None,
+    reduce: tracks.ReduceOption = None,
+    column: tracks.ColumnOption = None,
+    step: tracks.StepOption = None,
+    gap: tracks.GapOption = None,
     truncate: common.TruncateOption = False,
     exact_text: common.ExactOption = False,
     device: common.DeviceOption = "auto",
@@ -44,12 +51,14 @@ def embed(
     overwrite: common.OverwriteOption = False,
     json: common.JsonOption = False,
 ) -> None:
-    """Turn sequences or intervals into vectors, with a pre-trained or fine-tuned model; every row, in order.
+    """Turn sequences, intervals or contigs into vectors, with a pre-trained or fine-tuned model; every row, in order.
 
     Tables have columns e0, e1, ... Vectors per base or token go to .zarr: 'values', and 'offsets', which says where
     each row begins. The same command continues after an interruption. An empty sequence gets missing values.
     """
     common.check_choice(pooling, ("mean", "max", "cls", "bases", "tokens"), "--pooling")
+    options = tracks.TrackOptions(contigs, bin_size, reduce, column, step, gap)
+    wants_track = options.wanted(output)
     if pooling in ("bases", "tokens") and not str(output).endswith(".zarr"):
         raise UsageError(f"--pooling {pooling} gives many vectors a row; write them to a name that ends in .zarr.")
     from longstrand.inference import Layout
@@ -70,5 +79,8 @@ def embed(
         model, input, output, fasta, window, sequence_column, None, name_column, device, part_rows, overwrite, json
     )
     width = loaded.model.config.hidden_size
+    if wants_track:
+        tracks.run(job, loaded, settings, options, [f"e{number}" for number in range(width)])
+        return
     per: Any = {"bases": "base", "tokens": "token"}.get(pooling, "sequence")
     common.run(job, loaded, settings, Layout(tuple(f"e{number}" for number in range(width)), per=per))

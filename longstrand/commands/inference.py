@@ -42,7 +42,10 @@ OutputOption = Annotated[
     ),
 ]
 FastaOption = Annotated[Path | None, typer.Option(help="Genome that the intervals lie on (FASTA).")]
-WindowOption = Annotated[int | None, typer.Option(help="Read this many bases around the middle of each interval.")]
+WindowOption = Annotated[
+    int | None,
+    typer.Option(help="Read this many bases around the middle of each interval; of contigs, so many at a time."),
+]
 SequenceOption = Annotated[str, typer.Option(help="Column with the sequences.")]
 PairOption = Annotated[str | None, typer.Option(help="Column with second sequences, for models of pairs.")]
 NameOption = Annotated[
@@ -172,7 +175,8 @@ def run(job: Job, loaded: Loaded, settings: Settings, layout: Layout) -> None:
     columns = Columns(job.sequence_column, job.pair_column, job.name_column)
     sink = sink_for(job.output)
     genome = _open_genome(job.fasta)
-    records = read_records(job.input, columns=columns, genome=genome, window=job.window)
+    flank = max((abs(shift) for _, shift in settings.views), default=0)
+    records = read_records(job.input, columns=columns, genome=genome, window=job.window, flank=flank)
     layout = _with_places(layout, has_intervals(job.input, columns))
     identity = {
         "model": fingerprint_model(loaded.folder),

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from longstrand.commands import contigs as tracks
 from longstrand.commands import inference as common
+from longstrand.errors import UsageError
 
 if TYPE_CHECKING:
     from longstrand.inference import Layout
@@ -18,6 +20,16 @@ KindOption = Annotated[
     typer.Option(
         "--values", help="probabilities (the default where there are classes) or logits (the model's raw numbers)."
     ),
+]
+ShiftsOption = Annotated[
+    str,
+    typer.Option(
+        help="Average over windows moved by so many bases, for example 0,1,-1; each on the strands asked for."
+    ),
+]
+TtaOption = Annotated[
+    bool,
+    typer.Option("--tta", help="Average over eight strands and shifts of at most 3 bases, as GENA-LM's Enformer."),
 ]
 PerOption = Annotated[str, typer.Option(help="Models that label bases: one line a base, or a token.")]
 
@@ -35,6 +47,14 @@ def predict(
     values: KindOption = None,
     per: PerOption = "base",
     strand: common.StrandOption = "+",
+    shifts: ShiftsOption = "0",
+    tta: TtaOption = False,
+    contigs: tracks.ContigsOption = None,
+    bin_size: tracks.BinSizeOption = None,
+    reduce: tracks.ReduceOption = None,
+    column: tracks.ColumnOption = None,
+    step: tracks.StepOption = None,
+    gap: tracks.GapOption = None,
     truncate: common.TruncateOption = False,
     exact_text: common.ExactOption = False,
     device: common.DeviceOption = "auto",
@@ -44,7 +64,7 @@ def predict(
     overwrite: common.OverwriteOption = False,
     json: common.JsonOption = False,
 ) -> None:
-    """Apply a fine-tuned model to sequences or intervals; one result for every row, in order.
+    """Apply a fine-tuned model to sequences or intervals, one result for every row in order, or to whole contigs.
 
     The same command continues after an interruption. With --strand both, the logits of the two strands are averaged
     (per-base ones are flipped back first). An empty sequence gets missing values. Several processes (torchrun) share
@@ -53,6 +73,8 @@ def predict(
     from longstrand.predict import Settings, head_of
 
     common.check_choice(per, ("base", "token"), "--per")
+    options = tracks.TrackOptions(contigs, bin_size, reduce, column, step, gap)
+    wants_track, views = options.wanted(output), _views(strand, shifts, tta=tta)
     loaded = common.load(model, None, is_small=common.is_small(input, fasta))
     head = head_of(loaded.model)
     kind = values or ("logits" if head.problem == "regression" else "probabilities")
@@ -60,7 +82,8 @@ def predict(
     settings = Settings(
         output=kind,  # type: ignore[arg-type]
         pooling="tokens" if head.kind == "token" and per == "token" else "mean",
-        strand=strand,  # type: ignore[arg-type]
+        strand="+" if tta else strand,  # type: ignore[arg-type]
+        views=views,
         batch_tokens=batch_tokens,
         precision=precision,  # type: ignore[arg-type]
         truncate=truncate,
@@ -80,7 +103,31 @@ def predict(
         overwrite,
         json,
     )
-    common.run(job, loaded, settings, layout_of(head, kind, per))
+    layout = layout_of(head, kind, per)
+    if wants_track:
+        tracks.run(job, loaded, settings, options, list(layout.value_names))
+    else:
+        common.run(job, loaded, settings, layout)
+
+
+def _views(strand: str, shifts: str, *, tta: bool) -> tuple[tuple[str, int], ...]:
+    """Read strands and shifts; none if sequences are read where they are.
+
+    Raises:
+        UsageError: --tta beside --shifts or --strand, or a shift is no whole number.
+    """
+    from longstrand.strand import PUBLISHED_VIEWS, views_of
+
+    if tta:
+        if shifts != "0" or strand != "+":
+            raise UsageError("--tta names strands and shifts itself; leave --strand and --shifts away.")
+        return PUBLISHED_VIEWS
+    if shifts == "0":
+        return ()
+    try:
+        return views_of(strand, [int(shift) for shift in shifts.split(",")])
+    except ValueError:
+        raise UsageError(f"--shifts '{shifts}': give whole numbers of bases, for example 0,1,-1.") from None
 
 
 def layout_of(head: Any, kind: str, per: str) -> Layout:
