@@ -90,19 +90,9 @@ def predict(
         exact_text=exact_text,
     )
     job = common.Job(
-        model,
-        input,
-        output,
-        fasta,
-        window,
-        sequence_column,
-        pair_column,
-        name_column,
-        device,
-        part_rows,
-        overwrite,
+        model, input, output, fasta, window, sequence_column, pair_column, name_column, device, part_rows, overwrite,
         json,
-    )
+    )  # fmt: skip
     layout = layout_of(head, kind, per)
     if wants_track:
         tracks.run(job, loaded, settings, options, list(layout.value_names))
