@@ -4,6 +4,7 @@
     python perf/rmt.py memory     time and peak memory of 1 Mb                 (BERT base, 110 M parameters)
     python perf/rmt.py peer       ours and the plain loop, segment by segment  (BERT base)
     python perf/rmt.py many       16 sequences at once and one by one          (BERT base; many_small: smaller ones)
+    python perf/rmt.py contigs    peak memory of `predict --contigs`, 0.6 and 6 Mb (tiny encoder)
     python perf/rmt.py training   peak memory, checkpointed and not            (BERT base)
 
 Random weights, the same in both; segments of 512 tokens with 10 memory tokens; ids of random 6-mers, six bases each, so
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import resource
 import subprocess
 import sys
@@ -30,10 +32,14 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
+from longstrand.contigs import ContigJob, Scan, predict_contigs
+from longstrand.genome.fasta import Genome
 from longstrand.models.checkpoint import load_model
-from longstrand.models.config import LongstrandConfig
+from longstrand.models.config import LongstrandConfig, preset
 from longstrand.models.encoder import Encoder
+from longstrand.predict import Settings
 from longstrand.runtime import machine, provenance, write_json
+from longstrand.tokenization.kmer import make_kmer
 
 RESULTS = Path(__file__).parent / "results" / "rmt.json"
 BASES = 6
@@ -295,10 +301,52 @@ def training() -> dict[str, object]:
     }  # fmt: skip
 
 
-PARTS = {"flat": flat, "memory": memory, "peer": peer, "many": many, "many_small": many_small, "training": training}
+def contigs_child(num_bases: int) -> dict[str, object]:
+    """Write a track of one contig, embeddings in bins of 1 kb, with the command's own code."""
+    tokenizer = make_kmer(6)
+    settings = {**MEMORY, "cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
+    config = preset(
+        "tiny", vocab_size=tokenizer.vocab_size, max_position_embeddings=512, memory=settings, **SIZES["tiny"],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Encoder(config).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        draw = random.Random(0)
+        with open(f"{folder}/g.fa", "w") as file:
+            file.write(">one\n" + "".join("".join(draw.choices("ACGT", k=60)) + "\n" for _ in range(num_bases // 60)))
+        genome = Genome(f"{folder}/g.fa")
+        scan, chosen = Scan(bin_size=1000), Settings(output="embeddings")
+        job = ContigJob(model, tokenizer, genome, settings=chosen, scan=scan, names=[f"e{n}" for n in range(64)])
+        start = time.perf_counter()
+        predict_contigs(job, Path(folder) / "x.zarr")
+        return {"Mb": num_bases / 1e6, "seconds": time.perf_counter() - start, "peak_MB": peak()}
+
+
+def contigs() -> dict[str, object]:
+    """Run `contigs_child` on a short and a long contig."""
+    marks = [child(f"contigs_{name}") for name in ("short", "long")]
+    return {
+        "what": "predict_contigs, tiny encoder with memory (64 x 2 layers), embeddings in bins of 1 kb to Zarr; peak "
+        "resident memory of the process",
+        "marks": marks,
+        "growth_of_peak": marks[1]["peak_MB"] / marks[0]["peak_MB"] - 1,
+    }
+
+
+PARTS = {
+    "contigs": contigs,
+    "flat": flat,
+    "memory": memory,
+    "peer": peer,
+    "many": many,
+    "many_small": many_small,
+    "training": training,
+}
 CHILDREN: dict[str, Callable[[], dict[str, object]]] = {
     "memory_child": memory_child,
     "training_checkpointed": lambda: training_child(True),
+    "contigs_short": lambda: contigs_child(600_000),
+    "contigs_long": lambda: contigs_child(6_000_000),
     "training_plain": lambda: training_child(False),
 }
 
