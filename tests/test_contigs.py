@@ -326,3 +326,17 @@ def test_a_damaged_part_is_refused(genome: Genome, tmp_path: Path) -> None:
     layout = contigs.TrackLayout({"one": 333}, 10, ("a",), {})
     with pytest.raises(InputError, match="shorter than it was"):
         list(contigs._stripes([path], [["one"]], layout))
+
+
+@pytest.mark.parametrize("window", [None, 20], ids=["stream", "windows"])
+def test_contigs_without_a_token_and_of_any_length(window: int | None, tmp_path: Path) -> None:
+    """Overlapping 2-mers: one base gives no token, N unknown ones (which windows leave out); one token beside many."""
+    texts = {"none": "A", "gap": "N" * 30, "short": "AC", "long": dna(2000)}
+    (tmp_path / "g.fa").write_text("".join(f">{name}\n{text}\n" for name, text in texts.items()))
+    tokenizer, model = make_kmer(2, overlapping=True), network(num_tokens=2, segment_length=20)
+    scan = Scan(window=window, shortest_gap=0)
+    found = track(model, Genome(tmp_path / "g.fa"), tmp_path, scan, tokenizer=tokenizer)
+    assert {name: len(values) for name, values in found.items()} == {name: len(text) for name, text in texts.items()}
+    missing = {name for name, values in found.items() if np.isnan(values).all()}
+    assert missing == ({"none"} if window is None else {"none", "gap"})
+    assert not any(np.isnan(found[name]).any() for name in ("short", "long"))
