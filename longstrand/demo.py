@@ -46,8 +46,8 @@ class DemoConfig(StrictModel):
         return self
 
 
-SMALL_MODEL = {"initializer_range": 0.08, "rotary": {"theta": 100.0}}
-"""What helped a narrow model that trains for two minutes (docs/LOG.md): weights near 1/sqrt(width), short wavelengths."""
+SMALL_MODEL = {"initializer_range": 0.08}
+"""What helped a narrow model that trains for two minutes (docs/LOG.md): weights near 1/sqrt(width)."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,10 @@ class Plan:
         seeds: of fine-tuning, for each start.
         max_train_rows: labelled sequences used for training, at most.
         max_tokens: tokens in a window of pre-training.
+        batch_size: windows in a step of pre-training.
+        eval_windows: windows of unseen DNA that it is measured on.
+        learning_rate: of pre-training.
+        finetune_learning_rate: of fine-tuning.
     """
 
     num_bases: int = 3_000_000
@@ -74,6 +78,7 @@ class Plan:
     max_train_rows: int = 1000
     max_tokens: int = 128
     batch_size: int = 32
+    eval_windows: int = 256
     learning_rate: float = 2e-3
     finetune_learning_rate: float = 5e-4
 
@@ -144,7 +149,8 @@ def run_demo(config: DemoConfig, *, say: Say = logger.info) -> DemoResult:
 def make_plan(config: DemoConfig) -> Plan:
     """Choose the sizes; ``minutes`` scales pre-training, so that a resumed demo has the same plan."""
     if config.quick:
-        return Plan(num_bases=400_000, vocab_size=128, steps=40, epochs=2, seeds=(0,), max_train_rows=200)
+        sizes = {"num_bases": 400_000, "vocab_size": 128, "steps": 20, "batch_size": 16, "eval_windows": 64}
+        return Plan(**sizes, epochs=2, seeds=(0,), max_train_rows=200)
     return Plan(steps=max(50, round(Plan.steps * config.minutes / 3.0)))
 
 
@@ -235,7 +241,7 @@ def run_pretraining(config: DemoConfig, plan: Plan, materials: Materials, say: S
             "eval_every": max(1, plan.steps // 10),
             "save_every": max(1, plan.steps // 4),
             "log_every": max(1, plan.steps // 100),
-            "eval_windows": 256,
+            "eval_windows": plan.eval_windows,
             "seed": config.seed,
             "num_workers": 0,
             "tensorboard": False,

@@ -22,3 +22,11 @@ def shared() -> Path:
     if folder is None:
         pytest.skip("no data folder: set LONGSTRAND_DATA to the folder with golden/ and data/")
     return folder
+
+
+LONGEST_FIRST = ("test_every_block_runs", "test_the_whole_path_and_its_resumption", "test_one_command_gives_the_whole")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: not item.name.startswith(LONGEST_FIRST))

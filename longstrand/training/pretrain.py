@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def make_tokenizer(config: PretrainConfig, sources: tuple[GenomeSource, ...], fo
 
 
 def _pieces(config: PretrainConfig, sources: tuple[GenomeSource, ...]) -> Iterator[str]:
-    """Sample pieces of both strands, outside the hold-out, for training a tokenizer."""
+    """Sample pieces of both strands, outside the hold-out, for training a tokenizer: never more than there is."""
     length = 1_000  # BPE training takes quadratic time in the length of a piece
     pieces = TrainingWindows(
         sources,
@@ -129,7 +130,8 @@ def _pieces(config: PretrainConfig, sources: tuple[GenomeSource, ...]) -> Iterat
         seed=config.training.seed,
         holdout=_hold_out(config, sources),
     )
-    return (window.sequence for window in pieces)
+    enough = max(1, min(config.tokenizer.training_bases, pieces.regions.num_bases) // length)
+    return (window.sequence for window in islice(pieces, enough))
 
 
 def make_data(config: PretrainConfig, sources: tuple[GenomeSource, ...], tokenizer: Tokenizer) -> PretrainData:

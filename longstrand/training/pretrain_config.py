@@ -68,7 +68,9 @@ class TokenizerConfig(StrictModel):
     vocab_size: int = Field(4096, gt=8, description="BPE: tokens incl. special ones")
     k: int = Field(6, ge=1, le=8, description="k-mers: bases per token")
     overlapping: bool = Field(False, description="k-mers: one token a base (DNABERT) instead of one every k bases")
-    training_bases: int = Field(20_000_000, gt=0, description="BPE: bases sampled for training the tokenizer")
+    training_bases: int = Field(
+        20_000_000, gt=0, description="BPE: bases sampled for training it, at most those there are"
+    )
 
 
 class ModelConfig(StrictModel):
