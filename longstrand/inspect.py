@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -175,7 +175,13 @@ def _parts(folder: Path) -> dict[str, int]:
     return parts
 
 
-_PARTS = {"norm.": "norms", "embeddings.": "embeddings", ".attention.": "attention", ".mlp.": "mlp"}
+_PARTS = {
+    "memory.": "memory",
+    "norm.": "norms",
+    "embeddings.": "embeddings",
+    ".attention.": "attention",
+    ".mlp.": "mlp",
+}
 
 
 def _part_of(name: str) -> str:
@@ -192,15 +198,13 @@ def _published(
 
     A folder that cannot be recognised keeps its own config; the reason goes into ``model``.
     """
-    entries = [tensor for file in _weight_files(folder) for tensor in read_tensors(file)]
-    if not entries:
+    tensors = _without_data(_weight_files(folder))
+    if not tensors:
         return config, {}, {}
-    from torch import empty
-
     from longstrand.models.convert import import_published
 
     try:
-        imported = import_published(folder, tensors={one.name: empty(one.shape, device="meta") for one in entries})
+        imported = import_published(folder, tensors=tensors)
     except LongstrandError as error:
         model["not usable"] = str(error)
         return config, {}, {}
@@ -214,6 +218,31 @@ def _published(
     reasons = {reason: name for name, reason in reversed(imported.dropped.items())}
     model["left out"] = "; ".join(f"{name} ... ({reason})" for reason, name in reasons.items()) or None
     return found.settings(), parts, {name: QUIRKS[name] for name in found.quirks}
+
+
+def _without_data(files: Sequence[Path]) -> dict[str, Any]:
+    """Give the tensors of weight files without their numbers, but for the few ids that a memory is recognised by.
+
+    Raises:
+        CheckpointError: those ids cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+    from torch import empty
+
+    from longstrand.models.published_rmt import COUNTERS
+
+    tensors: dict[str, Any] = {}
+    for file in files:
+        entries = list(read_tensors(file))
+        tensors |= {entry.name: empty(entry.shape, device="meta") for entry in entries}
+        counters = [entry.name for entry in entries if entry.name in COUNTERS]
+        if counters:
+            try:
+                with safe_open(file, "pt") as weights:
+                    tensors |= {name: weights.get_tensor(name) for name in counters}
+            except SafetensorError as error:
+                raise CheckpointError(f"{file}: damaged safetensors file ({error}).") from None
+    return tensors
 
 
 def _context(config: dict[str, Any], about: dict[str, Any], tokenizer: dict[str, Any]) -> dict[str, Any]:

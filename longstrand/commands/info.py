@@ -34,7 +34,7 @@ def info(
         print(f"\n{title}")
         for name, value in facts.items():
             if value is not None:
-                print(f"  {name:<18}{_show(value)}")
+                print(f"  {name:<17} {_show(value)}")
 
 
 def _show(value: Any) -> str:

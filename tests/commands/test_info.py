@@ -204,3 +204,22 @@ def test_a_published_family_from_the_header_alone(tmp_path: Path, capsys: pytest
     write_weights(file, {"strange.weight": ("F32", [3])})
     model_facts = inspect_folder(tmp_path).facts["model"]
     assert "problem" not in model_facts and model_facts["weights"].startswith("1 tensors")
+
+
+def test_every_golden_folder(shared: Path) -> None:
+    """Published folders of every kind, recurrent memory included, are described without reading their weights."""
+    folders = [config.parent for config in sorted((shared / "golden").rglob("config.json"))]
+    described = {str(folder.relative_to(shared / "golden")): inspect_folder(folder).facts for folder in folders}
+    assert len(described) > 20
+    problems = {name for name, facts in described.items() if "not usable" in facts.get("model", {})}
+    assert problems == {"gena/rmt_repo_decoder_gpt2"}
+    memory = described["gena/rmt_gena_seqcls"]
+    assert memory["parameters by part"]["memory"] == 3 * 64
+    assert memory["context"]["limit"] == "none: segments of 16 tokens, 3 memory tokens, forward"
+
+
+def test_recurrent_memory_cut_off_after_the_header(tmp_path: Path) -> None:
+    write_weights(tmp_path / "model.safetensors", {"mem_token_ids": ("I64", [3])})
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="damaged safetensors file"):
+        inspect_folder(tmp_path)
