@@ -17,12 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from longstrand.models.attention import attend
+from longstrand.models.linear import Linear
 from longstrand.models.patterns import BlockSparse
 from longstrand.runtime import cache_dir, fingerprint_bytes, machine, read_json, write_json
 
-VERSION = 1
-WIDTHS = (64, 256, 1024)
+VERSION = 2
+WIDTHS = (64, 256, 768)
+LENGTHS = (128, 1024)
 _ROWS = 1024
+_FRESH = 16 << 20
+"""Numbers of a block that the C library asks the system for and gives back each time (64 MB)."""
 _SHORTEST = 0.04
 """Seconds that one measurement takes at least."""
 
@@ -32,8 +36,10 @@ class Rates:
     """Seconds for one unit, as (forward, backward).
 
     Attributes:
-        linear: by width: one multiplication and addition counted as two, of a square layer of that width.
-        fused: attention without a mask, one (query, key) pair of one head of 64 numbers.
+        linear: by width: one multiplication and addition counted as two, of a square layer of that width, through the
+            encoder's own linear layer.
+        decoder: the same from 256 numbers to a vocabulary, through PyTorch's.
+        fused: by length: attention without a mask, one (query, key) pair of one head of 64 numbers.
         masked: the same under a dense float bias.
         dropout: the same with all probabilities made and dropped.
         gather: the same by gathered blocks.
@@ -42,12 +48,14 @@ class Rates:
         dropped: one number of a dropout.
         plain: one number of an addition or multiplication.
         loss: one logit of a cross-entropy.
+        fresh: one byte of memory when it is first touched, which the system clears (forward only).
         optimizer: one weight in clipping and AdamW (forward only).
         layer: what a layer costs beside its work: starting some thirty operations.
     """
 
     linear: dict[int, tuple[float, float]]
-    fused: tuple[float, float]
+    decoder: tuple[float, float]
+    fused: dict[int, tuple[float, float]]
     masked: tuple[float, float]
     dropout: tuple[float, float]
     gather: tuple[float, float]
@@ -56,6 +64,7 @@ class Rates:
     dropped: tuple[float, float]
     plain: tuple[float, float]
     loss: tuple[float, float]
+    fresh: tuple[float, float]
     optimizer: tuple[float, float]
     layer: tuple[float, float]
 
@@ -73,12 +82,15 @@ def calibrate(*, again: bool = False) -> Rates:
     path = _path()
     if not again and path.is_file():
         stored = read_json(path)["rates"]
-        linear = {int(width): tuple(pair) for width, pair in stored.pop("linear").items()}
-        return Rates(linear=linear, **{name: tuple(pair) for name, pair in stored.items()})  # type: ignore[arg-type]
+        return Rates(**{name: _as_stored(value) for name, value in stored.items()})
     rates = measure_rates()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"machine": machine(), "torch": torch.__version__, "rates": rates.to_dict()})
     return rates
+
+
+def _as_stored(value: Any) -> Any:
+    return {int(size): tuple(pair) for size, pair in value.items()} if isinstance(value, dict) else tuple(value)
 
 
 def _path() -> Path:
@@ -96,17 +108,24 @@ def measure_rates() -> Rates:
 
     linear = {}
     for width in WIDTHS:
-        weight, inputs = made(width, width), made(_ROWS, width)
+        layer, inputs = Linear(width, width), made(_ROWS, width)
         flops = 2.0 * _ROWS * width * width
-        linear[width] = _pair(lambda w=weight, x=inputs: F.linear(x, w), flops, (inputs, weight))
-    states = [made(1, 4, 512, 64) for _ in range(3)]
+        linear[width] = _pair(lambda layer=layer, x=inputs: layer(x), flops, (inputs, *layer.parameters()))
+    fused = {}
+    for length in LENGTHS:
+        some = _states(made, 8 * LENGTHS[-1] // length // 4, length)
+        number = float(some[0].numel() // 64 * length)
+        fused[length] = _pair(lambda some=some: F.scaled_dot_product_attention(*some), number, some)
+    states = _states(made, 1, 512)
     pairs = 4.0 * 512 * 512
     bias = torch.zeros(1, 4, 512, 512)
     values, scale, table = made(_ROWS, 1024), torch.ones(1024), made(256, 8192)
+    words, hidden = made(4096, 256), made(512, 256)
     targets, size = torch.zeros(256, dtype=torch.long), float(values.numel())
     return Rates(
         linear=linear,
-        fused=_pair(lambda: F.scaled_dot_product_attention(*states), pairs, states),
+        decoder=_pair(lambda: F.linear(hidden, words), 2.0 * 512 * 256 * 4096, (hidden, words)),
+        fused=fused,
         masked=_pair(lambda: F.scaled_dot_product_attention(*states, attn_mask=bias), pairs, states),
         dropout=_pair(lambda: F.scaled_dot_product_attention(*states, dropout_p=0.1), pairs, states),
         gather=_gather(made),
@@ -115,9 +134,22 @@ def measure_rates() -> Rates:
         dropped=_pair(lambda: F.dropout(values, 0.1), size, (values,)),
         plain=_pair(lambda: values + values, size, (values,)),
         loss=_pair(lambda: F.cross_entropy(table, targets), float(table.numel()), (table,)),
+        fresh=_fresh(),
         optimizer=_optimizer(),
         layer=_layer(),
     )
+
+
+def _states(made: Callable[..., Tensor], batch: int, length: int) -> list[Tensor]:
+    """Make queries, keys and values of 4 heads that lie in memory as in the encoder."""
+    return [made(batch, length, 4, 64).transpose(1, 2) for _ in range(3)]
+
+
+def _fresh() -> tuple[float, float]:
+    """Time the first write to memory against the second."""
+    kept = torch.empty(_FRESH)
+    first = _best(lambda: torch.empty(_FRESH).fill_(1.0))
+    return max(first - _best(lambda: kept.fill_(1.0)), 0.0) / (4 * _FRESH), 0.0
 
 
 def _gather(made: Callable[..., Tensor]) -> tuple[float, float]:

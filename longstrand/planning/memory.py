@@ -16,6 +16,8 @@ KEPT_BY_ALLOCATOR = 1.4
 freed; measured on training steps of small models, whose live tensors alone explain 70 to 80 % of the resident size."""
 RETURNED_AT = 32 << 20
 """Blocks of this size (glibc's largest threshold) are given back to the system at once."""
+MLP_TOKENS = 1024
+"""Tokens that the MLP takes at once in inference; see `longstrand.models.encoder`."""
 FIXED = 24 << 20
 """Bytes that the libraries take at the first step whatever the model is: work space, threads' stacks, code."""
 
@@ -57,13 +59,21 @@ def predict_memory(work: Workload, *, native_bf16: bool = False) -> Memory:
 
 def _training(work: Workload, weights: int, short: int) -> Memory:
     config, setting = work.config, work.setting
-    state = setting.tokens * config.hidden_size
+    state = work.tokens * config.hidden_size
     each = [(kind, _saved(work, kind, short)) for kind in work.attentions]
     one = max((saved for _, saved in each), default=0)
-    layers = sum(kind.layers * (4 * state if setting.checkpointing else saved) for kind, saved in each)
-    layers += one if setting.checkpointing else 0
+    whole = sum(kind.layers * saved for kind, saved in each)
     embedding = 4 * state * (2 + (config.hidden_dropout > 0) + (config.type_vocab_size > 0))
-    activations = layers + embedding + _bias(work)
+    if work.reads_segments:
+        # Of recomputed segments, only the one in work is there. Every last state is there twice more: joined with
+        # those of all segments, and back at its place.
+        layers = (1 if work.recomputes else work.segments) * (whole + embedding + 4 * state * 2)
+        layers += 2 * 4 * work.segments * state
+    elif work.recomputes:
+        layers = sum(kind.layers * 4 * state for kind in work.attentions) + one + embedding
+    else:
+        layers = whole + embedding
+    activations = layers + 4 * work.bias
     head = _head(work, short)
     grads, words = 4 * work.num_parameters, 4 * config.vocab_size * config.hidden_size
     temporary = max((_backward(work, kind, short) for kind in work.attentions), default=0)
@@ -71,52 +81,57 @@ def _training(work: Workload, weights: int, short: int) -> Memory:
     start = activations + head
     middle = activations + decoder + temporary
     end = grads + words
-    kept = 1 + (KEPT_BY_ALLOCATOR - 1) * _share_of_small_blocks(work, layers, one)
+    extra = KEPT_BY_ALLOCATOR - 1
+    if work.segments > 1:
+        # Gradients of weights that several segments use add up beside the activations of the segments yet to come;
+        # what one segment leaves unused, the next one takes.
+        one_pass = activations if work.recomputes else activations // work.segments
+        middle += grads - (0 if work.recomputes else one_pass)
+        extra *= one_pass / max(start, middle)
+    kept = 1 + extra * _share_of_small_blocks(work, layers, one)
     peak = weights + 8 * work.num_parameters + round(max(kept * max(start, middle), end)) + FIXED
     return Memory(weights, grads, 8 * work.num_parameters, activations, head, temporary, peak)
 
 
 def _saved(work: Workload, kind: LayerAttention, short: int) -> int:
     """Sum up what one layer keeps: inputs of norms in float32, inputs of products in the short type."""
-    config, setting = work.config, work.setting
-    state = setting.tokens * config.hidden_size
-    inner = setting.tokens * config.intermediate_size
+    config = work.config
+    state = work.tokens * config.hidden_size
+    inner = work.tokens * config.intermediate_size
     wide = 2 * state + (2 * state if config.hidden_dropout else 0)
     narrow = 2 * state + 3 * state + state + (4 if config.gated_mlp else 2) * inner
     if kind.path == "gather":
         narrow += state * (1 + 2 * kind.wide)
+    if kind.path == "strip":
+        narrow += state
     if kind.path == "dropout":
         narrow += 2 * state + 3 * _scores(work)
     if kind.path == "masked" and config.positions != "alibi":
-        wide += config.num_attention_heads * setting.length**2
+        wide += config.num_attention_heads * work.width**2
     return round(4 * wide + short * narrow)
 
 
 def _share_of_small_blocks(work: Workload, layers: int, one: int) -> float:
     """Give the share of the kept bytes that lies in blocks below `RETURNED_AT`, those inside the MLP being large."""
-    config, setting = work.config, work.setting
-    inner = 4 * setting.tokens * config.intermediate_size
+    config = work.config
+    inner = 4 * work.tokens * config.intermediate_size
     if inner < RETURNED_AT or not layers:
         return 1.0
-    if 4 * setting.tokens * config.hidden_size >= RETURNED_AT:
+    if 4 * work.tokens * config.hidden_size >= RETURNED_AT:
         return 0.0
     within = (4 if config.gated_mlp else 2) * inner
-    number = 1 if setting.checkpointing else config.num_hidden_layers
+    number = 1 if work.recomputes else config.num_hidden_layers * work.segments
     return max(0.0, 1 - min(within, one) * number / layers)
 
 
 def _scores(work: Workload) -> int:
-    return work.setting.batch * work.config.num_attention_heads * work.setting.length**2
-
-
-def _bias(work: Workload) -> int:
-    return 4 * work.config.num_attention_heads * work.setting.length**2 if work.bias_is_stored else 0
+    return work.setting.batch * work.config.num_attention_heads * work.width**2
 
 
 def _backward(work: Workload, kind: LayerAttention, short: int) -> int:
     """Give the largest gradients of activations that are alive at once."""
-    config, setting = work.config, work.setting
-    state, inner = setting.tokens * config.hidden_size, setting.tokens * config.intermediate_size
+    config = work.config
+    state, inner = work.tokens * config.hidden_size, work.tokens * config.intermediate_size
     mlp = 2 * state + (3 if config.gated_mlp else 2) * inner
     mix = (6 if kind.path == "gather" else 5) * state + (2 * _scores(work) if kind.path == "dropout" else 0)
     return short * max(mlp, mix)
@@ -131,14 +146,17 @@ def _head(work: Workload, short: int) -> int:
 
 
 def _inference(work: Workload, weights: int, short: int) -> Memory:
-    config, setting = work.config, work.setting
-    state, inner = setting.tokens * config.hidden_size, setting.tokens * config.intermediate_size
+    config = work.config
+    state = work.tokens * config.hidden_size
+    inner = min(work.tokens, MLP_TOKENS) * config.intermediate_size
     kept = 2 * state
     mlp = 4 * 4 * state + short * (3 if config.gated_mlp else 2) * inner
     rotary = 3 if config.positions == "rotary" else 0
     paths = {kind.path for kind in work.attentions}
     mix = 4 * 2 * state + short * (5 + rotary + (4 if "gather" in paths else 0)) * state
-    activations = 4 * kept + max(mlp, mix) + _bias(work) * (3 if work.bias_is_stored else 1)
+    activations = 4 * kept + max(mlp, mix) + 4 * work.bias * (3 if "masked" in paths else 1)
+    if work.reads_segments:
+        activations += 3 * 4 * work.segments * state
     logits = work.num_labels * (config.vocab_size + 3 * config.hidden_size) * (4 if short == 4 else 2)
-    peak = weights + max(activations, 4 * 3 * state + logits) + FIXED
+    peak = weights + max(activations, 4 * 3 * work.setting.tokens * config.hidden_size + logits) + FIXED
     return Memory(weights, 0, 0, activations, logits, 0, peak)

@@ -37,6 +37,12 @@ PUBLISHED: dict[str, dict[str, Any]] = {
               "type_vocab_size": 0, "hidden_dropout": 0.0, "attention_dropout": 0.0, "tie_word_embeddings": False},
     "nt_v2": {**_GATED, "hidden_size": 512, "num_attention_heads": 16, "intermediate_size": 2048,
               "hidden_dropout": 0.0, "attention_dropout": 0.0, "tie_word_embeddings": False},
+    "moderngena": {"vocab_size": 32_000, "num_hidden_layers": 22, "intermediate_size": 1152, "gated_mlp": True,
+                   "positions": "rotary", "rotary": {"theta": 160_000.0, "local_theta": 10_000.0},
+                   "max_position_embeddings": 8192, "type_vocab_size": 0, "hidden_dropout": 0.0,
+                   "attention_dropout": 0.0, "quirks": ["no_first_attention_norm"],
+                   "biases": {"attention": False, "mlp_up": False, "mlp_down": False, "norm": False, "lm_dense": False},
+                   "attention": {"pattern": "sliding", "window": 128, "global_every": 3}},
 }  # fmt: skip
 """Families at the size of their best known checkpoint (12 layers of 768 unless said; nt_v1 500M, nt_v2 50M)."""
 
@@ -172,10 +178,11 @@ def _gpu_seconds(work: Workload, device: str) -> float:
     """Divide the products of a step by a share of the card's peak."""
     config, setting = work.config, work.setting
     size, inner = config.hidden_size, config.intermediate_size
-    linear = 2.0 * setting.tokens * size * (4 * size + (3 if config.gated_mlp else 2) * inner)
-    pairs = sum(kind.layers * kind.pairs for kind in work.attentions) * setting.batch
+    tokens = work.tokens * work.segments
+    linear = 2.0 * tokens * size * (4 * size + (3 if config.gated_mlp else 2) * inner)
+    pairs = sum(kind.layers * kind.pairs for kind in work.attentions) * setting.batch * work.segments
     flops = config.num_hidden_layers * linear + 4.0 * size * pairs + 2.0 * work.num_labels * size * config.vocab_size
-    passes = 1 if setting.mode == "infer" else 4 if setting.checkpointing else 3
+    passes = 1 if setting.mode == "infer" else 4 if work.recomputes else 3
     peak = GPUS[device][2 if setting.precision == "bf16" else 1] * 1e12
     return passes * flops / (GPU_EFFICIENCY * peak)
 

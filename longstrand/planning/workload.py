@@ -1,6 +1,8 @@
 """What one step does: the shapes that memory and time follow from.
 
-Legend: B batch, L tokens, T = B L, D hidden size, I width inside the MLP, H heads, V vocabulary, N labelled tokens.
+Rows that recurrent memory reads in segments are so many passes over segments of one width.
+Legend: B batch, L tokens, W tokens of a segment (L without memory), T = B W tokens that the layers see at once, D
+hidden size, I width inside the MLP, H heads, V vocabulary, N labelled tokens.
 """
 
 from __future__ import annotations
@@ -13,13 +15,17 @@ import torch
 from longstrand.errors import UsageError, one_of
 from longstrand.models.attention import Scene, prepare
 from longstrand.models.block_sparse import block_lists
-from longstrand.models.config import LongstrandConfig
+from longstrand.models.config import LongstrandConfig, Memory
 from longstrand.models.fit import shapes_only
 from longstrand.models.layouts import is_full, make_layout, pattern_for
+from longstrand.models.memory import segment_lengths
 from longstrand.models.networks import only_head
 from longstrand.models.patterns import Full
+from longstrand.models.recurrence import is_recurrent
 
 MASKED_SHARE = 0.15
+_PIECE = 256
+"""Queries of a piece under ALiBi; see `longstrand.models.alibi`."""
 HEADS = ("encoder", "masked_lm", "sequence", "token")
 
 
@@ -53,7 +59,7 @@ class Setting:
 
     @property
     def tokens(self) -> int:
-        """T, tokens of a step."""
+        """B L, tokens of a step."""
         return self.batch * self.length
 
 
@@ -62,7 +68,8 @@ class LayerAttention:
     """The attention of one kind of layer.
 
     Attributes:
-        path: ``fused``, ``masked`` (fused under a dense bias), ``dropout`` (all probabilities are made) or ``gather``.
+        path: ``fused``, ``masked`` (fused under a dense bias), ``strip`` (fused under a piece of ALiBi's biases),
+            ``dropout`` (all probabilities are made) or ``gather``.
         pairs: (query, key) pairs of one head of one sequence.
         gathered: numbers that gathering copies, in units of one state (L, D) of a sequence.
         wide: share of the tokens whose rows see most blocks.
@@ -85,14 +92,34 @@ class Workload:
         setting: what is asked.
         parameters: numbers in the weights, by part; a tied decoder counts once.
         attentions: the kinds of layers.
-        bias_is_stored: whether a dense float bias (H, L, L) is kept for the whole step.
+        bias: numbers of the bias or mask that is kept for the whole step.
+        width: W.
+        segments: passes over segments of that width, both directions together; 1 without memory.
     """
 
     config: LongstrandConfig
     setting: Setting
     parameters: dict[str, int]
     attentions: tuple[LayerAttention, ...]
-    bias_is_stored: bool
+    bias: int
+    width: int
+    segments: int = 1
+
+    @property
+    def tokens(self) -> int:
+        """T, tokens that the layers see at once."""
+        return self.setting.batch * self.width
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether the backward pass repeats the forward pass."""
+        memory = self.config.memory if self.reads_segments else None
+        return self.setting.checkpointing or bool(memory and memory["checkpointing"])
+
+    @property
+    def reads_segments(self) -> bool:
+        """Whether recurrent memory is at work."""
+        return is_recurrent(self.config, self.setting.length)
 
     @property
     def num_parameters(self) -> int:
@@ -119,7 +146,8 @@ def make_workload(config: LongstrandConfig, setting: Setting) -> Workload:
     Raises:
         UsageError: the input is longer than the model's position table.
     """
-    if config.positions == "learned" and setting.length > config.max_position_embeddings:
+    width, segments = segments_of(config, setting.length)
+    if config.positions == "learned" and width > config.max_position_embeddings:
         raise UsageError(
             f"{setting.length:,} tokens do not fit: the position table of this model ends at "
             f"{config.max_position_embeddings:,}; ask for a shorter --length."
@@ -127,19 +155,30 @@ def make_workload(config: LongstrandConfig, setting: Setting) -> Workload:
     kinds: dict[bool, LayerAttention] = {}
     layers = [is_full(config, layer) for layer in range(config.num_hidden_layers)]
     for full in dict.fromkeys(layers):
-        kinds[full] = _attention(config, layers.index(full), setting, layers.count(full))
-    stored = config.positions == "alibi" and any(kind.path != "gather" for kind in kinds.values())
-    stored = stored or any(kind.path == "masked" for kind in kinds.values())
-    return Workload(config, setting, count_parameters(config, setting.head), tuple(kinds.values()), stored)
+        kinds[full] = _attention(config, layers.index(full), setting, width, layers.count(full))
+    bias = max((_bias(config, kind, width) for kind in kinds.values()), default=0)
+    parameters = count_parameters(config, setting.head)
+    return Workload(config, setting, parameters, tuple(kinds.values()), bias, width, segments)
 
 
-def _attention(config: LongstrandConfig, layer: int, setting: Setting, layers: int) -> LayerAttention:
+def segments_of(config: LongstrandConfig, length: int) -> tuple[int, int]:
+    """Give W and the number of passes; a row of ``length`` tokens has the special tokens of one sequence."""
+    if not is_recurrent(config, length):
+        return length, 1
+    memory = Memory(**config.memory)
+    special = (
+        0 if memory.form == "mem_x_mem" else sum(one is not None for one in (memory.cls_token_id, memory.sep_token_id))
+    )
+    lengths = segment_lengths(max(length - special, 0), memory.room, memory.split)
+    return max(lengths) + memory.num_added, len(lengths) * (2 if memory.direction == "bidirectional" else 1)
+
+
+def _attention(config: LongstrandConfig, layer: int, setting: Setting, length: int, layers: int) -> LayerAttention:
     """Find the path that the encoder takes on a CPU, and what it touches."""
-    length = setting.length
     drops = setting.mode == "train" and config.attention_dropout > 0
     pattern = pattern_for(config, layer, make_layout(config, layer), length)
     if isinstance(pattern, Full):
-        path = "dropout" if drops else "masked" if config.positions == "alibi" else "fused"
+        path = "dropout" if drops else "strip" if config.positions == "alibi" else "fused"
         return LayerAttention(path, float(length) ** 2, layers=layers)
     sight = prepare(pattern, Scene(length, torch.device("cpu"), torch.float32))
     if sight.blocks is None:
@@ -149,6 +188,16 @@ def _attention(config: LongstrandConfig, layer: int, setting: Setting, layers: i
     wide = lists.wide.numel() * size
     pairs = float(rows * size * seen * size + wide * length)
     return LayerAttention("gather", pairs, 2.0 * rows * seen * size / length, wide / length, layers)
+
+
+def _bias(config: LongstrandConfig, kind: LayerAttention, length: int) -> int:
+    """Count the numbers of a dense mask, or of ALiBi's biases for one piece of queries."""
+    heads, alibi = config.num_attention_heads, config.positions == "alibi"
+    if kind.path in ("fused", "gather"):
+        return 0
+    if kind.path == "masked":
+        return (heads if alibi or config.attention["pattern"] == "block_sparse" else 1) * length**2
+    return heads * min(_PIECE, length) * 2 * length if alibi else 0
 
 
 def count_parameters(config: LongstrandConfig, head: str) -> dict[str, int]:

@@ -23,7 +23,8 @@ from longstrand.planning.workload import Setting, Workload, count_parameters, ma
 from tests.toys import tiny_checkpoint
 
 NOTHING = (0.0, 0.0)
-RATES = Rates({64: (1e-9, 2e-9), 256: (1e-9, 2e-9)}, *[(1e-9, 2e-9)] * 4, *[NOTHING] * 7)
+ONE = (1e-9, 2e-9)
+RATES = Rates({64: ONE, 256: ONE}, ONE, {128: ONE, 1024: ONE}, *[ONE] * 3, *[NOTHING] * 8)
 
 
 def work(length: int = 64, config: dict[str, Any] | None = None, **setting: Any) -> Workload:
@@ -52,8 +53,10 @@ def test_parameters_are_those_of_the_model() -> None:
         {"hidden_dropout": 0.1, "attention_dropout": 0.1},
         {"attention": {"pattern": "sliding", "window": 32}},
         {"attention": {"pattern": "block_sparse", "block_size": 16}},
+        {"positions": "alibi", "max_position_embeddings": 384},
+        {"memory": {"num_tokens": 4, "segment_length": 64, "form": "mem_x_mem"}},
     ],
-    ids=["plain", "dropout", "post", "gated", "all_dropouts", "sliding", "blocks"],
+    ids=["plain", "dropout", "post", "gated", "all_dropouts", "sliding", "blocks", "alibi", "memory"],
 )
 def test_activations_are_what_a_real_step_keeps(config: dict[str, Any]) -> None:
     """The bytes that PyTorch saves for the backward pass, against the formula, for any form of layer."""
@@ -98,6 +101,36 @@ def test_time_by_hand() -> None:
     assert infer.layers == pytest.approx(2 * layer * 1e-9)
     assert predict_time(work(), RATES).layers == pytest.approx(3 * infer.layers)
     assert predict_time(work(checkpointing=True), RATES).layers == pytest.approx(4 * infer.layers)
+
+
+def test_memory_is_so_many_segments() -> None:
+    """1000 tokens in segments of 100 with 2 x 5 memory tokens: 12 of at most 84 content tokens, read from both ends."""
+    memory = {"num_tokens": 5, "segment_length": 100, "form": "mem_x_mem"}
+    planned = work(1000, {"memory": memory})
+    assert (planned.segments, planned.width, planned.tokens) == (12, 84 + 10, 94)
+    both = work(1000, {"memory": {**memory, "direction": "bidirectional"}})
+    assert predict_time(both, RATES).layers == pytest.approx(2 * predict_time(planned, RATES).layers)
+    one = work(94, mode="infer", head="encoder")
+    several = work(1000, {"memory": memory}, mode="infer", head="encoder")
+    assert predict_time(several, RATES).layers == pytest.approx(12 * predict_time(one, RATES).layers)
+    longer = work(2000, {"memory": memory})
+    assert predict_memory(longer).activations == pytest.approx(2 * predict_memory(planned).activations, rel=0.05)
+    again = work(1000, {"memory": {**memory, "checkpointing": True}})
+    assert again.recomputes and predict_memory(again).activations < predict_memory(planned).activations / 3
+
+
+def test_new_memory_costs_time() -> None:
+    """Logits of 1000 x 100,000 numbers, written once: 0.4 GB at a nanosecond a byte."""
+    slow = replace(RATES, fresh=(1e-9, 0.0))
+    shape = work(1000, {"vocab_size": 100_000}, mode="infer")
+    assert predict_time(shape, slow).head - predict_time(shape, RATES).head == pytest.approx(0.4)
+
+
+def test_moderngena_has_the_parameters_of_its_paper() -> None:
+    config = plan.find_config("moderngena")
+    assert sum(count_parameters(config, "masked_lm").values()) == pytest.approx(135.53e6, rel=1e-4)
+    planned = make_workload(config, Setting(2048, mode="infer", head="encoder"))
+    assert {kind.path: kind.layers for kind in planned.attentions} == {"fused": 8, "gather": 14}
 
 
 def test_long_sparse_inputs_are_linear() -> None:
@@ -147,8 +180,10 @@ def test_a_measurement_gives_positive_rates(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(calibration, "_SHORTEST", 0.0)
     monkeypatch.setattr(calibration, "WIDTHS", (64,))
     monkeypatch.setattr(calibration, "_ROWS", 64)
+    monkeypatch.setattr(calibration, "_FRESH", 1 << 24)
     rates = calibration.measure_rates().to_dict()
-    assert all(rate > 0 for rate in rates.pop("linear")[64])
+    pairs = [*rates.pop("linear").values(), *rates.pop("fused").values()]
+    assert all(rate > 0 for pair in pairs for rate in pair)
     assert all(pair[0] > 0 for pair in rates.values())
 
 
