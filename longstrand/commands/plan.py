@@ -45,9 +45,9 @@ def plan(
 ) -> None:
     """Predict peak memory and time of a step, and the largest batch that fits; no weights are loaded.
 
-    The speed of this machine is measured once, in a few seconds, and kept in the cache folder. On eight real
-    runs of an idle machine, memory was within 30 % each time and time in six; inference in wide models, or with logits
-    at every token, took 1.6 to 2.3 times as long as predicted.
+    The speed of this machine is measured once, in a few seconds, and kept in the cache folder; measure while nothing
+    else runs. On 14 real runs of an idle machine, memory and time were within 30 % of the prediction each time, six of
+    them configurations that nothing was fitted to but for one allowance (see the guide). A busy machine is slower.
     """
     from longstrand.commands.inference import check_choice
     from longstrand.planning.calibration import calibrate
