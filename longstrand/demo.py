@@ -46,8 +46,8 @@ class DemoConfig(StrictModel):
         return self
 
 
-SMALL_MODEL = {"initializer_range": 0.08}
-"""What helped a narrow model that trains for two minutes (docs/LOG.md): weights near 1/sqrt(width)."""
+SMALL_MODEL = {"initializer_range": 0.08, "rotary": {"theta": 100.0}}
+"""What helped a narrow model that trains for two minutes (docs/LOG.md): weights near 1/sqrt(width), short waves."""
 
 
 @dataclass(frozen=True)
