@@ -180,7 +180,6 @@ def _with_head(encoder: Any, kind: str, found: _Adapter, problem: str | None, *,
     _merge_into_head(found)
     settings = _head_settings(encoder.config, kind, len(output), problem)
     model = MODELS[kind](encoder.config.replace(heads={kind: settings}))
-    model.encoder.load_state_dict(encoder.state_dict())
     own = {name: tensor.shape for name, tensor in model.state_dict().items() if name.startswith("classifier.")}
     problems = [f"missing: {name}" for name in sorted(own.keys() - found.head.keys())]
     problems += [f"unexpected: {name}" for name in sorted(found.head.keys() - own.keys())]
@@ -191,7 +190,7 @@ def _with_head(encoder: Any, kind: str, found: _Adapter, problem: str | None, *,
     ]
     if problems:
         raise CheckpointError(f"{where}: {len(problems)} problems with the head: {'; '.join(problems)}.")
-    model.load_state_dict(found.head, strict=False)
+    model.load_state_dict({f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()} | found.head)
     model.name_or_path = encoder.name_or_path
     return model.to(encoder.device, encoder.dtype)
 
