@@ -111,7 +111,8 @@ def run_arm(cell: Cell, tables: Mapping[str, LabelledTable], data: Mapping[str, 
 def scores_of(table: LabelledTable, said: Any) -> Scores:
     """Join predictions (for token problems: one array a sequence) with the targets."""
     if isinstance(table.targets, list):
-        unit = np.repeat(np.arange(len(table)), [len(labels) for labels in table.targets])
+        _, sequence = np.unique(table.raw.rows, return_inverse=True)  # pieces of one sequence count as one
+        unit = np.repeat(sequence, [len(labels) for labels in table.targets])
         return Scores(table.task, np.concatenate(table.targets).astype(np.int64), as_values(said), unit)
     return Scores(table.task, np.asarray(table.targets), as_values(said))
 

@@ -29,6 +29,9 @@ from longstrand.runtime import fingerprint_bytes, read_json, write_json
 if TYPE_CHECKING:
     from longstrand.tokenization.base import Tokenizer
 
+PIECE_COLUMN = "piece_of"
+"""Column with the number of the sequence that a row is a piece of."""
+
 Notice = Callable[[str], None]
 VALID_SHARE = 0.1
 """Share of the training rows that becomes validation rows where none are published."""
@@ -259,6 +262,7 @@ def write_task(
     *,
     sources: Iterable[Path] = (),
     origin: str = "",
+    class_names: Sequence[str] | None = None,
 ) -> TaskData:
     """Check the three tables of a task and write them, the sanity report and, last, ``task.json``.
 
@@ -269,12 +273,13 @@ def write_task(
         options: as chosen.
         sources: files that were read, for the record.
         origin: where the splits come from, if it differs from the task's rule.
+        class_names: names of the classes or outputs, where the tables hold their numbers.
 
     Raises:
         InputError: a split is empty, lacks a class or holds one that the training rows lack, or leaves the primary
             metric undefined.
     """
-    labelled = check_labels(task, tables)
+    labelled = check_labels(task, tables, class_names)
     report = check_splits(tables, labelled)
     write_json(folder / "sanity.json", report)
     files = {name: f"{name}.parquet" for name in SPLITS}
@@ -285,6 +290,8 @@ def write_task(
     facts = describe(task, options, sources) | {
         "split_rule": origin or task.split_rule,
         "class_names": list(labelled["train"].task.names),
+        "names_given": class_names is not None,
+        "piece_column": PIECE_COLUMN if first.is_cut else None,
         "label_columns": columns,
         "pair_column": "pair" if first.pairs is not None else None,
         "num_rows_built": {name: len(tables[name]) for name in SPLITS},
@@ -314,7 +321,9 @@ def describe(task: Task, options: Mapping[str, Any], sources: Iterable[Path]) ->
     }
 
 
-def check_labels(task: Task, tables: Mapping[str, RawTable]) -> dict[str, LabelledTable]:
+def check_labels(
+    task: Task, tables: Mapping[str, RawTable], class_names: Sequence[str] | None = None
+) -> dict[str, LabelledTable]:
     """Give the splits with targets.
 
     Raises:
@@ -325,7 +334,14 @@ def check_labels(task: Task, tables: Mapping[str, RawTable]) -> dict[str, Labell
             raise InputError(f"task '{task.id}': the {name} split has no row; check the files and the options.")
     first = tables["train"]
     problem: Any = task.finetune_problem
-    found = infer_task(first.labels, first.sequences, source=first.source, rows=first.rows, problem=problem)
+    found = infer_task(
+        first.labels,
+        first.sequences,
+        source=first.source,
+        rows=first.rows,
+        problem=problem,
+        class_names=class_names,
+    )
     labelled = {name: label(tables[name], found) for name in SPLITS}
     for name, table in labelled.items():
         _check_measurable(task, name, table)
@@ -362,7 +378,9 @@ def problem_is_number(task: Task) -> bool:
 
 
 def write_rows(path: Path, table: RawTable) -> None:
-    """Write a split as Parquet: ``sequence``, the label columns, and ``pair``, ``name``, ``chrom`` where there are any.
+    """Write a split as Parquet: ``sequence``, the label columns, and ``pair``, ``name``, ``chrom`` if there are any.
+
+    Pieces of longer sequences also have `PIECE_COLUMN`.
 
     Raises:
         InputError: the disk is full or the folder cannot be written.
@@ -392,4 +410,6 @@ def _columns(table: RawTable) -> dict[str, Sequence[str | None]]:
     for name, values in (("pair", table.pairs), ("name", table.names), ("chrom", table.chroms)):
         if values is not None and name not in columns:
             columns[name] = values
+    if table.is_cut:
+        columns[PIECE_COLUMN] = [str(row) for row in table.rows]
     return columns

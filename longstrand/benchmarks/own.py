@@ -12,8 +12,10 @@ from longstrand.benchmarks.task import Kind, Option, Problem, SourceFile, Task, 
 from longstrand.data.labelled import LabelColumns, RawTable, infer_task
 from longstrand.data.labelled_files import read_labelled
 from longstrand.data.labelled_intervals import BED_ENDINGS, GenomeWindows, is_interval_file
+from longstrand.data.pieces import cut_rows, refuse_pieces
 from longstrand.data.splits import NAMES, split_at_random, split_by_chrom, split_by_column
 from longstrand.data.tables import column_names
+from longstrand.data.targets import read_class_names
 from longstrand.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 ENDINGS = (".csv", ".tsv", ".parquet", ".pq", *BED_ENDINGS)
 GENOME_ENDINGS = (".fa", ".fasta", ".fna")
+CLASS_NAMES = "labels.txt"
 OWN = "your own file"
 METRIC_OF = {
     "single_label": "mcc",
@@ -34,7 +37,11 @@ OPTIONS = {
     "seed": SEED,
     "label": Option((), "label column(s); default: label, else labels"),
     "sequence": Option("", "column of the sequences; default: sequence, else seq"),
-    "group": Option("", "column naming the sequence that a row is a piece of (one row a token)"),
+    "group": Option("", "column naming the sequence that a row is a piece of (one row a token): joins its rows"),
+    "piece_bases": Option(
+        0, "labels per base: cut longer sequences into pieces of so many bases, in one split; 0: none"
+    ),
+    "class_names_file": Option("", "names of the classes; default: labels.txt beside the train table; 'none': none"),
     "problem": Option("", "single_label, multi_label, regression or token; default: inferred from the training rows"),
     "fasta": Option("", "genome of the intervals; default: the one FASTA file of the folder"),
     "window": Option(0, "bases around the centre of each interval; 0: the interval itself"),
@@ -105,14 +112,23 @@ def build_own(task: Task, given: Mapping[str, Path], output: Path, options: Mapp
         InputError: a table is wrong, or rows cannot be split.
         UsageError: intervals without a genome.
     """
-    read = {name: _read(path, options) for name, path in given.items()}
+    names = _class_names(given, options)
+    read = {name: _read(path, options, names) for name, path in given.items()}
+    if not options["problem"]:
+        where = " (in 'benchmark run' they are build_options.group and build_options.problem)"
+        refuse_pieces(read.get("train") or read["all"], "group", "problem=single_label", where=where)
     if "all" in read:
         tables, origin = _split(read["all"], options)
     else:
         tables, origin = _fill(read, options["seed"])
+    if options["piece_bases"]:
+        tables = {name: cut_rows(table, options["piece_bases"]) for name, table in tables.items()}
+        origin += f"; then cut into pieces of {options['piece_bases']:,} bases, those of a sequence in one split"
     first = tables["train"]
     declared: Any = options["problem"] or None
-    found = infer_task(first.labels, first.sequences, source=first.source, rows=first.rows, problem=declared)
+    found = infer_task(
+        first.labels, first.sequences, source=first.source, rows=first.rows, problem=declared, class_names=names
+    )
     kind: Kind = "token" if found.problem == "token" else "sequence"
     problem: Problem = "single_label" if found.problem == "token" else found.problem
     resolved = Task(
@@ -122,11 +138,20 @@ def build_own(task: Task, given: Mapping[str, Path], output: Path, options: Mapp
         problem=problem,
         metric=METRIC_OF[found.problem],
     )
-    check_labels(resolved, tables)
-    return write_task(resolved, output, tables, options, sources=given.values(), origin=origin)
+    check_labels(resolved, tables, names)
+    return write_task(resolved, output, tables, options, sources=given.values(), origin=origin, class_names=names)
 
 
-def _read(path: Path, options: Mapping[str, Any]) -> RawTable:
+def _class_names(given: Mapping[str, Path], options: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Read the names of classes that tables hold as numbers, if there is a file of them."""
+    asked = options["class_names_file"]
+    if asked:
+        return None if asked.lower() == "none" else read_class_names(Path(asked))
+    beside = given["train"].parent / CLASS_NAMES if "train" in given else None
+    return read_class_names(beside) if beside is not None and beside.is_file() else None
+
+
+def _read(path: Path, options: Mapping[str, Any], names: tuple[str, ...] | None = None) -> RawTable:
     if is_interval_file(path):
         return _read_intervals(path, options)
     header = column_names(path)
@@ -136,7 +161,8 @@ def _read(path: Path, options: Mapping[str, Any]) -> RawTable:
         return _read_intervals(path, options)
     split = next((name for name in header if name.lower() == "split"), None)
     labels, group = options["label"] or None, options["group"] or None
-    return read_labelled(path, LabelColumns(sequence=sequence, labels=labels, group=group, split=split))
+    columns = LabelColumns(sequence=sequence, labels=labels, group=group, split=split)
+    return read_labelled(path, columns, class_names=names)
 
 
 def _read_intervals(path: Path, options: Mapping[str, Any]) -> RawTable:

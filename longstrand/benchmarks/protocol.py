@@ -96,6 +96,19 @@ class BenchmarkConfig(StrictModel):
         values = value if isinstance(value, list | tuple) else (value,)
         return tuple(item if item == PROBE else Way.model_validate(item) for item in values)
 
+    @field_validator("build_options", mode="before")
+    @classmethod
+    def _as_words(cls, value: Any) -> Any:
+        """Take ``piece_bases=500`` and YAML lists as the words that the builder reads."""
+        if not isinstance(value, dict):
+            return value
+        words = {True: "yes", False: "no"}
+        return {
+            name: ",".join(map(str, item)) if isinstance(item, list | tuple) else words[item] if isinstance(item, bool)
+            else str(item)
+            for name, item in value.items()
+        }  # fmt: skip
+
     @field_validator("protocol")
     @classmethod
     def _check_protocol(cls, value: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ task (``task.json``) and the sanity report (``sanity.json``).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +16,7 @@ from longstrand.errors import InputError, UsageError, nearest
 from longstrand.runtime import fingerprint_file, read_json, write_json
 
 if TYPE_CHECKING:
-    from longstrand.data.labelled import LabelledTable
+    from longstrand.data.labelled import LabelledTable, RawTable
 
 Kind = Literal["sequence", "token", "bin"]
 Problem = Literal["single_label", "multi_label", "regression"]
@@ -180,6 +180,8 @@ class TaskData:
         """Give the ``data`` section of ``longstrand finetune`` for this task."""
         settings: dict[str, Any] = {name: str(path) for name, path in self.tables.items()}
         settings["problem"] = self.problem
+        if self.facts.get("names_given"):
+            settings["class_names"] = self.class_names
         settings["columns"] = {"labels": tuple(self.facts["label_columns"]), "pair": self.facts.get("pair_column")}
         return settings
 
@@ -199,8 +201,24 @@ class TaskData:
         raw = {name: read_labelled(path, columns, alphabet=alphabet) for name, path in self.tables.items()}
         first = raw["train"]
         problem: Any = self.problem
-        task = infer_task(first.labels, first.sequences, source=first.source, rows=first.rows, problem=problem)
+        task = infer_task(
+            first.labels,
+            first.sequences,
+            source=first.source,
+            rows=first.rows,
+            problem=problem,
+            class_names=self.class_names if self.facts.get("names_given") else None,
+        )
+        if self.facts.get("piece_column"):
+            raw = {name: self._with_pieces(name, table) for name, table in raw.items()}
         return {name: label(table, task) for name, table in raw.items()}
+
+    def _with_pieces(self, split: str, table: RawTable) -> RawTable:
+        """Give the pieces of a sequence the same row number again, so that they count as one in tests and folds."""
+        from longstrand.data.tables import read_table
+
+        column = read_table(self.tables[split]).get_column(self.facts["piece_column"])
+        return replace(table, rows=[int(number) for number in column], is_cut=True)
 
 
 def load_task_data(folder: Path, *, check: bool = True) -> TaskData:

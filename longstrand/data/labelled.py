@@ -79,6 +79,8 @@ class RawTable:
         chroms: n chromosomes, or None if the rows are no intervals.
         splits: n words (train, valid, test), or None.
         num_dropped: rows of the file left out because their window leaves the chromosome.
+        likely_group: column that seems to name the sequence of which each row is a piece, if nobody named one.
+        is_cut: rows are pieces of longer sequences; those of one sequence have the same row number.
     """
 
     source: str
@@ -91,6 +93,8 @@ class RawTable:
     chroms: list[str] | None = None
     splits: list[str] | None = None
     num_dropped: int = 0
+    likely_group: str | None = None
+    is_cut: bool = False
 
     def __len__(self) -> int:
         return len(self.sequences)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from longstrand.data.labelled import LabelColumns, RawTable, count_letters, normalised
 from longstrand.data.labelled_intervals import GenomeWindows, is_interval_file, read_intervals
 from longstrand.data.labelled_tokens import inside_codes, join_pieces, spread_piece
+from longstrand.data.pieces import likely_group
 from longstrand.data.tables import is_missing, read_table, take_column
 from longstrand.errors import InputError, UsageError, nearest
 
@@ -55,16 +56,19 @@ def read_labelled(
     pairs = None
     if columns.pair is not None:
         pairs, _ = normalised(take_column(frame, columns.pair, path, "second-sequence"), path, rows, alphabet)
+    labels = {name: take_column(frame, name, path, "label") for name in label_columns(frame.columns, columns, path)}
+    taken = [columns.sequence, columns.pair, columns.name, columns.split, "chrom", *labels]
     return RawTable(
         source=str(path),
         rows=rows,
         sequences=sequences,
-        labels={name: take_column(frame, name, path, "label") for name in label_columns(frame.columns, columns, path)},
+        labels=labels,
         letters=count_letters(sequences, num_lower_case),
         pairs=pairs,
         names=_texts(frame, columns.name, path, "name"),
         chroms=_texts(frame, "chrom" if "chrom" in frame.columns else None, path, "chromosome"),
         splits=_texts(frame, columns.split, path, "split"),
+        likely_group=likely_group(frame, sequences, [name for name in taken if name is not None]),
     )
 
 
@@ -127,4 +131,25 @@ def _read_pieces(
         labels={names[0]: list(labels)},
         letters=count_letters(sequences, num_lower_case),
         names=[groups[start] for start, _ in runs],
+        chroms=_one_a_run(frame, "chrom" if "chrom" in frame.columns else None, path, runs),
+        splits=_one_a_run(frame, columns.split, path, runs),
     )
+
+
+def _one_a_run(frame: pl.DataFrame, name: str | None, path: Path, runs: Sequence[tuple[int, int]]) -> list[str] | None:
+    """Give the one value that a column has in each run of rows.
+
+    Raises:
+        InputError: a run has two.
+    """
+    values = _texts(frame, name, path, str(name))
+    if values is None:
+        return None
+    for start, end in runs:
+        other = next((place for place in range(start, end) if values[place] != values[start]), None)
+        if other is not None:
+            raise InputError(
+                f"{path}, row {other + 1}: '{name}' changes from '{values[start]}' to '{values[other]}' within one "
+                "sequence; the pieces of a sequence stay together."
+            )
+    return [values[start] for start, _ in runs]

@@ -12,6 +12,7 @@ from longstrand.data.labelled import LabelledTable, RawTable, infer_task, label
 from longstrand.data.labelled_files import read_labelled
 from longstrand.data.labelled_intervals import GenomeWindows
 from longstrand.data.labelled_tokens import cut_pieces, is_bio
+from longstrand.data.pieces import refuse_pieces
 from longstrand.data.splits import Splits, choose_rows, split_at_random, split_by_chrom, split_by_column
 from longstrand.data.targets import Task, read_class_names
 from longstrand.errors import UsageError
@@ -46,10 +47,13 @@ def load_splits(settings: DataSettings, *, alphabet: str | None = "ACGTN") -> La
         UsageError: settings that contradict each other.
     """
     names = settings.class_names
+    alone = settings.problem is not None or settings.bin_bases is not None
     if settings.class_names_file is not None:
         names = read_class_names(settings.class_names_file)
     parts, origin = read_splits(settings, alphabet=alphabet, class_names=names)
     table = parts["train"]
+    if not alone:
+        refuse_pieces(table, "data.columns.group", "data.problem=single_label")
     task = (
         _task_of_bins(table, settings)
         if settings.bin_bases is not None
@@ -152,6 +156,7 @@ def _in_pieces(table: LabelledTable, num_bases: int) -> LabelledTable:
         rows=[raw.rows[row] for row, _, _ in places],
         sequences=[raw.sequences[row][start:end] for row, start, end in places],
         names=[f"{names[row]}:{start}-{end}" for row, start, end in places],
+        is_cut=True,
         labels={},
         pairs=None,
         chroms=None,

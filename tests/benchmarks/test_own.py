@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from longstrand.benchmarks.arms import scores_of
 from longstrand.benchmarks.build import build_task
 from longstrand.benchmarks.own import choose_chroms, find_tasks
 from longstrand.benchmarks.suites import build_named
+from longstrand.config import build
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import reverse_complement
+from longstrand.training.finetune_config import DataSettings
+from longstrand.training.finetune_data import load_splits
 from tests.benchmarks.toys import dna, write_csv, write_fasta
 
 
@@ -139,6 +144,73 @@ def test_what_is_refused(tmp_path: Path) -> None:
         build_task(task, tmp_path, tmp_path / "out")
     with pytest.raises(UsageError, match=r"no data set 'own/q' .did you mean 'own/p'"):
         build_named(["own/q"], tmp_path, tmp_path / "out")
+
+
+def write_pieces(folder: Path, *, num_genes: int = 12, seed: int = 0) -> list[str]:
+    """Write tables of 6-mers as released for gene structure, with labels.txt; gives the sequences of the test genes."""
+    folder.mkdir(parents=True)
+    genes = dna(num_genes, 60, seed)
+    parts = {"train": genes[: num_genes // 2], "dev": genes[num_genes // 2 : -3], "test": genes[-3:]}
+    for split, members in parts.items():
+        lines = ["gene,sequence,labels"]
+        for number, text in enumerate(members):
+            for place in range(0, 60, 6):
+                lines.append(f"{split}{number},{text[place : place + 6]},{(0, 1, 2)[min(place // 18, 2)]}")
+        (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    (folder / "labels.txt").write_text("label,label_name\n0,O\n1,B-CDS\n2,I-CDS\n")
+    return parts["test"]
+
+
+def test_rows_of_tokens_are_joined_cut_and_named(tmp_path: Path) -> None:
+    test = write_pieces(tmp_path / "genes")
+    (task,) = find_tasks(tmp_path)
+    with pytest.raises(
+        InputError, match=r"train.csv: rows of 6 bases with a repeated 'gene' column .* build_options.gr"
+    ):
+        build_task(task, tmp_path, tmp_path / "out")
+    alone = {"problem": "single_label", "class_names_file": "none"}
+    assert build_task(task, tmp_path, tmp_path / "out", options=alone).class_names == ("0", "1", "2")
+    data = build_task(task, tmp_path, tmp_path / "out", options={"group": "gene"})
+    assert (data.kind, data.problem, data.metric) == ("token", "token", "f1_macro")
+    assert data.class_names == ("O", "B-CDS", "I-CDS") and data.data_settings()["class_names"] == data.class_names
+    tables = data.load()
+    assert tables["test"].sequences == test and tables["test"].task.names == data.class_names
+    # Three rows of label 0, then B-CDS: the first base of each of its rows begins, the others go on.
+    begins = [1, 2, 2, 2, 2, 2]
+    assert tables["test"].targets[0].tolist() == [0] * 18 + begins * 3 + [2] * 24
+    cut = build_task(task, tmp_path, tmp_path / "out", options={"group": "gene", "piece_bases": "25"})
+    pieces = cut.load()["test"]
+    assert [len(text) for text in pieces.sequences] == [25, 25, 10] * 3 and "".join(pieces.sequences[:3]) == test[0]
+    assert pieces.raw.rows == [1] * 3 + [11] * 3 + [21] * 3 and pieces.raw.is_cut
+    assert cut.facts["split_rule"].endswith("then cut into pieces of 25 bases, those of a sequence in one split")
+    assert cut.fingerprint != data.fingerprint
+    assert load_splits(build(DataSettings, data.data_settings())).task.names == data.class_names
+
+
+def test_the_pieces_of_a_gene_stay_in_one_split_and_count_as_one(tmp_path: Path) -> None:
+    write_pieces(tmp_path / "genes")
+    lines = (tmp_path / "genes/train.csv").read_text() + (tmp_path / "genes/dev.csv").read_text().split("\n", 1)[1]
+    (tmp_path / "single").mkdir()
+    (tmp_path / "single/all.csv").write_text(lines)
+    options = {"group": "gene", "piece_bases": 20, "class_names_file": str(tmp_path / "genes/labels.txt")}
+    (task,) = find_tasks(tmp_path / "single")
+    tables = build_task(task, tmp_path / "single", tmp_path / "out", options=options).load()
+    genes = {name: set(table.raw.rows) for name, table in tables.items()}
+    assert sum(map(len, genes.values())) == 9 == len(set.union(*genes.values()))
+    said = [np.full((len(text), 3), 1 / 3, np.float32) for text in tables["test"].sequences]
+    scores = scores_of(tables["test"], said)
+    assert scores.unit is not None and np.bincount(scores.unit).tolist() == [60] * len(genes["test"])
+
+
+def test_finetune_says_how_to_join_pieces(tmp_path: Path) -> None:
+    write_pieces(tmp_path / "genes")
+    files = {name: tmp_path / f"genes/{file}.csv" for name, file in (("train", "train"), ("valid", "dev"))}
+    with pytest.raises(InputError, match=r"data.columns.group=gene joins them .* data.problem=single_label reads"):
+        load_splits(build(DataSettings, files))
+    more = {"columns": {"group": "gene"}, "class_names_file": tmp_path / "genes/labels.txt", "piece_bases": 30}
+    joined = load_splits(build(DataSettings, files | more))
+    assert joined.task.names == ("O", "B-CDS", "I-CDS") and joined.train.raw.is_cut
+    assert len(load_splits(build(DataSettings, files | {"problem": "single_label", "test_fraction": 0.0})).train) == 60
 
 
 def test_real_tables(shared: Path, tmp_path: Path) -> None:
