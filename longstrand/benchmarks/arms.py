@@ -6,7 +6,7 @@ import gc
 import logging
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from longstrand.benchmarks.probe import probe
 from longstrand.benchmarks.protocol import Protocol
 from longstrand.data.labelled import LabelledTable
 from longstrand.data.splits import Splits
+from longstrand.errors import ResumeError, TrainingError
 from longstrand.models.checkpoint import load_model
 from longstrand.predict import Settings, longest_input
 from longstrand.runtime import fingerprint_file, read_json, seed_everything, write_json
@@ -29,7 +30,7 @@ from longstrand.training.finetune import finetune
 from longstrand.training.finetune_config import FinetuneConfig
 from longstrand.training.finetune_data import LabelledSplits
 from longstrand.training.finetune_scoring import Scored, score
-from longstrand.training.metrics import Scores
+from longstrand.training.metrics import LOWER_IS_BETTER, Scores
 from longstrand.training.ways import Way, measured_cost
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Place:
         threads: CPU threads, or None.
         notice: receives sentences for the user.
         keep_model: keep the fine-tuned weights.
+        first_seed: of the run; chooses the learning rate of all seeds if the protocol says so.
     """
 
     folder: Path
@@ -62,6 +64,7 @@ class Place:
     threads: int | None
     notice: Notice
     keep_model: bool = False
+    first_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -193,32 +196,36 @@ def run_probe(cell: Cell, tables: Mapping[str, LabelledTable], place: Place) -> 
     return Outcome(scores, cost, facts)
 
 
+def is_tuned_once(cell: Cell, protocol: Protocol) -> bool:
+    """Say whether one seed chooses the learning rate that the other seeds of a cell's arm, task and rows take."""
+    return cell.arm.kind == "finetune" and protocol.tune_on == "first_seed" and len(protocol.rate_factors) > 1
+
+
 def run_finetuning(cell: Cell, tables: Mapping[str, LabelledTable], data: Mapping[str, Any], place: Place) -> Outcome:
-    """Fine-tune with each learning rate of the protocol; the best on the validation rows is measured."""
+    """Fine-tune with each learning rate of the protocol; the best on the validation rows is measured.
+
+    With ``tune_on: first_seed`` a later seed is trained once, with the rate that the first one chose.
+
+    Raises:
+        ResumeError: the first seed has no result.
+        TrainingError: training diverged with every rate.
+    """
     assert cell.arm.way is not None
-    base = place.protocol.rate_of(cell.arm.way)
     raw = Splits(tables["train"].raw, tables["valid"].raw, tables["test"].raw, "the built task")
     splits = LabelledSplits(tables["train"], tables["valid"], tables["test"], raw)
-    best: tuple[float, float, Any] | None = None
-    tried = {}
-    for factor in place.protocol.rate_factors:
-        rate = base * factor
-        result, micro = _one_finetuning(cell, splits, data, place, rate)
-        metric = result.report["metric"]
-        entry = result.report["valid"]["metrics"].get(metric, {"value": float("nan")})
-        value = entry["value"] if entry["value"] is not None else float("nan")
-        value = float("-inf") if value != value else value
-        tried[f"{rate:g}"] = value
-        if best is None or value > best[0]:
-            best = (value, rate, (result, micro))
-    assert best is not None
-    result, micro = best[2]
+    base = place.protocol.rate_of(cell.arm.way)
+    rates = [base * factor for factor in place.protocol.rate_factors]
+    before = _rate_of_other_seed(cell, place) if is_tuned_once(cell, place.protocol) else None
+    if before is not None:
+        rates = [before["learning_rate"]]
+    rate, (result, micro), tried = _best_rate(cell, splits, data, place, rates)
     scored = result.scored or _score_again(result, splits, place.protocol)
     scores = {name: scored[name].scores() for name in ("valid", "test")}
     report = result.report
     facts = {
-        "learning_rate": best[1],
-        "rates": tried,
+        "learning_rate": rate,
+        "rates": tried if before is None else before["rates"],
+        "rates_tried_with_seed": cell.seed if before is None else before["rates_tried_with_seed"],
         "micro_batch_size": micro,
         "best_step": report["best_step"],
         "steps": report["steps"],
@@ -229,6 +236,56 @@ def run_finetuning(cell: Cell, tables: Mapping[str, LabelledTable], data: Mappin
         for folder in place.folder.glob("rate*"):
             shutil.rmtree(folder, ignore_errors=True)
     return Outcome(scores, report["cost"], facts)
+
+
+def _rate_of_other_seed(cell: Cell, place: Place) -> dict[str, Any] | None:
+    """Find what a finished seed of the same arm, task and rows says of its learning rate; None: this seed is to choose.
+
+    Raises:
+        ResumeError: another seed is to choose, and has no result.
+    """
+    for path in sorted(place.folder.parent.glob("seed*/result.json")):
+        facts: dict[str, Any] = read_json(path)["facts"]
+        if path.parent != place.folder and facts["rates_tried_with_seed"] != cell.seed:
+            return facts
+    if cell.seed != place.first_seed:
+        raise ResumeError(
+            f"seed {place.first_seed} chooses the learning rate for all seeds and has no result; "
+            "run the same command again when it can be computed."
+        )
+    return None
+
+
+def _best_rate(
+    cell: Cell, splits: LabelledSplits, data: Mapping[str, Any], place: Place, rates: Sequence[float]
+) -> tuple[float, tuple[Any, int], dict[str, float | None]]:
+    """Fine-tune with each rate; gives the best on the validation rows, its result, and the value of each.
+
+    A rate that makes training diverge has the value None, and is never the best.
+
+    Raises:
+        TrainingError: training diverged with every rate.
+    """
+    best: tuple[float, float, tuple[Any, int]] | None = None
+    tried: dict[str, float | None] = {}
+    diverged: TrainingError | None = None
+    for rate in rates:
+        try:
+            result, micro = _one_finetuning(cell, splits, data, place, rate)
+        except TrainingError as error:
+            diverged, tried[f"{rate:g}"] = error, None
+            place.notice(f"{cell.task}: {cell.arm.name} diverged with learning rate {rate:g}")
+            continue
+        metric = result.report["metric"]
+        value = result.report["valid"]["metrics"].get(metric, {}).get("value")
+        tried[f"{rate:g}"] = value = None if value is None or value != value else value
+        height = float("-inf") if value is None else -value if metric in LOWER_IS_BETTER else value
+        if best is None or height > best[0]:
+            best = (height, rate, (result, micro))
+    if best is None:
+        assert diverged is not None
+        raise diverged
+    return best[1], best[2], tried
 
 
 def _score_again(result: Any, splits: LabelledSplits, protocol: Protocol) -> dict[str, Scored]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -144,6 +144,23 @@ def cells_of(task: str, arms: Sequence[Arm], config: BenchmarkConfig) -> list[Ce
             fixed = not arm.seeded and num_train is None
             cells += [Cell(task, arm, seed, num_train) for seed in (config.seeds[:1] if fixed else config.seeds)]
     return cells
+
+
+def share_out(cells: Sequence[Cell], rank: int, count: int, *, together: Callable[[Cell], bool]) -> list[Cell]:
+    """Give one process its cells, in their order; every cell belongs to exactly one of ``count`` processes.
+
+    Args:
+        cells: all of the run.
+        rank: number of the process, from 0.
+        count: number of processes.
+        together: says of a cell whether all seeds of its arm, task and number of rows must be computed by one process,
+            because the later ones need what the first one found.
+    """
+    units: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        key = (cell.task, cell.arm.name, cell.num_train)
+        units.setdefault(key if together(cell) else (*key, cell.seed), []).append(cell)
+    return [cell for unit in list(units.values())[rank::count] for cell in unit]
 
 
 def thin_out(tables: dict[str, LabelledTable], num_train: int | None, seed: int) -> dict[str, LabelledTable]:

@@ -31,6 +31,9 @@ class Protocol(StrictModel):
     micro_batch_size: int | None = Field(None, gt=0, description="sequences of a forward pass; halved if memory ends")
     learning_rate: float | None = Field(None, gt=0, description="one learning rate for all ways; default: by way")
     rate_factors: tuple[float, ...] = Field((1.0,), min_length=1, description="rates tried, chosen on validation rows")
+    tune_on: Literal["every_seed", "first_seed"] = Field(
+        "every_seed", description="which seeds try all rates; first_seed: the others take the rate that it chose"
+    )
     patience: int = Field(3, ge=0, description="evaluations without improvement until a training stops; 0: never")
     pooling: Literal["cls", "mean", "max"] = Field("mean", description="vector of a sequence (fine-tuning)")
     strand: Literal["+", "both"] = Field(

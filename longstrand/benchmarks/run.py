@@ -21,9 +21,17 @@ from typing import Any
 import numpy as np
 import yaml
 
-from longstrand.benchmarks.arms import Notice, Outcome, Place, StoppedBySignal, run_arm, weights_fingerprints
-from longstrand.benchmarks.cells import Arm, Cell, arms_of, cells_of, thin_out
-from longstrand.benchmarks.protocol import BenchmarkConfig, protocol_of
+from longstrand.benchmarks.arms import (
+    Notice,
+    Outcome,
+    Place,
+    StoppedBySignal,
+    is_tuned_once,
+    run_arm,
+    weights_fingerprints,
+)
+from longstrand.benchmarks.cells import Arm, Cell, arms_of, cells_of, share_out, thin_out
+from longstrand.benchmarks.protocol import BenchmarkConfig, Protocol, protocol_of
 from longstrand.benchmarks.results import write_results
 from longstrand.benchmarks.task import TaskData, find_built, load_task_data
 from longstrand.config import dump_config, read_yaml
@@ -89,7 +97,7 @@ def run_benchmark(config: BenchmarkConfig, *, notice: Notice = logger.info) -> R
     _check_folder(config, rank)
     tasks = _tasks(config, rank, notice)
     cells = _all_cells(tasks, config, notice)
-    mine = cells[rank::count]
+    mine = share_out(cells, rank, count, together=lambda cell: is_tuned_once(cell, _protocol(cell.task, config)))
     weights = {model: weights_fingerprints(model) for model in config.models}
     tables: dict[str, dict[str, LabelledTable]] = {}
     for number, cell in enumerate(mine):
@@ -167,13 +175,17 @@ def _tasks(config: BenchmarkConfig, rank: int, notice: Notice) -> dict[str, Task
     return {name: known[one_of(name, known, "task")] for name in config.only}
 
 
+def _protocol(task: str, config: BenchmarkConfig) -> Protocol:
+    return protocol_of(task.split("/")[0], config.protocol)
+
+
 def _all_cells(tasks: dict[str, TaskData], config: BenchmarkConfig, notice: Notice) -> list[Cell]:
     cells: list[Cell] = []
     for name, data in tasks.items():
         if data.kind == "bin":
             notice(f"{name}: left out, its labels are numbers a bin, which no head or baseline here predicts")
             continue
-        protocol = protocol_of(name.split("/")[0], config.protocol)
+        protocol = _protocol(name, config)
         if data.problem == "token":
             check_strand(data.load()["train"].task, protocol.strand)
         arms: list[Arm] = arms_of(config, data.problem, len(data.class_names))
@@ -189,7 +201,7 @@ def _compute(
     """Compute one cell and write its result, or its error."""
     folder = config.output / cell.folder
     folder.mkdir(parents=True, exist_ok=True)
-    protocol = protocol_of(cell.task.split("/")[0], config.protocol)
+    protocol = _protocol(cell.task, config)
     said: list[str] = []
 
     def tell(sentence: str) -> None:
@@ -197,7 +209,7 @@ def _compute(
         notice(sentence)
 
     shared = config.output / "shared" / cell.task / (cell.arm.model.name if cell.arm.model else "none")
-    place = Place(folder, shared, protocol, device, config.threads, tell, config.keep_models)
+    place = Place(folder, shared, protocol, device, config.threads, tell, config.keep_models, config.seeds[0])
     start = time.perf_counter()
     try:
         thinned = thin_out(tables, cell.num_train or protocol.max_train_rows, cell.seed)

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainingArguments
 
-from longstrand.errors import ResumeError, one_of
+from longstrand.errors import ResumeError, TrainingError, one_of
 from longstrand.models.adapters import AdapterFolder, base_facts, is_wrapped, load_adapter_weights
 from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.heads import labelled
@@ -284,7 +284,7 @@ class StopEarly(TrainerCallback):
         """Look at all evaluations so far."""
         rows = self._log.rows()
         if not np.isfinite(next((row["eval_loss"] for row in reversed(rows) if "eval_loss" in row), 0.0)):
-            raise ResumeError(
+            raise TrainingError(
                 f"the validation loss is not a finite number after step {state.global_step}: training diverged; "
                 "lower training.learning_rate and use another output."
             )

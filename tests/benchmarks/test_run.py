@@ -14,7 +14,17 @@ import torch
 
 from longstrand.benchmarks import arms
 from longstrand.benchmarks.arms import is_out_of_memory
-from longstrand.benchmarks.cells import Arm, Cell, arms_of, cells_of, model_names, nested_order, thin_out, way_name
+from longstrand.benchmarks.cells import (
+    Arm,
+    Cell,
+    arms_of,
+    cells_of,
+    model_names,
+    nested_order,
+    share_out,
+    thin_out,
+    way_name,
+)
 from longstrand.benchmarks.compare import flags_of, holm, paired, ranks, summarise
 from longstrand.benchmarks.embeddings import cache_embeddings, parse_layers
 from longstrand.benchmarks.page import fewshot_sections, make_page
@@ -25,7 +35,7 @@ from longstrand.benchmarks.run import run_benchmark
 from longstrand.config import build
 from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.targets import Task
-from longstrand.errors import ConfigError, InputError, ResumeError, UsageError
+from longstrand.errors import ConfigError, InputError, ResumeError, TrainingError, UsageError
 from longstrand.models.checkpoint import load_model
 from longstrand.predict import Settings
 from longstrand.tokenization.hub import load_tokenizer
@@ -212,6 +222,85 @@ def test_ranks_share_the_cells(world: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert found.num_done == {"0": 2, "1": 3}[rank]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert found.complete
+
+
+def test_cells_are_shared_out_by_hand() -> None:
+    a, b = Arm("a", "finetune"), Arm("b", "baseline")
+    cells = [Cell("t", arm, seed, rows) for arm in (b, a) for rows in (9, None) for seed in (0, 1)]
+    apart = [share_out(cells, rank, 3, together=lambda cell: False) for rank in range(3)]
+    assert apart == [cells[0::3], cells[1::3], cells[2::3]]
+    tuned = [share_out(cells, rank, 2, together=lambda cell: cell.arm is a) for rank in range(2)]
+    assert tuned == [[cells[0], cells[2], cells[4], cells[5]], [cells[1], cells[3], cells[6], cells[7]]]
+    few = share_out(cells, 6, 7, together=lambda cell: cell.arm is a)
+    assert few == []
+
+
+def spy(monkeypatch: pytest.MonkeyPatch, broken: Any = lambda seed, rate: None) -> list[tuple[int, float]]:
+    """Record seed and learning rate of each fine-tuning; ``broken`` gives an error to raise instead of training."""
+    real = arms.finetune
+    asked: list[tuple[int, float]] = []
+
+    def note(settings: Any, **rest: Any) -> Any:
+        asked.append((settings.training.seed, settings.training.learning_rate))
+        error = broken(*asked[-1])
+        if error is not None:
+            raise error
+        return real(settings, **rest)
+
+    monkeypatch.setattr(arms, "finetune", note)
+    return asked
+
+
+ONCE: dict[str, Any] = {
+    "baselines": ("none",),
+    "ways": ["full"],
+    "random_init": False,
+    "seeds": (0, 1),
+    "protocol": FAST | {"rate_factors": [0.001, 100], "learning_rate": 1e-4, "tune_on": "first_seed"},
+}
+
+
+def test_the_first_seed_chooses_the_rate(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = spy(monkeypatch)
+    run_benchmark(config(world, "once", **ONCE))
+    first, second = (result["facts"] for result in read_results(world / "once"))
+    best = first["learning_rate"]
+    assert asked == [(0, pytest.approx(1e-7)), (0, pytest.approx(1e-2)), (1, best)]
+    values = first["rates"]
+    assert list(values) == ["1e-07", "0.01"] and values[f"{best:g}"] == max(values.values())
+    assert second["learning_rate"] == best and second["rates"] == values
+    assert first["rates_tried_with_seed"] == second["rates_tried_with_seed"] == 0
+    # a seed that is added takes the same rate, wherever it stands; a seed that chose before chooses again
+    asked.clear()
+    run_benchmark(config(world, "once", **ONCE | {"seeds": (2, 0, 1)}))
+    assert asked == [(2, best)]
+    asked = spy(monkeypatch, lambda seed, rate: TrainingError("it diverged"))
+    shutil.rmtree(next((world / "once").rglob("seed0")))
+    run_benchmark(config(world, "once", **ONCE))
+    assert [seed for seed, _ in asked] == [0, 0]
+    asked.clear()
+    protocol = ONCE["protocol"] | {"tune_on": "every_seed"}
+    run_benchmark(config(world, "each", **ONCE | {"fewshot": (40,), "protocol": protocol}))
+    assert [seed for seed, _ in asked] == [0, 0, 1, 1] * 2
+
+
+def test_a_first_seed_without_result_holds_the_others_back(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = spy(monkeypatch, lambda seed, rate: RuntimeError("fire") if seed == 0 else None)
+    found = run_benchmark(config(world, "held", **ONCE))
+    assert found.num_done == 0 and [seed for seed, _ in asked] == [0]
+    assert found.failed["own/motif: tiny: full, seed 1"].startswith("seed 0 chooses the learning rate for all seeds")
+
+
+def test_a_rate_that_diverges_is_not_chosen(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spy(monkeypatch, lambda seed, rate: TrainingError("it diverged") if rate > 1e-3 else None)
+    said: list[str] = []
+    run_benchmark(config(world, "steep", **ONCE | {"seeds": (0,)}), notice=said.append)
+    (result,) = read_results(world / "steep")
+    assert result["facts"]["learning_rate"] == pytest.approx(1e-7) and result["facts"]["rates"]["0.01"] is None
+    assert any("tiny: full diverged with learning rate 0.01" in line for line in said)
+    spy(monkeypatch, lambda seed, rate: TrainingError("it diverged"))
+    found = run_benchmark(config(world, "cliff", **ONCE | {"seeds": (0,)}))
+    assert list(found.failed.values()) == ["it diverged"]
 
 
 def test_what_is_refused(world: Path, tmp_path: Path) -> None:

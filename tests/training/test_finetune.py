@@ -14,7 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 from longstrand.config import build
-from longstrand.errors import CheckpointError, ConfigError, InputError, ResumeError, TokenizerError, UsageError
+from longstrand.errors import (
+    CheckpointError,
+    ConfigError,
+    InputError,
+    ResumeError,
+    TokenizerError,
+    TrainingError,
+    UsageError,
+)
 from longstrand.models.checkpoint import load_model
 from longstrand.predict import predict
 from longstrand.tokenization.hub import load_tokenizer
@@ -347,7 +355,7 @@ def test_divergence_is_an_error(
     model: Path, tables: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "validation_numbers", lambda scored: {"loss": float("nan"), "mcc": 0.0})
-    with pytest.raises(ResumeError, match="training diverged"):
+    with pytest.raises(TrainingError, match="training diverged"):
         run(model, tmp_path / "run", tables)
 
 
