@@ -11,6 +11,7 @@ import copy
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longstrand.baselines.linear import mean_loss
-from longstrand.baselines.networks import SEQUENCE_NETWORKS, TOKEN_NETWORKS
+from longstrand.baselines.networks import BIN_NETWORKS, SEQUENCE_NETWORKS, TOKEN_NETWORKS
 from longstrand.baselines.onehot import UNKNOWN, digits_of, padded_digits
+from longstrand.data.bins import moments
 from longstrand.data.labelled import LabelledTable
 from longstrand.data.targets import Task
 from longstrand.errors import one_of
@@ -30,6 +32,12 @@ logger = logging.getLogger(__name__)
 
 MAX_BASES = 8192
 """Longest input of the sequence networks."""
+
+PIECE_BASES = 16_384
+"""Numbers per bin: sequences are cut into pieces of about this size to train on; predictions read them whole."""
+
+STEPS_OF_BINS = 32
+"""Numbers per bin: steps of an epoch at least; few sequences make smaller batches."""
 
 SPACER = 20
 """Unknown bases between the two sequences of a pair."""
@@ -45,10 +53,11 @@ class Training:
         epochs: passes over the training rows, at most.
         patience: stop after this many epochs without a lower validation loss; the first third of the epochs, with its
             rising learning rate and unsettled batch norms, does not count.
-        batch_size: sequences a step; token problems: also at most `batch_bases` bases.
-        batch_bases: bases of a token-level batch, padding included.
+        batch_size: sequences a step; token problems and bins: also at most `batch_bases` bases.
+        batch_bases: bases of a token-level batch, or one of bins, padding included.
         learning_rate: peak of the cosine schedule.
         both_strands: train on random strands, and average both strands when predicting.
+        counts: bins: Poisson loss for rates, in place of the squared error.
         seed: of weights, order, strands and dropout.
         device: cpu or cuda.
     """
@@ -59,6 +68,7 @@ class Training:
     batch_bases: int = 32_768
     learning_rate: float = 2e-3
     both_strands: bool = False
+    counts: bool = False
     seed: int = 0
     device: str = "cpu"
 
@@ -70,8 +80,8 @@ class CnnModel:
     Attributes:
         task: kind of problem and names of the outputs.
         network: in evaluation mode.
-        length: bases of an input; None: any (token problems).
-        scale: regression: mean and deviation of the training targets.
+        length: bases of an input; None: any (token problems, bins).
+        scale: regression: mean and deviation of the training targets; of counts zero and the mean.
         settings: of the training.
         epochs_trained: epochs until the best one.
     """
@@ -90,13 +100,16 @@ class CnnModel:
         return sum(weight.numel() for weight in self.network.parameters())
 
     def predict(self, sequences: Sequence[str], pairs: Sequence[str] | None = None) -> Any:
-        """Give class or label probabilities or numbers: float32 (n, num_outputs); token: n arrays (num_bases, C)."""
+        """Give class or label probabilities or numbers: float32 (n, num_outputs).
+
+        Token problems: n arrays (num_bases, C); bins: n arrays (bins, C).
+        """
         texts = joined(sequences, pairs)
         said = [self._predict(texts, reverse=False)]
         if self.settings.both_strands:
             said.append(self._predict(texts, reverse=True))
-        if self.task.problem == "token":
-            return [np.mean(parts, axis=0) for parts in zip(*said)]
+        if self.length is None:
+            return [np.mean(parts, axis=0, dtype=np.float32) for parts in zip(*said)]
         return np.mean(said, axis=0).astype(np.float32)
 
     @torch.inference_mode()
@@ -110,7 +123,7 @@ class CnnModel:
             values = self._natural(logits)
             for row, value in zip(rows, values):
                 if self.length is None:
-                    value = value[: len(texts[row])]
+                    value = value[: len(texts[row]) // (self.task.bin_bases or 1)]
                 results[row] = value[::-1] if reverse and self.length is None else value
         self.network.train(was_training)
         return results if self.length is None else np.stack(results)
@@ -118,7 +131,8 @@ class CnnModel:
     def _natural(self, logits: Tensor) -> np.ndarray:
         if self.task.problem == "regression":
             assert self.scale is not None
-            return logits.cpu().numpy() * self.scale[1] + self.scale[0]
+            rates = F.softplus(logits) if self.settings.counts else logits
+            return (rates.cpu().numpy() * self.scale[1] + self.scale[0]).astype(np.float32)
         chances = logits.sigmoid() if self.task.problem == "multi_label" else logits.softmax(-1)
         return chances.cpu().numpy()
 
@@ -137,25 +151,65 @@ class CnnBaseline:
             UsageError: there is no such network for this kind of problem.
         """
         task, settings = train.task, self.settings
-        known = TOKEN_NETWORKS if task.problem == "token" else SEQUENCE_NETWORKS
+        known = networks_for(task)
         one_of(self.network, known, "network")
         seed_everything(settings.seed)
-        network = known[self.network](task.num_outputs).to(settings.device)
-        texts = joined(train.sequences, train.pairs)
-        length = None if task.problem == "token" else min(MAX_BASES, max(map(len, texts)))
-        scale = _scale(train) if task.problem == "regression" else None
+        sizes = (task.num_outputs,) if task.bin_bases is None else (task.num_outputs, task.bin_bases)
+        network = known[self.network](*sizes).to(settings.device)
+        texts, targets = joined(train.sequences, train.pairs), train.targets
+        length = None
+        if task.bin_bases is not None:
+            texts, targets = in_pieces(texts, targets, task.bin_bases)
+            fewer = sum(map(len, texts)) // STEPS_OF_BINS
+            settings = replace(settings, batch_bases=max(1, min(settings.batch_bases, fewer)))
+        elif task.problem != "token":
+            length = min(MAX_BASES, max(map(len, texts)))
+        scale = _scale(train, counts=settings.counts) if task.problem == "regression" else None
         model = CnnModel(task, network, length, scale, settings)
-        return _Fit(model, train, texts).run(valid)
+        return _Fit(model, targets, texts).run(valid)
+
+
+def networks_for(task: Task) -> dict[str, Any]:
+    """Give the networks that are for a kind of problem, by name."""
+    known: dict[str, Any] = TOKEN_NETWORKS if task.problem == "token" else SEQUENCE_NETWORKS
+    return known if task.bin_bases is None else BIN_NETWORKS
+
+
+@dataclass(frozen=True)
+class _Pieces(Sequence[np.ndarray]):
+    """Targets of pieces of sequences: row, first bin and the one past the last of each."""
+
+    targets: Sequence[np.ndarray]
+    places: Sequence[tuple[int, int, int]]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: Any) -> Any:
+        row, first, end = self.places[index]
+        return self.targets[row][first:end]
+
+
+def in_pieces(texts: Sequence[str], targets: Any, bin_bases: int) -> tuple[list[str], Sequence[np.ndarray]]:
+    """Cut sequences into pieces of whole bins, about `PIECE_BASES` long and as equal as they can be."""
+    places = []
+    for row, text in enumerate(texts):
+        number = len(text) // bin_bases
+        count = -(-number // max(1, PIECE_BASES // bin_bases))
+        borders = [number * part // count for part in range(count + 1)] if count else []
+        places += [(row, first, end) for first, end in pairwise(borders)]
+    pieces = [texts[row][first * bin_bases : end * bin_bases] for row, first, end in places]
+    return pieces, _Pieces(targets, places)
 
 
 class _Fit:
     """One training: the optimizer, the schedule and the memory of the best epoch."""
 
-    def __init__(self, model: CnnModel, train: LabelledTable, texts: Sequence[str]) -> None:
-        self.model, self.train, self.texts = model, train, texts
+    def __init__(self, model: CnnModel, targets: Any, texts: Sequence[str]) -> None:
+        self.model, self.targets, self.texts = model, targets, texts
         settings = model.settings
         self.optimizer = torch.optim.AdamW(model.network.parameters(), lr=settings.learning_rate, weight_decay=1e-3)
-        steps = sum(1 for _ in self._epoch(0)) * settings.epochs
+        steps = sum(1 for epoch in range(settings.epochs) for _ in self._epoch(epoch))
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, settings.learning_rate, total_steps=max(2, steps), pct_start=0.15
         )
@@ -184,7 +238,7 @@ class _Fit:
     def _epoch(self, epoch: int) -> Iterator[np.ndarray]:
         order = generator(self.model.settings.seed, epoch, "cnn order").permutation(len(self.texts))
         for rows in _batches(self.texts, order, self.model.length, self.model.settings):
-            if len(rows) > 1 or len(self.texts) == 1:  # batch norm needs two rows
+            if len(rows) > 1 or len(self.texts) == 1 or self.model.task.bin_bases:  # batch norm needs two rows
                 yield rows
 
     def _train_epoch(self, epoch: int) -> None:
@@ -203,8 +257,10 @@ class _Fit:
             self.schedule.step()
 
     def _training_loss(self, logits: Tensor, rows: np.ndarray, reverse: np.ndarray, width: int) -> Tensor:
-        problem, targets = self.model.task.problem, self.train.targets
+        problem, targets = self.model.task.problem, self.targets
         device = logits.device
+        if self.model.task.bin_bases is not None:
+            return self._loss_of_bins(logits, rows, reverse)
         if problem == "token":
             labels = np.full((len(rows), width), -100, dtype=np.int64)
             for line, row, turned in zip(labels, rows, reverse):
@@ -227,10 +283,25 @@ class _Fit:
             losses = (logits - wanted).square()
         return torch.where(known, losses, 0.0).sum() / known.sum().clamp(min=1)
 
+    def _loss_of_bins(self, logits: Tensor, rows: np.ndarray, reverse: np.ndarray) -> Tensor:
+        """Poisson loss of rates, or squared error, both in units of the scale; missing and padded bins are left out."""
+        assert self.model.scale is not None
+        labels = np.full(tuple(logits.shape), np.nan, dtype=np.float32)
+        for line, row, turned in zip(labels, rows, reverse):
+            target = self.targets[row][::-1] if turned else self.targets[row]
+            line[: len(target)] = (target - self.model.scale[0]) / self.model.scale[1]
+        known = torch.from_numpy(~np.isnan(labels)).to(logits.device)
+        wanted = torch.from_numpy(np.nan_to_num(labels)).to(logits.device)
+        if self.model.settings.counts:
+            losses = F.poisson_nll_loss(F.softplus(logits), wanted, log_input=False, reduction="none")
+        else:
+            losses = (logits - wanted).square()
+        return torch.where(known, losses, 0.0).sum() / known.sum().clamp(min=1)
+
     def _loss(self, valid: LabelledTable) -> float:
         said = self.model.predict(valid.sequences, valid.pairs)
-        if self.model.task.problem == "token":
-            return mean_loss(self.model.task, np.concatenate(said), np.concatenate(valid.targets))
+        if self.model.length is None:
+            return mean_loss(self.model.task, np.concatenate(said), np.concatenate(list(valid.targets)))
         return mean_loss(self.model.task, said, valid.targets)
 
 
@@ -285,7 +356,12 @@ def _batches(texts: Sequence[str], order: np.ndarray, length: int | None, settin
         yield np.array(batch)
 
 
-def _scale(table: LabelledTable) -> tuple[np.ndarray, np.ndarray]:
+def _scale(table: LabelledTable, *, counts: bool) -> tuple[np.ndarray, np.ndarray]:
+    if table.task.bin_bases is not None:
+        found = moments(table.targets)
+        if counts:
+            return np.zeros(len(found.mean)), np.where(found.mean > 0, found.mean, 1.0)
+        return np.nan_to_num(found.mean), np.where(found.deviation > 0, found.deviation, 1.0)
     targets = np.asarray(table.targets, dtype=np.float64)
     spread = np.nanstd(targets, axis=0)
     return np.nanmean(targets, axis=0), np.where(spread > 0, spread, 1.0)

@@ -11,18 +11,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from longstrand.baselines.bins import BinKmerRegression, fit_means
 from longstrand.baselines.boosting import KmerBoosting
 from longstrand.baselines.cnn import CnnBaseline, Training
 from longstrand.baselines.context import ContextRegression
 from longstrand.baselines.kmer import KmerRegression
 from longstrand.baselines.majority import Majority
-from longstrand.baselines.networks import SEQUENCE_NETWORKS, TOKEN_NETWORKS
+from longstrand.baselines.networks import BIN_NETWORKS, SEQUENCE_NETWORKS, TOKEN_NETWORKS
 from longstrand.baselines.onehot import OneHotRegression
 from longstrand.data.labelled import LabelledTable
+from longstrand.data.targets import Task
 from longstrand.errors import one_of
 
 SEQUENCE = frozenset({"single_label", "multi_label", "regression"})
 TOKEN = frozenset({"token"})
+BINS = frozenset({"bins"})
 MAX_BOOSTED_OUTPUTS = 64
 """Boosting grows its own trees for each output; beyond this it would take longer than everything else together."""
 
@@ -31,17 +34,22 @@ class Fitted(Protocol):
     """A trained baseline."""
 
     def predict(self, sequences: Sequence[str], pairs: Sequence[str] | None = None) -> Any:
-        """Give probabilities or numbers: (n, num_outputs), or for token problems n arrays (num_bases, C)."""
+        """Give probabilities or numbers: (n, num_outputs); token: n arrays (num_bases, C); bins: n arrays (bins, C)."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all rungs share: ``seed``, ``both_strands``, ``kmer`` (k of the k-mer regression), ``cnn`` (training)."""
+    """What all rungs share.
+
+    ``seed``, ``both_strands``, ``kmer`` (k of the k-mer regression), ``cnn`` (training), and ``bin_loss``: numbers per
+    bin are counts (Poisson loss) or any (squared error).
+    """
 
     seed: int = 0
     both_strands: bool = False
     kmer: int = 6
     cnn: Training = field(default_factory=Training)
+    bin_loss: str = "squared"
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class Rung:
 
     Attributes:
         title: name for the reader.
-        problems: kinds of problem that it is for.
+        problems: kinds of problem that it is for, as `kind_of` names them.
         fit: trains it.
         seeded: whether another seed gives another result (else one seed is enough).
     """
@@ -62,7 +70,17 @@ class Rung:
 
 
 def _majority(train: LabelledTable, valid: LabelledTable | None, setting: Setting) -> Fitted:
+    if train.task.bin_bases is not None:
+        return fit_means(train)
     return _MajorityModel(Majority.fit(train), train.task.problem == "token")
+
+
+def _place(train: LabelledTable, valid: LabelledTable | None, setting: Setting) -> Fitted:
+    return fit_means(train, by_place=True, both_strands=setting.both_strands)
+
+
+def _kmer_bins(train: LabelledTable, valid: LabelledTable | None, setting: Setting) -> Fitted:
+    return BinKmerRegression(both_strands=setting.both_strands, seed=setting.seed).fit(train, valid)
 
 
 def _kmer(train: LabelledTable, valid: LabelledTable | None, setting: Setting) -> Fitted:
@@ -86,7 +104,8 @@ class _Cnn:
     network: str
 
     def __call__(self, train: LabelledTable, valid: LabelledTable | None, setting: Setting) -> Fitted:
-        settings = replace(setting.cnn, seed=setting.seed, both_strands=setting.both_strands)
+        counts = train.task.bin_bases is not None and setting.bin_loss == "counts"
+        settings = replace(setting.cnn, seed=setting.seed, both_strands=setting.both_strands, counts=counts)
         return CnnBaseline(self.network, settings).fit(train, valid)
 
 
@@ -104,20 +123,28 @@ class _MajorityModel:
 
 def _problems(network: str) -> frozenset[str]:
     return (SEQUENCE if network in SEQUENCE_NETWORKS else frozenset()) | (
-        TOKEN if network in TOKEN_NETWORKS else frozenset()
+        TOKEN if network in TOKEN_NETWORKS else BINS if network in BIN_NETWORKS else frozenset()
     )
 
 
+def kind_of(task: Task) -> str:
+    """Name the kind of problem as rungs do: ``bins`` for numbers per bin, else the task's problem."""
+    return task.problem if task.bin_bases is None else "bins"
+
+
 LADDER: dict[str, Rung] = {
-    "majority": Rung("majority", SEQUENCE | TOKEN, _majority),
+    "majority": Rung("majority", SEQUENCE | TOKEN | BINS, _majority),
+    "place": Rung("mean by place in the window", BINS, _place),
     "kmer": Rung("k-mer regression", SEQUENCE, _kmer),
     "boosting": Rung("boosting on k-mers", SEQUENCE, _boosting),
     "onehot": Rung("one-hot regression", SEQUENCE, _one_hot),
     "context": Rung("k-mer context regression", TOKEN, _context),
+    "kmer-bins": Rung("k-mer regression of bins", BINS, _kmer_bins),
     "cnn-deepsea": Rung("CNN, DeepSEA style", _problems("deepsea"), _Cnn("deepsea"), seeded=True),
     "cnn-deepstarr": Rung("CNN, DeepSTARR style", _problems("deepstarr"), _Cnn("deepstarr"), seeded=True),
     "cnn-aparent": Rung("CNN, APARENT style", _problems("aparent"), _Cnn("aparent"), seeded=True),
     "cnn-spliceai": Rung("CNN, SpliceAI style", _problems("spliceai"), _Cnn("spliceai"), seeded=True),
+    "cnn-basenji": Rung("CNN, Basenji style", _problems("basenji"), _Cnn("basenji"), seeded=True),
 }
 
 
@@ -138,10 +165,11 @@ def fit_baseline(
         UsageError: there is no such baseline, or not for this kind of problem.
     """
     one_of(name, LADDER, "baseline")
-    one_of(name, rungs(train.task.problem, train.task.num_outputs), f"baseline for {train.task.problem} problems")
+    kind = kind_of(train.task)
+    one_of(name, rungs(kind, train.task.num_outputs), f"baseline for {kind} problems")
     return LADDER[name].fit(train, valid, setting or Setting())
 
 
 def as_values(said: Any) -> np.ndarray:
-    """Join the per-base arrays of token problems: float32 (all bases, C); others pass through."""
+    """Join the arrays of token problems and bins: float32 (all bases or bins, C); others pass through."""
     return np.concatenate(said) if isinstance(said, list) else np.asarray(said)

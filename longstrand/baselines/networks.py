@@ -121,6 +121,50 @@ class SpliceAI(nn.Module):
         return self.leave(torch.cat([mean, largest], dim=-1))
 
 
+class Basenji(nn.Module):
+    """Convolutions pooled until a place is a bin, then dilated ones between bins (Kelley et al. 2018, Basenji).
+
+    Differs: 48 filters a layer for 128 to 312, shortcuts for dense connections, four dilations (1, 2, 4, 8) for six or
+    more: each bin sees 30 bins on either side.
+    """
+
+    def __init__(self, num_outputs: int, bin_bases: int) -> None:
+        super().__init__()
+        width = 48
+        self.pools = pool_sizes(bin_bases)
+        sizes = [(4, 15), *((width, 5) for _ in self.pools[1:])]
+        self.convolutions = nn.ModuleList(nn.Conv1d(size, width, kernel, padding=kernel // 2) for size, kernel in sizes)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in self.pools)
+        self.blocks = nn.ModuleList(_Residual(width, 3, dilation) for dilation in (1, 2, 4, 8))
+        self.norm = nn.BatchNorm1d(width)
+        self.leave = nn.Conv1d(width, num_outputs, 1)
+
+    def forward(self, one_hot: Tensor, mask: Tensor) -> Tensor:
+        """Score bins: (B, N, C), N bins of the padded length, which is a whole number of bins."""
+        hidden = one_hot
+        for convolution, norm, size in zip(self.convolutions, self.norms, self.pools):
+            hidden = torch.relu(norm(convolution(hidden))) * mask
+            hidden, mask = nn.functional.max_pool1d(hidden, size), mask[..., ::size]
+        for block in self.blocks:
+            hidden = block(hidden, mask)
+        return self.leave(torch.relu(self.norm(hidden))).transpose(1, 2)
+
+
+def pool_sizes(bin_bases: int) -> list[int]:
+    """Write the bases of a bin as a product of poolings, each the largest divisor up to eight.
+
+    Example:
+        >>> pool_sizes(128), pool_sizes(100), pool_sizes(31)
+        ([8, 8, 2], [5, 5, 4], [31])
+    """
+    sizes = []
+    while bin_bases > 1:
+        size = next((size for size in range(8, 1, -1) if bin_bases % size == 0), bin_bases)
+        sizes.append(size)
+        bin_bases //= size
+    return sizes or [1]
+
+
 def _spliceai_tokens(num_outputs: int) -> nn.Module:
     return SpliceAI(num_outputs, per_base=True)
 
@@ -132,3 +176,4 @@ SEQUENCE_NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "spliceai": SpliceAI,
 }
 TOKEN_NETWORKS: dict[str, Callable[[int], nn.Module]] = {"spliceai": _spliceai_tokens}
+BIN_NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {"basenji": Basenji}

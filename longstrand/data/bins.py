@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from longstrand.tokenization.base import Encoding
 
 if TYPE_CHECKING:
     from longstrand.tokenization.base import Tokenizer
+
+HELD_BYTES = 256 * 1024**2
+"""Arrays of targets up to this size (as float32) are held in memory; larger ones stay on the disk."""
 
 
 def count_bins(num_bases: int, bin_bases: int, *, where: str) -> int:
@@ -103,3 +108,127 @@ def _number(text: str, where: str, column: str) -> float:
         return float(text)
     except ValueError:
         raise InputError(f"{where}: '{text}' in column '{column}' is no number.") from None
+
+
+class BinTargets(Sequence[np.ndarray]):
+    """Targets of many rows in a Zarr array (rows, most bins, columns): small ones are held, large ones read row by row.
+
+    An item is float32 (bins of the row, columns), NaN where missing.
+
+    Args:
+        path: of the array.
+        num_bins: bins of each row of the array; what lies past them is filler.
+        rows: rows of the array, in the order of this sequence; default: all.
+
+    Raises:
+        InputError: the array is missing, or has another number of rows, or fewer bins than a row.
+    """
+
+    def __init__(self, path: Path, num_bins: Sequence[int], rows: Sequence[int] | None = None) -> None:
+        self.path, self._num_bins = Path(path), np.asarray(num_bins, dtype=np.int64)
+        self._rows = np.arange(len(self._num_bins)) if rows is None else np.asarray(rows, dtype=np.int64)
+        self._array: Any = _open_targets(self.path)
+        shape = self._array.shape
+        if len(shape) != 3 or shape[0] != len(self._num_bins) or shape[1] < self._num_bins.max(initial=0):
+            raise InputError(
+                f"{self.path}: targets of shape {tuple(shape)} for {len(self._num_bins):,} rows of up to "
+                f"{self._num_bins.max(initial=0):,} bins; build the task again."
+            )
+        self._held: np.ndarray | None = None
+
+    @property
+    def num_columns(self) -> int:
+        """Targets a bin."""
+        return int(self._array.shape[2])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> BinTargets: ...
+    def __getitem__(self, index: Any) -> Any:
+        """Read one row, or (a slice) give some of the rows without reading them."""
+        if isinstance(index, slice):
+            return self.take(range(len(self))[index])
+        row = int(self._rows[index])
+        if self._held is None and 4 * int(np.prod(self._array.shape)) <= HELD_BYTES:
+            self._held = np.asarray(self._array[:], dtype=np.float32)
+        values = self._array[row] if self._held is None else self._held[row]
+        return np.asarray(values, dtype=np.float32)[: self._num_bins[row]]
+
+    def take(self, rows: Sequence[int]) -> BinTargets:
+        """Give some rows, in the order of ``rows``, without reading them."""
+        taken = BinTargets(self.path, self._num_bins, self._rows[np.asarray(rows, dtype=np.int64)])
+        taken._held = self._held
+        return taken
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "num_bins": self._num_bins, "rows": self._rows}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
+def _open_targets(path: Path) -> Any:
+    import zarr
+
+    if not path.is_dir():
+        raise InputError(f"{path}: the targets of the bins are missing; build the task again.")
+    return zarr.open_array(str(path), mode="r")
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What the targets of many bins are like, column by column; NaN where a column has no value.
+
+    Attributes:
+        count: int64 (columns,) of values that are there.
+        mean: float64 (columns,).
+        deviation: float64 (columns,), of the population.
+        low: float64 (columns,) smallest value.
+        high: float64 (columns,) largest value.
+        num_bins: of all rows, missing values included.
+    """
+
+    count: np.ndarray
+    mean: np.ndarray
+    deviation: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    num_bins: int
+
+
+def moments(targets: Iterable[np.ndarray]) -> Moments:
+    """Compute mean, deviation and range of each column, row by row, so that memory does not grow with the rows.
+
+    Means and squares of the rows are merged as by Chan, Golub and LeVeque (1983).
+
+    Args:
+        targets: arrays (bins, columns), NaN where missing; at least one.
+    """
+    total: list[np.ndarray] | None = None
+    num_bins = 0
+    for row in targets:
+        values = np.asarray(row, dtype=np.float64)
+        known = ~np.isnan(values)
+        number, filled = known.sum(axis=0), np.where(known, values, 0.0)
+        mean = filled.sum(axis=0) / np.maximum(number, 1)
+        squares = np.where(known, (values - mean) ** 2, 0.0).sum(axis=0)
+        low = np.where(known, values, np.inf).min(axis=0, initial=np.inf)
+        high = np.where(known, values, -np.inf).max(axis=0, initial=-np.inf)
+        num_bins += len(values)
+        if total is None:
+            total = [number, mean, squares, low, high]
+            continue
+        both = total[0] + number
+        shift = mean - total[1]
+        share = number / np.maximum(both, 1)
+        merged = total[2] + squares + shift**2 * total[0] * share
+        total = [both, total[1] + shift * share, merged, np.minimum(total[3], low), np.maximum(total[4], high)]
+    assert total is not None
+    count = total[0].astype(np.int64)
+    spread = np.sqrt(total[2] / np.maximum(count, 1))
+    numbers = [np.where(count > 0, part, np.nan) for part in (total[1], spread, total[3], total[4])]
+    return Moments(count, *numbers, num_bins=num_bins)

@@ -12,7 +12,7 @@ import torch
 from longstrand.baselines.boosting import KmerBoosting
 from longstrand.baselines.cnn import CnnBaseline, Training, inputs
 from longstrand.baselines.context import ContextRegression, context_features
-from longstrand.baselines.ladder import LADDER, Setting, as_values, fit_baseline, rungs
+from longstrand.baselines.ladder import Setting, as_values, fit_baseline, rungs
 from longstrand.baselines.networks import SEQUENCE_NETWORKS, SpliceAI
 from longstrand.baselines.onehot import OneHotRegression, one_hot, padded_digits
 from longstrand.data.labelled import LabelledTable, RawTable
@@ -58,7 +58,7 @@ def quality(name: str, problem: str, *, shuffled: bool = False) -> float:
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [(name, "single_label") for name in LADDER if name not in ("majority", "context")]
+    [(name, "single_label") for name in rungs("single_label") if name != "majority"]
     + [(name, "multi_label") for name in ("kmer", "boosting", "onehot", "cnn-deepsea")]
     + [(name, "regression") for name in ("kmer", "boosting", "onehot", "cnn-deepstarr")]
     + [("context", "token"), ("cnn-spliceai", "token")],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 
 from longstrand import load_model, load_tokenizer
-from longstrand.data.bins import bin_targets, count_bins, encode_bins
+from longstrand.data import bins as data_bins
+from longstrand.data.bins import BinTargets, bin_targets, count_bins, encode_bins, moments
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import reverse_complement
 from longstrand.models.pretrained import MODELS
@@ -95,3 +98,51 @@ def test_vectors_of_a_model_of_bins_come_from_bins(tmp_path):
     with torch.no_grad():
         states = model(torch.from_numpy(encoding.input_ids.astype(np.int64))[None]).last_hidden_state[0].numpy()
     np.testing.assert_allclose(vectors, states[~encoding.special_tokens_mask], atol=1e-5)
+
+
+def targets_on_disk(folder):
+    import zarr
+
+    values = np.arange(24, dtype=np.float32).reshape(3, 4, 2)
+    values[1, 0, 1] = np.nan
+    array = zarr.create_array(str(folder / "t.zarr"), shape=values.shape, chunks=(1, 4, 2), dtype="float16")
+    array[:] = values
+    return values, BinTargets(folder / "t.zarr", [4, 2, 3])
+
+
+@pytest.mark.parametrize("most", [0, 1 << 20], ids=["on disk", "held"])
+def test_targets_are_read_row_by_row(tmp_path, monkeypatch, most):
+    monkeypatch.setattr(data_bins, "HELD_BYTES", most)
+    values, targets = targets_on_disk(tmp_path)
+    assert len(targets) == 3 and targets.num_columns == 2 and targets[1].dtype == np.float32
+    for found, expected in zip(targets, (values[0], values[1, :2], values[2, :3])):
+        np.testing.assert_equal(found, expected)
+    assert (targets._held is None) == (most == 0)
+    np.testing.assert_equal(targets.take([2, 1]).take([1])[0], values[1, :2])
+    np.testing.assert_equal(targets[1:][1], values[2, :3])
+    np.testing.assert_equal(pickle.loads(pickle.dumps(targets.take([2])))[0], values[2, :3])
+    with pytest.raises(IndexError):
+        targets[3]
+
+
+def test_targets_that_do_not_fit(tmp_path):
+    targets_on_disk(tmp_path)
+    with pytest.raises(InputError, match=r"targets of shape \(3, 4, 2\) for 3 rows of up to 5 bins"):
+        BinTargets(tmp_path / "t.zarr", [4, 5, 1])
+    with pytest.raises(InputError, match="the targets of the bins are missing"):
+        BinTargets(tmp_path / "gone.zarr", [1])
+
+
+def test_moments_agree_with_numpy():
+    random = np.random.default_rng(0)
+    parts = [random.normal(3, 2, (number, 3)) for number in (5, 1, 9)]
+    parts[0][:2, 1] = parts[1][0, 1] = np.nan
+    for part in parts:
+        part[:, 2] = np.nan
+    found, whole = moments(parts), np.concatenate(parts)
+    assert found.count.tolist() == [15, 12, 0] and found.num_bins == 15
+    for ours, theirs in (
+        (found.mean, np.nanmean), (found.deviation, np.nanstd), (found.low, np.nanmin), (found.high, np.nanmax)
+    ):  # fmt: skip
+        np.testing.assert_allclose(ours[:2], theirs(whole[:, :2], axis=0))
+        assert np.isnan(ours[2])

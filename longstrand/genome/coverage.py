@@ -1,0 +1,189 @@
+"""Signals along a genome, from BigWig and bedGraph: a number for each bin of an interval, NaN where there is none."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from longstrand.errors import InputError, UsageError
+from longstrand.genome.intervals import Interval
+from longstrand.genome.packed import open_packed
+
+BIGWIG_ENDINGS = (".bw", ".bigwig")
+BEDGRAPH_ENDINGS = (".bedgraph", ".bdg", ".bg")
+Reduce = Literal["mean", "sum", "max"]
+Uncovered = Literal["missing", "zero"]
+
+
+def is_signal(path: Path) -> bool:
+    """Say whether a file's name is that of a BigWig or a bedGraph (the latter plain or gzip)."""
+    name = Path(path).name.lower()
+    return name.endswith(BIGWIG_ENDINGS) or name.removesuffix(".gz").endswith(BEDGRAPH_ENDINGS)
+
+
+def open_signal(path: Path) -> Signal:
+    """Open a BigWig or a bedGraph, told by the file's name.
+
+    Raises:
+        InputError: the file is missing or damaged.
+        UsageError: another format, or a BigWig without the package pybigtools.
+    """
+    path = Path(path)
+    if not is_signal(path):
+        endings = ", ".join(BIGWIG_ENDINGS + BEDGRAPH_ENDINGS)
+        raise UsageError(f"{path}: no signal track; its name should end in {endings} (bedGraph also .gz).")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file.")
+    return BigWigSignal(path) if path.name.lower().endswith(BIGWIG_ENDINGS) else BedGraphSignal(path)
+
+
+class Signal(ABC):
+    """A signal along the chromosomes of a genome.
+
+    Attributes:
+        path: the file.
+        lengths: bases of each chromosome that the file knows; 0 where it does not say how long it is.
+    """
+
+    path: Path
+    lengths: dict[str, int]
+
+    @abstractmethod
+    def values(self, chrom: str, start: int, end: int) -> np.ndarray:
+        """Give one number a base, float64 (end - start,), NaN where there is none."""
+
+    def bins(
+        self, interval: Interval, bin_bases: int, *, reduce: Reduce = "mean", uncovered: Uncovered = "missing"
+    ) -> np.ndarray:
+        """Give one number for each bin of an interval, in the order of its strand.
+
+        Args:
+            interval: a whole number of bins.
+            bin_bases: bases of a bin.
+            reduce: ``mean``, ``sum`` or ``max`` over the bases of a bin.
+            uncovered: bases without a value are left out (``missing``; a bin of nothing else is NaN), or 0 (``zero``).
+
+        Returns:
+            float32 (bins,).
+        """
+        values = self.values(interval.chrom, interval.start, interval.end).reshape(-1, bin_bases)
+        known = ~np.isnan(values)
+        filled = np.where(known, values, -np.inf if reduce == "max" and uncovered == "missing" else 0.0)
+        counted = known.sum(axis=1) if uncovered == "missing" else np.full(len(values), bin_bases)
+        if reduce == "max":
+            result = filled.max(axis=1)
+        else:
+            result = filled.sum(axis=1) / (np.maximum(counted, 1) if reduce == "mean" else 1)
+        result = np.where(counted > 0, result, np.nan).astype(np.float32)
+        return result if interval.strand == "+" else result[::-1]
+
+    def check_genome(self, contigs: Mapping[str, int]) -> None:
+        """Refuse a signal that lies on another genome.
+
+        Raises:
+            InputError: no chromosome has a name of the genome, or one has another length there.
+        """
+        shared = [name for name in self.lengths if name in contigs]
+        if not shared:
+            raise InputError(
+                f"{self.path}: no chromosome of the genome is in this track; it has {_some(self.lengths)}, the genome "
+                f"has {_some(contigs)}."
+            )
+        for name in shared:
+            if self.lengths[name] and self.lengths[name] != contigs[name]:
+                raise InputError(
+                    f"{self.path}: '{name}' has {self.lengths[name]:,} bases in the track and {contigs[name]:,} in the "
+                    "genome; they are of different assemblies."
+                )
+
+
+def _some(names: Mapping[str, int]) -> str:
+    return ", ".join(list(names)[:6]) + (", ..." if len(names) > 6 else "")
+
+
+class BigWigSignal(Signal):
+    """A BigWig, read by pybigtools interval by interval."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import pybigtools
+        except ImportError:
+            raise UsageError(
+                f"{path}: BigWig needs the package pybigtools: pip install 'longstrand[tracks]'; or give a bedGraph."
+            ) from None
+        self.path = path
+        try:
+            self._file: Any = pybigtools.open(str(path))
+            self.lengths = dict(self._file.chroms())
+        except Exception as error:  # the library raises several kinds, some of its own
+            raise InputError(f"{path}: not readable as BigWig ({error}).") from None
+
+    def values(self, chrom: str, start: int, end: int) -> np.ndarray:
+        """Read the bases of one interval."""
+        if chrom not in self.lengths:
+            return np.full(end - start, np.nan)
+        return np.asarray(self._file.values(chrom, start, end, fillna=None), dtype=np.float64)
+
+
+class BedGraphSignal(Signal):
+    """A bedGraph (chrom, start, end, value), held in memory: 24 bytes a line.
+
+    Raises:
+        InputError: the file is damaged, a line is no interval with a number, or two lines overlap.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        columns = _read_bedgraph(path)
+        self._spans: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        for chrom, (starts, ends, values) in columns.items():
+            order = np.argsort(starts, kind="stable")
+            starts, ends, values = starts[order], ends[order], values[order]
+            clash = np.flatnonzero(starts[1:] < ends[:-1])
+            if len(clash):
+                place = int(clash[0])
+                raise InputError(
+                    f"{path}: two lines give a value for {chrom}:{starts[place + 1]}; a bedGraph has one value a base."
+                )
+            self._spans[chrom] = starts, ends, values
+        self.lengths = dict.fromkeys(self._spans, 0)
+
+    def values(self, chrom: str, start: int, end: int) -> np.ndarray:
+        """Write the lines that reach into the interval to its bases."""
+        found = np.full(end - start, np.nan)
+        if chrom not in self._spans:
+            return found
+        starts, ends, values = self._spans[chrom]
+        first, last = np.searchsorted(ends, start, side="right"), np.searchsorted(starts, end)
+        for line in range(int(first), int(last)):
+            found[max(0, starts[line] - start) : ends[line] - start] = values[line]
+        return found
+
+
+def _read_bedgraph(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    lists: dict[str, tuple[list[int], list[int], list[float]]] = {}
+    with open_packed(path) as stream:
+        for number, raw in enumerate(stream, start=1):
+            text = raw.decode("utf-8", errors="replace").strip()
+            if not text or text.startswith(("#", "track", "browser")):
+                continue
+            cells = text.split()
+            try:
+                chrom, start, end, value = cells[0], int(cells[1]), int(cells[2]), float(cells[3])
+            except (ValueError, IndexError):
+                raise InputError(f"{path}:{number}: expected chrom, start, end and a number, got '{text}'.") from None
+            if not 0 <= start < end or value in (float("inf"), float("-inf")):
+                raise InputError(f"{path}:{number}: start {start}, end {end}, value {value} is no piece of a track.")
+            held = lists.setdefault(chrom, ([], [], []))
+            for column, item in zip(held, (start, end, value)):
+                column.append(item)  # type: ignore[arg-type]
+    if not lists:
+        raise InputError(f"{path}: the file holds no line of a track.")
+    return {
+        chrom: (np.array(starts, np.int64), np.array(ends, np.int64), np.array(values, np.float64))
+        for chrom, (starts, ends, values) in lists.items()
+    }
