@@ -19,6 +19,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 COLOURS = ["#0b6e75", "#d9822b", "#7a5195", "#9aa3ab", "#c8485a", "#3f7fbf", "#8a9a2b"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 INK, FAINT = "#24343c", "#dfe5e8"
 BLUES = LinearSegmentedColormap.from_list("report", ["#f4f8f8", "#0b6e75"])
 STYLE = {
@@ -62,15 +63,83 @@ def draw_curves(
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.margins(x=0.02)
     if series and series[0].get("scale") == "log":
-        axes.set_xscale("log")
-        places = sorted({x for line in series for x in line["x"]})
-        axes.set_xticks(places, [f"{place:,.0f}" for place in places], minor=False)
-        axes.minorticks_off()
+        _log_places(axes, [x for line in series for x in line["x"]])
     elif all(float(x).is_integer() for line in series for x in line["x"]):
         axes.xaxis.get_major_locator().set_params(integer=True)
     if len(series) > 1:
         axes.legend(loc="upper right" if references == {} else "best", fontsize=9)
     return _svg(axes, f"{y_label} against {x_label}")
+
+
+def draw_panels(panels: Sequence[Mapping[str, Any]], *, x_label: str, y_label: str, log: bool) -> str:
+    """Draw curves side by side on equal horizontal axes, one panel a task, with one legend below.
+
+    Args:
+        panels: each ``{"title", "series"}``; series as in `draw_curves` with ``low`` and ``high`` or None.
+        x_label: what the horizontal axis counts.
+        y_label: what the vertical axis measures.
+        log: whether the horizontal axis is logarithmic.
+
+    Returns:
+        A whole SVG file on white, for pages that may be dark.
+    """
+    columns = min(len(panels), 3)
+    lines = -(-len(panels) // columns)
+    names = list(dict.fromkeys(line["name"] for panel in panels for line in panel["series"]))
+    per_line = max(1, min(len(names), int(3.3 * columns / (0.085 * max(map(len, names)) + 0.6))))
+    height = 2.7 * lines + 0.24 * -(-len(names) // per_line) + 0.3
+    looks = dict(zip(names, zip(_colours(), MARKERS * 8)))
+    with rc_context(STYLE):
+        figure = Figure(figsize=(max(4.8, 3.3 * columns), height), layout="constrained", facecolor="white")
+        FigureCanvasSVG(figure)
+        grid = figure.subplots(lines, columns, squeeze=False, sharex=True)
+    for place, axes in enumerate(grid.flat):
+        if place >= len(panels):
+            axes.set_visible(False)
+            continue
+        _dress(axes)
+        for line in panels[place]["series"]:
+            colour, marker = looks[line["name"]]
+            axes.plot(line["x"], line["y"], color=colour, marker=marker, ms=4.5, lw=1.8, label=line["name"])
+            if line.get("low"):
+                axes.fill_between(line["x"], line["low"], line["high"], color=colour, alpha=0.13, lw=0)
+        axes.set_title(panels[place]["title"], fontsize=10, color=INK)
+        axes.margins(x=0.04)
+        if log:
+            _log_places(axes, [x for panel in panels for line in panel["series"] for x in line["x"]])
+        below = place + columns >= len(panels)
+        axes.tick_params(labelbottom=below)
+        axes.set(xlabel=x_label if below else "", ylabel=y_label if place % columns == 0 else "")
+    handles = {name: handle for axes in grid.flat for handle, name in zip(*axes.get_legend_handles_labels())}
+    if len(names) > 1:
+        figure.legend(
+            [handles[name] for name in names],
+            names,
+            loc="outside lower center",
+            ncols=per_line,
+            fontsize=9,
+            frameon=False,
+        )
+    return _svg(grid.flat[0], f"{y_label} against {x_label}", transparent=False)
+
+
+def _log_places(axes: Axes, values: Sequence[float]) -> None:
+    """Make the horizontal axis logarithmic with marks at measured values, leaving out those that would touch."""
+    axes.set_xscale("log")
+    places: list[float] = []
+    for place in sorted(set(values), reverse=True):
+        if place > 0 and (not places or places[-1] / place > 1.45):
+            places.append(place)
+    axes.set_xticks(places, [_short(place) for place in places], minor=False)
+    axes.minorticks_off()
+
+
+def _short(value: float) -> str:
+    """Write a count as briefly as an axis needs: 4,096; 16k; 2.5M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= max(size, 1e4):
+            return f"{value / size:.3g}{unit}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3g}"
 
 
 def draw_points(points: Sequence[Mapping[str, Any]], *, x_label: str, y_label: str, colours: Mapping[str, str]) -> str:
@@ -220,17 +289,23 @@ def _axes(width: float, height: float) -> Axes:
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        axes.grid(color=FAINT, lw=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        _dress(axes)
     return axes
 
 
-def _svg(axes: Axes, description: str) -> str:
+def _dress(axes: Axes) -> None:
+    axes.grid(color=FAINT, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _svg(axes: Axes, description: str, *, transparent: bool = True) -> str:
     """Turn a figure into one element that scales with its container and is read out by screen readers."""
     target = io.StringIO()
     with rc_context({**STYLE, "svg.hashsalt": description}):
-        axes.get_figure().savefig(target, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        axes.get_figure().savefig(
+            target, format="svg", transparent=transparent, metadata={"Date": None, "Creator": None}
+        )
     text = target.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -238,5 +313,8 @@ def _svg(axes: Axes, description: str) -> str:
     text = re.sub(r' id="([\w.]+)"', lambda match: match.group() if match.group(1) in used else "", text)
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()  # type: ignore[union-attr]
     head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(description, quote=True)}" '
-    head += f'style="width:100%;max-width:{float(width) * 1.25:.0f}px;height:auto" xmlns="http://www.w3.org/2000/svg" '
+    size = f'style="width:100%;max-width:{float(width) * 1.25:.0f}px;height:auto"'
+    if not transparent:  # a file that pages show as an image needs a size of its own
+        size = f'width="{float(width) * 1.25:.0f}" height="{float(height) * 1.25:.0f}"'
+    head += f'{size} xmlns="http://www.w3.org/2000/svg" '
     return re.sub(r"<svg[^>]*>", head + 'xmlns:xlink="http://www.w3.org/1999/xlink">', text, count=1)

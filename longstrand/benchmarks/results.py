@@ -55,6 +55,11 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     ]
     if not results:
         raise InputError(f"{folder}: no cell has a result yet; run the same 'longstrand benchmark run' command again.")
+    return sort_and_flag(results)
+
+
+def sort_and_flag(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put results into a fixed order, and flag those that collapsed."""
     order = {"baseline": 0, "model": 1, "control": 2}
     rungs = {name: place for place, name in enumerate(LADDER)}
     results.sort(

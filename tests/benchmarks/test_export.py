@@ -1,0 +1,139 @@
+"""Runs to tidy tables: the same numbers as the run's results, joined runs, no path of the machine."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from longstrand.benchmarks.export import export_runs, without_paths
+from longstrand.benchmarks.run import run_benchmark
+from longstrand.benchmarks.tidy import read_tidy
+from longstrand.benchmarks.views import render
+from longstrand.errors import InputError, UsageError
+from tests.benchmarks.test_run import config, motif_rows
+from tests.toys import tiny_checkpoint
+
+SETTINGS: dict[str, Any] = {
+    "ways": ["full", "probe"],
+    "protocol": {
+        "epochs": 1,
+        "resamples": 20,
+        "kmer": 3,
+        "batch_size": 16,
+        "probe": {"folds": 2, "trials": 0, "poolings": ["mean"]},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run of baselines with few rows, and one of a model with the k-mer regression again."""
+    folder = tmp_path_factory.mktemp("world")
+    tiny_checkpoint(folder / "tiny", hidden_size=16)
+    (folder / "data").mkdir()
+    with open(folder / "data" / "motif.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["sequence", "label"], *motif_rows(120)])
+    run_benchmark(config(folder, "first", models=(), baselines=("majority", "kmer"), fewshot=(30,), **SETTINGS))
+    run_benchmark(config(folder, "second", baselines=("kmer",), **SETTINGS))
+    return folder
+
+
+def test_one_run(world: Path, tmp_path: Path) -> None:
+    made = export_runs([world / "second"], tmp_path / "new" / "toy.csv")
+    assert [path.name for path in made.files] == ["toy.csv", "toy-layers.csv", "toy.json"]
+    results = json.loads((world / "second" / "results.json").read_text())
+    tidy = read_tidy(made.files[0])
+    assert made.num_cells == len(tidy.rows) == len(results["cells"]) == 5 and made.num_twice == 0
+    for cell in results["cells"]:
+        (row,) = (row for row in tidy.rows if (row["arm"], row["seed"]) == (cell["arm"], cell["seed"]))
+        assert row["value"] == pytest.approx(cell["test"]["metrics"]["mcc"]["value"], abs=1e-5)
+        assert row["valid"] == pytest.approx(cell["valid"]["metrics"]["mcc"]["value"], abs=1e-5)
+        assert (row["group"], row["train_rows"]) == (cell["group"], cell["rows"]["train"])
+    ways = {row["arm"]: (row["model"], row["init"], row["way"]) for row in tidy.rows}
+    assert ways["k-mer regression"] == ("", "", "kmer") and ways["tiny: full"] == ("tiny", "pretrained", "full")
+    assert ways["tiny: probe of random init"] == ("tiny", "random", "probe")
+    about = json.loads(made.files[2].read_text())
+    assert about["format"] == "longstrand.results" and about["name"] == "toy"
+    assert about["tasks"]["own/motif"]["rows"]["test"] == 24 and about["tasks"]["own/motif"]["metric"] == "mcc"
+    assert about["models"]["tiny"]["model.safetensors"].startswith("sha256:")
+    assert about["runs"][0]["protocols"]["own"]["kmer"] == 3 and about["runs"][0]["settings"]["data"] == "data"
+    assert {row["what"] for row in about["comparisons"]} == {"best baseline", "random start"}
+    for path in made.files:
+        assert str(world) not in path.read_text() and "/tmp" not in path.read_text()
+    before = [path.read_bytes() for path in made.files]
+    export_runs([world / "second"], made.files[0])
+    assert [path.read_bytes() for path in made.files] == before
+
+
+def test_layers(world: Path, tmp_path: Path) -> None:
+    export_runs([world / "second"], tmp_path / "toy.csv", compare=False)
+    layers = read_tidy(tmp_path / "toy-layers.csv")
+    results = json.loads((world / "second" / "results.json").read_text())
+    assert len(layers.rows) == sum(len(probe["curve"]) for probe in results["probes"]) == 2 * 2
+    probe = next(probe for probe in results["probes"] if probe["arm"] == "tiny: probe")
+    mine = [row for row in layers.rows if row["arm"] == "tiny: probe"]
+    assert [row["value"] for row in mine] == pytest.approx([point["mean"] for point in probe["curve"]], abs=1e-5)
+    assert [row["layer"] for row in mine if row["chosen"]] == [probe["chosen"]["layer"]]
+    export_runs([world / "first"], tmp_path / "toy.csv", compare=False)  # nothing was probed there
+    assert not (tmp_path / "toy-layers.csv").exists()
+
+
+def test_runs_are_joined(world: Path, tmp_path: Path) -> None:
+    made = export_runs([world / "first", world / "second"], tmp_path / "toy.csv")
+    assert (made.num_cells, made.num_twice, made.largest_gap) == (2 * 2 + 4, 1, 0)
+    tidy = read_tidy(tmp_path / "toy.csv")
+    assert tidy.values("arm")[:2] == ["majority", "k-mer regression"]
+    assert render("count", tidy, {"of": "num_train"}) == "1"
+    about = json.loads((tmp_path / "toy.json").read_text())
+    assert [run["name"] for run in about["runs"]] == ["first", "second"]
+    assert about["cells_in_several_runs"] == {"count": 1, "largest_gap": 0.0}
+    assert "tiny: full" in render("table", tidy, {})
+    assert "k-mer regression" in render("cost", tidy, {})
+
+
+def changed(world: Path, folder: Path, **changes: Any) -> Path:
+    """Copy the second run with other facts in the cell of the k-mer regression."""
+    shutil.copytree(world / "second", folder)
+    for path in (folder / "cells").rglob("result.json"):
+        result = json.loads(path.read_text())
+        path.write_text(json.dumps(result | {key: value for key, value in changes.items() if result[key] is not None}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": "sha256:other"}, "task 'own/motif' has other data in the two runs"),
+        ({"weights": {"model.safetensors": "x"}}, "arm 'tiny: .*' has other weights in the two runs"),
+        ({"protocol": {"epochs": 9}}, "'k-mer regression' on own/motif has other protocols"),
+    ],
+    ids=["data", "weights", "protocol"],
+)
+def test_runs_that_cannot_be_joined(world: Path, tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    other = changed(world, tmp_path / "other", **changes)
+    with pytest.raises(InputError, match=words):
+        export_runs([world / "second", other], tmp_path / "toy.csv", compare=False)
+
+
+def test_what_is_refused(world: Path, tmp_path: Path) -> None:
+    for name in ("toy.json", "toy-layers.csv"):
+        with pytest.raises(UsageError, match=r"results are written to a file NAME\.csv"):
+            export_runs([world / "first"], tmp_path / name)
+    with pytest.raises(InputError, match="no benchmark run"):
+        export_runs([tmp_path], tmp_path / "toy.csv")
+
+
+def test_paths_are_cut() -> None:
+    for text, cut in (
+        ("run --data=/a/b/yeast -o runs/x", "run --data=yeast -o runs/x"),
+        ("/a/b/yeast/ x", "yeast x"),
+        ("at /a/b.csv:3: no", "at b.csv:3: no"),
+        ("~/models/tiny", "tiny"),
+        ("https://x.org/a/b and 1/2 and gue/tf_0", "https://x.org/a/b and 1/2 and gue/tf_0"),
+    ):
+        assert without_paths(text) == cut
