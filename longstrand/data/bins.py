@@ -124,7 +124,9 @@ class BinTargets(Sequence[np.ndarray]):
         InputError: the array is missing, or has another number of rows, or fewer bins than a row.
     """
 
-    def __init__(self, path: Path, num_bins: Sequence[int], rows: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, path: Path, num_bins: Sequence[int] | np.ndarray, rows: Sequence[int] | np.ndarray | None = None
+    ) -> None:
         self.path, self._num_bins = Path(path), np.asarray(num_bins, dtype=np.int64)
         self._rows = np.arange(len(self._num_bins)) if rows is None else np.asarray(rows, dtype=np.int64)
         self._array: Any = _open_targets(self.path)
@@ -151,14 +153,14 @@ class BinTargets(Sequence[np.ndarray]):
     def __getitem__(self, index: Any) -> Any:
         """Read one row, or (a slice) give some of the rows without reading them."""
         if isinstance(index, slice):
-            return self.take(range(len(self))[index])
+            return self.take(np.arange(len(self))[index])
         row = int(self._rows[index])
         if self._held is None and 4 * int(np.prod(self._array.shape)) <= HELD_BYTES:
             self._held = np.asarray(self._array[:], dtype=np.float32)
         values = self._array[row] if self._held is None else self._held[row]
         return np.asarray(values, dtype=np.float32)[: self._num_bins[row]]
 
-    def take(self, rows: Sequence[int]) -> BinTargets:
+    def take(self, rows: Sequence[int] | np.ndarray) -> BinTargets:
         """Give some rows, in the order of ``rows``, without reading them."""
         taken = BinTargets(self.path, self._num_bins, self._rows[np.asarray(rows, dtype=np.int64)])
         taken._held = self._held
@@ -230,5 +232,5 @@ def moments(targets: Iterable[np.ndarray]) -> Moments:
     assert total is not None
     count = total[0].astype(np.int64)
     spread = np.sqrt(total[2] / np.maximum(count, 1))
-    numbers = [np.where(count > 0, part, np.nan) for part in (total[1], spread, total[3], total[4])]
-    return Moments(count, *numbers, num_bins=num_bins)
+    mean, spread, low, high = (np.where(count > 0, part, np.nan) for part in (total[1], spread, total[3], total[4]))
+    return Moments(count, mean, spread, low, high, num_bins)

@@ -22,6 +22,8 @@ from longstrand.genome.sequence import normalise
 if TYPE_CHECKING:
     import numpy as np
 
+    from longstrand.data.bins import BinTargets
+
 logger = logging.getLogger(__name__)
 
 __all__ = ["LabelColumns", "LabelledTable", "LetterCounts", "RawTable", "infer_task", "label"]
@@ -128,12 +130,13 @@ class LabelledTable:
         raw: sequences, names and row numbers.
         task: the kind of problem and the names of its outputs.
         targets: single-label: int64 (n,). Multi-label, regression: float32 (n, num_outputs), NaN where missing.
-            Token: a list of n int16 arrays (num_bases,), -100 where missing.
+            Token: a list of n int16 arrays (num_bases,), -100 where missing. Bins: n arrays float32 (bins,
+            num_outputs), NaN where missing: a list, or a `BinTargets`, which reads them as they are needed.
     """
 
     raw: RawTable
     task: Task
-    targets: np.ndarray | list[np.ndarray]
+    targets: np.ndarray | list[np.ndarray] | BinTargets
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -161,9 +164,10 @@ class LabelledTable:
         """Number of targets that are missing (cells, or bases for token problems)."""
         import numpy as np
 
-        if isinstance(self.targets, list):
-            gone = np.isnan if self.task.bin_bases is not None else (lambda labels: labels < 0)
-            return int(sum(gone(labels).sum() for labels in self.targets))
+        if self.task.bin_bases is not None:
+            return int(sum(np.isnan(values).sum() for values in self.targets))
+        if not isinstance(self.targets, np.ndarray):
+            return int(sum((labels < 0).sum() for labels in self.targets))
         return int(np.isnan(self.targets).sum()) if self.targets.dtype.kind == "f" else 0
 
     def counts(self) -> dict[str, Any]:
@@ -195,8 +199,16 @@ def label_distribution(table: LabelledTable) -> dict[str, Any]:
         values = np.concatenate(table.targets) if isinstance(table.targets, list) else table.targets
         counts = np.bincount(values[values >= 0], minlength=len(names))
         return {name: int(count) for name, count in zip(names, counts)}
-    values = np.concatenate(table.targets) if isinstance(table.targets, list) else table.targets
-    targets = np.asarray(values, dtype=np.float64)
+    if table.task.bin_bases is not None:
+        from longstrand.data.bins import moments
+
+        found = moments(table.targets)
+        return {
+            name: {"mean": float(mean), "sd": float(spread)}
+            for name, mean, spread, count in zip(names, found.mean, found.deviation, found.count)
+            if count
+        }
+    targets = np.asarray(table.targets, dtype=np.float64)
     if table.task.problem == "multi_label":
         return {name: int(count) for name, count in zip(names, np.nansum(targets, axis=0))}
     with np.errstate(invalid="ignore"):

@@ -58,7 +58,8 @@ class Task:
         kind = {
             "single_label": f"one of {len(self.names)} classes a sequence",
             "multi_label": f"any of {len(self.names)} labels a sequence",
-            "regression": f"{len(self.names)} number(s) a sequence",
+            "regression": f"{len(self.names)} number(s) a "
+            + ("sequence" if self.bin_bases is None else f"bin of {self.bin_bases:,} bases"),
             "token": f"one of {len(self.names)} classes a base",
         }[self.problem]
         return f"problem: {self.problem}, {kind} ({shown}); {self.reason}"

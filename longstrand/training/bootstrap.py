@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
+from scipy.stats import rankdata
 
 from longstrand.runtime import generator
 
@@ -140,12 +141,50 @@ def correlation_metrics(weights: Array, truth: Array, predicted: Array) -> dict[
         truth: (n,).
         predicted: (n,).
     """
+    return _from_sums(weights @ _moment_columns(truth, predicted))
+
+
+def correlations_of_units(resamples: Resamples, unit: Array, truth: Array, predicted: Array) -> dict[str, Array]:
+    """The metrics of `correlation_metrics`, and Spearman, when a unit (sequence) has many rows (bins).
+
+    Rows are added up by unit first, so that a resample costs what its units cost, not its rows. Spearman is the
+    correlation of the ranks in the whole sample: ranking every resample anew would change them little, and cost much.
+
+    Args:
+        resamples: draws of the units.
+        unit: (n,) unit of each row.
+        truth: (n,).
+        predicted: (n,).
+
+    Returns:
+        {metric: (num_resamples,)}; NaN where undefined.
+    """
+    ranked = [rankdata(values) for values in (truth, predicted)]
+    sums = [_sums_of_units(unit, _moment_columns(*pair), resamples.num_units) for pair in ((truth, predicted), ranked)]
+    blocks = []
+    for weights in resamples.blocks():
+        block = _from_sums(weights @ sums[0])
+        blocks.append(block | {"spearman": _from_sums(weights @ sums[1])["pearson"]})
+    return {name: np.concatenate([block[name] for block in blocks]) for name in (blocks[0] if blocks else ())}
+
+
+def _sums_of_units(unit: Array, columns: Array, num_units: int) -> Array:
+    """Add up rows (n, m) by unit: (num_units, m)."""
+    return np.stack([np.bincount(unit, column, minlength=num_units) for column in columns.T], axis=1)
+
+
+def _moment_columns(truth: Array, predicted: Array) -> Array:
+    """What has to be added up for `_from_sums`: (n, 8)."""
     shift_truth, shift_predicted = truth - truth.mean(), predicted - predicted.mean()
     error = truth - predicted
     products = [shift_truth**2, shift_predicted**2, shift_truth * shift_predicted]
-    columns = np.stack([shift_truth, shift_predicted, *products, error**2, np.abs(error)], axis=1)
-    total = np.where(weights.any(axis=1), weights.sum(axis=1), np.nan)
-    mean_t, mean_p, mean_tt, mean_pp, mean_tp, mse, mae = (weights @ columns / total[:, None]).T
+    return np.stack([np.ones(len(truth)), shift_truth, shift_predicted, *products, error**2, np.abs(error)], axis=1)
+
+
+def _from_sums(sums: Array) -> dict[str, Array]:
+    """Pearson, R2, mean squared and absolute error from the sums (block, 8) of `_moment_columns`."""
+    total = np.where(sums[:, 0] > 0, sums[:, 0], np.nan)
+    mean_t, mean_p, mean_tt, mean_pp, mean_tp, mse, mae = (sums[:, 1:] / total[:, None]).T
     var_t, var_p = mean_tt - mean_t**2, mean_pp - mean_p**2
     with np.errstate(invalid="ignore", divide="ignore"):
         varies = (var_t > 1e-12) & (var_p > 1e-12)

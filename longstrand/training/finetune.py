@@ -123,7 +123,8 @@ def finetune(
         tokenized = {
             name: tokenize(table, tokenizer, limit, on_long=training.on_long) for name, table in splits.items()
         }
-        scaled = splits.task.problem == "regression" and splits.task.bin_bases is None
+        counts = splits.task.bin_bases is not None and config.data.bin_loss == "counts"
+        scaled = splits.task.problem == "regression" and not counts
         scale = target_scale(splits.train) if scaled else None
         return _run(config, run, model, Prepared(splits, tokenized, tokenizer, limit, scale, metric), device)
     finally:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from longstrand.data.bins import moments
 from longstrand.data.labelled import LabelledTable, RawTable, infer_task, label
 from longstrand.data.labelled_files import read_labelled
 from longstrand.data.labelled_intervals import GenomeWindows
@@ -180,6 +181,9 @@ def check_strand(task: Task, *strands: str) -> None:
 
 def target_scale(table: LabelledTable) -> tuple[np.ndarray, np.ndarray]:
     """Give mean and deviation of each regression target, float64 (num_outputs,); a constant target has deviation 1."""
+    if table.task.bin_bases is not None:
+        found = moments(table.targets)
+        return np.nan_to_num(found.mean), np.where(found.deviation > 0, found.deviation, 1.0)
     targets = np.asarray(table.targets, dtype=np.float64)
     spread = np.nanstd(targets, axis=0)
     return np.nanmean(targets, axis=0), np.where(spread > 0, spread, 1.0)

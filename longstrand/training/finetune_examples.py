@@ -11,7 +11,7 @@ import numpy as np
 
 from longstrand.data.bins import encode_bins
 from longstrand.data.collate import IGNORED, Collator
-from longstrand.data.labelled import LabelledTable, RawTable
+from longstrand.data.labelled import LabelledTable
 from longstrand.data.labelled_tokens import is_bio
 from longstrand.errors import InputError
 from longstrand.genome.sequence import reverse_complement
@@ -51,7 +51,7 @@ def tokenize(table: LabelledTable, tokenizer: Tokenizer, limit: int | None, *, o
         length = len(encoding)
         if limit is not None and length > limit:
             if on_long == "refuse" or second is not None or table.task.bin_bases is not None:
-                raise InputError(_too_long(table.raw, row, length, limit, second is not None))
+                raise InputError(_too_long(table, row, length, limit))
             encoding = cut(encoding, tokenizer, limit)
             num_truncated += 1
         num_empty += bool(np.all(encoding.special_tokens_mask))
@@ -74,10 +74,14 @@ def cut(encoding: Encoding, tokenizer: Tokenizer, limit: int) -> Encoding:
     return tokenizer.wrap(ids, offsets, encoding.num_bases)
 
 
-def _too_long(raw: RawTable, row: int, length: int, limit: int, is_pair: bool) -> str:
-    advice = "pairs are never cut, shorten them" if is_pair else "shorten it, or set training.on_long=truncate"
+def _too_long(table: LabelledTable, row: int, length: int, limit: int) -> str:
+    advice = "shorten it, or set training.on_long=truncate"
+    if table.pairs is not None:
+        advice = "pairs are never cut, shorten them"
+    elif table.task.bin_bases is not None:
+        advice = "sequences of bins are never cut: give recurrent memory (memory.num_tokens=...), or shorter windows"
     return (
-        f"{raw.source}, row {raw.rows[row]}: the sequence has {length:,} tokens, "
+        f"{table.raw.source}, row {table.raw.rows[row]}: the sequence has {length:,} tokens, "
         f"but the model reads at most {limit:,}; {advice}."
     )
 
@@ -176,8 +180,8 @@ class TrainingExamples:
         problem = self._table.task.problem
         if problem == "token":
             return encoding.from_bases(target[::-1] if reverse else target, reduce=self._reduce)
-        if self._table.task.bin_bases is not None:
-            return target[::-1] if reverse else target
+        if self._table.task.bin_bases is not None and reverse:
+            target = target[::-1]
         if problem == "regression" and self._scale is not None:
             mean, spread = self._scale
             return ((target - mean) / spread).astype(np.float32)

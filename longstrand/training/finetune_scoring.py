@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from longstrand.data.bins import moments
 from longstrand.data.labelled import LabelledTable
 from longstrand.data.records import Record
 from longstrand.predict import Settings, predict, probabilities
@@ -45,7 +46,7 @@ class Scored:
             bins = [len(values) for values in self.logits]
             return Scores(
                 task,
-                np.concatenate(self.table.targets),
+                np.concatenate(list(self.table.targets)),
                 np.concatenate(self.logits),
                 np.repeat(np.arange(len(bins)), bins),
             )
@@ -69,7 +70,7 @@ class Scored:
             return float(-np.log(np.clip(chosen, 1e-12, 1)).mean()) if known.any() else float("nan")
         pairs: Any = (self.table.targets, self.logits)
         if task.bin_bases is not None:
-            pairs = tuple(np.concatenate(part) for part in pairs)
+            pairs = tuple(np.concatenate(list(part)) for part in pairs)
         targets, logits = (np.asarray(part, np.float64) for part in pairs)
         known = ~np.isnan(targets) & ~np.isnan(logits)
         if not known.any():
@@ -99,7 +100,9 @@ def score(
     )
     rows = list(predict(model, records(table), tokenizer=tokenizer, settings=settings))
     values: Any = [row.values for row in rows]
-    if not is_token and not is_bin:
+    if is_bin and scale is not None:
+        values = [(row * scale[1] + scale[0]).astype(np.float32) for row in values]
+    elif not is_token and not is_bin:
         values = np.stack(values)
         if scale is not None:
             values = (values * scale[1] + scale[0]).astype(np.float32)
@@ -140,7 +143,8 @@ def fold_scale(model: Any, scale: Scale) -> None:
 
 def start_at_mean(model: Any, table: LabelledTable) -> None:
     """Set the output bias of a head of counts to the mean of each target; training then begins with what differs."""
-    means = np.nanmean(np.concatenate(table.targets), axis=0)
-    bias = torch.as_tensor(means, dtype=torch.float64).clamp(min=1e-3).expm1().log()
+    bias = (
+        torch.as_tensor(np.nan_to_num(moments(table.targets).mean), dtype=torch.float64).clamp(min=1e-3).expm1().log()
+    )
     with torch.no_grad():
         model.classifier.output.bias.copy_(bias)

@@ -113,7 +113,7 @@ def resampled(
         truth, said = (values[rows, number].astype(np.float64) for values in (kept.targets, kept.values))
         for name, values in _resample_numbers(truth, said, _unit(kept)[rows], resamples).items():
             drawn.setdefault(name, []).append(values)
-    return {name: np.stack(values).mean(axis=0) for name, values in drawn.items()}
+    return {name: _nanmean(np.stack(values)) for name, values in drawn.items()}
 
 
 _LABEL_NAMES = {"roc_auc": "mean_roc_auc", "average_precision": "mean_average_precision"}
@@ -283,7 +283,7 @@ def _evaluate_numbers(scores: Scores, resamples: Resamples) -> dict[str, Any]:
                 drawn.setdefault(key, []).append(values)
     entries = {}
     for key in ("pearson", "spearman", "r2", "mse", "mae"):
-        resampled = np.stack(drawn[key]).mean(axis=0) if key in drawn else None
+        resampled = _nanmean(np.stack(drawn[key])) if key in drawn else None
         entries[key] = _entry(_mean([values[key] for values in per_target.values()]), resampled)
     predictions = scores.values.astype(np.float64)
     spread, wanted = predictions.std(axis=0), np.nanstd(scores.targets, axis=0)
@@ -304,6 +304,8 @@ def _number_metrics(truth: Array, predicted: Array) -> dict[str, float]:
 
 
 def _resample_numbers(truth: Array, predicted: Array, unit: Array, resamples: Resamples) -> dict[str, Array]:
+    if len(unit) > resamples.num_units:
+        return bootstrap.correlations_of_units(resamples, unit, truth, predicted)
     collected: dict[str, list[Array]] = {}
     for weights in resamples.blocks():
         rows = weights[:, unit]

@@ -269,3 +269,28 @@ def test_resampled_values_are_those_of_the_intervals(problem: str) -> None:
         assert (entry["low"], entry["high"]) == percentile_interval(drawn[name])
         alone = resampled(scores, num_resamples=50, seed=4, metric=name)[name]
         assert np.array_equal(alone, drawn[name], equal_nan=True)
+
+
+def test_correlations_of_units_are_those_of_their_rows():
+    random = np.random.default_rng(0)
+    unit = np.repeat(np.arange(80), 5)
+    truth, said = random.normal(size=400) + unit / 40, random.normal(size=400) + unit / 30
+    resamples = Resamples(80, 40, 3)
+    found = bootstrap.correlations_of_units(resamples, unit, truth, said)
+    (weights,) = resamples.blocks()
+    rows = weights[:, unit]
+    for name, expected in bootstrap.correlation_metrics(rows, truth, said).items():
+        np.testing.assert_allclose(found[name], expected, atol=1e-9)
+    exact = bootstrap.spearman_of_resamples(rows, truth, said)
+    assert found["spearman"].shape == (40,) and np.abs(found["spearman"] - exact).max() < 0.03
+
+
+def test_numbers_per_bin_pearson_by_track_over_all_bins():
+    task = Task("regression", ("a", "b", "flat"), ("a", "b", "flat"), "columns", bin_bases=4)
+    targets = np.array([[0, 3, 1], [1, 2, 1], [2, np.nan, 1], [5, 0, 1]], dtype=np.float32)
+    values = np.array([[0, 0, 0], [2, 1, 1], [4, 9, 0], [10, 3, 1]], dtype=np.float32)
+    found = evaluate(Scores(task, targets, values, np.array([0, 0, 1, 1])), num_resamples=50)
+    assert found["per_class"]["a"]["pearson"] == pytest.approx(1) and found["per_class"]["b"]["num_evaluated"] == 3
+    assert found["per_class"]["b"]["pearson"] == pytest.approx(-1) and np.isnan(found["per_class"]["flat"]["pearson"])
+    assert found["metrics"]["pearson"]["value"] == pytest.approx(0)  # the mean of the tracks that have one
+    assert found["num_evaluated"] == 4 and not np.isnan(found["metrics"]["pearson"]["low"])
