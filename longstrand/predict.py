@@ -56,7 +56,8 @@ class Settings:
             vector a token (``tokens``) or a base (``bases``). A token head: ``tokens`` or ``bases``, else ``bases``.
         layer: which hidden states embeddings are: 0 = embedding output, 1 = first layer, -1 = last (after the final
             norm).
-        layers: several layers at once, in place of ``layer``; with ``poolings`` all from one forward pass.
+        layers: several layers at once, in place of ``layer``, from one forward pass; a token or base then has the states
+            of all layers one after the other.
         poolings: ``cls``, ``mean``, ``max``, in place of ``pooling``; values of all layers and poolings follow each
             other, layer by layer, in each the poolings.
         strand: see `longstrand.strand`.
@@ -284,8 +285,6 @@ class _Engine:
         if self.embeds:
             layers = settings.layers or (settings.layer,)
             self.layers = [layer_number(layer, model.config.num_hidden_layers) for layer in layers]
-            if len(self.layers) > 1 and self.per != "sequence":
-                raise UsageError("several layers at once are for one vector a sequence; use pooling cls, mean or max.")
             self.width *= len(self.layers) * len(self.poolings)
             if "cls" in self.poolings and tokenizer.cls_token_id is None:
                 raise UsageError("the tokenizer has no [CLS] token; use pooling mean or max.")
@@ -397,6 +396,8 @@ class _Engine:
         if self.embeds and self.per == "sequence":
             pooled = [pool(state.float(), ~special, pooling) for state in states for pooling in self.poolings]
             values = torch.cat(pooled, dim=-1)
+        elif len(states) > 1:
+            values = torch.cat([state.float() for state in states], dim=-1)
         values = values.float().cpu().numpy()
         if self.per == "sequence":
             return list(values)

@@ -401,7 +401,10 @@ def test_layers_and_poolings_come_from_one_pass() -> None:
                 alone = Settings(output="embeddings", layer=layer, pooling=pooling, strand="both")  # type: ignore[arg-type]
                 (found,) = predict(model, [texts[row]], tokenizer=tokenizer, settings=alone)
                 assert np.allclose(next(parts), found.values, atol=1e-5, equal_nan=True)
-    with pytest.raises(UsageError, match="several layers at once are for one vector a sequence"):
-        list(predict(model, texts, tokenizer=tokenizer, output="embeddings", layers=(0, 1), pooling="bases"))
+    several = list(predict(model, texts, tokenizer=tokenizer, output="embeddings", layers=(0, -1), pooling="bases"))
+    for place, layer in enumerate((0, -1)):
+        alone = list(predict(model, texts, tokenizer=tokenizer, output="embeddings", layer=layer, pooling="bases"))
+        for both, one in zip(several, alone):
+            assert np.allclose(both.values[:, 16 * place : 16 * place + 16], one.values, atol=1e-5, equal_nan=True)
     with pytest.raises(UsageError, match="unknown pooling of a sequence 'bases'"):
         Settings(poolings=("bases",))

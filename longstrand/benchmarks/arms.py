@@ -16,8 +16,8 @@ import numpy as np
 from longstrand.baselines.cnn import Training
 from longstrand.baselines.ladder import Setting, as_values, fit_baseline
 from longstrand.benchmarks.cells import Cell
-from longstrand.benchmarks.embeddings import cache_embeddings, parse_layers
-from longstrand.benchmarks.probe import probe
+from longstrand.benchmarks.embeddings import parse_layers
+from longstrand.benchmarks.probing import choose_probe, embed_tables, predict_split
 from longstrand.benchmarks.protocol import Protocol
 from longstrand.data.labelled import LabelledTable
 from longstrand.data.splits import Splits
@@ -175,18 +175,13 @@ def run_probe(cell: Cell, tables: Mapping[str, LabelledTable], place: Place) -> 
 
         fitting = replace(settings, batch_tokens=size)
         named = {name: tables[name] for name in ("train", "valid", "test")}
-        return cache_embeddings(
-            model, named, folder, tokenizer=tokenizer, settings=fitting, about=about, notice=place.notice
-        )
+        more = {"tokenizer": tokenizer, "settings": fitting, "about": about, "notice": place.notice}
+        return embed_tables(model, named, folder, probe_settings=protocol.probe, **more)
 
     with measured_cost(place.device) as cost:
         cache = _with_less_memory(embed, protocol.batch_tokens, 64, place, "tokens of a batch")
-        found = probe(cache, tables, protocol.probe.model_copy(update={"seed": cell.seed}))
-    choice = found.chosen.choice
-    scores = {
-        name: scores_of(tables[name], found.probe.predict(cache.get(name, choice.layer, choice.pooling)))
-        for name in ("valid", "test")
-    }
+        found = choose_probe(cache, tables, protocol.probe.model_copy(update={"seed": cell.seed}))
+    scores = {name: scores_of(tables[name], predict_split(found, cache, name)) for name in ("valid", "test")}
     trained = found.probe.num_parameters
     total = sum(weight.numel() for weight in model.parameters()) + trained
     cost |= {"parameters": total, "trained_parameters": trained, "storage_bytes": 4 * trained}

@@ -100,13 +100,12 @@ def arms_of(config: BenchmarkConfig, problem: str, num_outputs: int) -> list[Arm
     for model, title in zip(config.models, model_names(config.models)):
         for way in config.ways:
             if way == PROBE:
-                if problem != "token":
-                    arms.append(Arm(f"{title}: probe", "probe", model=model))
+                arms.append(Arm(f"{title}: probe", "probe", model=model))
             else:
                 arms.append(Arm(f"{title}: {way_name(way)}", "finetune", model=model, way=way))
         if config.random_init:
             arms.append(Arm(f"{title}: random init", "finetune", model=model, way=Way(), init="random"))
-            if PROBE in config.ways and problem != "token":
+            if PROBE in config.ways:
                 arms.append(Arm(f"{title}: probe of random init", "probe", model=model, init="random"))
     titles = [arm.name for arm in arms]
     twice = next((name for name in titles if titles.count(name) > 1), None)

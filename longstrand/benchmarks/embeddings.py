@@ -78,12 +78,12 @@ def cache_embeddings(
         notice: receives a sentence when a stale cache is thrown away.
 
     Raises:
-        UsageError: the tables have labels a base.
+        UsageError: the tables have labels per base (see `longstrand.benchmarks.base_states`) or per bin.
     """
     import time
 
     if any(isinstance(table.targets, list) for table in tables.values()):
-        raise UsageError("probing needs one label a sequence; labels per base have no cached embeddings.")
+        raise UsageError("probing is for labels per sequence or per base; labels per bin cannot be probed yet.")
     layers = settings.layers or tuple(range(model.config.num_hidden_layers + 1))
     allowed = POOLINGS if tokenizer.cls_token_id is not None else POOLINGS[1:]
     poolings: Any = settings.poolings or allowed

@@ -41,6 +41,10 @@ class ProbeSettings(StrictModel):
     trials: int = Field(25, ge=0, description="trials of Optuna's TPE search; 0: the best point of the layer curve")
     probes: tuple[Literal["linear", "mlp"], ...] = Field(("linear", "mlp"), min_length=1, description="kinds of probe")
     max_rows: int = Field(4000, ge=10, description="most rows used for the choice; the winner is fitted on all")
+    max_bases: int = Field(
+        40_000, ge=100, description="labels per base: most bases of train (and of valid) that are used, chosen by seed"
+    )
+    states: Literal["float16", "float32"] = Field("float16", description="labels per base: how states are kept")
     seed: int = Field(0, ge=0, description="of folds, search and MLP")
 
     @model_validator(mode="after")
@@ -128,15 +132,22 @@ class Probe:
         self.task, self.choice, self.seed = task, choice, seed
         self._model: Any = None
 
-    def fit(self, vectors: np.ndarray, targets: np.ndarray) -> Probe:
-        """Fit on vectors (n, hidden) and targets as in `LabelledTable`; an MLP leaves rows with a missing one out."""
+    def fit(self, vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None) -> Probe:
+        """Fit on vectors (n, hidden) and targets as in `LabelledTable`; an MLP leaves rows with a missing one out.
+
+        With ``weights`` (n,) the linear probe weighs its rows, and the MLP sees n rows drawn by weight.
+        """
+        if weights is not None and self.choice.kind == "mlp":
+            random = generator(self.seed, 0, "rows of an MLP probe")
+            drawn = np.sort(random.choice(len(vectors), len(vectors), p=weights / weights.sum()))
+            vectors, targets = vectors[drawn], targets[drawn]
         self._mean, self._spread = vectors.mean(axis=0), vectors.std(axis=0)
         self._spread[self._spread < 1e-6] = 1.0
         features = self._standardise(vectors)
         if self.choice.kind == "linear":
             strength = self.choice.strength
             penalty = 1 / strength if self.task.problem == "regression" else strength
-            rows = Rows(features, targets)
+            rows = Rows(features, targets, None if weights is None else weights / weights.mean())
             self._model = fit_linear(self.task, rows, None, seed=self.seed, penalty=penalty)
         else:
             self._model = self._fit_mlp(features, targets)
@@ -193,40 +204,59 @@ def _arrays(model: Any) -> list[np.ndarray]:
 
 
 @dataclass(frozen=True)
-class _Fold:
+class Fold:
     """Rows of training and validation together that are fitted on, and those that are scored."""
 
     fit: np.ndarray
     score: np.ndarray
 
 
-class _Search:
+class Search:
     """Scores choices on the folds; vectors of a layer and pooling are read once while it is in use."""
+
+    weights: np.ndarray | None = None
 
     def __init__(self, cache: Embeddings, tables: Mapping[str, LabelledTable], settings: ProbeSettings) -> None:
         self.cache, self.settings = cache, settings
+        self.layers, self.poolings = cache.layers, cache.poolings
         self.task = tables["train"].task
         self.metric = PRIMARY[self.task.problem]
         self.targets = np.concatenate([np.asarray(tables[name].targets) for name in ("train", "valid")])
         self.folds = make_folds(tables, settings)
-        self._held: tuple[tuple[int, str], np.ndarray] | None = None
+        self.held: tuple[tuple[int, str], np.ndarray] | None = None
+
+    def run(self) -> tuple[list[Tried], list[Tried], Tried]:
+        """Score the linear probe on every layer and pooling, then search: ``(curve, trials, the best of all)``."""
+        curve = [self.score(Choice(layer, pooling)) for layer in self.layers for pooling in self.poolings]
+        best = max(curve, key=lambda tried: tried.mean)
+        trials = run_trials(self, best.choice) if self.settings.trials else []
+        return curve, trials, max([best, *trials], key=lambda tried: tried.mean)
 
     def score(self, choice: Choice) -> Tried:
+        """Fit on the one part of every fold and measure on the other."""
         vectors = self._vectors(choice.layer, choice.pooling)
         scores = []
         for fold in self.folds:
-            probe = Probe(self.task, choice, self.settings.seed).fit(vectors[fold.fit], self.targets[fold.fit])
-            said = probe.predict(vectors[fold.score])
-            value = primary_value(Scores(self.task, self.targets[fold.score], said), self.metric)
+            weights = None if self.weights is None else self.weights[fold.fit]
+            probe = Probe(self.task, choice, self.settings.seed)
+            said = probe.fit(vectors[fold.fit], self.targets[fold.fit], weights).predict(vectors[fold.score])
+            value = self.measure(said, fold.score)
             value = -1.0 if value != value else value
             scores.append(-value if self.metric in LOWER_IS_BETTER else value)
         return Tried(choice, tuple(scores))
 
+    def measure(self, said: np.ndarray, rows: np.ndarray) -> float:
+        """Measure predictions of some rows."""
+        return primary_value(Scores(self.task, self.targets[rows], said), self.metric)
+
     def _vectors(self, layer: int, pooling: str) -> np.ndarray:
-        if self._held is None or self._held[0] != (layer, pooling):
-            parts = [self.cache.get(name, layer, pooling) for name in ("train", "valid")]
-            self._held = (layer, pooling), np.concatenate(parts)
-        return self._held[1]
+        if self.held is None or self.held[0] != (layer, pooling):
+            self.held = (layer, pooling), self.read(layer, pooling)
+        return self.held[1]
+
+    def read(self, layer: int, pooling: str) -> np.ndarray:
+        """Read the vectors of training and validation rows: float32 (n, hidden)."""
+        return np.concatenate([self.cache.get(name, layer, pooling) for name in ("train", "valid")])
 
 
 def probe(cache: Embeddings, tables: Mapping[str, LabelledTable], settings: ProbeSettings) -> ProbeResult:
@@ -240,17 +270,14 @@ def probe(cache: Embeddings, tables: Mapping[str, LabelledTable], settings: Prob
     Raises:
         UsageError: a search is asked for and Optuna is not installed.
     """
-    search = _Search(cache, tables, settings)
-    curve = [search.score(Choice(layer, pooling)) for layer in cache.layers for pooling in cache.poolings]
-    best = max(curve, key=lambda tried: tried.mean)
-    trials = run_trials(search, best.choice) if settings.trials else []
-    chosen = max([best, *trials], key=lambda tried: tried.mean)
+    search = Search(cache, tables, settings)
+    curve, trials, chosen = search.run()
     vectors = cache.get("train", chosen.choice.layer, chosen.choice.pooling)
     fitted = Probe(search.task, chosen.choice, settings.seed).fit(vectors, np.asarray(tables["train"].targets))
     return ProbeResult(search.metric, tuple(curve), tuple(trials), chosen, fitted)
 
 
-def run_trials(search: _Search, start: Choice) -> list[Tried]:
+def run_trials(search: Search, start: Choice) -> list[Tried]:
     """Let TPE choose layer, pooling, kind, strength and width, beginning at the best point of the curve."""
     try:
         import optuna
@@ -262,8 +289,8 @@ def run_trials(search: _Search, start: Choice) -> list[Tried]:
     settings, tried = search.settings, []
 
     def objective(trial: Any) -> float:
-        layer = trial.suggest_categorical("layer", list(search.cache.layers))
-        pooling = trial.suggest_categorical("pooling", list(search.cache.poolings))
+        layer = trial.suggest_categorical("layer", list(search.layers))
+        pooling = trial.suggest_categorical("pooling", list(search.poolings))
         kind = trial.suggest_categorical("kind", list(settings.probes))
         strength = trial.suggest_float("strength", 1e-4, 1e2, log=True)
         width = trial.suggest_categorical("width", [32, 64, 128]) if kind == "mlp" else 0
@@ -279,7 +306,7 @@ def run_trials(search: _Search, start: Choice) -> list[Tried]:
     return tried
 
 
-def make_folds(tables: Mapping[str, LabelledTable], settings: ProbeSettings) -> list[_Fold]:
+def make_folds(tables: Mapping[str, LabelledTable], settings: ProbeSettings) -> list[Fold]:
     """Divide the rows of training and validation (in this order), at most ``max_rows`` of them.
 
     Raises:
@@ -290,19 +317,33 @@ def make_folds(tables: Mapping[str, LabelledTable], settings: ProbeSettings) -> 
     random = generator(settings.seed, 0, "probe folds")
     if settings.folds == 0:
         half = settings.max_rows
-        return [_Fold(np.sort(random.permutation(first)[:half]), np.sort(random.permutation(second)[:half]))]
+        return [Fold(np.sort(random.permutation(first)[:half]), np.sort(random.permutation(second)[:half]))]
     rows = random.permutation(np.concatenate([first, second]))[: settings.max_rows]
-    texts = [*train.sequences, *valid.sequences]
+    names = [sequence_group(table, row) for table in (train, valid) for row in range(len(table))]
     groups: dict[str, list[int]] = {}
     for row in rows.tolist():
-        groups.setdefault(min(texts[row], reverse_complement(texts[row])), []).append(row)
-    if len(groups) < 2 * settings.folds:
-        raise UsageError(f"{len(groups)} different sequences are too few for {settings.folds} folds; use fewer, or 0.")
-    order = _by_class(tables, list(groups.values()))
-    member = [np.sort(np.concatenate(order[number :: settings.folds])) for number in range(settings.folds)]
+        groups.setdefault(names[row], []).append(row)
+    return deal_groups(_by_class(tables, list(groups.values())), settings.folds)
+
+
+def sequence_group(table: LabelledTable, row: int) -> str:
+    """Name the group that a sequence belongs to: the same for identical sequences on either strand."""
+    text = table.sequences[row]
+    return min(text, reverse_complement(text))
+
+
+def deal_groups(groups: Sequence[np.ndarray], num_folds: int) -> list[Fold]:
+    """Deal groups of rows out to folds in turn.
+
+    Raises:
+        UsageError: fewer than two groups a fold.
+    """
+    if len(groups) < 2 * num_folds:
+        raise UsageError(f"{len(groups)} different sequences are too few for {num_folds} folds; use fewer, or 0.")
+    member = [np.sort(np.concatenate(groups[number::num_folds])) for number in range(num_folds)]
     return [
-        _Fold(np.sort(np.concatenate([part for place, part in enumerate(member) if place != number])), member[number])
-        for number in range(settings.folds)
+        Fold(np.sort(np.concatenate([part for place, part in enumerate(member) if place != number])), member[number])
+        for number in range(num_folds)
     ]
 
 

@@ -9,9 +9,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from longstrand.benchmarks.embeddings import Embeddings, cache_embeddings, parse_layers
+from longstrand.benchmarks.arms import scores_of
+from longstrand.benchmarks.embeddings import parse_layers
 from longstrand.benchmarks.page import layer_sections
-from longstrand.benchmarks.probe import ProbeResult, ProbeSettings, probe
+from longstrand.benchmarks.probe import ProbeResult, ProbeSettings
+from longstrand.benchmarks.probe_bases import BASES
+from longstrand.benchmarks.probing import Cache, choose_probe, embed_tables, predict_split
 from longstrand.config import StrictModel
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import UsageError
@@ -23,8 +26,8 @@ from longstrand.runtime import fingerprint_file, provenance, resolve_device, see
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.baseline import run_baselines
 from longstrand.training.finetune_config import DataSettings
-from longstrand.training.finetune_data import load_splits
-from longstrand.training.metrics import Scores, evaluate
+from longstrand.training.finetune_data import check_strand, load_splits
+from longstrand.training.metrics import evaluate
 from longstrand.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -53,11 +56,12 @@ def run_probe(config: ProbeConfig, *, notice: Callable[[str], None] = logger.inf
         The report: ``probe`` (layer curve, trials, choice), ``test``, ``baselines``, ``seconds``, ...
 
     Raises:
-        LongstrandError: wrong settings, labels or model; labels a base, which have no probe.
+        LongstrandError: wrong settings, labels or model.
     """
     tokenizer = load_tokenizer(config.model)
     splits = load_splits(config.data, alphabet=tokenizer.alphabet)
     notice(splits.task.notice())
+    check_strand(splits.task, config.strand)
     if splits.test is None:
         raise UsageError("probing needs test rows; give data.test, or leave data.test_fraction above zero.")
     run = RunFolder.open(config.output, config)
@@ -69,7 +73,7 @@ def run_probe(config: ProbeConfig, *, notice: Callable[[str], None] = logger.inf
             return run.report
         tables = dict(splits.items())
         cache = _embed(config, tables, tokenizer, about, notice)
-        found = probe(cache, tables, config.probe)
+        found = choose_probe(cache, tables, config.probe)
         report = _report(config, cache, found, tables)
         _write(config, report)
         run.finish(report)
@@ -80,7 +84,7 @@ def run_probe(config: ProbeConfig, *, notice: Callable[[str], None] = logger.inf
 
 def _embed(
     config: ProbeConfig, tables: dict[str, LabelledTable], tokenizer: Any, about: dict[str, Any], notice: Any
-) -> Embeddings:
+) -> Cache:
     model = load_model(config.model, "encoder", tokenizer=tokenizer)
     if config.init == "random":
         seed_everything(config.probe.seed)
@@ -98,14 +102,13 @@ def _embed(
     )
     model = model.to(resolve_device(config.device))
     folder = config.output / "embeddings"
-    return cache_embeddings(model, tables, folder, tokenizer=tokenizer, settings=settings, about=about, notice=notice)
+    more = {"tokenizer": tokenizer, "settings": settings, "about": about, "notice": notice}
+    return embed_tables(model, tables, folder, probe_settings=config.probe, **more)
 
 
-def _report(
-    config: ProbeConfig, cache: Embeddings, found: ProbeResult, tables: dict[str, LabelledTable]
-) -> dict[str, Any]:
-    choice, test = found.chosen.choice, tables["test"]
-    said = found.probe.predict(cache.get("test", choice.layer, choice.pooling))
+def _report(config: ProbeConfig, cache: Cache, found: ProbeResult, tables: dict[str, LabelledTable]) -> dict[str, Any]:
+    test = tables["test"]
+    scores = scores_of(test, predict_split(found, cache, "test"))
     measured = {name: tables[name] for name in ("valid", "test")}
     both = config.strand == "both"
     baselines = run_baselines(tables["train"], measured, both_strands=both, num_resamples=config.resamples)
@@ -115,12 +118,18 @@ def _report(
         "task": {"problem": test.task.problem, "names": list(test.task.names)},
         "rows": {name: len(table) for name, table in tables.items()},
         "probe": found.to_dict(),
-        "test": evaluate(Scores(test.task, test.targets, said), num_resamples=config.resamples, curves=False),  # type: ignore[arg-type]
+        "test": evaluate(scores, num_resamples=config.resamples, curves=False),
         "baselines": {name: {"test": entry["test"]} for name, entry in baselines.items()},
         "embedding_seconds": cache.seconds,
         "settings": config.model_dump(mode="json"),
         "provenance": provenance(),
     }
+
+
+def where_of(chosen: dict[str, Any]) -> str:
+    """Say in words what was chosen."""
+    read = "each base" if chosen["pooling"] == BASES else f"{chosen['pooling']} pooling"
+    return f"layer {chosen['layer']}, {read}, {chosen['kind']} probe"
 
 
 def _write(config: ProbeConfig, report: dict[str, Any]) -> None:
@@ -141,7 +150,7 @@ def _write(config: ProbeConfig, report: dict[str, Any]) -> None:
     if lines:
         sections.append(table_section("The search", "The ten best trials, best first.", columns, lines))
     sections.append(provenance_section(report["provenance"]))
-    where = f"layer {chosen['layer']}, {chosen['pooling']} pooling, {chosen['kind']} probe"
+    where = where_of(chosen)
     value = report["test"]["metrics"][metric]["value"]
     write_report(
         config.output / "page",

@@ -37,7 +37,7 @@ def probe(
     Every layer and pooling comes from one pass over the sequences, which is kept; the choice is made on training and
     validation rows, and the winner is measured once on the test rows, beside k-mer regression.
     """
-    from longstrand.benchmarks.probe_run import ProbeConfig, run_probe
+    from longstrand.benchmarks.probe_run import ProbeConfig, run_probe, where_of
     from longstrand.config import build, merge, read_yaml
 
     options: dict[str, Any] = {"output": output, "model": model, "init": init, "device": device}
@@ -55,8 +55,7 @@ def probe(
         return
     chosen, metric = report["probe"]["chosen"], report["test"]["primary"]
     spread = f" ± {chosen['sd']:.3f}" if chosen["sd"] else ""
-    typer.echo(f"chosen: layer {chosen['layer']}, {chosen['pooling']} pooling, {chosen['kind']} probe "
-               f"({metric} {chosen['mean']:.3f}{spread} without the test rows)")  # fmt: skip
+    typer.echo(f"chosen: {where_of(chosen)} ({metric} {chosen['mean']:.3f}{spread} without the test rows)")
     lines = {"probe": report["test"], **{name: entry["test"] for name, entry in report["baselines"].items()}}
     for name, evaluation in lines.items():
         entry = evaluation["metrics"][metric]

@@ -340,7 +340,7 @@ def test_cells_and_names(tmp_path: Path) -> None:
     settings = BenchmarkConfig(output=tmp_path, models=tuple(models[:1]), seeds=(0, 1), fewshot=(10,))
     lines = arms_of(settings, "token", 3)
     assert [arm.name for arm in lines][:3] == ["majority", "k-mer context regression", "CNN, SpliceAI style"]
-    assert not any(arm.kind == "probe" for arm in lines)
+    assert [arm.name.split(": ")[1] for arm in lines if arm.kind == "probe"] == ["probe", "probe of random init"]
     found = cells_of("t", lines, settings)
     majority = [(cell.seed, cell.num_train) for cell in found if cell.arm.baseline == "majority"]
     assert majority == [(0, 10), (1, 10), (0, None)]
@@ -474,7 +474,7 @@ def test_embeddings_are_made_once(world: Path, tmp_path: Path) -> None:
     (_, passes), _ = embedded(world, tmp_path / "e", strand="both")
     assert len(passes) == 3
     tokens = {"train": LabelledTable(tables["train"].raw, Task("token", ("a", "b"), ("l",)), [np.zeros(3)])}
-    with pytest.raises(UsageError, match="probing needs one label a sequence"):
+    with pytest.raises(UsageError, match="labels per bin cannot be probed yet"):
         cache_embeddings(None, tokens, tmp_path, tokenizer=None, settings=Settings(), about={})  # type: ignore[arg-type]
 
 
