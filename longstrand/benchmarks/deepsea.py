@@ -9,22 +9,19 @@ from typing import Any
 import numpy as np
 
 from longstrand.benchmarks.build import make_rows, source_paths, write_task
-from longstrand.benchmarks.files import headless_rows
+from longstrand.benchmarks.deepsea_files import read_deepsea
 from longstrand.benchmarks.kmer_kernel import canonical_words
 from longstrand.benchmarks.task import SPLITS, Task, TaskData
 from longstrand.data.labelled import RawTable
-from longstrand.data.splits import choose_rows
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import reverse_complement
 
-NUM_FEATURES = 919
 GROUPS = {"DHS": (0, 125), "TF": (125, 815), "HM": (815, 919)}
 """Half-open columns of DNase sites, transcription factors and histone marks."""
 
 ANCHOR = 32
-_LETTERS = np.frombuffer(b"AGCTN", dtype=np.uint8)
 _STEP = 1 << 24
 
 
@@ -43,8 +40,7 @@ def build_deepsea(task: Task, sources: Path, output: Path, options: Mapping[str,
     paths = source_paths(task, sources, options)
     tables = {}
     for name, path in zip(SPLITS, paths):
-        table = read_deepsea(path, name)
-        tables[name] = choose_rows(table, options["max_rows"], seed=options["seed"]) if options["max_rows"] else table
+        tables[name] = read_deepsea(path, name, max_rows=options["max_rows"], seed=options["seed"])
     num_bases = task.window or 1000
     given = max(len(sequence) for sequence in tables["train"].sequences)
     origin = ""
@@ -58,75 +54,6 @@ def build_deepsea(task: Task, sources: Path, output: Path, options: Mapping[str,
         lost = "kept at 1,000 bases" if options["published"] else "left out"
         origin = f"{task.split_rule}; {num_lost:,} rows without one place in the genome {lost}"
     return write_task(task, output, tables, options, sources=paths, origin=origin)
-
-
-def read_deepsea(path: Path, split: str) -> RawTable:
-    """Read one split from a ``.mat`` file or from headerless rows; labels become ``0;1;...``.
-
-    Raises:
-        InputError: the file is damaged or has other shapes, or a label is neither 0 nor 1.
-        UsageError: a ``.mat`` file of the newer kind (HDF5) without the package h5py.
-    """
-    pairs = _read_mat(path, split) if path.name.endswith(".mat") else _read_text(path)
-    sequences, labels = [], []
-    for sequence, label in pairs:
-        sequences.append(sequence)
-        labels.append(label)
-    return make_rows(sequences, {"label": labels}, source=path)
-
-
-def _read_text(path: Path) -> Iterator[tuple[str, str]]:
-    for number, (sequence, rest) in enumerate(headless_rows(path, NUM_FEATURES), 1):
-        label = rest.replace(",", ";").replace(".0", "")
-        if len(label) != 2 * NUM_FEATURES - 1 or label.strip("01;"):
-            raise InputError(f"{path}, row {number}: a label is neither 0 nor 1.")
-        yield sequence.upper(), label
-
-
-def _read_mat(path: Path, split: str) -> Iterator[tuple[str, str]]:
-    """Read ``trainxdata`` (one-hot, order A, G, C, T; all zero is N) and ``traindata``."""
-    letters, labels = _mat_arrays(path, split)
-    for start in range(0, labels.shape[0], 10_000):
-        hot = np.asarray(letters[start : start + 10_000])
-        codes = np.where(hot.any(axis=1), hot.argmax(axis=1), 4)
-        marks = np.asarray(labels[start : start + 10_000]).astype(np.uint8)
-        for row, mark in zip(codes, marks):
-            yield _LETTERS[row].tobytes().decode(), ";".join(map(str, mark.tolist()))
-
-
-def _mat_arrays(path: Path, split: str) -> tuple[Any, Any]:
-    """Give one-hot letters (rows, 4, 1000) and labels (rows, 919) of a MATLAB file."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    names = (f"{split}xdata", f"{split}data")
-    try:
-        held = loadmat(path, variable_names=names)
-        found = [held.get(name) for name in names]
-    except NotImplementedError:
-        found = _hdf5_arrays(path, names)
-    except (MatReadError, ValueError, TypeError, OSError) as error:
-        raise InputError(f"{path}: not readable as a MATLAB file ({error}); get it again.") from None
-    if found[0] is None or found[1] is None:
-        raise InputError(f"{path}: lacks {' and '.join(names)}; is it the {split} file of DeepSEA?")
-    letters, labels = found
-    if letters.ndim != 3 or letters.shape[1] != 4 or labels.shape != (letters.shape[0], NUM_FEATURES):
-        raise InputError(
-            f"{path}: shapes {letters.shape} and {labels.shape}, expected (rows, 4, 1000) and (rows, 919)."
-        )
-    return letters, labels
-
-
-def _hdf5_arrays(path: Path, names: Sequence[str]) -> list[Any]:
-    """Read a MATLAB 7.3 file, whose arrays have their axes in reverse order."""
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise UsageError(
-            f"{path}: a MATLAB 7.3 file needs the package h5py (pip install h5py), or the headerless CSV of the rows."
-        ) from None
-    with h5py.File(path, "r") as file:
-        return [np.asarray(file[name]).T if name in file else None for name in names]
 
 
 def extend_tables(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import struct
+import sys
 import zlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import pytest
 
 from longstrand.benchmarks.bins import read_regions
 from longstrand.benchmarks.build import build_task
-from longstrand.benchmarks.deepsea import find_places, read_deepsea, widen
+from longstrand.benchmarks.deepsea import find_places, widen
+from longstrand.benchmarks.deepsea_files import _stretches, read_deepsea
 from longstrand.benchmarks.places import choose_contigs, split_windows
 from longstrand.benchmarks.species import draw_windows
 from longstrand.benchmarks.splice import (
@@ -333,7 +336,7 @@ def test_real_deepsea_rows(shared: Path) -> None:
     assert (np.array(ours) == golden["labels"]).all()
 
 
-def test_deepsea_files_that_are_wrong(tmp_path: Path) -> None:
+def test_deepsea_files_that_are_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from scipy.io import savemat
 
     savemat(tmp_path / "a.mat", {"other": np.zeros(3)})
@@ -350,11 +353,72 @@ def test_deepsea_files_that_are_wrong(tmp_path: Path) -> None:
         read_deepsea(tmp_path / "d.csv", "train")
     header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
     (tmp_path / "e.mat").write_bytes(header + b"\x89HDF\r\n\x1a\n" + bytes(600))
-    try:
-        import h5py  # noqa: F401
-    except ModuleNotFoundError:
-        with pytest.raises(UsageError, match=r"a MATLAB 7.3 file needs the package h5py"):
-            read_deepsea(tmp_path / "e.mat", "train")
+    with pytest.raises(InputError, match=r"e.mat: not readable as a MATLAB file"):
+        read_deepsea(tmp_path / "e.mat", "train")
+    write_new_mat(tmp_path / "f.mat", "valid", ["ACGT" * 3], chromatin(1, 0))
+    with pytest.raises(InputError, match=r"f.mat: lacks trainxdata and traindata; is it the train file"):
+        read_deepsea(tmp_path / "f.mat", "train")
+    write_new_mat(tmp_path / "g.mat", "train", ["ACGT" * 3], chromatin(1, 0)[:, :7])
+    with pytest.raises(InputError, match=r"g.mat: shapes \(1, 4, 12\) and \(1, 7\), expected"):
+        read_deepsea(tmp_path / "g.mat", "train")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(UsageError, match=r"needs the package h5py; install it with: pip install 'longstrand\[mat\]'"):
+        read_deepsea(tmp_path / "f.mat", "valid")
+
+
+def write_new_mat(path: Path, split: str, sequences: list[str], labels: np.ndarray) -> None:
+    """Write a MATLAB 7.3 file: HDF5 behind a header of 512 bytes, all axes in reverse order."""
+    import h5py
+
+    hot = np.array([[[letter == base for letter in text] for base in "AGCT"] for text in sequences], dtype=np.uint8)
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, array in ((f"{split}xdata", hot), (f"{split}data", labels)):
+            turned = array.transpose()
+            chunks = (*turned.shape[:-1], min(3, turned.shape[-1]))
+            file.create_dataset(name, data=turned, chunks=chunks, compression="gzip").attrs["MATLAB_class"] = b"uint8"
+    with open(path, "r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
+
+
+def test_deepsea_in_matlab_7_3(tmp_path: Path) -> None:
+    sequences = [f"{text[:7]}N{text[8:]}" for text in dna(11, 20, seed=5)]
+    write_new_mat(tmp_path / "train.mat", "train", sequences, chromatin(11, 1))
+    write_mat(tmp_path / "old.mat", "train", sequences, chromatin(11, 1))
+    new, old = (read_deepsea(tmp_path / name, "train") for name in ("train.mat", "old.mat"))
+    assert new.sequences == sequences == old.sequences and new.labels == old.labels
+    assert (np.array(new.labels["label"][3].split(";"), int) == chromatin(11, 1)[3]).all()
+
+
+def test_a_random_part_of_deepsea(tmp_path: Path) -> None:
+    sequences = dna(40, 12, seed=6)
+    write_new_mat(tmp_path / "new.mat", "train", sequences, chromatin(40, 1))
+    write_mat(tmp_path / "old.mat", "train", sequences, chromatin(40, 1))
+    write_headless(tmp_path / "text.csv", sequences, chromatin(40, 1))
+    whole = read_deepsea(tmp_path / "old.mat", "train")
+    for name in ("new.mat", "old.mat", "text.csv"):
+        part = read_deepsea(tmp_path / name, "train", max_rows=20, seed=3)
+        rows = [sequences.index(text) for text in part.sequences]
+        assert len(part) == 20 and rows == sorted(set(rows)) and max(rows) > 19
+        assert part.labels["label"] == [whole.labels["label"][row] for row in rows]
+        other = read_deepsea(tmp_path / name, "train", max_rows=20, seed=4)
+        assert other.sequences != part.sequences and len(read_deepsea(tmp_path / name, "train", max_rows=99)) == 40
+
+
+def test_stretches_of_a_large_file() -> None:
+    assert list(_stretches(10, 0, 0, 4)) == [(0, 4), (4, 8), (8, 10)] == list(_stretches(10, 10, 0, 4))
+    found = list(_stretches(4_400_000, 1050, 0, 4000))
+    assert [end - start for start, end in found].count(100) == 10 and sum(end - start for start, end in found) == 1050
+    assert all(before[1] <= after[0] for before, after in pairwise(found))
+    # The last stretch of 95 rows is shorter (5 of them), so one more is read in part.
+    assert sum(end - start for start, end in _stretches(95, 90, 0, 4000)) == 90
+
+
+def test_spliceai_stops_reading_at_max_rows(tmp_path: Path) -> None:
+    row = "A" * 15000 + "," + ",".join(["0"] * 4999 + ["1"])
+    (tmp_path / "x.csv").write_text(f"{row}\n{row}\nACGT,0\n")
+    assert len(read_spliceai(tmp_path / "x.csv", 2)) == 2
+    with pytest.raises(InputError, match=r"x.csv, row 3: 1 labels after the sequence"):
+        read_spliceai(tmp_path / "x.csv")
 
 
 def test_places_in_a_genome(tmp_path: Path) -> None:
