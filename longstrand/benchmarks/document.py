@@ -8,9 +8,12 @@ Blocks stand on lines of their own, numbers within a line::
 
     Pre-training is worth <!--= difference stage1 ours="a: full" against="a: random init" show=mean -->+0.1<!--/-->.
 
+    <!-- names task="own/* as *" arm="mixed_6mer_1m: full as fine-tuned" -->
+
 The first word is a view (`longstrand.benchmarks.views.VIEWS`, and ``curve``), the second an experiment: ``stage1`` is
-``stage1.csv`` in the folder of results. Text in fenced code and in backticks is left alone, so a document can explain
-its own markers. Anything else in the document stays as it is, byte for byte.
+``stage1.csv`` in the folder of results. A line with ``names`` gives the values of a column other words, in all tables
+of the document; the other markers then use the new words. Text in fenced code and in backticks is left alone, so a
+document can explain its own markers. Anything else in the document stays as it is, byte for byte.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from pathlib import Path
 from longstrand.benchmarks.figures import CURVE, drawn_digest, figure_digest, make_curve, write_figure
 from longstrand.benchmarks.tidy import Tidy, open_tidy
 from longstrand.benchmarks.views import VIEWS, View, render
+from longstrand.benchmarks.views import words as words_of
 from longstrand.errors import InputError, LongstrandError, UsageError, nearest, one_of
 from longstrand.runtime import write_atomically
 
@@ -32,6 +36,9 @@ INLINE_END = "<!--/-->"
 OPTION = re.compile(r'\s*(\w+)=("[^"]*"|[^\s"]+)(?=\s|$)')
 FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})")
 ALL_VIEWS: dict[str, View] = {**VIEWS, "curve": CURVE}
+
+
+NAMES = "names"
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,10 @@ def find_markers(text: str, name: str = "document") -> list[Marker]:
                 raise InputError(f"{name}:{number}: '<!-- end -->' without a block before it{_misspelt(text, number)}.")
             found.append(Marker(*opened[:4], False, opened[4], start))
             opened = None
+        elif body.split(" ")[0] == NAMES and opened is None:
+            found.append(
+                Marker(number, NAMES, "", _options(body[len(NAMES) :], f"{name}:{number}"), False, place, place)
+            )
         elif body.split(" ")[0] in ALL_VIEWS:
             if opened is not None:
                 raise InputError(f"{name}:{number}: the block of line {opened[0]} is not closed by '<!-- end -->'.")
@@ -148,7 +159,11 @@ def _parse(body: str, where: str) -> tuple[str, str, dict[str, str]]:
         )
     if len(parts) < 2 or "=" in parts[1]:
         raise InputError(f"{where}: '{body}' names no experiment; write VIEW EXPERIMENT key=value ...")
-    rest, place, options = parts[2] if len(parts) > 2 else "", 0, {}
+    return parts[0], parts[1], _options(parts[2] if len(parts) > 2 else "", where)
+
+
+def _options(rest: str, where: str) -> dict[str, str]:
+    place, options = 0, {}
     while rest[place:].strip():
         option = OPTION.match(rest, place)
         if option is None:
@@ -157,7 +172,7 @@ def _parse(body: str, where: str) -> tuple[str, str, dict[str, str]]:
             raise InputError(f"{where}: '{option.group(1)}' is given twice.")
         options[option.group(1)] = option.group(2).strip('"')
         place = option.end()
-    return parts[0], parts[1], options
+    return options
 
 
 def regenerate(text: str, open_results: Callable[[str], Tidy], name: str = "document") -> tuple[str, list[Marker]]:
@@ -176,6 +191,8 @@ def regenerate(text: str, open_results: Callable[[str], Tidy], name: str = "docu
     """
     parts, place, stale = [], 0, []
     for marker in find_markers(text, name):
+        if marker.view == NAMES:
+            continue
         try:
             made = _make(marker, open_results(marker.experiment))
         except LongstrandError as error:
@@ -226,15 +243,26 @@ def update_document(path: Path, results: Path, *, check: bool = False) -> Update
         text = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable as text ({error}).") from None
+    every = find_markers(text, path.name)
+    markers = [marker for marker in every if marker.view != NAMES]
+    words = [marker for marker in every if marker.view == NAMES]
     tables: dict[str, Tidy] = {}
+    unused = {(marker.line, column, old) for marker in words for column, old, _ in _pairs(marker, path.name)}
 
     def open_results(experiment: str) -> Tidy:
         if experiment not in tables:
-            tables[experiment] = open_tidy(results, experiment)
+            tidy = open_tidy(results, experiment)
+            for marker in words:
+                for column, old, new in _pairs(marker, path.name):
+                    before = tidy.rows
+                    tidy = tidy.renamed(column, old, new)
+                    unused.difference_update({(marker.line, column, old)} if tidy.rows != before else ())
+            tables[experiment] = tidy
         return tables[experiment]
 
     made, stale = regenerate(text, open_results, path.name)
-    markers = find_markers(text, path.name)
+    for line, column, old in sorted(unused):
+        raise UsageError(f"{path.name}:{line}: no table that the document shows has the {column} '{old}'.")
     said = [f"{path.name}:{marker.line}: {marker.title}" for marker in stale]
     for marker in markers:
         if "figure" in marker.options and marker.view == "curve":
@@ -247,6 +275,24 @@ def update_document(path: Path, results: Path, *, check: bool = False) -> Update
     if stale and not check:
         write_atomically(path, made)
     return Update(len(markers), tuple(said))
+
+
+def _star(word: str) -> int:
+    """Where its only star may be: at the end."""
+    return len(word) - 1 if word.endswith("*") else -1
+
+
+def _pairs(marker: Marker, name: str) -> list[tuple[str, str, str]]:
+    """List (column, old word, new word) of a line of names."""
+    found = []
+    for column, value in marker.options.items():
+        for part in words_of(value):
+            old, joint, new = (word.strip() for word in part.partition(" as "))
+            bad = old.endswith("*") != new.endswith("*")
+            if not joint or bad or [old.find("*"), new.find("*")] != [_star(old), _star(new)]:
+                raise InputError(f"{name}:{marker.line}: '{part}' is not 'old as new' (or 'old* as new*').")
+            found.append((column, old, new))
+    return found
 
 
 def _figure_path(path: Path, marker: Marker) -> Path:

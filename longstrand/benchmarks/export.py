@@ -6,7 +6,7 @@ The files hold no path of the machine: models stand with their short names, data
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ LAYER_COLUMNS = (
 )  # fmt: skip
 PATH = re.compile(r"(?<![\w.:/])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\",;:=()]+[/\\])*[^\s/\\'\",;:=()]*")
 Result = Mapping[str, Any]
+Change = Callable[[Path, dict[str, Any]], dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,15 @@ class Export:
     largest_gap: float
 
 
-def export_runs(folders: Sequence[Path], path: Path, *, compare: bool = True) -> Export:
+def export_runs(folders: Sequence[Path], path: Path, *, compare: bool = True, change: Change | None = None) -> Export:
     """Write the finished cells of runs as ``NAME.csv``, ``NAME-layers.csv`` (if anything was probed) and ``NAME.json``.
 
     Args:
         folders: of runs; together they are one experiment.
         path: of ``NAME.csv``.
         compare: also do the paired tests of all arms against the best baseline and the random start (the slow part).
+        change: called with run folder and cell before cells are joined; gives the cell with another ``task`` or
+            ``arm``, or with ``extra`` {column: number} such as tokens seen in pre-training, or None to leave it out.
 
     Raises:
         InputError: a folder is no run, or runs cannot be joined: other data, weights or settings under one name.
@@ -64,12 +67,13 @@ def export_runs(folders: Sequence[Path], path: Path, *, compare: bool = True) ->
     path = Path(path)
     if path.suffix != ".csv" or path.stem.endswith("-layers"):
         raise UsageError(f"{path}: results are written to a file NAME.csv (and NAME-layers.csv, NAME.json beside it).")
-    runs = {str(folder): read_results(Path(folder)) for folder in folders}
+    runs = {str(folder): _changed(Path(folder), change) for folder in folders}
     results, num_twice, gap = join_runs(runs)
     names = _short_names(results)
     rows = [tidy_row(result, names) for result in results]
     layers = [row for result in results for row in layer_rows(result, names)]
-    write_tidy(path, rows, COLUMNS)
+    extra = list(dict.fromkeys(name for result in results for name in result.get("extra", ())))
+    write_tidy(path, rows, [*COLUMNS, *extra])
     files = [path]
     layer_path = path.with_name(f"{path.stem}-layers.csv")
     if layers:
@@ -83,12 +87,24 @@ def export_runs(folders: Sequence[Path], path: Path, *, compare: bool = True) ->
         "tasks": _tasks(results, [Path(folder) for folder in folders]),
         "models": _models(results, names),
         "runs": [describe_run(Path(folder), members) for folder, members in runs.items()],
-        "comparisons": compare_arms(results) if compare else [],
+        "comparisons": _compared(results) if compare else [],
         "failed": [error for folder in folders for error in _failures(Path(folder))],
         "cells_in_several_runs": {"count": num_twice, "largest_gap": gap},
     }
     write_json(path.with_suffix(".json"), _tidied(about))
     return Export((*files, path.with_suffix(".json")), len(rows), num_twice, gap)
+
+
+def _changed(folder: Path, change: Change | None) -> list[dict[str, Any]]:
+    results = [result | {"built": result["task"]} for result in read_results(folder)]
+    if change is None:
+        return results
+    return [result for result in (change(folder, result) for result in results) if result is not None]
+
+
+def _compared(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Compare arms by paired tests; cells with columns of their own are one arm at many places, and are left out."""
+    return compare_arms([result for result in results if not result.get("extra")])
 
 
 def join_runs(runs: Mapping[str, Sequence[Result]]) -> tuple[list[dict[str, Any]], int, float]:
@@ -106,15 +122,16 @@ def join_runs(runs: Mapping[str, Sequence[Result]]) -> tuple[list[dict[str, Any]
     twice, gap = 0, 0.0
     for folder, results in runs.items():
         for result in results:
-            model = Path(result["model"]).name if result["model"] else ""
             facts = [("task", result["task"], result["data"])]
-            facts += [("arm", result["arm"], result["weights"])] if model else []
+            if result["model"] and not result.get("extra"):
+                facts.append(("arm", result["arm"], result["weights"]))
             for what, name, mark in facts:
                 place, before = seen.setdefault((what, name), (folder, mark))
                 if before != mark:
                     thing = "data" if what == "task" else "weights"
                     raise InputError(f"{folder} and {place}: {what} '{name}' has other {thing} in the two runs.")
-            key = (result["task"], result["arm"], result["num_train"], result["seed"])
+            place_of = tuple(sorted(result.get("extra", {}).items()))
+            key = (result["task"], result["arm"], result["num_train"], result["seed"], place_of)
             if key not in kept:
                 kept[key] = (folder, result)
                 continue
@@ -151,6 +168,7 @@ def tidy_row(result: Result, names: Mapping[str, str]) -> dict[str, Any]:
         "peak_memory_bytes": None if memory is None else int(float(f"{memory:.3g}")),
         "flags": "; ".join(result["flags"]),
         "data": result["data"].removeprefix("sha256:")[:12],
+        **result.get("extra", {}),
     }
 
 
@@ -201,8 +219,9 @@ def _tasks(results: Sequence[Result], folders: Sequence[Path]) -> dict[str, Any]
         entry = found.setdefault(result["task"], {"metric": result["metric"], "data": result["data"], "rows": rows})
         entry["rows"] = max(entry["rows"], rows, key=lambda counts: counts["train"])
     for name, entry in found.items():
-        if name in built:
-            data = built[name]
+        original = next(result["built"] for result in results if result["task"] == name)
+        if original in built:
+            data = built[original]
             sane = read_json(data.sanity)["findings"] if data.sanity.exists() else []
             entry |= {"title": data.facts.get("title"), "split_rule": data.facts.get("split_rule")}
             entry["findings"] = [f"{finding['severity']}: {finding['text']}" for finding in sane]

@@ -61,6 +61,20 @@ class Tidy:
         """List the different values of a column, in the order of the file."""
         return list(dict.fromkeys(row[column] for row in self.rows))
 
+    def renamed(self, column: str, old: str, new: str) -> Tidy:
+        """Give a value of a text column another name; ``*`` at the end of both stands for the rest of the word."""
+        if column not in self.columns:
+            return self
+        start, end = old.removesuffix("*"), new.removesuffix("*")
+
+        def name(word: Any) -> Any:
+            if old.endswith("*") and isinstance(word, str) and word.startswith(start):
+                return end + word[len(start) :]
+            return new if word == old else word
+
+        rows = tuple(row | {column: name(row[column])} for row in self.rows)
+        return Tidy(self.name, self.columns, rows, self.about)
+
 
 def open_tidy(folder: Path, name: str) -> Tidy:
     """Read ``NAME.csv`` of a folder of results.

@@ -475,14 +475,23 @@ def make_source(tidy: Tidy, options: Options) -> str:
     seeds = sorted({as_text(row["seed"]) for row in tidy.rows if row["seed"] is not None}, key=float)
     count = f"{len(tidy.rows):,} cells, {len(tidy.values('task'))} tasks, {len(tidy.values('arm'))} arms"
     lines = [f"- Numbers: `{tidy.name}.csv` ({count}; seeds {', '.join(seeds)})."]
-    for run in tidy.about.get("runs", []):
-        machine = run.get("machine") or {}
-        threads = machine.get("threads") or 1
-        where = machine.get("gpu") or f"{machine.get('processor')}, {threads} thread{'' if threads == 1 else 's'}"
-        lines.append(f"- Run `{run['name']}`: commit {', '.join(run['commits'])}; {where}; {run['dates'][0][:10]}.")
-        if run.get("command"):
-            lines.append(f"  Command: `{run['command']}`")
+    runs = tidy.about.get("runs", [])
+    if runs:
+        places = list(dict.fromkeys(_machine(run.get("machine") or {}) for run in runs))
+        commits = sorted({commit for run in runs for commit in run["commits"]})
+        days = sorted({date[:10] for run in runs for date in run["dates"]})
+        hours = sum(run.get("seconds", 0) for run in runs) / 3600
+        lines.append(
+            f"- Computed on {'; '.join(places)}; {' to '.join(dict.fromkeys((days[0], days[-1])))}; "
+            f"{hours:.1f} hours in all; commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}."
+        )
+        lines += [f"- Command: `{command}`" for command in dict.fromkeys(run.get("command") for run in runs) if command]
     return "\n".join(lines)
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    threads = machine.get("threads") or 1
+    return machine.get("gpu") or f"{machine.get('processor')}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 VIEWS: dict[str, View] = {

@@ -84,6 +84,25 @@ def test_update_and_check(place: Path) -> None:
     ]
 
 
+def test_names_hold_for_the_document(place: Path) -> None:
+    text = '<!-- names arm="ours as tuned; b* as B*" task="a as A" -->\n<!-- table toy arm="tuned; Base" -->\n'
+    text += "<!-- end -->\n"
+    (place / "B.md").write_text(text)
+    assert update_document(place / "B.md", place / "results").num_markers == 1
+    assert "| task | tuned | Base |" in (place / "B.md").read_text() and "| `A` |" in (place / "B.md").read_text()
+    assert update_document(place / "B.md", place / "results", check=True).stale == ()
+    (place / "B.md").write_text(text.replace("ours as", "oars as"))
+    with pytest.raises(UsageError, match="unknown arm of toy 'tuned'"):
+        update_document(place / "B.md", place / "results")
+    (place / "B.md").write_text(text.replace("a as A", "b as B"))
+    with pytest.raises(UsageError, match=r"B\.md:1: no table that the document shows has the task 'b'"):
+        update_document(place / "B.md", place / "results")
+    for wrong in ("ours", "o* as x", "*o* as *x*", "a* as b", "*a as *b"):
+        (place / "B.md").write_text(f'<!-- names arm="{wrong}" -->\n<!--= count toy -->x<!--/-->\n')
+        with pytest.raises(InputError, match=r"B\.md:1: '.*' is not 'old as new'"):
+            update_document(place / "B.md", place / "results")
+
+
 def test_line_ends_stay(place: Path) -> None:
     (place / "B.md").write_bytes(b"a\r\n<!-- count toy -->\r\n")
     with pytest.raises(InputError, match=r"B.md:2: 'count' stands within a line: <!--= count toy -->text<!--/-->"):

@@ -96,6 +96,24 @@ def test_runs_are_joined(world: Path, tmp_path: Path) -> None:
     assert "k-mer regression" in render("cost", tidy, {})
 
 
+def test_cells_are_changed_before_they_are_joined(world: Path, tmp_path: Path) -> None:
+    def at_step(folder: Path, result: dict[str, Any]) -> dict[str, Any] | None:
+        if result["arm"] != "tiny: full":
+            return None
+        step = 100 if folder.name == "second" else 200
+        return result | {"task": "motif", "arm": "tuned", "extra": {"tokens": step}}
+
+    other = changed(world, tmp_path / "other", weights={"model.safetensors": "sha256:other"})
+    export_runs([world / "second", other], tmp_path / "toy.csv", change=at_step)
+    tidy = read_tidy(tmp_path / "toy.csv")
+    assert [(row["task"], row["arm"], row["tokens"]) for row in tidy.rows] == [
+        ("motif", "tuned", 100),
+        ("motif", "tuned", 200),
+    ]
+    about = json.loads((tmp_path / "toy.json").read_text())
+    assert about["comparisons"] == [] and about["tasks"]["motif"]["title"] == "your data set motif"
+
+
 def changed(world: Path, folder: Path, **changes: Any) -> Path:
     """Copy the second run with other facts in the cell of the k-mer regression."""
     shutil.copytree(world / "second", folder)

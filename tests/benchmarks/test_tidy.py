@@ -352,20 +352,18 @@ def test_cost_count_and_source(results: Path, toy: Tidy) -> None:
     with pytest.raises(UsageError, match="lengths has no column of costs"):
         view(open_tidy(results, "lengths"), "cost")
     assert [view(toy, "count", of=of) for of in ("task", "arm", "num_train", "rows")] == ["2", "4", "1", "13"]
-    about = {
-        "runs": [
-            {
-                "name": "r",
-                "commits": ["abc"],
-                "dates": ["2026-01-02T03"],
-                "machine": {"processor": "P", "threads": 2},
-                "command": "longstrand x",
-            }
-        ]
-    }
+    run = {"commits": ["abc"], "dates": ["2026-01-02T03", "2026-01-03"], "command": "longstrand x", "seconds": 3600.0}
+    run["machine"] = {"processor": "P", "threads": 2}
+    about = {"runs": [run, run | {"commits": ["d"], "dates": ["2026-01-04"]}]}
     text = view(Tidy("toy", toy.columns, toy.rows, about), "source").splitlines()
     assert text == [
         "- Numbers: `toy.csv` (13 cells, 2 tasks, 4 arms; seeds 0, 1).",
-        "- Run `r`: commit abc; P, 2 threads; 2026-01-02.",
-        "  Command: `longstrand x`",
+        "- Computed on P, 2 threads; 2026-01-02 to 2026-01-04; 2.0 hours in all; commits abc, d.",
+        "- Command: `longstrand x`",
     ]
+
+
+def test_renamed(toy: Tidy) -> None:
+    assert toy.renamed("arm", "ours", "tuned").values("arm") == ["base", "weak", "tuned", "start"]
+    assert toy.renamed("arm", "b*", "B: *").values("arm") == ["B: ase", "weak", "ours", "start"]
+    assert toy.renamed("nothing", "a", "b") == toy
