@@ -5,7 +5,7 @@
 A row is a number of segments of random tokens. One token of the first segment is a marker, A or B, which decides the
 label; what is asked is asked after the last segment. The model is trained on few segments (a curriculum) and
 measured on many, three seeds, beside the truncated encoder (the same network without memory tokens, which sees the last
-segment only). ``--ablations`` adds one run for each setting that matters, changed alone.
+segment only). ``--ablations`` adds one run for each setting that matters, changed alone; ``--only NAME`` runs some of them.
 """
 
 from __future__ import annotations
@@ -116,6 +116,7 @@ ABLATIONS = (
     replace(BASE, name="bptt_depth 0, loss on the last segment", bptt_depth=0, loss="last"),
     replace(BASE, name="one memory token", num_tokens=1),
 )
+TRIALS = (BASE, replace(BASE, name="truncated encoder", num_tokens=0), *ABLATIONS)
 
 
 def main() -> None:
@@ -124,13 +125,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ablations", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=[trial.name for trial in TRIALS], help="these trials, no others")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.output.mkdir(parents=True, exist_ok=True)
     file = arguments.output / "results.json"
     results: dict[str, Any] = read_json(file)["trials"] if file.exists() else {}
-    trials = (BASE, replace(BASE, name="truncated encoder", num_tokens=0), *(ABLATIONS if arguments.ablations else ()))
-    for trial in trials:
+    usual = TRIALS if arguments.ablations else TRIALS[:2]
+    for trial in usual if arguments.only is None else [trial for trial in TRIALS if trial.name in arguments.only]:
         for seed in range(arguments.seeds):
             if any(entry["seed"] == seed for entry in results.get(trial.name, [])):
                 continue
