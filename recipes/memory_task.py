@@ -5,7 +5,8 @@
 A row is a number of segments of random tokens. One token of the first segment is a marker, A or B, which decides the
 label; what is asked is asked after the last segment. The model is trained on few segments (a curriculum) and
 measured on many, three seeds, beside the truncated encoder (the same network without memory tokens, which sees the last
-segment only). ``--ablations`` adds one run for each setting that matters, changed alone; ``--only NAME`` runs some of them.
+segment only). ``--ablations`` adds one run for each setting that matters, changed alone; ``--only NAME`` runs
+those that are named.
 """
 
 from __future__ import annotations
