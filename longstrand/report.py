@@ -46,7 +46,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         ValueError: a section has an unknown kind.
     """
     sections = list(report.get("sections", []))
-    links = " ".join(f'<a href="#{_anchor(part["title"])}">{escape(part["title"])}</a>' for part in sections)
+    links = _links([part["title"] for part in sections])
     body = "".join(_section(part) for part in sections)
     css = resources.files("longstrand").joinpath("report.css").read_text()
     title, subtitle = escape(report["title"]), escape(report.get("subtitle", ""))
@@ -59,6 +59,19 @@ def render_html(report: Mapping[str, Any]) -> str:
         f"{body}</main>\n<footer>Made by Longstrand. Every number of this page is in report.json.</footer>\n"
         "</body>\n</html>\n"
     )
+
+
+def _links(titles: Sequence[str]) -> str:
+    """Link to the sections; those of one subject ("subject: part") stand on one line under its name."""
+    lines: list[tuple[str, list[str]]] = []
+    subjects = {title for title in titles if any(other.startswith(f"{title}: ") for other in titles)}
+    for title in titles:
+        subject = next((name for name in subjects if title == name or title.startswith(f"{name}: ")), "")
+        if not lines or lines[-1][0] != subject:
+            lines.append((subject, []))
+        shown = title if title == subject or not subject else title.removeprefix(f"{subject}: ")
+        lines[-1][1].append(f'<a href="#{_anchor(title)}">{escape(shown)}</a>')
+    return "".join(f"<div>{' '.join(links)}</div>" for _, links in lines)
 
 
 def _sentences(name: str, title: str, sentences: Sequence[str], more: str = "") -> str:
@@ -88,7 +101,7 @@ def _figure(svg: str) -> str:
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, raw: bool = False) -> str:
     """Make a table; numbers are set right and grouped by thousands. ``raw`` cells are HTML already."""
-    numeric = [bool(rows) and all(isinstance(row[place], int | float) for row in rows) for place in range(len(columns))]
+    numeric = [_is_numeric([row[place] for row in rows]) for place in range(len(columns))]
     marks = [' class="number"' if flag else "" for flag in numeric]
     head = "".join(f"<th{mark}>{escape(str(name))}</th>" for mark, name in zip(marks, columns))
     body = "".join(
@@ -96,6 +109,11 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, raw: bool =
         for row in rows
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _is_numeric(values: Sequence[Any]) -> bool:
+    known = [value for value in values if value is not None]
+    return bool(known) and all(isinstance(value, int | float) for value in known)
 
 
 def _cell(value: Any, raw: bool = False) -> str:
@@ -114,6 +132,8 @@ def _curves(section: Mapping[str, Any]) -> str:
     svg = plots.draw_curves(
         section["series"], x_label=section["x_label"], y_label=section["y_label"], references=section["references"]
     )
+    if "table" in section:
+        return _figure(svg) + _details("The numbers", _table(section["table"]["columns"], section["table"]["rows"]))
     rows = [
         [line["name"], len(line["x"]), line["y"][0], line["y"][-1], min(line["y"])]
         for line in section["series"]
@@ -130,6 +150,8 @@ def _points(section: Mapping[str, Any]) -> str:
         y_label=section["y_label"],
         colours=plots.model_colours(groups),
     )
+    if "table" in section:
+        return _figure(svg) + _details("The numbers", _table(section["table"]["columns"], section["table"]["rows"]))
     rows = [[point["name"], point["x"], point["y"]] for point in section["points"]]
     return _figure(svg) + _details("The numbers", _table(["name", section["x_label"], section["y_label"]], rows))
 
@@ -138,9 +160,11 @@ def _metrics(section: Mapping[str, Any]) -> str:
     rows, main = section["rows"], section["main"]
     models = list(dict.fromkeys(row["model"] for row in rows))
     metrics = [main, *dict.fromkeys(row["metric"] for row in rows if row["metric"] != main)]
-    colours = plots.model_colours(models)
+    groups = section.get("groups") or {}
+    legend = plots.model_colours(list(groups.values()))
+    colours = {model: legend[groups[model]] for model in models} if groups else plots.model_colours(models)
     forest = plots.draw_forest(
-        [row for row in rows if row["metric"] == main], x_label=metric_title(main), colours=colours
+        [row for row in rows if row["metric"] == main], x_label=metric_title(main), colours=colours, legend=legend
     )
     cells = {(row["model"], row["metric"]): row for row in rows}
     lines = [
@@ -151,7 +175,35 @@ def _metrics(section: Mapping[str, Any]) -> str:
     table = _table(["model", *map(metric_title, metrics)], lines, raw=True)
     meanings = [(metric_title(name), metric_meaning(name)) for name in metrics if metric_meaning(name)]
     glossary = "".join(f"<dt>{escape(name)}</dt><dd>{escape(meaning)}</dd>" for name, meaning in meanings)
-    return _figure(forest) + table + f"<dl>{glossary}</dl>"
+    if not groups:
+        return _figure(forest) + table + f"<dl>{glossary}</dl>"
+    if all(row.get("low") is None for row in rows):
+        table = _details("The numbers", table)
+    return _figure(forest) + table + (_details("What is measured", f"<dl>{glossary}</dl>") if glossary else "")
+
+
+def _grid(section: Mapping[str, Any]) -> str:
+    """Make a table whose cells are the darker the better they are within their column; the best is bold."""
+    columns = list(zip(*(line["scores"] for line in section["rows"])))
+    lines = []
+    for line in section["rows"]:
+        cells = []
+        for place, score in enumerate(line["scores"]):
+            known = [-other if section["lower"][place] else other for other in columns[place] if other is not None]
+            if score is None:
+                cells.append('<td class="number">–</td>')
+                continue
+            rank = -score if section["lower"][place] else score
+            share = max(0.0, rank - min(known)) / ((max(known) - min(known)) or 1.0)
+            text = f"<b>{score:.3f}</b>" if rank == max(known) else f"{score:.3f}"
+            cells.append(
+                f'<td class="number" style="background:rgba(11,110,117,{0.32 * share * share:.2f})">{text}</td>'
+            )
+        lines.append(f"<tr><td>{escape(line['name'])}</td>{''.join(cells)}</tr>")
+    head = "".join(f'<th class="number">{escape(name)}</th>' for name in section["columns"])
+    body = "".join(lines)
+    table = f'<table class="grid"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="scroll">{table}</div>'
 
 
 def _interval(row: Mapping[str, Any] | None) -> str:
@@ -232,6 +284,7 @@ RENDERERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "curves": _curves,
     "metrics": _metrics,
     "points": _points,
+    "grid": _grid,
     "confusion": _confusion,
     "ranking": _ranking,
     "tokens": _tokens,

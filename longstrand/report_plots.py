@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib import rc_context
@@ -18,8 +18,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-COLOURS = ["#0b6e75", "#d9822b", "#7a5195", "#9aa3ab", "#c8485a", "#3f7fbf", "#8a9a2b"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+COLOURS = ["#0b6e75", "#d9822b", "#7a5195", "#9aa3ab", "#c8485a", "#3f7fbf", "#8a9a2b", "#6b4a33"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "p"]
 INK, FAINT = "#24343c", "#dfe5e8"
 BLUES = LinearSegmentedColormap.from_list("report", ["#f4f8f8", "#0b6e75"])
 STYLE = {
@@ -42,20 +42,29 @@ def draw_curves(
     """Draw lines over a common axis, with dashed horizontal references.
 
     Args:
-        series: each ``{"name", "x", "y"}`` with lists of equal length; ``"style": "points"`` adds markers, ``"low"``,
-            ``"high"`` a band; ``"scale": "log"`` of the first one makes the horizontal axis logarithmic.
+        series: each ``{"name", "x", "y"}`` with lists of equal length; ``"style": "points"`` adds markers, ``"faint"``
+            pales the line, ``"dashed"`` is a thin dashed one; ``"low"``, ``"high"`` a band (bars, if more than four
+            lines have one); ``"colour"`` a number of `COLOURS`; ``"scale": "log"`` of the first one makes the
+            horizontal axis logarithmic.
         x_label: what the horizontal axis counts, with its unit.
         y_label: what the vertical axis measures, with its unit.
         references: name to height of the dashed lines.
     """
-    axes = _axes(5.6, 3.4)
-    for colour, line in zip(_colours(), series):
-        marker = "o" if line.get("style") == "points" or len(line["x"]) < 3 else None
-        faint = line.get("style") == "faint"
-        width, alpha = (1.0, 0.45) if faint else (2.0, 1.0)
-        axes.plot(line["x"], line["y"], color=colour, label=line["name"], marker=marker, ms=4, lw=width, alpha=alpha)
-        if line.get("low") and line.get("high"):
-            axes.fill_between(line["x"], line["low"], line["high"], color=colour, alpha=0.15, lw=0)
+    many = len(series) > 4
+    bands = sum(bool(line.get("low")) for line in series) <= 4
+    axes = _axes(8.0 if many else 5.6, 3.8 if many else 3.4)
+    for number, line in enumerate(series):
+        style = line.get("style")
+        colour = _colours()[line.get("colour", number)]
+        marker = "o" if style == "points" or len(line["x"]) < 3 else None
+        width, alpha = (1.0, 0.45) if style == "faint" else (1.3, 0.9) if style == "dashed" else (2.0, 1.0)
+        dash = (0, (4, 2)) if style == "dashed" else "-"
+        label = line["name"]
+        axes.plot(line["x"], line["y"], color=colour, label=label, marker=marker, ms=4, lw=width, alpha=alpha, ls=dash)
+        if line.get("low") and line.get("high") and bands:
+            axes.fill_between(line["x"], line["low"], line["high"], color=colour, alpha=0.12, lw=0)
+        elif line.get("low") and line.get("high"):
+            axes.vlines(line["x"], line["low"], line["high"], color=colour, alpha=0.5, lw=1.2)
     for colour, (name, height) in zip(["#5b6b73", "#a3743c", "#7a5195"], references.items()):
         axes.axhline(height, color=colour, lw=1, ls=(0, (4, 3)))
         axes.annotate(name, (1.0, height), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
@@ -66,7 +75,9 @@ def draw_curves(
         _log_places(axes, [x for line in series for x in line["x"]])
     elif all(float(x).is_integer() for line in series for x in line["x"]):
         axes.xaxis.get_major_locator().set_params(integer=True)
-    if len(series) > 1:
+    if many:
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False)
+    elif len(series) > 1:
         axes.legend(loc="upper right" if references == {} else "best", fontsize=9)
     return _svg(axes, f"{y_label} against {x_label}")
 
@@ -143,7 +154,7 @@ def _short(value: float) -> str:
 
 
 def draw_points(points: Sequence[Mapping[str, Any]], *, x_label: str, y_label: str, colours: Mapping[str, str]) -> str:
-    """Draw named points over a logarithmic horizontal axis; names stand beside them, the same group has one colour.
+    """Draw named points over a logarithmic horizontal axis; names keep clear of each other and of the points.
 
     Args:
         points: each ``{"name", "group", "x", "y"}``; points without x above zero are left out.
@@ -151,61 +162,125 @@ def draw_points(points: Sequence[Mapping[str, Any]], *, x_label: str, y_label: s
         y_label: what the vertical axis measures.
         colours: group to colour.
     """
-    axes = _axes(6.4, 4.2)
+    axes = _axes(8.0, 4.8)
     shown = [point for point in points if point["x"] and point["x"] > 0 and point["y"] is not None]
     for group in dict.fromkeys(point["group"] for point in shown):
         members = [point for point in shown if point["group"] == group]
         places = [point["x"] for point in members], [point["y"] for point in members]
-        axes.scatter(*places, color=colours.get(group, INK), s=42, label=group)
+        axes.scatter(*places, color=colours.get(group, INK), s=46, label=group, edgecolors="white", lw=0.8, zorder=3)
     axes.set_xscale("log")
-    axes.margins(x=0.22, y=0.12)
-    for point, shift in zip(shown, _label_shifts(shown)):
-        axes.annotate(point["name"], (point["x"], point["y"]), (6, shift), textcoords="offset points", fontsize=7.5)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value < 1e4 else _short(value))
+    axes.margins(x=0.14, y=0.1)
     axes.set(xlabel=x_label, ylabel=y_label)
     if shown:
-        axes.legend(loc="best", fontsize=8.5)
+        _legend_above(axes)
+        axes.get_figure().draw_without_rendering()
+        _name_points(axes, shown, colours)
     return _svg(axes, f"{y_label} against {x_label}")
 
 
-def _label_shifts(points: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Move names that would lie on each other apart, in points up or down."""
-    heights = [point["y"] for point in points]
-    unit = (max(heights) - min(heights) or 1.0) / 26 if heights else 1.0
-    shifts, taken = [0.0] * len(points), []  # type: ignore[var-annotated]
-    for index in sorted(range(len(points)), key=lambda index: points[index]["y"]):
-        place = points[index]["y"]
-        while any(abs(place - other) < unit for other in taken):
-            place += unit / 2
-        taken.append(place)
-        shifts[index] = (place - points[index]["y"]) / unit * 9 - 3
-    return shifts
+def _legend_above(axes: Axes) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=9, frameon=False, borderaxespad=0.2)
 
 
-def draw_forest(rows: Sequence[Mapping[str, Any]], *, x_label: str, colours: Mapping[str, str]) -> str:
+def _name_points(axes: Axes, points: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> None:
+    """Write each name at the nearest free place around its point; a thin line leads to names that stand further off."""
+    frame = axes.get_window_extent()
+    scale = axes.get_figure().dpi / 72
+    size, radius = 8.5 * scale, 5.5 * scale
+    spots = [axes.transData.transform((point["x"], point["y"])) for point in points]
+    taken = [(x - radius, y - radius, x + radius, y + radius) for x, y in spots]
+    for index in sorted(range(len(points)), key=lambda place: -spots[place][1]):
+        x, y = spots[index]
+        width, height = 0.56 * size * len(points[index]["name"]), 1.25 * size
+        others = taken[:index] + taken[index + 1 :]
+        best: tuple[float, tuple[float, float, float, float], str] | None = None
+        for dx, dy, side in _places_around(radius, height):
+            left = {"left": x + dx, "center": x + dx - width / 2, "right": x + dx - width}[side]
+            box = (left, y + dy - height / 2, left + width, y + dy + height / 2)
+            outside = max(0, frame.x0 - box[0]) + max(0, box[2] - frame.x1) + max(0, frame.y0 - box[1])
+            outside += max(0, box[3] - frame.y1)
+            cost = (dx * dx + dy * dy) ** 0.5 + 20 * outside + sum(map(_overlap(box), others))
+            if best is None or cost < best[0]:
+                best = (cost, box, side)
+        assert best is not None
+        _, box, side = best
+        taken.append(box)
+        anchor = ({"left": box[0], "center": (box[0] + box[2]) / 2, "right": box[2]}[side], (box[1] + box[3]) / 2)
+        far = abs(anchor[0] - x) + abs(anchor[1] - y) > 3.2 * radius
+        line = {"arrowstyle": "-", "color": "#9fb0b8", "lw": 0.7, "shrinkA": 1, "shrinkB": 4} if far else None
+        offset = ((anchor[0] - x) / scale, (anchor[1] - y) / scale)
+        look = {"color": colours.get(points[index]["group"], INK), "fontsize": 8.5, "ha": side, "va": "center"}
+        spot = (points[index]["x"], points[index]["y"])
+        axes.annotate(points[index]["name"], spot, offset, textcoords="offset points", arrowprops=line, **look)
+
+
+def _places_around(radius: float, height: float) -> list[tuple[float, float, str]]:
+    """List where a name may stand around its point: shift right, shift up, side of the name that is held."""
+    near = 1.5 * radius
+    places: list[tuple[float, float, str]] = [(near, 0, "left"), (-near, 0, "right")]
+    places += [(0, sign * (radius + height * 0.6), "center") for sign in (1, -1)]
+    for step in range(1, 9):
+        for sign in (1, -1):
+            places += [(near + 2 * step, sign * step * 0.55 * height, "left")]
+            places += [(-near - 2 * step, sign * step * 0.55 * height, "right")]
+            places += [(near + 12 * step, sign * step * 0.55 * height, "left")]
+    return places
+
+
+def _overlap(box: tuple[float, float, float, float]) -> Callable[[tuple[float, float, float, float]], float]:
+    """Give a function for the price of covering another box: by area, and something for touching at all."""
+
+    def price(other: tuple[float, float, float, float]) -> float:
+        width = min(box[2], other[2]) - max(box[0], other[0])
+        height = min(box[3], other[3]) - max(box[1], other[1])
+        return 200 + width * height if width > 0 and height > 0 else 0.0
+
+    return price
+
+
+def draw_forest(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    x_label: str,
+    colours: Mapping[str, str],
+    legend: Mapping[str, str] | None = None,
+) -> str:
     """Draw one dot with its interval per row, and the single seeds as small rings.
 
     Args:
         rows: each ``{"model", "value", "low", "high", "seeds"}``; ``low``, ``high`` and ``seeds`` may be None.
         x_label: name of the metric.
         colours: model name to colour.
+        legend: what the colours mean, if several models share one.
     """
-    axes = _axes(5.6, 0.9 + 0.5 * len(rows))
+    many = len(rows) > 6
+    axes = _axes(7.2 if many else 5.6, 0.9 + (0.34 if many else 0.5) * len(rows) + (0.3 if legend else 0))
     for height, row in enumerate(reversed(rows)):
         colour = colours.get(row["model"], INK)
         if row.get("low") is not None and row.get("high") is not None:
             axes.plot(
-                [row["low"], row["high"]], [height, height], color=colour, lw=3, solid_capstyle="round", alpha=0.55
+                [row["low"], row["high"]], [height, height], color=colour, lw=3, solid_capstyle="round", alpha=0.45
             )
         seeds = row.get("seeds") or []
         if len(seeds) > 1:
-            axes.plot(seeds, [height - 0.26] * len(seeds), "o", mfc="none", mec=colour, ms=5, mew=1)
-        axes.plot([row["value"]], [height], "o", color=colour, ms=9)
+            axes.plot(seeds, [height - 0.28] * len(seeds), "o", mfc="none", mec=colour, ms=4 if many else 5, mew=1)
+        axes.plot([row["value"]], [height], "o", color=colour, ms=7.5 if many else 9)
     axes.set_yticks(range(len(rows)), [row["model"] for row in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel(x_label)
+    if x_label == "mean rank":
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlim(left=0.5)
+    elif min(row["value"] for row in rows) <= 0 < max(row["value"] for row in rows):
+        axes.axvline(0, color="#9fb0b8", lw=1, zorder=0)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
+    if legend:
+        for name, colour in legend.items():
+            axes.plot([], [], "o", color=colour, label=name, ms=7)
+        _legend_above(axes)
     return _svg(axes, f"{x_label} of each model with its interval")
 
 

@@ -59,8 +59,11 @@ def curves_section(
     x_label: str,
     y_label: str,
     references: Mapping[str, float] | None = None,
+    table: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None,
 ) -> Section:
     """Make a section of curves; see `longstrand.report_plots.draw_curves` for the series.
+
+    ``table`` (columns, rows) stands under the picture instead of the ends of each curve.
 
     Raises:
         ValueError: a series has different numbers of x and y values.
@@ -77,13 +80,20 @@ def curves_section(
         "x_label": x_label,
         "y_label": y_label,
         "references": dict(references or {}),
+        **({"table": {"columns": list(table[0]), "rows": [list(row) for row in table[1]]}} if table else {}),
     }
 
 
 def points_section(
-    title: str, explain: str, points: Sequence[Mapping[str, Any]], *, x_label: str, y_label: str
+    title: str,
+    explain: str,
+    points: Sequence[Mapping[str, Any]],
+    *,
+    x_label: str,
+    y_label: str,
+    table: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None,
 ) -> Section:
-    """Make a section of named points; see `longstrand.report_plots.draw_points`."""
+    """Make a section of named points; see `longstrand.report_plots.draw_points`, and `curves_section` for ``table``."""
     kept = [{key: point[key] for key in ("name", "group", "x", "y")} for point in points]
     return {
         "kind": "points",
@@ -92,10 +102,40 @@ def points_section(
         "points": kept,
         "x_label": x_label,
         "y_label": y_label,
+        **({"table": {"columns": list(table[0]), "rows": [list(row) for row in table[1]]}} if table else {}),
     }
 
 
-def metrics_section(title: str, explain: str, rows: Sequence[Mapping[str, Any]], *, main: str) -> Section:
+def grid_section(
+    title: str, explain: str, columns: Sequence[str], rows: Mapping[str, Sequence[float | None]], lower: Sequence[bool]
+) -> Section:
+    """Make a table of scores, shaded within each column from the worst to the best.
+
+    Args:
+        title: heading.
+        explain: how to read it.
+        columns: names of the columns.
+        rows: name of a row to its scores, one a column; None if there is none.
+        lower: for each column whether lower is better.
+
+    Raises:
+        ValueError: a row has another number of scores than there are columns.
+    """
+    if any(len(scores) != len(columns) for scores in [*rows.values(), lower]):
+        raise ValueError(f"a row of '{title}' has not {len(columns)} scores.")
+    lines = [{"name": name, "scores": list(scores)} for name, scores in rows.items()]
+    head = {"title": title, "explain": explain, "columns": list(columns), "lower": list(lower)}
+    return {"kind": "grid", **head, "rows": lines}
+
+
+def metrics_section(
+    title: str,
+    explain: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    main: str,
+    groups: Mapping[str, str] | None = None,
+) -> Section:
     """Make the table of metrics and the dot plot of the main one.
 
     Args:
@@ -104,6 +144,7 @@ def metrics_section(title: str, explain: str, rows: Sequence[Mapping[str, Any]],
         rows: each ``{"model", "metric", "value", "low", "high", "seeds"}``; the last three may be missing. ``low`` and
             ``high`` are the ends of the 95 % interval.
         main: the metric of the dot plot.
+        groups: model to the kind it belongs to; a kind has one colour. None: each model has its own.
 
     Raises:
         ValueError: no row has the main metric.
@@ -111,7 +152,14 @@ def metrics_section(title: str, explain: str, rows: Sequence[Mapping[str, Any]],
     if not any(row["metric"] == main for row in rows):
         raise ValueError(f"no row has the metric '{main}'; there are {sorted({row['metric'] for row in rows})}.")
     complete = [{"low": None, "high": None, "seeds": None, **row} for row in rows]
-    return {"kind": "metrics", "title": title, "explain": explain, "rows": complete, "main": main}
+    return {
+        "kind": "metrics",
+        "title": title,
+        "explain": explain,
+        "rows": complete,
+        "main": main,
+        "groups": dict(groups or {}),
+    }
 
 
 def confusion_section(title: str, counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Section:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from longstrand import report_sections as sections
 from longstrand.report import RENDERERS, flatten, render_html, write_report
+from longstrand.report_plots import draw_points
 from longstrand.report_runs import evaluation_sections, learning_curve, write_run_page
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
@@ -62,6 +64,7 @@ def every_kind() -> list[dict[str, Any]]:
         sections.points_section(
             "Cost", "", [{"name": "a<b", "group": "g", "x": 2.0, "y": 0.5}], x_label="seconds", y_label="accuracy"
         ),
+        sections.grid_section("All", "", ["t<1>", "u"], {"a<b": [0.5, 2.0], "c": [0.25, None]}, [False, True]),
         sections.table_section("Table", "", ["name", "rows"], [["x", 1200], ["y", None]]),
         {"kind": "text", "title": "Words", "paragraphs": ["One & two."]},
         sections.provenance_section({"command": ["longstrand", "demo"], "versions": {"torch": "2"}}, genome="sha256:1"),
@@ -283,3 +286,62 @@ def test_the_page_of_a_pre_training_run(tmp_path: Path, loss: float, words: str)
 def test_other_runs_have_no_page(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a run of the kind 'probing' has no page; known: pretraining, finetuning"):
         write_run_page(tmp_path, {"kind": "probing"}, [])
+
+
+def test_links_stand_by_subject() -> None:
+    titles = ["All tasks", "a/b", "a/b: cost", "a/c", "a/c: cost", "Protocol"]
+    parts = [sections.table_section(title, "", ["x"], [[1]]) for title in titles]
+    page = render_html({"title": "t", "summary": ["s"], "sections": parts})
+    links = [part.split("</div>")[0] for part in page.split("<nav>")[1].split("</nav>")[0].split("<div>")[1:]]
+    assert links == [
+        '<a href="#all-tasks">All tasks</a>',
+        '<a href="#a-b">a/b</a> <a href="#a-b-cost">cost</a>',
+        '<a href="#a-c">a/c</a> <a href="#a-c-cost">cost</a>',
+        '<a href="#protocol">Protocol</a>',
+    ]
+
+
+def test_the_grid_marks_the_best_of_each_column() -> None:
+    lines = {"a": [0.5, 2.0], "b": [0.25, 1.0], "c": [None, 3.0]}
+    section = sections.grid_section("All", "", ["up", "down"], lines, [False, True])
+    page = render_html({"title": "t", "sections": [section]})
+    assert page.count("<b>") == 2 and "<b>0.500</b>" in page and "<b>1.000</b>" in page
+    assert 'rgba(11,110,117,0.32)"><b>0.500' in page and 'rgba(11,110,117,0.08)">2.000' in page  # (1/2)^2 of the way
+    with pytest.raises(ValueError, match="a row of 'All' has not 2 scores"):
+        sections.grid_section("All", "", ["up", "down"], {"a": [1.0]}, [False, True])
+
+
+def test_kinds_share_a_colour_and_a_legend() -> None:
+    rows = [{"model": name, "metric": "mcc", "value": 0.1 * place} for place, name in enumerate("abcdefgh")]
+    groups = {name: "plain" if name < "e" else "deep" for name in "abcdefgh"}
+    page = render_html({"title": "t", "sections": [sections.metrics_section("Q", "", rows, main="mcc", groups=groups)]})
+    assert {part.split('"')[0] for part in page.split('style="background:')[1:]} == {"#0b6e75", "#d9822b"}
+    assert ">plain</text>" in page and ">deep</text>" in page
+    assert "<details><summary>The numbers" in page  # no intervals: the picture says it all
+
+
+def names_and_boxes(svg: str, names: list[str]) -> list[tuple[float, float, float, float]]:
+    """Find where the names of a picture stand, in points: left, top, right, bottom."""
+    boxes = []
+    for name in names:
+        found = re.search(rf'text-anchor: (\w+)[^>]* x="([\d.]+)" y="([\d.]+)"[^>]*>{name}</text>', svg)
+        assert found, name
+        x, y, width = float(found.group(2)), float(found.group(3)), 0.5 * 8.5 * len(name)
+        left = x - width * {"start": 0, "middle": 0.5, "end": 1}[found.group(1)]
+        boxes.append((left, y - 6, left + width, y))
+    return boxes
+
+
+def test_names_of_points_keep_clear_of_each_other() -> None:
+    names = [f"model number {place}" for place in range(12)]
+    points = [
+        {"name": name, "group": "g", "x": 1.0 + 0.15 * place, "y": 0.5 + 0.004 * (place % 3)}
+        for place, name in enumerate(names)
+    ]
+    svg = draw_points(points, x_label="seconds", y_label="score", colours={"g": "#000000"})
+    assert svg == draw_points(points, x_label="seconds", y_label="score", colours={"g": "#000000"})
+    boxes = names_and_boxes(svg, names)
+    for place, one in enumerate(boxes):
+        for other in boxes[:place]:
+            wide, high = (min(one[side + 2], other[side + 2]) - max(one[side], other[side]) for side in (0, 1))
+            assert wide < 1 or high < 1

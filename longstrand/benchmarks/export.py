@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.benchmarks.cells import model_names, way_name
+from longstrand.benchmarks.page import undefined
 from longstrand.benchmarks.results import compare_arms, find_tasks, read_results, sort_and_flag
 from longstrand.benchmarks.tidy import rounded, write_tidy
 from longstrand.config import read_yaml
@@ -188,7 +189,7 @@ def layer_rows(result: Result, names: Mapping[str, str]) -> list[dict[str, Any]]
             "layer": point["layer"],
             "pooling": point["pooling"],
             "metric": found["metric"],
-            "value": point["mean"],
+            "value": None if undefined(point) else point["mean"],
             "valid_sd": point["sd"],
             "test": point.get("test"),
             "chosen": int((point["layer"], point["pooling"]) == chosen),

@@ -10,6 +10,7 @@ from longstrand.report import write_report
 from longstrand.report_sections import (
     Section,
     curves_section,
+    grid_section,
     metric_title,
     metrics_section,
     points_section,
@@ -20,6 +21,8 @@ from longstrand.training.metrics import LOWER_IS_BETTER
 
 GROUPS = {"baseline": "no language model", "model": "pre-trained", "control": "random start"}
 MAX_METRICS = 4
+MAX_LINES = 8
+"""Lines of a picture with training rows on the axis; further baselines are left to the table under it."""
 Collected = Mapping[str, Any]
 
 
@@ -33,8 +36,10 @@ def make_page(collected: Collected) -> dict[str, Any]:
     """Make the report from what `longstrand.benchmarks.results.collect` gives."""
     full = [row for row in collected["summary"] if row["num_train"] is None]
     sections: list[Section] = []
-    if len(collected["tasks"]) > 1 and collected["ranks"]:
-        sections.append(rank_section(collected["ranks"], len(collected["tasks"])))
+    if len(collected["tasks"]) > 1:
+        sections.append(overview_section(full, collected["tasks"]))
+        if collected["ranks"]:
+            sections.append(rank_section(collected["ranks"], len(collected["tasks"])))
     for task, facts in collected["tasks"].items():
         sections += task_sections(task, facts, [row for row in full if row["task"] == task], collected)
     sections += [*paired_sections(collected["comparisons"]), *problem_sections(collected)]
@@ -97,11 +102,11 @@ def _comparison(collected: Collected, task: str, arm: str, what: str) -> Mapping
 
 def warning_sentences(collected: Collected) -> list[str]:
     """Say what a reader must know before believing the numbers."""
-    sentences = []
-    for row in collected["summary"]:
-        for flag in row["flags"]:
-            rows = "" if row["num_train"] is None else f" with {row['num_train']:,} rows"
-            sentences.append(f"{row['task']}: {row['arm']}{rows} has collapsed: {flag}.")
+    sentences = [
+        collapse_sentence(task, [row for row in collected["summary"] if row["task"] == task])
+        for task in collected["tasks"]
+    ]
+    sentences = [sentence for sentence in sentences if sentence]
     for task, facts in collected["tasks"].items():
         for finding in (facts["sanity"] or {}).get("findings", []):
             if finding["severity"] in ("leak", "bias"):
@@ -115,19 +120,47 @@ def warning_sentences(collected: Collected) -> list[str]:
     return sentences
 
 
+def collapse_sentence(task: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Name the lines of a task that collapsed with all rows, and count those that did with fewer; "" if none did."""
+    full = [row["arm"] for row in rows if row["flags"] and row["num_train"] is None]
+    few: dict[int, list[bool]] = {}
+    for row in rows:
+        if row["num_train"] is not None:
+            few.setdefault(row["num_train"], []).append(bool(row["flags"]))
+    parts = list(full)
+    parts += [
+        f"{sum(flags)} of {len(flags)} lines with {size:,} rows" for size, flags in sorted(few.items()) if any(flags)
+    ]
+    if not parts:
+        return ""
+    return f"{task}: collapsed (a constant prediction, or no better than the majority): {'; '.join(parts)}."
+
+
+def overview_section(rows: Sequence[Mapping[str, Any]], tasks: Mapping[str, Any]) -> Section:
+    """Put the main metric of every line and task into one table."""
+    scores = {(row["arm"], row["task"]): row["mean"] for row in rows}
+    lines = {row["arm"]: [scores.get((row["arm"], task)) for task in tasks] for row in rows}
+    lines = {arm: values for arm, values in lines.items() if any(value is not None for value in values)}
+    metrics = [facts["metric"] for facts in tasks.values()]
+    named = ", ".join(dict.fromkeys(metric_title(metric) for metric in metrics))
+    explain = f"{named[0].upper()}{named[1:]} on the test rows, mean over seeds: the darker, the better; best in bold."
+    return grid_section("All tasks", explain, list(tasks), lines, [metric in LOWER_IS_BETTER for metric in metrics])
+
+
 def task_sections(
     task: str, facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], collected: Collected
 ) -> list[Section]:
     """Make the table, the cost, the curves, the sanity notes and the published numbers of a task."""
     if not rows:
         return []
-    sections = [_table_of(task, facts, rows), _quality_and_cost(task, facts, rows), _cost_table(task, rows)]
+    sections = [_table_of(task, facts, rows), _quality_and_cost(task, facts, rows)]
     sections += layer_sections(task, [part for part in collected["probes"] if part["task"] == task])
-    sections += fewshot_sections(task, facts["metric"], [row for row in collected["summary"] if row["task"] == task])
+    every = [row for row in collected["summary"] if row["task"] == task]
+    sections += fewshot_sections(task, facts["metric"], every, facts["rows"]["train"])
     if facts["sanity"]:
         findings = [[finding["severity"], finding["text"]] for finding in facts["sanity"]["findings"]]
         explain = "Found before any training. A leak makes every line of the table look better than it is."
-        rows_found = findings or [["-", "nothing suspicious was found"]]
+        rows_found = findings or [["none", "nothing suspicious was found"]]
         sections.append(table_section(f"{task}: is the data sane?", explain, ["kind", "finding"], rows_found))
     if facts["published"]:
         sections.append(_published_section(task, facts, rows))
@@ -150,21 +183,38 @@ def _table_of(task: str, facts: Mapping[str, Any], rows: Sequence[Mapping[str, A
         f"rows.{rule} Dots are means over seeds (rings: single seeds), bars the 95 % interval for other such rows. "
         "All choices were made on validation rows."
     )
-    return metrics_section(task, explain, entries, main=main)
+    groups = {row["arm"]: GROUPS[row["group"]] for row in rows}
+    return metrics_section(task, explain, entries, main=main, groups=groups)
 
 
 def _quality_and_cost(task: str, facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Section:
+    shorter = _without_model([row["arm"] for row in rows])
     points = [
-        {"name": row["arm"], "group": GROUPS[row["group"]], "x": max(row["cost"]["seconds"], 0.1), "y": row["mean"]}
+        {
+            "name": shorter[row["arm"]],
+            "group": GROUPS[row["group"]],
+            "x": max(row["cost"]["seconds"], 0.1),
+            "y": row["mean"],
+        }
         for row in rows
         if row["mean"] is not None
     ]
-    explain = "Up is better, left is cheaper: seconds of training here (a probe: embedding and choosing), 0.1 at least."
-    y_label = metric_title(facts["metric"])
-    return points_section(f"{task}: what quality costs", explain, points, x_label="seconds", y_label=y_label)
+    explain = (
+        "Up is better, left is cheaper: seconds of training here (a probe: embedding and choosing), 0.1 at least. "
+        "Under the picture: what each way adds to the base model to be stored; memory of the GPU, or on a CPU of the "
+        "whole process, data and libraries included."
+    )
+    labels = {"x_label": "seconds of training", "y_label": metric_title(facts["metric"])}
+    return points_section(f"{task}: what quality costs", explain, points, table=_cost_table(rows), **labels)
 
 
-def _cost_table(task: str, rows: Sequence[Mapping[str, Any]]) -> Section:
+def _without_model(arms: Sequence[str]) -> dict[str, str]:
+    """Leave the name of the model away where there is only one."""
+    models = {arm.split(": ", 1)[0] for arm in arms if ": " in arm}
+    return {arm: arm.split(": ", 1)[1] if ": " in arm and len(models) == 1 else arm for arm in arms}
+
+
+def _cost_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
     def size(value: float | None, unit: float) -> float | None:
         return None if value is None else round(value / unit, 3)
 
@@ -174,73 +224,124 @@ def _cost_table(task: str, rows: Sequence[Mapping[str, Any]]) -> Section:
             None if row["cost"]["trained_parameters"] is None else int(row["cost"]["trained_parameters"]),
             size(row["cost"]["storage_bytes"], 1e6),
             size(row["cost"]["seconds"], 1),
-            size(row["cost"]["peak_memory_bytes"], 1e6),
+            None if row["cost"]["peak_memory_bytes"] is None else round(row["cost"]["peak_memory_bytes"] / 1e6),
+            row["mean"],
             row["sd"],
             len(row["values"]),
         ]
         for row in rows
     ]
-    columns = ["model", "trained parameters", "to store (MB)", "seconds", "peak memory (MB)", "sd over seeds", "seeds"]
-    explain = (
-        "What each way costs. To store: what it adds to the base model. Memory: of the GPU, or on a CPU of the whole "
-        "process, data and libraries included."
-    )
-    return table_section(f"{task}: cost of each way", explain, columns, lines)
+    columns = ["model", "trained parameters", "to store (MB)", "seconds", "peak memory (MB)", "score", "sd", "seeds"]
+    return columns, lines
 
 
 def layer_sections(task: str, probes: Sequence[Mapping[str, Any]]) -> list[Section]:
-    """Draw score against layer, one line a pooling, with one standard deviation over the folds."""
-    sections = []
-    for arm in dict.fromkeys(part["arm"] for part in probes):
-        first = next(part for part in probes if part["arm"] == arm)
-        series = []
-        for pooling in dict.fromkeys(point["pooling"] for point in first["curve"]):
-            points = [point for point in first["curve"] if point["pooling"] == pooling]
-            series.append(
-                {
-                    "name": pooling,
-                    "x": [point["layer"] for point in points],
-                    "y": [point["mean"] for point in points],
-                    "low": [point["mean"] - point["sd"] for point in points],
-                    "high": [point["mean"] + point["sd"] for point in points],
-                    "style": "points",
-                }
-            )
-        chosen = first["chosen"]
-        explain = (
-            "The same linear probe on every layer (0: embeddings) and pooling, scored without the test rows; bands are "
-            f"one standard deviation over folds. Chosen: layer {chosen['layer']}, {chosen['pooling']}, "
-            f"{chosen['kind']} ({chosen['mean']:.3f})."
-        )
-        labels = {"x_label": "layer", "y_label": metric_title(first["metric"])}
-        sections.append(curves_section(f"{task}: layers of {arm}", explain, series, **labels))
-    return sections
+    """Draw score against layer, one line a pooling; the random start of a model is dashed in the same picture."""
+    models: dict[str, dict[bool, list[Mapping[str, Any]]]] = {}
+    for part in probes:
+        name = part["arm"].split(": ", 1)[0]
+        models.setdefault(name, {}).setdefault(part["arm"].endswith("of random init"), []).append(part)
+    return [_layers_of(task, both) for both in models.values()]
 
 
-def fewshot_sections(task: str, metric: str, rows: Sequence[Mapping[str, Any]]) -> list[Section]:
-    """Draw test score against training rows, one line an arm; nothing if only all rows were used."""
+def _layers_of(task: str, both: Mapping[bool, Sequence[Mapping[str, Any]]]) -> Section:
+    series, lines = [], []
+    poolings = list(dict.fromkeys(point["pooling"] for parts in both.values() for point in parts[0]["curve"]))
+    for random, parts in sorted(both.items()):
+        for number, pooling in enumerate(poolings):
+            found: dict[int, list[Mapping[str, Any]]] = {}
+            for point in (point for part in parts for point in part["curve"] if point["pooling"] == pooling):
+                if undefined(point):
+                    continue
+                found.setdefault(point["layer"], []).append(point)
+            means = [sum(point["mean"] for point in points) / len(points) for points in found.values()]
+            spread = [sum(point["sd"] for point in points) / len(points) for points in found.values()]
+            name = f"{pooling}, random start" if random else pooling
+            line: dict[str, Any] = {"name": name, "x": list(found), "y": means, "colour": number}
+            line["style"] = "dashed" if random else "points"
+            if not random:
+                line |= {"low": [mean - sd for mean, sd in zip(means, spread)]}
+                line |= {"high": [mean + sd for mean, sd in zip(means, spread)]}
+            series.append(line)
+            lines += [[name, layer, mean, sd] for layer, mean, sd in zip(found, means, spread)]
+    first = next(iter(both[min(both)]))
+    chosen = [part["chosen"] for part in both[min(both)]]
+    picks = ", ".join(dict.fromkeys(f"layer {pick['layer']} {pick['pooling']} {pick['kind']}" for pick in chosen))
+    explain = (
+        "The same linear probe on every layer (0: embeddings) and pooling, scored without the test rows; bands are one "
+        f"standard deviation over folds, lines means over seeds. Chosen, seed by seed: {picks}."
+    )
+    labels = {"x_label": "layer", "y_label": metric_title(first["metric"])}
+    table = (["line", "layer", "score", "sd over folds"], lines)
+    return curves_section(f"{task}: layers of {first['arm']}", explain, series, table=table, **labels)
+
+
+def undefined(point: Mapping[str, Any]) -> bool:
+    """Say whether no fold of a probed layer has a score: constant vectors, as of the first token before any layer."""
+    return point["mean"] == -1.0 and point["sd"] == 0.0
+
+
+def fewshot_sections(
+    task: str, metric: str, rows: Sequence[Mapping[str, Any]], num_rows: int | None = None
+) -> list[Section]:
+    """Draw test score against training rows, one line an arm; nothing if only all rows were used.
+
+    ``num_rows`` is where cells with all training rows stand; None leaves them out.
+    """
     sizes = sorted({row["num_train"] for row in rows if row["num_train"] is not None})
     if not sizes:
         return []
+    shorter = _without_model([row["arm"] for row in rows])
+    shown = few_lines(rows)
     series = []
-    for arm in dict.fromkeys(row["arm"] for row in rows):
+    for arm in shown:
         points = sorted(
-            (row for row in rows if row["arm"] == arm and row["num_train"] is not None and row["mean"] is not None),
-            key=lambda row: row["num_train"],
+            (row for row in rows if row["arm"] == arm and (row["num_train"] or num_rows) and row["mean"] is not None),
+            key=lambda row: row["num_train"] or num_rows,
         )
+        if not any(row["num_train"] for row in points):
+            continue
         spread = [row["sd"] or 0.0 for row in points]
-        line: dict[str, Any] = {"x": [row["num_train"] for row in points], "y": [row["mean"] for row in points]}
-        line |= {"name": arm, "style": "points", "scale": "log"}
-        if any(spread):
+        baseline = points[0]["group"] == "baseline"
+        line: dict[str, Any] = {"x": [row["num_train"] or num_rows for row in points]}
+        line |= {"y": [row["mean"] for row in points]}
+        line |= {"name": shorter[arm], "style": "dashed" if baseline else "points", "scale": "log"}
+        if any(spread) and not baseline:
             line |= {"low": [row["mean"] - sd for row, sd in zip(points, spread)]}
             line |= {"high": [row["mean"] + sd for row, sd in zip(points, spread)]}
         series.append(line)
+    cells = {(row["arm"], row["num_train"]): row for row in rows}
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    table = [[arm, *(_mean_and_spread(cells.get((arm, size))) for size in [*sizes, None])] for arm in arms]
+    left_out = len(arms) - len(series)
     explain = (
-        "Subsets of one seed are nested, and the validation rows shrink with them. Bands: one standard deviation over "
-        "seeds. Where the lines cross, a language model begins to be worth it."
-    )
+        "Subsets of one seed are nested, and the validation rows shrink with them. Dashed: without a language model; "
+        "bands or bars: one standard deviation over seeds. Where lines cross, a language model begins to be worth it."
+    ) + (f" {_count(left_out, 'line')} with lower validation scores stand in the table only." if left_out else "")
     labels = {"x_label": "training rows", "y_label": metric_title(metric)}
-    return [curves_section(f"{task}: with few rows", explain, series, **labels)]
+    columns = ["model", *(f"{size:,} rows" for size in sizes), "all rows"]
+    return [curves_section(f"{task}: with few rows", explain, series, table=(columns, table), **labels)]
+
+
+def few_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Choose the arms of a picture: all that have a model, and the baselines with the best validation scores."""
+    arms = {row["arm"]: row["group"] for row in rows if row["num_train"] is not None and row["mean"] is not None}
+    baselines = [arm for arm, group in arms.items() if group == "baseline"]
+    room = max(2, MAX_LINES - (len(arms) - len(baselines)))
+
+    def valid(arm: str) -> float:
+        mine = [row["valid"] for row in rows if row["arm"] == arm and row["valid"] is not None]
+        sign = -1 if rows[0]["metric"] in LOWER_IS_BETTER else 1
+        return sign * sum(mine) / len(mine) if mine else float("-inf")
+
+    best = sorted(baselines, key=valid, reverse=True)[:room]
+    return [arm for arm in arms if arm not in baselines or arm in best]
+
+
+def _mean_and_spread(row: Mapping[str, Any] | None) -> str | None:
+    if row is None or row["mean"] is None:
+        return None
+    return f"{row['mean']:.3f}" + (f" ± {row['sd']:.3f}" if row["sd"] is not None else "")
 
 
 def rank_section(ranks: Sequence[Mapping[str, Any]], num_tasks: int) -> Section:
@@ -250,7 +351,10 @@ def rank_section(ranks: Sequence[Mapping[str, Any]], num_tasks: int) -> Section:
         for entry in ranks
     ]
     explain = f"Rank within each of {num_tasks} tasks, averaged (1 is best); rings are single tasks."
-    return metrics_section("Mean rank", explain, rows, main="mean rank")
+    order = list(GROUPS)
+    kinds = sorted(ranks, key=lambda entry: order.index(entry["group"]))
+    groups = {entry["arm"]: GROUPS[entry["group"]] for entry in kinds}
+    return metrics_section("Mean rank", explain, rows, main="mean rank", groups=groups)
 
 
 def paired_sections(comparisons: Sequence[Mapping[str, Any]]) -> list[Section]:
@@ -270,8 +374,9 @@ def paired_sections(comparisons: Sequence[Mapping[str, Any]]) -> list[Section]:
         for row in comparisons
     ]
     explain = (
-        "Paired bootstrap on the same test rows: positive differences are in favour of the first. The best baseline is "
-        "the one with the best validation score. Corrected p: for several lines on one task (Holm)."
+        "On the same test rows; positive differences are in favour of the first. The best baseline is the one with the "
+        "best validation score. Intervals: paired bootstrap. p: paired permutation test, which swaps the answers of "
+        "both lines sequence by sequence. Corrected p: for several lines on one task (Holm)."
     )
     columns = ["task", "model", "against", "difference", "95 % interval", "p", "corrected p"]
     return [table_section("Is the difference real?", explain, columns, lines)]
@@ -298,9 +403,20 @@ def problem_sections(collected: Collected) -> list[Section]:
 
 
 def _published_section(task: str, facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Section:
-    explain = "Published numbers stand beside ours for orientation; read the protocol before comparing."
-    lines = [[f"{row['arm']} (here)", row["metric"], row["mean"], "this run", "this run's protocol"] for row in rows]
-    for model, entry in facts["published"].items():
+    """Put the published numbers beside the best lines of each kind, with a note on what differs."""
+    explain = (
+        "Published numbers stand beside ours for orientation: other training, other tuning, often other metrics, and "
+        "the whole published training set. Read the protocol before comparing. Ours: of each kind the line with the "
+        "best validation score."
+    )
+    known = [row for row in rows if row["mean"] is not None]
+    kinds = [[row for row in known if row["group"] == group] for group in GROUPS]
+    lines: list[list[Any]] = [
+        [_by_validation(kind)["arm"], facts["metric"], _by_validation(kind)["mean"], "here", f"this run; best {which}"]
+        for kind, which in zip(kinds, ("without a language model", "with pre-training", "random start"))
+        if kind
+    ]
+    for model, entry in sorted(facts["published"].items(), key=lambda item: -item[1]["value"]):
         same = (
             "the same metric" if entry["metric"] == facts["metric"] else f"another metric than here ({facts['metric']})"
         )
@@ -308,6 +424,11 @@ def _published_section(task: str, facts: Mapping[str, Any], rows: Sequence[Mappi
         lines.append([model, entry["metric"], entry["value"], entry["source"], protocol])
     columns = ["model", "metric", "value", "source", "protocol"]
     return table_section(f"{task}: published numbers", explain, columns, lines)
+
+
+def _by_validation(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    sign = -1 if rows[0]["metric"] in LOWER_IS_BETTER else 1
+    return max(rows, key=lambda row: float("-inf") if row["valid"] is None else sign * row["valid"])
 
 
 def _protocol_section(collected: Collected) -> Section:
