@@ -423,6 +423,12 @@ def _published_section(task: str, facts: Mapping[str, Any], rows: Sequence[Mappi
         protocol = entry["protocol"] or f"{same}; the authors' own training protocol, not ours"
         lines.append([model, entry["metric"], entry["value"], entry["source"], protocol])
     columns = ["model", "metric", "value", "source", "protocol"]
+    origins = {(line[3], line[4]) for line in lines if line[3] != "here"}
+    if len(origins) == 1:
+        ((source, protocol),) = origins
+        explain += f" The published ones: {source}; {protocol}."
+        columns = [*columns[:3], "from"]
+        lines = [[*line[:3], line[4] if line[3] == "here" else "published"] for line in lines]
     return table_section(f"{task}: published numbers", explain, columns, lines)
 
 

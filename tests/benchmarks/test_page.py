@@ -111,3 +111,5 @@ def test_published_numbers_stand_beside_the_best_of_each_kind() -> None:
     assert table["rows"][2][4] == "10 epochs" and "another metric than here (mcc)" in table["rows"][3][4]
     page = render_html({"title": "t", "sections": task_sections("t", facts, rows, collected)})
     assert ">full</text>" in page and "peak memory (MB)" in page
+    one = task_sections("t", facts | {"published": {"New": published["New"]}}, rows, collected)[-1]
+    assert one["rows"][-1] == ["New", "mcc", 0.875, "published"] and one["explain"].endswith("B 2024; 10 epochs.")
