@@ -475,18 +475,27 @@ def make_source(tidy: Tidy, options: Options) -> str:
     seeds = sorted({as_text(row["seed"]) for row in tidy.rows if row["seed"] is not None}, key=float)
     count = f"{len(tidy.rows):,} cells, {len(tidy.values('task'))} tasks, {len(tidy.values('arm'))} arms"
     lines = [f"- Numbers: `{tidy.name}.csv` ({count}; seeds {', '.join(seeds)})."]
-    runs = tidy.about.get("runs", [])
-    if runs:
+    runs = tidy.about.get("runs") or [_as_run(tidy)]
+    if runs[0]:
         places = list(dict.fromkeys(_machine(run.get("machine") or {}) for run in runs))
         commits = sorted({commit for run in runs for commit in run["commits"]})
         days = sorted({date[:10] for run in runs for date in run["dates"]})
         hours = sum(run.get("seconds", 0) for run in runs) / 3600
-        lines.append(
-            f"- Computed on {'; '.join(places)}; {' to '.join(dict.fromkeys((days[0], days[-1])))}; "
-            f"{hours:.1f} hours in all; commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}."
-        )
+        facts = ["; ".join(places), " to ".join(dict.fromkeys((days[0], days[-1])))]
+        facts += [f"{hours:.1f} hours in all"] if hours else []
+        lines.append(f"- Computed on {'; '.join(facts)}; commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}.")
         lines += [f"- Command: `{command}`" for command in dict.fromkeys(run.get("command") for run in runs) if command]
     return "\n".join(lines)
+
+
+def _as_run(tidy: Tidy) -> dict[str, Any]:
+    """Read the ``provenance`` that a recipe wrote beside its table; empty if there is none."""
+    made = tidy.about.get("provenance")
+    if not made:
+        return {}
+    command = " ".join(map(str, made["command"]))
+    dates, commits = [str(made["date"])], [str(made["commit"])]
+    return {"dates": dates, "commits": commits, "machine": made["machine"], "command": command}
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

@@ -361,6 +361,10 @@ def test_cost_count_and_source(results: Path, toy: Tidy) -> None:
         "- Computed on P, 2 threads; 2026-01-02 to 2026-01-04; 2.0 hours in all; commits abc, d.",
         "- Command: `longstrand x`",
     ]
+    made = {"command": ["recipes/x.py", "--all"], "date": "2026-01-02", "commit": "abc", "machine": {"gpu": "H"}}
+    text = view(Tidy("toy", toy.columns, toy.rows, {"provenance": made}), "source").splitlines()
+    assert text[1:] == ["- Computed on H; 2026-01-02; commit abc.", "- Command: `recipes/x.py --all`"]
+    assert len(view(toy, "source").splitlines()) == 1
 
 
 def test_renamed(toy: Tidy) -> None:
