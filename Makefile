@@ -50,7 +50,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix $(SOURCES)
 
 perf: $(STAMP)
-	@for script in perf/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out perf/gpu.py,$(wildcard perf/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

@@ -2,7 +2,8 @@
 
 Run ``python perf/baseline.py`` on an idle machine; the result goes to ``perf/results/baseline.json``. The sequences are
 random, half of them with a planted motif; counting, choosing the penalty on validation rows, and 1,000 resamples of
-every metric are timed apart.
+every metric are timed apart. The total is all but the extra count: counting, fitting, choosing, predicting, measuring.
+Takes about 20 seconds; compiled code, which the disk caches, is loaded before the clock starts.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def table(num_rows: int, seed: int) -> LabelledTable:
 def main() -> None:
     train, valid, test = table(30_000, 0), table(3_000, 1), table(3_000, 2)
     times = {}
+    kmer_counts(train.sequences[:10], 6)
     began = time.perf_counter()
     kmer_counts(train.sequences, 6)
     times["count 6-mers"] = time.perf_counter() - began
@@ -57,11 +59,13 @@ def main() -> None:
         "total_s": round(total, 3),
         "mcc": report["metrics"]["mcc"],
         "target_s": TARGET_S,
+        "ratio": round(TARGET_S / total, 2),
         "met": total < TARGET_S,
     }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
+    print(f"k-mer regression on 30,000 x 100 bases: {total:.1f} s, target {TARGET_S:.0f} s, ratio {result['ratio']}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
     python perf/rmt.py memory     time and peak memory of 1 Mb                 (BERT base, 110 M parameters)
     python perf/rmt.py peer       ours and the plain loop, segment by segment  (BERT base)
     python perf/rmt.py many       16 sequences at once and one by one          (BERT base; many_small: smaller ones)
+    python perf/rmt.py many_gpu   the same on a CUDA GPU, where it pays most   (many_gpu_smoke: tiny, on a CPU)
     python perf/rmt.py contigs    peak memory of `predict --contigs`, 0.6 and 6 Mb (tiny encoder)
     python perf/rmt.py training   peak memory, checkpointed and not            (BERT base)
 
@@ -66,11 +67,11 @@ def models(size: str, segment: int = 512, **memory: object) -> tuple[BertModel, 
     return peer, ours
 
 
-def segments(number: int, *, rows: int = 1, room: int = 499, seed: int = 0) -> Iterator[Tensor]:
+def segments(number: int, *, rows: int = 1, room: int = 499, seed: int = 0, device: str = "cpu") -> Iterator[Tensor]:
     """Draw content tokens (rows, room), segment after segment."""
     draw = torch.Generator().manual_seed(seed)
     for _ in range(number):
-        yield torch.randint(5, VOCAB, (rows, room), generator=draw)
+        yield torch.randint(5, VOCAB, (rows, room), generator=draw).to(device)
 
 
 class PlainLoop:
@@ -84,7 +85,7 @@ class PlainLoop:
         """Read a segment (B, n); give its states and the new memory (B, M, D)."""
         rows, number = len(ids), self.number
         words = self.peer.embeddings.word_embeddings
-        first, sep = (words(torch.full((rows, 1), token)) for token in (CLS, SEP))
+        first, sep = (words(torch.full((rows, 1), token, device=ids.device)) for token in (CLS, SEP))
         states = self.peer(inputs_embeds=torch.cat((first, memory, sep, words(ids), sep), dim=1)).last_hidden_state
         return states[:, number + 2 : -1], states[:, 1 : number + 1]
 
@@ -94,9 +95,11 @@ class PlainLoop:
 
 
 def clock(call: Callable[[], object]) -> float:
-    """Measure wall time."""
+    """Measure wall time, on a GPU until its work is done."""
     start = time.perf_counter()
     call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -217,15 +220,15 @@ def peer() -> dict[str, object]:
     }  # fmt: skip
 
 
-def many_rows(size: str, *, length: int, steps: int) -> dict[str, object]:
+def many_rows(size: str, *, length: int, steps: int, device: str = "cpu") -> dict[str, object]:
     """Read 16 sequences side by side, and one by one by the plain loop; turns at every segment, the first not counted.
 
     One by one reads segment s of every sequence before segment s + 1 of any, so that both meet the same conditions.
     """
-    stock, ours = models(size, length)
+    stock, ours = (model.to(device) for model in models(size, length))
     room = ours.config.memory["segment_length"] - 13
     loop = PlainLoop(stock, ours.memory.initial.detach())
-    ids = torch.cat(list(segments(steps, rows=16, room=room)), dim=1)
+    ids = torch.cat(list(segments(steps, rows=16, room=room, device=device)), dim=1)
 
     states: dict[str, Any] = {"ours": None, "plain_loop": [loop.start(1)] * 16}
     seconds, gap = {"ours": 0.0, "plain_loop": 0.0}, 0.0
@@ -296,6 +299,28 @@ def many_small() -> dict[str, object]:
     }
 
 
+def many_gpu() -> dict[str, object]:
+    """Do the same on a GPU, in float32 and with TF32 products, for three sizes.
+
+    Raises:
+        SystemExit: there is no CUDA GPU.
+    """
+    if not torch.cuda.is_available():
+        sys.exit("many_gpu needs a CUDA GPU and found none; many_gpu_smoke checks the code on a CPU with tiny sizes.")
+    torch.set_float32_matmul_precision("high")
+    return {
+        "what": "16 sequences at once against one by one, fp32 with TF32 products, 22 segments after 1 to warm up",
+        "device": torch.cuda.get_device_name(),
+        **{f"{size}, 64 kb each": many_rows(size, length=512, steps=23, device="cuda") for size in SIZES},
+        "must": 1.5, "stretch": 2.0,
+    }  # fmt: skip
+
+
+def many_gpu_smoke() -> None:
+    """See that the code of `many_gpu` runs, on a CPU; its times mean nothing."""
+    print(json.dumps(many_rows("tiny", length=32, steps=3)))
+
+
 def training_child(checkpointing: bool) -> dict[str, object]:
     """Train one step on 16 segments; memory before, and at its peak."""
     _, ours = models("base", checkpointing=checkpointing)
@@ -363,6 +388,7 @@ PARTS = {
     "peer": peer,
     "many": many,
     "many_small": many_small,
+    "many_gpu": many_gpu,
     "training": training,
 }
 CHILDREN: dict[str, Callable[[], dict[str, object]]] = {
@@ -377,13 +403,18 @@ CHILDREN: dict[str, Callable[[], dict[str, object]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, *CHILDREN, "memory_child", []], default=[])
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, *CHILDREN, "memory_child", "many_gpu_smoke", []], default=[]
+    )
     chosen = parser.parse_args().parts
     if chosen == ["memory_child"]:
         memory_child()
+    elif chosen == ["many_gpu_smoke"]:
+        many_gpu_smoke()
     elif chosen and chosen[0] in CHILDREN:
         print(json.dumps(CHILDREN[chosen[0]]()))
-    for name in [name for name in chosen or PARTS if name in PARTS]:
+    everywhere = [name for name in PARTS if name != "many_gpu" or torch.cuda.is_available()]
+    for name in [name for name in chosen or everywhere if name in PARTS]:
         part = PARTS[name]()
         keep(name, part)
         print(name, json.dumps(part, indent=1))
