@@ -361,13 +361,14 @@ def paired_sections(comparisons: Sequence[Mapping[str, Any]]) -> list[Section]:
     """List the paired tests."""
     if not comparisons:
         return []
+    shorter = _without_model([row[side] for row in comparisons for side in ("arm", "against")])
     lines = [
         [
             row["task"],
-            row["arm"],
-            row["against"],
+            shorter[row["arm"]],
+            shorter[row["against"]],
             row["difference"],
-            None if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}",
+            None if row["low"] is None else f"{row['low']:+.3f}\u00a0to\u00a0{row['high']:+.3f}",
             row["p"],
             row["p_holm"],
         ]

@@ -12,6 +12,7 @@ from longstrand.benchmarks.page import (
     fewshot_sections,
     layer_sections,
     overview_section,
+    paired_sections,
     rank_section,
     task_sections,
     undefined,
@@ -113,3 +114,10 @@ def test_published_numbers_stand_beside_the_best_of_each_kind() -> None:
     assert ">full</text>" in page and "peak memory (MB)" in page
     one = task_sections("t", facts | {"published": {"New": published["New"]}}, rows, collected)[-1]
     assert one["rows"][-1] == ["New", "mcc", 0.875, "published"] and one["explain"].endswith("B 2024; 10 epochs.")
+
+
+def test_paired_tests_leave_out_the_name_of_the_only_model() -> None:
+    found = {"task": "t", "arm": "m: full", "against": "kmer", "difference": 0.5, "low": 0.25, "high": 0.75}
+    (section,) = paired_sections([found | {"p": 0.125, "p_holm": 0.25}])
+    assert section["rows"] == [["t", "full", "kmer", 0.5, "+0.250\u00a0to\u00a0+0.750", 0.125, 0.25]]
+    assert paired_sections([]) == []
