@@ -105,14 +105,17 @@ def run_arm(cell: Cell, tables: Mapping[str, LabelledTable], data: Mapping[str, 
         place: where and how.
     """
     if cell.arm.kind == "baseline":
-        return run_baseline(cell, tables, place)
+        return run_baseline(cell, tables, place, bin_loss=data.get("bin_loss", "squared"))
     if cell.arm.kind == "probe":
         return run_probe(cell, tables, place)
     return run_finetuning(cell, tables, data, place)
 
 
 def scores_of(table: LabelledTable, said: Any) -> Scores:
-    """Join predictions (for token problems: one array a sequence) with the targets."""
+    """Join predictions (for token problems and bins: one array a sequence) with the targets."""
+    if table.task.bin_bases is not None:
+        unit = np.repeat(np.arange(len(table)), [len(values) for values in said])
+        return Scores(table.task, np.concatenate(list(table.targets)), as_values(said), unit)
     if isinstance(table.targets, list):
         _, sequence = np.unique(table.raw.rows, return_inverse=True)  # pieces of one sequence count as one
         unit = np.repeat(sequence, [len(labels) for labels in table.targets])
@@ -120,12 +123,14 @@ def scores_of(table: LabelledTable, said: Any) -> Scores:
     return Scores(table.task, np.asarray(table.targets), as_values(said))
 
 
-def run_baseline(cell: Cell, tables: Mapping[str, LabelledTable], place: Place) -> Outcome:
-    """Fit a rung of the ladder."""
+def run_baseline(
+    cell: Cell, tables: Mapping[str, LabelledTable], place: Place, *, bin_loss: str = "squared"
+) -> Outcome:
+    """Fit a rung of the ladder; numbers per bin are counts or any (squared)."""
     protocol = place.protocol
     cnn = Training(epochs=protocol.cnn_epochs, device=place.device)
     both = protocol.strand == "both"
-    setting = Setting(seed=cell.seed, both_strands=both, kmer=protocol.kmer, cnn=cnn)
+    setting = Setting(seed=cell.seed, both_strands=both, kmer=protocol.kmer, cnn=cnn, bin_loss=bin_loss)
     with measured_cost(place.device if "cnn" in cell.arm.baseline else "cpu") as cost:
         model = fit_baseline(cell.arm.baseline, tables["train"], tables["valid"], setting)
     scores = {
@@ -352,6 +357,7 @@ def _finetune_config(cell: Cell, data: Mapping[str, Any], place: Place, rate: fl
         model={"path": cell.arm.model, "init": cell.arm.init, "pooling": protocol.pooling},  # type: ignore[arg-type]
         data=dict(data),  # type: ignore[arg-type]
         way=cell.arm.way or Way(),
+        memory=protocol.memory,
         training={  # type: ignore[arg-type]
             "epochs": protocol.epochs,
             "batch_size": batch,

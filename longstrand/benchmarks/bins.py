@@ -1,25 +1,31 @@
-"""Tracks in bins of bases: Basenji's and Enformer's records with the sequences of their genome."""
+"""Numbers per bin of bases: how such tasks are kept and read back; Basenji's and Enformer's records as one."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from longstrand.benchmarks.bin_sanity import check_bins, refuse_flat
 from longstrand.benchmarks.build import describe, fingerprint_rows, make_rows, source_paths, write_rows
-from longstrand.benchmarks.sanity import check_splits
 from longstrand.benchmarks.task import SPLITS, Task, TaskData, file_sums, load_task_data, save_facts
 from longstrand.benchmarks.tfrecords import read_records
-from longstrand.data.labelled import RawTable
+from longstrand.data.bins import BinTargets, count_bins
+from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.records import fetch_padded
+from longstrand.data.tables import read_table
+from longstrand.data.targets import Task as Problem
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
 from longstrand.runtime import fingerprint_bytes, read_json, write_json
+
+CHUNK_BYTES = 1 << 20
+"""Rows that share a chunk of an array of targets hold about so much, so that small rows are no file each."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +48,38 @@ def build_bins(task: Task, sources: Path, output: Path, options: Mapping[str, An
 
     Raises:
         InputError: files are missing or contradict each other.
-        UsageError: a target number that is not there.
+        UsageError: a target number that is not there, or a window whose bins do not lie on those of the targets.
     """
     statistics, bed, records, fasta = source_paths(task, sources, options)
     shape = read_shape(statistics)
+    context = context_of(options["window"], shape.num_bins, shape.bin_bases)
     regions = read_regions(bed)
     chosen = _chosen_targets(task, options["targets"], shape.num_targets)
     genome = Genome(fasta)
     genome.check_chroms({region.chrom for split in regions.values() for region in split}, where=str(bed))
-    tables, arrays = {}, {}
+    tables = {}
     for split in SPLITS:
         places = regions[split][: options["max_rows"] or None]
-        arrays[split] = f"{split}.zarr"
-        _write_targets(output / arrays[split], _targets(records, split, shape), len(places), shape, chosen)
+        _write_targets(output / f"{split}.zarr", _targets(records, split, shape), len(places), shape, chosen)
         tables[split] = _sequences(genome, places, options["window"], bed)
-    return _save(task, output, tables, arrays, shape, chosen, options, [statistics, bed, fasta])
+    names = [f"target_{number}" for number in chosen]
+    bins = {"num_bins": shape.num_bins, "bin_bases": shape.bin_bases, "context": context, "loss": "counts"}
+    return save_bins(task, output, tables, (names, bins), options, sources=[statistics, bed, fasta])
+
+
+def context_of(num_bases: int, num_bins: int, bin_bases: int) -> int:
+    """Count the bins at either end of a sequence that have no target; negative if the targets reach further.
+
+    Raises:
+        UsageError: sequence and targets, with the same middle, do not lie on the same bins.
+    """
+    context, rest = divmod(num_bases - num_bins * bin_bases, 2 * bin_bases)
+    if rest:
+        raise UsageError(
+            f"a window of {num_bases:,} bases does not lie on the {num_bins:,} bins of {bin_bases} bases in its middle;"
+            f" set window={num_bases - rest}."
+        )
+    return context
 
 
 def read_shape(path: Path) -> Shape:
@@ -139,37 +162,111 @@ def _sequences(genome: Genome, places: Sequence[Interval], num_bases: int, sourc
     return make_rows(texts, {}, source=source, names=names, chroms=[place.chrom for place in places])
 
 
-def _save(
+def write_targets(path: Path, rows: Iterable[np.ndarray], num_rows: int, most_bins: int, num_targets: int) -> None:
+    """Write targets float32 (bins, targets) row by row as Zarr (rows, most bins, targets), filled up with NaN."""
+    import zarr
+
+    together = max(1, CHUNK_BYTES // (4 * max(1, most_bins * num_targets)))
+    array = zarr.create_array(
+        str(path),
+        shape=(num_rows, most_bins, num_targets),
+        chunks=(max(1, min(num_rows, together)), most_bins, num_targets),
+        dtype="float32",
+        fill_value=float("nan"),
+    )
+    block = np.full((together, most_bins, num_targets), np.nan, dtype=np.float32)
+    for row, values in enumerate(rows):
+        place = row % together
+        block[place] = np.nan
+        block[place, : len(values)] = values
+        if place == together - 1 or row == num_rows - 1:
+            array[row - place : row + 1] = block[: place + 1]
+
+
+def save_bins(
     task: Task,
     output: Path,
     tables: Mapping[str, RawTable],
-    arrays: Mapping[str, str],
-    shape: Shape,
-    chosen: Sequence[int],
+    about: tuple[Sequence[str], Mapping[str, Any]],
     options: Mapping[str, Any],
-    sources: Sequence[Path],
+    *,
+    sources: Iterable[Path] = (),
+    origin: str = "",
 ) -> TaskData:
+    """Check and describe a task of numbers per bin whose targets lie in ``output`` as ``train.zarr`` and so on.
+
+    Args:
+        task: whose tables they are.
+        output: folder of the built task.
+        tables: ``train``, ``valid`` and ``test``, without labels.
+        about: names of the targets, and facts of the bins: ``bin_bases``, ``num_bins`` (None: as many as a sequence
+            has), ``context`` (bins without a target at either end), ``loss`` (counts or squared; None: counts if no
+            training value is negative).
+        options: as chosen.
+        sources: files that were read, for the record.
+        origin: where the splits come from, if it differs from the task's rule.
+
+    Raises:
+        InputError: a split is empty, or no target differs between its bins, so that nothing can be measured.
+    """
+    names, bins = about
+    for name in SPLITS:
+        if not len(tables[name]):
+            raise InputError(
+                f"task '{task.id}': the {name} split has no row; give more or shorter windows, or test_chroms=... and "
+                "valid_chroms=..."
+            )
     files = {name: f"{name}.parquet" for name in SPLITS}
+    arrays = {name: f"{name}.zarr" for name in SPLITS}
+    labelled = {name: _labelled(tables[name], output / arrays[name], names, bins) for name in SPLITS}
+    report, found = check_bins(tables, labelled)
+    refuse_flat(task.id, found, names)
     for name in SPLITS:
         write_rows(output / files[name], tables[name])
-    write_json(output / "sanity.json", check_splits(tables))
+    write_json(output / "sanity.json", report)
+    loss = bins["loss"] or ("counts" if (np.nan_to_num(found["train"].low) >= 0).all() else "squared")
     parts = [fingerprint_rows(tables), *(_array_sum(output / arrays[name]) for name in SPLITS)]
     save_facts(
         output,
         describe(task, options, sources)
         | {
-            "split_rule": task.split_rule,
-            "class_names": [f"target_{number}" for number in chosen],
+            "loss": {"counts": "poisson", "squared": "mse"}[loss],
+            "split_rule": origin or task.split_rule,
+            "class_names": list(names),
             "label_columns": [],
             "num_rows_built": {name: len(tables[name]) for name in SPLITS},
-            "bins": {"num_bins": shape.num_bins, "bin_bases": shape.bin_bases},
+            "bins": dict(bins) | {"loss": loss},
             "tables": files,
-            "arrays": dict(arrays),
+            "arrays": arrays,
             "checksums": file_sums(output, files),
             "fingerprint": fingerprint_bytes("\n".join(parts).encode()),
         },
     )
     return load_task_data(output, check=False)
+
+
+def load_bins(data: TaskData) -> dict[str, LabelledTable]:
+    """Read the three tables of a built task of numbers per bin; targets stay on the disk unless they are small.
+
+    Raises:
+        InputError: a table or an array is missing or damaged.
+    """
+    tables = {}
+    for name, path in data.tables.items():
+        frame = read_table(path)
+        columns = {key: frame[key].to_list() if key in frame.columns else None for key in ("name", "chrom")}
+        rows = make_rows(frame["sequence"].to_list(), {}, source=path, names=columns["name"], chroms=columns["chrom"])
+        tables[name] = _labelled(rows, data.arrays[name], data.class_names, data.facts["bins"])
+    return tables
+
+
+def _labelled(rows: RawTable, array: Path, names: Sequence[str], bins: Mapping[str, Any]) -> LabelledTable:
+    size = bins["bin_bases"]
+    where = (f"{rows.source}, row {row}" for row in rows.rows)
+    number = [count_bins(len(text), size, where=place) for text, place in zip(rows.sequences, where)]
+    why = f"declared: one number for each bin of {size:,} bases"
+    task = Problem("regression", tuple(names), tuple(names), "columns", tuple(names), why, size)
+    return LabelledTable(rows, task, BinTargets(array, number, context=bins["context"]))
 
 
 def _array_sum(path: Path) -> str:

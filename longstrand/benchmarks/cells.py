@@ -13,6 +13,7 @@ import numpy as np
 
 from longstrand.baselines.ladder import LADDER, rungs
 from longstrand.benchmarks.protocol import PROBE, BenchmarkConfig
+from longstrand.data.bins import BinTargets
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import UsageError, one_of
 from longstrand.runtime import generator
@@ -194,5 +195,8 @@ def nested_order(table: LabelledTable, seed: int) -> np.ndarray:
 def take(table: LabelledTable, rows: np.ndarray) -> LabelledTable:
     """Give some rows of a table, in the order of the table."""
     chosen = sorted(int(row) for row in rows)
-    targets = [table.targets[row] for row in chosen] if isinstance(table.targets, list) else table.targets[chosen]
+    if isinstance(table.targets, BinTargets):
+        targets: Any = table.targets.take(chosen)
+    else:
+        targets = [table.targets[row] for row in chosen] if isinstance(table.targets, list) else table.targets[chosen]
     return replace(table, raw=table.raw.take(chosen), targets=targets)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longstrand.benchmarks.build import check_labels, source_paths, split_off_valid, write_task
+from longstrand.benchmarks.own_bins import BIN_OPTIONS, TRACK_OPTIONS, build_columns, build_tracks
 from longstrand.benchmarks.released import SEED, SEQUENCE_COLUMNS
 from longstrand.benchmarks.task import Kind, Option, Problem, SourceFile, Task, TaskData
 from longstrand.data.labelled import LabelColumns, RawTable, infer_task
@@ -17,6 +18,7 @@ from longstrand.data.splits import NAMES, split_at_random, split_by_chrom, split
 from longstrand.data.tables import column_names
 from longstrand.data.targets import read_class_names
 from longstrand.errors import InputError
+from longstrand.genome.coverage import is_signal
 
 if TYPE_CHECKING:
     from longstrand.genome.intervals import IntervalTable
@@ -48,6 +50,7 @@ OPTIONS = {
     "negatives": Option(1, "GC- and length-matched random negatives for each interval where there is one class only"),
     "valid_chroms": Option((), "chromosomes for validation"),
     "test_chroms": Option((), "chromosomes for the test"),
+    **BIN_OPTIONS,
 }
 
 
@@ -60,6 +63,10 @@ def find_tasks(folder: Path) -> list[Task]:
     rows is held out for the test and a tenth for validation), else at random, stratified by label, identical
     sequences (on either strand) together. Where only one of the two is missing, it is split off the training rows.
 
+    Where signal tracks (BigWig, bedGraph) lie beside intervals, the intervals are the windows in which the tracks are
+    predicted bin by bin; tracks and a genome without intervals are one task of windows side by side
+    (`longstrand.benchmarks.own_bins`).
+
     Raises:
         InputError: the folder is missing or holds no table.
     """
@@ -70,17 +77,20 @@ def find_tasks(folder: Path) -> list[Task]:
     for place in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
         tables = {_stem(path): path for path in sorted(place.iterdir()) if path.is_file() and _is_table(path)}
         name = "/".join(place.relative_to(folder).parts) or folder.resolve().name
+        signals = sorted(path for path in place.iterdir() if path.is_file() and is_signal(path))
         given = {NAMES[stem.lower()]: path for stem, path in tables.items() if stem.lower() in NAMES}
         if "train" in given:
-            tasks[f"own/{name}"] = _task(f"own/{name}", folder, given)
+            tasks[f"own/{name}"] = _task(f"own/{name}", folder, given, signals)
             continue
+        if signals and not tables:
+            tasks[f"own/{name}"] = _task(f"own/{name}", folder, {}, signals)
         prefix = "" if place == folder else f"{name}/"
         for stem, path in tables.items():
-            tasks[f"own/{prefix}{stem}"] = _task(f"own/{prefix}{stem}", folder, {"all": path})
+            tasks[f"own/{prefix}{stem}"] = _task(f"own/{prefix}{stem}", folder, {"all": path}, signals)
     if not tasks:
         raise InputError(
             f"{folder}: holds no data set; expected train/test tables in sub-folders, single tables, or BED files "
-            f"({', '.join(ENDINGS)}, also .gz)."
+            f"({', '.join(ENDINGS)}, also .gz), or signal tracks (.bw, .bedgraph) with a genome."
         )
     return [tasks[name] for name in sorted(tasks)]
 
@@ -93,16 +103,30 @@ def _stem(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).stem
 
 
-def _task(identifier: str, folder: Path, given: Mapping[str, Path]) -> Task:
+def _task(identifier: str, folder: Path, given: Mapping[str, Path], signals: Sequence[Path] = ()) -> Task:
     """Describe a data set; what kind of problem it poses is known once its rows are read (`build_own`)."""
-    files = tuple(SourceFile(str(path.relative_to(folder)), OWN) for path in given.values())
+    if signals and not all(map(_has_intervals, given.values())):
+        signals = ()
+    files = tuple(SourceFile(str(path.relative_to(folder)), OWN) for path in (*given.values(), *signals))
     names = tuple(given)
 
     def build(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
-        return build_own(task, dict(zip(names, source_paths(task, sources, options))), output, options)
+        paths = source_paths(task, sources, options)
+        tables, tracks = dict(zip(names, paths)), {_stem(path): path for path in paths[len(names) :]}
+        if not tracks or options["tracks"] == ("none",):
+            return build_own(task, tables, output, options)
+        if len(tracks) < len(signals):
+            raise InputError(f"{paths[-1].parent}: two signal tracks have the same name before the ending; rename one.")
+        fasta = _genome(paths[0], options)
+        return build_tracks(task, tables or {"all": None}, tracks, output, options, fasta=fasta)
 
     rule = f"given files for {', '.join(names)}" if "train" in given else "by column, chromosome or at random"
-    return Task(identifier, f"your data set {identifier[4:]}", files, build, rule, options=OPTIONS, needs="your folder")
+    choices = OPTIONS | (TRACK_OPTIONS if signals else {})
+    return Task(identifier, f"your data set {identifier[4:]}", files, build, rule, options=choices, needs="your folder")
+
+
+def _has_intervals(path: Path) -> bool:
+    return is_interval_file(path) or {name.lower() for name in column_names(path)} >= {"chrom", "start", "end"}
 
 
 def build_own(task: Task, given: Mapping[str, Path], output: Path, options: Mapping[str, Any]) -> TaskData:
@@ -124,6 +148,8 @@ def build_own(task: Task, given: Mapping[str, Path], output: Path, options: Mapp
     if options["piece_bases"]:
         tables = {name: cut_rows(table, options["piece_bases"]) for name, table in tables.items()}
         origin += f"; then cut into pieces of {options['piece_bases']:,} bases, those of a sequence in one split"
+    if options["bin_bases"]:
+        return build_columns(task, tables, output, options, sources=list(given.values()), origin=origin)
     first = tables["train"]
     declared: Any = options["problem"] or None
     found = infer_task(

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 from longstrand.benchmarks.probe import ProbeSettings
 from longstrand.config import StrictModel
 from longstrand.data.labelled import Words
+from longstrand.training.curriculum import MemoryTraining
 from longstrand.training.ways import Way
 
 LEARNING_RATES = {"full": 1e-4, "frozen": 2e-3, "lora": 1e-3, "ia3": 1e-2}
@@ -41,6 +42,9 @@ class Protocol(StrictModel):
     )
     precision: Literal["fp32", "bf16"] = "fp32"
     max_tokens: int | None = Field(None, ge=4, description="longest input in tokens; default: what the model reads")
+    memory: MemoryTraining | None = Field(
+        None, description="fine-tuning with recurrent memory, as in 'longstrand finetune': rows of any length are read"
+    )
     max_train_rows: int | None = Field(None, ge=4, description="at most this many training rows, chosen by seed")
     kmer: int = Field(6, ge=1, le=8, description="k of the k-mer regression")
     cnn_epochs: int = Field(25, gt=0, description="passes of the CNN baselines, at most")
@@ -75,7 +79,7 @@ class BenchmarkConfig(StrictModel):
 
     output: Path = Field(description="run folder; the same command goes on where it stopped")
     tasks: Path | None = Field(None, description="folder of tasks made by 'longstrand benchmark build'")
-    data: Path | None = Field(None, description="your own folder of CSV, TSV, Parquet or BED files")
+    data: Path | None = Field(None, description="your own folder of CSV, TSV, Parquet or BED files, or signal tracks")
     only: Words = Field((), description="of the tasks only these ids")
     models: tuple[Path, ...] = Field((), description="model folders")
     ways: tuple[Way | Literal["probe"], ...] = Field(

@@ -31,7 +31,7 @@ from longstrand.benchmarks.arms import (
     weights_fingerprints,
 )
 from longstrand.benchmarks.cells import Arm, Cell, arms_of, cells_of, share_out, thin_out
-from longstrand.benchmarks.protocol import BenchmarkConfig, Protocol, protocol_of
+from longstrand.benchmarks.protocol import PROBE, BenchmarkConfig, Protocol, protocol_of
 from longstrand.benchmarks.results import write_results
 from longstrand.benchmarks.task import TaskData, find_built, load_task_data
 from longstrand.config import dump_config, read_yaml
@@ -182,13 +182,15 @@ def _protocol(task: str, config: BenchmarkConfig) -> Protocol:
 def _all_cells(tasks: dict[str, TaskData], config: BenchmarkConfig, notice: Notice) -> list[Cell]:
     cells: list[Cell] = []
     for name, data in tasks.items():
-        if data.kind == "bin":
-            notice(f"{name}: left out, its labels are numbers a bin, which no head or baseline here predicts")
-            continue
         protocol = _protocol(name, config)
         if data.problem == "token":
             check_strand(data.load()["train"].task, protocol.strand)
-        arms: list[Arm] = arms_of(config, data.problem, len(data.class_names))
+        ways = tuple(way for way in config.ways if way != PROBE)
+        if data.kind == "bin" and len(ways) < len(config.ways) and config.models:
+            notice(f"{name}: not probed, its labels are numbers per bin; fine-tune with the way 'frozen' instead")
+        mine = config.model_copy(update={"ways": ways}) if data.kind == "bin" else config
+        problem = "bins" if data.kind == "bin" else data.problem
+        arms: list[Arm] = arms_of(mine, problem, len(data.class_names))
         cells += cells_of(name, arms, config)
     if not cells:
         raise UsageError("no task is left that can be run.")

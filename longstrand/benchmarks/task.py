@@ -182,21 +182,24 @@ class TaskData:
         settings["problem"] = self.problem
         if self.facts.get("names_given"):
             settings["class_names"] = self.class_names
+        if self.kind == "bin":
+            settings |= {"bin_bases": self.facts["bins"]["bin_bases"], "bin_loss": self.facts["bins"]["loss"]}
         settings["columns"] = {"labels": tuple(self.facts["label_columns"]), "pair": self.facts.get("pair_column")}
         return settings
 
     def load(self, *, alphabet: str = "ACGTN") -> dict[str, LabelledTable]:
-        """Read the three tables with their targets.
+        """Read the three tables with their targets; those of bins stay on the disk unless they are small.
 
         Raises:
             InputError: a table is missing or damaged.
-            UsageError: the task has one label a bin; its targets are in ``arrays``.
         """
         from longstrand.data.labelled import LabelColumns, infer_task, label
         from longstrand.data.labelled_files import read_labelled
 
         if self.kind == "bin":
-            raise UsageError(f"task '{self.id}' has one label a bin; read its targets from {self.folder}/*.zarr.")
+            from longstrand.benchmarks.bins import load_bins
+
+            return load_bins(self)
         columns = LabelColumns(**self.data_settings()["columns"])
         raw = {name: read_labelled(path, columns, alphabet=alphabet) for name, path in self.tables.items()}
         first = raw["train"]

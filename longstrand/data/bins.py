@@ -117,24 +117,31 @@ class BinTargets(Sequence[np.ndarray]):
 
     Args:
         path: of the array.
-        num_bins: bins of each row of the array; what lies past them is filler.
+        num_bins: bins of each row, as many as its sequence has; what lies past them is filler.
         rows: rows of the array, in the order of this sequence; default: all.
+        context: so many bins at either end of a sequence have no target (NaN) and are not in the array; if negative, so
+            many at either end of the array lie outside the sequence.
 
     Raises:
         InputError: the array is missing, or has another number of rows, or fewer bins than a row.
     """
 
     def __init__(
-        self, path: Path, num_bins: Sequence[int] | np.ndarray, rows: Sequence[int] | np.ndarray | None = None
+        self,
+        path: Path,
+        num_bins: Sequence[int] | np.ndarray,
+        rows: Sequence[int] | np.ndarray | None = None,
+        *,
+        context: int = 0,
     ) -> None:
-        self.path, self._num_bins = Path(path), np.asarray(num_bins, dtype=np.int64)
+        self.path, self._num_bins, self._context = Path(path), np.asarray(num_bins, dtype=np.int64), context
         self._rows = np.arange(len(self._num_bins)) if rows is None else np.asarray(rows, dtype=np.int64)
         self._array: Any = _open_targets(self.path)
-        shape = self._array.shape
-        if len(shape) != 3 or shape[0] != len(self._num_bins) or shape[1] < self._num_bins.max(initial=0):
+        shape, most = self._array.shape, self._num_bins.max(initial=0) - 2 * context
+        if len(shape) != 3 or shape[0] != len(self._num_bins) or shape[1] < most:
             raise InputError(
-                f"{self.path}: targets of shape {tuple(shape)} for {len(self._num_bins):,} rows of up to "
-                f"{self._num_bins.max(initial=0):,} bins; build the task again."
+                f"{self.path}: targets of shape {tuple(shape)} for {len(self._num_bins):,} rows of up to {most:,} bins;"
+                " build the task again."
             )
         self._held: np.ndarray | None = None
 
@@ -157,17 +164,22 @@ class BinTargets(Sequence[np.ndarray]):
         row = int(self._rows[index])
         if self._held is None and 4 * int(np.prod(self._array.shape)) <= HELD_BYTES:
             self._held = np.asarray(self._array[:], dtype=np.float32)
-        values = self._array[row] if self._held is None else self._held[row]
-        return np.asarray(values, dtype=np.float32)[: self._num_bins[row]]
+        values = np.asarray(self._array[row] if self._held is None else self._held[row], dtype=np.float32)
+        number = self._num_bins[row]
+        if self._context <= 0:
+            return values[-self._context : number - self._context]
+        edge = np.full((self._context, values.shape[1]), np.nan, dtype=np.float32)
+        return np.concatenate([edge, values[: number - 2 * self._context], edge])
 
     def take(self, rows: Sequence[int] | np.ndarray) -> BinTargets:
         """Give some rows, in the order of ``rows``, without reading them."""
-        taken = BinTargets(self.path, self._num_bins, self._rows[np.asarray(rows, dtype=np.int64)])
+        chosen = self._rows[np.asarray(rows, dtype=np.int64)]
+        taken = BinTargets(self.path, self._num_bins, chosen, context=self._context)
         taken._held = self._held
         return taken
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "num_bins": self._num_bins, "rows": self._rows}
+        return {"path": self.path, "num_bins": self._num_bins, "rows": self._rows, "context": self._context}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]

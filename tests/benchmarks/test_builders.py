@@ -508,18 +508,26 @@ def test_bins(tmp_path: Path) -> None:
 
     chrom, targets = write_basenji(tmp_path)
     task = TASKS["gena/enformer_bins"]
-    data = build_task(task, tmp_path, tmp_path / "out", options={"window": "100", "targets": "1,4"})
+    data = build_task(task, tmp_path, tmp_path / "out", options={"window": "112", "targets": "1,4"})
     sequences = pl.read_parquet(data.tables["train"])["sequence"].to_list()
-    assert sequences[0] == "N" * 26 + chrom[:74] and sequences[1] == chrom[474:574]
+    assert sequences[0] == "N" * 32 + chrom[:80] and sequences[1] == chrom[468:580]
     assert (zarr.open_array(str(data.arrays["train"]))[:] == targets[:4, :, [1, 4]]).all()
     assert (zarr.open_array(str(data.arrays["test"]))[:] == targets[6:, :, [1, 4]]).all()
     assert data.kind == "bin" and data.class_names == ("target_1", "target_4")
-    with pytest.raises(UsageError, match=r"has one label a bin; read its targets from"):
-        data.load()
+    settings = data.data_settings()
+    assert (settings["bin_bases"], settings["bin_loss"]) == (16, "counts")
+    valid = data.load()["valid"]
+    assert valid.task.bin_bases == 16 and len(valid.targets) == 2 and valid.sequences[0] == chrom[1968:2080]
+    assert valid.targets[0].shape == (7, 2) and np.isnan(valid.targets[0][[0, 1, 5, 6]]).all()
+    assert (valid.targets[1][2:5] == targets[5][:, [1, 4]]).all()
     with pytest.raises(UsageError, match=r"targets are numbers from 0 to 4, got 5"):
-        build_task(task, tmp_path, tmp_path / "out", options={"targets": "5"})
-    fewer = build_task(task, tmp_path, tmp_path / "out", options={"window": "100", "max_rows": "1"})
+        build_task(task, tmp_path, tmp_path / "out", options={"window": "112", "targets": "5"})
+    with pytest.raises(UsageError, match=r"does not lie on the 3 bins of 16 bases in its middle; set window=80"):
+        build_task(task, tmp_path, tmp_path / "out", options={"window": "100"})
+    fewer = build_task(task, tmp_path, tmp_path / "out", options={"window": "48", "max_rows": "1"})
     assert zarr.open_array(str(fewer.arrays["train"])).shape == (1, 3, 5)
+    narrow = build_task(task, tmp_path, tmp_path / "out", options={"window": "16"}).load()["train"]
+    assert narrow.sequences[1] == chrom[516:532] and (narrow.targets[1] == targets[1, 1:2]).all()
 
 
 def test_bins_that_are_wrong(tmp_path: Path) -> None:
@@ -528,10 +536,10 @@ def test_bins_that_are_wrong(tmp_path: Path) -> None:
     whole = (records / "train-0-1.tfr").read_bytes()
     (records / "train-0-1.tfr").unlink()
     with pytest.raises(InputError, match=r"train: 2 records for 4 regions in sequences.bed; a file is missing"):
-        build_task(task, tmp_path, tmp_path / "out")
+        build_task(task, tmp_path, tmp_path / "out", options={"window": "112"})
     (records / "train-0-1.tfr").write_bytes(zlib.compress(tfrecord({"target": bytes(20)})))
     with pytest.raises(InputError, match=r"a record has 10 target values where statistics.json says 3 x 5"):
-        build_task(task, tmp_path, tmp_path / "out")
+        build_task(task, tmp_path, tmp_path / "out", options={"window": "112"})
     for data, message in (
         (whole[:-9], r"not readable as a compressed TFRecord file"),
         (zlib.compress(zlib.decompress(whole)[:-9]), r"the file ends within a record"),
@@ -547,7 +555,7 @@ def test_bins_that_are_wrong(tmp_path: Path) -> None:
             list(read_records(records / "x.tfr"))
     (tmp_path / "statistics.json").write_text('{"seq_length": 5}')
     with pytest.raises(InputError, match=r"lacks target_length, pool_width, num_targets; is it the statistics.json"):
-        build_task(task, tmp_path, tmp_path / "out")
+        build_task(task, tmp_path, tmp_path / "out", options={"window": "112"})
     (tmp_path / "sequences.bed").write_text("chr1\t0\t5\tfold3\n")
     with pytest.raises(InputError, match=r"sequences.bed:1: expected chrom, start, end and train, valid or test"):
         read_regions(tmp_path / "sequences.bed")
