@@ -94,7 +94,7 @@ def draw_panels(panels: Sequence[Mapping[str, Any]], *, x_label: str, y_label: s
     Returns:
         A whole SVG file on white, for pages that may be dark.
     """
-    columns = min(len(panels), 3)
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)
     lines = -(-len(panels) // columns)
     names = list(dict.fromkeys(line["name"] for panel in panels for line in panel["series"]))
     per_line = max(1, min(len(names), int(3.3 * columns / (0.085 * max(map(len, names)) + 0.6))))

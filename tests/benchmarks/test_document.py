@@ -197,7 +197,7 @@ def test_panels_of_several_tasks(place: Path) -> None:
     (place / "B.md").write_text("<!-- curve toy x=num_train figure=few.svg table=no -->\n<!-- end -->\n")
     update_document(place / "B.md", place / "results")
     text = (place / "few.svg").read_text()
-    assert all(f">t{task}<" in text for task in range(4)) and text.count(">training rows<") == 3
+    assert all(f">t{task}<" in text for task in range(4)) and text.count(">training rows<") == 2
     assert "|" not in (place / "B.md").read_text()
 
 
