@@ -21,6 +21,8 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,21 +92,66 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def leave_process_group() -> tuple[int, int]:
-    """Let this process of a ``torchrun`` work alone from now on, on its own GPU; gives its rank and how many there are.
+@dataclass(frozen=True)
+class Launch:
+    """One process of a job whose pieces are independent, and the few moments at which the processes meet.
+
+    Attributes:
+        rank: number of this process.
+        count: of processes.
+        store: of ``torchrun``, which outlives every process; None: nobody can be met.
+    """
+
+    rank: int
+    count: int
+    store: Any = None
+
+    def announce(self, moment: str) -> None:
+        """Let the processes that wait for a moment go on."""
+        if self.store is not None:
+            self.store.set(moment, "reached")
+
+    def wait_for(self, moment: str) -> bool:
+        """Wait until another process announces a moment; False at once where nobody can be met."""
+        if self.store is None:
+            return False
+        self.store.wait([moment])
+        return True
+
+    def is_last(self) -> bool:
+        """Say that this process has finished its pieces; gives whether all others have. Ask once."""
+        return self.store is None or self.store.add("finished", 1) == self.count
+
+
+def leave_process_group() -> Launch:
+    """Let this process of a ``torchrun`` work alone from now on, on its own GPU.
 
     For jobs that share out independent pieces: libraries that look at the environment no longer wait for the others.
-    Call it before anything uses CUDA.
+    Several processes share a GPU where there are fewer GPUs than processes. Call it before anything uses CUDA.
     """
+    import torch
+
     number, count, local = rank(), world_size(), local_rank()
+    store = _torchrun_store() if count > 1 else None
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         os.environ.pop(name, None)
     if count > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        devices = visible.split(",") if visible else None
-        if devices is None or local < len(devices):
-            os.environ["CUDA_VISIBLE_DEVICES"] = devices[local] if devices else str(local)
-    return number, count
+        devices = visible.split(",") if visible else [str(device) for device in range(torch.cuda.device_count())]
+        if devices:
+            os.environ["CUDA_VISIBLE_DEVICES"] = devices[local % len(devices)]
+    return Launch(number, count, store)
+
+
+def _torchrun_store() -> Any:
+    """Connect to the key-value store that ``torchrun`` keeps for its processes, or give None if it keeps none."""
+    from torch.distributed import PrefixStore, TCPStore
+
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = TCPStore(address, port, is_master=False, timeout=timedelta(days=1))
+    return PrefixStore(f"longstrand/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def resolve_device(name: str = "auto") -> torch.device:

@@ -111,9 +111,34 @@ def test_a_process_leaves_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name, value in {"RANK": "5", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "CUDA_VISIBLE_DEVICES": "3,7"}.items():
         monkeypatch.setenv(name, value)
-    assert leave_process_group() == (5, 6)
+    launch = leave_process_group()
+    assert (launch.rank, launch.count, launch.store) == (5, 6, None)
     assert (rank(), world_size(), os.environ["CUDA_VISIBLE_DEVICES"]) == (0, 1, "7")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    leave_process_group()
-    assert os.environ.pop("CUDA_VISIBLE_DEVICES") == "0"
+    for local, gpus, chosen in (("0", 2, "0"), ("3", 2, "1"), ("3", 1, "0"), ("1", 0, None)):
+        monkeypatch.setenv("WORLD_SIZE", "4")
+        monkeypatch.setenv("LOCAL_RANK", local)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
+        leave_process_group()
+        assert os.environ.pop("CUDA_VISIBLE_DEVICES", None) == chosen
+
+
+def test_processes_meet_where_torchrun_keeps_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.distributed import TCPStore
+
+    from longstrand.runtime import Launch, leave_process_group
+
+    alone = Launch(0, 2)
+    assert alone.is_last() and not alone.wait_for("never announced")
+    kept = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    launches = []
+    for number in range(2):
+        values = {"RANK": number, "WORLD_SIZE": 2, "LOCAL_RANK": number, "MASTER_ADDR": "127.0.0.1"}
+        values |= {"MASTER_PORT": kept.port, "TORCHELASTIC_USE_AGENT_STORE": "True"}
+        for name, value in values.items():
+            monkeypatch.setenv(name, str(value))
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        launches.append(leave_process_group())
+    launches[0].announce("tasks are built")
+    assert launches[1].wait_for("tasks are built")
+    assert not launches[1].is_last() and launches[0].is_last()

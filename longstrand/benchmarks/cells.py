@@ -63,10 +63,14 @@ class Cell:
     @property
     def folder(self) -> str:
         """Give its place in the run folder."""
-        word = re.sub(r"[^\w.+-]+", "_", self.arm.name).strip("_")
-        unique = hashlib.sha256(self.arm.name.encode()).hexdigest()[:6]
         rows = "all" if self.num_train is None else f"n{self.num_train}"
-        return f"cells/{self.task}/{word}-{unique}/{rows}/seed{self.seed}"
+        return f"cells/{self.task}/{self.arm_folder}/{rows}/seed{self.seed}"
+
+    @property
+    def arm_folder(self) -> str:
+        """Give the name of its arm as a folder, unique in a run."""
+        word = re.sub(r"[^\w.+-]+", "_", self.arm.name).strip("_")
+        return f"{word}-{hashlib.sha256(self.arm.name.encode()).hexdigest()[:6]}"
 
     def facts(self) -> dict[str, Any]:
         """Describe the cell in its result."""

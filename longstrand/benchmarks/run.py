@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from longstrand.benchmarks.arms import (
     weights_fingerprints,
 )
 from longstrand.benchmarks.cells import Arm, Cell, arms_of, cells_of, share_out, thin_out
+from longstrand.benchmarks.progress import Progress
 from longstrand.benchmarks.protocol import PROBE, BenchmarkConfig, Protocol, protocol_of
 from longstrand.benchmarks.results import write_results
 from longstrand.benchmarks.task import TaskData, find_built, load_task_data
@@ -38,6 +40,7 @@ from longstrand.config import dump_config, read_yaml
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import LongstrandError, ResumeError, UsageError, one_of
 from longstrand.runtime import (
+    Launch,
     leave_process_group,
     provenance,
     read_json,
@@ -70,12 +73,21 @@ GROWS = frozenset(
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a call did: cells with a result, cells that failed (folder: reason), and whether all are there."""
+    """What a call did.
+
+    Attributes:
+        folder: of the run.
+        num_done: cells with a result, of this and earlier calls and of all processes.
+        failed: cells without: reason.
+        complete: whether every cell has a result.
+        is_last: whether no other process of the same ``torchrun`` is still at work.
+    """
 
     folder: Path
     num_done: int
     failed: dict[str, str]
     complete: bool
+    is_last: bool = True
 
 
 def run_benchmark(config: BenchmarkConfig, *, notice: Notice = logger.info) -> RunSummary:
@@ -89,18 +101,21 @@ def run_benchmark(config: BenchmarkConfig, *, notice: Notice = logger.info) -> R
     """
     import torch
 
-    rank, count = leave_process_group()
+    launch = leave_process_group()
+    if launch.count > 1:
+        notice = partial(_say_as, launch.rank, notice)
     if config.threads:
         torch.set_num_threads(config.threads)
     device = str(resolve_device(config.device))
     _check_models(config)
-    _check_folder(config, rank)
-    tasks = _tasks(config, rank, notice)
+    _check_folder(config, launch.rank)
+    tasks = _tasks(config, launch, notice)
     cells = _all_cells(tasks, config, notice)
-    mine = share_out(cells, rank, count, together=lambda cell: is_tuned_once(cell, _protocol(cell.task, config)))
+    mine = share_out(cells, launch.rank, launch.count, together=partial(_are_together, config))
     weights = {model: weights_fingerprints(model) for model in config.models}
     tables: dict[str, dict[str, LabelledTable]] = {}
-    for number, cell in enumerate(mine):
+    progress = Progress(config.output, mine)
+    for cell in mine:
         folder = config.output / cell.folder
         data = tasks[cell.task]
         if (folder / "result.json").exists():
@@ -108,10 +123,18 @@ def run_benchmark(config: BenchmarkConfig, *, notice: Notice = logger.info) -> R
             continue
         if cell.task not in tables:
             tables = {cell.task: data.load()}
-        rows = "" if cell.num_train is None else f", {cell.num_train} rows"
-        notice(f"[{number + 1}/{len(mine)}] {cell.task}: {cell.arm.name}, seed {cell.seed}{rows}")
+        notice(progress.line(cell))
         _compute(cell, data, tables[cell.task], config, device, notice)
-    return _finish(config, tasks, cells)
+    return _finish(config, tasks, cells, is_last=launch.is_last())
+
+
+def _say_as(rank: int, notice: Notice, sentence: str) -> None:
+    notice(f"process {rank}: {sentence}")
+
+
+def _are_together(config: BenchmarkConfig, cell: Cell) -> bool:
+    """Say whether the seeds of an arm share something that one process must make: a learning rate, or embeddings."""
+    return cell.arm.kind == "probe" or is_tuned_once(cell, _protocol(cell.task, config))
 
 
 def _check_models(config: BenchmarkConfig) -> None:
@@ -151,7 +174,7 @@ def _check_folder(config: BenchmarkConfig, rank: int) -> None:
         write_atomically(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
 
-def _tasks(config: BenchmarkConfig, rank: int, notice: Notice) -> dict[str, TaskData]:
+def _tasks(config: BenchmarkConfig, launch: Launch, notice: Notice) -> dict[str, TaskData]:
     """Find the built tasks, or build them from the user's own folder (the first process does, others wait)."""
     from longstrand.benchmarks.suites import build_named
 
@@ -159,12 +182,15 @@ def _tasks(config: BenchmarkConfig, rank: int, notice: Notice) -> dict[str, Task
         raise UsageError("give either a folder of your own data (--data) or one of built tasks (--tasks).")
     if config.data is not None:
         folder, ready = config.output / "tasks", config.output / "tasks" / "ready.json"
-        if rank == 0:
+        if launch.rank == 0:
+            ready.unlink(missing_ok=True)
             words = ["own", *(f"{key}={value}" for key, value in config.build_options.items())]
             built = build_named(words, config.data, folder, strict=config.strict, notice=notice)
             write_json(ready, [str(data.folder.relative_to(folder)) for data in built])
-        while not ready.exists():
-            time.sleep(0.5)
+            launch.announce("tasks are built")
+        elif not launch.wait_for("tasks are built"):
+            while not ready.exists():
+                time.sleep(0.5)
         found = [load_task_data(folder / name) for name in read_json(ready)]
     else:
         assert config.tasks is not None
@@ -210,7 +236,7 @@ def _compute(
         said.append(sentence)
         notice(sentence)
 
-    shared = config.output / "shared" / cell.task / (cell.arm.model.name if cell.arm.model else "none")
+    shared = config.output / "shared" / cell.task / cell.arm_folder
     place = Place(folder, shared, protocol, device, config.threads, tell, config.keep_models, config.seeds[0])
     start = time.perf_counter()
     try:
@@ -291,8 +317,8 @@ def _write_scores(scores: Scores, path: Path) -> None:
     temporary.replace(path)
 
 
-def _finish(config: BenchmarkConfig, tasks: dict[str, TaskData], cells: Sequence[Cell]) -> RunSummary:
-    """Collect what is there, flag collapsed runs, and write the results; the last process to end sees all of it."""
+def _finish(config: BenchmarkConfig, tasks: dict[str, TaskData], cells: Sequence[Cell], *, is_last: bool) -> RunSummary:
+    """Collect what is there and, in the last process to end, flag collapsed runs and write the results."""
     failed, num_done = {}, 0
     for cell in cells:
         folder = config.output / cell.folder
@@ -300,6 +326,6 @@ def _finish(config: BenchmarkConfig, tasks: dict[str, TaskData], cells: Sequence
             num_done += 1
         elif (folder / "error.json").exists():
             failed[f"{cell.task}: {cell.arm.name}, seed {cell.seed}"] = read_json(folder / "error.json")["reason"]
-    if num_done:
+    if num_done and is_last:
         write_results(config.output, tasks)
-    return RunSummary(config.output, num_done, failed, num_done == len(cells))
+    return RunSummary(config.output, num_done, failed, num_done == len(cells), is_last)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -122,6 +122,8 @@ def run(
     from longstrand.benchmarks.run import run_benchmark
 
     found = run_benchmark(resolved, notice=lambda sentence: typer.echo(sentence, err=True))
+    if not found.is_last:
+        return  # the last process shows the table; an exit status now would make torchrun stop the others
     for name, reason in found.failed.items():
         typer.echo(f"failed: {name}: {reason}", err=True)
     if found.num_done:
@@ -223,25 +225,13 @@ def _resolve(config: Path | None, settings: list[str], options: dict[str, object
 
 
 def _show(folder: Path, as_json: bool) -> None:
-    """Print the table of each task: mean over seeds, deviation, interval, cost, flags."""
+    """Print the table of each task, best first, and what is better than the best baseline."""
+    from longstrand.benchmarks.terminal import result_lines
     from longstrand.runtime import read_json
 
     results = read_json(folder / "results.json")
     if as_json:
         typer.echo(json.dumps({key: results[key] for key in ("tasks", "summary", "comparisons", "errors")}, indent=2))
         return
-    for task, facts in results["tasks"].items():
-        typer.echo(f"{task}: {facts['metric']} on {facts['rows']['test']:,} test rows")
-        for row in results["summary"]:
-            if row["task"] == task:
-                typer.echo(f"  {_line(row)}")
+    typer.echo("\n".join(result_lines(results)))
     typer.echo(f"report: {folder / 'report.html'}")
-
-
-def _line(row: dict[str, Any]) -> str:
-    name = row["arm"] if row["num_train"] is None else f"{row['arm']} ({row['num_train']:,} rows)"
-    value = "undefined" if row["mean"] is None else f"{row['mean']:.3f}"
-    spread = "" if row["sd"] is None else f" ± {row['sd']:.3f}"
-    interval = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
-    flags = f"  {', '.join(row['flags'])}" if row["flags"] else ""
-    return f"{name:<44} {value}{spread}{interval}  {row['cost']['seconds']:.1f} s{flags}"

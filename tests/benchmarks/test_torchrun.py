@@ -1,0 +1,107 @@
+"""Two real processes of torchrun share a benchmark: one is killed, a cell crashes, the same command ends it (slow)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from longstrand.benchmarks.cells import Arm, Cell
+from longstrand.benchmarks.results import read_results
+from tests.benchmarks.test_run import motif_rows
+from tests.toys import tiny_checkpoint
+
+SETTINGS = (
+    "protocol.epochs=1 protocol.resamples=30 protocol.kmer=3 protocol.probe.folds=2 protocol.probe.trials=2 "
+    "protocol.batch_size=16 protocol.rate_factors=[0.1,10] protocol.tune_on=first_seed threads=1"
+)
+LIMIT = 400
+"""Seconds for a launch on a busy machine."""
+
+
+def launch(world: Path) -> subprocess.Popen[str]:
+    """Start two processes in a session of their own."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "longstrand",
+    ]
+    command += ["benchmark", "run", "--data", str(world / "data"), "--model", str(world / "tiny")]
+    command += ["--output", str(world / "run"), "--way", "full", "--way", "probe", "--baselines", "majority,kmer"]
+    command += ["--seeds", "0,1", "--device", "cpu", *SETTINGS.split()]
+    return subprocess.Popen(
+        command,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def finish(running: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for the end; gives exit status and what was printed."""
+    try:
+        said, _ = running.communicate(timeout=LIMIT)
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+    return running.returncode, said
+
+
+@pytest.mark.slow
+def test_killed_crashed_and_ended(tmp_path: Path) -> None:
+    tiny_checkpoint(tmp_path / "tiny", hidden_size=16)
+    (tmp_path / "data").mkdir()
+    for seed, name in enumerate(("one", "two")):
+        with open(tmp_path / "data" / f"{name}.csv", "w", newline="") as file:
+            csv.writer(file).writerows([["sequence", "label"], *motif_rows(90, seed)])
+    cells = tmp_path / "run" / "cells"
+    # kill one process as soon as a cell is done
+    running = launch(tmp_path)
+    deadline = time.monotonic() + LIMIT
+    while not list(cells.rglob("result.json")):
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    workers = [child for child in psutil.Process(running.pid).children() if "longstrand" in " ".join(child.cmdline())]
+    assert len(workers) == 2
+    workers[0].kill()
+    status, said = finish(running)
+    done = len(list(cells.rglob("result.json")))
+    assert status != 0 and "process 0: [1/" in said and "process 1: [1/" in said
+    assert not (tmp_path / "run" / "results.json").exists()
+    # a cell that cannot be written is marked; the others go on, in both processes
+    broken = tmp_path / "run" / Cell("own/one", Arm("k-mer regression", "baseline", "kmer"), 0).folder
+    result = broken / "result.json"
+    result.unlink(missing_ok=True)
+    (broken / "test.parquet").unlink(missing_ok=True)
+    (broken / "test.parquet").mkdir(parents=True)
+    status, said = finish(launch(tmp_path))
+    assert status != 0, said
+    assert said.count("report: ") == 1 and "the others go on" in said and "failed: own/" in said
+    error = json.loads((broken / "error.json").read_text())
+    assert error["attempts"] == 1
+    # 2 tasks x (2 baselines without seeds + 2 ways and 2 random starts with 2 seeds each)
+    assert len(list(cells.rglob("result.json"))) == 2 * (2 + 4 * 2) - 1 > done
+    (broken / "test.parquet").rmdir()
+    status, said = finish(launch(tmp_path))
+    assert status == 0 and said.count("report: ") == 1, said
+    results = read_results(tmp_path / "run")
+    assert len(results) == 20 and not list(cells.rglob("error.json"))
+    for result in results:
+        if result["kind"] == "finetune":
+            assert result["facts"]["rates_tried_with_seed"] == 0
