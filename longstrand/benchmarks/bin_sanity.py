@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from longstrand.benchmarks.sanity import SEPARATED, check_splits
-from longstrand.data.bins import Moments, moments
+from longstrand.data.bins import Moments, encode_bins, moments
 from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.errors import InputError
 from longstrand.runtime import generator
+
+if TYPE_CHECKING:
+    from longstrand.tokenization.base import Tokenizer
 
 MAX_GC_ROWS = 500
 """Training rows whose bins are compared with their GC content."""
@@ -107,3 +110,17 @@ def gc_of_bins(table: LabelledTable) -> dict[str, Any]:
         if known.sum() > 2 and np.ptp(values[known, place]) > 0 and np.ptp(share[known]) > 0:
             found[name] = float(spearmanr(share[known], values[known, place]).statistic)
     return {"spearman": found, "strongest": max(map(abs, found.values()))} if found else {}
+
+
+def too_long(tables: Mapping[str, LabelledTable], tokenizer: Tokenizer, max_tokens: int, *, max_rows: int = 200) -> str:
+    """Say how many windows (of ``max_rows`` of each split) a model that reads ``max_tokens`` tokens cannot read."""
+    lengths = []
+    for table in tables.values():
+        assert table.task.bin_bases is not None
+        rows = generator(0, 0, "truncation").permutation(len(table))[:max_rows].tolist()
+        lengths += [len(encode_bins(tokenizer, table.sequences[row], table.task.bin_bases)) for row in rows]
+    share = float(np.mean([length > max_tokens for length in lengths]))
+    return (
+        f"inputs of {max_tokens:,} tokens: {share:.1%} of {len(lengths):,} windows do not fit (the longest has "
+        f"{max(lengths):,} tokens); windows of bins are never cut, so shorten them or give the model memory."
+    )

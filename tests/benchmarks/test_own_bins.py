@@ -11,7 +11,7 @@ import pytest
 
 from longstrand.benchmarks.bin_sanity import gc_of_bins
 from longstrand.benchmarks.bins import context_of, write_targets
-from longstrand.benchmarks.build import build_task
+from longstrand.benchmarks.build import add_truncation, build_task
 from longstrand.benchmarks.cells import take
 from longstrand.benchmarks.own import find_tasks
 from longstrand.benchmarks.own_bins import read_windows
@@ -24,6 +24,7 @@ from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import reverse_complement
+from longstrand.tokenization.kmer import make_kmer
 from tests.benchmarks.toys import dna, write_fasta
 from tests.toys import tiny_checkpoint
 
@@ -326,6 +327,12 @@ def test_rows_are_taken_without_being_read(world: Path) -> None:
         "motifs",
         "place",
     }
+
+
+def test_windows_that_do_not_fit(world: Path) -> None:
+    (folder,) = (world / "run" / "tasks").rglob("task.json")
+    said = add_truncation(load_task_data(folder.parent), make_kmer(4, overlapping=False), 20, name="k")
+    assert said.startswith("inputs of 20 tokens: 100.0% of 90 windows do not fit (the longest has 21 tokens)")
 
 
 def test_gc_of_bins(world: Path) -> None:
