@@ -26,6 +26,7 @@ def result_lines(results: Mapping[str, Any]) -> list[str]:
         sizes = facts["rows"]
         lines += [
             f"{task}: {metric} on {sizes['test']:,} test rows, after {sizes['train']:,} training rows ({direction})",
+            *([f"  split: {facts['split_rule']}"] if facts.get("split_rule") else []),
             *_table(rows, metric),
             *_verdict([entry for entry in results["comparisons"] if entry["task"] == task]),
             "",

@@ -25,7 +25,7 @@ def against(arm: str, difference: float, p: float, what: str = "best baseline") 
 
 
 def results(metric: str, summary: list[dict[str, Any]], comparisons: list[dict[str, Any]]) -> dict[str, Any]:
-    facts = {"metric": metric, "rows": {"train": 1200, "valid": 30, "test": 300}}
+    facts = {"metric": metric, "rows": {"train": 1200, "valid": 30, "test": 300}, "split_rule": "by chromosome"}
     return {"tasks": {"own/a": facts}, "summary": summary, "comparisons": comparisons}
 
 
@@ -41,6 +41,7 @@ def test_best_first_and_starred() -> None:
     found = result_lines(results("mcc", rows, [*told, against("m: full", 0.1, 0.04, "random start")]))
     assert found == [
         "own/a: mcc on 300 test rows, after 1,200 training rows (higher is better)",
+        "  split: by chromosome",
         "  line                  mean ± sd of seeds  95 % interval    time",
         "* m: full               0.750 ± 0.010       0.650 to 0.850   2 min  constant prediction",
         "  k-mer regression      0.500               0.400 to 0.600   1.3 s",
