@@ -84,12 +84,13 @@ def evaluate(scores: Scores, *, num_resamples: int = 1000, seed: int = 0, curves
 
 
 def resampled(
-    scores: Scores, *, num_resamples: int = 1000, seed: int = 0, metric: str | None = None
+    scores: Scores, *, num_resamples: int = 1000, seed: int = 0, metric: str | None = None, draws: Any = None
 ) -> dict[str, Array]:
     """Compute every metric of `evaluate` on bootstrap resamples, for paired comparisons.
 
     Two models with predictions of the same rows get the same resamples (whole sequences, by ``seed``), so that the
     difference of their values is the paired bootstrap of the difference. With ``metric``, others may be left out.
+    ``draws`` gives other weights than those of the bootstrap: an object with what `Resamples` has.
 
     Returns:
         {metric: (num_resamples,)}; NaN where a resample leaves a metric undefined.
@@ -97,7 +98,7 @@ def resampled(
     predicted = ~np.isnan(scores.values).any(axis=1)
     known = scores.targets >= 0 if scores.targets.ndim == 1 else ~np.isnan(scores.targets).all(axis=1)
     unit = np.arange(len(scores.targets)) if scores.unit is None else scores.unit
-    resamples = Resamples(int(unit.max()) + 1, num_resamples, seed)
+    resamples = draws or Resamples(int(unit.max()) + 1, num_resamples, seed)
     both = predicted & known
     kept = Scores(scores.task, scores.targets[both], scores.values[both], unit[both])
     problem = scores.task.problem
@@ -111,7 +112,7 @@ def resampled(
     for number in range(len(scores.task.names)):
         rows = ~np.isnan(kept.targets[:, number])
         truth, said = (values[rows, number].astype(np.float64) for values in (kept.targets, kept.values))
-        for name, values in _resample_numbers(truth, said, _unit(kept)[rows], resamples).items():
+        for name, values in _resample_numbers(truth, said, _unit(kept)[rows], resamples, metric).items():
             drawn.setdefault(name, []).append(values)
     return {name: _nanmean(np.stack(values)) for name, values in drawn.items()}
 
@@ -303,14 +304,17 @@ def _number_metrics(truth: Array, predicted: Array) -> dict[str, float]:
     }
 
 
-def _resample_numbers(truth: Array, predicted: Array, unit: Array, resamples: Resamples) -> dict[str, Array]:
+def _resample_numbers(
+    truth: Array, predicted: Array, unit: Array, resamples: Resamples, metric: str | None = None
+) -> dict[str, Array]:
     if len(unit) > resamples.num_units:
         return bootstrap.correlations_of_units(resamples, unit, truth, predicted)
     collected: dict[str, list[Array]] = {}
     for weights in resamples.blocks():
         rows = weights[:, unit]
         block = bootstrap.correlation_metrics(rows, truth, predicted)
-        block["spearman"] = bootstrap.spearman_of_resamples(rows, truth, predicted)
+        if metric in (None, "spearman"):  # ranks cost far more than all the sums together
+            block["spearman"] = bootstrap.spearman_of_resamples(rows, truth, predicted)
         for name, values in block.items():
             collected.setdefault(name, []).append(values)
     return {name: np.concatenate(values) for name, values in collected.items()}
