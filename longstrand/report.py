@@ -163,9 +163,10 @@ def _metrics(section: Mapping[str, Any]) -> str:
     groups = section.get("groups") or {}
     legend = plots.model_colours(list(groups.values()))
     colours = {model: legend[groups[model]] for model in models} if groups else plots.model_colours(models)
-    forest = plots.draw_forest(
-        [row for row in rows if row["metric"] == main], x_label=metric_title(main), colours=colours, legend=legend
-    )
+    shown = [row for row in rows if row["metric"] == main and row["value"] is not None and row["value"] == row["value"]]
+    forest = f"<p>{escape(metric_title(main))} is undefined for these labels.</p>"
+    if shown:
+        forest = _figure(plots.draw_forest(shown, x_label=metric_title(main), colours=colours, legend=legend))
     cells = {(row["model"], row["metric"]): row for row in rows}
     lines = [
         [f'<span class="dot" style="background:{colours[model]}"></span>{escape(model)}']
@@ -176,10 +177,10 @@ def _metrics(section: Mapping[str, Any]) -> str:
     meanings = [(metric_title(name), metric_meaning(name)) for name in metrics if metric_meaning(name)]
     glossary = "".join(f"<dt>{escape(name)}</dt><dd>{escape(meaning)}</dd>" for name, meaning in meanings)
     if not groups:
-        return _figure(forest) + table + f"<dl>{glossary}</dl>"
+        return forest + table + f"<dl>{glossary}</dl>"
     if all(row.get("low") is None for row in rows):
         table = _details("The numbers", table)
-    return _figure(forest) + table + (_details("What is measured", f"<dl>{glossary}</dl>") if glossary else "")
+    return forest + table + (_details("What is measured", f"<dl>{glossary}</dl>") if glossary else "")
 
 
 def _grid(section: Mapping[str, Any]) -> str:

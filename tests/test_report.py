@@ -345,3 +345,13 @@ def test_names_of_points_keep_clear_of_each_other() -> None:
         for other in boxes[:place]:
             wide, high = (min(one[side + 2], other[side + 2]) - max(one[side], other[side]) for side in (0, 1))
             assert wide < 1 or high < 1
+
+
+def test_an_undefined_main_metric_is_said_instead_of_drawn() -> None:
+    rows = [{"model": "m", "metric": "pearson", "value": None}, {"model": "m", "metric": "mse", "value": 0.25}]
+    page = render_html({"title": "t", "sections": [sections.metrics_section("Q", "", rows, main="pearson")]})
+    assert "is undefined for these labels" in page and "0.250" in page
+    nan = [{"model": "m", "metric": "pearson", "value": float("nan"), "low": None, "high": None}]
+    assert "is undefined" in render_html(
+        {"title": "t", "sections": [sections.metrics_section("Q", "", nan, main="pearson")]}
+    )

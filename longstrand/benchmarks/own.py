@@ -17,7 +17,7 @@ from longstrand.data.pieces import cut_rows, refuse_pieces
 from longstrand.data.splits import NAMES, split_at_random, split_by_chrom, split_by_column
 from longstrand.data.tables import column_names
 from longstrand.data.targets import read_class_names
-from longstrand.errors import InputError
+from longstrand.errors import InputError, UsageError
 from longstrand.genome.coverage import is_signal
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def build_own(task: Task, given: Mapping[str, Path], output: Path, options: Mapp
 
     Raises:
         InputError: a table is wrong, or rows cannot be split.
-        UsageError: intervals without a genome.
+        UsageError: intervals without a genome, or pieces of fewer than two bases.
     """
     names = _class_names(given, options)
     read = {name: _read(path, options, names) for name, path in given.items()}
@@ -146,6 +146,8 @@ def build_own(task: Task, given: Mapping[str, Path], output: Path, options: Mapp
     else:
         tables, origin = _fill(read, options["seed"])
     if options["piece_bases"]:
+        if options["piece_bases"] < 2:
+            raise UsageError(f"piece_bases is the number of bases of a piece, 2 or more, got {options['piece_bases']}.")
         tables = {name: cut_rows(table, options["piece_bases"]) for name, table in tables.items()}
         origin += f"; then cut into pieces of {options['piece_bases']:,} bases, those of a sequence in one split"
     if options["bin_bases"]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from longstrand.benchmarks.arms import scores_of
@@ -17,7 +18,7 @@ from longstrand.benchmarks.probe_bases import BASES
 from longstrand.benchmarks.probing import Cache, choose_probe, embed_tables, predict_split
 from longstrand.config import StrictModel
 from longstrand.data.labelled import LabelledTable
-from longstrand.errors import UsageError
+from longstrand.errors import InputError, UsageError
 from longstrand.models.checkpoint import load_model
 from longstrand.predict import Settings, longest_input
 from longstrand.report import write_report
@@ -27,7 +28,7 @@ from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.baseline import run_baselines
 from longstrand.training.finetune_config import DataSettings
 from longstrand.training.finetune_data import check_strand, load_splits
-from longstrand.training.metrics import evaluate
+from longstrand.training.metrics import PRIMARY, evaluate
 from longstrand.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ def run_probe(config: ProbeConfig, *, notice: Callable[[str], None] = logger.inf
     check_strand(splits.task, config.strand)
     if splits.test is None:
         raise UsageError("probing needs test rows; give data.test, or leave data.test_fraction above zero.")
+    _refuse_constant(splits.test)
     run = RunFolder.open(config.output, config)
     try:
         files = sorted(config.model.glob("*.safetensors"))
@@ -80,6 +82,24 @@ def run_probe(config: ProbeConfig, *, notice: Callable[[str], None] = logger.inf
         return report
     finally:
         run.close()
+
+
+def _refuse_constant(test: LabelledTable) -> None:
+    """Refuse test rows in which the main metric is undefined, before anything is computed.
+
+    Raises:
+        InputError: all values of a target (of every label) are the same.
+    """
+    if test.task.problem not in ("regression", "multi_label"):
+        return
+    targets = np.asarray(test.targets, dtype=np.float64)
+    known = [column[~np.isnan(column)] for column in targets.T]
+    flat = [len(values) == 0 or bool(np.ptp(values) == 0) for values in known]
+    if all(flat) or (test.task.problem == "regression" and any(flat)):
+        raise InputError(
+            f"{test.raw.source}: all test values of '{test.task.names[flat.index(True)]}' are the same, so "
+            f"{PRIMARY[test.task.problem]} is undefined; give other test rows."
+        )
 
 
 def _embed(

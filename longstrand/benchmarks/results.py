@@ -191,10 +191,21 @@ def _comparison(
 
 
 def read_scores(result: Mapping[str, Any]) -> Scores:
-    """Read the test predictions of a cell."""
+    """Read the test predictions of a cell.
+
+    Raises:
+        InputError: they are missing or damaged.
+    """
     import polars as pl
 
-    frame = pl.read_parquet(Path(result["folder"]) / "test.parquet")
+    path = Path(result["folder"]) / "test.parquet"
+    try:
+        frame = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError):
+        raise InputError(
+            f"{path}: the predictions of this cell are missing or damaged; delete its folder, and run the same "
+            "'longstrand benchmark run' command again."
+        ) from None
     values = frame.select(pl.col("^value_.*$")).to_numpy()
     targets = frame.select(pl.col("^target_.*$")).to_numpy()
     problem: Any = result["test"]["problem"]

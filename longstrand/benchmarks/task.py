@@ -23,6 +23,8 @@ Problem = Literal["single_label", "multi_label", "regression"]
 FORMAT = "longstrand-task"
 VERSION = 1
 SPLITS = ("train", "valid", "test")
+FACTS = ("id", "tables", "checksums", "class_names", "fingerprint", "problem", "kind", "metric", "metrics")
+"""What ``task.json`` holds at least."""
 
 METRICS: dict[str, tuple[str, ...]] = {
     "single_label": ("accuracy", "balanced_accuracy", "f1_macro", "mcc", "roc_auc", "average_precision"),
@@ -180,10 +182,10 @@ class TaskData:
         """Give the ``data`` section of ``longstrand finetune`` for this task."""
         settings: dict[str, Any] = {name: str(path) for name, path in self.tables.items()}
         settings["problem"] = self.problem
-        if self.facts.get("names_given"):
-            settings["class_names"] = self.class_names
         if self.kind == "bin":
             settings |= {"bin_bases": self.facts["bins"]["bin_bases"], "bin_loss": self.facts["bins"]["loss"]}
+        if self.facts.get("names_given"):
+            settings["class_names"] = self.class_names
         settings["columns"] = {"labels": tuple(self.facts["label_columns"]), "pair": self.facts.get("pair_column")}
         return settings
 
@@ -243,6 +245,9 @@ def load_task_data(folder: Path, *, check: bool = True) -> TaskData:
         raise InputError(f"{path}: not the description of a built task; build it again.")
     if facts["version"] > VERSION:
         raise InputError(f"{path}: format version {facts['version']}, this program reads up to {VERSION}; update it.")
+    missing = [name for name in FACTS if name not in facts]
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(missing)}; build the task again.")
     tables = {name: folder / file for name, file in facts["tables"].items()}
     for name, table in tables.items():
         if not table.is_file():
@@ -269,11 +274,19 @@ def find_built(folder: Path) -> list[TaskData]:
     """List the built tasks in a folder and below, by id.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or two are the same task.
     """
     found = [load_task_data(path.parent) for path in sorted(Path(folder).rglob("task.json"))]
     if not found:
         raise InputError(f"{folder}: holds no built task; make one with 'longstrand benchmark build'.")
+    places: dict[str, Path] = {}
+    for data in found:
+        if data.id in places:
+            raise InputError(
+                f"{folder}: the task '{data.id}' is there twice, in {places[data.id].relative_to(folder)} and "
+                f"{data.folder.relative_to(folder)}; remove one, or give the folder of one."
+            )
+        places[data.id] = data.folder
     return sorted(found, key=lambda data: data.id)
 
 

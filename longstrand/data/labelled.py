@@ -30,7 +30,13 @@ __all__ = ["LabelColumns", "LabelledTable", "LetterCounts", "RawTable", "infer_t
 
 
 def _words(value: Any) -> Any:
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+    """Read a text with commas, and numbers (a layer, a chromosome called 1) as the words they are."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(","))
+    parts = value if isinstance(value, list | tuple) else [value]
+    if value is None or any(isinstance(part, bool) or not isinstance(part, int | str) for part in parts):
+        return value
+    return tuple(str(part) for part in parts)
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]

@@ -178,6 +178,8 @@ def test_rows_of_tokens_are_joined_cut_and_named(tmp_path: Path) -> None:
     # Three rows of label 0, then B-CDS: the first base of each of its rows begins, the others go on.
     begins = [1, 2, 2, 2, 2, 2]
     assert tables["test"].targets[0].tolist() == [0] * 18 + begins * 3 + [2] * 24
+    with pytest.raises(UsageError, match=r"piece_bases is the number of bases of a piece, 2 or more, got -3"):
+        build_task(task, tmp_path, tmp_path / "out", options={"group": "gene", "piece_bases": "-3"})
     cut = build_task(task, tmp_path, tmp_path / "out", options={"group": "gene", "piece_bases": "25"})
     pieces = cut.load()["test"]
     assert [len(text) for text in pieces.sequences] == [25, 25, 10] * 3 and "".join(pieces.sequences[:3]) == test[0]

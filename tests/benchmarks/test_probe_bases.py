@@ -238,3 +238,17 @@ def test_the_command_probes_labels_per_base(model_folder: Path, tmp_path: Path) 
     assert "each base, linear probe (f1_macro 0.9" in result.output or "(f1_macro 1.000" in result.output
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["test"]["metrics"]["f1_macro"]["value"] > 0.9
+
+
+def test_test_rows_without_a_metric_are_refused_before_anything_is_computed(model_folder: Path, tmp_path: Path) -> None:
+    from longstrand.benchmarks.probe_run import ProbeConfig, run_probe
+
+    texts = dna(40, 12)
+    for name, value in (("train", "{}.5"), ("test", "7")):
+        lines = [f"{text},{value.format(n)}" for n, text in enumerate(texts)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["sequence,label", *lines]) + "\n")
+    data = {name: tmp_path / f"{name}.csv" for name in ("train", "test")}
+    values = {"output": tmp_path / "run", "model": model_folder, "data": data, "probe": {"layers": 1}}
+    with pytest.raises(InputError, match=r"test.csv: all test values of 'label' are the same, so pearson is undefined"):
+        run_probe(build(ProbeConfig, values))
+    assert not (tmp_path / "run").exists()

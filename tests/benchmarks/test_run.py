@@ -30,7 +30,7 @@ from longstrand.benchmarks.embeddings import cache_embeddings, parse_layers
 from longstrand.benchmarks.page import fewshot_sections, make_page
 from longstrand.benchmarks.probe import Choice, Probe, ProbeSettings, make_folds, probe
 from longstrand.benchmarks.protocol import BenchmarkConfig, Protocol, protocol_of
-from longstrand.benchmarks.results import read_results, write_results
+from longstrand.benchmarks.results import read_results, read_scores, write_results
 from longstrand.benchmarks.run import run_benchmark
 from longstrand.config import build
 from longstrand.data.labelled import LabelledTable, RawTable
@@ -385,7 +385,7 @@ def test_paired_bootstrap() -> None:
     better = base | (random.random(200) < 0.5)
     found = paired([scores(better)], [scores(base)], "accuracy", num_resamples=400)
     assert found["difference"] == pytest.approx(better.mean() - base.mean(), abs=0.01)
-    assert found["low"] > 0 and found["p"] == pytest.approx(2 / 401)
+    assert found["low"] > 0 and found["p"] == pytest.approx(1 / 401) and found["p_bootstrap"] == pytest.approx(2 / 401)
     same = paired([scores(base)], [scores(base)], "accuracy", num_resamples=400)
     assert same["difference"] == 0 and same["p"] == 1
     both = paired([scores(base), scores(better)], [scores(base)], "accuracy", num_resamples=400)
@@ -538,3 +538,24 @@ def test_layers_are_read_from_words() -> None:
         parse_layers(["last"], 2)
     with pytest.raises(UsageError, match="no layer 3"):
         parse_layers(["3"], 2)
+
+
+def test_damaged_predictions_are_named(tmp_path: Path) -> None:
+    for content in (b"{", None):
+        if content is not None:
+            (tmp_path / "test.parquet").write_bytes(content)
+        else:
+            (tmp_path / "test.parquet").unlink()
+        with pytest.raises(
+            InputError, match=r"test.parquet: the predictions of this cell are missing or damaged; delete"
+        ):
+            read_scores({"folder": tmp_path, "test": {"problem": "single_label"}})
+
+
+def test_numbers_are_words_too(tmp_path: Path) -> None:
+    assert build(ProbeSettings, {"layers": 1}).layers == ("1",)
+    assert build(ProbeSettings, {"layers": [1, "-1"]}).layers == ("1", "-1")
+    with pytest.raises(ConfigError, match="layers"):
+        build(ProbeSettings, {"layers": 1.5})
+    words = build(BenchmarkConfig, {"output": tmp_path, "build_options": {"a": 3, "b": True, "c": ["x", 1], "d": "e"}})
+    assert words.build_options == {"a": "3", "b": "yes", "c": "x,1", "d": "e"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,13 @@ def test_folders_that_are_no_built_task(tmp_path: Path, sources: Path) -> None:
     (folder / "task.json").write_text(json.dumps(facts | {"version": 99}))
     with pytest.raises(InputError, match=r"format version 99, this program reads up to 1"):
         load_task_data(folder)
+    (folder / "task.json").write_text(json.dumps({name: facts[name] for name in facts if name not in ("id", "kind")}))
+    with pytest.raises(InputError, match=r"task.json: lacks id, kind; build the task again"):
+        load_task_data(folder)
     (folder / "task.json").write_text(json.dumps(facts))
+    shutil.copytree(folder, tmp_path / "out" / "copy")
+    with pytest.raises(InputError, match=r"the task 'toy/task' is there twice, in copy and toy/task; remove one"):
+        find_built(tmp_path / "out")
     pl.DataFrame({"sequence": ["ACGT"], "label": ["0"]}).write_parquet(folder / "test.parquet")
     with pytest.raises(InputError, match=r"changed since it was built"):
         load_task_data(folder)
