@@ -237,7 +237,7 @@ def train_encoder(cell: Cell, rate: float, seed: int) -> tuple[float, dict[str, 
         "memory": memory,
         "training": {
             "epochs": scale.epochs, "batch_size": scale.batch_size, "patience": 0, "strand": "both", "metric": "mcc",
-            "threads": 1, "tensorboard": False, "learning_rate": rate, "seed": seed,
+            "threads": 1, "tensorboard": False, "learning_rate": rate, "seed": seed, "evaluations_per_epoch": 2,
         },
         "evaluation": {"strand": "both", "baselines": False, "resamples": 0},
     }  # fmt: skip
@@ -299,9 +299,9 @@ class Cell:
         seed_everything(seed)
         results, seconds = {}, {}
         for rate in rates:
-            started = time.perf_counter()
+            started = time.perf_counter(), time.process_time()
             results[rate] = train(self, rate, seed)
-            seconds[rate] = time.perf_counter() - started
+            seconds[rate] = time.perf_counter() - started[0], time.process_time() - started[1]
         best = max(results, key=lambda rate: results[rate][0])
         valid, facts, predict = results[best]
         said = np.stack(predict(read_splits(self.tables).test)).astype(np.uint8)
@@ -311,7 +311,8 @@ class Cell:
         write_atomically(self.folder / f"seed{seed}.npz", buffer.getvalue())
         tried = {f"{rate:g}": round(result[0], 4) for rate, result in results.items()}
         facts |= {"arm": self.arm, "seed": seed, "rate": best, "valid_mcc": valid, "tried": tried}
-        facts |= {"seconds": round(seconds[best], 1), "provenance": provenance(["recipes/gene_structure.py"])}
+        facts |= dict(zip(("seconds", "cpu_seconds"), (round(value, 1) for value in seconds[best])))
+        facts |= {"provenance": provenance(["recipes/gene_structure.py"])}
         write_json(done, facts)
         print(f"{self.arm} seed {seed}: valid MCC {tried}, {time.perf_counter() - begun:.0f} s", flush=True)
 
@@ -442,7 +443,20 @@ def compare(measured: Measured, one: Iterable[np.ndarray], other: Iterable[np.nd
         yield {"task": task, "metric": "mcc_difference", "value": value, "low": low, "high": high, "mcc": points}
 
 
-COLUMNS = ("task", "arm", "seed", "metric", "value", "low", "high", "seconds", "rate", "valid_mcc", "parameters")
+COLUMNS = (
+    "task",
+    "arm",
+    "seed",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "seconds",
+    "cpu_seconds",
+    "rate",
+    "valid_mcc",
+    "parameters",
+)
 
 
 def collect(output: Path, scale: Scale, results: Path) -> None:
@@ -458,7 +472,7 @@ def collect(output: Path, scale: Scale, results: Path) -> None:
             cells.append(facts)
             with np.load(file.with_suffix(".npz")) as saved:
                 said.setdefault(arm, {})[facts["seed"]] = saved["said"]
-            shown = {name: facts[name] for name in ("arm", "seed", "seconds", "rate", "valid_mcc", "parameters")}
+            shown = {name: facts.get(name) for name in ("arm", "seed", *COLUMNS[7:])}
             rows += [row | shown for row in measure(measured, said[arm][facts["seed"]])]
     rows += [row | {"arm": "ceiling_6mer", "seed": 0} for row in measure(measured, token_ceiling(measured.truth))]
     pairs = [
