@@ -118,6 +118,7 @@ class Curriculum:
         num_suffix: those at its end.
         seed: of mixed lengths.
         per_token: labels are per token, (B, L), and are cut with them.
+        masked: labels are the original ids of masked tokens; else ids are original where they are.
         count_bases: gives the bases that original token ids (n,) spell, for the throughput; None = not counted.
         rows: rows of the metrics log so far.
     """
@@ -128,6 +129,7 @@ class Curriculum:
     num_suffix: int
     seed: int
     per_token: bool = True
+    masked: bool = True
     count_bases: Callable[[np.ndarray], int] | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
 
@@ -173,7 +175,9 @@ class Curriculum:
     def _bases(self, before: Tensor, batch: dict[str, Any], is_cut: Tensor) -> Tensor:
         """Count the bases of rows that were cut, from their original tokens."""
         assert self.count_bases is not None
-        original = torch.where(batch["labels"] >= 0, batch["labels"], batch["input_ids"])
+        original = batch["input_ids"]
+        if self.masked:
+            original = torch.where(batch["labels"] >= 0, batch["labels"], original)
         after = before.clone()
         for row in is_cut.nonzero().flatten().tolist():
             tokens = original[row][batch["attention_mask"][row].bool()].cpu().numpy()
@@ -199,7 +203,13 @@ def num_specials(settings: Memory, tokenizer: Any) -> int:
 
 
 def make_curriculum(
-    memory: MemoryTraining, model_memory: dict[str, Any], tokenizer: Any, *, seed: int, per_token: bool
+    memory: MemoryTraining,
+    model_memory: dict[str, Any],
+    tokenizer: Any,
+    *,
+    seed: int,
+    per_token: bool,
+    masked: bool = False,
 ) -> Curriculum | None:
     """Make the curriculum of a run, or None if rows are taken as they are.
 
@@ -209,6 +219,7 @@ def make_curriculum(
         tokenizer: the model's own.
         seed: of mixed lengths.
         per_token: whether labels are per token.
+        masked: whether they are the original ids of masked tokens.
     """
     if memory.stages is None:
         return None
@@ -228,5 +239,6 @@ def make_curriculum(
         len(tokenizer.template.suffix),
         seed,
         per_token,
-        count if per_token else None,
+        masked,
+        count,
     )

@@ -226,7 +226,7 @@ def _run(
     )
     if config.memory is not None:
         trainer.curriculum = make_curriculum(
-            config.memory, model.config.memory, tokenizer, seed=training.seed, per_token=True
+            config.memory, model.config.memory, tokenizer, seed=training.seed, per_token=True, masked=True
         )
     trainer.add_callback(CsvCallback(trainer.metrics_log))
     if training.tensorboard:

@@ -13,9 +13,18 @@ from safetensors.torch import load_file
 from longstrand import load_model, load_tokenizer
 from longstrand.config import build
 from longstrand.errors import ConfigError, ResumeError
+from longstrand.models.config import Memory
 from longstrand.models.segment_losses import counted_batch
 from longstrand.runtime import read_json
-from longstrand.training.curriculum import Curriculum, CurriculumConfig, MemoryTraining, row_tokens, stage_of
+from longstrand.tokenization.kmer import make_kmer
+from longstrand.training.curriculum import (
+    Curriculum,
+    CurriculumConfig,
+    MemoryTraining,
+    make_curriculum,
+    row_tokens,
+    stage_of,
+)
 from longstrand.training.pretrain import pretrain
 from longstrand.training.pretrain_config import PretrainConfig
 from longstrand.training.trainer import LongstrandTrainer
@@ -68,6 +77,21 @@ def test_a_batch_is_cut_and_keeps_its_ends():
         0,
     ]
     assert curriculum().cut(batch, [9, 4]) is batch
+
+
+@pytest.mark.parametrize("per_token", [False, True], ids=["rows", "tokens"])
+def test_bases_of_cut_rows_are_counted_from_their_ids_not_from_labels_of_classes(per_token):
+    tokenizer = make_kmer(2, overlapping=False)
+    memory = MemoryTraining(num_tokens=1, segment_length=7, segments=1)
+    settings = Memory(
+        **memory.model_settings(), cls_token_id=tokenizer.cls_token_id, sep_token_id=tokenizer.sep_token_id
+    )
+    made = make_curriculum(memory, settings.model_dump(), tokenizer, seed=0, per_token=per_token)
+    ids = torch.tensor(tokenizer.encode("ACGTTGCATT").input_ids)[None].long()
+    labels = torch.ones_like(ids) if per_token else torch.tensor([1])
+    batch = {"input_ids": ids, "labels": labels, "num_bases": torch.tensor([10])}
+    (cut,) = made.cut_all(iter([batch]), 0)
+    assert cut["input_ids"].shape == (1, 3 + 2) and cut["num_bases"].tolist() == [6]
 
 
 def test_mixed_lengths_depend_on_the_step_alone():
