@@ -7,8 +7,13 @@
 The classes are the four genomes that a 6-mer regression confuses most at 1 kb (on validation blocks). Genomes are cut
 into blocks of at least 100 kb, which are either for training, validation or the test; windows lie at random in blocks.
 A test window of 32 kb is read to 1, 4, 16 and 32 kb, so lengths are compared on the same places. All arms start from
-the shipped checkpoint, read the same number of tokens (0.8 million) in training, and get their learning rate from
+the shipped checkpoint, read the same number of tokens (0.7 million) in training, and get their learning rate from
 the same two, by validation loss with seed 0. Segments have 170 tokens of six bases, about 1 kb. Everything resumes.
+
+Arms: ``truncated`` reads the first segment, ``mean_of_segments`` averages the same model's answers (log-probabilities)
+over all of them; ``rmt_*`` hand memory on from segment to segment and answer after the last (``..._mean_of_segments``:
+all their answers averaged); ``block_sparse`` reads whole windows; ``kmer*`` are 6-mer regressions. All networks answer
+from [CLS]; one more pair of arms from the mean over the tokens of a segment.
 """
 
 from __future__ import annotations
@@ -70,7 +75,6 @@ SKIPPED_CONTIGS = ("ChrSyn",)
 """A contig of the rice file that is no natural chromosome."""
 
 SEEDS = (0, 1, 2)
-SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Scale:
 
     tokens: int = 170
     segments: tuple[int, ...] = (1, 4, 16, 32)
-    budget: int = 576
+    budget: int = 504
     batch_size: int = 8
     valid_rows: int = 24
     test_rows: int = 50
@@ -122,13 +126,13 @@ class Arm:
 
     Attributes:
         stages: (segments of a row, share of the tokens); several are a curriculum.
-        pooling: vector that the classes are read from: [CLS] of the last segment, or the mean over all tokens.
         reads: ``segment`` (one), ``memory`` (segment by segment) or ``sparse`` (whole, with block-sparse attention).
+        pooling: vector that the classes are read from: [CLS] (of the last segment), or the mean over all tokens.
     """
 
     stages: tuple[tuple[int, float], ...]
-    pooling: str
     reads: str
+    pooling: str = "cls"
 
     @property
     def segments(self) -> int:
@@ -142,11 +146,12 @@ class Arm:
 
 CURRICULUM = ((1, 1 / 6), (2, 1 / 3), (4, 1 / 2))
 ARMS = {
-    "one_segment": Arm(((1, 1),), "mean", "segment"),
-    "rmt_curriculum": Arm(CURRICULUM, "cls", "memory"),
-    "rmt_no_curriculum": Arm(((4, 1),), "cls", "memory"),
-    "rmt_two_segments": Arm(((1, 1 / 3), (2, 2 / 3)), "cls", "memory"),
-    "block_sparse": Arm(((4, 1),), "mean", "sparse"),
+    "one_segment": Arm(((1, 1),), "segment"),
+    "rmt_curriculum": Arm(CURRICULUM, "memory"),
+    "rmt_no_curriculum": Arm(((4, 1),), "memory"),
+    "rmt_two_segments": Arm(((1, 1 / 3), (2, 2 / 3)), "memory"),
+    "block_sparse": Arm(((4, 1),), "sparse"),
+    "one_segment_mean_pooling": Arm(((1, 1),), "segment", "mean"),
 }
 KMER = "kmer"
 
@@ -358,6 +363,8 @@ def train(experiment: Experiment, name: str, *, rate: float, seed: int) -> tuple
         "evaluation": {"baselines": False, "resamples": 0},
     }
     result = finetune(build(FinetuneConfig, values))
+    if result.model is None:
+        raise SystemExit(f"{name}, seed {seed}: stopped by {result.stopped_by}; the same command goes on.")
     return result.folder / "model", result.report
 
 
@@ -390,8 +397,9 @@ def measure(experiment: Experiment, name: str, folder: Path) -> dict[tuple[str, 
         longest = scale.segments[-1]
         pieces = (text[i * scale.bases : (i + 1) * scale.bases] for text in texts for i in range(longest))
         said = log_softmax(logits(model, pieces, tokenizer)[:, order]).reshape(len(texts), longest, -1)
-        found = {("truncated", segments): said[:, 0] for segments in scale.segments}
-        return found | averaged("mean_of_segments", said, scale.segments)
+        kind = name.removeprefix("one_segment")
+        found = {(f"truncated{kind}", segments): said[:, 0] for segments in scale.segments}
+        return found | averaged(f"mean_of_segments{kind}", said, scale.segments)
     found = {}
     for segments in scale.segments:
         windows = (text[: segments * scale.bases] for text in texts)
