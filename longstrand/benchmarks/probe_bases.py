@@ -44,6 +44,7 @@ class _BaseSearch(Search):
 
     def measure(self, said: np.ndarray, rows: np.ndarray) -> float:
         """Measure with the classes weighted back to their share."""
+        assert self.weights is not None
         width = self.task.num_outputs
         cells = self.targets[rows] * width + said.argmax(axis=1)
         counts = np.bincount(cells, self.weights[rows], minlength=width**2).reshape(1, width, width)
