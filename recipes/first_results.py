@@ -1,0 +1,233 @@
+"""What are pre-training, adapters and tokens worth? The tables of docs/BENCHMARK.md, one command a stage.
+
+    python recipes/first_results.py build                      # tasks from the shared data folder, with their checks
+    python recipes/first_results.py stage1 [--only TASK]        # every task x baselines, random start, pre-trained
+    python recipes/first_results.py stage2 [--only TASK]        # four tasks: ways, tokens, genomes, few rows
+    python recipes/first_results.py curve                      # one task against tokens seen in pre-training
+    python recipes/first_results.py strand                     # the same models, one strand and both
+    python recipes/first_results.py export                     # docs/results/*.csv from whatever has finished
+
+Every step resumes; ``--only upstream_300`` reruns one row of the table in minutes. Models: the shipped checkpoint, and
+two that recipes/pretrain_yeast_6mer.yaml and recipes/pretrain_mixed_bpe.yaml make (``--yeast``, ``--bpe``). Protocol:
+at most 2,000 training rows, 5 epochs of 32, mean pooling; two learning rates an arm, chosen on validation rows with the
+first seed, for the random start and every way of using a model alike; seeds 0, 1, 2 (other rows, order and weights).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from longstrand.benchmarks.protocol import BenchmarkConfig
+from longstrand.benchmarks.run import run_benchmark
+from longstrand.benchmarks.suites import build_named
+from longstrand.benchmarks.task import find_built
+from longstrand.config import build
+
+DATA = Path(os.environ.get("LONGSTRAND_DATA", "../shared")) / "data"
+BOTH, ONE = "both", "+"
+TASKS = {
+    # What a protein binds does not depend on the strand: random strands in training, the mean of both in prediction.
+    "gue/tf_0": BOTH,
+    "gue/tf_1": BOTH,
+    "gue/tf_2": BOTH,
+    "gue/mouse_0": BOTH,
+    "gue/mouse_3": BOTH,
+    "gue_lite/EMP_H3": BOTH,
+    "gue_lite/EMP_H4": BOTH,
+    "yeast/upstream_300": BOTH,
+    "yeast/coding_vs_intergenic_300": BOTH,
+    # Promoters, splice sites, polyadenylation and expression have a direction.
+    "gue/prom_prom_core_notata": ONE,
+    "gue/prom_prom_core_tata": ONE,
+    "gue/prom_prom_300_tata": ONE,
+    "splice_korf/celegans_acceptor": ONE,
+    "splice_korf/celegans_donor": ONE,
+    "polya/human_omni": ONE,
+    "regression/yeast_random_promoter": ONE,
+    "plant/gene_structure_tokens": ONE,
+}
+"""Tasks of stage 1 (folders below ``labelled``) and the strands they are read on."""
+
+CLOSER = ("yeast/upstream_300", "gue_lite/EMP_H4", "gue/tf_0", "gue/prom_prom_core_notata")
+"""The four tasks of stage 2, named before any of its results was seen."""
+
+BUILD_OPTIONS = {"plant/gene_structure_tokens": ["group=gene", "piece_bases=744"]}
+SEEDS = (0, 1, 2)
+PROTOCOL = {"epochs": 5, "batch_size": 32, "max_train_rows": 2000, "rate_factors": (2.0, 10.0), "tune_on": "first_seed"}
+BASELINES = ("majority", "kmer", "onehot", "boosting", "context", "cnn-deepstarr", "cnn-spliceai")
+SPLICEAI_STYLE_IS_SLOW = frozenset(TASKS) - {"plant/gene_structure_tokens"}
+
+
+def short(task: str) -> str:
+    """Give the name of a task that the tables show."""
+    return task.rsplit("/", 1)[1].removeprefix("prom_")
+
+
+def chosen(names: Any, only: str | None) -> Iterator[str]:
+    """Yield the tasks that are asked for."""
+    found = [task for task in names if only in (None, task, short(task))]
+    if not found:
+        raise SystemExit(f"no task '{only}'; there are: {', '.join(short(task) for task in names)}")
+    yield from found
+
+
+def build_tasks(options: argparse.Namespace) -> None:
+    """Build the tables of every task, with their sanity reports."""
+    for task in chosen(TASKS, options.only):
+        if not (options.output / "tasks" / "own" / task / "task.json").exists():
+            words = [f"own/{task}", *BUILD_OPTIONS.get(task, [])]
+            build_named(words, DATA / "labelled", options.output / "tasks", notice=print)
+
+
+def run(options: argparse.Namespace, name: str, task: str, **settings: Any) -> None:
+    """Compute the cells of one task that have no result yet, in ``OUTPUT/NAME/TASK``."""
+    found = find_built(options.output / "tasks")
+    if f"own/{task}" not in {data.id for data in found}:
+        raise SystemExit(f"{task} is not built; run: python recipes/first_results.py build --only {short(task)}")
+    values = {
+        "output": options.output / name / short(task),
+        "tasks": options.output / "tasks",
+        "only": (f"own/{task}",),
+        "seeds": SEEDS,
+        "protocol": {**PROTOCOL, "strand": TASKS[task]},
+        "device": options.device,
+        "threads": options.threads,
+        **settings,
+    }
+    summary = run_benchmark(build(BenchmarkConfig, values), notice=print)
+    for cell, reason in summary.failed.items():
+        print(f"failed: {cell}: {reason}")
+
+
+def stage1(options: argparse.Namespace) -> None:
+    """Compare the ladder of baselines, the random start and the pre-trained model on every task."""
+    for task in chosen(TASKS, options.only):
+        slow = () if task not in SPLICEAI_STYLE_IS_SLOW else ("cnn-spliceai",)
+        rungs = tuple(name for name in BASELINES if name not in slow)
+        run(options, "stage1", task, models=(options.model,), ways=("full",), baselines=rungs)
+        if task != "plant/gene_structure_tokens":
+            every_row = {**PROTOCOL, "strand": TASKS[task], "max_train_rows": None}
+            run(options, "every_row", task, baselines=("kmer",), protocol=every_row)
+
+
+def stage2(options: argparse.Namespace) -> None:
+    """Add to four tasks: the other ways, the probe by layer, the other models, and fewer rows."""
+    for task in chosen(CLOSER, options.only):
+        ways = ("full", "lora", "ia3", "probe")
+        if options.part in (None, "ways"):
+            run(options, "stage1", task, models=(options.model,), ways=ways, baselines=("none",))
+        if options.part in (None, "models"):
+            for model in (options.bpe, options.yeast):
+                run(options, "stage1", task, models=(model,), ways=("full",), baselines=("none",), random_init=False)
+        if options.part in (None, "few"):
+            few = (100, 300, 1000)
+            run(options, "few", task, models=(options.model,), ways=("full",), baselines=("kmer",), fewshot=few)
+
+
+def strand(options: argparse.Namespace) -> None:
+    """Train and read the pre-trained model on one strand, where stage 1 uses both, and the other way round."""
+    for task in chosen(CLOSER, options.only):
+        other = {**PROTOCOL, "strand": ONE if TASKS[task] == BOTH else BOTH}
+        run(
+            options,
+            "strand",
+            task,
+            models=(options.model,),
+            ways=("full",),
+            baselines=("none",),
+            random_init=False,
+            protocol=other,
+        )
+
+
+def curve(options: argparse.Namespace) -> None:
+    """Fine-tune what the two pre-training runs were at several moments, on one task."""
+    for task in chosen(("yeast/upstream_300",), options.only):
+        for model in (options.yeast, options.bpe):
+            snapshots = sorted((model.parent / "snapshots").glob("*"))
+            name = f"curve_{model.parent.name}"
+            run(options, name, task, models=tuple(snapshots), ways=("full",), baselines=("none",), random_init=False)
+
+
+Result = dict[str, Any]
+NAMES = {"mixed_6mer_1m": "mixed 6-mers", "yeast_6mer/model": "yeast 6-mers", "mixed_bpe/model": "mixed BPE"}
+TOKENS_A_STEP = 4096
+
+
+def renamed(folder: Path, result: Result) -> Result:
+    """Give tasks and arms the names of the tables."""
+    arm = result["arm"]
+    for model, name in NAMES.items():
+        arm = arm.replace(f"{model}: ", f"{name}: ")
+    return {**result, "task": short(result["task"]), "arm": arm}
+
+
+def by_strand(folder: Path, result: Result) -> Result | None:
+    """Name the arm after the strands it was trained and read on; only fully fine-tuned cells of all rows."""
+    found = renamed(folder, result)
+    if found["arm"] != "mixed 6-mers: full":
+        return None
+    return {**found, "arm": "both strands" if result["protocol"]["strand"] == BOTH else "one strand"}
+
+
+def by_tokens(folder: Path, result: Result) -> Result | None:
+    """Name the arm after the pre-training run, and add the tokens it had seen."""
+    found = renamed(folder, result)
+    words, _, way = found["arm"].rpartition(": ")
+    if way != "full":
+        return None
+    if words.startswith("step-"):
+        arm = NAMES[f"{folder.parent.name.removeprefix('curve_')}/model"]
+        steps = int(words.removeprefix("step-"))
+    else:
+        arm, steps = words, 5550
+    return {**found, "arm": arm, "extra": {"tokens": steps * TOKENS_A_STEP}}
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write docs/results/*.csv from whatever has finished."""
+    from longstrand.benchmarks.export import export_runs
+
+    def folders(name: str, tasks: Any = TASKS) -> list[Path]:
+        wanted = [options.output / name / short(task) for task in tasks]
+        return [folder for folder in wanted if any(folder.rglob("result.json"))]
+
+    curves = [*folders("curve_yeast_6mer"), *folders("curve_mixed_bpe")]
+    strands = [*folders("strand"), *folders("stage1", CLOSER)]
+    for name, runs, change in (
+        ("stage1", folders("stage1"), renamed),
+        ("every_row", folders("every_row"), renamed),
+        ("few", folders("few"), renamed),
+        ("strand", strands if folders("strand") else [], by_strand),
+        ("curve", [*curves, *folders("stage1", ["yeast/upstream_300"])] if curves else [], by_tokens),
+    ):
+        if runs:
+            export_runs(runs, Path("docs/results") / f"{name}.csv", compare=name == "stage1", change=change)
+            print(f"docs/results/{name}.csv: {len(runs)} runs")
+
+
+STEPS = {"build": build_tasks, "stage1": stage1, "stage2": stage2, "strand": strand, "curve": curve, "export": export}
+
+
+def main() -> None:
+    """Parse the command line and run one step."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=STEPS)
+    parser.add_argument("--output", type=Path, default=Path("runs/first_results"))
+    parser.add_argument("--model", type=Path, default=Path("checkpoints/mixed_6mer_1m"))
+    parser.add_argument("--yeast", type=Path, default=Path("runs/yeast_6mer/model"))
+    parser.add_argument("--bpe", type=Path, default=Path("runs/mixed_bpe/model"))
+    parser.add_argument("--only", help="one task of the step")
+    parser.add_argument("--part", choices=("ways", "models", "few"), help="one part of stage 2")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    STEPS[options.step](options)
+
+
+if __name__ == "__main__":
+    main()
