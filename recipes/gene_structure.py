@@ -505,7 +505,7 @@ def draw(measured: Measured, said: dict[str, dict[int, np.ndarray]]) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    introns = (measured.truth == measured.names.index("I")).sum(1)
+    introns = np.diff(measured.truth == measured.names.index("I"), axis=1).sum(1)
     window, size = int(introns.argmax()), measured.scale.segment_bases
     lines = {"annotation": measured.truth[window]}
     lines |= {arm: cells[min(cells)][window] for arm, cells in said.items() if arm != "majority"}
