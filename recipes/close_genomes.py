@@ -22,6 +22,7 @@ import argparse
 import csv
 import io
 import itertools
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -326,7 +327,7 @@ def sparse_start(experiment: Experiment) -> Path:
 
 
 def train(experiment: Experiment, name: str, *, rate: float, seed: int) -> tuple[Path, dict[str, Any]]:
-    """Fine-tune an arm, or go on with it; gives the model folder and the report."""
+    """Fine-tune an arm, or go on with it; gives the model folder and the report, with processor seconds in all."""
     arm, scale = ARMS[name], experiment.scale
     steps = arm.steps(scale)
     rows = sum(steps) * scale.batch_size // scale.num_classes
@@ -362,10 +363,15 @@ def train(experiment: Experiment, name: str, *, rate: float, seed: int) -> tuple
         },
         "evaluation": {"baselines": False, "resamples": 0},
     }
+    folder = values["output"]
+    clock, finished = folder.with_name(f"{folder.name}-seconds.json"), (folder / "report.json").exists()
+    before, begun = read_json(clock) if clock.exists() else 0.0, time.process_time()
     result = finetune(build(FinetuneConfig, values))
+    if not finished:
+        write_json(clock, before + time.process_time() - begun)
     if result.model is None:
         raise SystemExit(f"{name}, seed {seed}: stopped by {result.stopped_by}; the same command goes on.")
-    return result.folder / "model", result.report
+    return folder / "model", result.report | {"cpu_seconds": read_json(clock) if clock.exists() else None}
 
 
 def best_rate(experiment: Experiment, name: str) -> tuple[float, dict[str, float]]:
@@ -461,7 +467,7 @@ def run_cell(experiment: Experiment, name: str, seed: int) -> None:
     else:
         rate, losses = best_rate(experiment, name)
         folder, report = train(experiment, name, rate=rate, seed=seed)
-        cell |= {"train_segments": ARMS[name].segments, "seconds": report["cost"]["seconds"]}
+        cell |= {"train_segments": ARMS[name].segments, "seconds": report["cpu_seconds"]}
         cell |= {"rate": rate, "validation_loss_of_rates": losses, "steps": ARMS[name].steps(experiment.scale)}
         cell |= {"validation_loss": report["valid"]["loss"], "best_step": report["best_step"]}
         found = measure(experiment, name, folder)
@@ -484,7 +490,7 @@ COLUMNS = ("task", "arm", "seed", "metric", "value", "length", "segments", "trai
 
 
 def table_rows(cells: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give one row for each arm, seed, length and metric; intervals are over test blocks, seconds of training."""
+    """Give one row for each arm, seed, length and metric; intervals over test blocks, processor seconds of training."""
     rows = []
     for cell in cells:
         for result in cell["results"]:

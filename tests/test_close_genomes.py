@@ -94,13 +94,14 @@ def test_the_recipe_runs_and_collects(recipe, experiment):
     assert accuracy["truncated", 1] == accuracy["mean_of_segments", 1]
     assert accuracy["kmer", 1] == accuracy["kmer_mean_of_segments", 1]
     assert {row["train_segments"] for row in rows if row["arm"] == "rmt_curriculum"} == {4}
+    assert all((row["seconds"] is not None and row["seconds"] > 0) for row in rows if row["arm"].startswith("rmt"))
     assert "rmt_curriculum" in recipe.summary(rows)
     report = read_json(experiment.output / "close_genomes.json")
     assert "rmt_two_segments-seed1" in report["missing"] and str(experiment.output) not in str(report)
 
 
 def test_a_stream_says_what_predict_says_of_windows_of_each_length(recipe, experiment):
-    folder = next((experiment.output / "rmt_curriculum").iterdir()) / "model"
+    folder = experiment.output / "rmt_curriculum" / "rate0.001-seed0" / "model"
     model, tokenizer = recipe.load_model(folder), recipe.load_tokenizer(folder)
     texts = experiment.test_windows().texts
     ids = np.stack([tokenizer.encode_ids(text)[0] for text in texts]).astype(np.int64)
