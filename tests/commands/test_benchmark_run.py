@@ -38,8 +38,8 @@ def test_run_and_report(world: Path, capsys: pytest.CaptureFixture[str]) -> None
     code, out, err = call(capsys, *words, "protocol.resamples=20", "protocol.kmer=3", "--fewshot", "20")
     assert code == 0 and "[1/4] own/motif: majority, seed 0, 20 rows" in err
     lines = out.splitlines()
-    assert lines[0] == "own/motif: mcc on 24 test rows"
-    assert any(line.strip().startswith("k-mer regression ") and "[" in line for line in lines)
+    assert lines[0] == "own/motif: mcc on 24 test rows, after 84 training rows (higher is better)"
+    assert any(line.startswith("* k-mer regression ") and " to " in line for line in lines)
     assert any("k-mer regression (20 rows)" in line for line in lines)
     (world / "run" / "report.html").unlink()
     code, again, _ = call(capsys, "benchmark", "report", world / "run")
