@@ -56,8 +56,8 @@ class Settings:
             vector a token (``tokens``) or a base (``bases``). A token head: ``tokens`` or ``bases``, else ``bases``.
         layer: which hidden states embeddings are: 0 = embedding output, 1 = first layer, -1 = last (after the final
             norm).
-        layers: several layers at once, in place of ``layer``, from one forward pass; a token or base then has the states
-            of all layers one after the other.
+        layers: several layers at once, in place of ``layer``, from one forward pass; a token or base then has the
+            states of all layers one after the other.
         poolings: ``cls``, ``mean``, ``max``, in place of ``pooling``; values of all layers and poolings follow each
             other, layer by layer, in each the poolings.
         strand: see `longstrand.strand`.

@@ -145,7 +145,7 @@ def leave_process_group() -> Launch:
 
 def _torchrun_store() -> Any:
     """Connect to the key-value store that ``torchrun`` keeps for its processes, or give None if it keeps none."""
-    from torch.distributed import PrefixStore, TCPStore
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None

@@ -179,8 +179,9 @@ def _read_bedgraph(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.nda
             if not 0 <= start < end or value in (float("inf"), float("-inf")):
                 raise InputError(f"{path}:{number}: start {start}, end {end}, value {value} is no piece of a track.")
             held = lists.setdefault(chrom, ([], [], []))
-            for column, item in zip(held, (start, end, value)):
-                column.append(item)  # type: ignore[arg-type]
+            held[0].append(start)
+            held[1].append(end)
+            held[2].append(value)
     if not lists:
         raise InputError(f"{path}: the file holds no line of a track.")
     return {
