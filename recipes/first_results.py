@@ -16,6 +16,7 @@ first seed, for the random start and every way of using a model alike; seeds 0, 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,6 +189,40 @@ def by_tokens(folder: Path, result: Result) -> Result | None:
     return {**found, "arm": arm, "extra": {"tokens": steps * TOKENS_A_STEP}}
 
 
+LOGGED = {1.0: 8.100, 2.0: 8.084, 4.1: 8.056, 6.1: 8.035, 8.2: 8.016, 10.2: 7.983, 12.3: 7.967, 14.3: 7.949,
+          16.4: 7.928, 18.4: 7.915, 20.5: 7.900, 21.5: 7.894, 22.7: 7.889}  # fmt: skip
+"""Hold-out loss of the shipped checkpoint by million tokens seen (docs/LOG.md): its run folder was not kept."""
+
+MIXED_REFERENCES = {"unigram": 8.1879, "left": 8.1993, "right": 8.2185, "two_neighbour": 8.1404}
+MIXED_BITS = 1.896982 / 7.888987
+
+
+def pretraining(options: argparse.Namespace) -> None:
+    """Write docs/results/pretraining.csv: hold-out loss by tokens seen, and that of count tables."""
+    from longstrand.benchmarks.tidy import write_tidy
+    from longstrand.runtime import read_json
+
+    rows: list[Result] = []
+
+    def add(arm: str, seen: float, loss: float, bits: float) -> None:
+        for metric, value in (("loss", loss), ("bits_per_base", bits)):
+            rows.append({"task": "hold-out", "arm": arm, "seed": 0, "metric": metric, "value": value, "tokens": seen})
+
+    for million, loss in LOGGED.items():
+        add("mixed 6-mers", million * 1e6, loss, loss * MIXED_BITS)
+    for name, loss in MIXED_REFERENCES.items():
+        add(f"mixed 6-mers: {name}", 0, loss, loss * MIXED_BITS)
+    for model, arm in ((options.yeast, "yeast 6-mers"), (options.bpe, "mixed BPE")):
+        measured = [json.loads(line) for line in (model.parent / "metrics.jsonl").read_text().splitlines()]
+        for row in measured:
+            if "eval_loss" in row:
+                add(arm, row["tokens_seen"], row["eval_loss"], row["eval_bits_per_base"])
+        for name, entry in read_json(model.parent / "report.json")["references"].items():
+            if isinstance(entry, dict):
+                add(f"{arm}: {name}", 0, entry["loss"], entry["bits_per_base"])
+    write_tidy(Path("docs/results/pretraining.csv"), rows)
+
+
 def export(options: argparse.Namespace) -> None:
     """Write docs/results/*.csv from whatever has finished."""
     from longstrand.benchmarks.export import export_runs
@@ -196,6 +231,8 @@ def export(options: argparse.Namespace) -> None:
         wanted = [options.output / name / short(task) for task in tasks]
         return [folder for folder in wanted if any(folder.rglob("result.json"))]
 
+    if (options.yeast.parent / "report.json").exists():
+        pretraining(options)
     curves = [*folders("curve_yeast_6mer"), *folders("curve_mixed_bpe")]
     strands = [*folders("strand"), *folders("stage1", CLOSER)]
     for name, runs, change in (
@@ -206,7 +243,9 @@ def export(options: argparse.Namespace) -> None:
         ("curve", [*curves, *folders("stage1", ["yeast/upstream_300"])] if curves else [], by_tokens),
     ):
         if runs:
-            export_runs(runs, Path("docs/results") / f"{name}.csv", compare=name == "stage1", change=change)
+            export_runs(
+                runs, Path("docs/results") / f"{name}.csv", compare=options.paired and name == "stage1", change=change
+            )
             print(f"docs/results/{name}.csv: {len(runs)} runs")
 
 
@@ -223,6 +262,9 @@ def main() -> None:
     parser.add_argument("--bpe", type=Path, default=Path("runs/mixed_bpe/model"))
     parser.add_argument("--only", help="one task of the step")
     parser.add_argument("--part", choices=("ways", "models", "few"), help="one part of stage 2")
+    parser.add_argument(
+        "--paired", action=argparse.BooleanOptionalAction, default=True, help="export: paired tests too"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

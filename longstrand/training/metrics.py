@@ -57,7 +57,8 @@ def evaluate(scores: Scores, *, num_resamples: int = 1000, seed: int = 0, curves
         ``problem``, ``primary`` (name of the main metric), ``num_evaluated``, ``num_not_predicted``, ``metrics``
         ({name: {value, low, high}}), ``per_class`` ({class or target: {name: value}}), ``constant_prediction`` (bool),
         and with ``curves``: ``confusion`` {classes, counts} and ``curves`` {class: {roc: {fpr, tpr}, pr: {recall,
-        precision}}}. Values are NaN where a metric is undefined (one class only, constant prediction).
+        precision}}}. Values are NaN where a metric is undefined (one class only, constant prediction); of
+        several regression targets, one that is predicted as constant counts as correlation 0.
     """
     problem = scores.task.problem
     predicted = ~np.isnan(scores.values).any(axis=1)
@@ -279,9 +280,13 @@ def _evaluate_numbers(scores: Scores, resamples: Resamples) -> dict[str, Any]:
         rows = ~np.isnan(scores.targets[:, number])
         truth, predicted = (values[rows, number].astype(np.float64) for values in (scores.targets, scores.values))
         per_target[name] = _number_metrics(truth, predicted)
+        flat = len(names) > 1 and len(truth) > 1 and np.ptp(truth) > 0 and np.ptp(predicted) == 0
+        if flat:  # left out of the mean over targets, saying nothing about one would pay
+            per_target[name] |= {"pearson": 0.0, "spearman": 0.0}
         if resamples.num_resamples and len(truth) > 1:
             for key, values in _resample_numbers(truth, predicted, _unit(scores)[rows], resamples).items():
-                drawn.setdefault(key, []).append(values)
+                nothing = flat and key in ("pearson", "spearman")
+                drawn.setdefault(key, []).append(np.zeros_like(values) if nothing else values)
     entries = {}
     for key in ("pearson", "spearman", "r2", "mse", "mae"):
         resampled = _nanmean(np.stack(drawn[key])) if key in drawn else None

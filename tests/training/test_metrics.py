@@ -204,6 +204,15 @@ def test_constant_prediction_is_flagged(task: Task, targets: np.ndarray, values:
     assert report["constant_prediction"]
 
 
+def test_of_several_targets_a_constant_answer_counts_as_no_correlation() -> None:
+    targets = np.array([[1.0, 5.0], [2.0, 4.0], [4.0, 9.0]])
+    values = np.stack([targets[:, 0], np.full(3, 6.0)], axis=1)
+    report = evaluate(Scores(Task("regression", ("a", "b"), ("a", "b")), targets, values), num_resamples=20)
+    assert report["metrics"]["pearson"]["value"] == pytest.approx(0.5)
+    assert report["metrics"]["pearson"]["high"] <= 0.5 + 1e-9
+    assert report["per_class"]["b"]["spearman"] == 0.0 and not report["constant_prediction"]
+
+
 def test_one_class_only_is_no_constant_prediction_and_has_no_area() -> None:
     report = evaluate(Scores(TWO, np.array([1, 1, 1]), one_hot([1, 1, 1], 2)), num_resamples=10)
     assert not report["constant_prediction"]
