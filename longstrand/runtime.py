@@ -302,12 +302,20 @@ def provenance(command: list[str] | None = None) -> dict[str, Any]:
     """Describe what made a result: command, versions, date, machine, code commit."""
     packages = ["longstrand", "torch", "transformers", "tokenizers", "numpy", "numba", "scikit-learn"]
     return {
-        "command": command if command is not None else ["longstrand", *sys.argv[1:]],
+        "command": command if command is not None else [*_program(), *sys.argv[1:]],
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
         "commit": _commit(),
         "machine": machine(),
     }
+
+
+def _program() -> list[str]:
+    """Say what was started: a script by its name and folder, else ``longstrand``."""
+    script = Path(sys.argv[0])
+    if script.suffix != ".py" or script.name in ("__main__.py", "longstrand.py"):
+        return ["longstrand"]
+    return ["python", script.as_posix() if not script.is_absolute() else "/".join(script.parts[-2:])]
 
 
 def machine() -> dict[str, Any]:

@@ -164,7 +164,10 @@ def renamed(folder: Path, result: Result) -> Result:
     arm = result["arm"]
     for model, name in NAMES.items():
         arm = arm.replace(f"{model}: ", f"{name}: ")
-    return {**result, "task": short(result["task"]), "arm": arm}
+    made = result["provenance"]
+    if made["command"][0] == "longstrand":  # versions before this wrote the name of the program for that of the recipe
+        made = {**made, "command": ["python", "recipes/first_results.py", *made["command"][1:]]}
+    return {**result, "task": short(result["task"]), "arm": arm, "provenance": made}
 
 
 def by_strand(folder: Path, result: Result) -> Result | None:

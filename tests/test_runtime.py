@@ -92,6 +92,20 @@ def test_unwritable_cache_falls_back(
         runtime.cache_dir.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("script", "program"),
+    [
+        ("/usr/bin/longstrand", ["longstrand"]),
+        ("/somewhere/longstrand/__main__.py", ["longstrand"]),
+        ("recipes/first_results.py", ["python", "recipes/first_results.py"]),
+        ("/home/me/project/recipes/own.py", ["python", "recipes/own.py"]),
+    ],
+)
+def test_the_command_names_the_script(script: str, program: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [script, "run"])
+    assert runtime.provenance()["command"] == [*program, "run"]
+
+
 def test_provenance_says_what_made_a_result() -> None:
     record = runtime.provenance(["longstrand", "demo"])
     assert record["command"] == ["longstrand", "demo"]
