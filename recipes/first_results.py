@@ -126,7 +126,9 @@ def stage2(options: argparse.Namespace) -> None:
                 run(options, "stage1", task, models=(model,), ways=("full",), baselines=("none",), random_init=False)
         if options.part in (None, "few"):
             few = (100, 300, 1000)
-            run(options, "few", task, models=(options.model,), ways=("full",), baselines=("kmer",), fewshot=few)
+            run(options, "stage1", task, models=(options.model,), ways=("full",), baselines=("kmer",), fewshot=few)
+            probes = {"ways": ("probe",), "baselines": ("none",), "random_init": False}
+            run(options, "stage1", task, models=(options.model,), fewshot=few, **probes)
 
 
 def strand(options: argparse.Namespace) -> None:
@@ -241,7 +243,6 @@ def export(options: argparse.Namespace) -> None:
     for name, runs, change in (
         ("stage1", folders("stage1"), renamed),
         ("every_row", folders("every_row"), renamed),
-        ("few", folders("few"), renamed),
         ("strand", strands if folders("strand") else [], by_strand),
         ("curve", [*curves, *folders("stage1", ["yeast/upstream_300"])] if curves else [], by_tokens),
     ):
