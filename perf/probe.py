@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from longstrand.benchmarks.embeddings import cache_embeddings
+from longstrand.benchmarks.probing.embeddings import cache_embeddings
 from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.targets import Task
 from longstrand.models.config import preset

@@ -24,8 +24,8 @@ from typing import Any
 
 from longstrand.benchmarks.protocol import BenchmarkConfig
 from longstrand.benchmarks.run import run_benchmark
-from longstrand.benchmarks.suites import build_named
-from longstrand.benchmarks.task import find_built
+from longstrand.benchmarks.suites.catalogue import build_named
+from longstrand.benchmarks.tasks.task import find_built
 from longstrand.config import build
 
 DATA = Path(os.environ.get("LONGSTRAND_DATA", "../shared")) / "data"
@@ -204,7 +204,7 @@ MIXED_BITS = 1.896982 / 7.888987
 
 def pretraining(options: argparse.Namespace) -> None:
     """Write docs/results/pretraining.csv: hold-out loss by tokens seen, and that of count tables."""
-    from longstrand.benchmarks.tidy import write_tidy
+    from longstrand.benchmarks.reports.tidy import write_tidy
     from longstrand.runtime import read_json
 
     rows: list[Result] = []

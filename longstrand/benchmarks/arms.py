@@ -16,8 +16,8 @@ import numpy as np
 from longstrand.baselines.cnn import Training
 from longstrand.baselines.ladder import Setting, as_values, fit_baseline
 from longstrand.benchmarks.cells import Cell
-from longstrand.benchmarks.embeddings import parse_layers
-from longstrand.benchmarks.probing import choose_probe, embed_tables, predict_split
+from longstrand.benchmarks.probing.embeddings import parse_layers
+from longstrand.benchmarks.probing.steps import choose_probe, embed_tables, predict_split
 from longstrand.benchmarks.protocol import Protocol
 from longstrand.data.labelled import LabelledTable
 from longstrand.data.splits import Splits

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.benchmarks.cells import model_names, way_name
-from longstrand.benchmarks.page import undefined
+from longstrand.benchmarks.reports.page import undefined
+from longstrand.benchmarks.reports.tidy import rounded, write_tidy
 from longstrand.benchmarks.results import compare_arms, find_tasks, read_results, sort_and_flag
-from longstrand.benchmarks.tidy import rounded, write_tidy
 from longstrand.config import read_yaml
 from longstrand.errors import InputError, UsageError
 from longstrand.runtime import read_json, write_json

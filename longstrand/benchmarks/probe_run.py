@@ -11,11 +11,11 @@ import numpy as np
 from pydantic import Field
 
 from longstrand.benchmarks.arms import scores_of
-from longstrand.benchmarks.embeddings import parse_layers
-from longstrand.benchmarks.page import layer_sections
-from longstrand.benchmarks.probe import ProbeResult, ProbeSettings
-from longstrand.benchmarks.probe_bases import BASES
-from longstrand.benchmarks.probing import Cache, choose_probe, embed_tables, predict_split
+from longstrand.benchmarks.probing.embeddings import parse_layers
+from longstrand.benchmarks.probing.probe import ProbeResult, ProbeSettings
+from longstrand.benchmarks.probing.probe_bases import BASES
+from longstrand.benchmarks.probing.steps import Cache, choose_probe, embed_tables, predict_split
+from longstrand.benchmarks.reports.page import layer_sections
 from longstrand.config import StrictModel
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import InputError, UsageError

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from longstrand.benchmarks.probe import ProbeSettings
+from longstrand.benchmarks.probing.probe import ProbeSettings
 from longstrand.config import StrictModel
 from longstrand.data.labelled import Words
 from longstrand.training.curriculum import MemoryTraining

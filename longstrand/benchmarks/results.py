@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from longstrand.baselines.ladder import LADDER
-from longstrand.benchmarks.compare import flags_of, holm, paired, ranks, summarise
-from longstrand.benchmarks.task import TaskData
+from longstrand.benchmarks.reports.compare import flags_of, holm, paired, ranks, summarise
+from longstrand.benchmarks.tasks.task import TaskData
 from longstrand.config import read_yaml
 from longstrand.data.targets import Task
 from longstrand.errors import InputError
@@ -30,7 +30,7 @@ def write_results(folder: Path, tasks: Mapping[str, TaskData] | None = None) -> 
     Raises:
         InputError: the folder holds no benchmark, or no cell has a result.
     """
-    from longstrand.benchmarks.page import write_page
+    from longstrand.benchmarks.reports.page import write_page
 
     folder = Path(folder)
     results = read_results(folder)
@@ -81,7 +81,7 @@ def sort_and_flag(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def find_tasks(folder: Path) -> dict[str, TaskData]:
     """Find the tasks of a run again; those whose folder is gone are left out of the report."""
-    from longstrand.benchmarks.task import find_built
+    from longstrand.benchmarks.tasks.task import find_built
 
     settings = read_yaml(folder / "config.yaml")
     place = folder / "tasks" if settings.get("data") else Path(settings["tasks"])

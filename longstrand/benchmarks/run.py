@@ -35,7 +35,7 @@ from longstrand.benchmarks.cells import Arm, Cell, arms_of, cells_of, share_out,
 from longstrand.benchmarks.progress import Progress
 from longstrand.benchmarks.protocol import PROBE, BenchmarkConfig, Protocol, protocol_of
 from longstrand.benchmarks.results import write_results
-from longstrand.benchmarks.task import TaskData, find_built, load_task_data
+from longstrand.benchmarks.tasks.task import TaskData, find_built, load_task_data
 from longstrand.config import dump_config, read_yaml
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import LongstrandError, ResumeError, UsageError, one_of
@@ -176,7 +176,7 @@ def _check_folder(config: BenchmarkConfig, rank: int) -> None:
 
 def _tasks(config: BenchmarkConfig, launch: Launch, notice: Notice) -> dict[str, TaskData]:
     """Find the built tasks, or build them from the user's own folder (the first process does, others wait)."""
-    from longstrand.benchmarks.suites import build_named
+    from longstrand.benchmarks.suites.catalogue import build_named
 
     if (config.tasks is None) == (config.data is None):
         raise UsageError("give either a folder of your own data (--data) or one of built tasks (--tasks).")

@@ -25,8 +25,8 @@ def list_tasks(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """List the tasks that can be built: id, rows, bases, metric, and what has to be at hand."""
-    from longstrand.benchmarks.listing import full_text, table_lines, task_facts
-    from longstrand.benchmarks.suites import all_tasks, choose_tasks
+    from longstrand.benchmarks.suites.catalogue import all_tasks, choose_tasks
+    from longstrand.benchmarks.tasks.listing import full_text, table_lines, task_facts
 
     tasks = list(all_tasks().values()) if suite is None else choose_tasks([suite])
     if as_json:
@@ -60,7 +60,7 @@ def build(
     ID is a task (gue/tf_0), a suite (gue), or 'own' for every data set in your folder: sub-folders with train and test
     tables, single tables, or BED files with a genome.
     """
-    from longstrand.benchmarks.suites import build_named
+    from longstrand.benchmarks.suites.catalogue import build_named
 
     built = build_named(
         words,
@@ -71,7 +71,7 @@ def build(
         notice=lambda sentence: typer.echo(sentence, err=True),
     )
     if tokenizer is not None:
-        from longstrand.benchmarks.build import add_truncation
+        from longstrand.benchmarks.tasks.build import add_truncation
         from longstrand.tokenization.hub import load_tokenizer
 
         loaded = load_tokenizer(tokenizer)
@@ -190,7 +190,7 @@ def _export(folders: list[Path], path: Path) -> None:
 
 
 def _update(document: Path, results: Path, check: bool) -> None:
-    from longstrand.benchmarks.document import update_document
+    from longstrand.benchmarks.reports.document import update_document
 
     found = update_document(document, results, check=check)
     for title in found.stale:

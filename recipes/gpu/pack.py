@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from longstrand.benchmarks.suites import build_named
+from longstrand.benchmarks.suites.catalogue import build_named
 from longstrand.config import read_yaml
 from longstrand.runtime import fingerprint_file, read_json, write_json
 

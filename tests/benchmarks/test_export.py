@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from longstrand.benchmarks.export import export_runs, without_paths
+from longstrand.benchmarks.reports.tidy import read_tidy
+from longstrand.benchmarks.reports.views import render
 from longstrand.benchmarks.run import run_benchmark
-from longstrand.benchmarks.tidy import read_tidy
-from longstrand.benchmarks.views import render
 from longstrand.errors import InputError, UsageError
 from tests.benchmarks.test_run import config, motif_rows
 from tests.toys import tiny_checkpoint

@@ -25,11 +25,11 @@ from longstrand.benchmarks.cells import (
     thin_out,
     way_name,
 )
-from longstrand.benchmarks.compare import flags_of, holm, paired, ranks, summarise
-from longstrand.benchmarks.embeddings import cache_embeddings, parse_layers
-from longstrand.benchmarks.page import fewshot_sections, make_page
-from longstrand.benchmarks.probe import Choice, Probe, ProbeSettings, make_folds, probe
+from longstrand.benchmarks.probing.embeddings import cache_embeddings, parse_layers
+from longstrand.benchmarks.probing.probe import Choice, Probe, ProbeSettings, make_folds, probe
 from longstrand.benchmarks.protocol import BenchmarkConfig, Protocol, protocol_of
+from longstrand.benchmarks.reports.compare import flags_of, holm, paired, ranks, summarise
+from longstrand.benchmarks.reports.page import fewshot_sections, make_page
 from longstrand.benchmarks.results import read_results, read_scores, write_results
 from longstrand.benchmarks.run import run_benchmark
 from longstrand.config import build

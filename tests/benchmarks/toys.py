@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from longstrand.benchmarks.build import make_rows
-from longstrand.benchmarks.task import Task
+from longstrand.benchmarks.tasks.build import make_rows
+from longstrand.benchmarks.tasks.task import Task
 from longstrand.data.labelled import RawTable
 from longstrand.runtime import generator
 

@@ -61,7 +61,7 @@ def test_splice_sites_and_starts_by_hand() -> None:
 
 
 def test_real_introns_of_yeast_begin_with_gt_and_end_with_ag(shared: Path) -> None:
-    from longstrand.benchmarks.splice import _is_canonical, annotated_sites
+    from longstrand.benchmarks.suites.splice import _is_canonical, annotated_sites
     from longstrand.genome.fasta import Genome
 
     folder = shared / "data/genomes"

@@ -1,0 +1,296 @@
+"""What is wrong with labelled data before any model sees it: leakage between splits, and labels that are given away.
+
+`check_splits` looks at the tables alone; `truncation` adds what one tokenizer and input length cut off. Both give plain
+numbers and sentences for the terminal, ``sanity.json`` and the report.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from longstrand.benchmarks.checks.shared_kmers import Sketch, compare_kmers, sampling, sketch
+from longstrand.data.labelled import LabelledTable, RawTable, label_distribution
+from longstrand.genome.sequence import reverse_complement
+from longstrand.runtime import generator
+
+if TYPE_CHECKING:
+    from longstrand.tokenization.base import Tokenizer
+
+SEPARATED = 0.65
+"""A single number that ranks two classes with an area under the ROC curve of this much gives the label away."""
+
+FEW_NEAR = 0.01
+"""Share of near duplicates of training rows that is still called small."""
+
+MAX_EXAMPLES = 5
+
+
+def check_splits(tables: Mapping[str, RawTable], labelled: Mapping[str, LabelledTable] | None = None) -> dict[str, Any]:
+    """Look for leakage between splits and for labels that length or composition give away.
+
+    Args:
+        tables: normalised rows of ``train`` and, if they exist, ``valid`` and ``test``.
+        labelled: the same splits with targets, for balance and composition; None leaves these out.
+
+    Returns:
+        ``splits`` {name: rows, lengths, duplicates within, balance}, ``across`` {"test in train", ...: duplicates,
+        shared 32-mers and runs, near duplicates}, ``composition`` (what GC content, length and unknown letters alone
+        say about the labels of the training rows), ``findings`` [{severity: leak, bias or note; text}].
+    """
+    keys = {name: [_canonical(table, row) for row in range(len(table))] for name, table in tables.items()}
+    report: dict[str, Any] = {"splits": {}, "across": {}, "composition": {}}
+    for name, table in tables.items():
+        report["splits"][name] = _within(table, keys[name])
+        if labelled is not None:
+            report["splits"][name]["labels"] = label_distribution(labelled[name])
+    one_in = sampling(table.sequences for table in tables.values())
+    sketches = {name: sketch(table.sequences, one_in) for name, table in tables.items()}
+    for name, other in (("valid", "train"), ("test", "train"), ("test", "valid")):
+        if name in tables and other in tables:
+            report["across"][f"{name} in {other}"] = _across(tables, keys, name, other)
+            report["across"][f"{name} in {other}"] |= _similar(tables, keys, sketches, (name, other))
+    if labelled is not None:
+        report["composition"] = composition(labelled["train"])
+    report["findings"] = _findings(report)
+    return report
+
+
+def leaks(report: Mapping[str, Any]) -> list[str]:
+    """List the findings for which ``--strict`` refuses."""
+    return [finding["text"] for finding in report["findings"] if finding["severity"] == "leak"]
+
+
+def lines_of(report: Mapping[str, Any]) -> list[str]:
+    """Write a sanity report as a few lines for the terminal."""
+    lines = []
+    for name, split in report["splits"].items():
+        low, middle, high = (split["length"][key] for key in ("min", "median", "max"))
+        size = f"{low:,}" if low == high else f"{low:,}-{high:,} (median {middle:,.0f})"
+        lines.append(f"{name}: {split['num_rows']:,} rows of {size} bases{_balance_words(split.get('labels'))}")
+    for pair, found in report["across"].items():
+        same = found["num_identical"] + found["num_reverse_complement"]
+        lines.append(
+            f"{pair}: {same:,} duplicates ({found['num_reverse_complement']:,} on the other strand), "
+            f"{found['num_near_duplicates']:,} near duplicates, {found['kmer_share']:.1%} of 32-mers shared"
+        )
+    lines += [f"{finding['severity']}: {finding['text']}" for finding in report["findings"]]
+    return lines
+
+
+def truncation(
+    tables: Mapping[str, LabelledTable], tokenizer: Tokenizer, max_tokens: int, *, max_rows: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+    """Measure what a model that reads ``max_tokens`` tokens (special ones included) does not see.
+
+    Sequences are cut on the right, as training does. At most ``max_rows`` rows of each split are tokenized.
+
+    Returns:
+        {split: {num_rows (looked at), share_cut (rows that do not fit), share_bases_lost, share_labels_lost (of labels
+        a base; equal to share_cut otherwise), median_tokens, max_tokens}}.
+    """
+    special = len(tokenizer.template.prefix) + len(tokenizer.template.suffix)
+    report = {}
+    for name, table in tables.items():
+        order = generator(seed, 0, "truncation").permutation(len(table))[:max_rows].tolist()
+        counts, lost, lost_labels, num_labels = [], 0, 0, 0
+        for row in order:
+            sequence = table.sequences[row]
+            ids, offsets = tokenizer.encode_ids(sequence)
+            counts.append(len(ids) + special)
+            kept = max(0, max_tokens - special)
+            end = len(sequence) if counts[-1] <= max_tokens else int(offsets[kept - 1][1]) if kept else 0
+            lost += len(sequence) - end
+            if isinstance(table.targets, list):
+                lost_labels += int((table.targets[row][end:] >= 0).sum())
+                num_labels += int((table.targets[row] >= 0).sum())
+        share_cut = float(np.mean([count > max_tokens for count in counts]))
+        report[name] = {
+            "num_rows": len(order),
+            "share_cut": share_cut,
+            "share_bases_lost": lost / max(1, sum(len(table.sequences[row]) for row in order)),
+            "share_labels_lost": lost_labels / num_labels if num_labels else share_cut,
+            "median_tokens": float(np.median(counts)),
+            "max_tokens": int(max(counts)),
+        }
+    return report
+
+
+def truncation_line(report: Mapping[str, Any], max_tokens: int) -> str:
+    """Write a truncation report as one sentence."""
+    parts = [
+        f"{name}: {found['share_cut']:.1%} of the rows are cut, {found['share_bases_lost']:.1%} of the bases and "
+        f"{found['share_labels_lost']:.1%} of the labels are not seen"
+        for name, found in report.items()
+    ]
+    return f"inputs of {max_tokens:,} tokens: " + "; ".join(parts) + "."
+
+
+def composition(table: LabelledTable) -> dict[str, Any]:
+    """Measure what GC content, length and unknown letters of a sequence alone say about its label.
+
+    Returns:
+        {feature: {by_class: {class: mean}, auc: {class: area under the ROC curve of the feature, class against rest},
+        spearman: {target: rank correlation}, strongest: largest auc or 1 - auc, or |spearman|}}. Classes have
+        ``by_class`` and ``auc``, numbers have ``spearman``. Empty for labels a base.
+    """
+    if isinstance(table.targets, list):
+        return {}
+    lengths = np.array([len(sequence) for sequence in table.sequences], dtype=np.float64)
+    unknown = np.array([sequence.count("N") for sequence in table.sequences], dtype=np.float64)
+    known = np.maximum(lengths - unknown, 1)
+    gc = np.array([sequence.count("G") + sequence.count("C") for sequence in table.sequences]) / known
+    features = {"gc": gc, "length": lengths, "unknown": unknown / lengths}
+    return {name: _about(values, table) for name, values in features.items() if np.ptp(values) > 0}
+
+
+def _about(values: np.ndarray, table: LabelledTable) -> dict[str, Any]:
+    from scipy.stats import rankdata, spearmanr
+
+    names, targets = table.task.names, np.asarray(table.targets)
+    if table.task.problem == "regression":
+        found = {}
+        for number, name in enumerate(names):
+            rows = ~np.isnan(targets[:, number])
+            if np.ptp(targets[rows, number]) > 0 and np.ptp(values[rows]) > 0:
+                found[name] = float(spearmanr(values[rows], targets[rows, number]).statistic)
+        return {"spearman": found, "strongest": max((abs(value) for value in found.values()), default=0.0)}
+    member = targets[:, None] == np.arange(len(names)) if targets.ndim == 1 else targets > 0.5
+    counts = member.sum(axis=0).astype(np.float64)
+    others = len(values) - counts
+    with np.errstate(invalid="ignore", divide="ignore"):
+        above = rankdata(values) @ member - counts * (counts + 1) / 2
+        area = above / (counts * others)
+        means = values @ member / counts
+    auc = {name: float(value) for name, value in zip(names, area) if np.isfinite(value)}
+    return {
+        "by_class": {name: float(value) for name, value in zip(names, means) if np.isfinite(value)},
+        "auc": auc,
+        "strongest": max((max(value, 1 - value) for value in auc.values()), default=0.5),
+    }
+
+
+def _canonical(table: RawTable, row: int) -> str:
+    """Give the smaller strand of a row (of a pair: both sequences)."""
+    text = table.sequences[row]
+    if table.pairs is not None:
+        text += "|" + table.pairs[row]
+        other = reverse_complement(table.sequences[row]) + "|" + reverse_complement(table.pairs[row])
+        return min(text, other)
+    return min(text, reverse_complement(text))
+
+
+def _labels(table: RawTable, row: int) -> tuple[str | None, ...]:
+    return tuple(values[row] for values in table.labels.values())
+
+
+def _within(table: RawTable, keys: Sequence[str]) -> dict[str, Any]:
+    """Describe one split: sizes, repeated sequences, and repeated sequences with different labels."""
+    lengths = [len(sequence) for sequence in table.sequences]
+    groups: dict[str, list[int]] = {}
+    for row, key in enumerate(keys):
+        groups.setdefault(key, []).append(row)
+    repeated = [rows for rows in groups.values() if len(rows) > 1]
+    turned = sum(table.sequences[row] != table.sequences[rows[0]] for rows in repeated for row in rows[1:])
+    conflicts = [rows for rows in repeated if len({_labels(table, row) for row in rows}) > 1]
+    return {
+        "num_rows": len(table),
+        "length": {"min": min(lengths), "median": float(np.median(lengths)), "max": max(lengths)},
+        "num_repeated": sum(len(rows) - 1 for rows in repeated),
+        "num_repeated_reverse_complement": turned,
+        "num_conflicting": sum(map(len, conflicts)),
+        "conflicts": [[table.rows[row] for row in rows] for rows in conflicts[:MAX_EXAMPLES]],
+    }
+
+
+def _across(tables: Mapping[str, RawTable], keys: Mapping[str, Sequence[str]], name: str, other: str) -> dict[str, Any]:
+    """Compare the rows of one split with those of another."""
+    table, reference = tables[name], tables[other]
+    first: dict[str, int] = {}
+    for row, key in enumerate(keys[other]):
+        first.setdefault(key, row)
+    forward = set(reference.sequences)
+    matches = [(row, first[key]) for row, key in enumerate(keys[name]) if key in first]
+    turned = [row for row, _ in matches if table.sequences[row] not in forward]
+    conflicting = [row for row, twin in matches if _labels(table, row) != _labels(reference, twin)]
+    return {
+        "num_identical": len(matches) - len(turned),
+        "num_reverse_complement": len(turned),
+        "num_conflicting": len(conflicting),
+        "examples": [[table.rows[row], reference.rows[twin]] for row, twin in matches[:MAX_EXAMPLES]],
+    }
+
+
+def _similar(
+    tables: Mapping[str, RawTable],
+    keys: Mapping[str, Sequence[str]],
+    sketches: Mapping[str, Sketch],
+    names: tuple[str, str],
+) -> dict[str, Any]:
+    """Say what rows of one split share with rows of another beyond being the same."""
+    name, other = names
+    kmers = compare_kmers(sketches[name], sketches[other])
+    same = set(keys[other])
+    near = [(row, twin) for row, twin in kmers.near_duplicates if keys[name][row] not in same]
+    return {
+        "kmer_share": kmers.share,
+        "sampled_one_in": kmers.sampled_one_in,
+        "num_rows_with_long_run": kmers.num_long_runs,
+        "longest_run": kmers.longest_run,
+        "num_near_duplicates": len(near),
+        "near_examples": [[tables[name].rows[row], tables[other].rows[twin]] for row, twin in near[:MAX_EXAMPLES]],
+    }
+
+
+def _findings(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Put what matters into sentences, the worst first."""
+    leak: list[str] = []
+    note: list[str] = []
+    for pair, found in report["across"].items():
+        name, other = pair.split(" in ")
+        size = report["splits"][name]["num_rows"]
+        same = found["num_identical"] + found["num_reverse_complement"]
+        if same:
+            differ = f", {found['num_conflicting']:,} with another label" if found["num_conflicting"] else ""
+            leak.append(f"{same:,} of {size:,} {name} rows ({same / size:.1%}) are also {other} rows{differ}.")
+        near = found["num_near_duplicates"]
+        if near:
+            where = leak if near > FEW_NEAR * size else note
+            where.append(
+                f"{near:,} of {size:,} {name} rows ({near / size:.1%}) share at least half of their 16-mers with one "
+                f"{other} row (overlapping windows, paralogs or near copies)."
+            )
+    for name, split in report["splits"].items():
+        if split["num_conflicting"]:
+            note.append(f"{split['num_conflicting']:,} {name} rows have the same sequence and different labels.")
+        if split["num_repeated"]:
+            note.append(f"{split['num_repeated']:,} {name} rows repeat a sequence of that split.")
+    bias = [_bias_words(feature, about) for feature, about in report["composition"].items()]
+    grouped = [("leak", leak), ("bias", [text for text in bias if text]), ("note", note)]
+    return [{"severity": severity, "text": text} for severity, texts in grouped for text in texts]
+
+
+def _bias_words(feature: str, about: Mapping[str, Any]) -> str:
+    title = {"gc": "GC content", "length": "length", "unknown": "the share of N"}[feature]
+    if "spearman" in about:
+        name = max(about["spearman"], key=lambda key: abs(about["spearman"][key]), default="")
+        strong = about["strongest"] >= 2 * SEPARATED - 1
+        return f"{title} alone correlates with '{name}': Spearman {about['spearman'][name]:+.2f}." if strong else ""
+    if about["strongest"] < SEPARATED:
+        return ""
+    name = max(about["auc"], key=lambda key: abs(about["auc"][key] - 0.5))
+    return (
+        f"{title} alone tells class '{name}' from the rest with AUC "
+        f"{max(about['auc'][name], 1 - about['auc'][name]):.2f}."
+    )
+
+
+def _balance_words(labels: Mapping[str, Any] | None) -> str:
+    if not labels or any(isinstance(value, dict) for value in labels.values()):
+        return ""
+    common = Counter(labels).most_common()
+    shown = ", ".join(f"{name}: {count:,}" for name, count in common[:4])
+    return f"; {shown}" + (f" and {len(common) - 4} more labels" if len(common) > 4 else "")

@@ -1,0 +1,1 @@
+"""Probing: what a simple model reads off a frozen encoder, layer by layer."""

@@ -1,0 +1,356 @@
+"""Probing: how much a simple model reads off a frozen encoder, layer by layer, with the choice made before the test.
+
+Every layer and pooling is scored by k-fold cross-validation over training and validation rows (identical sequences, on
+either strand, in one fold) or, without folds, on the validation rows. Optuna's TPE then searches layer, pooling, kind
+of probe and its settings by the same score. The one winner is fitted on the training rows and sees the test rows once.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from longstrand.baselines.linear import Rows, fit_linear
+from longstrand.benchmarks.probing.embeddings import Embeddings
+from longstrand.config import StrictModel
+from longstrand.data.labelled import LabelledTable, Words
+from longstrand.data.targets import Task
+from longstrand.errors import UsageError
+from longstrand.genome.sequence import reverse_complement
+from longstrand.runtime import generator
+from longstrand.training.metrics import LOWER_IS_BETTER, PRIMARY, Scores, primary_value
+
+logger = logging.getLogger(__name__)
+
+CURVE_STRENGTH = 1.0
+"""C of the logistic regression (1 / alpha of the ridge) on standardised vectors, the same all along the layer curve."""
+
+
+class ProbeSettings(StrictModel):
+    """What is probed, and how the choice is made."""
+
+    layers: Words = Field(("all",), description="all, or numbers: 0 = embedding output, 1 = first layer, -1 = last")
+    poolings: Words = Field((), description="cls, mean, max; default: all")
+    folds: int = Field(5, ge=0, description="folds over training and validation rows; 0: score on validation rows")
+    trials: int = Field(25, ge=0, description="trials of Optuna's TPE search; 0: the best point of the layer curve")
+    probes: tuple[Literal["linear", "mlp"], ...] = Field(("linear", "mlp"), min_length=1, description="kinds of probe")
+    max_rows: int = Field(4000, ge=10, description="most rows used for the choice; the winner is fitted on all")
+    max_bases: int = Field(
+        40_000, ge=100, description="labels per base: most bases of train (and of valid) that are used, chosen by seed"
+    )
+    states: Literal["float16", "float32"] = Field("float16", description="labels per base: how states are kept")
+    seed: int = Field(0, ge=0, description="of folds, search and MLP")
+
+    @model_validator(mode="after")
+    def _check(self) -> ProbeSettings:
+        if self.folds == 1:
+            raise ValueError("one fold leaves nothing to fit on; use folds=0 (validation rows) or 2 and more")
+        return self
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One probe: where it reads, and what it is.
+
+    Attributes:
+        layer: 0 = embedding output.
+        pooling: cls, mean or max.
+        kind: linear or mlp.
+        strength: C, the inverse of the penalty.
+        width: hidden units of an MLP, else 0.
+    """
+
+    layer: int
+    pooling: str
+    kind: str = "linear"
+    strength: float = CURVE_STRENGTH
+    width: int = 0
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A choice with its scores, one a fold."""
+
+    choice: Choice
+    scores: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the folds."""
+        return float(np.mean(self.scores))
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the folds; 0 for one."""
+        return float(np.std(self.scores, ddof=1)) if len(self.scores) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What probing found.
+
+    Attributes:
+        metric: that the choice was made by (larger is better).
+        curve: every layer and pooling with the linear probe.
+        trials: of the search, in order.
+        chosen: the winner.
+        probe: fitted on the training rows.
+    """
+
+    metric: str
+    curve: tuple[Tried, ...]
+    trials: tuple[Tried, ...]
+    chosen: Tried
+    probe: Probe
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything but the fitted probe as plain values."""
+        return {
+            "metric": self.metric,
+            "curve": [plain(tried) for tried in self.curve],
+            "trials": [plain(tried) for tried in self.trials],
+            "chosen": plain(self.chosen),
+            "parameters": self.probe.num_parameters,
+        }
+
+
+def plain(tried: Tried) -> dict[str, Any]:
+    """Turn a scored choice into a dictionary."""
+    return {**vars(tried.choice), "mean": tried.mean, "sd": tried.spread, "scores": list(tried.scores)}
+
+
+class Probe:
+    """A linear model or an MLP on standardised vectors."""
+
+    def __init__(self, task: Task, choice: Choice, seed: int = 0) -> None:
+        self.task, self.choice, self.seed = task, choice, seed
+        self._model: Any = None
+
+    def fit(self, vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None) -> Probe:
+        """Fit on vectors (n, hidden) and targets as in `LabelledTable`; an MLP leaves rows with a missing one out.
+
+        With ``weights`` (n,) the linear probe weighs its rows, and the MLP sees n rows drawn by weight.
+        """
+        if weights is not None and self.choice.kind == "mlp":
+            random = generator(self.seed, 0, "rows of an MLP probe")
+            drawn = np.sort(random.choice(len(vectors), len(vectors), p=weights / weights.sum()))
+            vectors, targets = vectors[drawn], targets[drawn]
+        self._mean, self._spread = vectors.mean(axis=0), vectors.std(axis=0)
+        self._spread[self._spread < 1e-6] = 1.0
+        features = self._standardise(vectors)
+        if self.choice.kind == "linear":
+            strength = self.choice.strength
+            penalty = 1 / strength if self.task.problem == "regression" else strength
+            rows = Rows(features, targets, None if weights is None else weights / weights.mean())
+            self._model = fit_linear(self.task, rows, None, seed=self.seed, penalty=penalty)
+        else:
+            self._model = self._fit_mlp(features, targets)
+        return self
+
+    def predict(self, vectors: np.ndarray) -> np.ndarray:
+        """Give class or label probabilities or numbers: float32 (n, num_outputs)."""
+        features = self._standardise(vectors)
+        if self.choice.kind == "linear":
+            return self._model.predict(features)
+        if self.task.problem == "regression":
+            said = self._model.predict(features).reshape(len(features), -1)
+            return (said * self._scale[1] + self._scale[0]).astype(np.float32)
+        said = self._model.predict_proba(features)
+        if self.task.problem == "multi_label":
+            return (said[:, -1:] if self.task.num_outputs == 1 else said).astype(np.float32)
+        values = np.zeros((len(features), self.task.num_outputs), dtype=np.float32)
+        values[:, self._model.classes_] = said
+        return values
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights of the fitted probe."""
+        if self.choice.kind == "mlp":
+            return int(sum(part.size for part in [*self._model.coefs_, *self._model.intercepts_]))
+        parts = [part for model in self._model.estimators for part in _arrays(model)]
+        return int(sum(np.size(part) for part in parts))
+
+    def _standardise(self, vectors: np.ndarray) -> np.ndarray:
+        return (vectors - self._mean) / self._spread
+
+    def _fit_mlp(self, features: np.ndarray, targets: np.ndarray) -> Any:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+        settings = {"hidden_layer_sizes": (self.choice.width,), "alpha": 1 / self.choice.strength}
+        settings |= {"max_iter": 200, "random_state": self.seed, "batch_size": min(128, len(features))}
+        known = np.ones(len(targets), bool) if targets.ndim == 1 else ~np.isnan(targets).any(axis=1)
+        features, targets = features[known], targets[known]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            if self.task.problem == "regression":
+                spread = targets.std(axis=0)
+                self._scale = targets.mean(axis=0), np.where(spread > 0, spread, 1.0)
+                wanted = (targets - self._scale[0]) / self._scale[1]
+                return MLPRegressor(**settings).fit(features, wanted[:, 0] if wanted.shape[1] == 1 else wanted)
+            wanted = targets if targets.ndim == 1 else targets.astype(int)
+            wanted = wanted[:, 0] if wanted.ndim == 2 and wanted.shape[1] == 1 else wanted
+            return MLPClassifier(**settings).fit(features, wanted)
+
+
+def _arrays(model: Any) -> list[np.ndarray]:
+    return [getattr(model, name) for name in ("coef_", "intercept_") if hasattr(model, name)]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Rows of training and validation together that are fitted on, and those that are scored."""
+
+    fit: np.ndarray
+    score: np.ndarray
+
+
+class Search:
+    """Scores choices on the folds; vectors of a layer and pooling are read once while it is in use."""
+
+    weights: np.ndarray | None = None
+
+    def __init__(self, cache: Embeddings, tables: Mapping[str, LabelledTable], settings: ProbeSettings) -> None:
+        self.cache, self.settings = cache, settings
+        self.layers, self.poolings = cache.layers, cache.poolings
+        self.task = tables["train"].task
+        self.metric = PRIMARY[self.task.problem]
+        self.targets = np.concatenate([np.asarray(tables[name].targets) for name in ("train", "valid")])
+        self.folds = make_folds(tables, settings)
+        self.held: tuple[tuple[int, str], np.ndarray] | None = None
+
+    def run(self) -> tuple[list[Tried], list[Tried], Tried]:
+        """Score the linear probe on every layer and pooling, then search: ``(curve, trials, the best of all)``."""
+        curve = [self.score(Choice(layer, pooling)) for layer in self.layers for pooling in self.poolings]
+        best = max(curve, key=lambda tried: tried.mean)
+        trials = run_trials(self, best.choice) if self.settings.trials else []
+        return curve, trials, max([best, *trials], key=lambda tried: tried.mean)
+
+    def score(self, choice: Choice) -> Tried:
+        """Fit on the one part of every fold and measure on the other."""
+        vectors = self._vectors(choice.layer, choice.pooling)
+        scores = []
+        for fold in self.folds:
+            weights = None if self.weights is None else self.weights[fold.fit]
+            probe = Probe(self.task, choice, self.settings.seed)
+            said = probe.fit(vectors[fold.fit], self.targets[fold.fit], weights).predict(vectors[fold.score])
+            value = self.measure(said, fold.score)
+            value = -1.0 if value != value else value
+            scores.append(-value if self.metric in LOWER_IS_BETTER else value)
+        return Tried(choice, tuple(scores))
+
+    def measure(self, said: np.ndarray, rows: np.ndarray) -> float:
+        """Measure predictions of some rows."""
+        return primary_value(Scores(self.task, self.targets[rows], said), self.metric)
+
+    def _vectors(self, layer: int, pooling: str) -> np.ndarray:
+        if self.held is None or self.held[0] != (layer, pooling):
+            self.held = (layer, pooling), self.read(layer, pooling)
+        return self.held[1]
+
+    def read(self, layer: int, pooling: str) -> np.ndarray:
+        """Read the vectors of training and validation rows: float32 (n, hidden)."""
+        return np.concatenate([self.cache.get(name, layer, pooling) for name in ("train", "valid")])
+
+
+def probe(cache: Embeddings, tables: Mapping[str, LabelledTable], settings: ProbeSettings) -> ProbeResult:
+    """Score every layer and pooling, search, and fit the winner on the training rows.
+
+    Args:
+        cache: embeddings of ``train`` and ``valid`` (and ``test``).
+        tables: the same splits.
+        settings: how to choose.
+
+    Raises:
+        UsageError: a search is asked for and Optuna is not installed.
+    """
+    search = Search(cache, tables, settings)
+    curve, trials, chosen = search.run()
+    vectors = cache.get("train", chosen.choice.layer, chosen.choice.pooling)
+    fitted = Probe(search.task, chosen.choice, settings.seed).fit(vectors, np.asarray(tables["train"].targets))
+    return ProbeResult(search.metric, tuple(curve), tuple(trials), chosen, fitted)
+
+
+def run_trials(search: Search, start: Choice) -> list[Tried]:
+    """Let TPE choose layer, pooling, kind, strength and width, beginning at the best point of the curve."""
+    try:
+        import optuna
+    except ImportError:
+        raise UsageError(
+            "the search needs the package optuna; install it with: pip install 'longstrand[hpo]', or set trials=0."
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    settings, tried = search.settings, []
+
+    def objective(trial: Any) -> float:
+        layer = trial.suggest_categorical("layer", list(search.layers))
+        pooling = trial.suggest_categorical("pooling", list(search.poolings))
+        kind = trial.suggest_categorical("kind", list(settings.probes))
+        strength = trial.suggest_float("strength", 1e-4, 1e2, log=True)
+        width = trial.suggest_categorical("width", [32, 64, 128]) if kind == "mlp" else 0
+        tried.append(search.score(Choice(layer, pooling, kind, strength, width)))
+        return tried[-1].mean
+
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=settings.seed))
+    if start.kind in settings.probes:
+        study.enqueue_trial({"layer": start.layer, "pooling": start.pooling, "kind": start.kind, "strength": 0.01})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        study.optimize(objective, n_trials=settings.trials)
+    return tried
+
+
+def make_folds(tables: Mapping[str, LabelledTable], settings: ProbeSettings) -> list[Fold]:
+    """Divide the rows of training and validation (in this order), at most ``max_rows`` of them.
+
+    Raises:
+        UsageError: fewer different sequences than folds.
+    """
+    train, valid = tables["train"], tables["valid"]
+    first, second = np.arange(len(train)), len(train) + np.arange(len(valid))
+    random = generator(settings.seed, 0, "probe folds")
+    if settings.folds == 0:
+        half = settings.max_rows
+        return [Fold(np.sort(random.permutation(first)[:half]), np.sort(random.permutation(second)[:half]))]
+    rows = random.permutation(np.concatenate([first, second]))[: settings.max_rows]
+    names = [sequence_group(table, row) for table in (train, valid) for row in range(len(table))]
+    groups: dict[str, list[int]] = {}
+    for row in rows.tolist():
+        groups.setdefault(names[row], []).append(row)
+    return deal_groups(_by_class(tables, list(groups.values())), settings.folds)
+
+
+def sequence_group(table: LabelledTable, row: int) -> str:
+    """Name the group that a sequence belongs to: the same for identical sequences on either strand."""
+    text = table.sequences[row]
+    return min(text, reverse_complement(text))
+
+
+def deal_groups(groups: Sequence[np.ndarray], num_folds: int) -> list[Fold]:
+    """Deal groups of rows out to folds in turn.
+
+    Raises:
+        UsageError: fewer than two groups a fold.
+    """
+    if len(groups) < 2 * num_folds:
+        raise UsageError(f"{len(groups)} different sequences are too few for {num_folds} folds; use fewer, or 0.")
+    member = [np.sort(np.concatenate(groups[number::num_folds])) for number in range(num_folds)]
+    return [
+        Fold(np.sort(np.concatenate([part for place, part in enumerate(member) if place != number])), member[number])
+        for number in range(num_folds)
+    ]
+
+
+def _by_class(tables: Mapping[str, LabelledTable], groups: Sequence[list[int]]) -> list[np.ndarray]:
+    """Order groups by the class of their first row, so that dealing them out in turn is stratified."""
+    arrays = [np.array(group) for group in groups]
+    if tables["train"].task.problem != "single_label":
+        return arrays
+    targets = np.concatenate([np.asarray(tables[name].targets) for name in ("train", "valid")])
+    return sorted(arrays, key=lambda group: int(targets[group[0]]))

@@ -1,0 +1,1 @@
+"""Tables, differences, figures, pages and documents from the results of runs."""

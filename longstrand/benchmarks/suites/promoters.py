@@ -1,0 +1,342 @@
+"""Promoter tasks: EPDnew promoters as GENA-LM published them, and promoters of any annotated genome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longstrand.benchmarks.tasks.build import make_rows, source_paths, write_task
+from longstrand.benchmarks.tasks.files import fasta_entries
+from longstrand.benchmarks.tasks.places import split_windows, take_splits
+from longstrand.benchmarks.tasks.task import Task, TaskData
+from longstrand.data.labelled import RawTable
+from longstrand.errors import InputError, UsageError, one_of
+from longstrand.genome.fasta import Genome
+from longstrand.genome.intervals import Interval, is_bed, read_bed
+from longstrand.genome.sequence import reverse_complement
+from longstrand.runtime import generator
+
+NUM_BLOCKS = 20
+NUM_PERMUTED = 12
+NUM_FOLDS = 5
+TSS_OFFSET = {300: 249}
+"""Bases before the transcription start: EPD's -249..50 for 300 bases; half of the window for longer ones."""
+
+NEGATIVES = ("blocks", "blocks12", "genome")
+
+
+@dataclass(frozen=True)
+class Promoters:
+    """Promoter sequences and what belongs together.
+
+    Attributes:
+        sequences: n upper-case windows, all of one length.
+        groups: n numbers; promoters of one gene share one.
+        names: n names.
+        places: n windows on a genome, or None.
+    """
+
+    sequences: list[str]
+    groups: list[int]
+    names: list[str]
+    places: list[Interval] | None = None
+
+
+def build_epd_promoters(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+    """Build promoters against negatives made from them, in five folds.
+
+    Raises:
+        InputError: the promoters are missing, of different lengths or too few.
+        UsageError: options that contradict each other.
+    """
+    (path,) = source_paths(task, sources, options)
+    fold = options["fold"]
+    if not 1 <= fold <= NUM_FOLDS:
+        raise UsageError(f"task '{task.id}': fold is 1 to {NUM_FOLDS}, got {fold}.")
+    num_bases = task.window or 0
+    promoters = read_promoters(path, num_bases, options["fasta"])
+    if options["published"]:
+        sequences, labels, names = published_rows(promoters)
+        folds = published_folds(labels)
+        origin = (
+            f"as published: stratified folds, a negative and its promoter usually apart; split {fold} of {NUM_FOLDS}"
+        )
+    else:
+        sequences, labels, names, folds = _grouped_rows(promoters, options)
+        origin = f"split {fold} of five folds; a gene's promoters, overlapping and equal ones and negatives together"
+    rows = make_rows(sequences, {"label": [str(label) for label in labels]}, source=path, names=names)
+    return write_task(task, output, fold_split(rows, folds, fold), options, sources=[path], origin=origin)
+
+
+def read_promoters(path: Path, num_bases: int, fasta: str) -> Promoters:
+    """Read EPDnew promoters from FASTA, or from BED (one base each, the transcription start) with a genome.
+
+    Longer sequences are cut to ``num_bases`` on the right, as EPD's -8000..8000 has one base too many.
+
+    Raises:
+        InputError: a sequence is too short, or windows cannot be placed on the genome.
+        UsageError: BED without a genome.
+    """
+    if is_bed(path):
+        if not fasta:
+            raise UsageError(f"{path}: transcription starts need their genome; set fasta=GENOME.fa.")
+        return _from_bed(path, num_bases, Genome(fasta))
+    sequences, names, genes = [], [], []
+    for title, sequence in fasta_entries(path):
+        if len(sequence) < num_bases:
+            raise InputError(
+                f"{path}: '{title}' has {len(sequence)} bases where the task has {num_bases}; "
+                f"export the promoters from EPDnew with a window of {num_bases} bases."
+            )
+        sequences.append(sequence[:num_bases].upper())
+        names.append(title)
+        genes.append(gene_of(title))
+    return Promoters(sequences, _numbered(genes), names)
+
+
+def gene_of(title: str) -> str:
+    """Give the gene of an EPD title: ``FP000001 NOC2L_1 :+U EU:NC ...`` is of ``NOC2L``."""
+    words = title.split()
+    name = words[1] if len(words) > 1 else words[0] if words else ""
+    return name.rpartition("_")[0] or name
+
+
+def _from_bed(path: Path, num_bases: int, genome: Genome) -> Promoters:
+    table = read_bed(path)
+    before = TSS_OFFSET.get(num_bases, num_bases // 2)
+    names = [name or str(item) for name, item in zip(table.labels.get("name", []), table.intervals)]
+    genome.check_chroms({item.chrom for item in table.intervals}, where=str(path))
+    places, kept = [], []
+    for row, item in enumerate(table.intervals):
+        tss = item.start if item.strand == "+" else item.end - 1
+        place = promoter_window(item.chrom, tss, item.strand, num_bases=num_bases, before=before)
+        if place is not None and place.end <= genome.contigs[item.chrom]:
+            places.append(place)
+            kept.append(row)
+    if not places:
+        raise InputError(f"{path}: no window of {num_bases} bases around a transcription start fits on the genome.")
+    names = [names[row] for row in kept]
+    genes = [name.rpartition("_")[0] or name for name in names]
+    sequences = [genome.fetch_interval(place).upper() for place in places]
+    return Promoters(sequences, _numbered(genes), names, places)
+
+
+def promoter_window(chrom: str, tss: int, strand: str, *, num_bases: int, before: int) -> Interval | None:
+    """Place a window with ``before`` bases before the transcription start on its strand; None if it leaves base 0."""
+    start = tss - before if strand == "+" else tss + before + 1 - num_bases
+    return Interval(chrom, start, start + num_bases, strand) if start >= 0 else None
+
+
+def join_groups(groups: Sequence[int], together: Iterable[tuple[int, int]]) -> list[int]:
+    """Join the groups of pairs of rows that belong together; the smaller number stays.
+
+    Example:
+        >>> join_groups([0, 1, 2, 1], [(2, 3)])
+        [0, 1, 1, 1]
+    """
+    parent = list(range(max(groups, default=-1) + 1))
+
+    def root(group: int) -> int:
+        while parent[group] != group:
+            parent[group] = parent[parent[group]]
+            group = parent[group]
+        return group
+
+    for left, right in together:
+        first, second = sorted((root(groups[left]), root(groups[right])))
+        parent[second] = first
+    return [root(group) for group in groups]
+
+
+def overlapping(places: Sequence[Interval]) -> Iterator[tuple[int, int]]:
+    """Give pairs of rows whose windows (all of one length) overlap on either strand, enough to connect all that do."""
+    order = sorted(range(len(places)), key=lambda row: places[row])
+    # Windows have one length: what overlaps any earlier one overlaps the last.
+    for before, row in pairwise(order):
+        if places[before].overlaps(places[row]):
+            yield before, row
+
+
+def identical(sequences: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Give pairs of rows with the same sequence, on either strand."""
+    first: dict[str, int] = {}
+    for row, sequence in enumerate(sequences):
+        twin = first.setdefault(min(sequence, reverse_complement(sequence)), row)
+        if twin != row:
+            yield twin, row
+
+
+def permute_blocks(sequence: str, random: np.random.RandomState | np.random.Generator, num_permuted: int) -> str:
+    """Cut a sequence into 20 blocks and permute ``num_permuted`` of them, drawn at random, among their places.
+
+    Raises:
+        InputError: the length is no multiple of 20.
+    """
+    size, rest = divmod(len(sequence), NUM_BLOCKS)
+    if rest:
+        raise InputError(f"a promoter of {len(sequence)} bases cannot be cut into {NUM_BLOCKS} blocks of one length.")
+    blocks = [sequence[place * size : (place + 1) * size] for place in range(NUM_BLOCKS)]
+    chosen = set(random.choice(NUM_BLOCKS, num_permuted, replace=False).tolist())
+    return _fill_blocks(blocks, chosen, random)
+
+
+def _fill_blocks(blocks: list[str], chosen: set[int], random: Any, order: Sequence[int] | None = None) -> str:
+    moved = [blocks[place] for place in (order if order is not None else sorted(chosen))]
+    random.shuffle(moved)
+    waiting = iter(moved)
+    return "".join(next(waiting) if place in chosen else block for place, block in enumerate(blocks))
+
+
+def published_rows(promoters: Promoters) -> tuple[list[str], list[int], list[str]]:
+    """Give sequences, labels and names exactly as GENA-LM's generator writes them (global numpy seed 42).
+
+    One stream of random numbers serves all negatives in order; rows are then permuted with a fresh seed of 42.
+    """
+    random = np.random.RandomState(42)
+    negatives = []
+    for sequence in promoters.sequences:
+        size = len(sequence) // NUM_BLOCKS
+        blocks = [sequence[place * size : (place + 1) * size] for place in range(NUM_BLOCKS)]
+        drawn = random.choice(NUM_BLOCKS, NUM_PERMUTED, replace=False).tolist()
+        negatives.append(_fill_blocks(blocks, set(drawn), random, drawn))
+    sequences = promoters.sequences + negatives
+    labels = [1] * len(negatives) + [0] * len(negatives)
+    names = promoters.names + [f"{name} negative" for name in promoters.names]
+    order = np.random.RandomState(42).permutation(len(sequences)).tolist()
+    return [sequences[row] for row in order], [labels[row] for row in order], [names[row] for row in order]
+
+
+def published_folds(labels: Sequence[int]) -> list[int]:
+    """Give the fold (1 to 5) of each row as published: stratified, in order, promoters and negatives apart."""
+    from sklearn.model_selection import StratifiedKFold
+
+    folds = np.zeros(len(labels), dtype=int)
+    split = StratifiedKFold(n_splits=NUM_FOLDS).split(np.zeros(len(labels)), np.asarray(labels))
+    for number, (_, rows) in enumerate(split, 1):
+        folds[rows] = number
+    return [int(fold) for fold in folds]
+
+
+def _grouped_rows(
+    promoters: Promoters, options: Mapping[str, Any]
+) -> tuple[list[str], list[int], list[str], list[int]]:
+    negatives = make_negatives(promoters, options)
+    together = [*identical(promoters.sequences), *overlapping(promoters.places or [])]
+    fold_of = grouped_folds(join_groups(promoters.groups, together), seed=options["seed"])
+    sequences, labels, names, folds = [], [], [], []
+    for row, sequence in enumerate(promoters.sequences):
+        sequences += [sequence, negatives[row]]
+        labels += [1, 0]
+        names += [promoters.names[row], f"{promoters.names[row]} negative"]
+        folds += [fold_of[row]] * 2
+    return sequences, labels, names, folds
+
+
+def make_negatives(promoters: Promoters, options: Mapping[str, Any]) -> list[str]:
+    """Make one negative for each promoter: permuted blocks, or a window of the genome with its GC content.
+
+    Raises:
+        UsageError: an unknown kind, or genome windows without a genome.
+    """
+    kind = one_of(options["negatives"], NEGATIVES, "kind of negatives")
+    if kind == "genome":
+        from longstrand.genome.regions import matched_negatives
+
+        if promoters.places is None:
+            raise UsageError("negatives=genome needs promoters as places (BED or annotation) and fasta=GENOME.fa.")
+        genome = Genome(options["fasta"])
+        places = matched_negatives(promoters.places, genome, ratio=1, seed=options["seed"])
+        return [genome.fetch_interval(place).upper() for place in places]
+    count = NUM_BLOCKS if kind == "blocks" else NUM_PERMUTED
+    return [
+        permute_blocks(sequence, generator(options["seed"], row, "promoter negatives"), count)
+        for row, sequence in enumerate(promoters.sequences)
+    ]
+
+
+def grouped_folds(groups: Sequence[int], *, seed: int) -> list[int]:
+    """Give the fold (1 to 5) of each row; no group is cut. Large groups are dealt out first, equal ones at random."""
+    sizes = np.bincount(groups)
+    present = np.flatnonzero(sizes)
+    shuffled = present[generator(seed, 0, "promoter folds").permutation(len(present))]
+    filled = [0] * NUM_FOLDS
+    fold_of = {}
+    for group in sorted(shuffled.tolist(), key=lambda group: -int(sizes[group])):
+        smallest = filled.index(min(filled))
+        fold_of[group] = smallest + 1
+        filled[smallest] += int(sizes[group])
+    return [fold_of[group] for group in groups]
+
+
+def fold_split(rows: RawTable, folds: Sequence[int], number: int) -> dict[str, RawTable]:
+    """Give split ``number`` of five: three folds for training, the next for validation, the one after for the test."""
+    order = [(place + number - 1) % NUM_FOLDS + 1 for place in range(NUM_FOLDS)]
+    wanted = {"train": order[:-2], "valid": [order[-2]], "test": [order[-1]]}
+    return {name: rows.take([row for row, fold in enumerate(folds) if fold in own]) for name, own in wanted.items()}
+
+
+def build_annotated_promoters(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+    """Build promoters of any annotated genome: windows around transcription starts against matched windows elsewhere.
+
+    Transcription starts closer than half a window to an earlier one on the same strand are left out. With
+    ``negatives=blocks`` a negative is its promoter with permuted blocks; it then shares the promoter's split.
+    """
+    from longstrand.genome.annotation import read_annotation, transcripts
+
+    annotation, fasta = source_paths(task, sources, options)
+    genome = Genome(fasta)
+    found = transcripts(read_annotation(annotation))
+    genome.check_chroms({item.chrom for item in found}, where=str(annotation))
+    num_bases = options["window"]
+    before = options["before"] if options["before"] >= 0 else TSS_OFFSET.get(num_bases, num_bases // 2)
+    last: dict[tuple[str, str], int] = {}
+    places, names = [], []
+    for item in sorted(found, key=lambda item: (item.chrom, item.tss)):
+        place = promoter_window(item.chrom, item.tss, item.strand, num_bases=num_bases, before=before)
+        if place is None or place.end > genome.contigs[item.chrom]:
+            continue
+        if place.start - last.get((item.chrom, item.strand), -num_bases) < num_bases // 2:
+            continue
+        last[item.chrom, item.strand] = place.start
+        places.append(place)
+        names.append(item.gene or item.name)
+    if not places:
+        raise InputError(
+            f"{annotation}: no window of {num_bases} bases around a transcription start fits on the genome."
+        )
+    sequences = [genome.fetch_interval(place).upper() for place in places]
+    promoters = Promoters(sequences, list(range(len(places))), names, places)
+    others, where = _annotated_negatives(promoters, genome, options)
+    words, origin = split_windows(
+        places + where, genome.contigs, valid_chroms=options["valid_chroms"], test_chroms=options["test_chroms"]
+    )
+    rows = make_rows(
+        sequences + others,
+        {"label": ["1"] * len(places) + ["0"] * len(others)},
+        source=annotation,
+        names=[*names, *(f"{name} negative" for name in names)],
+        chroms=[place.chrom for place in places + where],
+    )
+    tables, copies = take_splits(rows, words)
+    return write_task(task, output, tables, options, sources=[annotation, fasta], origin=origin + copies)
+
+
+def _annotated_negatives(
+    promoters: Promoters, genome: Genome, options: Mapping[str, Any]
+) -> tuple[list[str], list[Interval]]:
+    if options["negatives"] != "genome":
+        return make_negatives(promoters, options), promoters.places or []
+    from longstrand.genome.regions import matched_negatives
+
+    where = matched_negatives(promoters.places or [], genome, ratio=1, seed=options["seed"])
+    return [genome.fetch_interval(place).upper() for place in where], where
+
+
+def _numbered(names: Sequence[str]) -> list[int]:
+    number = {name: position for position, name in enumerate(dict.fromkeys(names))}
+    return [number[name] for name in names]

@@ -1,0 +1,277 @@
+"""Numbers per bin of bases: how such tasks are kept and read back; Basenji's and Enformer's records as one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longstrand.benchmarks.checks.bin_sanity import check_bins, refuse_flat
+from longstrand.benchmarks.tasks.build import describe, fingerprint_rows, make_rows, source_paths, write_rows
+from longstrand.benchmarks.tasks.task import SPLITS, Task, TaskData, file_sums, load_task_data, save_facts
+from longstrand.benchmarks.tasks.tfrecords import read_records
+from longstrand.data.bins import BinTargets, count_bins
+from longstrand.data.labelled import LabelledTable, RawTable
+from longstrand.data.records import fetch_padded
+from longstrand.data.tables import read_table
+from longstrand.data.targets import Task as Problem
+from longstrand.errors import InputError, UsageError
+from longstrand.genome.fasta import Genome
+from longstrand.genome.intervals import Interval
+from longstrand.runtime import fingerprint_bytes, read_json, write_json
+
+CHUNK_BYTES = 1 << 20
+"""Rows that share a chunk of an array of targets hold about so much, so that small rows are no file each."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What ``statistics.json`` says: bins of a record, bases of a bin, targets, and bases of the stored sequence."""
+
+    num_bins: int
+    bin_bases: int
+    num_targets: int
+    seq_length: int
+
+
+def build_bins(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+    """Build rows of ``window`` bases around each published region, with targets in a Zarr array (rows, bins, targets).
+
+    The region of row *i* of a split is line *i* of that split in ``sequences.bed``, over all record files in the order
+    of their numbers; the middle of the sequence is the middle of the region, N lie beyond the ends of a chromosome (the
+    published converter leaves such records out). Targets are written record by record, so memory does not grow with
+    them; ``targets`` and ``max_rows`` keep a part.
+
+    Raises:
+        InputError: files are missing or contradict each other.
+        UsageError: a target number that is not there, or a window whose bins do not lie on those of the targets.
+    """
+    statistics, bed, records, fasta = source_paths(task, sources, options)
+    shape = read_shape(statistics)
+    context = context_of(options["window"], shape.num_bins, shape.bin_bases)
+    regions = read_regions(bed)
+    chosen = _chosen_targets(task, options["targets"], shape.num_targets)
+    genome = Genome(fasta)
+    genome.check_chroms({region.chrom for split in regions.values() for region in split}, where=str(bed))
+    tables = {}
+    for split in SPLITS:
+        places = regions[split][: options["max_rows"] or None]
+        _write_targets(output / f"{split}.zarr", _targets(records, split, shape), len(places), shape, chosen)
+        tables[split] = _sequences(genome, places, options["window"], bed)
+    names = [f"target_{number}" for number in chosen]
+    bins = {"num_bins": shape.num_bins, "bin_bases": shape.bin_bases, "context": context, "loss": "counts"}
+    return save_bins(task, output, tables, (names, bins), options, sources=[statistics, bed, fasta])
+
+
+def context_of(num_bases: int, num_bins: int, bin_bases: int) -> int:
+    """Count the bins at either end of a sequence that have no target; negative if the targets reach further.
+
+    Raises:
+        UsageError: sequence and targets, with the same middle, do not lie on the same bins.
+    """
+    context, rest = divmod(num_bases - num_bins * bin_bases, 2 * bin_bases)
+    if rest:
+        raise UsageError(
+            f"a window of {num_bases:,} bases does not lie on the {num_bins:,} bins of {bin_bases} bases in its middle;"
+            f" set window={num_bases - rest}."
+        )
+    return context
+
+
+def read_shape(path: Path) -> Shape:
+    """Read ``statistics.json`` of a Basenji data set.
+
+    Raises:
+        InputError: it lacks a number that is needed.
+    """
+    facts = read_json(path)
+    missing = [name for name in ("target_length", "pool_width", "num_targets", "seq_length") if name not in facts]
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(missing)}; is it the statistics.json of a Basenji data set?")
+    return Shape(facts["target_length"], facts["pool_width"], facts["num_targets"], facts["seq_length"])
+
+
+def read_regions(path: Path) -> dict[str, list[Interval]]:
+    """Read ``sequences.bed``: chrom, start, end, split.
+
+    Raises:
+        InputError: a line has less than four columns or another split, or a split has no region.
+    """
+    regions: dict[str, list[Interval]] = {name: [] for name in SPLITS}
+    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        cells = line.split("\t")
+        if len(cells) < 4 or cells[3] not in regions or not (cells[1].isdigit() and cells[2].isdigit()):
+            raise InputError(f"{path}:{number}: expected chrom, start, end and train, valid or test, got '{line}'.")
+        regions[cells[3]].append(Interval(cells[0], int(cells[1]), int(cells[2])))
+    empty = [name for name, places in regions.items() if not places]
+    if empty:
+        raise InputError(f"{path}: no region is in the split '{empty[0]}'.")
+    return regions
+
+
+def _chosen_targets(task: Task, words: Sequence[str], num_targets: int) -> list[int]:
+    chosen = [int(word) if str(word).isdigit() else -1 for word in words] or list(range(num_targets))
+    if any(not 0 <= number < num_targets for number in chosen):
+        raise UsageError(f"task '{task.id}': targets are numbers from 0 to {num_targets - 1}, got {', '.join(words)}.")
+    return chosen
+
+
+def _targets(records: Path, split: str, shape: Shape) -> Iterator[np.ndarray]:
+    """Give the targets of each record of a split, float16 (bins, targets), over its files in order."""
+    files = sorted(records.glob(f"{split}-*.tfr"), key=lambda path: [int(part) for part in path.stem.split("-")[1:]])
+    for path in files:
+        for record in read_records(path):
+            values = np.frombuffer(record.get("target", b""), dtype=np.float16)
+            if values.size != shape.num_bins * shape.num_targets:
+                raise InputError(
+                    f"{path}: a record has {values.size:,} target values where statistics.json says "
+                    f"{shape.num_bins} x {shape.num_targets}."
+                )
+            yield values.reshape(shape.num_bins, shape.num_targets)
+
+
+def _write_targets(path: Path, targets: Iterator[np.ndarray], num_rows: int, shape: Shape, chosen: list[int]) -> None:
+    import zarr
+
+    array = zarr.create_array(
+        str(path),
+        shape=(num_rows, shape.num_bins, len(chosen)),
+        chunks=(1, shape.num_bins, min(len(chosen), 512)),
+        dtype="float16",
+    )
+    count = 0
+    for row, values in zip(range(num_rows), targets):
+        array[row] = values[:, chosen]
+        count = row + 1
+    if count < num_rows:
+        raise InputError(
+            f"{path.stem}: {count:,} records for {num_rows:,} regions in sequences.bed; a file is missing."
+        )
+
+
+def _sequences(genome: Genome, places: Sequence[Interval], num_bases: int, source: Path) -> RawTable:
+    texts = []
+    for place in places:
+        start = (place.start + place.end) // 2 - num_bases // 2
+        texts.append(fetch_padded(genome, place.chrom, start, start + num_bases, "+").upper())
+    names = [str(place) for place in places]
+    return make_rows(texts, {}, source=source, names=names, chroms=[place.chrom for place in places])
+
+
+def write_targets(path: Path, rows: Iterable[np.ndarray], num_rows: int, most_bins: int, num_targets: int) -> None:
+    """Write targets float32 (bins, targets) row by row as Zarr (rows, most bins, targets), filled up with NaN."""
+    import zarr
+
+    together = max(1, CHUNK_BYTES // (4 * max(1, most_bins * num_targets)))
+    array = zarr.create_array(
+        str(path),
+        shape=(num_rows, most_bins, num_targets),
+        chunks=(max(1, min(num_rows, together)), most_bins, num_targets),
+        dtype="float32",
+        fill_value=float("nan"),
+    )
+    block = np.full((together, most_bins, num_targets), np.nan, dtype=np.float32)
+    for row, values in enumerate(rows):
+        place = row % together
+        block[place] = np.nan
+        block[place, : len(values)] = values
+        if place == together - 1 or row == num_rows - 1:
+            array[row - place : row + 1] = block[: place + 1]
+
+
+def save_bins(
+    task: Task,
+    output: Path,
+    tables: Mapping[str, RawTable],
+    about: tuple[Sequence[str], Mapping[str, Any]],
+    options: Mapping[str, Any],
+    *,
+    sources: Iterable[Path] = (),
+    origin: str = "",
+) -> TaskData:
+    """Check and describe a task of numbers per bin whose targets lie in ``output`` as ``train.zarr`` and so on.
+
+    Args:
+        task: whose tables they are.
+        output: folder of the built task.
+        tables: ``train``, ``valid`` and ``test``, without labels.
+        about: names of the targets, and facts of the bins: ``bin_bases``, ``num_bins`` (None: as many as a sequence
+            has), ``context`` (bins without a target at either end), ``loss`` (counts or squared; None: counts if no
+            training value is negative).
+        options: as chosen.
+        sources: files that were read, for the record.
+        origin: where the splits come from, if it differs from the task's rule.
+
+    Raises:
+        InputError: a split is empty, or no target differs between its bins, so that nothing can be measured.
+    """
+    names, bins = about
+    for name in SPLITS:
+        if not len(tables[name]):
+            raise InputError(
+                f"task '{task.id}': the {name} split has no row; give more or shorter windows, or test_chroms=... and "
+                "valid_chroms=..."
+            )
+    files = {name: f"{name}.parquet" for name in SPLITS}
+    arrays = {name: f"{name}.zarr" for name in SPLITS}
+    labelled = {name: _labelled(tables[name], output / arrays[name], names, bins) for name in SPLITS}
+    report, found = check_bins(tables, labelled)
+    refuse_flat(task.id, found, names)
+    for name in SPLITS:
+        write_rows(output / files[name], tables[name])
+    write_json(output / "sanity.json", report)
+    loss = bins["loss"] or ("counts" if (np.nan_to_num(found["train"].low) >= 0).all() else "squared")
+    parts = [fingerprint_rows(tables), *(_array_sum(output / arrays[name]) for name in SPLITS)]
+    save_facts(
+        output,
+        describe(task, options, sources)
+        | {
+            "loss": {"counts": "poisson", "squared": "mse"}[loss],
+            "split_rule": origin or task.split_rule,
+            "class_names": list(names),
+            "label_columns": [],
+            "num_rows_built": {name: len(tables[name]) for name in SPLITS},
+            "bins": dict(bins) | {"loss": loss},
+            "tables": files,
+            "arrays": arrays,
+            "checksums": file_sums(output, files),
+            "fingerprint": fingerprint_bytes("\n".join(parts).encode()),
+        },
+    )
+    return load_task_data(output, check=False)
+
+
+def load_bins(data: TaskData) -> dict[str, LabelledTable]:
+    """Read the three tables of a built task of numbers per bin; targets stay on the disk unless they are small.
+
+    Raises:
+        InputError: a table or an array is missing or damaged.
+    """
+    tables = {}
+    for name, path in data.tables.items():
+        frame = read_table(path)
+        columns = {key: frame[key].to_list() if key in frame.columns else None for key in ("name", "chrom")}
+        rows = make_rows(frame["sequence"].to_list(), {}, source=path, names=columns["name"], chroms=columns["chrom"])
+        tables[name] = _labelled(rows, data.arrays[name], data.class_names, data.facts["bins"])
+    return tables
+
+
+def _labelled(rows: RawTable, array: Path, names: Sequence[str], bins: Mapping[str, Any]) -> LabelledTable:
+    size = bins["bin_bases"]
+    where = (f"{rows.source}, row {row}" for row in rows.rows)
+    number = [count_bins(len(text), size, where=place) for text, place in zip(rows.sequences, where)]
+    why = f"declared: one number for each bin of {size:,} bases"
+    task = Problem("regression", tuple(names), tuple(names), "columns", tuple(names), why, size)
+    return LabelledTable(rows, task, BinTargets(array, number, context=bins["context"]))
+
+
+def _array_sum(path: Path) -> str:
+    import zarr
+
+    array: Any = zarr.open_array(str(path), mode="r")
+    parts = [fingerprint_bytes(np.ascontiguousarray(array[row]).tobytes()) for row in range(array.shape[0])]
+    return fingerprint_bytes(json.dumps(parts).encode())

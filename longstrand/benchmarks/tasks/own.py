@@ -1,0 +1,281 @@
+"""A user's own folder as tasks: sub-folders of tables, single tables, BED files with a genome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longstrand.benchmarks.tasks.build import check_labels, source_paths, split_off_valid, write_task
+from longstrand.benchmarks.tasks.own_bins import BIN_OPTIONS, TRACK_OPTIONS, build_columns, build_tracks
+from longstrand.benchmarks.tasks.released import SEED, SEQUENCE_COLUMNS
+from longstrand.benchmarks.tasks.task import Kind, Option, Problem, SourceFile, Task, TaskData
+from longstrand.data.labelled import LabelColumns, RawTable, infer_task
+from longstrand.data.labelled_files import read_labelled
+from longstrand.data.labelled_intervals import BED_ENDINGS, GenomeWindows, is_interval_file
+from longstrand.data.pieces import cut_rows, refuse_pieces
+from longstrand.data.splits import NAMES, split_at_random, split_by_chrom, split_by_column
+from longstrand.data.tables import column_names
+from longstrand.data.targets import read_class_names
+from longstrand.errors import InputError, UsageError
+from longstrand.genome.coverage import is_signal
+
+if TYPE_CHECKING:
+    from longstrand.genome.intervals import IntervalTable
+
+ENDINGS = (".csv", ".tsv", ".parquet", ".pq", *BED_ENDINGS)
+GENOME_ENDINGS = (".fa", ".fasta", ".fna")
+CLASS_NAMES = "labels.txt"
+OWN = "your own file"
+METRIC_OF = {
+    "single_label": "mcc",
+    "token": "f1_macro",
+    "multi_label": "mean_average_precision",
+    "regression": "pearson",
+}
+HELD_OUT = {"test": 0.2, "valid": 0.1}
+
+OPTIONS = {
+    "seed": SEED,
+    "label": Option((), "label column(s); default: label, else labels"),
+    "sequence": Option("", "column of the sequences; default: sequence, else seq"),
+    "group": Option("", "column naming the sequence that a row is a piece of (one row a token): joins its rows"),
+    "piece_bases": Option(
+        0, "labels per base: cut longer sequences into pieces of so many bases, in one split; 0: none"
+    ),
+    "class_names_file": Option("", "names of the classes; default: labels.txt beside the train table; 'none': none"),
+    "problem": Option("", "single_label, multi_label, regression or token; default: inferred from the training rows"),
+    "fasta": Option("", "genome of the intervals; default: the one FASTA file of the folder"),
+    "window": Option(0, "bases around the centre of each interval; 0: the interval itself"),
+    "negatives": Option(1, "GC- and length-matched random negatives for each interval where there is one class only"),
+    "valid_chroms": Option((), "chromosomes for validation"),
+    "test_chroms": Option((), "chromosomes for the test"),
+    **BIN_OPTIONS,
+}
+
+
+def find_tasks(folder: Path) -> list[Task]:
+    """List the data sets of a folder as tasks ``own/NAME``, by name.
+
+    A folder (at any depth) with a ``train`` table is one task, named after its path; ``valid`` (``dev``, ``val``) and
+    ``test`` beside it are its splits. Any other table or BED file is a task of its own, named after the file, and is
+    split by its column ``split``, else by chromosome if its rows have one (whole chromosomes until about a fifth of the
+    rows is held out for the test and a tenth for validation), else at random, stratified by label, identical
+    sequences (on either strand) together. Where only one of the two is missing, it is split off the training rows.
+
+    Where signal tracks (BigWig, bedGraph) lie beside intervals, the intervals are the windows in which the tracks are
+    predicted bin by bin; tracks and a genome without intervals are one task of windows side by side
+    (`longstrand.benchmarks.tasks.own_bins`).
+
+    Raises:
+        InputError: the folder is missing or holds no table.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give one with CSV, TSV, Parquet or BED files.")
+    tasks: dict[str, Task] = {}
+    for place in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
+        tables = {_stem(path): path for path in sorted(place.iterdir()) if path.is_file() and _is_table(path)}
+        name = "/".join(place.relative_to(folder).parts) or folder.resolve().name
+        signals = sorted(path for path in place.iterdir() if path.is_file() and is_signal(path))
+        given = {NAMES[stem.lower()]: path for stem, path in tables.items() if stem.lower() in NAMES}
+        if "train" in given:
+            tasks[f"own/{name}"] = _task(f"own/{name}", folder, given, signals)
+            continue
+        if signals and not tables:
+            tasks[f"own/{name}"] = _task(f"own/{name}", folder, {}, signals)
+        prefix = "" if place == folder else f"{name}/"
+        for stem, path in tables.items():
+            tasks[f"own/{prefix}{stem}"] = _task(f"own/{prefix}{stem}", folder, {"all": path}, signals)
+    if not tasks:
+        raise InputError(
+            f"{folder}: holds no data set; expected train/test tables in sub-folders, single tables, or BED files "
+            f"({', '.join(ENDINGS)}, also .gz), or signal tracks (.bw, .bedgraph) with a genome."
+        )
+    return [tasks[name] for name in sorted(tasks)]
+
+
+def _is_table(path: Path) -> bool:
+    return path.name.lower().removesuffix(".gz").endswith(ENDINGS)
+
+
+def _stem(path: Path) -> str:
+    return Path(path.name.removesuffix(".gz")).stem
+
+
+def _task(identifier: str, folder: Path, given: Mapping[str, Path], signals: Sequence[Path] = ()) -> Task:
+    """Describe a data set; what kind of problem it poses is known once its rows are read (`build_own`)."""
+    if signals and not all(map(_has_intervals, given.values())):
+        signals = ()
+    files = tuple(SourceFile(str(path.relative_to(folder)), OWN) for path in (*given.values(), *signals))
+    names = tuple(given)
+
+    def build(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+        paths = source_paths(task, sources, options)
+        tables, tracks = dict(zip(names, paths)), {_stem(path): path for path in paths[len(names) :]}
+        if not tracks or options["tracks"] == ("none",):
+            return build_own(task, tables, output, options)
+        if len(tracks) < len(signals):
+            raise InputError(f"{paths[-1].parent}: two signal tracks have the same name before the ending; rename one.")
+        fasta = _genome(paths[0], options)
+        return build_tracks(task, tables or {"all": None}, tracks, output, options, fasta=fasta)
+
+    rule = f"given files for {', '.join(names)}" if "train" in given else "by column, chromosome or at random"
+    choices = OPTIONS | (TRACK_OPTIONS if signals else {})
+    return Task(identifier, f"your data set {identifier[4:]}", files, build, rule, options=choices, needs="your folder")
+
+
+def _has_intervals(path: Path) -> bool:
+    return is_interval_file(path) or {name.lower() for name in column_names(path)} >= {"chrom", "start", "end"}
+
+
+def build_own(task: Task, given: Mapping[str, Path], output: Path, options: Mapping[str, Any]) -> TaskData:
+    """Read, split and write a data set of the user.
+
+    Raises:
+        InputError: a table is wrong, or rows cannot be split.
+        UsageError: intervals without a genome, or pieces of fewer than two bases.
+    """
+    names = _class_names(given, options)
+    read = {name: _read(path, options, names) for name, path in given.items()}
+    if not options["problem"]:
+        where = " (in 'benchmark run' they are build_options.group and build_options.problem)"
+        refuse_pieces(read.get("train") or read["all"], "group", "problem=single_label", where=where)
+    if "all" in read:
+        tables, origin = _split(read["all"], options)
+    else:
+        tables, origin = _fill(read, options["seed"])
+    if options["piece_bases"]:
+        if options["piece_bases"] < 2:
+            raise UsageError(f"piece_bases is the number of bases of a piece, 2 or more, got {options['piece_bases']}.")
+        tables = {name: cut_rows(table, options["piece_bases"]) for name, table in tables.items()}
+        origin += f"; then cut into pieces of {options['piece_bases']:,} bases, those of a sequence in one split"
+    if options["bin_bases"]:
+        return build_columns(task, tables, output, options, sources=list(given.values()), origin=origin)
+    first = tables["train"]
+    declared: Any = options["problem"] or None
+    found = infer_task(
+        first.labels, first.sequences, source=first.source, rows=first.rows, problem=declared, class_names=names
+    )
+    kind: Kind = "token" if found.problem == "token" else "sequence"
+    problem: Problem = "single_label" if found.problem == "token" else found.problem
+    resolved = Task(
+        **{name: getattr(task, name) for name in ("id", "title", "files", "build", "options", "needs")},
+        split_rule=origin,
+        kind=kind,
+        problem=problem,
+        metric=METRIC_OF[found.problem],
+    )
+    check_labels(resolved, tables, names)
+    return write_task(resolved, output, tables, options, sources=given.values(), origin=origin, class_names=names)
+
+
+def _class_names(given: Mapping[str, Path], options: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Read the names of classes that tables hold as numbers, if there is a file of them."""
+    asked = options["class_names_file"]
+    if asked:
+        return None if asked.lower() == "none" else read_class_names(Path(asked))
+    beside = given["train"].parent / CLASS_NAMES if "train" in given else None
+    return read_class_names(beside) if beside is not None and beside.is_file() else None
+
+
+def _read(path: Path, options: Mapping[str, Any], names: tuple[str, ...] | None = None) -> RawTable:
+    if is_interval_file(path):
+        return _read_intervals(path, options)
+    header = column_names(path)
+    lower = {name.lower() for name in header}
+    sequence = options["sequence"] or next((name for name in SEQUENCE_COLUMNS if name in header), SEQUENCE_COLUMNS[0])
+    if sequence not in header and lower >= {"chrom", "start", "end"}:
+        return _read_intervals(path, options)
+    split = next((name for name in header if name.lower() == "split"), None)
+    labels, group = options["label"] or None, options["group"] or None
+    columns = LabelColumns(sequence=sequence, labels=labels, group=group, split=split)
+    return read_labelled(path, columns, class_names=names)
+
+
+def _read_intervals(path: Path, options: Mapping[str, Any]) -> RawTable:
+    """Cut intervals out of their genome; with one class only, matched random negatives are added."""
+    from longstrand.genome.fasta import Genome
+    from longstrand.genome.intervals import read_bed, read_interval_table
+
+    genome = Genome(_genome(path, options))
+    window = options["window"] or None
+    table = read_bed(path) if is_interval_file(path) else read_interval_table(path)
+    wanted = options["label"] or _class_column(table)
+    if wanted:
+        return read_labelled(path, LabelColumns(labels=tuple(wanted)), windows=GenomeWindows(genome, window))
+    windows = GenomeWindows(genome, window, options["negatives"], options["seed"])
+    return read_labelled(path, LabelColumns(), windows=windows)
+
+
+def _class_column(table: IntervalTable) -> tuple[str, ...]:
+    """Find the column that holds labels; none if all rows are alike or the names are names of single rows."""
+    for name in ("label", "labels", "name"):
+        distinct = len(set(table.labels.get(name, ())))
+        if name in table.labels and distinct > 1 and (name != "name" or distinct <= min(50, len(table) // 2)):
+            return (name,)
+    return ()
+
+
+def _genome(path: Path, options: Mapping[str, Any]) -> Path:
+    if options["fasta"]:
+        return Path(options["fasta"])
+    found = [
+        other for other in sorted(path.parent.iterdir()) if other.name.removesuffix(".gz").endswith(GENOME_ENDINGS)
+    ]
+    if len(found) != 1:
+        what = "no FASTA file lies" if not found else f"{len(found)} FASTA files lie"
+        raise InputError(f"{path}: intervals need their genome, but {what} beside it; set fasta=GENOME.fa.")
+    return found[0]
+
+
+def _fill(read: dict[str, RawTable], seed: int) -> tuple[dict[str, RawTable], str]:
+    """Split off what is not given."""
+    missing = {name: share for name, share in HELD_OUT.items() if name not in read}
+    origin = f"given files for {', '.join(read)}"
+    if missing:
+        read |= split_at_random(read["train"], missing, seed=seed)
+        origin += f"; {', '.join(missing)} split off train at random (seed {seed}), identical sequences together"
+    return read, origin
+
+
+def _split(table: RawTable, options: Mapping[str, Any]) -> tuple[dict[str, RawTable], str]:
+    """Split one table by its column, by chromosome, or at random."""
+    seed = options["seed"]
+    if table.splits is not None:
+        tables = split_by_column(table, "split")
+        tables, rest = _fill(tables, seed)
+        return tables, rest.replace("given files", "the column 'split'", 1)
+    valid, test = options["valid_chroms"], options["test_chroms"]
+    if table.chroms is not None and (test or len(set(table.chroms)) >= 3):
+        if not test:
+            valid, test = choose_chroms(table.chroms)
+        tables = split_by_chrom(table, valid, test)
+        rule = f"by chromosome (validation {', '.join(valid) or 'split off train'}, test {', '.join(test)})"
+        return (tables if "valid" in tables else tables | split_off_valid(tables["train"], seed=seed)), rule
+    tables = split_at_random(table, HELD_OUT, seed=seed)
+    return tables, f"at random (seed {seed}), stratified by label, identical sequences together"
+
+
+def choose_chroms(chroms: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Choose whole chromosomes for validation (a tenth of the rows) and test (a fifth), as near as they allow.
+
+    The chromosomes with the fewest rows come first, ties by name, so that most rows stay for training; at least one for
+    each, and at least one is left.
+
+    Example:
+        >>> choose_chroms(["a"] * 7 + ["b"] * 2 + ["c"])
+        (('c',), ('b',))
+    """
+    counts = sorted((chroms.count(name), name) for name in dict.fromkeys(chroms))
+    valid: list[str] = []
+    test: list[str] = []
+    held = {"valid": 0, "test": 0}
+    for count, name in counts[:-1]:
+        if held["valid"] == 0 or held["valid"] + count <= 0.1 * len(chroms):
+            valid.append(name)
+            held["valid"] += count
+        elif held["test"] == 0 or held["test"] + count <= 0.2 * len(chroms):
+            test.append(name)
+            held["test"] += count
+    return tuple(valid), tuple(test)

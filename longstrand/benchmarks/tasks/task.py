@@ -1,0 +1,300 @@
+"""What a benchmark task is, what a built task is, and how a built task is read back from its folder.
+
+A `Task` is a value: which files it needs, how they become tables, how they are split, and how the result is measured.
+`build_task` turns it into a `TaskData`: a folder with three tables that ``longstrand finetune`` reads, the facts of the
+task (``task.json``) and the sanity report (``sanity.json``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from longstrand.errors import InputError, UsageError, nearest
+from longstrand.runtime import fingerprint_file, read_json, write_json
+
+if TYPE_CHECKING:
+    from longstrand.data.labelled import LabelledTable, RawTable
+
+Kind = Literal["sequence", "token", "bin"]
+Problem = Literal["single_label", "multi_label", "regression"]
+FORMAT = "longstrand-task"
+VERSION = 1
+SPLITS = ("train", "valid", "test")
+FACTS = ("id", "tables", "checksums", "class_names", "fingerprint", "problem", "kind", "metric", "metrics")
+"""What ``task.json`` holds at least."""
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "single_label": ("accuracy", "balanced_accuracy", "f1_macro", "mcc", "roc_auc", "average_precision"),
+    "multi_label": ("mean_roc_auc", "mean_average_precision", "f1_macro", "f1_micro", "mean_mcc", "accuracy"),
+    "regression": ("pearson", "spearman", "r2", "mse", "mae"),
+}
+"""Metrics that are defined for each problem, by the names of `longstrand.training.metrics`."""
+
+LOSSES = {"single_label": "cross_entropy", "multi_label": "binary_cross_entropy", "regression": "mse"}
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A published file (or folder) that a task is built from.
+
+    Attributes:
+        name: path inside the source folder; ``.gz`` may follow, and the words in braces are filled in by an option.
+        published: where it is published, in words.
+        sha256: hexadecimal checksum of the content (unpacked, if it is gzip), or None if none is known.
+        also: other paths under which it is found, as other releases of the same file name it.
+    """
+
+    name: str
+    published: str
+    sha256: str | None = None
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published number.
+
+    Attributes:
+        value: as published, on the scale of ``metric`` (a correlation of 0.78 is 0.78, also if the paper prints 78).
+        metric: what was measured.
+        source: the paper or page that it stands in.
+        protocol: how it was obtained, as far as it differs from ours.
+    """
+
+    value: float
+    metric: str
+    source: str
+    protocol: str = ""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A choice that a builder offers: its default, and what it does in one sentence."""
+
+    default: Any
+    help: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One benchmark task, as data.
+
+    Attributes:
+        id: namespaced name, such as ``gue/tf_0``.
+        title: what is predicted from what.
+        files: what the source folder must hold.
+        build: writes the tables: ``(task, sources, output, options) -> TaskData``. Call `build_task`, which checks
+            files and options first.
+        split_rule: where training, validation and test rows come from.
+        kind: one label a ``sequence``, a base (``token``) or a ``bin`` of bases.
+        problem: what a label is.
+        metric: the primary metric, one of ``metrics``.
+        metrics: metrics that are reported.
+        loss: what training minimises.
+        window: bases of a sequence, or None if lengths differ.
+        num_rows: published rows of train, valid (None: none is published) and test, or None if not known.
+        published: {model: published number}.
+        options: {name: choice} that ``build`` understands.
+        notes: what a reader of the numbers must know.
+        needs: for the list: what has to be at hand.
+    """
+
+    id: str
+    title: str
+    files: tuple[SourceFile, ...]
+    build: Callable[[Task, Path, Path, Mapping[str, Any]], TaskData]
+    split_rule: str
+    kind: Kind = "sequence"
+    problem: Problem = "single_label"
+    metric: str = "mcc"
+    metrics: tuple[str, ...] = ()
+    loss: str = ""
+    window: int | None = None
+    num_rows: tuple[int, int | None, int] | None = None
+    published: Mapping[str, Published] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    needs: str = ""
+
+    def __post_init__(self) -> None:
+        known = METRICS[self.problem]
+        object.__setattr__(self, "metrics", self.metrics or known)
+        object.__setattr__(self, "loss", self.loss or LOSSES[self.problem])
+        strange = [name for name in (self.metric, *self.metrics) if name not in known]
+        if strange:
+            raise UsageError(
+                f"task '{self.id}': the metric '{strange[0]}' is undefined for {self.problem} labels"
+                f"{nearest(strange[0], known)}; defined are: {', '.join(known)}."
+            )
+
+    @property
+    def suite(self) -> str:
+        """The first word of the id."""
+        return self.id.split("/")[0]
+
+    @property
+    def finetune_problem(self) -> str:
+        """What ``data.problem`` of ``longstrand finetune`` is called for this task."""
+        return "token" if self.kind == "token" else self.problem
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A built task: tables on disk with everything that a result has to record about them.
+
+    Attributes:
+        id: of the task.
+        folder: where everything is.
+        tables: {"train", "valid", "test"} -> table of sequences and labels, as ``longstrand finetune`` reads it.
+        class_names: classes, labels or targets, in the order of a model's outputs.
+        fingerprint: ``sha256:...`` of the rows: the same for the same data, whatever file holds them.
+        sanity: JSON report of leakage and balance.
+        problem: as ``data.problem`` of ``longstrand finetune``: single_label, multi_label, regression or token.
+        kind: sequence, token or bin.
+        metric: the primary metric.
+        metrics: metrics that are reported.
+        facts: everything in ``task.json``: title, split rule, options, sources with checksums, published numbers.
+        arrays: for bins: {"train", "valid", "test"} -> Zarr array (rows, bins, targets).
+    """
+
+    id: str
+    folder: Path
+    tables: Mapping[str, Path]
+    class_names: tuple[str, ...]
+    fingerprint: str
+    sanity: Path
+    problem: str
+    kind: Kind
+    metric: str
+    metrics: tuple[str, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def published(self) -> dict[str, Published]:
+        """Published numbers by model."""
+        return {model: Published(**fact) for model, fact in self.facts.get("published", {}).items()}
+
+    def data_settings(self) -> dict[str, Any]:
+        """Give the ``data`` section of ``longstrand finetune`` for this task."""
+        settings: dict[str, Any] = {name: str(path) for name, path in self.tables.items()}
+        settings["problem"] = self.problem
+        if self.kind == "bin":
+            settings |= {"bin_bases": self.facts["bins"]["bin_bases"], "bin_loss": self.facts["bins"]["loss"]}
+        if self.facts.get("names_given"):
+            settings["class_names"] = self.class_names
+        settings["columns"] = {"labels": tuple(self.facts["label_columns"]), "pair": self.facts.get("pair_column")}
+        return settings
+
+    def load(self, *, alphabet: str = "ACGTN") -> dict[str, LabelledTable]:
+        """Read the three tables with their targets; those of bins stay on the disk unless they are small.
+
+        Raises:
+            InputError: a table is missing or damaged.
+        """
+        from longstrand.data.labelled import LabelColumns, infer_task, label
+        from longstrand.data.labelled_files import read_labelled
+
+        if self.kind == "bin":
+            from longstrand.benchmarks.tasks.bins import load_bins
+
+            return load_bins(self)
+        columns = LabelColumns(**self.data_settings()["columns"])
+        raw = {name: read_labelled(path, columns, alphabet=alphabet) for name, path in self.tables.items()}
+        first = raw["train"]
+        problem: Any = self.problem
+        task = infer_task(
+            first.labels,
+            first.sequences,
+            source=first.source,
+            rows=first.rows,
+            problem=problem,
+            class_names=self.class_names if self.facts.get("names_given") else None,
+        )
+        if self.facts.get("piece_column"):
+            raw = {name: self._with_pieces(name, table) for name, table in raw.items()}
+        return {name: label(table, task) for name, table in raw.items()}
+
+    def _with_pieces(self, split: str, table: RawTable) -> RawTable:
+        """Give the pieces of a sequence the same row number again, so that they count as one in tests and folds."""
+        from longstrand.data.tables import read_table
+
+        column = read_table(self.tables[split]).get_column(self.facts["piece_column"])
+        return replace(table, rows=[int(number) for number in column], is_cut=True)
+
+
+def load_task_data(folder: Path, *, check: bool = True) -> TaskData:
+    """Read a folder that ``longstrand benchmark build`` wrote.
+
+    Args:
+        folder: with ``task.json``.
+        check: also compare the tables with their checksums.
+
+    Raises:
+        InputError: the folder is no built task, was written by a later version, or its tables changed since.
+    """
+    folder = Path(folder)
+    path = folder / "task.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: not a built task (no task.json); make one with 'longstrand benchmark build'.")
+    facts = read_json(path)
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise InputError(f"{path}: not the description of a built task; build it again.")
+    if facts["version"] > VERSION:
+        raise InputError(f"{path}: format version {facts['version']}, this program reads up to {VERSION}; update it.")
+    missing = [name for name in FACTS if name not in facts]
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(missing)}; build the task again.")
+    tables = {name: folder / file for name, file in facts["tables"].items()}
+    for name, table in tables.items():
+        if not table.is_file():
+            raise InputError(f"{table}: the {name} table of task '{facts['id']}' is missing; build the task again.")
+    if check and file_sums(folder, facts["tables"]) != facts["checksums"]:
+        raise InputError(f"{folder}: the tables of task '{facts['id']}' changed since it was built; build it again.")
+    return TaskData(
+        id=facts["id"],
+        folder=folder,
+        tables=tables,
+        class_names=tuple(facts["class_names"]),
+        fingerprint=facts["fingerprint"],
+        sanity=folder / "sanity.json",
+        problem=facts["problem"],
+        kind=facts["kind"],
+        metric=facts["metric"],
+        metrics=tuple(facts["metrics"]),
+        facts=facts,
+        arrays={name: folder / file for name, file in facts.get("arrays", {}).items()},
+    )
+
+
+def find_built(folder: Path) -> list[TaskData]:
+    """List the built tasks in a folder and below, by id.
+
+    Raises:
+        InputError: there is none, or two are the same task.
+    """
+    found = [load_task_data(path.parent) for path in sorted(Path(folder).rglob("task.json"))]
+    if not found:
+        raise InputError(f"{folder}: holds no built task; make one with 'longstrand benchmark build'.")
+    places: dict[str, Path] = {}
+    for data in found:
+        if data.id in places:
+            raise InputError(
+                f"{folder}: the task '{data.id}' is there twice, in {places[data.id].relative_to(folder)} and "
+                f"{data.folder.relative_to(folder)}; remove one, or give the folder of one."
+            )
+        places[data.id] = data.folder
+    return sorted(found, key=lambda data: data.id)
+
+
+def file_sums(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
+    """Give the checksum of each file by its name in the folder."""
+    return {file: fingerprint_file(Path(folder) / file) for file in files.values()}
+
+
+def save_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write ``task.json``, the last file of a built task: a folder without it is not complete."""
+    write_json(Path(folder) / "task.json", {"format": FORMAT, "version": VERSION, **facts})
