@@ -7,8 +7,9 @@
 The classes are the four genomes that a 6-mer regression confuses most at 1 kb (on validation blocks). Genomes are cut
 into blocks of at least 100 kb, which are either for training, validation or the test; windows lie at random in blocks.
 A test window of 32 kb is read to 1, 4, 16 and 32 kb, so lengths are compared on the same places. All arms start from
-the shipped checkpoint, read the same number of tokens (0.7 million) in training, and get their learning rate from
-the same two, by validation loss with seed 0. Segments have 170 tokens of six bases, about 1 kb. Everything resumes.
+the shipped checkpoint, read the same number of tokens in training (0.7 million; ``..._long``: four times that), and get
+their learning rate from the same two, by validation loss with seed 0. Segments have 170 tokens of six bases, about
+1 kb. Everything resumes.
 
 Arms: ``truncated`` reads the first segment, ``mean_of_segments`` averages the same model's answers (log-probabilities)
 over all of them; ``rmt_*`` hand memory on from segment to segment and answer after the last (``..._mean_of_segments``:
@@ -129,11 +130,13 @@ class Arm:
         stages: (segments of a row, share of the tokens); several are a curriculum.
         reads: ``segment`` (one), ``memory`` (segment by segment) or ``sparse`` (whole, with block-sparse attention).
         pooling: vector that the classes are read from: [CLS] (of the last segment), or the mean over all tokens.
+        times: budgets of training that it gets.
     """
 
     stages: tuple[tuple[int, float], ...]
     reads: str
     pooling: str = "cls"
+    times: int = 1
 
     @property
     def segments(self) -> int:
@@ -142,7 +145,7 @@ class Arm:
 
     def steps(self, scale: Scale) -> list[int]:
         """Give the optimizer steps of each stage."""
-        return [round(scale.budget * share / segments) for segments, share in self.stages]
+        return [round(self.times * scale.budget * share / segments) for segments, share in self.stages]
 
 
 CURRICULUM = ((1, 1 / 6), (2, 1 / 3), (4, 1 / 2))
@@ -153,6 +156,8 @@ ARMS = {
     "rmt_two_segments": Arm(((1, 1 / 3), (2, 2 / 3)), "memory"),
     "block_sparse": Arm(((4, 1),), "sparse"),
     "one_segment_mean_pooling": Arm(((1, 1),), "segment", "mean"),
+    "one_segment_long": Arm(((1, 1),), "segment", times=4),
+    "rmt_no_curriculum_long": Arm(((4, 1),), "memory", times=4),
 }
 KMER = "kmer"
 

@@ -116,9 +116,11 @@ def stage1(options: argparse.Namespace) -> None:
 
 
 def stage2(options: argparse.Namespace) -> None:
-    """Add to four tasks: the other ways, the probe by layer, the other models, and fewer rows."""
+    """Add to four tasks: the larger CNN, the other ways, the probe by layer, the other models, and fewer rows."""
     for task in chosen(CLOSER, options.only):
         ways = ("full", "lora", "ia3", "probe")
+        if options.part in (None, "cnn"):
+            run(options, "stage1", task, baselines=("cnn-spliceai",))
         if options.part in (None, "ways"):
             run(options, "stage1", task, models=(options.model,), ways=ways, baselines=("none",))
         if options.part in (None, "models"):
@@ -175,7 +177,7 @@ def renamed(folder: Path, result: Result) -> Result:
 def by_strand(folder: Path, result: Result) -> Result | None:
     """Name the arm after the strands it was trained and read on; only fully fine-tuned cells of all rows."""
     found = renamed(folder, result)
-    if found["arm"] != "mixed 6-mers: full":
+    if found["arm"] != "mixed 6-mers: full" or found["num_train"] is not None:
         return None
     return {**found, "arm": "both strands" if result["protocol"]["strand"] == BOTH else "one strand"}
 
@@ -184,7 +186,7 @@ def by_tokens(folder: Path, result: Result) -> Result | None:
     """Name the arm after the pre-training run, and add the tokens it had seen."""
     found = renamed(folder, result)
     words, _, way = found["arm"].rpartition(": ")
-    if way != "full":
+    if way != "full" or found["num_train"] is not None:
         return None
     if words.startswith("step-"):
         arm = NAMES[f"{folder.parent.name.removeprefix('curve_')}/model"]
@@ -265,7 +267,7 @@ def main() -> None:
     parser.add_argument("--yeast", type=Path, default=Path("runs/yeast_6mer/model"))
     parser.add_argument("--bpe", type=Path, default=Path("runs/mixed_bpe/model"))
     parser.add_argument("--only", help="one task of the step")
-    parser.add_argument("--part", choices=("ways", "models", "few"), help="one part of stage 2")
+    parser.add_argument("--part", choices=("cnn", "ways", "models", "few"), help="one part of stage 2")
     parser.add_argument(
         "--paired", action=argparse.BooleanOptionalAction, default=True, help="export: paired tests too"
     )
