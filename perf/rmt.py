@@ -3,7 +3,7 @@
     python perf/rmt.py flat       seconds per Mb, 8 to 512 segments            (small encoder)
     python perf/rmt.py memory     time and peak memory of 1 Mb                 (BERT base, 110 M parameters)
     python perf/rmt.py peer       ours and the plain loop, segment by segment  (BERT base)
-    python perf/rmt.py many       16 sequences at once and one by one          (BERT base; many_small: smaller ones)
+    python perf/rmt.py many       16 sequences at once and one by one          (BERT base and smaller ones)
     python perf/rmt.py many_gpu   the same on a CUDA GPU, where it pays most   (many_gpu_smoke: tiny, on a CPU)
     python perf/rmt.py contigs    peak memory of `predict --contigs`, 0.6 and 6 Mb (tiny encoder)
     python perf/rmt.py training   peak memory, checkpointed and not            (BERT base)
@@ -251,24 +251,47 @@ def many_rows(size: str, *, length: int, steps: int, device: str = "cpu") -> dic
     }  # fmt: skip
 
 
-def many_child(name: str) -> dict[str, object]:
-    """Read 16 sequences, three segments of each, in one way: seconds of the second and third segment."""
-    stock, ours = models("base")
+CASES = {
+    "base": ("base", 512, "float32", 3),
+    "base, bfloat16": ("base", 512, "bfloat16", 3),
+    "small": ("small", 512, "float32", 12),
+    "small, segments of 128": ("small", 128, "float32", 22),
+    "tiny": ("tiny", 512, "float32", 22),
+    "tiny, segments of 128": ("tiny", 128, "float32", 22),
+}
+"""Size, tokens of a segment, precision of both, how many of the 22 segments of 64 kb are read (all cost the same)."""
+
+
+def many_child(way: str, size: str, length: int, precision: str, steps: int) -> dict[str, object]:
+    """Read segments of 16 sequences in one way: milliseconds a sequence and segment, the first not counted."""
+    stock, ours = (model.to(getattr(torch, precision)) for model in models(size, length))
     loop = PlainLoop(stock, ours.memory.initial.detach())
-    memory: Any = None if name == "ours" else [loop.start(1)] * 16
+    room = ours.config.memory["segment_length"] - 13
+    memory: Any = None if way == "ours" else [loop.start(1)] * 16
     seconds = []
-    for part in segments(3, rows=16):
+    for part in segments(steps, rows=16, room=room):
         start = time.perf_counter()
-        if name == "ours":
+        if way == "ours":
             memory = next(iter(ours.stream([part], memory=memory))).memory
         else:
             memory = [loop(part[row : row + 1], one)[1] for row, one in enumerate(memory)]
         seconds.append(time.perf_counter() - start)
-    return {"seconds": sum(seconds[1:])}
+    return {"milliseconds": sum(seconds[1:]) / (steps - 1) / 16 * 1e3}
+
+
+def many_case(name: str) -> dict[str, object]:
+    """Compare both ways in processes of their own, the better of two each, in turn."""
+    rounds = [[child(f"many:{name}:{way}")["milliseconds"] for way in ("ours", "plain_loop")] for _ in range(2)]
+    ours, plain = (min(taken) for taken in zip(*rounds))
+    size, length, precision, steps = CASES[name]
+    return {
+        "geometry": SIZES[size], "segment_length": length, "precision": precision, "segments_of_each": steps - 1,
+        "milliseconds_a_sequence_and_segment": {"ours": ours, "plain_loop": plain}, "speed_up": plain / ours,
+    }  # fmt: skip
 
 
 def many() -> dict[str, object]:
-    """Compare 16 rows at once with one by one for BERT base, in processes of their own; and the floor of products."""
+    """Compare 16 rows at once with one by one; and the floor that products set for BERT base."""
     stock, _ = models("base")
     weight = stock.encoder.layer[0].intermediate.dense
     floors = {}
@@ -276,27 +299,13 @@ def many() -> dict[str, object]:
         for rows in (1, 16):
             states = torch.randn(rows, 512, 768)
             floors[rows] = min(clock(partial(weight, states)) for _ in range(6)) / rows * 1e3
-    rounds = [(child("many_ours")["seconds"], child("many_plain")["seconds"]) for _ in range(2)]
-    ours, plain = (min(taken) for taken in zip(*rounds))
     return {
-        "what": "BERT base, fp32: 16 sequences; ours reads them in one batch, the plain loop one by one; a process "
-        "each, best of 2 in turn; two segments of each stand for the 22 of 64 kb; every one costs the same (see flat)",
-        "geometry": SIZES["base"], "segment_length": 512, "segments_of_each": 2, "bases_of_each": 2 * 499 * BASES,
-        "seconds": {"ours": ours, "plain_loop": plain}, "speed_up": plain / ours,
+        "what": "16 sequences; ours reads them in one batch, the plain loop one by one; a process each, best of 2 in "
+        "turn; a few segments stand for the 22 of 64 kb, as every one costs the same (see flat)",
+        **{name: many_case(name) for name in CASES},
         "milliseconds_of_one_768_to_3072_product_a_row": {"1 row at a time": floors[1], "16 rows": floors[16]},
         "must": 1.5, "stretch": 2.0,
     }  # fmt: skip
-
-
-def many_small() -> dict[str, object]:
-    """Do the same for smaller encoders, and for short segments."""
-    return {
-        "what": "16 sequences at once against one by one, fp32, smaller encoders",
-        "small, 64 kb each": many_rows("small", length=512, steps=23),
-        "small, segments of 128": many_rows("small", length=128, steps=23),
-        "tiny, 64 kb each": many_rows("tiny", length=512, steps=23),
-        "tiny, segments of 128": many_rows("tiny", length=128, steps=23),
-    }
 
 
 def many_gpu() -> dict[str, object]:
@@ -387,7 +396,6 @@ PARTS = {
     "memory": memory,
     "peer": peer,
     "many": many,
-    "many_small": many_small,
     "many_gpu": many_gpu,
     "training": training,
 }
@@ -396,8 +404,11 @@ CHILDREN: dict[str, Callable[[], dict[str, object]]] = {
     "contigs_short": lambda: contigs_child(600_000),
     "contigs_long": lambda: contigs_child(6_000_000),
     "training_plain": lambda: training_child(False),
-    "many_ours": lambda: many_child("ours"),
-    "many_plain": lambda: many_child("plain_loop"),
+    **{
+        f"many:{name}:{way}": partial(many_child, way, *case)
+        for name, case in CASES.items()
+        for way in ("ours", "plain_loop")
+    },
 }
 
 
