@@ -4,7 +4,7 @@
     python recipes/first_results.py stage1 [--only TASK]        # every task x baselines, random start, pre-trained
     python recipes/first_results.py stage2 [--only TASK]        # four tasks: ways, tokens, genomes, few rows
     python recipes/first_results.py curve                      # one task against tokens seen in pre-training
-    python recipes/first_results.py strand                     # the same models, one strand and both
+    python recipes/first_results.py strand                     # trained and read on one strand or both
     python recipes/first_results.py export                     # docs/results/*.csv from whatever has finished
 
 Every step resumes; ``--only upstream_300`` reruns one row of the table in minutes. Models: the shipped checkpoint, and
@@ -55,6 +55,13 @@ TASKS = {
 
 CLOSER = ("yeast/upstream_300", "gue_lite/EMP_H4", "gue/tf_0", "gue/prom_prom_core_notata")
 """The four tasks of stage 2, named before any of its results was seen."""
+
+STRANDS: dict[str, dict[str, Any]] = {
+    "one": {"strand": ONE},
+    "both_in_training": {"strand": BOTH, "predict_strand": ONE},
+    "both": {"strand": BOTH},
+}
+"""What a model is trained on, and read on if that differs."""
 
 BUILD_OPTIONS = {"plant/gene_structure_tokens": ["group=gene", "piece_bases=744"]}
 SEEDS = (0, 1, 2)
@@ -134,19 +141,13 @@ def stage2(options: argparse.Namespace) -> None:
 
 
 def strand(options: argparse.Namespace) -> None:
-    """Train and read the pre-trained model on one strand, where stage 1 uses both, and the other way round."""
+    """Train and read the pre-trained model on one strand or both, in the ways that stage 1 does not; its rate there."""
     for task in chosen(CLOSER, options.only):
-        other = {**PROTOCOL, "strand": ONE if TASKS[task] == BOTH else BOTH}
-        run(
-            options,
-            "strand",
-            task,
-            models=(options.model,),
-            ways=("full",),
-            baselines=("none",),
-            random_init=False,
-            protocol=other,
-        )
+        for name, way in STRANDS.items():
+            if way != {"strand": TASKS[task]}:
+                protocol = {**PROTOCOL, "rate_factors": (10.0,), **way}
+                arms = {"models": (options.model,), "ways": ("full",), "baselines": ("none",), "random_init": False}
+                run(options, f"strand_{name}", task, protocol=protocol, **arms)
 
 
 def curve(options: argparse.Namespace) -> None:
@@ -179,7 +180,9 @@ def by_strand(folder: Path, result: Result) -> Result | None:
     found = renamed(folder, result)
     if found["arm"] != "mixed 6-mers: full" or found["num_train"] is not None:
         return None
-    return {**found, "arm": "both strands" if result["protocol"]["strand"] == BOTH else "one strand"}
+    mine = {name: result["protocol"].get(name) for name in ("strand", "predict_strand")}
+    arm = next(name for name, way in STRANDS.items() if {"predict_strand": None, **way} == mine)
+    return {**found, "arm": arm}
 
 
 def by_tokens(folder: Path, result: Result) -> Result | None:
@@ -241,11 +244,11 @@ def export(options: argparse.Namespace) -> None:
     if (options.yeast.parent / "report.json").exists():
         pretraining(options)
     curves = [*folders("curve_yeast_6mer"), *folders("curve_mixed_bpe")]
-    strands = [*folders("strand"), *folders("stage1", CLOSER)]
+    strands = [folder for name in STRANDS for folder in folders(f"strand_{name}")]
     for name, runs, change in (
         ("stage1", folders("stage1"), renamed),
         ("every_row", folders("every_row"), renamed),
-        ("strand", strands if folders("strand") else [], by_strand),
+        ("strand", [*strands, *folders("stage1", CLOSER)] if strands else [], by_strand),
         ("curve", [*curves, *folders("stage1", ["yeast/upstream_300"])] if curves else [], by_tokens),
     ):
         if runs:

@@ -291,7 +291,10 @@ def _best_rate(
 def _score_again(result: Any, splits: LabelledSplits, protocol: Protocol) -> dict[str, Scored]:
     """Predict with the saved model of a run that was finished by an earlier command."""
     settings = Settings(
-        strand=protocol.strand, batch_tokens=protocol.batch_tokens, truncate=True, max_tokens=protocol.max_tokens
+        strand=protocol.finetuned_strand,
+        batch_tokens=protocol.batch_tokens,
+        truncate=True,
+        max_tokens=protocol.max_tokens,
     )
     model, tokenizer = load_model(result.model), load_tokenizer(result.model)
     limits = [value for value in (longest_input(model.config), protocol.max_tokens) if value is not None]
@@ -373,7 +376,7 @@ def _finetune_config(cell: Cell, data: Mapping[str, Any], place: Place, rate: fl
             "tensorboard": False,
         },
         evaluation={  # type: ignore[arg-type]
-            "strand": protocol.strand,
+            "strand": protocol.finetuned_strand,
             "resamples": 0,
             "baselines": False,
             "predictions": "parquet",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.benchmarks.cells import model_names, way_name
+from longstrand.benchmarks.protocol import Protocol
 from longstrand.benchmarks.reports.page import undefined
 from longstrand.benchmarks.reports.tidy import rounded, write_tidy
 from longstrand.benchmarks.results import compare_arms, find_tasks, read_results, sort_and_flag
@@ -137,13 +138,18 @@ def join_runs(runs: Mapping[str, Sequence[Result]]) -> tuple[list[dict[str, Any]
                 kept[key] = (folder, result)
                 continue
             other, first = kept[key]
-            if first["protocol"] != result["protocol"]:
+            if _whole(first["protocol"]) != _whole(result["protocol"]):
                 raise InputError(f"{folder} and {other}: '{result['arm']}' on {result['task']} has other protocols.")
             twice += 1
             values = [_value(each, "test") for each in (first, result)]
             if None not in values:
                 gap = max(gap, abs(values[0] - values[1]))  # type: ignore[operator]
     return sort_and_flag([dict(result) for _, result in kept.values()]), twice, gap
+
+
+def _whole(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in settings that did not exist yet when a cell was computed."""
+    return Protocol().model_dump(mode="json") | dict(protocol)
 
 
 def _value(result: Result, split: str) -> float | None:

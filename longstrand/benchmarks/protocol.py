@@ -40,6 +40,9 @@ class Protocol(StrictModel):
     strand: Literal["+", "both"] = Field(
         "+", description="both: train on random strands, predict both (all arms alike)"
     )
+    predict_strand: Literal["+", "both"] | None = Field(
+        None, description="what a fine-tuned model is read on, if not as in training (no other arm is concerned)"
+    )
     precision: Literal["fp32", "bf16"] = "fp32"
     max_tokens: int | None = Field(None, ge=4, description="longest input in tokens; default: what the model reads")
     memory: MemoryTraining | None = Field(
@@ -51,6 +54,11 @@ class Protocol(StrictModel):
     probe: ProbeSettings = Field(default_factory=lambda: ProbeSettings(folds=3, trials=15))
     resamples: int = Field(1000, ge=0, description="bootstrap resamples of intervals and paired tests")
     batch_tokens: int = Field(16_384, gt=0, description="tokens of a batch when predicting")
+
+    @property
+    def finetuned_strand(self) -> str:
+        """Strands that the predictions of a fine-tuned model are averaged over."""
+        return self.predict_strand or self.strand
 
     def rate_of(self, way: Way) -> float:
         """Give the learning rate of a way before it is multiplied by `rate_factors`."""

@@ -210,7 +210,9 @@ def _all_cells(tasks: dict[str, TaskData], config: BenchmarkConfig, notice: Noti
     for name, data in tasks.items():
         protocol = _protocol(name, config)
         if data.problem == "token":
-            check_strand(data.load()["train"].task, protocol.strand)
+            labels = data.load()["train"].task
+            check_strand(labels, protocol.strand)
+            check_strand(labels, protocol.finetuned_strand)
         ways = tuple(way for way in config.ways if way != PROBE)
         if data.kind == "bin" and len(ways) < len(config.ways) and config.models:
             notice(f"{name}: not probed, its labels are numbers per bin; fine-tune with the way 'frozen' instead")

@@ -96,6 +96,13 @@ def test_runs_are_joined(world: Path, tmp_path: Path) -> None:
     assert "k-mer regression" in render("cost", tidy, {})
 
 
+def test_a_run_from_before_a_setting_existed_is_joined(world: Path, tmp_path: Path) -> None:
+    protocol = json.loads(next((world / "second" / "cells").rglob("result.json")).read_text())["protocol"]
+    old = changed(world, tmp_path / "old", protocol={k: v for k, v in protocol.items() if k != "predict_strand"})
+    made = export_runs([world / "second", old], tmp_path / "toy.csv", compare=False)
+    assert made.num_twice == made.num_cells and made.largest_gap == 0
+
+
 def test_cells_are_changed_before_they_are_joined(world: Path, tmp_path: Path) -> None:
     def at_step(folder: Path, result: dict[str, Any]) -> dict[str, Any] | None:
         if result["arm"] != "tiny: full":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -32,12 +33,13 @@ from longstrand.benchmarks.reports.compare import flags_of, holm, paired, ranks,
 from longstrand.benchmarks.reports.page import fewshot_sections, make_page
 from longstrand.benchmarks.results import read_results, read_scores, write_results
 from longstrand.benchmarks.run import run_benchmark
+from longstrand.benchmarks.tasks.task import load_task_data
 from longstrand.config import build
 from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.targets import Task
 from longstrand.errors import ConfigError, InputError, ResumeError, TrainingError, UsageError
 from longstrand.models.checkpoint import load_model
-from longstrand.predict import Settings
+from longstrand.predict import Settings, predict
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.metrics import Scores, evaluate
 from longstrand.training.ways import Way
@@ -124,6 +126,23 @@ def test_the_table_for_programs(world: Path) -> None:
     assert {"task", "arm", "seed", "split", "metric", "value", "cost_seconds", "commit", "data"} <= set(frame.columns)
     one = frame.filter((pl.col("arm") == "majority") & (pl.col("split") == "test") & (pl.col("metric") == "accuracy"))
     assert one["value"].to_list() == [0.5]
+
+
+def test_a_model_is_read_on_other_strands_than_it_was_trained_on(world: Path) -> None:
+    said = {}
+    for read in (None, "+"):
+        protocol = {**FAST, "strand": "both", "predict_strand": read}
+        arms = {"ways": ["full"], "baselines": ("none",), "random_init": False}
+        run_benchmark(config(world, f"read_{read}", protocol=protocol, keep_models=True, **arms))
+        (cell,) = (world / f"read_{read}" / "cells").rglob("test.parquet")
+        said[read] = pl.read_parquet(cell).sort("unit")
+        (folder,) = cell.parent.rglob("model")
+        rows = load_task_data(world / f"read_{read}" / "tasks" / "own" / "motif").load()["test"].raw.sequences
+        for strand in ("+", "both"):
+            model, tokenizer = load_model(folder), load_tokenizer(folder)
+            found = predict(model, rows, tokenizer=tokenizer, output="probabilities", strand=strand)
+            same = np.allclose([each.values for each in found], said[read].select("^value_.*$").to_numpy(), atol=1e-4)
+            assert same == (strand == (read or "both")), (read, strand)
 
 
 def test_few_shot_curve(world: Path) -> None:
