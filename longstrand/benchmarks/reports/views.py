@@ -150,7 +150,7 @@ def make_table(tidy: Tidy, options: Options) -> str:
     lines, heads = _ordered(kept, down, names), _ordered(kept, across, names)
     bold = _best(kept, cells, (lines, heads), (down, across), digits) if options.get("best") != "no" else set()
     flagged = {(row[down], row[across]) for row in kept.rows if row.get("flags")}
-    metrics = _metrics_by_row(kept, down)
+    metrics = None if "metric" in (down, across) else _metrics_by_row(kept, down)
     table = []
     for line in lines:
         texts = []
@@ -161,7 +161,7 @@ def make_table(tidy: Tidy, options: Options) -> str:
         table.append([_label(line, down, names), *([metric_title(metrics[line])] if metrics else []), *texts])
     table += _summary_lines(kept, cells, (lines, heads), (down, across), bool(metrics), digits, options)
     title = [down, *(["metric"] if metrics else []), *(_label(head, across, names) for head in heads)]
-    caption = _caption(kept, cells, value, bool(bold), bool(flagged), bool(metrics))
+    caption = _caption(kept, cells, value, bool(bold), bool(flagged), len(kept.values("metric")) > 1)
     return f"{markdown_table(title, table, texts=2 if metrics else 1)}\n\n{caption}"
 
 
@@ -179,6 +179,8 @@ def _ordered(tidy: Tidy, column: str, names: Mapping[str, str]) -> list[Any]:
 def _label(value: Any, column: str, names: Mapping[str, str]) -> str:
     if column == "task":
         return f"`{value}`"
+    if column == "metric":
+        return metric_title(value)
     text = as_text(value)
     return names.get(text, text) if column == "arm" else f"{int(text):,}" if text.isdigit() else text
 

@@ -271,6 +271,17 @@ def test_tables_of_several_metrics(toy: Tidy) -> None:
         view(mixed, "table", rows="arm", columns="task")
 
 
+def test_a_table_with_a_column_for_each_metric(toy: Tidy) -> None:
+    first = [row for row in toy.rows if row["task"] == "a"]
+    rows = [*first, *(row | {"metric": "mse"} for row in first)]
+    text = view(
+        Tidy("toy", toy.columns, tuple(rows)), "table", task="a", rows="arm", columns="metric", arm="base; weak"
+    )
+    assert text.splitlines()[0] == "| arm | Matthews correlation | mean squared error |"
+    assert "| base | 0.500 | **0.500** |" in text and "| weak | **0.600** | 0.600 |" in text
+    assert text.endswith("*Means, one seed; best in bold.*")
+
+
 def test_values(toy: Tidy) -> None:
     assert view(toy, "value", task="a", arm="ours") == "0.800 ± 0.141"
     assert view(toy, "value", task="a", arm="ours", show="mean", digits="1") == "0.8"
