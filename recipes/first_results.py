@@ -63,11 +63,14 @@ STRANDS: dict[str, dict[str, Any]] = {
 }
 """What a model is trained on, and read on if that differs."""
 
-BUILD_OPTIONS = {"plant/gene_structure_tokens": ["group=gene", "piece_bases=744"]}
+PER_BASE = "plant/gene_structure_tokens"
+"""The task with a label for every base; it has other baselines, so it has a table of its own."""
+
+BUILD_OPTIONS = {PER_BASE: ["group=gene", "piece_bases=744"]}
 SEEDS = (0, 1, 2)
 PROTOCOL = {"epochs": 5, "batch_size": 32, "max_train_rows": 2000, "rate_factors": (2.0, 10.0), "tune_on": "first_seed"}
 BASELINES = ("majority", "kmer", "onehot", "boosting", "context", "cnn-deepstarr", "cnn-spliceai")
-SPLICEAI_STYLE_IS_SLOW = frozenset(TASKS) - {"plant/gene_structure_tokens"}
+SPLICEAI_STYLE_IS_SLOW = frozenset(TASKS) - {PER_BASE}
 
 
 def short(task: str) -> str:
@@ -117,7 +120,7 @@ def stage1(options: argparse.Namespace) -> None:
         slow = () if task not in SPLICEAI_STYLE_IS_SLOW else ("cnn-spliceai",)
         rungs = tuple(name for name in BASELINES if name not in slow)
         run(options, "stage1", task, models=(options.model,), ways=("full",), baselines=rungs)
-        if task != "plant/gene_structure_tokens":
+        if task != PER_BASE:
             every_row = {**PROTOCOL, "strand": TASKS[task], "max_train_rows": None}
             run(options, "every_row", task, baselines=("kmer",), protocol=every_row)
 
@@ -246,14 +249,18 @@ def export(options: argparse.Namespace) -> None:
     curves = [*folders("curve_yeast_6mer"), *folders("curve_mixed_bpe")]
     strands = [folder for name in STRANDS for folder in folders(f"strand_{name}")]
     for name, runs, change in (
-        ("stage1", folders("stage1"), renamed),
+        ("stage1", folders("stage1", [task for task in TASKS if task != PER_BASE]), renamed),
+        ("per_base", folders("stage1", [PER_BASE]), renamed),
         ("every_row", folders("every_row"), renamed),
         ("strand", [*strands, *folders("stage1", CLOSER)] if strands else [], by_strand),
         ("curve", [*curves, *folders("stage1", ["yeast/upstream_300"])] if curves else [], by_tokens),
     ):
         if runs:
             export_runs(
-                runs, Path("docs/results") / f"{name}.csv", compare=options.paired and name == "stage1", change=change
+                runs,
+                Path("docs/results") / f"{name}.csv",
+                compare=options.paired and name in ("stage1", "per_base"),
+                change=change,
             )
             print(f"docs/results/{name}.csv: {len(runs)} runs")
 
