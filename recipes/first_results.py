@@ -211,7 +211,7 @@ MIXED_BITS = 1.896982 / 7.888987
 
 
 def pretraining(options: argparse.Namespace) -> None:
-    """Write docs/results/pretraining.csv: hold-out loss by tokens seen, and that of count tables."""
+    """Write pretraining.csv: hold-out loss by tokens seen, and that of count tables."""
     from longstrand.benchmarks.reports.tidy import write_tidy
     from longstrand.runtime import read_json
 
@@ -233,11 +233,11 @@ def pretraining(options: argparse.Namespace) -> None:
         for name, entry in read_json(model.parent / "report.json")["references"].items():
             if isinstance(entry, dict):
                 add(f"{arm}: {name}", 0, entry["loss"], entry["bits_per_base"])
-    write_tidy(Path("docs/results/pretraining.csv"), rows)
+    write_tidy(options.results / "pretraining.csv", rows)
 
 
 def export(options: argparse.Namespace) -> None:
-    """Write docs/results/*.csv from whatever has finished."""
+    """Write the tables of results from whatever has finished."""
     from longstrand.benchmarks.export import export_runs
 
     def folders(name: str, tasks: Any = TASKS) -> list[Path]:
@@ -258,11 +258,11 @@ def export(options: argparse.Namespace) -> None:
         if runs:
             export_runs(
                 runs,
-                Path("docs/results") / f"{name}.csv",
+                options.results / f"{name}.csv",
                 compare=options.paired and name in ("stage1", "per_base"),
                 change=change,
             )
-            print(f"docs/results/{name}.csv: {len(runs)} runs")
+            print(f"{options.results / name}.csv: {len(runs)} runs")
 
 
 STEPS = {"build": build_tasks, "stage1": stage1, "stage2": stage2, "strand": strand, "curve": curve, "export": export}
@@ -276,6 +276,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("checkpoints/mixed_6mer_1m"))
     parser.add_argument("--yeast", type=Path, default=Path("runs/yeast_6mer/model"))
     parser.add_argument("--bpe", type=Path, default=Path("runs/mixed_bpe/model"))
+    parser.add_argument("--results", type=Path, default=Path("docs/results"), help="export: where tables are written")
     parser.add_argument("--only", help="one task of the step")
     parser.add_argument("--part", choices=("cnn", "ways", "models", "few"), help="one part of stage 2")
     parser.add_argument(
