@@ -559,7 +559,7 @@ def show(rows: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Run the cells that are asked for and not done yet, then write the table if all were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path(".runs/gene_structure"))
+    parser.add_argument("--output", type=Path, default=Path("runs/gene_structure"))
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
     parser.add_argument("--model", type=Path, default=Path("checkpoints/mixed_6mer_1m"))
     parser.add_argument("--arm", choices=(*BASELINES, *ARMS), help="only this one")
