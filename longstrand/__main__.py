@@ -1,5 +1,5 @@
 """Run the command line as ``python -m longstrand``."""
 
-from longstrand.cli import main
+from longstrand.cli.main import main
 
 main()

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from longstrand.errors import InputError, UsageError
@@ -367,11 +368,55 @@ def silence_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
-def progress(description: str, total: float | None = None, *, unit: str = "items") -> Any:
+class ProgressBar:
+    """A context manager that yields itself; call it with the number of items done since the last call."""
+
+    def __init__(self, description: str, total: float | None, *, unit: str) -> None:
+        from rich.console import Console  # imported only when a bar is shown
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        console = Console(stderr=True)
+        self._unit = unit
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(description, total=total, rate="")
+
+    def __enter__(self) -> ProgressBar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, advance: float = 1, *, note: str = "") -> None:
+        """Add finished items; ``note`` is shown after the throughput."""
+        self._progress.advance(self._task, advance)
+        speed = self._progress.tasks[self._task].speed
+        rate = f"{speed:,.1f} {self._unit}/s" if speed else ""
+        self._progress.update(self._task, rate=f"{rate} {note}".strip())
+
+
+def progress(description: str, total: float | None = None, *, unit: str = "items") -> ProgressBar:
     """Make a progress bar with throughput and time left, on stderr; nothing is drawn when stderr is no terminal.
 
     Use as ``with progress("predict", total=n, unit="sequences") as advance: ...; advance(1)``.
     """
-    from longstrand._progress import ProgressBar
-
     return ProgressBar(description, total, unit=unit)

@@ -29,14 +29,14 @@ from torch import Tensor
 from transformers import BigBirdConfig
 from transformers.models.big_bird.modeling_big_bird import BigBirdLayer, BigBirdModel
 
-from longstrand.models.attention import look
-from longstrand.models.block_sparse import block_lists
+from longstrand.models.attention.block_sparse import block_lists
+from longstrand.models.attention.layer import look
+from longstrand.models.attention.layouts import make_layout, pattern_for
+from longstrand.models.attention.mask import AttentionInputs, AttentionMask, keys_seen, prepare
+from longstrand.models.attention.patterns import SlidingWindow
 from longstrand.models.config import LongstrandConfig
 from longstrand.models.encoder import EncoderLayer
-from longstrand.models.layouts import make_layout, pattern_for
 from longstrand.models.linear import Linear
-from longstrand.models.patterns import SlidingWindow
-from longstrand.models.sight import Scene, Sight, keys_seen, prepare
 from longstrand.runtime import machine, provenance, write_json
 
 RESULTS = Path(__file__).parent / "results" / "attention.json"
@@ -77,7 +77,7 @@ def copy_weights(peer: BigBirdLayer, ours: EncoderLayer) -> None:
 
 def call_ours(config: LongstrandConfig, layer: EncoderLayer, hidden: Tensor, *, attention_only: bool = False) -> Tensor:
     """Run our layer as the encoder does, the choice of the path included."""
-    scene = Scene(hidden.shape[1], hidden.device, hidden.dtype)
+    scene = AttentionInputs(hidden.shape[1], hidden.device, hidden.dtype)
     pattern, lists = layer.attention.pattern(config, 0, scene)
     sight = prepare(pattern, scene, lists=lists)
     module = partial(layer.attention, need_weights=False) if attention_only else layer
@@ -210,7 +210,7 @@ def measure_break_even(rounds: int) -> dict:
                 continue  # BigBird attends short inputs fully
             states = [torch.randn(1, 12, length, 64) for _ in range(3)]
             lists = block_lists(pattern, length)
-            scene = Scene(length, states[0].device, states[0].dtype)
+            scene = AttentionInputs(length, states[0].device, states[0].dtype)
             sights = {
                 "dense": prepare(pattern, scene, path="dense"),
                 "gather": prepare(pattern, scene, path="gather", lists=lists),
@@ -229,7 +229,7 @@ def measure_break_even(rounds: int) -> dict:
     return {"rows": result, "smallest_length_over_keys_where_gather_wins": min(even, default=None)}
 
 
-def _look(states: list[Tensor], sight: Sight) -> None:
+def _look(states: list[Tensor], sight: AttentionMask) -> None:
     with torch.no_grad():
         look(*states, sight)
 

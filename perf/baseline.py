@@ -18,8 +18,8 @@ import sklearn
 from longstrand.baselines.kmer import KmerRegression, kmer_counts
 from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.targets import Task
+from longstrand.evaluation.metrics import Scores, evaluate
 from longstrand.runtime import machine
-from longstrand.training.metrics import Scores, evaluate
 
 RESULTS = Path(__file__).parent / "results" / "baseline.json"
 TARGET_S = 20.0

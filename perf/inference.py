@@ -8,7 +8,7 @@ lengths are uniform between 16 and 512 tokens. Three ways:
 ``stock``: batches in the order of the file, padded to their longest sequence, as a tokenizer with ``padding=True`` and
 a transformers model do it; the encoder sees the mask, ALiBi is a table of (heads, L, L), products are PyTorch's own.
 ``padded``: the same batches, our encoder with all that it does for padded batches.
-``predict``: what `longstrand.predict.predict` does by default: sorted by length, packed, put back in order.
+``predict``: what `longstrand.inference.predict.predict` does by default: sorted by length, packed, put back in order.
 
 Results are compared first. Writes perf/results/inference.json. The ratio stock / predict is the target.
 """
@@ -29,10 +29,10 @@ from torch import Tensor
 
 import longstrand.models.encoder as encoder_module
 import longstrand.models.linear as linear_module
+from longstrand.inference.predict import predict
+from longstrand.models.attention.mask import prepare
 from longstrand.models.config import LongstrandConfig
 from longstrand.models.networks import Encoder
-from longstrand.models.sight import prepare
-from longstrand.predict import predict
 from longstrand.runtime import machine, provenance, write_json
 from longstrand.tokenization.kmer import make_kmer
 

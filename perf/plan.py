@@ -91,8 +91,8 @@ OTHERS = 0.05
 
 
 def work_of(case: dict[str, Any]) -> Any:
+    from longstrand.info.workload import Setting, make_workload
     from longstrand.models.config import preset
-    from longstrand.planning.workload import Setting, make_workload
 
     shape = {"type_vocab_size": 0, **case.get("config", {})}
     config = preset(case["preset"], vocab_size=case.get("vocab_size", 4096), **shape)
@@ -172,9 +172,9 @@ def measure(case: dict[str, Any], steps: int, rounds: int) -> dict[str, float]:
 
 def compare(case: dict[str, Any], measured: dict[str, float]) -> dict[str, Any]:
     """Predict a case, and divide by what was measured."""
-    from longstrand.planning.calibration import calibrate
-    from longstrand.planning.memory import predict_memory
-    from longstrand.planning.speed import predict_time
+    from longstrand.info.calibration import calibrate
+    from longstrand.info.memory import predict_memory
+    from longstrand.info.speed import predict_time
 
     work = work_of(case)
     predicted = {"bytes": predict_memory(work).peak, "seconds": predict_time(work, calibrate()).total}
@@ -196,7 +196,7 @@ def summary(results: dict[str, Any]) -> dict[str, Any]:
 
 def write(measured: dict[str, dict[str, float]]) -> None:
     """Predict all measured cases with today's calibration, and write the result."""
-    from longstrand.planning.calibration import calibrate
+    from longstrand.info.calibration import calibrate
     from longstrand.runtime import machine, provenance, write_json
 
     old, new = (
@@ -230,7 +230,7 @@ def main() -> None:
     if options.child:
         print(json.dumps(child(json.loads(options.child), options.steps)))
         return
-    from longstrand.planning.calibration import calibrate
+    from longstrand.info.calibration import calibrate
 
     calibrate(again=options.measure)
     stored = json.loads(RESULTS.read_text())

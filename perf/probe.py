@@ -20,9 +20,9 @@ import numpy as np
 from longstrand.benchmarks.probing.embeddings import cache_embeddings
 from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.targets import Task
+from longstrand.inference.predict import PredictOptions, predict
 from longstrand.models.config import preset
 from longstrand.models.networks import NETWORKS
-from longstrand.predict import Settings, predict
 from longstrand.runtime import machine, seed_everything, write_json
 from longstrand.tokenization.kmer import make_kmer
 
@@ -47,7 +47,7 @@ def main() -> None:
     model.register_forward_hook(lambda *_: passes.append(1))
     times: dict[str, list[float]] = {"one layer, one pooling": [], "all layers and poolings, kept": []}
     counts: dict[str, int] = {}
-    settings = Settings(output="embeddings", batch_tokens=8192)
+    settings = PredictOptions(output="embeddings", batch_tokens=8192)
     for _ in range(options.rounds + 1):
         for name in times:
             passes.clear()

@@ -33,12 +33,12 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from longstrand.contigs import ContigJob, Scan, predict_contigs
 from longstrand.genome.fasta import Genome
+from longstrand.inference.contigs import ContigJob, Scan, predict_contigs
+from longstrand.inference.predict import PredictOptions
 from longstrand.models.checkpoint import load_model
 from longstrand.models.config import LongstrandConfig, preset
 from longstrand.models.encoder import Encoder
-from longstrand.predict import Settings
 from longstrand.runtime import machine, provenance, write_json
 from longstrand.tokenization.kmer import make_kmer
 
@@ -372,7 +372,7 @@ def contigs_child(num_bases: int) -> dict[str, object]:
         with open(f"{folder}/g.fa", "w") as file:
             file.write(">one\n" + "".join("".join(draw.choices("ACGT", k=60)) + "\n" for _ in range(num_bases // 60)))
         genome = Genome(f"{folder}/g.fa")
-        scan, chosen = Scan(bin_size=1000), Settings(output="embeddings")
+        scan, chosen = Scan(bin_size=1000), PredictOptions(output="embeddings")
         job = ContigJob(model, tokenizer, genome, settings=chosen, scan=scan, names=[f"e{n}" for n in range(64)])
         start = time.perf_counter()
         predict_contigs(job, Path(folder) / "x.zarr")

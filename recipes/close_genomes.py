@@ -37,9 +37,10 @@ from longstrand.baselines.kmer import kmer_counts
 from longstrand.baselines.linear import LinearModel, Rows, fit_linear
 from longstrand.config import build
 from longstrand.data.targets import Task
+from longstrand.evaluation.metrics import Scores, evaluate
 from longstrand.genome.fasta import Genome
+from longstrand.inference.predict import predict
 from longstrand.models.checkpoint import save_checkpoint
-from longstrand.predict import predict
 from longstrand.runtime import (
     data_root,
     fingerprint_file,
@@ -51,7 +52,6 @@ from longstrand.runtime import (
 )
 from longstrand.training.finetune import finetune
 from longstrand.training.finetune_config import FinetuneConfig
-from longstrand.training.metrics import Scores, evaluate
 
 HERE = Path(__file__).resolve().parents[1]
 SPECIES = {
@@ -564,7 +564,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=HERE / "runs" / "close_genomes")
     parser.add_argument("--results", type=Path, default=HERE / "docs" / "results", help="where the table is written")
-    parser.add_argument("--model", type=Path, default=HERE / "checkpoints" / "mixed_6mer_1m")
+    parser.add_argument("--model", type=Path, default=HERE / "longstrand" / "checkpoints" / "mixed_6mer_1m")
     parser.add_argument("--arm", choices=(KMER, *ARMS), nargs="+", default=(KMER, *ARMS))
     parser.add_argument("--seed", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--collect", action="store_true", help="only the table of what is done")

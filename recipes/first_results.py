@@ -273,7 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=STEPS)
     parser.add_argument("--output", type=Path, default=Path("runs/first_results"))
-    parser.add_argument("--model", type=Path, default=Path("checkpoints/mixed_6mer_1m"))
+    parser.add_argument("--model", type=Path, default=Path("longstrand/checkpoints/mixed_6mer_1m"))
     parser.add_argument("--yeast", type=Path, default=Path("runs/yeast_6mer/model"))
     parser.add_argument("--bpe", type=Path, default=Path("runs/mixed_bpe/model"))
     parser.add_argument("--results", type=Path, default=Path("docs/results"), help="export: where tables are written")

@@ -34,10 +34,11 @@ from longstrand.baselines.cnn import Training
 from longstrand.baselines.ladder import Setting, fit_baseline
 from longstrand.config import build
 from longstrand.data.labelled import LabelledTable
+from longstrand.evaluation.bootstrap import Resamples, confusion_metrics, percentile_interval
 from longstrand.genome.annotation import read_annotation, transcripts
 from longstrand.genome.fasta import Genome
 from longstrand.genome.features import Feature
-from longstrand.predict import Settings
+from longstrand.inference.predict import PredictOptions
 from longstrand.runtime import (
     data_root,
     fingerprint_file,
@@ -47,7 +48,6 @@ from longstrand.runtime import (
     write_atomically,
     write_json,
 )
-from longstrand.training.bootstrap import Resamples, confusion_metrics, percentile_interval
 from longstrand.training.finetune import finetune
 from longstrand.training.finetune_config import DataSettings, FinetuneConfig
 from longstrand.training.finetune_data import LabelledSplits, load_splits
@@ -224,7 +224,7 @@ def as_json(scale: Scale) -> dict[str, Any]:
 
 
 def data_settings(tables: Path, *splits: str) -> dict[str, Any]:
-    """Settings that name some of the tables."""
+    """PredictOptions that name some of the tables."""
     files = {split: tables / f"{split}.csv" for split in splits}
     return {**files, "test_fraction": 0, "problem": "token", "columns": {"name": "name"}}
 
@@ -255,7 +255,7 @@ def train_encoder(cell: Cell, rate: float, seed: int) -> tuple[float, dict[str, 
 
     def predict(table: LabelledTable) -> list[np.ndarray]:
         model, tokenizer = load_model(folder / "model"), load_tokenizer(folder / "model")
-        settings = Settings(strand="both", batch_tokens=16_384)
+        settings = PredictOptions(strand="both", batch_tokens=16_384)
         said = score(model, table, tokenizer=tokenizer, settings=settings).logits
         return [values.argmax(-1) for values in said]
 
@@ -561,7 +561,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/gene_structure"))
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
-    parser.add_argument("--model", type=Path, default=Path("checkpoints/mixed_6mer_1m"))
+    parser.add_argument("--model", type=Path, default=Path("longstrand/checkpoints/mixed_6mer_1m"))
     parser.add_argument("--arm", choices=(*BASELINES, *ARMS), help="only this one")
     parser.add_argument("--seed", type=int, help="only this one")
     parser.add_argument("--collect", action="store_true", help="measure what is done, train nothing")

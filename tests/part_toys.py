@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from longstrand.inference import Layout
+from longstrand.inference.jobs import Layout
 
 SETTINGS: dict[str, Any] = {"strand": "+", "layer": -1}
 LAYOUT = Layout(("low", "high"), ("low", "high"))

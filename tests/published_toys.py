@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 
 from longstrand.models.config import LongstrandConfig
-from longstrand.models.convert import export_published
 from longstrand.models.pretrained import MODELS
+from longstrand.models.published.to_ours import export_published
 
 SPECIAL = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
 SMALL = {

@@ -25,8 +25,8 @@ HEAVY = {
 STARTS = {
     "import longstrand": "import longstrand",
     "runtime and config": "import longstrand.runtime, longstrand.config, longstrand.errors",
-    "help": "from longstrand.cli import main; main(['--help'])",
-    "help of a verb": "from longstrand.cli import main; main(['info', '--help'])",
+    "help": "from longstrand.cli.main import main; main(['--help'])",
+    "help of a verb": "from longstrand.cli.main import main; main(['info', '--help'])",
 }
 
 

@@ -16,9 +16,12 @@ LAYERS = [
     {"genome", "tokenization"},
     {"data"},
     {"models"},
-    {"predict", "sinks"},
     {"inference"},
+    {"evaluation"},
     {"report"},
+    {"questions"},
+    {"variants", "explain"},
+    {"design"},
     {"baselines"},
     {"training"},
     {"benchmarks.checks"},
@@ -26,32 +29,23 @@ LAYERS = [
     {"benchmarks.suites"},
     {"benchmarks.probing", "benchmarks.reports"},
     {"benchmarks"},
-    {"inspect", "demo"},
-    {"commands"},
+    {"demo"},
+    {"info", "serve"},
     {"cli"},
 ]
-# Files that belong to a unit of another name: parts of it that grew a file of their own.
-ALIASES = {
-    "_progress": "runtime",
-    "strand": "predict",
-    "parts": "sinks",
-    "tracks": "sinks",
-    "contigs": "inference",
-    "contig_readers": "inference",
-    "contig_rows": "inference",
-    "report_plots": "report",
-    "report_runs": "report",
-    "report_sections": "report",
-    "demo_report": "demo",
-    "context_size": "inspect",
-    "planning": "inspect",
-    "doctor": "inspect",
-    "__main__": "cli",
-}
-DOORS = {"", "auto"}
+ROOT_FILES = {"__init__", "__main__", "auto", "errors", "config", "runtime"}
+"""The only files of the package that lie loose in its root."""
+NOT_YET = [
+    ("longstrand.benchmarks.tasks.task", "longstrand.benchmarks.tasks.bins"),
+    ("longstrand.benchmarks.tasks.build", "longstrand.benchmarks.tasks.bins"),
+    ("longstrand.demo.report", "longstrand.demo.run"),
+    ("longstrand.training.finetune_report", "longstrand.training.finetune"),
+]
+"""Imports that still close a cycle; this list only gets shorter."""
+DOORS = {"", "__main__", "auto"}
 FOLDERS = {name for names in LAYERS for name in names if "." in name}
 """Folders of a unit that are layers themselves; the modules beside them stand above all of them."""
-LONGEST_MODULE = 400
+LONGEST_MODULE = 600
 LONGEST_FUNCTION = 60
 
 
@@ -60,7 +54,7 @@ def unit(module: str) -> str:
     _, name, inner, *_ = [*module.split("."), "", ""]
     if f"{name}.{inner}" in FOLDERS:
         return f"{name}.{inner}"
-    return ALIASES.get(name, name)
+    return name
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
@@ -131,7 +125,7 @@ def problems_of_size(source: str, module: str) -> list[str]:
 
 
 def cycle(graph: dict[str, set[str]]) -> list[str]:
-    """Find one cycle of imports at the top of modules, or an empty list."""
+    """Find one cycle of imports, or an empty list."""
     done: set[str] = set()
 
     def visit(node: str, path: list[str]) -> list[str]:
@@ -158,18 +152,20 @@ def sources() -> dict[str, str]:
 
 
 def import_graph(modules: dict[str, str]) -> dict[str, set[str]]:
-    """Connect modules by the imports that run when they are imported (not those inside functions or TYPE_CHECKING)."""
+    """Connect modules by all their imports: at the top, inside functions and for type checkers.
+
+    The package itself (its version) is left out.
+    """
     graph: dict[str, set[str]] = {}
     for module, source in modules.items():
-        tree = ast.parse(source)
-        tree.body = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.If)]
         graph[module] = set()
-        for node in tree.body:
+        for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.ImportFrom) and node.module:
                 inner = {f"{node.module}.{alias.name}" for alias in node.names} & set(modules)
-                graph[module] |= inner or ({node.module} & set(modules))
+                graph[module] |= (inner or {node.module} & set(modules)) - {"longstrand"}
             elif isinstance(node, ast.Import):
                 graph[module] |= {alias.name for alias in node.names} & set(modules)
+    graph.pop("longstrand", None)
     return graph
 
 
@@ -178,7 +174,14 @@ def test_every_import_points_upwards() -> None:
 
 
 def test_no_cycles() -> None:
-    assert cycle(import_graph(sources())) == []
+    graph = import_graph(sources())
+    for one, other in NOT_YET:
+        graph[one].discard(other)
+    assert cycle(graph) == []
+
+
+def test_nothing_is_loose_in_the_root() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == ROOT_FILES
 
 
 def test_sizes() -> None:
@@ -190,7 +193,7 @@ def test_sizes() -> None:
     [
         ("longstrand.genome.fasta", "import longstrand.tokenization.bpe", "not above it"),
         ("longstrand.data.windows", "def f():\n    from longstrand.models import encoder", "not above it"),
-        ("longstrand.predict", "from longstrand import sinks", "not above it"),
+        ("longstrand.inference.predict", "from longstrand import report", "not above it"),
         ("longstrand.data.windows", "from . import masking", "relative"),
         ("longstrand.helpers", "", "in no layer"),
         ("longstrand.benchmarks.tasks.build", "import longstrand.benchmarks.run", "not above it"),
@@ -220,7 +223,7 @@ def test_code_lines_by_hand() -> None:
 def test_sizes_are_refused() -> None:
     body = "\n".join(f"    x{n} = {n}" for n in range(60))
     assert problems_of_size(f"def f():\n{body}", "m") == ["m.f has 61 code lines"]
-    assert problems_of_size("\n".join("x = 1" for _ in range(401)), "m") == ["m has 401 code lines"]
+    assert problems_of_size("\n".join("x = 1" for _ in range(601)), "m") == ["m has 601 code lines"]
 
 
 def test_a_cycle_is_found() -> None:
@@ -228,14 +231,19 @@ def test_a_cycle_is_found() -> None:
     assert cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
-def test_graph_skips_lazy_imports() -> None:
+def test_the_graph_counts_imports_inside_functions_and_for_type_checkers() -> None:
     source = textwrap.dedent(
         """
         from longstrand import b
         from longstrand.c import name
+        if TYPE_CHECKING:
+            from longstrand.d import Name
         def f():
-            import longstrand.d
+            import longstrand.e
         """
     )
-    modules = {"longstrand.a": source, "longstrand.b": "", "longstrand.c": "", "longstrand.d": ""}
-    assert import_graph(modules)["longstrand.a"] == {"longstrand.b", "longstrand.c"}
+    modules = {
+        "longstrand.a": source,
+        **dict.fromkeys(["longstrand.b", "longstrand.c", "longstrand.d", "longstrand.e"], ""),
+    }
+    assert import_graph(modules)["longstrand.a"] == {"longstrand.b", "longstrand.c", "longstrand.d", "longstrand.e"}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from longstrand.cli import VERBS, main
+from longstrand.cli.main import VERBS, main
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [

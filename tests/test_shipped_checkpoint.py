@@ -16,7 +16,7 @@ from longstrand.data.windows import EvaluationWindows
 from longstrand.genome.intervals import Interval
 from longstrand.training.hold_out import hold_out_evaluation
 
-FOLDER = Path(__file__).parents[1] / "checkpoints" / "mixed_6mer_1m"
+FOLDER = Path(__file__).parents[1] / "longstrand" / "checkpoints" / "mixed_6mer_1m"
 
 
 @pytest.mark.data

@@ -22,16 +22,16 @@ from longstrand.benchmarks.protocol import Protocol
 from longstrand.data.labelled import LabelledTable
 from longstrand.data.splits import Splits
 from longstrand.errors import ResumeError, TrainingError
+from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores
+from longstrand.inference.predict import PredictOptions, longest_input
 from longstrand.models.checkpoint import load_model
-from longstrand.predict import Settings, longest_input
 from longstrand.runtime import fingerprint_file, read_json, seed_everything, write_json
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.finetune import finetune
 from longstrand.training.finetune_config import FinetuneConfig
 from longstrand.training.finetune_data import LabelledSplits
 from longstrand.training.finetune_scoring import Scored, score
-from longstrand.training.metrics import LOWER_IS_BETTER, Scores
-from longstrand.training.ways import Way, measured_cost
+from longstrand.training.methods import Way, measured_cost
 
 logger = logging.getLogger(__name__)
 Notice = Callable[[str], None]
@@ -165,7 +165,7 @@ def run_probe(cell: Cell, tables: Mapping[str, LabelledTable], place: Place) -> 
     shared = arm.init == "pretrained" and cell.num_train is None and protocol.max_train_rows is None
     folder = (place.shared if shared else place.folder) / "embeddings"
     wanted: Any = protocol.probe.poolings
-    settings = Settings(
+    settings = PredictOptions(
         output="embeddings",
         layers=parse_layers(protocol.probe.layers, model.config.num_hidden_layers),
         poolings=wanted,
@@ -290,7 +290,7 @@ def _best_rate(
 
 def _score_again(result: Any, splits: LabelledSplits, protocol: Protocol) -> dict[str, Scored]:
     """Predict with the saved model of a run that was finished by an earlier command."""
-    settings = Settings(
+    settings = PredictOptions(
         strand=protocol.finetuned_strand,
         batch_tokens=protocol.batch_tokens,
         truncate=True,

@@ -17,7 +17,7 @@ from longstrand.data.bins import BinTargets
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import UsageError, one_of
 from longstrand.runtime import generator
-from longstrand.training.ways import Way
+from longstrand.training.methods import Way
 
 FULL = "all rows"
 FEWEST_VALID = 32

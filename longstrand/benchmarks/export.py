@@ -19,7 +19,7 @@ from longstrand.benchmarks.results import compare_arms, find_tasks, read_results
 from longstrand.config import read_yaml
 from longstrand.errors import InputError, UsageError
 from longstrand.runtime import read_json, write_json
-from longstrand.training.ways import Way
+from longstrand.training.methods import Way
 
 FORMAT = {"format": "longstrand.results", "format_version": 1}
 COLUMNS = (

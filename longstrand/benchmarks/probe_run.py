@@ -19,16 +19,16 @@ from longstrand.benchmarks.reports.page import layer_sections
 from longstrand.config import StrictModel
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import InputError, UsageError
+from longstrand.evaluation.metrics import PRIMARY, evaluate
+from longstrand.inference.predict import PredictOptions, longest_input
 from longstrand.models.checkpoint import load_model
-from longstrand.predict import Settings, longest_input
-from longstrand.report import write_report
-from longstrand.report_sections import metric_rows, metric_title, metrics_section, provenance_section, table_section
+from longstrand.report.page import write_report
+from longstrand.report.sections import metric_rows, metric_title, metrics_section, provenance_section, table_section
 from longstrand.runtime import fingerprint_file, provenance, resolve_device, seed_everything
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.baseline import run_baselines
 from longstrand.training.finetune_config import DataSettings
 from longstrand.training.finetune_data import check_strand, load_splits
-from longstrand.training.metrics import PRIMARY, evaluate
 from longstrand.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def _embed(
         model = type(model)(model.config)
     limits = [value for value in (longest_input(model.config), config.max_tokens) if value is not None]
     wanted: Any = config.probe.poolings
-    settings = Settings(
+    settings = PredictOptions(
         output="embeddings",
         layers=parse_layers(config.probe.layers, model.config.num_hidden_layers),
         poolings=wanted,

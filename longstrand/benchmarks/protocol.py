@@ -16,7 +16,7 @@ from longstrand.benchmarks.probing.probe import ProbeSettings
 from longstrand.config import StrictModel
 from longstrand.data.labelled import Words
 from longstrand.training.curriculum import MemoryTraining
-from longstrand.training.ways import Way
+from longstrand.training.methods import Way
 
 LEARNING_RATES = {"full": 1e-4, "frozen": 2e-3, "lora": 1e-3, "ia3": 1e-2}
 """Learning rate of each way; other adapters take that of LoRA. `Protocol.rate_factors` searches around it."""

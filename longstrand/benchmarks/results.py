@@ -14,8 +14,8 @@ from longstrand.benchmarks.tasks.task import TaskData
 from longstrand.config import read_yaml
 from longstrand.data.targets import Task
 from longstrand.errors import InputError
+from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores
 from longstrand.runtime import provenance, read_json, write_json
-from longstrand.training.metrics import LOWER_IS_BETTER, Scores
 
 FORMAT = {"format": "longstrand.benchmark", "format_version": 1}
 

@@ -39,6 +39,7 @@ from longstrand.benchmarks.tasks.task import TaskData, find_built, load_task_dat
 from longstrand.config import dump_config, read_yaml
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import LongstrandError, ResumeError, UsageError, one_of
+from longstrand.evaluation.metrics import Scores, evaluate
 from longstrand.runtime import (
     Launch,
     leave_process_group,
@@ -49,7 +50,6 @@ from longstrand.runtime import (
     write_json,
 )
 from longstrand.training.finetune_data import check_strand
-from longstrand.training.metrics import Scores, evaluate
 from longstrand.training.run_folder import differences
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def _are_together(config: BenchmarkConfig, cell: Cell) -> bool:
 
 
 def _check_models(config: BenchmarkConfig) -> None:
-    from longstrand.training.ways import Way, check_way
+    from longstrand.training.methods import Way, check_way
 
     for model in config.models:
         if not (model / "config.json").is_file():

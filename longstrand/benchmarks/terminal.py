@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from longstrand.benchmarks.progress import duration
-from longstrand.training.metrics import LOWER_IS_BETTER
+from longstrand.evaluation.metrics import LOWER_IS_BETTER
 
 RELIABLE = 0.05
 """Highest corrected p of a difference that a verdict calls reliable."""

@@ -12,8 +12,8 @@ from typing import TypedDict
 
 import numpy as np
 
-from longstrand.data.allowed import HoldOuts
 from longstrand.data.masking import MaskingConfig, mask_tokens
+from longstrand.data.regions import HoldOuts
 from longstrand.data.tiles import MIN_WINDOW
 from longstrand.data.windows import Source, TrainingWindows, Window
 from longstrand.errors import TokenizerError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from longstrand.data.labelled import LabelColumns, RawTable, count_letters, normalised
 from longstrand.data.labelled_intervals import GenomeWindows, is_interval_file, read_intervals
 from longstrand.data.labelled_tokens import inside_codes, join_pieces, spread_piece
-from longstrand.data.pieces import likely_group
+from longstrand.data.long_rows import likely_group
 from longstrand.data.tables import is_missing, read_table, take_column
 from longstrand.errors import InputError, UsageError, nearest
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longstrand.errors import InputError, UsageError, nearest
+from longstrand.genome.gzip_copy import open_packed
 from longstrand.genome.intervals import Interval, is_bed, read_intervals
-from longstrand.genome.packed import open_packed
 from longstrand.genome.sequence import reverse_complement
 
 if TYPE_CHECKING:

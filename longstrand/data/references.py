@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from longstrand.data.allowed import GenomeSource, HoldOut, HoldOuts
-from longstrand.data.count_table import Triples, fit_count_table, join_triples, triples_of
 from longstrand.data.examples import MaskedExamples
 from longstrand.data.masking import IGNORED
+from longstrand.data.ngram_reference import Triples, fit_count_table, join_triples, triples_of
+from longstrand.data.regions import GenomeSource, HoldOut, HoldOuts
 from longstrand.data.windows import Source, TrainingWindows
 from longstrand.runtime import generator
 from longstrand.tokenization.base import Tokenizer

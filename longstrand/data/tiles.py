@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from longstrand.data.allowed import Regions
-from longstrand.data.order import key_of, mix_bits
+from longstrand.data.permutation import key_of, mix_bits
+from longstrand.data.regions import Regions
 
 MIN_WINDOW = 16
 """Smallest window, tile and stride in bases."""

@@ -16,7 +16,8 @@ from typing import Literal
 
 import numpy as np
 
-from longstrand.data.allowed import (
+from longstrand.data.permutation import Permutation, draw_below, draw_bits, draw_unit, key_of, mix_bits
+from longstrand.data.regions import (
     GenomeSource,
     HoldOut,
     HoldOuts,
@@ -26,7 +27,6 @@ from longstrand.data.allowed import (
     open_genomes,
     training_regions,
 )
-from longstrand.data.order import Permutation, draw_below, draw_bits, draw_unit, key_of, mix_bits
 from longstrand.data.tiles import MIN_WINDOW, Tiles, read_on
 from longstrand.errors import one_of
 from longstrand.genome.fasta import Genome

@@ -11,8 +11,8 @@ from urllib.parse import unquote
 
 from longstrand.errors import InputError
 from longstrand.genome.features import Feature
+from longstrand.genome.gzip_copy import open_packed
 from longstrand.genome.intervals import Interval
-from longstrand.genome.packed import open_packed
 
 _GTF_PAIR = re.compile(r'([\w.-]+)\s+(?:"([^"]*)"|([^";\s]+))')
 TRANSCRIPT_KINDS = ("mRNA", "transcript", "ncRNA", "lnc_RNA", "tRNA", "rRNA", "snRNA", "snoRNA", "primary_transcript")

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from longstrand.errors import InputError, UsageError
+from longstrand.genome.gzip_copy import open_packed
 from longstrand.genome.intervals import Interval
-from longstrand.genome.packed import open_packed
 
 BIGWIG_ENDINGS = (".bw", ".bigwig")
 BEDGRAPH_ENDINGS = (".bedgraph", ".bdg", ".bg")

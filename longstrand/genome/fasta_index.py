@@ -21,7 +21,7 @@ import numpy as np
 
 from longstrand.errors import InputError
 from longstrand.genome.fasta_scan import Contig, FastaIndex, scan_fasta
-from longstrand.genome.packed import is_gzip, open_packed
+from longstrand.genome.gzip_copy import is_gzip, open_packed
 from longstrand.runtime import cache_dir
 
 logger = logging.getLogger(__name__)

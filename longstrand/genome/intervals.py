@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from longstrand.errors import InputError
-from longstrand.genome.packed import open_packed
+from longstrand.genome.gzip_copy import open_packed
 
 
 @dataclass(frozen=True, order=True, slots=True)

@@ -8,7 +8,7 @@ and everything behind it read such a folder like any other: the adapter is merge
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -201,8 +201,12 @@ def is_adapter(folder: Path) -> bool:
     return (Path(folder) / ADAPTER_CONFIG).is_file()
 
 
-def read_merged(folder: Path) -> tuple[LongstrandConfig, dict[str, Tensor]]:
+def read_merged(folder: Path, load_base: Callable[..., Any]) -> tuple[LongstrandConfig, dict[str, Tensor]]:
     """Load the base of an adapter folder and merge the adapter into it.
+
+    Args:
+        folder: the adapter's folder.
+        load_base: `longstrand.models.checkpoint.load_model`.
 
     Returns:
         The configuration with the head, and all tensors by our names.
@@ -215,8 +219,6 @@ def read_merged(folder: Path) -> tuple[LongstrandConfig, dict[str, Tensor]]:
     _configs()
     from peft import PeftModel
 
-    from longstrand.models.checkpoint import load_model
-
     folder = Path(folder)
     config = LongstrandConfig.from_dict(dict(read_json(folder / "config.json")))
     head = next(iter(config.heads.values()), None)
@@ -227,7 +229,7 @@ def read_merged(folder: Path) -> tuple[LongstrandConfig, dict[str, Tensor]]:
         )
     settings = {name: value for name, value in head.items() if name != "kind"}
     changes = {} if config.memory is None else {"memory": config.memory}
-    model = load_model(base, head["kind"], new_head=settings, changes=changes)
+    model = load_base(base, head["kind"], new_head=settings, changes=changes)
     _check_tensors(folder, model)
     merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     tensors = {name.replace(".modules_to_save.default", ""): tensor for name, tensor in merged.state_dict().items()}

@@ -20,12 +20,12 @@ from torch import Tensor
 from longstrand import __version__
 from longstrand.errors import CheckpointError, TokenizerError, one_of
 from longstrand.models.adapters import is_adapter, read_merged
+from longstrand.models.attention.layouts import make_layout
 from longstrand.models.config import LongstrandConfig
-from longstrand.models.convert import import_published, published_name
-from longstrand.models.fit import DECODER, WORD_EMBEDDINGS, Fitted, fit, shapes_only
-from longstrand.models.layouts import make_layout
-from longstrand.models.memory import with_memory
+from longstrand.models.memory.segments import with_memory
 from longstrand.models.networks import NETWORKS
+from longstrand.models.published.to_ours import import_published, published_name
+from longstrand.models.strict_load import DECODER, WORD_EMBEDDINGS, Fitted, fit, shapes_only
 from longstrand.models.tensors import LAYOUT, RECORD, read_record, read_tensors, resolve_folder
 from longstrand.runtime import fingerprint_file, read_json, replacing_folder, resolve_device, write_json
 
@@ -55,7 +55,8 @@ def load_model(
     Args:
         folder: checkpoint folder, or the id of a published model on the Hugging Face hub (then it is downloaded).
         head: encoder, masked_lm, sequence or token; by default the head that the checkpoint has.
-        family: what the files must be, a name in `longstrand.models.families.FAMILIES`; by default what they are.
+        family: what the files must be, a name in `longstrand.models.published.families.FAMILIES`; by default what
+            they are.
         new_head: settings of a freshly initialised head, for fine-tuning: ``{"problem": "single_label",
             "num_outputs": 2, "pooling": "mean"}``; ``{}`` for masked_lm. Without it the stored head is required.
         tokenizer: a tokenizer that must belong to the model.
@@ -141,7 +142,7 @@ def _fit_folder(
     problems: list[str] = []
     rename = None
     if is_adapter(path):
-        config, tensors = read_merged(path)
+        config, tensors = read_merged(path, load_model)
     elif published.get("model_type") == LongstrandConfig.model_type:
         config, tensors = LongstrandConfig.from_dict(published), read_tensors(path)
         if family not in (None, config.family, config.model_type):

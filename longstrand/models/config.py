@@ -7,6 +7,7 @@ refused with the nearest known name, wrong types are refused, and so is what thi
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -70,7 +71,7 @@ class Context(ModelSettings):
 
 
 class Memory(ModelSettings):
-    """Recurrent memory: rows of any length, read segment by segment; see `longstrand.models.recurrence`."""
+    """Recurrent memory: rows of any length, read segment by segment; see `longstrand.models.memory.recurrence`."""
 
     num_tokens: int = Field(10, ge=0, description="memory tokens; 0 = segments that know nothing of each other")
     segment_length: int = Field(512, ge=1, description="tokens of a segment, memory and special ones included")
@@ -311,11 +312,10 @@ class LongstrandConfig(PreTrainedConfig):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
         """Read a folder or hub id as transformers does; a published folder gives what `load_model` makes of it."""
-        from longstrand.models.convert import is_published, published_config
-
-        if not is_published(Path(pretrained_model_name_or_path)):
+        folder, read = Path(pretrained_model_name_or_path), _published_reader.get("read")
+        config = read(folder) if read is not None else None
+        if config is None:
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        config = published_config(Path(pretrained_model_name_or_path))
         return (config, kwargs) if kwargs.pop("return_unused_kwargs", False) else config
 
     @classmethod
@@ -356,6 +356,18 @@ class LongstrandConfig(PreTrainedConfig):
         """Find the settings of the head of a kind, or None."""
         found = [Head(**head) for head in self.heads.values() if head["kind"] == kind]
         return found[0] if found else None
+
+
+_published_reader: dict[str, Callable[[Path], LongstrandConfig | None]] = {}
+
+
+def read_published_with(read: Callable[[Path], LongstrandConfig | None]) -> None:
+    """Tell `LongstrandConfig.from_pretrained` how folders of other codes are read (None: the folder is ours).
+
+    `longstrand.models.published.to_ours` does so when it is imported, so that the configuration knows no family; PEFT
+    and transformers ask the class for the configuration of any base model.
+    """
+    _published_reader["read"] = read
 
 
 _LOADING_KEYS = {

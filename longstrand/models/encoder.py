@@ -16,18 +16,18 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from longstrand.errors import ConfigError, InputError, nearest
-from longstrand.models.attention import SelfAttention
+from longstrand.models.attention.layer import SelfAttention
+from longstrand.models.attention.layouts import pattern_for
+from longstrand.models.attention.mask import AttentionInputs, AttentionMask, padding_bias, prepare
+from longstrand.models.attention.patterns import Full, SlidingWindow
 from longstrand.models.config import EncoderSettings, LongstrandConfig
 from longstrand.models.id_quirks import count_positions, drop_masked_tokens, first_position, zero_padding
-from longstrand.models.layouts import pattern_for
 from longstrand.models.linear import Linear
-from longstrand.models.memory import InitialMemory
-from longstrand.models.patterns import Full, SlidingWindow
+from longstrand.models.memory.recurrence import is_recurrent, read_segments
+from longstrand.models.memory.segments import InitialMemory
+from longstrand.models.memory.streaming import SegmentOutput, stream
 from longstrand.models.positions import RotaryAngles, rotary_angles
 from longstrand.models.precision import without_emulation
-from longstrand.models.recurrence import is_recurrent, read_segments
-from longstrand.models.sight import Scene, Sight, padding_bias, prepare
-from longstrand.models.streaming import SegmentOutput, stream
 
 _MLP_TOKENS = 1024
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -136,7 +136,7 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(
-        self, hidden: Tensor, sight: Sight, angles: RotaryAngles | None, need_weights: bool = False
+        self, hidden: Tensor, sight: AttentionMask, angles: RotaryAngles | None, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Run one layer; hidden (B, L, D) -> the same shape, and attention probabilities if asked for."""
         if self.post_norm:
@@ -185,7 +185,7 @@ class Encoder(nn.Module):
         Args:
             input_ids: (B, L) ids; or give ``inputs_embeds``. Both only where ``mask_token_id`` is configured (see
                 `longstrand.models.id_quirks`) or ``memory``, with which rows of any length are read in segments (see
-                `longstrand.models.recurrence`) and the result is a `RecurrentOutput`.
+                `longstrand.models.memory.recurrence`) and the result is a `RecurrentOutput`.
             attention_mask: (B, L), 1 = real token; None = all are real.
             token_type_ids: (B, L); None = zeros.
             position_ids: (1 or B, L); None = 0, 1, ...
@@ -238,7 +238,7 @@ class Encoder(nn.Module):
         memory: Tensor | None = None,
         backward: bool = False,
     ) -> Iterator[SegmentOutput]:
-        """Encode segments as they come; see `longstrand.models.streaming.stream`."""
+        """Encode segments as they come; see `longstrand.models.memory.streaming.stream`."""
         return stream(self, segments, memory=memory, backward=backward)
 
     def encode(
@@ -313,7 +313,7 @@ class Encoder(nn.Module):
 
     def _scene(
         self, attention_mask: Tensor | None, position_ids: Tensor, document_ids: Tensor | None, hidden: Tensor
-    ) -> Scene:
+    ) -> AttentionInputs:
         """Collect what all layers share."""
         config, dtype = self.config, hidden.dtype
         if torch.is_autocast_enabled(position_ids.device.type):
@@ -322,13 +322,15 @@ class Encoder(nn.Module):
             document_ids = document_ids.masked_fill(attention_mask == 0, -1)
         padding = None if document_ids is not None else padding_bias(attention_mask, config)
         heads = config.num_attention_heads if config.positions == "alibi" else 0
-        return Scene(hidden.shape[1], hidden.device, dtype, padding, document_ids, heads, position_ids)
+        return AttentionInputs(hidden.shape[1], hidden.device, dtype, padding, document_ids, heads, position_ids)
 
-    def _geometry(self, scene: Scene, position_ids: Tensor, path: str) -> Iterator[tuple[Sight, RotaryAngles | None]]:
+    def _geometry(
+        self, scene: AttentionInputs, position_ids: Tensor, path: str
+    ) -> Iterator[tuple[AttentionMask, RotaryAngles | None]]:
         """Give each layer who sees whom and its rotary angles; layers of one kind share them."""
         config = self.config
         rotary = config.positions == "rotary"
-        sights: dict[Any, Sight] = {}
+        sights: dict[Any, AttentionMask] = {}
         angles: dict[bool, RotaryAngles | None] = {}
         with_layout = [number for number, layer in enumerate(self.layers) if layer.attention.layout is not None]
         for number in range(len(self.layers)):

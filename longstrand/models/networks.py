@@ -21,11 +21,11 @@ from longstrand.errors import ConfigError
 from longstrand.models.config import Head, LongstrandConfig
 from longstrand.models.encoder import Encoder
 from longstrand.models.heads import MISSING, MaskedLMHead, OutputHead, divisor, head_loss, labelled, pool
+from longstrand.models.memory.losses import all_segments_loss, pooled_mask, step_weights, without_context
+from longstrand.models.memory.recurrence import RecurrentOutput
+from longstrand.models.memory.streaming import SegmentOutput, stream_masked_lm, stream_sequence, stream_token
 from longstrand.models.packing import unpack
 from longstrand.models.precision import without_emulation
-from longstrand.models.recurrence import RecurrentOutput
-from longstrand.models.segment_losses import all_segments_loss, pooled_mask, step_weights, without_context
-from longstrand.models.streaming import SegmentOutput, stream_masked_lm, stream_sequence, stream_token
 
 
 @dataclass
@@ -86,7 +86,7 @@ class _WithEncoder(nn.Module):
         self.encoder = Encoder(config)
 
     def stream(self, segments: Iterable[Tensor | Mapping[str, Tensor]], **options: Any) -> Iterator[SegmentOutput]:
-        """Encode segments as they come and apply the head; see `longstrand.models.streaming.stream`.
+        """Encode segments as they come and apply the head; see `longstrand.models.memory.streaming.stream`.
 
         ``logits`` are (B, n, C) per token, and for a sequence head (B, C) of all segments so far.
         """

@@ -12,11 +12,11 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from longstrand.models.config import LongstrandConfig
-from longstrand.models.convert import import_published, is_published, published_name
 from longstrand.models.encoder import Encoder, refuse_unknown
-from longstrand.models.fit import DECODER, WORD_EMBEDDINGS, Fitted, fit
-from longstrand.models.memory import InitialMemory
+from longstrand.models.memory.segments import InitialMemory
 from longstrand.models.networks import BinRegression, MaskedLM, SequenceClassification, TokenClassification, only_head
+from longstrand.models.published.to_ours import import_published, is_published, published_name
+from longstrand.models.strict_load import DECODER, WORD_EMBEDDINGS, Fitted, fit
 from longstrand.models.tensors import read_tensors, resolve_folder
 
 

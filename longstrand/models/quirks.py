@@ -29,11 +29,12 @@ QUIRKS: dict[str, str] = {
     ),
     "unmasked_padding": (
         "Padding is not masked: 1 is added to the scores of real tokens instead of -inf to those of padding, as in the "
-        "DNABERT repository since June 2021. Read by `attention.padding_bias`."
+        "DNABERT repository since June 2021. Read by `attention.mask.padding_bias`."
     ),
     "zero_random_blocks": (
         "Every random block of BigBird is block 0, counted once for each, as transformers 4.29 and later do outside of "
-        "training (the models were trained and evaluated with random ones). Read by `layouts._bigbird_pattern`."
+        "training (the models were trained and evaluated with random ones). Read by "
+        "`attention.layouts._bigbird_pattern`."
     ),
     "dropout_before_embedding_norm": (
         "Dropout of the embeddings comes before their norm, as in transformers' BigBird; matters in training only. "

@@ -11,7 +11,7 @@ import numpy as np
 from longstrand.baselines.kmer import KmerRegression
 from longstrand.baselines.majority import Majority
 from longstrand.data.labelled import LabelledTable
-from longstrand.training.metrics import Scores, evaluate
+from longstrand.evaluation.metrics import Scores, evaluate
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def run_baselines(
         measured: the splits to evaluate, by name; ``valid`` also chooses the penalty of the k-mer regression.
         k: bases of a k-mer.
         both_strands: count k-mers of both strands.
-        num_resamples: as in `longstrand.training.metrics.evaluate`.
+        num_resamples: as in `longstrand.evaluation.metrics.evaluate`.
 
     Returns:
         ``{"kmer": {split: evaluation}, "majority": {split: evaluation}}``; token problems have no ``kmer``.

@@ -19,11 +19,12 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainingArguments
 
 from longstrand.errors import ResumeError, TrainingError, one_of
+from longstrand.evaluation.metrics import LOWER_IS_BETTER, PRIMARY, metric_names
+from longstrand.inference.predict import PredictOptions, longest_input
 from longstrand.models.adapters import AdapterFolder, base_facts, is_wrapped, load_adapter_weights
 from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.heads import labelled
-from longstrand.predict import Settings, longest_input
-from longstrand.report_runs import write_run_page
+from longstrand.report.runs import write_run_page
 from longstrand.runtime import fingerprint_file, provenance, rank, resolve_device, seed_everything, world_size
 from longstrand.tokenization.base import Tokenizer
 from longstrand.tokenization.hub import load_tokenizer
@@ -34,10 +35,9 @@ from longstrand.training.finetune_data import LabelledSplits, balanced_weights, 
 from longstrand.training.finetune_examples import LabelCollator, Tokenized, TrainingExamples, tokenize
 from longstrand.training.finetune_report import make_report, write_predictions
 from longstrand.training.finetune_scoring import Scale, Scored, fold_scale, score, start_at_mean, validation_numbers
-from longstrand.training.metrics import LOWER_IS_BETTER, PRIMARY, metric_names
+from longstrand.training.methods import apply_way, check_way, measured_cost, weights_of
 from longstrand.training.run_folder import RunFolder
 from longstrand.training.trainer import Checkpointing, LongstrandTrainer
-from longstrand.training.ways import apply_way, check_way, measured_cost, weights_of
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ def _run(config: FinetuneConfig, run: RunFolder, model: Any, data: Prepared, dev
         limit=data.limit,
         scale=data.scale,
     )
-    settings = Settings(
+    settings = PredictOptions(
         strand=config.evaluation.strand,
         batch_tokens=config.evaluation.batch_tokens,
         precision=training.precision,

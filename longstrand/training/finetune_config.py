@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from longstrand.config import StrictModel
 from longstrand.data.labelled import LabelColumns, Words
 from longstrand.training.curriculum import MemoryTraining
-from longstrand.training.ways import Way
+from longstrand.training.methods import Way
 
 
 class DataSettings(StrictModel):

@@ -13,7 +13,7 @@ from longstrand.data.labelled import LabelledTable, RawTable, infer_task, label
 from longstrand.data.labelled_files import read_labelled
 from longstrand.data.labelled_intervals import GenomeWindows
 from longstrand.data.labelled_tokens import cut_pieces, is_bio
-from longstrand.data.pieces import refuse_pieces
+from longstrand.data.long_rows import refuse_pieces
 from longstrand.data.splits import Splits, choose_rows, split_at_random, split_by_chrom, split_by_column
 from longstrand.data.targets import Task, read_class_names
 from longstrand.errors import UsageError

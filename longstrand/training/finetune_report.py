@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from longstrand.data.splits import leakage
+from longstrand.evaluation.metrics import evaluate
 from longstrand.runtime import write_atomically
 from longstrand.training.baseline import run_baselines
-from longstrand.training.metrics import evaluate
 
 if TYPE_CHECKING:
     import polars as pl
@@ -43,7 +43,7 @@ def make_report(
         best_step: step of the checkpoint that was measured.
 
     Returns:
-        ``task``, ``splits`` (counts of each), ``valid`` and ``test`` (as `longstrand.training.metrics.evaluate`),
+        ``task``, ``splits`` (counts of each), ``valid`` and ``test`` (as `longstrand.evaluation.metrics.evaluate`),
         ``baselines`` ({name: {split: evaluation}}), ``leakage``, ``warnings`` (sentences), ``curve`` (evaluations of
         the training), ``best_step``.
     """

@@ -12,8 +12,8 @@ import torch
 from longstrand.data.bins import moments
 from longstrand.data.labelled import LabelledTable
 from longstrand.data.records import Record
-from longstrand.predict import Settings, predict, probabilities
-from longstrand.training.metrics import LOWER_IS_BETTER, Scores, evaluate, metric_names
+from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores, evaluate, metric_names
+from longstrand.inference.predict import PredictOptions, predict, probabilities
 
 if TYPE_CHECKING:
     from longstrand.tokenization.base import Tokenizer
@@ -82,7 +82,7 @@ class Scored:
 
 
 def score(
-    model: Any, table: LabelledTable, *, tokenizer: Tokenizer, settings: Settings, scale: Scale | None = None
+    model: Any, table: LabelledTable, *, tokenizer: Tokenizer, settings: PredictOptions, scale: Scale | None = None
 ) -> Scored:
     """Apply a model to all rows of a table, in their order.
 
@@ -90,7 +90,7 @@ def score(
         model: with a sequence or token head.
         table: n rows.
         tokenizer: the model's own.
-        settings: of `longstrand.predict.predict`; ``output`` is set here.
+        settings: of `longstrand.inference.predict.predict`; ``output`` is set here.
         scale: regression: (mean, deviation) of the targets that the model was trained on in standardised form.
     """
     is_token, is_bin = table.task.problem == "token", table.task.bin_bases is not None

@@ -2,7 +2,7 @@
 
 The loss is the mean over all masked tokens of all windows (not a mean of batch means). Bits per base divide the
 information by the bases that the masked tokens spell. They are *not* independent of the tokenizer (segmentation leaks
-which tokens can stand between two others): read them beside the references of `longstrand.data.count_table`.
+which tokens can stand between two others): read them beside the references of `longstrand.data.ngram_reference`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from longstrand.models.segment_losses import counted_batch
+from longstrand.models.memory.losses import counted_batch
 
 Collate = Callable[[Sequence[Any]], dict[str, torch.Tensor]]
 

@@ -25,11 +25,11 @@ from longstrand.data.windows import EvaluationWindows, GenomeSource, HoldOut, Tr
 from longstrand.errors import InputError, nearest
 from longstrand.genome.fasta import chrom_twin
 from longstrand.genome.intervals import read_bed
+from longstrand.inference.predict import longest_input
 from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.config import LongstrandConfig, Memory, preset
 from longstrand.models.pretrained import LongstrandForMaskedLM
-from longstrand.predict import longest_input
-from longstrand.report_runs import write_run_page
+from longstrand.report.runs import write_run_page
 from longstrand.runtime import provenance, rank, read_json, resolve_device, seed_everything, world_size
 from longstrand.tokenization.base import Tokenizer
 from longstrand.tokenization.hub import load_tokenizer

@@ -25,7 +25,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from longstrand.errors import CheckpointError, TrainingError
 from longstrand.models.adapters import is_wrapped, save_adapter_files
-from longstrand.models.segment_losses import counted_batch
+from longstrand.models.memory.losses import counted_batch
 from longstrand.runtime import rank, write_json
 from longstrand.training.curriculum import Curriculum
 from longstrand.training.run_folder import MetricsLog, RunFolder, write_manifest

@@ -18,8 +18,8 @@ from longstrand.baselines.onehot import UNKNOWN, digits_of
 from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.targets import Task
 from longstrand.errors import UsageError
+from longstrand.evaluation.metrics import Scores, evaluate
 from longstrand.genome.sequence import reverse_complement
-from longstrand.training.metrics import Scores, evaluate
 
 NAN = float("nan")
 

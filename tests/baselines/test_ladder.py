@@ -18,7 +18,7 @@ from longstrand.baselines.onehot import OneHotRegression, one_hot, padded_digits
 from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.targets import Task
 from longstrand.errors import UsageError
-from longstrand.training.metrics import Scores, evaluate
+from longstrand.evaluation.metrics import Scores, evaluate
 
 FAST = Setting(kmer=4, cnn=Training(epochs=10, batch_size=16, learning_rate=5e-3))
 

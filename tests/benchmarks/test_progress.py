@@ -9,7 +9,7 @@ import pytest
 from longstrand.benchmarks.cells import Arm, Cell
 from longstrand.benchmarks.progress import Progress, duration, seconds_of
 from longstrand.runtime import write_json
-from longstrand.training.ways import Way
+from longstrand.training.methods import Way
 
 FULL, LORA, KMER = (
     Arm("full", "finetune", way=Way()),

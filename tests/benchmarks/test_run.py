@@ -38,11 +38,11 @@ from longstrand.config import build
 from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.targets import Task
 from longstrand.errors import ConfigError, InputError, ResumeError, TrainingError, UsageError
+from longstrand.evaluation.metrics import Scores, evaluate
+from longstrand.inference.predict import PredictOptions, predict
 from longstrand.models.checkpoint import load_model
-from longstrand.predict import Settings, predict
 from longstrand.tokenization.hub import load_tokenizer
-from longstrand.training.metrics import Scores, evaluate
-from longstrand.training.ways import Way
+from longstrand.training.methods import Way
 from tests.toys import tiny_checkpoint
 
 FAST = {"epochs": 1, "cnn_epochs": 2, "resamples": 30, "kmer": 3, "probe": {"folds": 2, "trials": 2}, "batch_size": 16}
@@ -474,7 +474,7 @@ def embedded(world: Path, folder: Path, **changes: Any) -> tuple[Any, dict[str, 
     model = load_model(world / "tiny", "encoder")
     passes: list[int] = []
     model.register_forward_hook(lambda *_: passes.append(1))
-    settings = Settings(output="embeddings", batch_tokens=100_000, **changes)
+    settings = PredictOptions(output="embeddings", batch_tokens=100_000, **changes)
     tokenizer = load_tokenizer(world / "tiny")
     cache = cache_embeddings(model, tables, folder, tokenizer=tokenizer, settings=settings, about={"model": "m"})
     return (cache, passes), tables
@@ -495,7 +495,7 @@ def test_embeddings_are_made_once(world: Path, tmp_path: Path) -> None:
     assert len(passes) == 3
     tokens = {"train": LabelledTable(tables["train"].raw, Task("token", ("a", "b"), ("l",)), [np.zeros(3)])}
     with pytest.raises(UsageError, match="labels per bin cannot be probed yet"):
-        cache_embeddings(None, tokens, tmp_path, tokenizer=None, settings=Settings(), about={})  # type: ignore[arg-type]
+        cache_embeddings(None, tokens, tmp_path, tokenizer=None, settings=PredictOptions(), about={})  # type: ignore[arg-type]
 
 
 def test_probing_chooses_without_the_test_rows(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

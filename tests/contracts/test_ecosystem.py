@@ -20,10 +20,10 @@ from transformers import AutoTokenizer, Trainer, TrainingArguments, pipeline
 import longstrand.auto
 from longstrand import load_model, load_tokenizer
 from longstrand.errors import InputError
+from longstrand.inference.predict import predict
 from longstrand.models import precision
+from longstrand.models.attention.layouts import longest_input
 from longstrand.models.checkpoint import save_checkpoint
-from longstrand.models.layouts import longest_input
-from longstrand.predict import predict
 from tests.published_toys import FAMILIES, make_folder, random_dna
 
 assert longstrand.auto

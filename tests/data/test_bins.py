@@ -13,8 +13,8 @@ from longstrand.data import bins as data_bins
 from longstrand.data.bins import BinTargets, bin_targets, count_bins, encode_bins, moments
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import reverse_complement
+from longstrand.inference.predict import predict
 from longstrand.models.pretrained import MODELS
-from longstrand.predict import predict
 from longstrand.tokenization.kmer import make_kmer
 from tests.toys import tiny_checkpoint
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from longstrand.commands.inference import fingerprint_input, fingerprint_model
+from longstrand.cli.options import fingerprint_input, fingerprint_model
 from longstrand.data.records import Columns, count_rows, fetch_padded, has_intervals, read_records
 from longstrand.errors import InputError
 from longstrand.genome.fasta import Genome
@@ -116,7 +116,7 @@ def test_fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = fingerprint_input(path)
     path.write_bytes(b"ACGA")
     assert fingerprint_input(path) != first
-    monkeypatch.setattr("longstrand.commands.inference.SMALL_FILE", 1 << 20)
+    monkeypatch.setattr("longstrand.cli.options.SMALL_FILE", 1 << 20)
     path.write_bytes(b"A" * (3 << 20))
     large = fingerprint_input(path)
     assert fingerprint_input(path) == large

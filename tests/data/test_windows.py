@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from longstrand.data.allowed import GenomeSource, HoldOut
+from longstrand.data.regions import GenomeSource, HoldOut
 from longstrand.data.windows import EvaluationWindows, TrainingWindows, Window
 from longstrand.errors import UsageError
 from longstrand.genome.intervals import Interval

@@ -10,12 +10,12 @@ import torch
 
 import longstrand.models
 from longstrand.errors import ConfigError, InputError
-from longstrand.models.attention import attend
+from longstrand.models.attention.layer import attend
+from longstrand.models.attention.mask import join_bias, padding_bias
 from longstrand.models.config import LongstrandConfig, preset
 from longstrand.models.positions import alibi_bias, alibi_slopes, rotary_angles
 from longstrand.models.pretrained import LongstrandForMaskedLM, LongstrandModel
 from longstrand.models.quirks import QUIRKS
-from longstrand.models.sight import join_bias, padding_bias
 
 
 def test_input_longer_than_the_position_table_names_the_limit():
@@ -150,16 +150,17 @@ def test_no_buffers_at_all():
 
 
 def test_each_quirk_is_read_once_and_the_encoder_never_reads_the_family():
-    sources = {path.name: path.read_text() for path in Path(inspect.getfile(longstrand.models)).parent.glob("*.py")}
+    folder = Path(inspect.getfile(longstrand.models)).parent
+    sources = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.py")}
     code = "\n".join(
         text
         for name, text in sources.items()
-        if name not in ("quirks.py", "families.py") and not name.startswith("published")
+        if name == "published/to_ours.py" or (name != "quirks.py" and not name.startswith("published/"))
     )
     for quirk in QUIRKS:
         reading = f'"{quirk}" (?:not )?in (?:[a-z.]*config.)?quirks'
         assert len(re.findall(reading, code.replace("self.quirks", ""))) == 1, quirk
-    for name in ("encoder.py", "attention.py", "positions.py", "heads.py", "networks.py"):
+    for name in ("encoder.py", "attention/layer.py", "positions.py", "heads.py", "networks.py"):
         assert "config.family" not in sources[name]
 
 

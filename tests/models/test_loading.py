@@ -12,14 +12,14 @@ from safetensors.torch import load_file, save_file
 
 from longstrand import load_model
 from longstrand.errors import CheckpointError, ConfigError, InputError, LongstrandError, UsageError
+from longstrand.models.attention.layouts import longest_input
 from longstrand.models.checkpoint import load_network
 from longstrand.models.config import LongstrandConfig, preset
-from longstrand.models.convert import export_published, import_published
-from longstrand.models.families import FAMILIES
 from longstrand.models.id_quirks import count_positions, drop_masked_tokens
-from longstrand.models.layouts import longest_input
 from longstrand.models.pretrained import MODELS, LongstrandForMaskedLM
-from longstrand.models.published_adapters import load_adapter
+from longstrand.models.published.adapters import load_adapter
+from longstrand.models.published.families import FAMILIES
+from longstrand.models.published.to_ours import export_published, import_published
 from longstrand.models.tensors import read_tensors
 from tests.published_toys import FAMILIES as TOYS
 from tests.published_toys import make_folder

@@ -10,11 +10,11 @@ import torch
 
 from longstrand.config import build
 from longstrand.errors import ConfigError
+from longstrand.inference.predict import predict
 from longstrand.models.checkpoint import load_model
 from longstrand.models.config import preset
 from longstrand.models.networks import NETWORKS
 from longstrand.models.packing import unpack
-from longstrand.predict import predict
 from longstrand.tokenization.kmer import make_kmer
 from longstrand.training.finetune_config import FinetuneConfig
 from longstrand.training.finetune_examples import LabelCollator

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from longstrand.errors import CheckpointError
 from longstrand.models.checkpoint import load_model
 from longstrand.models.config import preset
-from longstrand.models.convert import export_published, published_name
-from longstrand.models.families import FAMILIES
 from longstrand.models.pretrained import LongstrandForMaskedLM
+from longstrand.models.published.families import FAMILIES
+from longstrand.models.published.to_ours import export_published, published_name
 
 
 @pytest.fixture

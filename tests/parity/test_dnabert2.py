@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from longstrand.errors import CheckpointError
 from longstrand.models.checkpoint import load_model
-from longstrand.models.convert import export_published, import_published
-from longstrand.models.fit import fit
 from longstrand.models.positions import alibi_bias, alibi_slopes
 from longstrand.models.pretrained import MODELS
+from longstrand.models.published.to_ours import export_published, import_published
+from longstrand.models.strict_load import fit
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-5}
 PROBLEMS = {

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from longstrand.models.checkpoint import load_model
-from longstrand.models.convert import export_published, published_name
-from longstrand.models.families import FAMILIES
+from longstrand.models.published.families import FAMILIES
+from longstrand.models.published.to_ours import export_published, published_name
 
 VARIANTS = {
     "bert_preln": "gena_bert",

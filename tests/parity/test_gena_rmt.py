@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from longstrand.models.convert import import_published, published_name
-from longstrand.models.families import FAMILIES
-from longstrand.models.fit import fit
-from longstrand.models.memory import segment_lengths
+from longstrand.models.memory.segments import segment_lengths
 from longstrand.models.pretrained import MODELS
+from longstrand.models.published.families import FAMILIES
+from longstrand.models.published.to_ours import import_published, published_name
+from longstrand.models.strict_load import fit
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 CONTENT = {"cls_token_id": 1, "sep_token_id": 2}

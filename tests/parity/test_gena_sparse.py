@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from longstrand.models import sight
+from longstrand.models.attention import mask as sight
+from longstrand.models.attention.layouts import bigbird_tables
 from longstrand.models.checkpoint import load_model
 from longstrand.models.config import preset
-from longstrand.models.convert import export_published, published_name
-from longstrand.models.families import FAMILIES
-from longstrand.models.layouts import bigbird_tables
 from longstrand.models.pretrained import LongstrandForMaskedLM
+from longstrand.models.published.families import FAMILIES
+from longstrand.models.published.to_ours import export_published, published_name
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 

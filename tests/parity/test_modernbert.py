@@ -18,9 +18,9 @@ from transformers import (
 from longstrand.errors import CheckpointError
 from longstrand.models.checkpoint import load_model
 from longstrand.models.config import preset
-from longstrand.models.convert import export_published, published_name
-from longstrand.models.families import FAMILIES
 from longstrand.models.pretrained import LongstrandForSequenceClassification, LongstrandModel
+from longstrand.models.published.families import FAMILIES
+from longstrand.models.published.to_ours import export_published, published_name
 
 SMALL = {
     "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 40, "vocab_size": 61,

@@ -12,7 +12,7 @@ from transformers import EsmConfig, EsmForMaskedLM
 
 from longstrand.errors import InputError
 from longstrand.models.checkpoint import load_model
-from longstrand.models.convert import export_published, import_published
+from longstrand.models.published.to_ours import export_published, import_published
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-5}
 PROBLEMS = {

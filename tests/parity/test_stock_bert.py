@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertForMaskedLM, BigBirdConfig, EsmConfig
 
 from longstrand.models.checkpoint import load_model
-from longstrand.models.convert import current_name, export_published
+from longstrand.models.published.to_ours import current_name, export_published
 
 SMALL = {
     "hidden_size": 48,

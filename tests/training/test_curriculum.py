@@ -14,7 +14,7 @@ from longstrand import load_model, load_tokenizer
 from longstrand.config import build
 from longstrand.errors import ConfigError, ResumeError
 from longstrand.models.config import Memory
-from longstrand.models.segment_losses import counted_batch
+from longstrand.models.memory.losses import counted_batch
 from longstrand.runtime import read_json
 from longstrand.tokenization.kmer import make_kmer
 from longstrand.training.curriculum import (

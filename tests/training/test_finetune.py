@@ -23,8 +23,8 @@ from longstrand.errors import (
     TrainingError,
     UsageError,
 )
+from longstrand.inference.predict import predict
 from longstrand.models.checkpoint import load_model
-from longstrand.predict import predict
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training import finetune as module
 from longstrand.training.finetune import FinetuneResult, FinetuneTrainer, best_row, finetune, is_exhausted

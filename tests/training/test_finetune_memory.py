@@ -14,12 +14,12 @@ import torch
 from longstrand import load_model, load_tokenizer
 from longstrand.config import build
 from longstrand.errors import ConfigError, UsageError
+from longstrand.inference.predict import predict
 from longstrand.models.pretrained import LongstrandForSequenceClassification
-from longstrand.predict import predict
 from longstrand.runtime import seed_everything
 from longstrand.training.finetune import FinetuneTrainer, finetune
 from longstrand.training.finetune_config import FinetuneConfig
-from longstrand.training.ways import Way, apply_way
+from longstrand.training.methods import Way, apply_way
 from tests.toys import tiny_checkpoint
 
 

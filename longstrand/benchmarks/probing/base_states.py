@@ -21,7 +21,7 @@ import numpy as np
 
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import InputError
-from longstrand.predict import Settings, predict
+from longstrand.inference.predict import PredictOptions, predict
 from longstrand.runtime import fingerprint_bytes, generator, read_json, write_json
 from longstrand.training.finetune_scoring import records
 
@@ -134,7 +134,7 @@ def cache_base_states(
     folder: Path,
     *,
     tokenizer: Tokenizer,
-    settings: Settings,
+    settings: PredictOptions,
     about: Mapping[str, Any],
     sampling: Mapping[str, Any],
     notice: Callable[[str], None] = lambda sentence: None,
@@ -226,7 +226,7 @@ class _Filler:
         self.dtype, self.shape, self.places = np.dtype(dtype), shape, places
         self.rows = self.num_runs = self.tokens = self.bases = 0
 
-    def fill(self, model: Any, table: LabelledTable, tokenizer: Any, settings: Settings) -> bool:
+    def fill(self, model: Any, table: LabelledTable, tokenizer: Any, settings: PredictOptions) -> bool:
         """Compute the missing rows; says whether there were any."""
         self._take_up()
         if self.rows >= len(table):

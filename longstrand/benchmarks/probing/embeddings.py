@@ -18,7 +18,7 @@ import numpy as np
 
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import UsageError
-from longstrand.predict import Settings, predict
+from longstrand.inference.predict import PredictOptions, predict
 from longstrand.runtime import fingerprint_bytes, read_json, write_json
 from longstrand.training.finetune_scoring import records
 
@@ -62,7 +62,7 @@ def cache_embeddings(
     folder: Path,
     *,
     tokenizer: Tokenizer,
-    settings: Settings,
+    settings: PredictOptions,
     about: Mapping[str, Any],
     notice: Any = None,
 ) -> Embeddings:
@@ -117,7 +117,7 @@ def _fingerprint(table: LabelledTable) -> str:
     return fingerprint_bytes(text.encode())
 
 
-def _fill(model: Any, table: LabelledTable, stem: Path, tokenizer: Any, settings: Settings) -> tuple[int, bool]:
+def _fill(model: Any, table: LabelledTable, stem: Path, tokenizer: Any, settings: PredictOptions) -> tuple[int, bool]:
     """Compute the missing rows of a split in blocks; gives the tokens of all rows, and whether there was work."""
     import zarr
 
@@ -151,7 +151,7 @@ def parse_layers(words: Sequence[str], num_hidden_layers: int) -> tuple[int, ...
     Raises:
         UsageError: there is no such layer, or a word is no number.
     """
-    from longstrand.predict import layer_number
+    from longstrand.inference.predict import layer_number
 
     if list(words) == ["all"]:
         return tuple(range(num_hidden_layers + 1))

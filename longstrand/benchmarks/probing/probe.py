@@ -22,9 +22,9 @@ from longstrand.config import StrictModel
 from longstrand.data.labelled import LabelledTable, Words
 from longstrand.data.targets import Task
 from longstrand.errors import UsageError
+from longstrand.evaluation.metrics import LOWER_IS_BETTER, PRIMARY, Scores, primary_value
 from longstrand.genome.sequence import reverse_complement
 from longstrand.runtime import generator
-from longstrand.training.metrics import LOWER_IS_BETTER, PRIMARY, Scores, primary_value
 
 logger = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from longstrand.benchmarks.probing.probe import (
     sequence_group,
 )  # fmt: skip
 from longstrand.data.labelled import LabelledTable
+from longstrand.evaluation.bootstrap import confusion_metrics
+from longstrand.evaluation.metrics import PRIMARY
 from longstrand.runtime import generator
-from longstrand.training.bootstrap import confusion_metrics
-from longstrand.training.metrics import PRIMARY
 
 BASES = "bases"
 """Stands where other probes have a pooling."""

@@ -13,7 +13,7 @@ from longstrand.benchmarks.probing.embeddings import Embeddings, cache_embedding
 from longstrand.benchmarks.probing.probe import ProbeResult, ProbeSettings, probe
 from longstrand.benchmarks.probing.probe_bases import predict_bases, probe_bases
 from longstrand.data.labelled import LabelledTable
-from longstrand.predict import Settings
+from longstrand.inference.predict import PredictOptions
 
 if TYPE_CHECKING:
     from longstrand.tokenization.base import Tokenizer
@@ -27,7 +27,7 @@ def embed_tables(
     folder: Path,
     *,
     tokenizer: Tokenizer,
-    settings: Settings,
+    settings: PredictOptions,
     about: Mapping[str, Any],
     probe_settings: ProbeSettings,
     notice: Callable[[str], None],

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from longstrand.benchmarks.reports.permutation import permutation_test
-from longstrand.training.bootstrap import percentile_interval
-from longstrand.training.metrics import LOWER_IS_BETTER, Scores, resampled
+from longstrand.evaluation.bootstrap import percentile_interval
+from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores, resampled
+from longstrand.evaluation.permutation import permutation_test
 
 COLLAPSED = 0.01
 """A result is at the level of the majority if its main metric is no more than this above it."""

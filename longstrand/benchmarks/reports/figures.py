@@ -23,7 +23,7 @@ from longstrand.benchmarks.reports.views import (
     spread,
 )
 from longstrand.errors import InputError, UsageError, one_of
-from longstrand.report_sections import metric_title
+from longstrand.report.sections import metric_title
 from longstrand.runtime import write_atomically
 
 X_LABELS = {
@@ -166,7 +166,7 @@ def write_figure(path: Path, tidy: Tidy, options: Mapping[str, str]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    from longstrand.report_plots import draw_panels
+    from longstrand.report.plots import draw_panels
 
     digest = figure_digest(tidy, options)
     if drawn_digest(path) == digest:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from longstrand.report import write_report
-from longstrand.report_sections import (
+from longstrand.evaluation.metrics import LOWER_IS_BETTER
+from longstrand.report.page import write_report
+from longstrand.report.sections import (
     Section,
     curves_section,
     grid_section,
@@ -17,7 +18,6 @@ from longstrand.report_sections import (
     provenance_section,
     table_section,
 )
-from longstrand.training.metrics import LOWER_IS_BETTER
 
 GROUPS = {"baseline": "no language model", "model": "pre-trained", "control": "random start"}
 MAX_METRICS = 4

@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.errors import InputError, UsageError, nearest, one_of
+from longstrand.evaluation.metrics import LOWER_IS_BETTER
 from longstrand.runtime import read_json, write_atomically
-from longstrand.training.metrics import LOWER_IS_BETTER
 
 REQUIRED = ("task", "arm", "seed", "metric", "value")
 TEXTS = ("task", "arm", "metric", "group", "kind", "model", "init", "way", "flags", "data")

@@ -25,7 +25,7 @@ from longstrand.benchmarks.reports.tidy import (
     select,
 )
 from longstrand.errors import UsageError, one_of
-from longstrand.report_sections import metric_title
+from longstrand.report.sections import metric_title
 
 Options = Mapping[str, str]
 MINUS = "−"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from longstrand.errors import InputError
-from longstrand.genome.packed import open_packed
+from longstrand.genome.gzip_copy import open_packed
 
 
 def fasta_entries(path: Path) -> Iterator[tuple[str, str]]:

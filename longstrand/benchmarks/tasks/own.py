@@ -13,7 +13,7 @@ from longstrand.benchmarks.tasks.task import Kind, Option, Problem, SourceFile, 
 from longstrand.data.labelled import LabelColumns, RawTable, infer_task
 from longstrand.data.labelled_files import read_labelled
 from longstrand.data.labelled_intervals import BED_ENDINGS, GenomeWindows, is_interval_file
-from longstrand.data.pieces import cut_rows, refuse_pieces
+from longstrand.data.long_rows import cut_rows, refuse_pieces
 from longstrand.data.splits import NAMES, split_at_random, split_by_chrom, split_by_column
 from longstrand.data.tables import column_names
 from longstrand.data.targets import read_class_names

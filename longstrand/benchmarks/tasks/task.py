@@ -31,7 +31,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "multi_label": ("mean_roc_auc", "mean_average_precision", "f1_macro", "f1_micro", "mean_mcc", "accuracy"),
     "regression": ("pearson", "spearman", "r2", "mse", "mae"),
 }
-"""Metrics that are defined for each problem, by the names of `longstrand.training.metrics`."""
+"""Metrics that are defined for each problem, by the names of `longstrand.evaluation.metrics`."""
 
 LOSSES = {"single_label": "cross_entropy", "multi_label": "binary_cross_entropy", "regression": "mse"}
 

@@ -21,8 +21,8 @@ from longstrand.benchmarks.tasks.build import make_rows
 from longstrand.config import build
 from longstrand.data.labelled import LabelledTable, infer_task, label
 from longstrand.errors import InputError, UsageError
+from longstrand.inference.predict import PredictOptions, predict
 from longstrand.models.checkpoint import load_model
-from longstrand.predict import Settings, predict
 from longstrand.tokenization.hub import load_tokenizer
 from tests.benchmarks.toys import dna
 from tests.toys import tiny_checkpoint
@@ -58,7 +58,7 @@ def tables() -> dict[str, LabelledTable]:
 
 
 def cached(model_folder: Path, tables: dict[str, LabelledTable], folder: Path, **changes: Any) -> BaseStates:
-    settings = Settings(output="embeddings", **changes.pop("settings", {}))
+    settings = PredictOptions(output="embeddings", **changes.pop("settings", {}))
     return cache_base_states(
         changes.pop("model", None) or load_model(model_folder, "encoder"),
         tables,
@@ -100,7 +100,7 @@ def test_the_cache_holds_what_predict_gives_from_one_pass(
     ]
     assert cache.layers == (0, 1) and len(cache.samples["train"]) == 60
     for layer in (0, 1):
-        alone = Settings(output="embeddings", pooling="bases", layer=layer, strand=strand)  # type: ignore[arg-type]
+        alone = PredictOptions(output="embeddings", pooling="bases", layer=layer, strand=strand)  # type: ignore[arg-type]
         for name, table in tables.items():
             wanted = np.concatenate(
                 [row.values for row in predict(model, table.sequences, tokenizer=tokenizer, settings=alone)]
@@ -229,7 +229,7 @@ def test_probes_stand_in_the_table_of_a_run(model_folder: Path, tmp_path: Path) 
 
 
 def test_the_command_probes_labels_per_base(model_folder: Path, tmp_path: Path) -> None:
-    from longstrand.commands.probe import app
+    from longstrand.cli.probe import app
 
     words = ["--model", str(model_folder), "--train", str(write_data(tmp_path / "data") / "bases.csv")]
     words += ["--output", str(tmp_path / "run"), "--trials", "0", "probe.folds=2", "probe.max_bases=300"]

@@ -17,7 +17,7 @@ from longstrand.benchmarks.reports.page import (
     task_sections,
     undefined,
 )
-from longstrand.report import render_html
+from longstrand.report.page import render_html
 
 GROUP_OF = {"kmer": "baseline", "cnn": "baseline", "m: full": "model", "m: random init": "control"}
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from longstrand.benchmarks.reports.permutation import Swaps, permutation_test
 from longstrand.data.targets import Task
-from longstrand.training.metrics import Scores, primary_value
+from longstrand.evaluation.metrics import Scores, primary_value
+from longstrand.evaluation.permutation import Swaps, permutation_test
 
 TWO = Task("single_label", ("0", "1"), ("label",))
 NUMBERS = Task("regression", ("y",), ("y",))

@@ -1,0 +1,66 @@
+"""``longstrand convert``: a published checkpoint to ours, or back, tensor by tensor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from longstrand.models.published.convert import Conversion
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_EXAMPLES = 3
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="Folder (or hub id) of a published checkpoint, or one of ours.")],
+    to: Annotated[str, typer.Option("--to", help="longstrand, or published (the format the authors' code reads).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    family: Annotated[
+        str | None,
+        typer.Option(help="What the source must be; with --to published, the format to write (default: its origin)."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is already there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every tensor and file as JSON.")] = False,
+) -> None:
+    """Convert a published checkpoint to Longstrand's format, or back; no tensor is lost, changed or rounded.
+
+    Every tensor must be accounted for, or the conversion is refused. Tokenizer files, README and licence are carried
+    over unchanged. To Longstrand and back gives the published tensors and config bit for bit; what our model does not
+    use is kept aside for that. Converting is not needed to use a model: every command reads published folders.
+    """
+    from longstrand.models.published.convert import convert_folder
+
+    done = convert_folder(source, output, target=to, family=family, force=force)
+    print(json.dumps(done.to_dict(), indent=2, ensure_ascii=False) if as_json else "\n".join(describe(done)))
+
+
+def describe(done: Conversion) -> list[str]:
+    """Say in words what a conversion did, with a few examples of each kind."""
+    lines = [f"{done.output}: {done.num_tensors:,} tensors of family {done.family}, in {done.target} format"]
+    changed = {name: ours for name, ours in done.renamed.items() if ours != [name]}
+    split = {name: ours for name, ours in changed.items() if len(ours) > 1}
+    lines += [f"renamed   {len(changed):,} tensors" + (f", {len(split):,} of them split" if split else "")]
+    lines += [f"          {name} -> {', '.join(ours)}" for name, ours in list(changed.items())[:_EXAMPLES]]
+    lines += _grouped("dropped", done.dropped, " (the way back restores it)")
+    lines += _grouped("added", done.added)
+    lines += [f"carried   {', '.join(done.carried)}"] if done.carried else []
+    lines += [f"left out  {name}: {reason}" for name, reason in done.left.items()]
+    lines += [f"quirk     {name}: {what}" for name, what in done.quirks.items()]
+    lines += [f"family    {done.differences}"]
+    return lines + [f"note      {note}" for note in done.notes]
+
+
+def _grouped(title: str, reasons: dict[str, str], end: str = "") -> list[str]:
+    """Give one line for each reason, with the number of tensors and one example."""
+    lines = []
+    for reason in dict.fromkeys(reasons.values()):
+        names = [name for name, why in reasons.items() if why == reason]
+        more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+        lines.append(f"{title:<9} {names[0]}{more}: {reason}{end}")
+    return lines

@@ -1,0 +1,108 @@
+"""The ``longstrand`` command: a table of verbs, each imported only when it is called.
+
+Exit codes: 0 done; 1 failure (one sentence says what, where and what to do); 2 wrong usage; 130 interrupted.
+``--debug`` anywhere on the line shows the traceback instead of the sentence alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+
+from longstrand import __version__
+from longstrand.errors import LongstrandError, nearest
+from longstrand.runtime import silence_libraries
+
+VERBS = {
+    "demo": "From a genome to a trained model and a report, in minutes.",
+    "tokenizer": "Train a tokenizer on your genomes, or look at one.",
+    "pretrain": "Pre-train a DNA language model on FASTA files.",
+    "finetune": "Train a model on your labelled sequences or intervals.",
+    "benchmark": "Compare models and baselines on published tasks or your own data.",
+    "predict": "Apply a fine-tuned model to sequences or intervals.",
+    "embed": "Turn sequences into vectors with any model.",
+    "probe": "Find the layer of a model that knows your labels best.",
+    "info": "Say what a model, tokenizer or run folder is, without loading its weights.",
+    "plan": "Predict the memory and time of a run before you start it.",
+    "doctor": "Check the installation, or a checkpoint, and say what to do.",
+    "convert": "Convert a published checkpoint to Longstrand's format, or back.",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit the process with its code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    silence_libraries()
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
+    if not debug:
+        _quieten("transformers", "torch", "numba", "accelerate", "filelock", "fsspec", "matplotlib")
+    try:
+        code = _dispatch(words)
+    except LongstrandError as error:
+        if debug:
+            raise
+        print(f"longstrand: {error}", file=sys.stderr)
+        code = error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        if debug or error.strerror is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"longstrand: {where}{error.strerror}; check space and permissions, then run the same command again.",
+            file=sys.stderr,
+        )
+        code = 1
+    except KeyboardInterrupt:
+        print("longstrand: interrupted; the same command resumes where a resumable run left off.", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def help_text() -> str:
+    """Give the text of ``longstrand --help``."""
+    width = max(map(len, VERBS)) + 2
+    verbs = "\n".join(f"  {verb:<{width}}{line}" for verb, line in VERBS.items())
+    return (
+        "Usage: longstrand COMMAND [OPTIONS]\n\n"
+        "DNA language models on long sequences: from FASTA, BED and CSV files to a trained model,\n"
+        "predictions and a report.\n\n"
+        f"Commands:\n{verbs}\n\n"
+        "Options:\n"
+        "  --help     Show this text; 'longstrand COMMAND --help' explains one command.\n"
+        "  --version  Show the version.\n"
+        "  --debug    Show tracebacks and debug messages.\n\n"
+        "New here? Run: longstrand demo"
+    )
+
+
+def _dispatch(words: list[str]) -> int:
+    verb = words[0] if words else "--help"
+    if verb in {"--help", "-h", "help"}:
+        print(help_text())
+        return 0 if words else 2
+    if verb == "--version":
+        print(f"longstrand {__version__}")
+        return 0
+    if verb not in VERBS:
+        what = "option" if verb.startswith("-") else "command"
+        print(f"longstrand: no {what} '{verb}'{nearest(verb, VERBS)}; see 'longstrand --help'.", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"longstrand.cli.{verb}")
+    module.app(args=words[1:], prog_name=f"longstrand {verb}")
+    return 0
+
+
+def _quieten(*names: str) -> None:
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""One module a command: parse, one library call, print. Heavy imports happen inside the functions."""

@@ -1,0 +1,1 @@
+"""The first five minutes, and the simulated genomes that they use."""

@@ -1,0 +1,389 @@
+"""Metrics of predictions with bootstrap intervals: point values by scikit-learn and scipy, intervals by `bootstrap`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from sklearn import metrics as sk
+
+from longstrand.data.targets import Task
+from longstrand.evaluation import bootstrap
+from longstrand.evaluation.bootstrap import Resamples, percentile_interval
+
+Array = np.ndarray
+
+CURVE_POINTS = 200
+MAX_CURVES = 20
+
+PRIMARY = {"single_label": "mcc", "multi_label": "mean_average_precision", "regression": "pearson", "token": "f1_macro"}
+"""The metric that chooses the best checkpoint, by problem, unless the user names another one."""
+
+LOWER_IS_BETTER = frozenset({"mse", "mae", "loss"})
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model said about one split.
+
+    Attributes:
+        task: kind of problem and names of the outputs.
+        targets: (n,) int class indices for single-label and token problems (negative = missing), else float
+            (n, num_outputs) with NaN where missing. For token problems the bases of all sequences follow each other.
+        values: float (n, num_outputs): class probabilities, label probabilities, or predicted numbers; NaN rows (bases
+            past the truncation) are left out of every metric and counted.
+        unit: (n,) number of the sequence of each row, for token problems; None means that each row is its own.
+    """
+
+    task: Task
+    targets: Array
+    values: Array
+    unit: Array | None = None
+
+
+def evaluate(scores: Scores, *, num_resamples: int = 1000, seed: int = 0, curves: bool = True) -> dict[str, Any]:
+    """Compute all metrics of a split.
+
+    Args:
+        scores: targets and predictions.
+        num_resamples: bootstrap resamples of the intervals; 0 leaves them out.
+        seed: of the resamples.
+        curves: also give the confusion matrix and ROC / PR curve points.
+
+    Returns:
+        ``problem``, ``primary`` (name of the main metric), ``num_evaluated``, ``num_not_predicted``, ``metrics``
+        ({name: {value, low, high}}), ``per_class`` ({class or target: {name: value}}), ``constant_prediction`` (bool),
+        and with ``curves``: ``confusion`` {classes, counts} and ``curves`` {class: {roc: {fpr, tpr}, pr: {recall,
+        precision}}}. Values are NaN where a metric is undefined (one class only, constant prediction); of
+        several regression targets, one that is predicted as constant counts as correlation 0.
+    """
+    problem = scores.task.problem
+    predicted = ~np.isnan(scores.values).any(axis=1)
+    known = scores.targets >= 0 if scores.targets.ndim == 1 else ~np.isnan(scores.targets).all(axis=1)
+    unit = np.arange(len(scores.targets)) if scores.unit is None else scores.unit
+    num_units = int(unit.max()) + 1 if len(unit) else 0
+    both = predicted & known
+    kept = Scores(scores.task, scores.targets[both], scores.values[both], unit[both])
+    report: dict[str, Any] = {
+        "problem": problem,
+        "primary": PRIMARY[problem],
+        "num_evaluated": len(kept.targets),
+        "num_not_predicted": int((known & ~predicted).sum()),
+        "num_resamples": num_resamples,
+    }
+    resamples = Resamples(num_units, num_resamples, seed)
+    if len(kept.targets) == 0:
+        return report | {"metrics": {}, "per_class": {}, "constant_prediction": False}
+    if problem in ("single_label", "token"):
+        return report | _evaluate_classes(kept, resamples, curves)
+    if problem == "multi_label":
+        return report | _evaluate_labels(kept, resamples, curves)
+    return report | _evaluate_numbers(kept, resamples)
+
+
+def resampled(
+    scores: Scores, *, num_resamples: int = 1000, seed: int = 0, metric: str | None = None, draws: Any = None
+) -> dict[str, Array]:
+    """Compute every metric of `evaluate` on bootstrap resamples, for paired comparisons.
+
+    Two models with predictions of the same rows get the same resamples (whole sequences, by ``seed``), so that the
+    difference of their values is the paired bootstrap of the difference. With ``metric``, others may be left out.
+    ``draws`` gives other weights than those of the bootstrap: an object with what `Resamples` has.
+
+    Returns:
+        {metric: (num_resamples,)}; NaN where a resample leaves a metric undefined.
+    """
+    predicted = ~np.isnan(scores.values).any(axis=1)
+    known = scores.targets >= 0 if scores.targets.ndim == 1 else ~np.isnan(scores.targets).all(axis=1)
+    unit = np.arange(len(scores.targets)) if scores.unit is None else scores.unit
+    resamples = draws or Resamples(int(unit.max()) + 1, num_resamples, seed)
+    both = predicted & known
+    kept = Scores(scores.task, scores.targets[both], scores.values[both], unit[both])
+    problem = scores.task.problem
+    if problem in ("single_label", "token"):
+        columns = _columns(len(scores.task.names)) if metric in (None, "roc_auc", "average_precision") else []
+        return _resample_classes(kept, kept.values.argmax(axis=1), columns, resamples)
+    if problem == "multi_label":
+        found = _resample_labels(kept, resamples)
+        return {_LABEL_NAMES.get(name, name): values for name, values in found.items()}
+    drawn: dict[str, list[Array]] = {}
+    for number in range(len(scores.task.names)):
+        rows = ~np.isnan(kept.targets[:, number])
+        truth, said = (values[rows, number].astype(np.float64) for values in (kept.targets, kept.values))
+        for name, values in _resample_numbers(truth, said, _unit(kept)[rows], resamples, metric).items():
+            drawn.setdefault(name, []).append(values)
+    return {name: _nanmean(np.stack(values)) for name, values in drawn.items()}
+
+
+_LABEL_NAMES = {"roc_auc": "mean_roc_auc", "average_precision": "mean_average_precision"}
+
+
+def primary_value(scores: Scores, metric: str) -> float:
+    """Compute one metric without intervals or curves, for choosing checkpoints."""
+    found = evaluate(scores, num_resamples=0, curves=False)["metrics"]
+    return float(found[metric]["value"])
+
+
+def metric_names(task: Task) -> list[str]:
+    """List the metrics that `evaluate` gives for a task."""
+    if task.problem == "regression":
+        return ["pearson", "spearman", "r2", "mse", "mae"]
+    if task.problem == "multi_label":
+        return ["mean_roc_auc", "mean_average_precision", "f1_macro", "f1_micro", "mean_mcc", "accuracy"]
+    return ["accuracy", "balanced_accuracy", "f1_macro", "mcc", "roc_auc", "average_precision"]
+
+
+def _entry(value: float, resampled: Array | None) -> dict[str, float]:
+    if resampled is None:
+        return {"value": float(value)}
+    low, high = percentile_interval(resampled)
+    return {"value": float(value), "low": low, "high": high}
+
+
+def _columns(num_classes: int) -> list[int]:
+    """Score columns that curves are drawn for: the second class of two, else each against the rest."""
+    return [1] if num_classes == 2 else list(range(num_classes))
+
+
+def _evaluate_classes(scores: Scores, resamples: Resamples, curves: bool) -> dict[str, Any]:
+    names = scores.task.names
+    num_classes = len(names)
+    called = scores.values.argmax(axis=1)
+    truth = scores.targets.astype(np.int64)
+    counts = sk.confusion_matrix(truth, called, labels=range(num_classes))
+    point = {name: values[0] for name, values in bootstrap.confusion_metrics(counts[None].astype(float)).items()}
+    point["accuracy"] = sk.accuracy_score(truth, called)
+    columns = _columns(num_classes)
+    ranked = {column: _rank_metrics(truth == column, scores.values[:, column]) for column in columns}
+    drawn = _resample_classes(scores, called, columns, resamples) if resamples.num_resamples else {}
+    thresholded = ("accuracy", "balanced_accuracy", "f1_macro", "mcc")
+    entries = {name: _entry(point[name], drawn.get(name)) for name in thresholded}
+    for position, name in enumerate(("roc_auc", "average_precision")):
+        entries[name] = _entry(_mean([ranked[column][position] for column in columns]), drawn.get(name))
+    per_class = {}
+    for number, name in enumerate(names):
+        per_class[name] = {key: float(point[key][number]) for key in ("precision", "recall", "f1")}
+        per_class[name]["num_true"] = int(counts[number].sum())
+        per_class[name]["num_predicted"] = int(counts[:, number].sum())
+        if number in ranked:
+            per_class[name]["roc_auc"], per_class[name]["average_precision"] = ranked[number]
+    num_called, num_true = (int((counts.sum(axis=axis) > 0).sum()) for axis in (0, 1))
+    report = {"metrics": entries, "per_class": per_class, "constant_prediction": num_called == 1 and num_true > 1}
+    if curves:
+        report["confusion"] = {"classes": list(names), "counts": counts.tolist()}
+        report["curves"] = {
+            names[column]: _curve_points(truth == column, scores.values[:, column]) for column in columns[:MAX_CURVES]
+        }
+    return report
+
+
+def _resample_classes(scores: Scores, called: Array, columns: list[int], resamples: Resamples) -> dict[str, Array]:
+    """Resampled metrics of a class problem: {name: (num_resamples,)}."""
+    num_classes = len(scores.task.names)
+    truth, unit = scores.targets.astype(np.int64), _unit(scores)
+    shape = {"num_units": resamples.num_units}
+    cells = bootstrap.sum_over_units(unit, truth * num_classes + called, num_cells=num_classes**2, **shape)
+    histograms = [_histograms(truth == k, scores.values[:, k], unit, resamples.num_units) for k in columns]
+    collected: dict[str, list[Array]] = {}
+    for weights in resamples.blocks():
+        matrices = (cells.T @ weights.T).T.reshape(len(weights), num_classes, num_classes)
+        block = {name: values for name, values in bootstrap.confusion_metrics(matrices).items() if values.ndim == 1}
+        block |= _rank_block(histograms, weights) if histograms else {}
+        for name, values in block.items():
+            collected.setdefault(name, []).append(values)
+    return {name: np.concatenate(values) for name, values in collected.items()}
+
+
+def _evaluate_labels(scores: Scores, resamples: Resamples, curves: bool) -> dict[str, Any]:
+    names = scores.task.names
+    known = ~np.isnan(scores.targets)
+    truth, called = scores.targets > 0.5, scores.values >= 0.5
+    per_class: dict[str, dict[str, float]] = {}
+    confusions = []
+    for number, name in enumerate(names):
+        rows = known[:, number]
+        counts = sk.confusion_matrix(truth[rows, number], called[rows, number], labels=[False, True])
+        confusions.append(counts)
+        auc, precision = _rank_metrics(truth[rows, number], scores.values[rows, number])
+        quality = bootstrap.confusion_metrics(counts[None].astype(float))
+        per_class[name] = {
+            "roc_auc": auc,
+            "average_precision": precision,
+            "f1": float(quality["f1"][0, 1]),
+            "mcc": float(quality["mcc"][0]),
+            "num_true": int(counts[1].sum()),
+            "num_predicted": int(counts[:, 1].sum()),
+        }
+    point = _label_point(np.stack(confusions)[None].astype(float))
+    drawn = _resample_labels(scores, resamples) if resamples.num_resamples else {}
+    entries = {
+        "mean_roc_auc": _entry(_mean([entry["roc_auc"] for entry in per_class.values()]), drawn.get("roc_auc")),
+        "mean_average_precision": _entry(
+            _mean([entry["average_precision"] for entry in per_class.values()]), drawn.get("average_precision")
+        ),
+    }
+    entries |= {name: _entry(values[0], drawn.get(name)) for name, values in point.items()}
+    constant = len(truth) > 1 and bool((called == called[:1]).all()) and not bool((truth == truth[:1]).all())
+    report: dict[str, Any] = {"metrics": entries, "per_class": per_class, "constant_prediction": constant}
+    if curves:
+        report["confusion"] = {
+            "labels": list(names),
+            "classes": ["no", "yes"],
+            "counts": [counts.tolist() for counts in confusions],
+        }
+        report["curves"] = {
+            name: _curve_points(truth[known[:, number], number], scores.values[known[:, number], number])
+            for number, name in list(enumerate(names))[:MAX_CURVES]
+        }
+    return report
+
+
+def _label_point(cells: Array) -> dict[str, Array]:
+    """Metrics of thresholded labels from confusion matrices (block, labels, 2, 2)."""
+    block, num_labels = cells.shape[:2]
+    single = bootstrap.confusion_metrics(cells.reshape(-1, 2, 2))
+    pooled = bootstrap.confusion_metrics(cells.sum(axis=1))
+    return {
+        "f1_macro": single["f1"][:, 1].reshape(block, num_labels).mean(axis=1),
+        "f1_micro": pooled["f1"][:, 1],
+        "mean_mcc": single["mcc"].reshape(block, num_labels).mean(axis=1),
+        "accuracy": pooled["accuracy"],
+    }
+
+
+def _resample_labels(scores: Scores, resamples: Resamples) -> dict[str, Array]:
+    unit = _unit(scores)
+    known = ~np.isnan(scores.targets)
+    histograms, cells = [], []
+    for number in range(len(scores.task.names)):
+        rows = known[:, number]
+        truth, values = scores.targets[rows, number] > 0.5, scores.values[rows, number]
+        histograms.append(_histograms(truth, values, unit[rows], resamples.num_units))
+        cell = truth * 2 + (values >= 0.5)
+        cells.append(bootstrap.sum_over_units(unit[rows], cell, num_units=resamples.num_units, num_cells=4))
+    collected: dict[str, list[Array]] = {}
+    for weights in resamples.blocks():
+        matrices = np.stack([(table.T @ weights.T).T.reshape(-1, 2, 2) for table in cells], axis=1)
+        for name, values in (_label_point(matrices) | _rank_block(histograms, weights)).items():
+            collected.setdefault(name, []).append(values)
+    return {name: np.concatenate(values) for name, values in collected.items()}
+
+
+def _evaluate_numbers(scores: Scores, resamples: Resamples) -> dict[str, Any]:
+    names = scores.task.names
+    per_target: dict[str, dict[str, float]] = {}
+    drawn: dict[str, list[Array]] = {}
+    for number, name in enumerate(names):
+        rows = ~np.isnan(scores.targets[:, number])
+        truth, predicted = (values[rows, number].astype(np.float64) for values in (scores.targets, scores.values))
+        per_target[name] = _number_metrics(truth, predicted)
+        flat = len(names) > 1 and len(truth) > 1 and np.ptp(truth) > 0 and np.ptp(predicted) == 0
+        if flat:  # left out of the mean over targets, saying nothing about one would pay
+            per_target[name] |= {"pearson": 0.0, "spearman": 0.0}
+        if resamples.num_resamples and len(truth) > 1:
+            for key, values in _resample_numbers(truth, predicted, _unit(scores)[rows], resamples).items():
+                nothing = flat and key in ("pearson", "spearman")
+                drawn.setdefault(key, []).append(np.zeros_like(values) if nothing else values)
+    entries = {}
+    for key in ("pearson", "spearman", "r2", "mse", "mae"):
+        resampled = _nanmean(np.stack(drawn[key])) if key in drawn else None
+        entries[key] = _entry(_mean([values[key] for values in per_target.values()]), resampled)
+    predictions = scores.values.astype(np.float64)
+    spread, wanted = predictions.std(axis=0), np.nanstd(scores.targets, axis=0)
+    constant = len(predictions) > 1 and bool((spread <= 1e-3 * wanted).all())
+    return {"metrics": entries, "per_class": per_target, "constant_prediction": constant}
+
+
+def _number_metrics(truth: Array, predicted: Array) -> dict[str, float]:
+    varies = len(truth) > 1 and np.ptp(truth) > 0 and np.ptp(predicted) > 0
+    return {
+        "pearson": float(stats.pearsonr(truth, predicted).statistic) if varies else float("nan"),
+        "spearman": float(stats.spearmanr(truth, predicted).statistic) if varies else float("nan"),
+        "r2": float(sk.r2_score(truth, predicted)) if len(truth) > 1 else float("nan"),
+        "mse": float(sk.mean_squared_error(truth, predicted)) if len(truth) else float("nan"),
+        "mae": float(sk.mean_absolute_error(truth, predicted)) if len(truth) else float("nan"),
+        "num_evaluated": len(truth),
+    }
+
+
+def _resample_numbers(
+    truth: Array, predicted: Array, unit: Array, resamples: Resamples, metric: str | None = None
+) -> dict[str, Array]:
+    if len(unit) > resamples.num_units:
+        return bootstrap.correlations_of_units(resamples, unit, truth, predicted)
+    collected: dict[str, list[Array]] = {}
+    for weights in resamples.blocks():
+        rows = weights[:, unit]
+        block = bootstrap.correlation_metrics(rows, truth, predicted)
+        if metric in (None, "spearman"):  # ranks cost far more than all the sums together
+            block["spearman"] = bootstrap.spearman_of_resamples(rows, truth, predicted)
+        for name, values in block.items():
+            collected.setdefault(name, []).append(values)
+    return {name: np.concatenate(values) for name, values in collected.items()}
+
+
+Histograms = tuple[Any, Any]
+
+
+def _histograms(truth: Array, values: Array, unit: Array, num_units: int) -> Histograms:
+    """Counts of positives and of negatives by unit and score bin (sparse)."""
+    bins, num_bins = bootstrap.score_bins(values)
+    shape = {"num_units": num_units, "num_cells": num_bins}
+    positive, negative = truth.astype(bool), ~truth.astype(bool)
+    return (
+        bootstrap.sum_over_units(unit[positive], bins[positive], **shape),
+        bootstrap.sum_over_units(unit[negative], bins[negative], **shape),
+    )
+
+
+def _rank_block(histograms: Sequence[Histograms], weights: Array) -> dict[str, Array]:
+    """Mean ROC-AUC and average precision over outputs, for a block of resamples."""
+    aucs, precisions = [], []
+    for positive, negative in histograms:
+        counts = (positive.T @ weights.T).T, (negative.T @ weights.T).T
+        aucs.append(bootstrap.roc_auc_from_bins(*counts))
+        precisions.append(bootstrap.average_precision_from_bins(*counts))
+    return {"roc_auc": _nanmean(np.stack(aucs)), "average_precision": _nanmean(np.stack(precisions))}
+
+
+def _rank_metrics(truth: Array, values: Array) -> tuple[float, float]:
+    """ROC-AUC and average precision; NaN if only one class is there."""
+    if truth.all() or not truth.any():
+        return float("nan"), float("nan")
+    return float(sk.roc_auc_score(truth, values)), float(sk.average_precision_score(truth, values))
+
+
+def _curve_points(truth: Array, values: Array) -> dict[str, dict[str, list[float]]]:
+    """ROC and PR curves, thinned to at most `CURVE_POINTS` points each; empty if undefined."""
+    if truth.all() or not truth.any():
+        return {"roc": {"fpr": [], "tpr": []}, "pr": {"recall": [], "precision": []}}
+    fpr, tpr, _ = sk.roc_curve(truth, values)
+    precision, recall, _ = sk.precision_recall_curve(truth, values)
+    return {
+        "roc": {"fpr": _thin(fpr), "tpr": _thin(tpr)},
+        "pr": {"recall": _thin(recall[::-1]), "precision": _thin(precision[::-1])},
+    }
+
+
+def _thin(points: Array) -> list[float]:
+    chosen = np.unique(np.linspace(0, len(points) - 1, min(len(points), CURVE_POINTS)).round().astype(int))
+    return [round(float(value), 5) for value in points[chosen]]
+
+
+def _unit(scores: Scores) -> Array:
+    return scores.unit if scores.unit is not None else np.arange(len(scores.targets))
+
+
+def _mean(values: Sequence[float]) -> float:
+    defined = [value for value in values if value == value]
+    return float(np.mean(defined)) if defined else float("nan")
+
+
+def _nanmean(values: Array) -> Array:
+    """Mean over the first axis without NaN; NaN where all are."""
+    defined = ~np.isnan(values)
+    count = defined.sum(axis=0)
+    return np.where(count > 0, np.where(defined, values, 0).sum(axis=0) / np.maximum(count, 1), np.nan)

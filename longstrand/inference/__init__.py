@@ -1,0 +1,1 @@
+"""Inference: models applied to sequences, intervals and whole contigs; jobs that write files."""

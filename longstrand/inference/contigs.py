@@ -1,0 +1,331 @@
+"""Whole contigs of a FASTA file to tracks: numbers per base or bin, resumable, in memory that no length changes.
+
+`predict_contigs` reads every contig with the model (`longstrand.inference.contig_readers`), puts the views together
+base by base as `predict` does, reduces bases to bins, and joins all into one track (`longstrand.inference.tracks`).
+Contigs are grouped into parts; finished parts and the state within a part survive a kill
+(`longstrand.inference.resumable`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from longstrand.errors import InputError, UsageError, one_of
+from longstrand.inference.contig_readers import Outputs, Reading, read_segments, read_windows
+from longstrand.inference.contig_rows import ContigRow, Spool, stretches
+from longstrand.inference.predict import PredictOptions, head_of, longest_input, probabilities
+from longstrand.inference.resumable import Finished, ResumableOutput, cut_into_parts
+from longstrand.inference.strands import average
+from longstrand.inference.tracks import Stripe, TrackLayout, track_file
+
+if TYPE_CHECKING:
+    from longstrand.genome.fasta import Genome
+
+PART_CONTIGS = 256
+PART_BASES = 1 << 25
+CHUNK_BYTES = 1 << 25
+BASES_A_TOKEN = 4
+"""Assumed for the size of a window when none is given; windows with more tokens are cut, which is counted."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """How contigs are read and what is written.
+
+    Attributes:
+        bin_size: bases of a bin.
+        reduce: what a bin gets of its bases: their ``mean`` or ``sum``; missing ones are left out.
+        window: bases read at a time; None: with memory whole stretches, else what the model surely reads.
+        step: bases in the middle of a window that are kept; None: three quarters of the window.
+        shortest_gap: runs of so many N are not read, and end what memory carries; 0: everything is read.
+        columns: names of the outputs to write; empty: all.
+    """
+
+    bin_size: int = 1
+    reduce: Literal["mean", "sum"] = "mean"
+    window: int | None = None
+    step: int | None = None
+    shortest_gap: int = 1000
+    columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        one_of(self.reduce, ("mean", "sum"), "way to reduce bases to bins")
+        for name, least in (("bin_size", 1), ("window", 1), ("step", 1), ("shortest_gap", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name.replace('_', ' ')} is at least {least}, got {value}.")
+        if self.window is not None and self.step is not None and self.step > self.window:
+            raise UsageError(f"a step of {self.step:,} bases leaves gaps between windows of {self.window:,}.")
+
+
+@dataclass(frozen=True)
+class _Contig:
+    name: str
+    num_bases: int
+
+
+class ContigJob:
+    """Everything that is known before the first base is read.
+
+    Args:
+        model: with a token, bin or sequence head, or an encoder for embeddings.
+        tokenizer: its own.
+        genome: the FASTA file.
+        settings: what is predicted; ``pooling`` has no meaning here.
+        scan: how contigs are read.
+        names: names of the model's outputs.
+
+    Raises:
+        UsageError: settings contradict each other or the model.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        genome: Genome,
+        *,
+        settings: PredictOptions,
+        scan: Scan,
+        names: Sequence[str],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.model, self.genome, self.scan, self.names = model, genome, scan, tuple(names)
+        self.settings = settings
+        embeds = settings.output == "embeddings"
+        head = None if embeds else head_of(model)
+        self.problem = None if head is None else head.problem
+        self.per = "token" if head is None else head.kind
+        memory = model.config.memory
+        self.streams = memory is not None and self.per == "token" and scan.window is None
+        self.chosen = [self._place(name) for name in scan.columns or names]
+        unit = head.bin_bases if self.per == "bin" else 1
+        window, step = (0, 0) if self.streams else self._window(tokenizer, unit)
+        self.reading = Reading(
+            model, tokenizer, genome, self._of_one_view(), window, step, torch.device(device)
+        )  # fmt: skip
+
+    def _of_one_view(self) -> PredictOptions:
+        output = "logits" if self.settings.output == "probabilities" else self.settings.output
+        return replace(self.settings, output=output, strand="+", views=())  # type: ignore[arg-type]
+
+    def _place(self, name: str) -> int:
+        return self.names.index(one_of(name, self.names, "column"))
+
+    def _window(self, tokenizer: Any, unit: int) -> tuple[int, int]:
+        """Choose window and step, whole bins of the model.
+
+        Raises:
+            UsageError: the model reads any length, so that somebody has to say.
+        """
+        window, limit = self.scan.window, longest_input(self.model.config)
+        if window is None:
+            if limit is None or self.per == "sequence" or self.model.config.memory is not None:
+                raise UsageError("say how many bases the model is to read at a time: --window 2000.")
+            per_token = getattr(tokenizer, "k", BASES_A_TOKEN) if not tokenizer.overlapping else 1
+            window = max(1, (limit - tokenizer.num_special_tokens()) * per_token)
+        if window < unit:
+            raise UsageError(f"a window of {window:,} bases is shorter than a bin of the model ({unit:,} bases).")
+        window -= window % unit
+        step = min(self.scan.step or max(1, window - window // 4), window)
+        return window, max(unit, step - step % unit)
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Name the columns that are written."""
+        return tuple(self.names[place] for place in self.chosen)
+
+    def identity(self) -> dict[str, Any]:
+        """Give what decides the content, besides model and genome."""
+        settings = {name: value for name, value in asdict(self.settings).items() if name != "pooling"}
+        return {**settings, **asdict(self.scan), "columns": list(self.columns), "genome": self.genome.fingerprint}
+
+    def rows(self, contig: str) -> list[ContigRow]:
+        """List what is read of a contig: its stretches on every view; for bins of a model, whole ones."""
+        found = []
+        for one in stretches(self.genome, contig, shortest_gap=self.scan.shortest_gap):
+            if self.per == "bin":
+                unit = self.model.head_settings.bin_bases
+                one = type(one)(one.contig, one.start, one.end - (one.end - one.start) % unit)
+            if one.end > one.start:
+                found += [ContigRow(one, view) for view in self.settings.readings]
+        return found
+
+
+def predict_contigs(
+    job: ContigJob,
+    output: Path,
+    *,
+    contigs: Sequence[str] = (),
+    identity: dict[str, Any] | None = None,
+    overwrite: bool = False,
+    advance: Callable[[int], None] = lambda number: None,
+) -> Finished | None:
+    """Write a track of contigs; repeated after a kill, go on.
+
+    Args:
+        job: model, genome and settings.
+        output: the track; its ending is the format.
+        contigs: which, in the order of the file; empty: all.
+        identity: more that decides the content, such as a fingerprint of the model.
+        overwrite: replace an output of other settings.
+        advance: called with tokens that were read.
+
+    Returns:
+        The finished track, or None while other ranks still have parts to write.
+
+    Raises:
+        InputError: a contig is not in the file, or the output cannot be written.
+        UsageError: the format cannot hold the columns.
+        ResumeError: an output of other settings is there.
+    """
+    target = track_file(output)
+    if target.columns_at_most is not None and len(job.columns) > target.columns_at_most:
+        raise UsageError(
+            f"{output.name}: this format holds one column, the model gives {len(job.columns)}; choose one with "
+            f"--column ({', '.join(job.columns[:8])}), or write a .zarr."
+        )
+    job.genome.check_chroms(contigs)
+    chosen = {name: length for name, length in job.genome.contigs.items() if not contigs or name in contigs}
+    about = {"reduce": job.scan.reduce, "output": job.settings.output}
+    layout = TrackLayout(chosen, job.scan.bin_size, job.columns, about)
+    settings = {**job.identity(), **(identity or {}), "contigs": list(chosen)}
+    home = next(job.model.parameters()).device
+    job.model.to(job.reading.device)
+    try:
+        with ResumableOutput.open(output, settings, suffix=".f32", overwrite=overwrite) as parts:
+            done = None if overwrite else parts.finished()
+            return done or _write(job, parts, layout, target, advance)
+    finally:
+        job.model.to(home)
+
+
+def _write(job: ContigJob, parts: ResumableOutput, layout: TrackLayout, target: Any, advance: Any) -> Finished | None:
+    groups: list[list[str]] = []
+    sized = [_Contig(*item) for item in layout.contigs.items()]
+    for number, contig in cut_into_parts(sized, max_rows=PART_CONTIGS, max_bases=PART_BASES):
+        if number == len(groups):
+            groups.append([])
+        groups[number].append(contig.name)
+    for number, names in enumerate(groups):
+        if parts.is_mine(number):
+            _write_part(job, parts, layout, (number, names), advance)
+
+    def join(files: Sequence[Path], path: Path) -> None:
+        target.write(_stripes(files, groups, layout), layout, path)
+
+    return parts.finish(len(groups), join)
+
+
+def _write_part(
+    job: ContigJob, parts: ResumableOutput, layout: TrackLayout, part: tuple[int, list[str]], advance: Any
+) -> None:
+    """Read the contigs of a part and write their bins, one contig after the other."""
+    number, names = part
+    folder = parts.folder / f"spool-{number:06d}"
+    folder.mkdir(exist_ok=True)
+    outputs = Outputs(job.reading) if job.streams else None
+    width = outputs.width if outputs else len(job.names)
+    rows = [row for name in names for row in job.rows(name)]
+    spools = [Spool(folder / f"row-{place:06d}", row, width) for place, row in enumerate(rows)]
+    try:
+        if outputs:
+            read_segments(spools, job.reading, outputs, folder / "lanes.npz", advance)
+        else:
+            for spool in spools:
+                read_windows(spool, job.reading, job.per, advance)
+        abouts = [spool.about() or {} for spool in spools]
+        counts = {key: sum(about.get(key, 0) for about in abouts) for key in ("tokens", "truncated", "windows")}
+        views = len(job.settings.readings)
+        for key in ("lower_case_letters", "unknown_letters"):
+            counts[key] = sum(about[key] for about in abouts[::views])
+        counts["bases"] = sum(layout.contigs[name] for name in names)
+        counts["bases_read"] = sum(row.num_bases for row in rows[::views])
+
+        def write(path: Path) -> None:
+            with open(path, "wb") as file:
+                for name in names:
+                    mine = [spool for spool in spools if spool.row.stretch.contig == name]
+                    for values in _bins(job, layout.contigs[name], mine, outputs):
+                        file.write(values.tobytes())
+
+        parts.commit(number, write, num_rows=len(names), counts=counts)
+    finally:
+        for spool in spools:
+            spool.close()
+    shutil.rmtree(folder)
+
+
+def _bins(job: ContigJob, length: int, spools: list[Spool], outputs: Outputs | None) -> Iterator[np.ndarray]:
+    """Give the bins of a contig in order, float32 (some bins, columns), from bounded stretches of bases."""
+    chunk = max(1, CHUNK_BYTES // (4 * len(job.names) * max(1, len(job.settings.readings))))
+    size, carried, total, count = job.scan.bin_size, -1, np.empty(0), np.empty(0)
+    for begin in range(0, length, chunk):
+        end = min(begin + chunk, length)
+        values = _bases(job, (begin, end), spools, outputs)[:, job.chosen]
+        known = ~np.isnan(values)
+        first = begin // size
+        edges = np.maximum(np.arange(first, (end - 1) // size + 1) * size - begin, 0)
+        sums = np.add.reduceat(np.where(known, values, 0), edges, axis=0, dtype=np.float64)
+        counts = np.add.reduceat(known, edges, axis=0, dtype=np.int64)
+        if carried == first:
+            sums[0] += total
+            counts[0] += count
+        whole = len(sums) if end == length or end % size == 0 else len(sums) - 1
+        if whole:
+            yield _reduced(sums[:whole], counts[:whole], job.scan.reduce)
+        carried, total, count = (first + whole, sums[-1], counts[-1]) if whole < len(sums) else (-1, total, count)
+
+
+def _reduced(sums: np.ndarray, counts: np.ndarray, reduce: str) -> np.ndarray:
+    divisor = counts if reduce == "mean" else np.ones_like(counts)
+    bins = np.divide(sums, divisor, out=np.full(sums.shape, np.nan), where=counts > 0)
+    return np.ascontiguousarray(bins, dtype=np.float32)
+
+
+def _bases(job: ContigJob, span: tuple[int, int], spools: list[Spool], outputs: Outputs | None) -> np.ndarray:
+    """Put stretches and views together over some bases of a contig, (bases, outputs of the model)."""
+    begin, end = span
+    whole = np.full((end - begin, len(job.names)), np.nan, dtype=np.float32)
+    views = len(job.settings.readings)
+    is_rate = job.problem == "counts" and job.settings.output == "probabilities"
+    for place in range(0, len(spools), views):
+        stretch = spools[place].row.stretch
+        low, high = max(begin, stretch.start), min(end, stretch.end)
+        if low >= high:
+            continue
+        combine = outputs.combine if outputs else _windowed
+        found = [spool.bases(low, high, combine) for spool in spools[place : place + views]]
+        values = average([probabilities(one, "counts") for one in found] if is_rate else found)
+        if job.settings.output == "probabilities" and not is_rate:
+            values = probabilities(values, job.problem)
+        whole[low - begin : high - begin] = values
+    return whole
+
+
+def _windowed(spool: Spool, first: int, last: int) -> np.ndarray:
+    return spool.read("forward", first, last)
+
+
+def _stripes(files: Sequence[Path], groups: list[list[str]], layout: TrackLayout) -> Iterator[Stripe]:
+    """Read finished parts in order, bounded pieces at a time."""
+    width = len(layout.names)
+    most = max(1, CHUNK_BYTES // (4 * width))
+    for path, names in zip(files, groups):
+        with open(path, "rb") as file:
+            for name in names:
+                bins = layout.num_bins(name)
+                for first in range(0, bins, most):
+                    number = min(most, bins - first)
+                    values = np.frombuffer(file.read(number * width * 4), dtype=np.float32)
+                    if len(values) != number * width:
+                        raise InputError(f"{path}: shorter than it was; remove the folder {path.parent} and repeat.")
+                    yield Stripe(name, first, values.reshape(-1, width))

@@ -1,0 +1,557 @@
+"""Inference: sequences in, an iterator of predictions out. The only inference path.
+
+`predict` tokenizes, sorts by length within a bounded buffer so that little is padded, runs the model, puts strands
+together and gives the results back in the order of the input. Nothing grows with the number of sequences, a result does
+not depend on its batch mates, and the model is handed back in the mode and on the device in which it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from longstrand.data.bins import count_bins, encode_bins
+from longstrand.data.records import Record
+from longstrand.errors import InputError, UsageError, one_of
+from longstrand.genome.sequence import normalise
+from longstrand.inference.strands import (
+    StrandPolicy,
+    View,
+    average,
+    flip_back,
+    flip_offsets,
+    read_on,
+    shift_back,
+    shift_text,
+    strands_of,
+    views_of,
+)  # fmt: skip
+from longstrand.models.packing import unpack
+
+if TYPE_CHECKING:
+    from longstrand.genome.intervals import Interval
+    from longstrand.tokenization.base import Encoding, Tokenizer
+
+Output = Literal["logits", "probabilities", "embeddings"]
+Pooling = Literal["cls", "mean", "max", "tokens", "bases"]
+BATCHES_AHEAD = 16
+_NO_DNA = str.maketrans("", "", "ACGT")
+ROWS_AHEAD = 1024
+STATES_SHARE = 16
+"""A token's last state takes about this much less memory than its passage through a layer."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How to read sequences and what to give back.
+
+    Attributes:
+        output: ``logits`` or ``probabilities`` of the model's head, or ``embeddings`` of its encoder.
+        pooling: embeddings: ``cls`` (the first token), ``mean`` or ``max`` over all tokens but the special ones, or one
+            vector a token (``tokens``) or a base (``bases``). A token head: ``tokens`` or ``bases``, else ``bases``.
+        layer: which hidden states embeddings are: 0 = embedding output, 1 = first layer, -1 = last (after the final
+            norm).
+        layers: several layers at once, in place of ``layer``, from one forward pass; a token or base then has the
+            states of all layers one after the other.
+        poolings: ``cls``, ``mean``, ``max``, in place of ``pooling``; values of all layers and poolings follow each
+            other, layer by layer, in each the poolings.
+        strand: see `longstrand.inference.strands`.
+        views: strands and shifts to average over, in place of ``strand``: test-time augmentation. Logits are averaged,
+            but of counts the rates (``probabilities``), as published.
+        batch_tokens: most tokens in one batch, padding included.
+        precision: ``fp32``, or ``bf16`` for automatic mixed precision. Results are float32 either way.
+        truncate: cut sequences that are too long for the model on the right (marked and counted) instead of refusing
+            them.
+        max_tokens: longest input including special tokens; None: what the model's position table holds.
+        pack: put sequences of different lengths one after the other in one row, so that no padding is computed; results
+            are the same. None: on a CPU. Never with memory.
+        exact_text: give sequences to the tokenizer as they are; by default they are put into upper case and letters
+            that it does not know become N, both counted.
+    """
+
+    output: Output = "logits"
+    pooling: Pooling = "mean"
+    layer: int = -1
+    layers: tuple[int, ...] = ()
+    poolings: tuple[Pooling, ...] = ()
+    strand: StrandPolicy = "+"
+    views: tuple[View, ...] = ()
+    batch_tokens: int = 8192
+    precision: Literal["fp32", "bf16"] = "fp32"
+    truncate: bool = False
+    max_tokens: int | None = None
+    exact_text: bool = False
+    pack: bool | None = None
+
+    def __post_init__(self) -> None:
+        one_of(self.output, ("logits", "probabilities", "embeddings"), "output")
+        one_of(self.pooling, ("cls", "mean", "max", "tokens", "bases"), "pooling")
+        one_of(self.precision, ("fp32", "bf16"), "precision")
+        strands_of(self.strand)
+        for name in self.poolings:
+            one_of(name, ("cls", "mean", "max"), "pooling of a sequence")
+        if self.batch_tokens < 1:
+            raise ValueError(f"batch_tokens is at least 1, got {self.batch_tokens}")
+        for strand, _ in self.views:
+            one_of(strand, ("+", "-"), "strand of a view")
+        if self.pooling == "tokens" and len(self.readings) > 1:
+            raise UsageError("the tokens of the two strands differ; with strand 'both' use pooling 'bases'.")
+
+    @property
+    def readings(self) -> tuple[View, ...]:
+        """How every sequence is read: strands and shifts."""
+        return self.views or views_of(self.strand)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says about one row.
+
+    Attributes:
+        index: number of the row, from 0.
+        name: name of the row.
+        interval: its place, if known.
+        values: float32 (num_outputs,) for one result a sequence; (num_bases, d) for bases; (num_bins, d) for bins (of
+            counts, ``probabilities`` are rates); (num_tokens, d) for tokens,
+            special tokens left out. NaN where there is nothing to say: a sequence without tokens, bases cut off.
+        num_bases: letters of the sequence.
+        num_tokens: tokens that the model saw (both strands), special tokens included.
+        num_unknown: letters that say nothing to the model: N, and what became N; with ``exact_text`` all characters
+            other than A, C, G and T of either case.
+        num_lower_case: lower-case letters of the input; read as upper case unless ``exact_text`` is set.
+        truncated: the sequence was cut.
+        empty: there was no token to show to the model.
+        offsets: int64 (num_tokens, 2) start and end of each token on the sequence as given (0-based half-open); only
+            for ``tokens``.
+    """
+
+    index: int
+    name: str
+    interval: Interval | None
+    values: np.ndarray
+    num_bases: int
+    num_tokens: int
+    num_unknown: int
+    truncated: bool
+    empty: bool = False
+    offsets: np.ndarray | None = None
+    num_lower_case: int = 0
+
+
+@dataclass
+class _Reading:
+    """One strand of one row on its way through the model."""
+
+    strand: str
+    shift: int
+    encoding: Encoding
+    truncated: bool
+    values: np.ndarray | None = None
+
+    @property
+    def length(self) -> int:
+        return len(self.encoding.input_ids)
+
+    @property
+    def is_empty(self) -> bool:
+        return bool(np.all(self.encoding.special_tokens_mask))
+
+
+@dataclass
+class _Row:
+    """A row in the buffer."""
+
+    record: Record
+    num_unknown: int
+    num_lower_case: int
+    readings: list[_Reading] = field(default_factory=list)
+
+
+def predict(
+    model: Any,
+    sequences: Iterable[Any],
+    *,
+    tokenizer: Tokenizer,
+    settings: PredictOptions | None = None,
+    device: torch.device | str | None = None,
+    **changes: Any,
+) -> Iterator[Prediction]:
+    """Apply a model to sequences, in their order.
+
+    Every row gives one prediction. A row without any token (empty, or shorter than what the tokenizer reads) is not
+    shown to the model: its values are NaN. Between two predictions the model is in the mode in which it came.
+
+    Args:
+        model: a `longstrand` model; ``logits`` need a sequence or token head.
+        sequences: texts, `Record`s, or windows (anything with ``sequence`` and ``interval``), read as they are needed.
+        tokenizer: the model's own.
+        settings: all settings at once.
+        device: where to run; None: where the model is. The model goes back at the end.
+        **changes: single fields of `PredictOptions`, for example ``strand="both"``.
+
+    Yields:
+        `Prediction`s in the order of ``sequences``.
+
+    Raises:
+        InputError: a letter is no nucleotide, or a sequence is too long for the model and ``truncate`` is off.
+        UsageError: the model has no such output, layer or token.
+    """
+    settings = replace(settings or PredictOptions(), **changes)
+    engine = _Engine(model, tokenizer, settings)
+    return _run(engine, model, as_records(sequences), device)
+
+
+def _run(
+    engine: _Engine, model: Any, records: Iterable[Record], device: torch.device | str | None
+) -> Iterator[Prediction]:
+    home = next(model.parameters()).device
+    if device is not None and torch.device(device) != home:
+        model.to(device)
+    try:
+        for rows in engine.buffers(records):
+            engine.compute(rows)
+            for row in rows:
+                yield engine.result(row)
+                row.readings.clear()
+    finally:
+        if next(model.parameters()).device != home:
+            model.to(home)
+
+
+def as_records(sequences: Iterable[Any]) -> Iterator[Record]:
+    """Number plain texts and windows; records pass through."""
+    for index, item in enumerate(sequences):
+        if isinstance(item, Record):
+            yield item
+        elif isinstance(item, str):
+            yield Record(index, str(index), item, where=f"sequence {index + 1}")
+        else:
+            yield Record(index, str(item.interval), item.sequence, item.interval, where=str(item.interval))
+
+
+def longest_input(config: Any) -> int | None:
+    """Give the longest input in tokens (special ones included), or None if nothing in the model ends."""
+    from longstrand.models.attention import layouts
+    from longstrand.models.config import LongstrandConfig
+
+    if isinstance(config, LongstrandConfig):
+        return layouts.longest_input(config)
+    return config.max_position_embeddings if getattr(config, "positions", "learned") == "learned" else None
+
+
+def layer_number(layer: int, num_hidden_layers: int) -> int:
+    """Turn a layer (negative: from the end) into a place among hidden states, 0 = embedding output.
+
+    Raises:
+        UsageError: there is no such layer.
+    """
+    if not -num_hidden_layers - 1 <= layer <= num_hidden_layers:
+        raise UsageError(
+            f"no layer {layer}: the model has {num_hidden_layers}; use 0 (embedding output) to {num_hidden_layers}, or "
+            f"-1 (last) to -{num_hidden_layers + 1}."
+        )
+    return layer if layer >= 0 else num_hidden_layers + 1 + layer
+
+
+class _Engine:
+    """The steps of `predict`: read and tokenize, compute by batches, put a row together."""
+
+    def __init__(self, model: Any, tokenizer: Tokenizer, settings: PredictOptions) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.limit = settings.max_tokens if settings.max_tokens is not None else longest_input(model.config)
+        self.readings = settings.readings
+        self.embeds = settings.output == "embeddings"
+        head: Any = None if self.embeds else head_of(model)
+        self.problem = None if head is None else head.problem
+        self.per: Literal["sequence", "token", "base", "bin"] = "bin" if head and head.kind == "bin" else "sequence"
+        self.bin_bases = (
+            (getattr(model.config, "memory", None) or {}).get("bin_bases")
+            if self.embeds
+            else getattr(head, "bin_bases", None)
+        )
+        if settings.pooling == "tokens" and (self.embeds or head.kind == "token"):
+            self.per = "token"
+        elif (head is not None and head.kind == "token") or (self.embeds and settings.pooling == "bases"):
+            self.per = "base"
+        self.width = model.config.hidden_size if head is None else head.num_outputs
+        self.poolings = settings.poolings or (settings.pooling,)
+        if self.embeds:
+            layers = settings.layers or (settings.layer,)
+            self.layers = [layer_number(layer, model.config.num_hidden_layers) for layer in layers]
+            self.width *= len(self.layers) * len(self.poolings)
+            if "cls" in self.poolings and tokenizer.cls_token_id is None:
+                raise UsageError("the tokenizer has no [CLS] token; use pooling mean or max.")
+        if settings.output == "probabilities" and self.problem == "regression":
+            raise UsageError("a regression model has no probabilities; use output logits (its predicted values).")
+
+    def buffers(self, records: Iterable[Record]) -> Iterator[list[_Row]]:
+        """Read ahead about `BATCHES_AHEAD` batches, at most `ROWS_AHEAD` rows; less if every token has its vector."""
+        ahead = self.settings.batch_tokens * (BATCHES_AHEAD if self.per == "sequence" else 2)
+        rows: list[_Row] = []
+        num_tokens = 0
+        for record in records:
+            row = self.read(record)
+            rows.append(row)
+            num_tokens += sum(reading.length for reading in row.readings)
+            if num_tokens >= ahead or len(rows) >= ROWS_AHEAD:
+                yield rows
+                rows, num_tokens = [], 0
+        if rows:
+            yield rows
+
+    def read(self, record: Record) -> _Row:
+        """Normalise (unless the text is to stay as it is) and tokenize one row on the strands that are asked for."""
+        given = [record.sequence] if record.second is None else [record.sequence, record.second]
+        alphabet = self.tokenizer.alphabet
+        if self.settings.exact_text:
+            texts, low = given, sum(map(num_lower_case, given))
+            unknown = sum(num_unknown(text.upper()) for text in given)
+        else:
+            clean = [normalise(text, alphabet, where=record.where) for text in given]
+            texts, low = [text.sequence for text in clean], sum(text.num_lower_case for text in clean)
+            unknown = sum(map(num_unknown, texts))
+        row = _Row(record, unknown, low)
+        for strand, shift in self.readings:
+            moved = texts if not shift else self._moved(texts, shift, record)
+            row.readings.append(self._encode((strand, shift), [read_on(strand, text) for text in moved], record))
+        return row
+
+    def _moved(self, texts: list[str], shift: int, record: Record) -> list[str]:
+        if len(texts) == 2:
+            raise InputError(f"{record.where or record.name}: pairs of sequences cannot be shifted; use shift 0.")
+        flanks = record.flanks
+        if not self.settings.exact_text:
+            before, after = (normalise(side, self.tokenizer.alphabet, where=record.where).sequence for side in flanks)
+            flanks = before, after
+        return [shift_text(texts[0], shift, flanks)]
+
+    def _encode(self, view: View, texts: list[str], record: Record) -> _Reading:
+        if self.per == "bin" or self.bin_bases is not None:
+            encoding = self._encode_bins(texts, record)
+        elif len(texts) == 2:
+            encoding = self.tokenizer.encode_pair(*texts)
+        else:
+            encoding = self.tokenizer.encode(texts[0])
+        length = len(encoding.input_ids)
+        if self.limit is None or length <= self.limit:
+            return _Reading(*view, encoding, truncated=False)
+        if not self.settings.truncate or len(texts) == 2 or self.bin_bases is not None:
+            raise InputError(too_long(record, length, self.limit, can_be_cut=len(texts) == 1))
+        return _Reading(*view, self._cut(texts[0]), truncated=True)
+
+    def _encode_bins(self, texts: list[str], record: Record) -> Encoding:
+        where = record.where or record.name
+        if len(texts) == 2 or self.bin_bases is None:
+            raise InputError(
+                f"{where}: a model of bins reads single sequences, and bin_bases of its head says how long."
+            )
+        count_bins(len(texts[0]), self.bin_bases, where=where)
+        return encode_bins(self.tokenizer, texts[0], self.bin_bases)
+
+    def _cut(self, text: str) -> Encoding:
+        """Keep the tokens from the left that fit beside the special ones."""
+        ids, offsets = self.tokenizer.encode_ids(text)
+        room = max(0, (self.limit or 0) - self.tokenizer.num_special_tokens())
+        return self.tokenizer.wrap(ids[:room], offsets[:room], len(text))
+
+    def compute(self, rows: list[_Row]) -> None:
+        """Run all readings of a buffer, longest first, in batches of similar length."""
+        readings = [reading for row in rows for reading in row.readings if not reading.is_empty]
+        readings.sort(key=lambda reading: -reading.length)
+        with evaluation_mode(self.model):
+            start = 0
+            while start < len(readings):
+                size = max(1, self.settings.batch_tokens // self._tokens_at_once(readings[start].length))
+                batch = readings[start : start + size]
+                for reading, values in zip(batch, self._forward(batch)):
+                    reading.values = values
+                start += size
+
+    def _tokens_at_once(self, length: int) -> int:
+        """Give the tokens of a row that are in the encoder together: with memory, a segment and a share of states.
+
+        The states of a whole row are kept until its end; they are small beside what a segment needs inside the layers.
+        """
+        memory = getattr(self.model.config, "memory", None)
+        return length if memory is None else min(length, memory["segment_length"] + length // STATES_SHARE)
+
+    @torch.inference_mode()
+    def _forward(self, batch: list[_Reading]) -> list[np.ndarray]:
+        """Give (d,) or (num_tokens, d) of each reading, float32."""
+        inputs, special = self._tensors(batch)
+        device = inputs["input_ids"].device
+        mixed = self.settings.precision == "bf16"
+        with torch.autocast(device.type, torch.bfloat16) if mixed else nullcontext():
+            states = self._hidden(inputs) if self.embeds else [self.model(**inputs).logits]
+        if "document_ids" in inputs and states[0].dim() == 3:
+            states = [unpack(state, inputs["document_ids"])[0] for state in states]
+        values = states[0]
+        if self.embeds and self.per == "sequence":
+            pooled = [pool(state.float(), ~special, pooling) for state in states for pooling in self.poolings]
+            values = torch.cat(pooled, dim=-1)
+        elif len(states) > 1:
+            values = torch.cat([state.float() for state in states], dim=-1)
+        values = values.float().cpu().numpy()
+        if self.per == "sequence":
+            return list(values)
+        if self.per == "bin":
+            return [values[row, : reading.encoding.num_bases // self.bin_bases] for row, reading in enumerate(batch)]
+        return [values[row, : reading.length].copy() for row, reading in enumerate(batch)]
+
+    def _tensors(self, batch: list[_Reading]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Pad to the longest, or pack.
+
+        Returns:
+            Ids, mask (1 = real; left out if nothing is padded) and types, each (B, L), or packed (1, all tokens) with
+            document_ids; special tokens or padding (B, L).
+        """
+        shape = (len(batch), batch[0].length)
+        ids = np.full(shape, self.tokenizer.pad_token_id or 0, dtype=np.int64)
+        mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        special = np.ones(shape, dtype=bool)
+        for row, reading in enumerate(batch):
+            encoding, length = reading.encoding, reading.length
+            ids[row, :length], mask[row, :length] = encoding.input_ids, 1
+            special[row, :length] = encoding.special_tokens_mask
+            if encoding.token_type_ids is not None:
+                types[row, :length] = encoding.token_type_ids
+        device = next(self.model.parameters()).device
+        inputs = {"input_ids": ids} if mask.all() else {"input_ids": ids, "attention_mask": mask}
+        if types.any():
+            inputs["token_type_ids"] = types
+        if self.packs(device) and "attention_mask" in inputs:
+            real = inputs.pop("attention_mask").astype(bool)
+            inputs = {name: array[real][None] for name, array in inputs.items()}
+            inputs["document_ids"] = np.repeat(np.arange(len(batch)), [reading.length for reading in batch])[None]
+        return {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}, torch.from_numpy(
+            special
+        ).to(device)
+
+    def packs(self, device: torch.device) -> bool:
+        """Say whether rows of different lengths are packed here; models of others may not know packed rows."""
+        config = self.model.config
+        able = getattr(config, "model_type", None) == "longstrand" and config.memory is None and self.per != "bin"
+        return able and (device.type == "cpu" if self.settings.pack is None else self.settings.pack)
+
+    def _hidden(self, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Give the hidden states of the layers that are asked for, each (B, L, D), from one pass."""
+        encoder = getattr(self.model, "encoder", self.model)
+        if self.layers == [self.model.config.num_hidden_layers]:
+            return [encoder(**inputs).last_hidden_state]
+        states = encoder(**inputs, output_hidden_states=True).hidden_states
+        return [states[layer] for layer in self.layers]
+
+    def result(self, row: _Row) -> Prediction:
+        """Put the strands of one row together."""
+        num_bases = row.record.num_bases
+        truncated = any(reading.truncated for reading in row.readings)
+        offsets = None
+        if self.per == "token":
+            values, offsets = self._per_token(row.readings[0], num_bases)
+        else:
+            parts = [self._of_strand(reading, num_bases) for reading in row.readings]
+            rates = self.problem == "counts" and self.settings.output == "probabilities"
+            values = average([probabilities(part, "counts") for part in parts] if rates else parts)
+        if self.settings.output == "probabilities" and (self.per == "token" or self.problem != "counts"):
+            values = probabilities(values, self.problem)
+        num_tokens = sum(reading.length for reading in row.readings)
+        about = (row.record.index, row.record.name, row.record.interval)
+        empty = all(reading.is_empty for reading in row.readings)
+        counts = (num_bases, num_tokens, row.num_unknown, truncated, empty)
+        return Prediction(*about, values, *counts, offsets, row.num_lower_case)
+
+    def _of_strand(self, reading: _Reading, num_bases: int) -> np.ndarray:
+        if self.per == "sequence":
+            return reading.values if reading.values is not None else np.full(self.width, np.nan, dtype=np.float32)
+        if self.per == "bin":
+            empty = np.full((num_bases // self.bin_bases, self.width), np.nan, dtype=np.float32)
+            return empty if reading.values is None else flip_back(reading.strand, reading.values)
+        if reading.values is None:
+            return np.full((num_bases, self.width), np.nan, dtype=np.float32)
+        values = flip_back(reading.strand, reading.encoding.to_bases(reading.values, reduce="mean"))
+        return shift_back(reading.shift, values)
+
+    def _per_token(self, reading: _Reading, num_bases: int) -> tuple[np.ndarray, np.ndarray]:
+        if reading.values is None:
+            return np.empty((0, self.width), dtype=np.float32), np.empty((0, 2), dtype=np.int64)
+        real = ~np.asarray(reading.encoding.special_tokens_mask)
+        offsets = np.asarray(reading.encoding.offsets, dtype=np.int64)[real]
+        return flip_back(reading.strand, reading.values[real]), flip_offsets(reading.strand, offsets, num_bases)
+
+
+def head_of(model: Any) -> Any:
+    """Give the settings of the head whose logits are predictions.
+
+    Raises:
+        UsageError: the model has no sequence, token or bin head.
+    """
+    head = getattr(model, "head_settings", None)
+    if head is None or head.kind not in ("sequence", "token", "bin"):
+        raise UsageError("the model has no head that predicts labels; fine-tune it first, or use embeddings.")
+    return head
+
+
+def num_unknown(sequence: str) -> int:
+    """Count the characters of a sequence in upper case other than A, C, G and T."""
+    return len(sequence.translate(_NO_DNA))
+
+
+def num_lower_case(sequence: str) -> int:
+    """Count lower-case letters."""
+    return sum(map(str.islower, sequence)) if not sequence.isupper() else 0
+
+
+def too_long(record: Record, num_tokens: int, limit: int, *, can_be_cut: bool) -> str:
+    """Say that a sequence does not fit, and what can be done."""
+    num_bases = record.num_bases + len(record.second or "")
+    fitting = int(limit * max(1.0, num_bases / num_tokens))
+    cut = ", or pass --truncate to keep what fits from the left" if can_be_cut else "; pairs cannot be cut"
+    return (
+        f"{record.where or record.name}: the sequence of {num_bases:,} bases has {num_tokens:,} tokens, but the "
+        f"position table of this model ends at {limit:,} (about {fitting:,} bases); use shorter sequences or "
+        f"windows{cut}."
+    )
+
+
+def pool(hidden: torch.Tensor, real: torch.Tensor, pooling: str) -> torch.Tensor:
+    """Make one vector of a sequence; hidden (B, L, D), real tokens (B, L) bool -> (B, D); ``cls`` is the first token.
+
+    ``bases`` and ``tokens`` do not come here.
+    """
+    if pooling == "cls":
+        return hidden[:, 0]
+    if pooling == "max":
+        return hidden.masked_fill(~real[..., None], -torch.inf).amax(1)
+    return (hidden * real[..., None]).sum(1) / real.sum(1, keepdim=True)
+
+
+def probabilities(logits: np.ndarray, problem: str | None) -> np.ndarray:
+    """Turn logits (..., C) into probabilities: softmax of classes, sigmoid of labels, rates of counts; NaN stays."""
+    if problem == "counts":
+        return np.logaddexp(0, logits).astype(np.float32)
+    if problem == "multi_label":
+        return (0.5 * (1 + np.tanh(0.5 * logits))).astype(np.float32)
+    if logits.size == 0:
+        return logits
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    shares: np.ndarray = powers / powers.sum(-1, keepdims=True)
+    return shares
+
+
+@contextmanager
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """Switch dropout off inside; every module gets its own mode back."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

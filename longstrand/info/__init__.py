@@ -1,0 +1,1 @@
+"""What a folder is, what a run needs, and what is broken."""

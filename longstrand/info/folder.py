@@ -1,0 +1,406 @@
+"""Say what a folder is: model, tokenizer or run, from its small files and the header of its weights.
+
+No weights are read, so this is quick for a model of any size. Torch is imported for published folders only: their
+family is found with the table in `longstrand.models.published.families`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from longstrand.errors import CheckpointError, InputError, LongstrandError, TokenizerError
+from longstrand.models.quirks import QUIRKS
+from longstrand.runtime import read_json
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
+BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+LARGEST_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a folder holds.
+
+    Attributes:
+        path: the folder.
+        kind: ``model``, ``tokenizer`` or ``run``.
+        facts: title of a part to its facts, in reading order; values are words, numbers, or None if unknown.
+    """
+
+    path: Path
+    kind: str
+    facts: dict[str, dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything as a plain dictionary."""
+        return {"path": str(self.path), "kind": self.kind, **self.facts}
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor in the header of a safetensors file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements (1 for a scalar)."""
+        return prod(self.shape)
+
+
+def inspect_folder(path: Path, fasta: Path | None = None) -> Finding:
+    """Recognise a folder by the files in it.
+
+    Args:
+        path: the folder.
+        fasta: genome on which bases per token are measured; None takes a simulated one.
+
+    Raises:
+        InputError: there is no such folder, or nothing in it is known.
+        CheckpointError: the weights' header is damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such folder.")
+    if path.is_file():
+        raise InputError(f"{path}: is a file; give the folder of a model, a tokenizer or a run.")
+    if (path / "config.yaml").exists():
+        return Finding(path, "run", _run_facts(path, fasta))
+    if (path / "config.json").exists():
+        return Finding(path, "model", _model_facts(path, fasta))
+    if any((path / name).exists() for name in TOKENIZER_FILES):
+        return Finding(path, "tokenizer", {"tokenizer": tokenizer_facts(path, fasta)})
+    inner = sorted(child.name for child in path.iterdir() if child.is_dir() and _is_known(child))
+    hint = f"; look at {', '.join(inner[:6])} inside it" if inner else ""
+    raise InputError(
+        f"{path}: neither a model (config.json) nor a tokenizer (tokenizer.json) nor a run (config.yaml){hint}."
+    )
+
+
+def _is_known(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("config.yaml", "config.json", *TOKENIZER_FILES))
+
+
+def read_tensors(file: Path) -> Iterator[TensorEntry]:
+    """List the tensors of a safetensors file from its header.
+
+    Raises:
+        CheckpointError: the header is cut off or no JSON.
+    """
+    try:
+        with open(file, "rb") as handle:
+            (length,) = struct.unpack("<Q", handle.read(8))
+            if length > LARGEST_HEADER:
+                raise ValueError("its header claims an impossible length")
+            header = json.loads(handle.read(length))
+    except (struct.error, ValueError) as error:
+        raise CheckpointError(f"{file}: not a safetensors file, or damaged ({error}).") from None
+    for name, entry in header.items():
+        if name != "__metadata__":
+            yield TensorEntry(name, entry["dtype"], tuple(entry["shape"]))
+
+
+def _model_facts(folder: Path, fasta: Path | None = None) -> dict[str, dict[str, Any]]:
+    config = read_json(folder / "config.json")
+    about = read_json(folder / "longstrand.json") if (folder / "longstrand.json").exists() else {}
+    facts: dict[str, dict[str, Any]] = {"model": _architecture(config) | _weights(folder)}
+    if config.get("model_type") == "longstrand":
+        parts = _parts(folder)
+        quirks = {name: QUIRKS.get(name, "unknown here") for name in config.get("quirks") or ()}
+    else:
+        config, parts, quirks = _published(folder, config, facts["model"])
+    facts |= ({"parameters by part": parts} if parts else {}) | ({"quirks": quirks} if quirks else {})
+    has_tokenizer = any((folder / name).exists() for name in TOKENIZER_FILES)
+    if has_tokenizer:
+        facts["tokenizer"] = tokenizer_facts(folder, fasta)
+    facts["context"] = _context(config, about, facts.get("tokenizer", {}))
+    facts |= _heads(config)
+    facts |= _origin(about)
+    return facts
+
+
+def _architecture(config: dict[str, Any]) -> dict[str, Any]:
+    kind = config.get("model_type", "unknown")
+    return {
+        "family": config.get("family") or kind,
+        "format": "Longstrand" if kind == "longstrand" else f"Hugging Face '{kind}'",
+        "layers": config.get("num_hidden_layers"),
+        "hidden size": config.get("hidden_size"),
+        "attention heads": config.get("num_attention_heads"),
+        "vocabulary": config.get("vocab_size"),
+        "positions": config.get("positions") or config.get("position_embedding_type"),
+    }
+
+
+def _weights(folder: Path) -> dict[str, Any]:
+    files = _weight_files(folder)
+    if not files:
+        pickles = [file.name for file in folder.glob("*.bin")]
+        return {
+            "parameters": None,
+            "weights": f"{pickles[0]} (pickle, not opened)" if pickles else "none in this folder",
+        }
+    tensors = [tensor for file in files for tensor in read_tensors(file)]
+    size = sum(tensor.size * BYTES.get(tensor.dtype, 0) for tensor in tensors)
+    types = ", ".join(sorted({tensor.dtype for tensor in tensors}))
+    stored = f"{len(tensors)} tensors, {types}, {size / 1e6:,.1f} MB"
+    return {"parameters": sum(tensor.size for tensor in tensors if "F" in tensor.dtype), "weights": stored}
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """List the files of weights that loading would read: one file, or the parts that an index names."""
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if (folder / "model.safetensors.index.json").is_file():
+        names = sorted(set(read_json(folder / "model.safetensors.index.json").get("weight_map", {}).values()))
+        return [folder / name for name in names if (folder / name).is_file()]
+    return [file for file in sorted(folder.glob("*.safetensors")) if file.name != "published_rest.safetensors"]
+
+
+def _parts(folder: Path) -> dict[str, int]:
+    """Count parameters of one of our models by part, from the names in the header."""
+    parts: dict[str, int] = {}
+    for tensor in (tensor for file in _weight_files(folder) for tensor in read_tensors(file)):
+        if "F" in tensor.dtype:
+            part = _part_of(tensor.name)
+            parts[part] = parts.get(part, 0) + tensor.size
+    return parts
+
+
+_PARTS = {
+    "memory.": "memory",
+    "norm.": "norms",
+    "embeddings.": "embeddings",
+    ".attention.": "attention",
+    ".mlp.": "mlp",
+}
+
+
+def _part_of(name: str) -> str:
+    """Say to which part a tensor of ours belongs, by its name."""
+    if name.startswith(("lm_head.", "classifier.")):
+        return "head"
+    return next((part for mark, part in _PARTS.items() if mark in name), "other")
+
+
+def _published(
+    folder: Path, config: dict[str, Any], model: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, int], dict[str, str]]:
+    """Recognise a published model: its config in our fields, parameters by part, quirks; ``model`` gets the rest.
+
+    A folder that cannot be recognised keeps its own config; the reason goes into ``model``.
+    """
+    tensors = _without_data(_weight_files(folder))
+    if not tensors:
+        return config, {}, {}
+    from longstrand.models.published.to_ours import import_published
+
+    try:
+        imported = import_published(folder, tensors=tensors)
+    except LongstrandError as error:
+        model["not usable"] = str(error)
+        return config, {}, {}
+    parts: dict[str, int] = {}
+    for name, tensor in imported.tensors.items():
+        if not name.endswith(".layout"):
+            parts[_part_of(name)] = parts.get(_part_of(name), 0) + tensor.numel()
+    found = imported.config
+    model |= {"family": imported.family.name, "positions": found.positions, "parameters": sum(parts.values())}
+    model["differences"] = imported.family.differences
+    reasons = {reason: name for name, reason in reversed(imported.dropped.items())}
+    model["left out"] = "; ".join(f"{name} ... ({reason})" for reason, name in reasons.items()) or None
+    return found.settings(), parts, {name: QUIRKS[name] for name in found.quirks}
+
+
+def _without_data(files: Sequence[Path]) -> dict[str, Any]:
+    """Give the tensors of weight files without their numbers, but for the few ids that a memory is recognised by.
+
+    Raises:
+        CheckpointError: those ids cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+    from torch import empty
+
+    from longstrand.models.published.rmt import COUNTERS
+
+    tensors: dict[str, Any] = {}
+    for file in files:
+        entries = list(read_tensors(file))
+        tensors |= {entry.name: empty(entry.shape, device="meta") for entry in entries}
+        counters = [entry.name for entry in entries if entry.name in COUNTERS]
+        if counters:
+            try:
+                with safe_open(file, "pt") as weights:
+                    tensors |= {name: weights.get_tensor(name) for name in counters}
+            except SafetensorError as error:
+                raise CheckpointError(f"{file}: damaged safetensors file ({error}).") from None
+    return tensors
+
+
+def _context(config: dict[str, Any], about: dict[str, Any], tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """Say how much DNA the model sees at once; positions that are computed set no limit."""
+    limit = config.get("max_position_embeddings")
+    positions = config.get("positions") or config.get("position_embedding_type")
+    learned = positions in (None, "learned", "absolute")
+    measured, trained = tokenizer.get("bases per token"), _find(about, "bases_per_token")
+    memory = config.get("memory")
+    if memory:
+        words = f"{memory['num_tokens']} memory tokens, {memory['direction']}"
+        return {"tokens": "any number", "limit": f"none: segments of {memory['segment_length']} tokens, {words}"}
+    facts: dict[str, Any] = {"tokens": limit, "limit": "position table" if learned else "none set by the positions"}
+    if limit and measured:
+        source = tokenizer["measured on"]
+        facts["bases"] = f"about {round(limit * measured):,} ({measured:.2f} bases per token, measured on {source})"
+    if limit and trained:
+        facts["bases in training"] = f"about {round(limit * trained):,} ({trained:.2f} bases per token)"
+    return facts
+
+
+def _heads(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    heads = config.get("heads") or {}
+    described = {}
+    for name, head in heads.items():
+        words = [head.get("kind"), head.get("problem"), head.get("pooling")]
+        outputs = head.get("num_outputs")
+        words.append(f"{outputs} outputs" if outputs else None)
+        described[name] = ", ".join(str(word) for word in words if word)
+    return {"heads": described} if described else {}
+
+
+def _origin(about: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Pick the metrics, the seen data and the command out of ``longstrand.json``."""
+    found: dict[str, dict[str, Any]] = {}
+    metrics = _find(about, "hold_out") or _find(about, "metrics")
+    if isinstance(metrics, dict):
+        found["metrics"] = {name: _number(value) for name, value in metrics.items() if _number(value) is not None}
+    seen = {
+        "training steps": _find(about, "steps"),
+        "tokens seen": _find(about, "tokens_seen"),
+        "bases seen": _find(about, "bases_seen"),
+    }
+    made = _find(about, "provenance")
+    if isinstance(made, dict) and "versions" not in made and isinstance(made.get("provenance"), dict):
+        made = made["provenance"]
+    if isinstance(made, dict):
+        command = made.get("command")
+        seen |= {
+            "command": " ".join(map(str, command)) if isinstance(command, list) else command,
+            "date": made.get("date"),
+            "longstrand": (made.get("versions") or {}).get("longstrand"),
+            "commit": made.get("commit"),
+        }
+    kept = {name: value for name, value in seen.items() if isinstance(value, str | int | float)}
+    return found | ({"origin": kept} if kept else {})
+
+
+def _number(value: Any) -> float | int | str | None:
+    if isinstance(value, dict) and "value" in value:
+        low, high = value.get("low"), value.get("high")
+        interval = f" (95 % interval {low:.4f} to {high:.4f})" if low is not None and high is not None else ""
+        return f"{value['value']:.4f}{interval}" if value["value"] is not None else None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _find(value: Any, key: str) -> Any:
+    """Find a key in nested dictionaries, the outermost first."""
+    level = [value] if isinstance(value, dict) else []
+    while level:
+        for mapping in level:
+            if mapping.get(key) is not None:
+                return mapping[key]
+        level = [inner for mapping in level for inner in mapping.values() if isinstance(inner, dict)]
+    return None
+
+
+def tokenizer_facts(folder: Path, fasta: Path | None = None) -> dict[str, Any]:
+    """Describe a tokenizer folder from its files.
+
+    ``bases per token`` is measured on a genome: ``fasta``, or a simulated one. A tokenizer that cannot be opened has a
+    ``problem`` instead.
+    """
+    vocabulary, kind = _vocabulary(folder)
+    dna = [token for token in vocabulary if token and set(token) <= set("ACGT")]
+    longest = max(dna, key=len, default="")
+    about = read_json(folder / "longstrand.json") if (folder / "longstrand.json").exists() else {}
+    own = about.get("tokenizer", about)  # elsewhere in the record of a model are settings that may not have been used
+    kmer = _find(own, "kmer") if isinstance(_find(own, "kmer"), dict) else own
+    if _find(kmer, "overlapping") is not None:
+        kind = f"k-mers of {_find(kmer, 'k')}, {'overlapping' if _find(kmer, 'overlapping') else 'side by side'}"
+    return {
+        "kind": kind,
+        "vocabulary": len(vocabulary),
+        "special tokens": " ".join(token for token in vocabulary if token[:1] in "[<" and token[-1:] in "]>") or None,
+        "longest token": f"{len(longest)} bases: {longest[:40]}{'...' if len(longest) > 40 else ''}"
+        if longest
+        else None,
+        **_measured(folder, fasta),
+    }
+
+
+def _vocabulary(folder: Path) -> tuple[list[str], str]:
+    """Give the tokens in the order of their ids, and the kind of tokenizer."""
+    if (folder / "tokenizer.json").exists():
+        content = read_json(folder / "tokenizer.json")
+        model = content.get("model", {})
+        entries = model.get("vocab", {})
+        tokens = dict(entries) if isinstance(entries, dict) else {token: n for n, (token, _) in enumerate(entries)}
+        tokens |= {entry["content"]: entry["id"] for entry in content.get("added_tokens", [])}
+        kind = {"BPE": "byte-pair encoding (BPE)", "WordLevel": "words of fixed spelling"}.get(
+            model.get("type"), model.get("type")
+        )
+        return sorted(tokens, key=lambda token: tokens[token]), str(kind)
+    lines = [line.strip() for line in (folder / "vocab.txt").read_text().splitlines()]
+    return [line for line in lines if line], "vocabulary list (vocab.txt)"
+
+
+def _measured(folder: Path, fasta: Path | None) -> dict[str, Any]:
+    from longstrand.info.context import measure_bases_per_token
+    from longstrand.tokenization.hub import load_tokenizer
+
+    try:
+        tokenizer = load_tokenizer(folder, engine="library")
+        measured = measure_bases_per_token(tokenizer, fasta)
+    except TokenizerError as error:
+        return {"bases per token": None, "problem": str(error)}
+    return {"bases per token": measured.value, "measured on": measured.source, "fingerprint": tokenizer.fingerprint}
+
+
+def _run_facts(folder: Path, fasta: Path | None = None) -> dict[str, dict[str, Any]]:
+    report = read_json(folder / "report.json") if (folder / "report.json").exists() else None
+    last = _last_row(folder / "metrics.jsonl")
+    checkpoints = sorted(int(f.name[11:]) for f in folder.glob("checkpoint-*") if f.name[11:].isdigit())
+    kind = report.get("kind") if report else None
+    run = {
+        "state": "finished" if report is not None else "unfinished; the command that made it goes on from here",
+        "kind": kind,
+        "last step": last.get("step"),
+        "checkpoints": ", ".join(map(str, checkpoints)) or None,
+    }
+    facts = {"run": {name: value for name, value in run.items() if value is not None}}
+    if report is not None:
+        facts |= _origin(report)
+    elif last:
+        facts["last metrics"] = {name: value for name, value in last.items() if isinstance(value, int | float)}
+    if (folder / "model" / "config.json").exists():
+        for title, part in _model_facts(folder / "model", fasta).items():
+            facts.setdefault(title, part)
+    return facts
+
+
+def _last_row(file: Path) -> dict[str, Any]:
+    """Read the last complete row of a metrics file."""
+    for line in reversed(file.read_text().splitlines() if file.exists() else []):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        return row if isinstance(row, dict) else {}
+    return {}

@@ -1,0 +1,1 @@
+"""Attention: who may see whom, and the paths that compute it."""

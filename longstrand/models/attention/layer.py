@@ -1,0 +1,168 @@
+"""Attention: four separate projections around one function, `attend`.
+
+`longstrand.models.attention.mask` says who sees whom and by which path; `look` computes. All paths equal the dense one.
+Legend: B batch, H heads, L tokens, K head size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from longstrand.models.attention.block_sparse import BlockLists, block_lists
+from longstrand.models.attention.layouts import make_layout, pattern_for
+from longstrand.models.attention.mask import (
+    AttentionInputs,
+    AttentionMask,
+    Document,
+    best_path,
+    join_bias,
+    join_masks,
+    prepare,
+)
+from longstrand.models.attention.patterns import FULL, BlockSparse, Pattern
+from longstrand.models.config import LongstrandConfig
+from longstrand.models.linear import Linear
+from longstrand.models.positions import RotaryAngles
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with separate ``query``, ``key``, ``value`` and ``dense`` projections.
+
+    ``layout`` is the block layout of this layer, a part of the weights, or None.
+    """
+
+    layout: Tensor | None
+
+    def __init__(self, config: LongstrandConfig, layer: int = 0) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.dropout = config.attention_dropout
+        size, bias = config.hidden_size, config.biases["attention"]
+        self.query = Linear(size, size, bias=bias)
+        self.key = Linear(size, size, bias=bias)
+        self.value = Linear(size, size, bias=bias)
+        self.dense = Linear(size, size, bias=bias)
+        self.register_buffer("layout", make_layout(config, layer))
+        self._kept: tuple[Any, ...] = ()
+
+    def forward(
+        self, hidden: Tensor, sight: AttentionMask, angles: RotaryAngles | None, *, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Mix tokens; hidden (B, L, hidden_size) -> same shape, and probabilities (B, H, L, L) if asked for."""
+        query, key, value = (self._split(project(hidden)) for project in (self.query, self.key, self.value))
+        if angles is not None:
+            query, key = angles.rotate(query), angles.rotate(key)
+        dropout = self.dropout if self.training else 0.0
+        context, weights = look(query, key, value, sight, dropout=dropout, need_weights=need_weights)
+        return self.dense(context.transpose(1, 2).flatten(2)), weights
+
+    def pattern(
+        self, config: LongstrandConfig, layer: int, scene: AttentionInputs
+    ) -> tuple[Pattern, BlockLists | None]:
+        """Give the pattern of a layer that uses this layout, with its block lists where they will be needed.
+
+        Both are kept until the layout or the length changes.
+        """
+        if self.layout is None or torch.compiler.is_compiling():
+            return pattern_for(config, layer, self.layout, scene.span), None
+        version = 0 if self.layout.is_inference() else self.layout._version
+        sizes = (scene.span, scene.documents is None)
+        key = (version, sizes, tuple(config.quirks))
+        if not self._kept or self._kept[0] is not self.layout or self._kept[1] != key:
+            pattern = pattern_for(config, layer, self.layout, scene.span)
+            whole = isinstance(pattern, BlockSparse) and scene.documents is None
+            gathers = whole and best_path(pattern, scene) == "gather"
+            lists = block_lists(pattern, scene.length, scene.device) if gathers else None
+            self._kept = (self.layout, key, pattern, lists)
+        return self._kept[2], self._kept[3]
+
+    def _split(self, states: Tensor) -> Tensor:
+        return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+def attend(
+    query_BHLK: Tensor,
+    key_BHLK: Tensor,
+    value_BHLK: Tensor,
+    *,
+    pattern: Pattern = FULL,
+    attention_mask: Tensor | None = None,
+    documents: Tensor | None = None,
+    bias: Tensor | None = None,
+    dropout: float = 0.0,
+    need_weights: bool = False,
+    path: str = "auto",
+) -> tuple[Tensor, Tensor | None]:
+    """Compute softmax(q k / sqrt(K) + bias) v over what the pattern and the mask allow.
+
+    Args:
+        query_BHLK: queries; keys and values have the same shape.
+        key_BHLK: keys.
+        value_BHLK: values.
+        pattern: who may see whom.
+        attention_mask: (B, L), true or 1 = real; None = all are. What stands at other places is finite and arbitrary.
+        documents: (B, L) int64 number of each token's document, for packed batches; None = one each.
+        bias: None, or what is added to the scores (float) or allowed (bool), broadcast to (B, H, L, L); asks for the
+            dense path.
+        dropout: probability of dropping an attention probability; ignored by patterns other than `Full`.
+        need_weights: also return the probabilities, through the slow path.
+        path: one of `PATHS`.
+
+    Returns:
+        Context (B, H, L, K), and probabilities (B, H, L, L) before dropout or None.
+    """
+    padding = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
+    path = "dense" if need_weights or bias is not None else path
+    scene = AttentionInputs(query_BHLK.shape[2], query_BHLK.device, query_BHLK.dtype, padding, documents)
+    sight = prepare(pattern, scene, path=path)
+    if bias is not None:
+        floats = [one for one in (sight.bias, bias) if one is not None and one.dtype != torch.bool]
+        joined = join_bias(join_masks(sight.bias, bias), sum(floats) if floats else None, query_BHLK.dtype)
+        sight = AttentionMask(joined, drops=sight.drops)
+    return look(query_BHLK, key_BHLK, value_BHLK, sight, dropout=dropout, need_weights=need_weights)
+
+
+def look(
+    query_BHLK: Tensor,
+    key_BHLK: Tensor,
+    value_BHLK: Tensor,
+    sight: AttentionMask,
+    *,
+    dropout: float = 0.0,
+    need_weights: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Compute attention as `attend` does, after `prepare`; probabilities need a dense sight."""
+    states, bias = (query_BHLK, key_BHLK, value_BHLK), sight.bias
+    dropout = dropout if sight.drops else 0.0
+    if sight.blocks is not None:
+        return sight.blocks.attend(*states), None
+    if sight.strip is not None:
+        return sight.strip.attend(*states, dropout=dropout), None
+    if sight.documents is not None:
+        return _look_at_each(states, sight.documents, dropout), None
+    if not need_weights:
+        return F.scaled_dot_product_attention(*states, attn_mask=bias, dropout_p=dropout), None
+    scores = query_BHLK @ key_BHLK.transpose(2, 3) * query_BHLK.shape[-1] ** -0.5
+    if bias is not None and bias.dtype == torch.bool:
+        scores = scores.masked_fill(~bias, torch.finfo(scores.dtype).min)
+    elif bias is not None:
+        scores = scores + bias
+    weights = scores.softmax(-1, dtype=torch.float32).to(value_BHLK.dtype)
+    return F.dropout(weights, dropout) @ value_BHLK, weights
+
+
+def _look_at_each(states: tuple[Tensor, ...], documents: tuple[Document, ...], dropout: float) -> Tensor:
+    """Compute the context of documents one by one; zero where there is none. Lies as (B, L, H, K) in memory."""
+    batch, heads, _, size = states[0].shape
+    parts = []
+    for one in documents:
+        if one.sight is None:
+            parts.append(states[2].new_zeros(1, one.end - one.start, heads, size))
+            continue
+        some = [state[one.row, None, :, one.start : one.end] for state in states]
+        parts.append(look(*some, one.sight, dropout=dropout)[0].transpose(1, 2))
+    return torch.cat(parts, dim=1).unflatten(1, (batch, -1))[0].transpose(1, 2)

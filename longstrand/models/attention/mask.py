@@ -1,0 +1,249 @@
+"""Who sees whom in one call: a pattern joined with the padding, documents and distances of one batch.
+
+`prepare` picks a path: one fused call under a mask ("dense"), blocks on the CPU ("gather"), FlexAttention ("flex"), or
+each document of a packed batch by itself ("documents"). All paths equal the dense one.
+Legend: B batch, H heads, L tokens, K head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from longstrand.errors import one_of
+from longstrand.models.attention.alibi import AlibiStrip
+from longstrand.models.attention.block_sparse import BlockLists, GatherCall, block_lists
+from longstrand.models.attention.inputs import AttentionInputs
+from longstrand.models.attention.patterns import BlockSparse, Full, Pattern, SlidingWindow
+from longstrand.models.config import LongstrandConfig
+from longstrand.models.positions import position_distances
+
+PATHS = ("auto", "dense", "gather", "flex", "documents", "strip")
+BREAK_EVEN = 1.75
+"""A CPU gathers when the input is longer than this many times the keys that a token sees. Measured (two cores, one AMD
+EPYC): one dense call won at 1.5 and lost at 2 with blocks of 64, won at 1.3 and lost at 2 with a window of 512
+(``perf/attention.py break-even``)."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionMask:
+    """Who sees whom in one call, ready to compute; at most one of the fields is set, none = everyone sees everyone.
+
+    Attributes:
+        bias: what is added to the scores (float) or allowed (bool), broadcast to (B, H, L, L).
+        blocks: gathered blocks, or FlexAttention's equivalent.
+        strip: ALiBi under full attention.
+        documents: the documents in reading order; they tile the batch.
+        drops: whether attention probabilities are dropped in training.
+    """
+
+    bias: Tensor | None = None
+    blocks: Any = None
+    strip: AlibiStrip | None = None
+    documents: tuple[Document, ...] | None = None
+    drops: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Document:
+    """One document of a packed batch.
+
+    Attributes:
+        row: its row in the batch.
+        start: its first token.
+        end: the token after its last.
+        sight: who sees whom in it; None: it is padding, whose context is zero.
+    """
+
+    row: int
+    start: int
+    end: int
+    sight: AttentionMask | None
+
+
+Sized = Callable[[int], Pattern]
+
+
+def prepare(
+    pattern: Pattern,
+    scene: AttentionInputs,
+    *,
+    path: str = "auto",
+    lists: BlockLists | None = None,
+    sized: Sized | None = None,
+) -> AttentionMask:
+    """Join a pattern with one batch, and choose how to compute.
+
+    The blocks of a layout count from the start of each document.
+
+    Args:
+        pattern: who may see whom.
+        scene: the batch.
+        path: one of `PATHS`; ``auto`` is dense for full attention and for short inputs, blocks on the CPU, and
+            FlexAttention on a GPU.
+        lists: the pattern's block lists, if the caller kept them.
+        sized: gives the pattern of a document of some length; None: ``pattern`` itself serves all lengths.
+
+    Raises:
+        UsageError: unknown path.
+        ValueError: a document of a packed batch with block-sparse attention is not in one piece.
+    """
+    one_of(path, PATHS, "attention path")
+    drops = isinstance(pattern, Full)
+    if isinstance(pattern, BlockSparse) and scene.documents is not None:
+        return _each_document(scene, path, sized or (lambda length: pattern))
+    if path == "auto":
+        path = "gather" if lists is not None else best_path(pattern, scene)
+    if path == "flex":
+        from longstrand.models.attention.flex import FlexCall
+
+        return AttentionMask(blocks=FlexCall.make(pattern, scene), drops=drops)
+    if path == "documents" and scene.runs is not None:
+        return _each_document(scene, "auto", lambda length: pattern)
+    if path == "strip":
+        return AttentionMask(strip=scene.strip)
+    if path == "gather" and not isinstance(pattern, Full):
+        lists = lists or block_lists(pattern, scene.length, scene.device)
+        return AttentionMask(blocks=_gather_call(lists, scene), drops=drops)
+    return AttentionMask(_dense_bias(pattern, scene), drops=drops)
+
+
+def best_path(pattern: Pattern, scene: AttentionInputs) -> str:
+    """Choose a path by device, pattern and length; what is short is dense."""
+    if scene.padding is not None and scene.padding.dtype != torch.bool:
+        return "dense"
+    if scene.device.type == "cuda":
+        from longstrand.models.attention.flex import is_available
+
+        sparse = not isinstance(pattern, Full) or scene.documents is not None
+        return "flex" if sparse and is_available() else "dense"
+    if scene.device.type != "cpu" or torch.compiler.is_compiling():
+        return "dense"
+    if isinstance(pattern, Full):
+        plain = scene.numbers is None
+        if scene.num_heads:
+            return "dense" if not scene.counted else "strip" if plain else "documents"
+        return "documents" if scene.documents is not None else "dense"
+    return "gather" if scene.length > BREAK_EVEN * keys_seen(pattern, scene.length) else "dense"
+
+
+def _each_document(scene: AttentionInputs, path: str, sized: Sized) -> AttentionMask:
+    """Attend each document by itself; on the dense path, under one mask that does the same."""
+    if scene.runs is None or scene.numbers is None:
+        raise ValueError("with block-sparse attention, each document of a packed batch must be in one piece")
+    real = [int(scene.numbers[row, start]) >= 0 for row, start, _ in scene.runs]
+    if path == "dense":
+        runs = [run for run, is_real in zip(scene.runs, real) if is_real]
+        return AttentionMask(_squares(scene, scene.numbers.shape[0], runs, sized), drops=False)
+    lengths = {end - start for (_, start, end), is_real in zip(scene.runs, real) if is_real}
+    sights = {length: _one_document(scene, length, path, sized) for length in lengths}
+    documents = (
+        Document(row, start, end, sights[end - start] if is_real else None)
+        for (row, start, end), is_real in zip(scene.runs, real)
+    )
+    return AttentionMask(documents=tuple(documents))
+
+
+def _one_document(scene: AttentionInputs, length: int, path: str, sized: Sized) -> AttentionMask:
+    pattern = sized(length)
+    if isinstance(pattern, Full) and scene.num_heads:
+        return AttentionMask(strip=scene.strip)
+    return prepare(pattern, scene.of_length(length), path=path if path in ("gather", "flex") else "auto")
+
+
+def _squares(scene: AttentionInputs, batch: int, runs: list[tuple[int, int, int]], sized: Sized) -> Tensor:
+    """Make one bias (B, H or 1, L, L) in which each document has its own square."""
+    squares = []
+    for _, start, end in runs:
+        mask = _dense_bias(sized(end - start), scene.of_length(end - start))
+        if mask is not None and mask.dtype == torch.bool:
+            mask = torch.zeros(mask.shape, dtype=scene.dtype, device=scene.device).masked_fill(
+                ~mask, torch.finfo(scene.dtype).min
+            )
+        squares.append(mask)
+    heads = max((mask.shape[1] for mask in squares if mask is not None), default=1)
+    shape = (batch, heads, scene.length, scene.length)
+    bias = torch.full(shape, torch.finfo(scene.dtype).min, dtype=scene.dtype, device=scene.device)
+    for (row, start, end), mask in zip(runs, squares):
+        bias[row, :, start:end, start:end] = 0.0 if mask is None else mask[0]
+    return bias
+
+
+def keys_seen(pattern: SlidingWindow | BlockSparse, length: int) -> float:
+    """Estimate the keys that the gathering path reads for a token."""
+    if isinstance(pattern, SlidingWindow):
+        return 1.5 * pattern.window
+    counts = pattern.corner(length)
+    return float((counts > 0).sum(-1, dtype=torch.float32).median()) * pattern.block_size
+
+
+def _gather_call(lists: BlockLists, scene: AttentionInputs) -> GatherCall:
+    """Pad what the batch adds to whole blocks."""
+    missing = lists.num_blocks * lists.block_size - lists.length
+    visible = None if scene.padding is None else scene.padding[:, 0, 0]
+    if visible is None and missing:
+        visible = torch.ones(1, lists.length, dtype=torch.bool, device=scene.device)
+    places = None if not scene.num_heads else scene.position_ids
+    padded = [None if one is None else F.pad(one, (0, missing)) for one in (visible, scene.documents, places)]
+    return GatherCall(lists, padded[0], padded[1], scene.slopes(), padded[2])
+
+
+def _dense_bias(pattern: Pattern, scene: AttentionInputs) -> Tensor | None:
+    """Make what the fused call adds to the scores; a token that would see nothing sees everything."""
+    mask, distance = scene.padding, None
+    if scene.num_heads:
+        assert scene.position_ids is not None
+        distance = -scene.slopes()[None, :, None, None] * position_distances(scene.position_ids)[:, None]
+    if mask is not None and mask.dtype != torch.bool:
+        mask, distance = None, mask if distance is None else distance + mask
+    allowed = None
+    if isinstance(pattern, BlockSparse):
+        counts = pattern.dense_counts(scene.length, scene.device)[None]
+        allowed = counts > 0
+        if bool((counts > 1).any()):
+            distance = counts.clamp(min=1).float().log() + (0.0 if distance is None else distance)
+    elif isinstance(pattern, SlidingWindow):
+        allowed = pattern.dense_mask(scene.length, scene.device)[None]
+    if scene.documents is not None:
+        allowed = join_masks(allowed, (scene.documents[:, :, None] == scene.documents[:, None, :])[:, None])
+    if allowed is not None:
+        mask = join_masks(allowed, mask)
+        mask = mask | ~mask.any(-1, keepdim=True)
+    return join_bias(mask, distance, scene.dtype)
+
+
+def join_masks(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Join two boolean masks, either of which may be None; floats are left to `join_bias`."""
+    masks = [mask for mask in (first, second) if mask is not None and mask.dtype == torch.bool]
+    return None if not masks else masks[0] if len(masks) == 1 else masks[0] & masks[1]
+
+
+def padding_bias(attention_mask: Tensor | None, config: LongstrandConfig) -> Tensor | None:
+    """Turn a mask of real tokens (B, L; 1 = real) into what `attend` takes, (B, 1, 1, L), or None if all are real.
+
+    A row without any real token sees all of its padding, so that it gives finite numbers rather than NaN.
+    """
+    if attention_mask is None:
+        return None
+    if "unmasked_padding" in config.quirks:
+        return attention_mask[:, None, None, :].float()
+    real = attention_mask.bool()
+    if real.device.type == "cpu" and not torch.compiler.is_compiling() and bool(real.all()):
+        return None
+    return (real | ~real.any(-1, keepdim=True))[:, None, None, :]
+
+
+def join_bias(padding: Tensor | None, distance: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Join the padding (bool or float) and a float bias by position into one argument of `attend`."""
+    if distance is None:
+        return padding if padding is None or padding.dtype == torch.bool else padding.to(dtype)
+    if padding is None:
+        return distance.to(dtype)
+    if padding.dtype == torch.bool:
+        return distance.to(dtype).masked_fill(~padding, torch.finfo(dtype).min)
+    return (distance + padding).to(dtype)

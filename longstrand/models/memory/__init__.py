@@ -1,0 +1,1 @@
+"""Recurrent memory around the encoder."""

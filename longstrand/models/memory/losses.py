@@ -1,0 +1,113 @@
+"""Losses where rows are read in segments: which labels count, and how much each does.
+
+Legend: B rows, L tokens, S segments of the longest row, D hidden size, C outputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longstrand.models.config import Head, LongstrandConfig
+from longstrand.models.heads import MISSING, head_loss, labelled, pool
+from longstrand.models.memory.recurrence import RecurrentOutput, counted_mask
+
+
+def without_context(labels: Tensor, encoded: Any) -> Tensor:
+    """Set labels (B, L) or (B, L, C) to missing at tokens whose labels do not count; see `Memory.context`, ``loss``."""
+    counted = getattr(encoded, "counted", None)
+    return labels if counted is None else _missing_outside(labels, counted)
+
+
+def counted_batch(batch: dict[str, Any], config: Any) -> dict[str, Any]:
+    """Set the labels of a batch to missing where the model does not count them, without running it.
+
+    Args:
+        batch: with ``input_ids``; labels of other shapes than (B, L) or (B, L, C) come back as they are.
+        config: of the model.
+    """
+    labels, ids = batch.get("labels"), batch.get("input_ids")
+    of_rows = any(head["kind"] in ("sequence", "bin") for head in config.heads.values())
+    if config.memory is None or labels is None or ids is None or of_rows or labels.shape[:2] != ids.shape:
+        return batch
+    counted = counted_mask(config, ids, batch.get("attention_mask"))
+    return batch if counted is None else {**batch, "labels": _missing_outside(labels, counted)}
+
+
+def _missing_outside(labels: Tensor, counted: Tensor) -> Tensor:
+    filler = torch.nan if labels.is_floating_point() else MISSING
+    return labels.masked_fill(~(counted if labels.dim() == 2 else counted[..., None]), filler)
+
+
+def pooled_mask(attention_mask: Tensor | None, encoded: Any) -> Tensor | None:
+    """Give the tokens (B, L) that pooling runs over: real ones, without context."""
+    counted = getattr(encoded, "counted", None)
+    return attention_mask if counted is None else counted.long()
+
+
+def step_weights(segments: Tensor, num_segments: Tensor, known: Tensor, config: LongstrandConfig) -> Tensor | None:
+    """Weigh targets so that every step counts the same, with the quirk ``mean_of_step_losses``; else None.
+
+    A step is what the published codes read at once: the segments that are equally far from the end of their rows.
+
+    Args:
+        segments: (B, ...) number of the segment of each target.
+        num_segments: (B,).
+        known: (B, ...) bool, targets that are labelled.
+        config: of the model.
+    """
+    if "mean_of_step_losses" not in config.quirks:
+        return None
+    from_end = num_segments.view(-1, *(1,) * (segments.dim() - 1)) - 1 - segments
+    number = int(num_segments.max())
+    counts = torch.bincount(from_end[known], minlength=number).clamp(min=1)
+    return torch.where(known, 1.0 / (number * counts[from_end.clamp(0, number - 1)]), 0.0)
+
+
+def segment_vectors(encoded: RecurrentOutput, pooling: str) -> Tensor:
+    """Make one vector of each segment, (B, S, D): its [CLS], or the mean or maximum of its content tokens."""
+    if pooling == "cls":
+        assert encoded.segment_states is not None
+        return encoded.segment_states
+    assert encoded.segment_ids is not None and encoded.num_segments is not None
+    hidden, ids = encoded.last_hidden_state, encoded.segment_ids
+    parts = [pool(hidden, (ids == segment).long(), pooling) for segment in range(int(encoded.num_segments.max()))]
+    return torch.stack(parts, dim=1)
+
+
+def all_segments_loss(
+    classifier: Any, encoded: RecurrentOutput, labels: Tensor, head: Head, *, config: LongstrandConfig, num_items: Any
+) -> Tensor:
+    """Compute the loss of a sequence head on every segment of a row against the row's label.
+
+    The segments of a row share its weight, so the loss is a mean over rows and does not depend on how many segments
+    others have; with the quirk ``mean_of_step_losses``, over steps. Context segments do not count.
+
+    Args:
+        classifier: (..., D) -> (..., C).
+        encoded: what the encoder said.
+        labels: (B,) or (B, C).
+        head: settings of the head.
+        config: of the model.
+        num_items: targets of the global batch, or None.
+    """
+    assert encoded.num_segments is not None
+    logits = classifier(segment_vectors(encoded, head.pooling))
+    number, context = logits.shape[1], config.memory["context"]
+    places = torch.arange(number, device=logits.device).expand(len(logits), number)
+    totals = encoded.num_segments[:, None]
+    left = torch.clamp(totals - 1, max=context["left"])
+    right = torch.minimum(torch.full_like(totals, context["right"]), totals - 1 - left)
+    counts = (places >= left) & (places < totals - right)
+    spread = labels[:, None].expand(-1, number, *labels.shape[1:])
+    filler = torch.nan if labels.is_floating_point() else MISSING
+    mine = counts if spread.dim() == 2 else counts[..., None]
+    spread = spread.masked_fill(~mine, filler)
+    known = labelled(spread) if spread.dim() == 2 else labelled(spread).any(-1)
+    weights = step_weights(places, encoded.num_segments, known, config)
+    if weights is not None:
+        return head_loss(logits, spread, head, 1, weights=weights)
+    items = labelled(labels).sum() if num_items is None else num_items
+    return head_loss(logits, spread, head, items, weights=1.0 / counts.sum(1, keepdim=True).expand_as(places))

@@ -1,0 +1,1 @@
+"""Published families: their configurations, tensor names, and conversion both ways."""

@@ -1,0 +1,1 @@
+"""Reports: plain numbers to pages and pictures."""

@@ -1,0 +1,205 @@
+"""Turn the record of one run (its ``report.json``) into the page that a person reads.
+
+The runs themselves write plain dictionaries; this module knows their keys and nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from longstrand.report import sections
+from longstrand.runtime import write_atomically
+
+Record = Mapping[str, Any]
+MODEL = "this model"
+BASELINES = {"kmer": "k-mer regression", "majority": "majority class"}
+REFERENCES = {"unigram": "token frequencies", "two_neighbour": "two neighbours"}
+
+
+def write_run_page(folder: Path, record: Record, rows: Sequence[Record]) -> Path:
+    """Write ``report.html`` into a run folder.
+
+    Args:
+        folder: the run folder.
+        record: its ``report.json``, of the kind ``pretraining`` or ``finetuning``.
+        rows: its ``metrics.jsonl``.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: the record is of another kind.
+        InputError: the folder cannot be written.
+    """
+    from longstrand.report.page import render_html  # draws with matplotlib, which takes a moment to import
+
+    pages = {"pretraining": pretraining_page, "finetuning": finetuning_page}
+    if record.get("kind") not in pages:
+        raise ValueError(f"a run of the kind '{record.get('kind')}' has no page; known: {', '.join(pages)}.")
+    page = Path(folder) / "report.html"
+    write_atomically(page, render_html(pages[record["kind"]](record, rows)))
+    return page
+
+
+def pretraining_page(record: Record, rows: Sequence[Record]) -> dict[str, Any]:
+    """Make the report of a pre-training run."""
+    seen, unseen = record["training_bases"], record["hold_out_bases"]
+    facts = [["parameters", record["parameters"]], ["optimizer steps", record["steps"]]]
+    facts += [["bases read in training", record["bases_seen"]], ["tokens read in training", record["tokens_seen"]]]
+    facts += [["bases in the training genomes", seen], ["bases held out", unseen]]
+    facts += [["bases per token", record["bases_per_token"]]]
+    held = [[name.replace("_", " "), value] for name, value in record["hold_out"].items() if isinstance(value, float)]
+    explain = (
+        "Loss: mean surprise per hidden token in nats; accuracy: share of hidden tokens guessed exactly; bits per "
+        "base: the surprise divided by the bases that the token spells. They cannot be compared between tokenizers."
+    )
+    return {
+        "title": "Pre-training",
+        "subtitle": f"{record['parameters']:,} parameters, {record['bases_seen'] / 1e6:,.1f} million bases read",
+        "summary": [pretraining_sentence(record)],
+        "sections": [
+            pretraining_curve(record, rows),
+            sections.table_section("On DNA that training never saw", explain, ["what", "value"], held),
+            sections.table_section("What was trained", "", ["what", "how much"], facts),
+            sections.provenance_section(record["provenance"], inputs=record["inputs"]),
+        ],
+    }
+
+
+def pretraining_sentence(record: Record) -> str:
+    """Say what pre-training learned, measured against counting."""
+    loss = record["hold_out"]["loss"]
+    text = (
+        f"After reading {record['bases_seen'] / 1e6:,.1f} million bases, the encoder guesses a hidden token of unseen "
+        f"DNA with a loss of {loss:.2f} nats"
+    )
+    best = references_of(record).get("two neighbours")
+    if best is None:
+        return text + "."
+    word = "better" if loss < best else "not better"
+    return f"{text}; a table of the two true neighbours reaches {best:.2f}, so it is {word} than counting neighbours."
+
+
+def references_of(record: Record) -> dict[str, float]:
+    """Give the yardsticks of the hold-out loss that a picture can show: name to nats per token."""
+    found = {}
+    for key, name in REFERENCES.items():
+        value = (record.get("references") or {}).get(key)
+        value = value.get("loss") if isinstance(value, Mapping) else value
+        if isinstance(value, int | float):
+            found[name] = float(value)
+    return found
+
+
+def pretraining_curve(record: Record, rows: Sequence[Record]) -> sections.Section:
+    """Make the section with the loss in training and on the hold-out."""
+    series = [
+        {"name": "training", "style": "faint", **_points(rows, "loss")},
+        {"name": "unseen DNA", "style": "points", **_points(rows, "eval_loss")},
+    ]
+    explain = (
+        "Some tokens are hidden and the model guesses them; the loss is its mean surprise. The upper dashed line knows "
+        "only how frequent each token is, the lower one also the two true neighbours; below that, the model uses more."
+    )
+    labels = {"x_label": "training step", "y_label": "loss (nats per token)"}
+    return sections.curves_section(
+        "What pre-training learned", explain, series, references=references_of(record), **labels
+    )
+
+
+def finetuning_page(record: Record, rows: Sequence[Record]) -> dict[str, Any]:
+    """Make the report of a fine-tuning run."""
+    split = "test" if "test" in record else "valid"
+    evaluations = {MODEL: [record[split]]}
+    evaluations |= {BASELINES[name]: [found[split]] for name, found in record.get("baselines", {}).items()}
+    main = record[split]["primary"]
+    counts = record["splits"]
+    values = {name: results[0]["metrics"].get(main, {}).get("value") for name, results in evaluations.items()}
+    known = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if _is_number(value))
+    where = f"{counts[split]['num_rows']:,} {'test' if split == 'test' else 'validation'} sequences"
+    explain = (
+        f"All were trained on the same {counts['train']['num_rows']:,} sequences and measured on the same {where}. The "
+        "bars are 95 % intervals: where the value would lie for other sequences of the same kind."
+    )
+    return {
+        "title": "Fine-tuning",
+        "subtitle": f"{', '.join(record['task']['columns'])}; start: {record['init']}",
+        "summary": [f"{sections.metric_title(main)} on {where}: {known}.", f"Splits: {record['split_origin']}."],
+        "warnings": record["warnings"],
+        "sections": [
+            *evaluation_sections(evaluations, explain),
+            learning_curve({MODEL: record}),
+            _rows_table(counts),
+            _overlap_table(record["leakage"], counts),
+            sections.provenance_section(record["provenance"], inputs=record["inputs"]),
+        ],
+    }
+
+
+def evaluation_sections(evaluations: Mapping[str, Sequence[Record]], explain: str) -> list[sections.Section]:
+    """Make the sections on quality from evaluations of one test set: model name to one evaluation per seed.
+
+    The first model is the one whose calls are shown in detail.
+    """
+    first = next(iter(evaluations.values()))[0]
+    rows = [row for name, results in evaluations.items() for row in sections.metric_rows(name, results)]
+    parts = [sections.metrics_section("How well does each model do?", explain, rows, main=first["primary"])]
+    drawn = {name: results[0] for name, results in evaluations.items() if results[0].get("curves")}
+    positive = next((name for name, curve in first.get("curves", {}).items() if curve["roc"]["fpr"]), None)
+    if positive is not None and all(
+        found["curves"].get(positive, {}).get("roc", {}).get("fpr") for found in drawn.values()
+    ):
+        parts.append(sections.ranking_section("Ranking of the test sequences", drawn, positive=positive))
+    confusion = first.get("confusion", {})
+    if "labels" in confusion:
+        rates = [[name, *map(int, (table[1][1], table[1][0], table[0][1], table[0][0]))]
+                 for name, table in zip(confusion["labels"], confusion["counts"])]  # fmt: skip
+        columns = ["label", "found", "missed", "false alarms", "rightly left out"]
+        parts.append(sections.table_section("Right and wrong calls, label by label", "", columns, rates))
+    elif confusion:
+        title = f"Right and wrong calls: {next(iter(evaluations))}"
+        parts.append(sections.confusion_section(title, confusion["counts"], confusion["classes"]))
+    return parts
+
+
+def learning_curve(records: Mapping[str, Record]) -> sections.Section:
+    """Draw the validation metric of one or several runs, by name."""
+    metric = next(iter(records.values()))["metric"]
+    series = [
+        {"name": name, "style": "points", **_points(record["curve"], f"eval_{metric}")}
+        for name, record in records.items()
+    ]
+    title = sections.metric_title(metric)
+    explain = (
+        f"{title} on the validation sequences while training. The best point is kept, and only that one is measured on "
+        "the test sequences."
+    )
+    return sections.curves_section("Fine-tuning, step by step", explain, series, x_label="training step", y_label=title)
+
+
+def _rows_table(counts: Mapping[str, Record]) -> sections.Section:
+    explain = "Cut sequences were longer than the model can read; unknown letters are N and other ambiguity codes."
+    columns = ["split", "sequences", "bases", "unknown letters", "cut", "median tokens"]
+    rows = [[name, split["num_rows"], split["num_bases"], split["num_unknown_letters"], split["num_truncated"],
+             int(split["tokens"]["median"])] for name, split in counts.items()]  # fmt: skip
+    return sections.table_section("The labelled sequences", explain, columns, rows)
+
+
+def _overlap_table(leakage: Mapping[str, Record], counts: Mapping[str, Record]) -> sections.Section:
+    explain = (
+        "Sequences that are also in the training rows, as they are or as their reverse complement: on them a good "
+        "result is memory. Similar but not identical sequences are not counted."
+    )
+    rows = [[name, counts[name]["num_rows"], found["num_rows_also_in_train"]] for name, found in leakage.items()]
+    return sections.table_section("Do the splits overlap?", explain, ["split", "sequences", "also in training"], rows)
+
+
+def _points(rows: Sequence[Record], key: str) -> dict[str, list[float]]:
+    known = [row for row in rows if _is_number(row.get(key))]
+    return {"x": [row["step"] for row in known], "y": [row[key] for row in known]}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and value == value

@@ -1,0 +1,138 @@
+"""``longstrand benchmark run | report`` and ``longstrand probe``: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from longstrand.benchmarks.probe_run import ProbeConfig, run_probe
+from longstrand.cli.main import main
+from longstrand.config import build
+from longstrand.errors import UsageError
+from tests.benchmarks.test_run import motif_rows
+from tests.toys import tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    tiny_checkpoint(folder / "tiny")
+    (folder / "data").mkdir()
+    lines = ["sequence,label", *(f"{text},{label}" for text, label in motif_rows(120))]
+    (folder / "data" / "motif.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    output = capsys.readouterr()
+    return int(end.value.code or 0), output.out, output.err
+
+
+def test_run_and_report(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("benchmark", "run", "--data", world / "data", "--output", world / "run", "--baselines", "majority,kmer")
+    code, out, err = call(capsys, *words, "protocol.resamples=20", "protocol.kmer=3", "--fewshot", "20")
+    assert code == 0 and "[1/4] own/motif: majority, seed 0, 20 rows" in err
+    lines = out.splitlines()
+    assert lines[0] == "own/motif: mcc on 24 test rows, after 84 training rows (higher is better)"
+    assert any(line.startswith("* k-mer regression ") and " to " in line for line in lines)
+    assert any("k-mer regression (20 rows)" in line for line in lines)
+    (world / "run" / "report.html").unlink()
+    code, again, _ = call(capsys, "benchmark", "report", world / "run")
+    assert code == 0 and again == out and (world / "run" / "report.html").exists()
+    code, text, _ = call(capsys, "benchmark", "report", world / "run", "--json")
+    assert code == 0 and {row["arm"] for row in json.loads(text)["summary"]} == {"majority", "k-mer regression"}
+
+
+def test_a_failed_cell_is_the_exit_code(
+    world: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*unused: object) -> None:
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr("longstrand.benchmarks.run.run_arm", crash)
+    words = ("benchmark", "run", "--data", world / "data", "--output", world / "failed", "--baselines", "majority")
+    code, out, err = call(capsys, *words)
+    assert code == 1 and out == ""
+    assert "failed: own/motif: majority, seed 0: RuntimeError: no luck" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["benchmark", "run", "--data", "d"], "'output' is required; give --output"),
+        (["benchmark", "run", "--output", "o", "--seeds", "1,x"], "--seeds takes whole numbers with commas"),
+        (["benchmark", "run", "--output", "o", "model=x"], "unknown key 'model' (did you mean 'models'?)"),
+        (["benchmark", "report", "nowhere"], "nowhere: no benchmark run"),
+        (["probe", "--model", "m"], "'output' is required; give --output"),
+    ],
+    ids=["output", "seeds", "key", "report", "probe"],
+)
+def test_what_is_refused(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(capsys, *words)
+    assert code in (1, 2) and message in err and "Traceback" not in err
+
+
+def test_probe(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = world / "data" / "motif.csv"
+    words = ("probe", "--model", world / "tiny", "--train", table, "--output", world / "probed", "--trials", 2)
+    code, out, _ = call(capsys, *words, "--layers", "0,-1", "probe.folds=2", "resamples=20")
+    assert code == 0
+    assert out.startswith("chosen: layer ") and "test, probe: mcc" in out and "test, kmer: mcc" in out
+    report = json.loads((world / "probed" / "report.json").read_text())
+    assert len(report["probe"]["curve"]) == 6 and len(report["probe"]["trials"]) == 2
+    assert report["rows"] == {"train": 96, "valid": 12, "test": 12}
+    assert "Layers of" in (world / "probed" / "page" / "report.html").read_text().replace("layers of", "Layers of")
+    code, again, _ = call(capsys, *words, "--layers", "0,-1", "probe.folds=2", "resamples=20")
+    assert code == 0 and again == out
+    code, text, _ = call(capsys, *words, "--layers", "0,-1", "probe.folds=2", "resamples=20", "--json")
+    assert json.loads(text)["kind"] == "probing"
+
+
+def test_probing_needs_test_rows(world: Path, tmp_path: Path) -> None:
+    data = {"train": str(world / "data" / "motif.csv"), "test_fraction": 0.0}
+    with pytest.raises(UsageError, match="probing needs test rows"):
+        run_probe(build(ProbeConfig, {"output": str(tmp_path), "model": str(world / "tiny"), "data": data}))
+
+
+def test_export_and_document(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("benchmark", "run", "--data", world / "data", "--output", world / "run", "--baselines", "majority,kmer")
+    call(capsys, *words, "protocol.resamples=20", "protocol.kmer=3", "--fewshot", "20")
+    results, document = tmp_path / "results", tmp_path / "B.md"
+    code, out, _ = call(capsys, "benchmark", "report", world / "run", "--export", results / "toy.csv")
+    assert code == 0 and out == f"4 cells in {results / 'toy.csv'}, {results / 'toy.json'}\n"
+    shutil.copytree(world / "run", tmp_path / "again")
+    runs = (world / "run", tmp_path / "again")
+    code, out, err = call(capsys, "benchmark", "report", *runs, "--export", results / "toy.csv")
+    assert code == 0 and "4 cells stand in several runs; the first run's were kept (their values differ by 0" in err
+    document.write_text("<!-- table toy -->\n<!-- end -->\n")
+    report = ("benchmark", "report", "--document", document, "--results", results)
+    code, out, err = call(capsys, *report, "--check")
+    assert code == 1 and err == "differs: B.md:1: table toy\n" and "1 blocks and numbers, 1 stale" in out
+    code, out, err = call(capsys, *report)
+    assert (
+        code == 0 and "made anew: B.md:1: table toy" in out and "| task | majority | k-mer regr" in document.read_text()
+    )
+    code, out, _ = call(capsys, *report, "--check")
+    assert code == 0 and "1 blocks and numbers, 0 stale" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ((), "name a run folder, or a document"),
+        (("--export", "x.csv", "--document", "B.md"), "--export needs the run folders"),
+        (("run", "--check"), "--check needs the document to be checked"),
+    ],
+    ids=["nothing", "export", "check"],
+)
+def test_a_report_of_nothing(words: tuple[str, ...], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call(capsys, "benchmark", "report", *words)
+    assert code == 2 and reason in err

@@ -1,0 +1,70 @@
+"""The command table: help, version, typos, errors, exit codes."""
+
+from __future__ import annotations
+
+import pytest
+
+from longstrand import __version__
+from longstrand.cli import main as cli
+from longstrand.errors import InputError
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(list(words))
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--help")
+    assert code == 0 and all(verb in out for verb in cli.VERBS)
+    code, out, _ = run(capsys)
+    assert code == 2 and "Usage" in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version") == (0, f"longstrand {__version__}\n", "")
+
+
+def test_typo_names_the_nearest_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "pretrian")
+    assert code == 2 and "did you mean 'pretrain'?" in err
+    code, _, err = run(capsys, "--hlep")
+    assert code == 2 and "no option '--hlep'" in err
+
+
+def test_errors_are_one_sentence_and_debug_shows_the_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(words: list[str]) -> int:
+        raise InputError("genome.fa: no such file.")
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    assert run(capsys, "predict") == (1, "", "longstrand: genome.fa: no such file.\n")
+    with pytest.raises(InputError):
+        cli.main(["predict", "--debug"])
+
+
+def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(words: list[str]) -> int:
+        raise OSError(28, "No space left on device", "runs/metrics.jsonl")
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    code, _, err = run(capsys, "pretrain")
+    assert code == 1 and err.startswith("longstrand: runs/metrics.jsonl: No space left on device; check space")
+
+
+def test_interrupt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_dispatch", interrupt)
+    code, _, err = run(capsys, "demo")
+    assert code == 130 and "resumes" in err
+
+
+@pytest.mark.parametrize("verb", list(cli.VERBS))
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, verb, "--help")
+    assert code == 0 and "Usage" in out

@@ -1,0 +1,171 @@
+import math
+
+import numpy as np
+import pytest
+
+from longstrand.data.examples import MaskedExamples
+from longstrand.data.masking import IGNORED
+from longstrand.data.ngram_reference import (
+    CountTable,
+    PairTable,
+    Smoothing,
+    Triples,
+    Tuning,
+    fit_count_table,
+    join_triples,
+    mixture_weights,
+    triples_of,
+)
+from longstrand.data.references import ReferenceLosses, masked_triples, reference_losses
+from longstrand.data.windows import EvaluationWindows, HoldOut, Window
+from longstrand.genome.intervals import Interval
+from longstrand.tokenization.kmer import make_kmer
+from tests.data.window_toys import BaseTokenizer, random_dna, write_fasta
+
+TARGETS = np.array([False, False, True, True, True])
+
+
+def all_tokens(left, right, *, size=5):
+    return Triples(np.full(size, left), np.arange(size), np.full(size, right))
+
+
+def markov(num_tokens, *, seed, transitions):
+    draw = np.random.default_rng(seed)
+    cumulative = np.cumsum(transitions, axis=1)
+    state, states = 0, []
+    for uniform in draw.random(num_tokens):
+        state = int(np.searchsorted(cumulative[state], uniform))
+        states.append(state)
+    return np.array(states, dtype=np.int32)
+
+
+def test_triples_by_hand():
+    triples = triples_of([np.array([0, 2, 3, 1]), np.array([4])], TARGETS)
+    assert triples.left.tolist() == [0, 2, 5]
+    assert triples.token.tolist() == [2, 3, 4]
+    assert triples.right.tolist() == [3, 1, 5]
+    assert len(join_triples([triples, triples])) == 6
+
+
+def test_smoothing_by_hand():
+    """Context 0 saw 2, 2, 3: with discount 0.5 and strength 1 a quarter of 2/4 goes to each of four tokens' share."""
+    smoothing = Smoothing(0.5, 1.0)
+    table = PairTable(np.array([0, 0, 0]), np.array([2, 2, 3]), 5)
+    uniform = np.full(5, 0.2)
+    chances = table.chance(np.zeros(5, dtype=int), np.arange(5), uniform, smoothing)
+    assert chances == pytest.approx([0.1, 0.1, 1.5 / 4 + 0.1, 0.5 / 4 + 0.1, 0.1])
+    assert table.chance(np.array([4]), np.array([2]), uniform, smoothing) == pytest.approx([0.2])
+    dense = table.sparse_part(smoothing).toarray() + table.share(smoothing)[:, None] * uniform
+    assert dense.sum(axis=1) == pytest.approx(np.ones(5))
+
+
+def test_probabilities_sum_to_one_for_seen_and_unseen_neighbours():
+    sequences = [np.random.default_rng(seed).integers(0, 5, size=40) for seed in range(3)]
+    tuning = Tuning(Smoothing(0.3, 0.0), Smoothing(0.5, 2.0), Smoothing(0.7, 1.0), np.array([0.4, 0.3, 0.2, 0.1]))
+    for counted in (triples_of(sequences, TARGETS), triples_of(sequences, TARGETS)[:2], triples_of([], TARGETS)):
+        table = CountTable(counted, TARGETS, tuning)
+        for left in range(6):
+            for right in range(6):
+                chances = table.chance(all_tokens(left, right))
+                assert chances[TARGETS].sum() == pytest.approx(1.0)
+
+
+def test_chain_is_the_posterior_of_a_first_order_chain():
+    sequences = [np.random.default_rng(seed).integers(2, 5, size=40) for seed in range(3)]
+    tuning = Tuning(Smoothing(0.3, 1.0), Smoothing(0.5, 2.0), Smoothing(0.0, 1e12), np.array([1.0, 0.0, 0.0, 0.0]))
+    table = CountTable(triples_of(sequences, TARGETS), TARGETS, tuning)
+    for left in range(2, 6):
+        for right in range(2, 6):
+            every = all_tokens(left, right)[2:5]
+            by_left, by_right = table.one_sided(every)
+            product = by_left * by_right / table.unigram[2:5]
+            assert table.chance(every) == pytest.approx(product / product.sum())
+
+
+def test_mixture_weights_by_hand():
+    """Two estimates of a coin: one says 0.9, the other 0.1; with 70 heads in 100 the mixture must say 0.7."""
+    parts = np.array([[0.9, 0.1]] * 70 + [[0.1, 0.9]] * 30)
+    weights = mixture_weights(parts)
+    assert weights.sum() == pytest.approx(1.0)
+    assert parts[0] @ weights == pytest.approx(0.7, abs=1e-6)
+
+
+def test_a_known_chain_is_learned_to_its_entropy():
+    transitions = np.array([[0.1, 0.6, 0.3], [0.2, 0.2, 0.6], [0.7, 0.1, 0.2]])
+    stationary = np.linalg.matrix_power(transitions, 100)[0]
+    joint = stationary[:, None, None] * transitions[:, :, None] * transitions[None, :, :]  # left, token, right
+    posterior = joint / joint.sum(axis=1, keepdims=True)
+    ids = [2 + markov(30_000, seed=seed, transitions=transitions) for seed in range(3)]
+    counted, development, test = (triples_of([part], TARGETS)[1:-1] for part in ids)
+    table = fit_count_table(counted, development, TARGETS)
+    loss = -np.log(table.chance(test)).mean()
+    truth = -np.log(posterior[test.left - 2, test.token - 2, test.right - 2]).mean()
+    assert abs(loss - truth) < 0.002
+    assert loss < -np.log(table.one_sided(test)[0]).mean() < -np.log(table.unigram[test.token]).mean()
+
+
+def test_sparse_data_fall_back_gracefully():
+    """A hundred tokens of 1,000: no worse than uniform, and better on what was seen."""
+    targets = np.ones(1000, dtype=bool)
+    draw = np.random.default_rng(1)
+    parts = [triples_of([draw.zipf(1.3, size=300) % 1000], targets) for _ in range(3)]
+    table = fit_count_table(*parts[:2], targets)
+    assert -np.log(table.chance(parts[2])).mean() < math.log(1000)
+
+
+class TwoWindows:
+    """A stand-in for evaluation examples."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
+def test_masked_triples_use_the_true_neighbours():
+    rows = [
+        {"input_ids": np.array([1, 4, 7, 4, 2]), "labels": np.array([-100, 5, -100, 8, -100])},
+        {"input_ids": np.array([4]), "labels": np.array([6])},
+    ]
+    triples = masked_triples(TwoWindows(rows), 10)
+    assert triples.left.tolist() == [1, 7, 10]
+    assert triples.token.tolist() == [5, 8, 6]
+    assert triples.right.tolist() == [7, 2, 10]
+
+
+def test_references_of_a_genome(tmp_path):
+    """A genome in which C always follows A: two neighbours know more than one, one more than none."""
+    text = random_dna(60_000, seed=1).replace("A", "AC")
+    path = write_fasta(tmp_path / "toy.fa", {"a": text, "b": random_dna(5000, seed=2).replace("A", "AC")})
+    holdout = HoldOut(contigs=("b",))
+    tokenizer = make_kmer(2, overlapping=False)
+    windows = EvaluationWindows([path], num_bases=200, holdout=holdout)
+    evaluation = MaskedExamples(windows, tokenizer, max_tokens=90, seed=1)
+    losses = reference_losses([path], tokenizer, evaluation, holdout=holdout)
+    assert losses.two_neighbour < min(losses.left, losses.right) < losses.unigram < math.log(16)
+    assert losses.random_two_neighbour == pytest.approx(losses.random_unigram, abs=0.01)
+    assert losses.num_masked == sum((example["labels"] != IGNORED).sum() for example in evaluation)
+    assert losses.bases_per_masked == pytest.approx(2.0, abs=0.05)
+    assert losses.bits_per_base(math.log(16)) == pytest.approx(4 / losses.bases_per_masked)
+    again = reference_losses([path], tokenizer, evaluation, holdout={"toy": holdout})
+    assert again == losses
+    few = reference_losses([path], tokenizer, evaluation, holdout=holdout, max_tokens=5000)
+    assert few.num_counted < losses.num_counted and few.two_neighbour > losses.two_neighbour
+
+
+def test_errors(tmp_path):
+    triples = triples_of([np.array([2, 3])], TARGETS)
+    table = CountTable(triples, TARGETS)
+    with pytest.raises(ValueError, match="was not tuned"):
+        table.chance(triples)
+    with pytest.raises(ValueError, match="was not tuned"):
+        table.one_sided(triples)
+    with pytest.raises(ValueError, match="needs tokens to count"):
+        fit_count_table(triples, triples[:0], TARGETS)
+    path = write_fasta(tmp_path / "toy.fa", {"a": "ACGT" * 50})
+    windows = [Window(Interval("a", 0, 4), "NNNN")]
+    nothing = MaskedExamples(windows, BaseTokenizer(), max_tokens=9, seed=1)
+    with pytest.raises(ValueError, match="no token of the evaluation set is masked"):
+        reference_losses([path], BaseTokenizer(), nothing, holdout=None)
+    assert math.isnan(ReferenceLosses(0, 0, 0, 0, 0, 0, 0, 0, 0.0).bits_per_base(1.0))

@@ -1,0 +1,68 @@
+"""Track files by hand: spans, bedGraph, BigWig, Zarr."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from longstrand.errors import InputError, UsageError
+from longstrand.inference.tracks import Stripe, TrackLayout, spans, track_ending, track_file
+
+NAN = float("nan")
+LAYOUT = TrackLayout({"c2": 17, "c10": 5}, 3, ("p",), {"reduce": "mean"})
+
+
+def stripe(contig: str, first: int, *values: float) -> Stripe:
+    return Stripe(contig, first, np.array(values, dtype=np.float32)[:, None])
+
+
+STRIPES = [stripe("c2", 0, 1, 1, NAN), stripe("c2", 3, 0.5, 0.5), stripe("c2", 5, 0.5), stripe("c10", 0, 0.5, 2)]
+SPANS = [("c2", 0, 6, 1.0), ("c2", 9, 17, 0.5), ("c10", 0, 3, 0.5), ("c10", 3, 5, 2.0)]
+
+
+def test_spans_join_equal_neighbours_across_stripes_and_end_with_the_contig() -> None:
+    assert list(spans(STRIPES, LAYOUT)) == SPANS
+    assert list(spans([stripe("c2", 0, NAN, NAN)], LAYOUT)) == []
+
+
+@pytest.mark.parametrize("ending", [".bedgraph", ".bedGraph.gz", ".bw", ".bigWig"])
+def test_one_column_formats(ending: str, tmp_path: Path) -> None:
+    target = tmp_path / f"x{ending}"
+    track_file(target).write(iter(STRIPES), LAYOUT, target)
+    if "bed" in ending:
+        text = gzip.decompress(target.read_bytes()).decode() if ending.endswith("gz") else target.read_text()
+        assert text == "c2\t0\t6\t1\nc2\t9\t17\t0.5\nc10\t0\t3\t0.5\nc10\t3\t5\t2\n"
+        return
+    pybigtools = pytest.importorskip("pybigtools")
+    read = pybigtools.open(str(target))
+    assert dict(read.chroms()) == {"c2": 17, "c10": 5}
+    assert [(name, *line) for name in ("c2", "c10") for line in read.records(name)] == SPANS
+    with pytest.raises(InputError, match="a BigWig cannot be empty"):
+        track_file(target).write([stripe("c2", 0, NAN)], LAYOUT, target)
+
+
+@pytest.mark.parametrize("chunk", [8, 16, 1 << 20])
+def test_zarr(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import zarr
+
+    monkeypatch.setattr("longstrand.inference.tracks.ZARR_CHUNK_BYTES", chunk)
+    layout = TrackLayout({"a": 7, "b": 2}, 1, ("p", "q"), {"reduce": "sum"})
+    values = np.arange(18, dtype=np.float32).reshape(9, 2)
+    parts = [Stripe("a", 0, values[:3]), Stripe("a", 3, values[3:4]), Stripe("a", 4, values[4:7])]
+    track_file(tmp_path / "x.zarr").write([*parts, Stripe("b", 0, values[7:])], layout, tmp_path / "x.zarr")
+    group = zarr.open_group(str(tmp_path / "x.zarr"), mode="r")
+    np.testing.assert_array_equal(group["a"][:], values[:7])
+    np.testing.assert_array_equal(group["b"][:], values[7:])
+    assert group.attrs["columns"] == ["p", "q"] and group.attrs["bin_size"] == 1 and group.attrs["reduce"] == "sum"
+
+
+def test_endings(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert track_ending(Path("x.BW")) == ".bw" and track_ending(Path("x.csv")) is None
+    with pytest.raises(UsageError, match=r"no track format; end the name with \.bedgraph"):
+        track_file(Path("x.wig"))
+    monkeypatch.setitem(__import__("sys").modules, "pybigtools", None)
+    with pytest.raises(UsageError, match="BigWig needs the package pybigtools"):
+        track_file(Path("x.bw"))
