@@ -25,6 +25,7 @@ from longstrand.models.config import LongstrandConfig
 from longstrand.models.memory.segments import with_memory
 from longstrand.models.networks import NETWORKS
 from longstrand.models.published.to_ours import import_published, published_name
+from longstrand.models.reading import KEY, Reading
 from longstrand.models.strict_load import DECODER, WORD_EMBEDDINGS, Fitted, fit, shapes_only
 from longstrand.models.tensors import LAYOUT, RECORD, read_record, read_tensors, resolve_folder
 from longstrand.runtime import fingerprint_file, read_json, replacing_folder, resolve_device, write_json
@@ -257,6 +258,7 @@ def save_checkpoint(
     *,
     provenance: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
+    reading: Reading | None = None,
 ) -> Path:
     """Write a complete checkpoint folder under a temporary name, then rename it.
 
@@ -266,6 +268,7 @@ def save_checkpoint(
         folder: destination; an existing one is replaced only when the new one is complete.
         provenance: what made the model; see `longstrand.runtime.provenance`.
         metrics: numbers to keep with it.
+        reading: how the model was shown its input; later readers obey it.
 
     Returns:
         The folder.
@@ -282,7 +285,7 @@ def save_checkpoint(
             if tokenizer is not None:
                 tokenizer.save(temporary)
             model.save_pretrained(temporary)
-            write_record(temporary, tokenizer, provenance, metrics)
+            write_record(temporary, tokenizer, provenance, metrics, reading)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{folder}: cannot be written ({reason}); what was there before is intact.") from error
@@ -290,7 +293,11 @@ def save_checkpoint(
 
 
 def write_record(
-    folder: Path, tokenizer: Any, provenance: Mapping[str, Any] | None, metrics: Mapping[str, Any] | None
+    folder: Path,
+    tokenizer: Any,
+    provenance: Mapping[str, Any] | None,
+    metrics: Mapping[str, Any] | None,
+    reading: Reading | None = None,
 ) -> None:
     """Write ``longstrand.json`` with the hash of every file beside it, keeping what was in it already."""
     files = {
@@ -306,5 +313,6 @@ def write_record(
         "files": files,
         "provenance": dict(provenance or {}),
         "metrics": dict(metrics or {}),
+        **({} if reading is None else {KEY: reading.model_dump(mode="json")}),
     }
     write_json(folder / RECORD, json.loads(json.dumps(record, default=str)))
