@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 COLOURS = ["#0b6e75", "#d9822b", "#7a5195", "#9aa3ab", "#c8485a", "#3f7fbf", "#8a9a2b", "#6b4a33"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "p"]
-INK, FAINT = "#24343c", "#dfe5e8"
+INK, SOFT, FAINT = "#24343c", "#5b6b73", "#dfe5e8"
 BLUES = LinearSegmentedColormap.from_list("report", ["#f4f8f8", "#0b6e75"])
 STYLE = {
     "svg.fonttype": "none",
@@ -359,11 +359,18 @@ def _colours() -> list[str]:
     return COLOURS * 8
 
 
+class Canvas(Figure):
+    """A figure that notebooks show by itself, without any global state of pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        target = io.BytesIO()
+        self.savefig(target, format="png", dpi=130)
+        return target.getvalue()
+
+
 def _axes(width: float, height: float) -> Axes:
     with rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
+        axes = Canvas(figsize=(width, height), layout="constrained").add_subplot()
         _dress(axes)
     return axes
 
