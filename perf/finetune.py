@@ -27,7 +27,7 @@ from longstrand.data.targets import Task
 from longstrand.models.checkpoint import load_model
 from longstrand.runtime import machine, provenance, write_json
 from longstrand.tokenization.kmer import make_kmer
-from longstrand.training.finetune_examples import LabelCollator, TrainingExamples, tokenize
+from longstrand.training.examples import LabelCollator, TrainingExamples, tokenize
 
 MUST, STRETCH = 1.3, 2.0
 MAX_BASES, BATCH = 1000, 16

@@ -51,7 +51,7 @@ from longstrand.runtime import (
     write_json,
 )
 from longstrand.training.finetune import finetune
-from longstrand.training.finetune_config import FinetuneConfig
+from longstrand.training.settings import FinetuneConfig
 
 HERE = Path(__file__).resolve().parents[1]
 SPECIES = {

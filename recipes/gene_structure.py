@@ -48,10 +48,10 @@ from longstrand.runtime import (
     write_atomically,
     write_json,
 )
+from longstrand.training.examples import LabelledSplits, load_splits
 from longstrand.training.finetune import finetune
-from longstrand.training.finetune_config import DataSettings, FinetuneConfig
-from longstrand.training.finetune_data import LabelledSplits, load_splits
-from longstrand.training.finetune_scoring import score
+from longstrand.training.measure import score
+from longstrand.training.settings import DataSettings, FinetuneConfig
 
 BASES_PER_TOKEN = 6
 SPLITS = ("train", "valid", "test")

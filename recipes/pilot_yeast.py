@@ -18,7 +18,7 @@ from typing import Any
 from longstrand.config import build
 from longstrand.runtime import provenance, write_json
 from longstrand.training.finetune import finetune
-from longstrand.training.finetune_config import FinetuneConfig
+from longstrand.training.settings import FinetuneConfig
 
 TASKS = {
     "upstream_300": "labelled/yeast/upstream_300",

@@ -14,7 +14,7 @@ from longstrand.data.examples import MaskedExamples
 from longstrand.data.masking import MaskingConfig
 from longstrand.data.windows import EvaluationWindows
 from longstrand.genome.intervals import Interval
-from longstrand.training.hold_out import hold_out_evaluation
+from longstrand.training.pretrain import hold_out_evaluation
 
 FOLDER = Path(__file__).parents[1] / "longstrand" / "checkpoints" / "mixed_6mer_1m"
 

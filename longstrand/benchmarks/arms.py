@@ -27,11 +27,11 @@ from longstrand.inference.predict import PredictOptions, longest_input
 from longstrand.models.checkpoint import load_model
 from longstrand.runtime import fingerprint_file, read_json, seed_everything, write_json
 from longstrand.tokenization.hub import load_tokenizer
+from longstrand.training.examples import LabelledSplits
 from longstrand.training.finetune import finetune
-from longstrand.training.finetune_config import FinetuneConfig
-from longstrand.training.finetune_data import LabelledSplits
-from longstrand.training.finetune_scoring import Scored, score
-from longstrand.training.methods import Way, measured_cost
+from longstrand.training.measure import Scored, score
+from longstrand.training.methods import FinetuneMethod, measured_cost
+from longstrand.training.settings import FinetuneConfig
 
 logger = logging.getLogger(__name__)
 Notice = Callable[[str], None]
@@ -359,7 +359,7 @@ def _finetune_config(cell: Cell, data: Mapping[str, Any], place: Place, rate: fl
         output=place.folder / f"rate{rate:g}-micro{micro}",
         model={"path": cell.arm.model, "init": cell.arm.init, "pooling": protocol.pooling},  # type: ignore[arg-type]
         data=dict(data),  # type: ignore[arg-type]
-        way=cell.arm.way or Way(),
+        method=cell.arm.way or FinetuneMethod(),
         memory=protocol.memory,
         training={  # type: ignore[arg-type]
             "epochs": protocol.epochs,

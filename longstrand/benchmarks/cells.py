@@ -17,7 +17,7 @@ from longstrand.data.bins import BinTargets
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import UsageError, one_of
 from longstrand.runtime import generator
-from longstrand.training.methods import Way
+from longstrand.training.methods import FinetuneMethod
 
 FULL = "all rows"
 FEWEST_VALID = 32
@@ -41,7 +41,7 @@ class Arm:
     kind: Literal["baseline", "finetune", "probe"]
     baseline: str = ""
     model: Path | None = None
-    way: Way | None = None
+    way: FinetuneMethod | None = None
     init: Literal["pretrained", "random"] = "pretrained"
     seeded: bool = True
 
@@ -109,7 +109,7 @@ def arms_of(config: BenchmarkConfig, problem: str, num_outputs: int) -> list[Arm
             else:
                 arms.append(Arm(f"{title}: {way_name(way)}", "finetune", model=model, way=way))
         if config.random_init:
-            arms.append(Arm(f"{title}: random init", "finetune", model=model, way=Way(), init="random"))
+            arms.append(Arm(f"{title}: random init", "finetune", model=model, way=FinetuneMethod(), init="random"))
             if PROBE in config.ways:
                 arms.append(Arm(f"{title}: probe of random init", "probe", model=model, init="random"))
     titles = [arm.name for arm in arms]
@@ -133,7 +133,7 @@ def model_names(models: Sequence[Path]) -> list[str]:
     return names
 
 
-def way_name(way: Way) -> str:
+def way_name(way: FinetuneMethod) -> str:
     """Write a way with the settings that were given."""
     given = ", ".join(f"{key}={value}" for key, value in way.settings.items())
     return f"{way.name} ({given})" if given else way.name

@@ -19,7 +19,7 @@ from longstrand.benchmarks.results import compare_arms, find_tasks, read_results
 from longstrand.config import read_yaml
 from longstrand.errors import InputError, UsageError
 from longstrand.runtime import read_json, write_json
-from longstrand.training.methods import Way
+from longstrand.training.methods import FinetuneMethod
 
 FORMAT = {"format": "longstrand.results", "format_version": 1}
 COLUMNS = (
@@ -160,7 +160,7 @@ def tidy_row(result: Result, names: Mapping[str, str]) -> dict[str, Any]:
     """Make the line of a cell: its main metric on the test rows."""
     entry, cost = result["test"]["metrics"][result["metric"]], result["cost"]
     memory = cost.get("peak_memory_bytes")
-    way = Way.model_validate(result["way"]) if result["way"] else None
+    way = FinetuneMethod.model_validate(result["way"]) if result["way"] else None
     return {
         **{key: result[key] for key in ("task", "arm", "group", "kind", "init", "seed", "num_train", "metric")},
         "model": names.get(result["model"] or ""),

@@ -26,10 +26,10 @@ from longstrand.report.page import write_report
 from longstrand.report.sections import metric_rows, metric_title, metrics_section, provenance_section, table_section
 from longstrand.runtime import fingerprint_file, provenance, resolve_device, seed_everything
 from longstrand.tokenization.hub import load_tokenizer
-from longstrand.training.baseline import run_baselines
-from longstrand.training.finetune_config import DataSettings
-from longstrand.training.finetune_data import check_strand, load_splits
+from longstrand.training.examples import check_strand, load_splits
+from longstrand.training.measure import run_baselines
 from longstrand.training.run_folder import RunFolder
+from longstrand.training.settings import DataSettings
 
 logger = logging.getLogger(__name__)
 

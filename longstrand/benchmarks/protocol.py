@@ -16,7 +16,7 @@ from longstrand.benchmarks.probing.probe import ProbeSettings
 from longstrand.config import StrictModel
 from longstrand.data.labelled import Words
 from longstrand.training.curriculum import MemoryTraining
-from longstrand.training.methods import Way
+from longstrand.training.methods import FinetuneMethod
 
 LEARNING_RATES = {"full": 1e-4, "frozen": 2e-3, "lora": 1e-3, "ia3": 1e-2}
 """Learning rate of each way; other adapters take that of LoRA. `Protocol.rate_factors` searches around it."""
@@ -60,7 +60,7 @@ class Protocol(StrictModel):
         """Strands that the predictions of a fine-tuned model are averaged over."""
         return self.predict_strand or self.strand
 
-    def rate_of(self, way: Way) -> float:
+    def rate_of(self, way: FinetuneMethod) -> float:
         """Give the learning rate of a way before it is multiplied by `rate_factors`."""
         return self.learning_rate or LEARNING_RATES.get(way.name, LEARNING_RATES["lora"])
 
@@ -90,7 +90,7 @@ class BenchmarkConfig(StrictModel):
     data: Path | None = Field(None, description="your own folder of CSV, TSV, Parquet or BED files, or signal tracks")
     only: Words = Field((), description="of the tasks only these ids")
     models: tuple[Path, ...] = Field((), description="model folders")
-    ways: tuple[Way | Literal["probe"], ...] = Field(
+    ways: tuple[FinetuneMethod | Literal["probe"], ...] = Field(
         ("full", "lora", "frozen", "probe"),  # type: ignore[arg-type]
         description="full, lora, ia3, frozen, probe, ...",
     )
@@ -109,7 +109,7 @@ class BenchmarkConfig(StrictModel):
     @classmethod
     def _resolve_ways(cls, value: Any) -> Any:
         values = value if isinstance(value, list | tuple) else (value,)
-        return tuple(item if item == PROBE else Way.model_validate(item) for item in values)
+        return tuple(item if item == PROBE else FinetuneMethod.model_validate(item) for item in values)
 
     @field_validator("build_options", mode="before")
     @classmethod

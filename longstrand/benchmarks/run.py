@@ -49,7 +49,7 @@ from longstrand.runtime import (
     write_atomically,
     write_json,
 )
-from longstrand.training.finetune_data import check_strand
+from longstrand.training.examples import check_strand
 from longstrand.training.run_folder import differences
 
 logger = logging.getLogger(__name__)
@@ -138,14 +138,14 @@ def _are_together(config: BenchmarkConfig, cell: Cell) -> bool:
 
 
 def _check_models(config: BenchmarkConfig) -> None:
-    from longstrand.training.methods import Way, check_way
+    from longstrand.training.methods import FinetuneMethod, check_method
 
     for model in config.models:
         if not (model / "config.json").is_file():
             raise UsageError(f"{model}: no model folder (it has no config.json).")
     for way in config.ways:
-        if isinstance(way, Way):
-            check_way(way)
+        if isinstance(way, FinetuneMethod):
+            check_method(way)
     if not config.models and list(config.baselines) == ["none"]:
         raise UsageError("there is nothing to run: give a model (--model FOLDER) or baselines.")
 

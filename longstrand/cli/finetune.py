@@ -108,7 +108,7 @@ def finetune(
 def _resolve(config: Path | None, settings: list[str], options: dict[str, Any]) -> Any:
     """Merge the YAML file, ``key=value`` words and options into a validated `FinetuneConfig`."""
     from longstrand.config import build, merge, read_yaml
-    from longstrand.training.finetune_config import FinetuneConfig
+    from longstrand.training.settings import FinetuneConfig
 
     values = merge(read_yaml(config) if config else {}, settings)
     for section, plain in (("model", "path"), ("data", "train")):

@@ -66,7 +66,7 @@ def pretrain(
         _put(values, ["training", "warmup_steps"], min(500, steps // 10))
 
     from longstrand.training.pretrain import pretrain as run
-    from longstrand.training.pretrain_config import PretrainConfig
+    from longstrand.training.settings import PretrainConfig
 
     result = run(build(PretrainConfig, values, str(config or "settings"), options=REQUIRED))
     if rank() != 0:

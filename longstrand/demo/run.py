@@ -222,7 +222,7 @@ def real_materials(config: DemoConfig) -> Materials:
 def run_pretraining(config: DemoConfig, plan: Plan, materials: Materials, say: Say) -> Any:
     """Train tokenizer and encoder on the genomes; the result of `longstrand.training.pretrain.pretrain`."""
     from longstrand.training.pretrain import pretrain
-    from longstrand.training.pretrain_config import PretrainConfig
+    from longstrand.training.settings import PretrainConfig
 
     say(f"training a tokenizer and pre-training an encoder on {len(materials.genomes)} genome(s), {plan.steps:,} steps")
     hold_out = {"contigs": list(materials.hold_out)} if materials.hold_out else {}
@@ -256,7 +256,7 @@ def run_pretraining(config: DemoConfig, plan: Plan, materials: Materials, say: S
 def run_finetuning(config: DemoConfig, plan: Plan, materials: Materials, say: Say) -> dict[str, list[Any]]:
     """Fine-tune from the pre-trained encoder and from a random start; results by start, one for each seed."""
     from longstrand.training.finetune import finetune
-    from longstrand.training.finetune_config import FinetuneConfig
+    from longstrand.training.settings import FinetuneConfig
 
     results: dict[str, list[Any]] = {"pretrained": [], "random": []}
     for seed in plan.seeds:

@@ -30,13 +30,29 @@ from longstrand.tokenization.base import Tokenizer
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.callbacks import CsvCallback, ProgressCallback, StopOnSignal, TensorBoardCallback
 from longstrand.training.curriculum import make_curriculum
-from longstrand.training.finetune_config import FinetuneConfig, TrainSettings
-from longstrand.training.finetune_data import LabelledSplits, balanced_weights, check_strand, load_splits, target_scale
-from longstrand.training.finetune_examples import LabelCollator, Tokenized, TrainingExamples, tokenize
-from longstrand.training.finetune_report import make_report, write_predictions
-from longstrand.training.finetune_scoring import Scale, Scored, fold_scale, score, start_at_mean, validation_numbers
-from longstrand.training.methods import apply_way, check_way, measured_cost, weights_of
+from longstrand.training.examples import (
+    LabelCollator,
+    LabelledSplits,
+    Prepared,
+    TrainingExamples,
+    balanced_weights,
+    check_strand,
+    load_splits,
+    target_scale,
+    tokenize,
+)
+from longstrand.training.measure import (
+    Scored,
+    fold_scale,
+    make_report,
+    score,
+    start_at_mean,
+    validation_numbers,
+    write_predictions,
+)
+from longstrand.training.methods import apply_method, check_method, measured_cost, weights_of
 from longstrand.training.run_folder import RunFolder
+from longstrand.training.settings import FinetuneConfig, TrainSettings
 from longstrand.training.trainer import Checkpointing, LongstrandTrainer
 
 logger = logging.getLogger(__name__)
@@ -63,27 +79,6 @@ class FinetuneResult:
     scored: dict[str, Scored] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that training needs, read and checked.
-
-    Attributes:
-        splits: labelled tables.
-        tokenized: tokens of each split.
-        tokenizer: the model's own.
-        limit: most tokens of an input, or None.
-        scale: regression: mean and deviation of the training targets.
-        metric: name of the metric that chooses the best checkpoint.
-    """
-
-    splits: LabelledSplits
-    tokenized: dict[str, Tokenized]
-    tokenizer: Tokenizer
-    limit: int | None
-    scale: Scale | None
-    metric: str
-
-
 def finetune(
     config: FinetuneConfig, *, notice: Callable[[str], None] = logger.info, splits: LabelledSplits | None = None
 ) -> FinetuneResult:
@@ -104,7 +99,7 @@ def finetune(
     if training.threads:
         torch.set_num_threads(training.threads)
     device = resolve_device(training.device)
-    check_way(config.way)
+    check_method(config.method)
     tokenizer = load_tokenizer(config.model.path)
     if splits is None:
         splits = load_splits(config.data, alphabet=None if config.data.exact_text else tokenizer.alphabet)
@@ -165,7 +160,7 @@ def make_model(config: FinetuneConfig, splits: LabelledSplits, tokenizer: Tokeni
         model = type(model)(model.config)
     if head["problem"] == "counts":
         start_at_mean(model, splits.train)
-    return apply_way(model, config.way, base=settings.path)
+    return apply_method(model, config.method, base=settings.path)
 
 
 def _run(config: FinetuneConfig, run: RunFolder, model: Any, data: Prepared, device: torch.device) -> FinetuneResult:

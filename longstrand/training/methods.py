@@ -1,6 +1,6 @@
-"""Ways to fine-tune a model: all weights, an adapter of PEFT, or a frozen encoder with a trained head.
+"""Methods of fine-tuning: all weights, an adapter of PEFT, or a frozen encoder with a trained head.
 
-One setting, ``way``, of a fine-tuning run: ``full``, ``frozen``, the name of an adapter (``lora``, ``ia3``, ...), or
+One setting, ``method``, of a fine-tuning run: ``full``, ``frozen``, the name of an adapter (``lora``, ``ia3``, ...), or
 ``{peft: NAME, SETTING: VALUE, ...}`` with the settings of that adapter in PEFT.
 """
 
@@ -22,7 +22,7 @@ PLAIN = ("full", "frozen")
 BYTES_OF_A_WEIGHT = 4
 
 
-class Way(StrictModel):
+class FinetuneMethod(StrictModel):
     """Which weights are trained."""
 
     name: str = Field(
@@ -45,9 +45,9 @@ class Way(StrictModel):
         return value.lower()
 
     @model_validator(mode="after")
-    def _check(self) -> Way:
+    def _check(self) -> FinetuneMethod:
         if self.name in PLAIN and self.settings:
-            raise ValueError(f"the way '{self.name}' has no settings, got {', '.join(self.settings)}")
+            raise ValueError(f"the method '{self.name}' has no settings, got {', '.join(self.settings)}")
         return self
 
     @property
@@ -56,34 +56,34 @@ class Way(StrictModel):
         return self.name not in PLAIN
 
 
-def check_way(way: Way) -> None:
+def check_method(method: FinetuneMethod) -> None:
     """Refuse an adapter that does not exist or has other settings, before any data is read.
 
     Raises:
         UsageError: see `longstrand.models.adapters.adapter_config`.
     """
-    if way.is_adapter:
+    if method.is_adapter:
         from longstrand.models.adapters import adapter_config
 
-        adapter_config(way.name, way.settings)
+        adapter_config(method.name, method.settings)
 
 
-def apply_way(model: Any, way: Way, *, base: str | Path) -> Any:
-    """Make exactly the weights of this way trainable.
+def apply_method(model: Any, method: FinetuneMethod, *, base: str | Path) -> Any:
+    """Make exactly the weights of a method trainable.
 
     Args:
         model: with a sequence or token head.
-        way: which.
+        method: which.
         base: folder that the model came from.
 
     Returns:
         The model, or a PEFT model around it.
     """
-    if way.is_adapter:
+    if method.is_adapter:
         from longstrand.models.adapters import add_adapter
 
-        return add_adapter(model, way.name, way.settings, base=base)
-    if way.name == "frozen":
+        return add_adapter(model, method.name, method.settings, base=base)
+    if method.name == "frozen":
         for name, parameter in model.encoder.named_parameters():
             parameter.requires_grad_(name.startswith("memory."))  # a fresh one says nothing without training
     return model

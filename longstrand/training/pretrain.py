@@ -7,15 +7,19 @@ checkpoint and ends with bit-identical weights (same device, threads, workers an
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
+from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainingArguments
 
 from longstrand.data.collate import Collator
@@ -28,6 +32,7 @@ from longstrand.genome.intervals import read_bed
 from longstrand.inference.predict import longest_input
 from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.config import LongstrandConfig, Memory, preset
+from longstrand.models.memory.losses import counted_batch
 from longstrand.models.pretrained import LongstrandForMaskedLM
 from longstrand.report.runs import write_run_page
 from longstrand.runtime import provenance, rank, read_json, resolve_device, seed_everything, world_size
@@ -37,14 +42,14 @@ from longstrand.tokenization.kmer import make_kmer
 from longstrand.tokenization.train import train_bpe
 from longstrand.training.callbacks import CsvCallback, ProgressCallback, StopOnSignal, TensorBoardCallback
 from longstrand.training.curriculum import make_curriculum, row_tokens
-from longstrand.training.hold_out import hold_out_evaluation
-from longstrand.training.pretrain_config import PretrainConfig, TrainingConfig
 from longstrand.training.run_folder import RunFolder
+from longstrand.training.settings import PretrainConfig, TrainingConfig
 from longstrand.training.throughput import ThroughputMeter, measured_peak, training_flops_per_token
 from longstrand.training.trainer import Checkpointing, LongstrandTrainer
 
 logger = logging.getLogger(__name__)
 
+Collate = Callable[[Sequence[Any]], dict[str, torch.Tensor]]
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup", "inverse_sqrt": "inverse_sqrt"}
 
 
@@ -399,3 +404,53 @@ def _fingerprints(sources: tuple[GenomeSource, ...], tokenizer: Tokenizer, confi
 
 def _position_limit(config: LongstrandConfig) -> int:
     return longest_input(config) or 1 << 30
+
+
+def hold_out_evaluation(
+    examples: Any, collate: Collate, *, bases_per_id: np.ndarray, batch_size: int, device: torch.device
+) -> Callable[[nn.Module], dict[str, float]]:
+    """Make the function that evaluates a model on fixed masked examples.
+
+    The loss is the mean over all masked tokens of all windows (not a mean of batch means). Bits per base divide the
+    information by the bases that the masked tokens spell. They are *not* independent of the tokenizer (segmentation
+    leaks which tokens can stand between two others): read them beside `longstrand.data.ngram_reference`.
+
+    Args:
+        examples: masked examples, the same windows and masks at every call.
+        collate: turns a list of examples into a batch.
+        bases_per_id: bases that each token spells, shape (vocabulary,).
+        batch_size: windows in a batch; does not change the result.
+        device: where the model is.
+
+    Returns:
+        A function of the model giving ``loss`` (nats/token), ``accuracy`` (0 to 1), ``perplexity``, ``bits_per_base``.
+    """
+    bases = torch.as_tensor(bases_per_id, dtype=torch.long)
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        loss, correct, tokens, spelled = 0.0, 0, 0, 0
+        for batch in DataLoader(examples, batch_size=batch_size, collate_fn=collate):
+            batch.pop("num_bases", None)
+            batch = counted_batch(batch, model.config)
+            labels = batch["labels"][batch["labels"] != -100]
+            output = model(**{name: value.to(device) for name, value in batch.items()})
+            loss += float(output.loss_sum)
+            correct += int((output.label_logits.argmax(-1).cpu() == labels).sum())
+            tokens += len(labels)
+            spelled += int(bases[labels].sum())
+        return summarise(loss, correct=correct, tokens=tokens, bases=spelled)
+
+    return evaluate
+
+
+def summarise(loss_sum: float, *, correct: int, tokens: int, bases: int) -> dict[str, float]:
+    """Turn sums over masked tokens into means; NaN where nothing was masked."""
+    if tokens == 0:
+        return dict.fromkeys(("loss", "accuracy", "perplexity", "bits_per_base"), math.nan)
+    mean = loss_sum / tokens
+    return {
+        "loss": mean,
+        "accuracy": correct / tokens,
+        "perplexity": math.exp(min(mean, 700.0)),
+        "bits_per_base": loss_sum / math.log(2) / max(bases, 1),
+    }

@@ -12,7 +12,7 @@ from longstrand.baselines.majority import Majority
 from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.targets import Problem, Task
 from longstrand.genome.sequence import reverse_complement
-from longstrand.training.baseline import run_baselines
+from longstrand.training.measure import run_baselines
 
 
 def kmer_name(code: int, k: int) -> str:

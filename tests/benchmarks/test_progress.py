@@ -9,11 +9,11 @@ import pytest
 from longstrand.benchmarks.cells import Arm, Cell
 from longstrand.benchmarks.progress import Progress, duration, seconds_of
 from longstrand.runtime import write_json
-from longstrand.training.methods import Way
+from longstrand.training.methods import FinetuneMethod
 
 FULL, LORA, KMER = (
-    Arm("full", "finetune", way=Way()),
-    Arm("lora", "finetune", way=Way(name="lora")),
+    Arm("full", "finetune", way=FinetuneMethod()),
+    Arm("lora", "finetune", way=FinetuneMethod(name="lora")),
     Arm("k", "baseline"),
 )
 

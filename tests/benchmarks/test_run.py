@@ -42,7 +42,7 @@ from longstrand.evaluation.metrics import Scores, evaluate
 from longstrand.inference.predict import PredictOptions, predict
 from longstrand.models.checkpoint import load_model
 from longstrand.tokenization.hub import load_tokenizer
-from longstrand.training.methods import Way
+from longstrand.training.methods import FinetuneMethod
 from tests.toys import tiny_checkpoint
 
 FAST = {"epochs": 1, "cnn_epochs": 2, "resamples": 30, "kmer": 3, "probe": {"folds": 2, "trials": 2}, "batch_size": 16}
@@ -347,15 +347,15 @@ def test_protocols() -> None:
     assert protocol_of("own", {}).epochs == 8
     assert protocol_of("own", {"epochs": 2}).epochs == 2
     assert protocol_of("unheard", {}) == Protocol()
-    rates = [Protocol().rate_of(Way(name=name)) for name in ("full", "ia3", "loha", "lora")]
+    rates = [Protocol().rate_of(FinetuneMethod(name=name)) for name in ("full", "ia3", "loha", "lora")]
     assert rates[2] == rates[3] and rates[0] < rates[1]
-    assert Protocol(learning_rate=0.5).rate_of(Way()) == 0.5
+    assert Protocol(learning_rate=0.5).rate_of(FinetuneMethod()) == 0.5
 
 
 def test_cells_and_names(tmp_path: Path) -> None:
     models = [tmp_path / "a" / "model", tmp_path / "b" / "model", tmp_path / "c"]
     assert model_names(models) == ["a/model", "b/model", "c"]
-    assert way_name(Way.model_validate({"peft": "lora", "r": 4})) == "lora (r=4)"
+    assert way_name(FinetuneMethod.model_validate({"peft": "lora", "r": 4})) == "lora (r=4)"
     settings = BenchmarkConfig(output=tmp_path, models=tuple(models[:1]), seeds=(0, 1), fewshot=(10,))
     lines = arms_of(settings, "token", 3)
     assert [arm.name for arm in lines][:3] == ["majority", "k-mer context regression", "CNN, SpliceAI style"]

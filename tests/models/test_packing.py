@@ -16,9 +16,8 @@ from longstrand.models.config import preset
 from longstrand.models.networks import NETWORKS
 from longstrand.models.packing import unpack
 from longstrand.tokenization.kmer import make_kmer
-from longstrand.training.finetune_config import FinetuneConfig
-from longstrand.training.finetune_examples import LabelCollator
-from longstrand.training.pretrain_config import PretrainConfig
+from longstrand.training.examples import LabelCollator
+from longstrand.training.settings import FinetuneConfig, PretrainConfig
 from tests.toys import tiny_checkpoint
 
 SIZE = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}

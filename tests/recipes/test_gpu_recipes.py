@@ -13,7 +13,7 @@ import pytest
 from longstrand.benchmarks.protocol import BenchmarkConfig
 from longstrand.config import build, merge, read_yaml
 from longstrand.training.pretrain import pretrain
-from longstrand.training.pretrain_config import PretrainConfig
+from longstrand.training.settings import PretrainConfig
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 BENCHMARKS = {"both": "benchmark_both.yaml", "+": "benchmark_one.yaml"}

@@ -216,7 +216,7 @@ def test_metrics_are_explained() -> None:
 
 
 def finetuning_record() -> dict[str, Any]:
-    """Write the record of a fine-tuning run by hand, with the keys of `longstrand.training.finetune_report`."""
+    """Write the record of a fine-tuning run by hand, with the keys of `longstrand.training.measure`."""
     counts = {"num_rows": 5, "num_bases": 50, "num_unknown_letters": 1, "num_truncated": 2, "tokens": {"median": 9.0}}
     confusion = {"classes": ["no", "yes"], "counts": [[1, 1], [0, 3]]}
     return {

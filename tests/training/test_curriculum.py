@@ -26,7 +26,7 @@ from longstrand.training.curriculum import (
     stage_of,
 )
 from longstrand.training.pretrain import pretrain
-from longstrand.training.pretrain_config import PretrainConfig
+from longstrand.training.settings import PretrainConfig
 from longstrand.training.trainer import LongstrandTrainer
 from tests.toys import tiny_checkpoint
 

@@ -28,7 +28,7 @@ from longstrand.models.checkpoint import load_model
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training import finetune as module
 from longstrand.training.finetune import FinetuneResult, FinetuneTrainer, best_row, finetune, is_exhausted
-from longstrand.training.finetune_config import FinetuneConfig
+from longstrand.training.settings import FinetuneConfig
 from tests.toys import tiny_checkpoint
 
 

@@ -12,8 +12,7 @@ from longstrand.data.targets import Task
 from longstrand.errors import InputError
 from longstrand.genome.sequence import reverse_complement
 from longstrand.tokenization.kmer import make_kmer
-from longstrand.training.finetune_data import balanced_weights, target_scale
-from longstrand.training.finetune_examples import LabelCollator, TrainingExamples, cut, tokenize
+from longstrand.training.examples import LabelCollator, TrainingExamples, balanced_weights, cut, target_scale, tokenize
 
 TOKENIZER = make_kmer(2, overlapping=False)
 CLASSES = Task("single_label", ("a", "b", "c"), ("label",))

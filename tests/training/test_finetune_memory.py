@@ -18,8 +18,8 @@ from longstrand.inference.predict import predict
 from longstrand.models.pretrained import LongstrandForSequenceClassification
 from longstrand.runtime import seed_everything
 from longstrand.training.finetune import FinetuneTrainer, finetune
-from longstrand.training.finetune_config import FinetuneConfig
-from longstrand.training.methods import Way, apply_way
+from longstrand.training.methods import FinetuneMethod, apply_method
+from longstrand.training.settings import FinetuneConfig
 from tests.toys import tiny_checkpoint
 
 
@@ -87,7 +87,7 @@ def test_rows_are_cut_to_segments_in_training_and_read_whole_afterwards(model, t
 def test_labels_per_base_with_an_adapter_and_both_directions(model, tmp_path):
     pytest.importorskip("peft")
     memory = {"segments": 3, "direction": "bidirectional"}
-    result = finetune(settings(model, tmp_path, per_base=True, memory=memory, way="lora"))
+    result = finetune(settings(model, tmp_path, per_base=True, memory=memory, method="lora"))
     trained, tokenizer, plain = load_model(result.model), load_tokenizer(result.model), load_model(model, "encoder")
     words = "embeddings.word_embeddings.weight"
     assert torch.equal(trained.encoder.state_dict()[words], plain.state_dict()[words])
@@ -104,7 +104,9 @@ def test_labels_per_base_with_an_adapter_and_both_directions(model, tmp_path):
 def test_a_frozen_encoder_leaves_its_memory_to_train(model):
     head = {"problem": "regression", "num_outputs": 1}
     changes = {"memory": {"num_tokens": 2, "segment_length": 16}}
-    network = apply_way(load_model(model, "sequence", new_head=head, changes=changes), Way(name="frozen"), base=model)
+    network = apply_method(
+        load_model(model, "sequence", new_head=head, changes=changes), FinetuneMethod(name="frozen"), base=model
+    )
     trained = {name for name, weight in network.named_parameters() if weight.requires_grad}
     assert trained == {"encoder.memory.initial", "classifier.output.weight", "classifier.output.bias"}
 

@@ -18,8 +18,8 @@ from longstrand.models.adapters import adapter_config, adapter_names, add_adapte
 from longstrand.models.checkpoint import load_model, load_network
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.finetune import FinetuneResult, finetune
-from longstrand.training.finetune_config import FinetuneConfig
-from longstrand.training.methods import Way, measured_cost
+from longstrand.training.methods import FinetuneMethod, measured_cost
+from longstrand.training.settings import FinetuneConfig
 from tests.toys import tiny_checkpoint
 from tests.training.test_finetune import predictions, two_kinds, write
 
@@ -45,7 +45,7 @@ def settings(path: Path, output: Path, tables: dict[str, str], way: Any, **chang
         "output": str(output),
         "model": {"path": str(path), **changes.pop("model", {})},
         "data": tables | changes.pop("data", {}),
-        "way": way,
+        "method": way,
         "training": training | {"device": "cpu"} | changes,
         "evaluation": {"resamples": 0, "baselines": False},
     }
@@ -168,18 +168,18 @@ def test_what_is_refused(model: Path, tables: dict[str, str], tmp_path: Path) ->
         run(model, tmp_path / "c", tables, {"peft": "lora", "target_modules": ["nothing"]})
     with pytest.raises(ConfigError, match="an adapter on random weights could not be loaded again"):
         settings(model, tmp_path / "d", tables, "lora", model={"init": "random"})
-    with pytest.raises(ConfigError, match="the way 'full' has no settings, got r"):
+    with pytest.raises(ConfigError, match="the method 'full' has no settings, got r"):
         settings(model, tmp_path / "e", tables, {"name": "full", "settings": {"r": 1}})
-    with pytest.raises(ConfigError, match=r"unknown key 'way\.nam'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'method\.nam'"):
         settings(model, tmp_path / "f", tables, {"nam": "lora"})
     assert {"lora", "ia3", "loha", "lokr", "oft", "vera", "ln_tuning"} <= set(adapter_names())
 
 
 def test_a_way_is_written_in_three_forms() -> None:
     forms = ["LoRA", {"peft": "lora"}, {"name": "lora", "settings": {}}]
-    assert all(Way.model_validate(form) == Way(name="lora") for form in forms)
-    assert Way.model_validate({"peft": "lora", "r": 4}).settings == {"r": 4}
-    assert not Way().is_adapter and Way(name="ia3").is_adapter
+    assert all(FinetuneMethod.model_validate(form) == FinetuneMethod(name="lora") for form in forms)
+    assert FinetuneMethod.model_validate({"peft": "lora", "r": 4}).settings == {"r": 4}
+    assert not FinetuneMethod().is_adapter and FinetuneMethod(name="ia3").is_adapter
 
 
 def test_without_peft_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ import yaml
 from longstrand.config import build
 from longstrand.errors import CheckpointError, ConfigError, InputError, LongstrandError, ResumeError, TrainingError
 from longstrand.training.pretrain import PretrainResult, pretrain
-from longstrand.training.pretrain_config import PretrainConfig
+from longstrand.training.settings import PretrainConfig
 
 STEPS = 8
 

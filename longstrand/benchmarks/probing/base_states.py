@@ -23,7 +23,7 @@ from longstrand.data.labelled import LabelledTable
 from longstrand.errors import InputError
 from longstrand.inference.predict import PredictOptions, predict
 from longstrand.runtime import fingerprint_bytes, generator, read_json, write_json
-from longstrand.training.finetune_scoring import records
+from longstrand.training.measure import records
 
 if TYPE_CHECKING:
     from longstrand.tokenization.base import Tokenizer

@@ -14,8 +14,8 @@ from longstrand.benchmarks.tasks.own import choose_chroms, find_tasks
 from longstrand.config import build
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import reverse_complement
-from longstrand.training.finetune_config import DataSettings
-from longstrand.training.finetune_data import load_splits
+from longstrand.training.examples import load_splits
+from longstrand.training.settings import DataSettings
 from tests.benchmarks.toys import dna, write_csv, write_fasta
 
 

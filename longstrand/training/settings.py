@@ -1,4 +1,4 @@
-"""Settings of a fine-tuning run: the whole text of ``longstrand finetune --config run.yaml``."""
+"""Settings of training runs: the whole text of ``longstrand finetune`` or ``pretrain --config run.yaml``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from longstrand.config import StrictModel
 from longstrand.data.labelled import LabelColumns, Words
+from longstrand.data.masking import MaskingConfig
 from longstrand.training.curriculum import MemoryTraining
-from longstrand.training.methods import Way
+from longstrand.training.methods import FinetuneMethod
 
 
 class DataSettings(StrictModel):
@@ -126,7 +127,9 @@ class FinetuneConfig(StrictModel):
     output: Path = Field(description="run folder; the same command resumes it")
     model: ModelSettings
     data: DataSettings
-    way: Way = Field(default_factory=Way, description="full, frozen, lora, ia3, or {peft: NAME, ...}")
+    method: FinetuneMethod = Field(
+        default_factory=FinetuneMethod, description="full, frozen, lora, ia3, or {peft: NAME, ...}"
+    )
     memory: MemoryTraining | None = Field(
         None, description="recurrent memory: rows of any length are read in segments; see the model's own settings"
     )
@@ -145,8 +148,144 @@ class FinetuneConfig(StrictModel):
 
     @model_validator(mode="after")
     def _check(self) -> FinetuneConfig:
-        if self.way.is_adapter and self.model.init == "random":
-            raise ValueError("an adapter on random weights could not be loaded again; use way full or frozen")
+        if self.method.is_adapter and self.model.init == "random":
+            raise ValueError("an adapter on random weights could not be loaded again; use method full or frozen")
         if self.memory is not None and self.training.pack:
             raise ValueError("memory reads rows in segments, which cannot be packed; set training.pack=false")
+        return self
+
+
+class GenomeEntry(StrictModel):
+    """One FASTA file."""
+
+    fasta: Path = Field(description="FASTA file, plain or gzip")
+    weight: float = Field(1.0, gt=0, description="how often its bases are seen, relative to the others")
+    name: str | None = Field(None, description="name in reports; the file's name if absent")
+
+
+class HoldOutConfig(StrictModel):
+    """What the model never sees, and is measured on."""
+
+    contigs: tuple[str, ...] = Field((), description="whole contigs")
+    intervals: Path | None = Field(None, description="BED file of intervals")
+    fraction: float = Field(
+        0.05, ge=0, lt=0.5, description="share of each genome, if neither contigs nor intervals are given"
+    )
+
+
+class DataConfig(StrictModel):
+    """Which DNA is read, and how windows are cut from it."""
+
+    genomes: tuple[GenomeEntry, ...] = Field(min_length=1, description="FASTA files")
+    hold_out: HoldOutConfig = Field(default_factory=HoldOutConfig)
+    strand: Literal["+", "-", "both"] = Field("both", description="both: each window is read from a random strand")
+    order: Literal["random", "epoch"] = Field("epoch", description="epoch: every base once before any base twice")
+    sentences: tuple[int, int] | None = Field(
+        None, description="GENA-LM: pieces of this many bases are tokenized apart"
+    )
+    num_bases: int | None = Field(
+        None, ge=16, description="bases read per window; by default enough to fill max_tokens"
+    )
+
+    @model_validator(mode="after")
+    def _check_order(self) -> DataConfig:
+        if self.order == "epoch" and len({genome.weight for genome in self.genomes}) > 1:
+            raise ValueError("order epoch reads every base equally often; with different weights set data.order=random")
+        return self
+
+    @field_validator("genomes", mode="before")
+    @classmethod
+    def _accept_plain_paths(cls, value: Any) -> Any:
+        if isinstance(value, str | Path):
+            value = [value]
+        if isinstance(value, list | tuple):
+            return [{"fasta": entry} if isinstance(entry, str | Path) else entry for entry in value]
+        return value
+
+
+class TokenizerConfig(StrictModel):
+    """A tokenizer folder, or how to make one."""
+
+    path: Path | None = Field(None, description="folder with tokenizer.json; otherwise one is made from the genomes")
+    kind: Literal["bpe", "kmer"] = Field("bpe", description="kind of the tokenizer that is made")
+    vocab_size: int = Field(4096, gt=8, description="BPE: tokens incl. special ones")
+    k: int = Field(6, ge=1, le=8, description="k-mers: bases per token")
+    overlapping: bool = Field(False, description="k-mers: one token a base (DNABERT) instead of one every k bases")
+    training_bases: int = Field(
+        20_000_000, gt=0, description="BPE: bases sampled for training it, at most those there are"
+    )
+
+
+class ModelConfig(StrictModel):
+    """The encoder: a preset with changes, or a checkpoint to go on from."""
+
+    preset: str = Field("mini", description="size of a new model; see 'longstrand pretrain --list-presets'")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="fields of the model config that differ from the preset"
+    )
+    start_from: Path | None = Field(None, description="checkpoint folder whose weights are the start")
+
+
+class TrainingConfig(StrictModel):
+    """Optimisation, precision, evaluation and saving."""
+
+    max_tokens: int = Field(512, ge=8, description="tokens in a window, incl. special ones")
+    steps: int = Field(10_000, gt=0, description="optimizer steps")
+    batch_size: int = Field(32, gt=0, description="windows per optimizer step, over all devices")
+    micro_batch_size: int | None = Field(
+        None, gt=0, description="windows per forward pass and device; default: batch_size / devices"
+    )
+    learning_rate: float = Field(5e-4, gt=0)
+    schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = "cosine"
+    warmup_steps: int = Field(500, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    adam_beta2: float = Field(0.98, gt=0, lt=1)
+    max_grad_norm: float = Field(1.0, ge=0, description="gradient clipping; 0: off")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    pack: bool = Field(False, description="windows one after the other, not padded: same results; for CPUs")
+    compile: bool = Field(False, description="torch.compile; needs a C++ compiler on CPU")
+    gradient_checkpointing: bool = Field(False, description="less memory for about a third more time")
+    seed: int = Field(0, ge=0)
+    device: str = Field("auto", description="auto, cpu, cuda, mps")
+    threads: int | None = Field(None, gt=0, description="CPU threads; results are bit-identical only for equal numbers")
+    num_workers: int = Field(1, ge=0, description="processes that read, tokenize and mask")
+    log_every: int = Field(20, gt=0)
+    eval_every: int = Field(500, gt=0)
+    eval_windows: int = Field(256, gt=0, description="hold-out windows in each evaluation, at most")
+    save_every: int = Field(500, gt=0)
+    keep_checkpoints: int = Field(2, gt=0)
+    tensorboard: bool = True
+    snapshots: tuple[int, ...] = Field((), description="steps after which the model is also kept, for learning curves")
+    references: bool = Field(True, description="count tables of the same tokens, as the yardstick of the hold-out loss")
+
+
+class PretrainConfig(StrictModel):
+    """A complete pre-training run."""
+
+    output: Path = Field(description="run folder; the same command resumes it")
+    data: DataConfig
+    tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
+    masking: MaskingConfig = Field(default_factory=MaskingConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    memory: MemoryTraining | None = Field(None, description="recurrent memory; windows are its segments or curriculum")
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+
+    @model_validator(mode="after")
+    def _check(self) -> PretrainConfig:
+        training, memory = self.training, self.memory
+        if memory is not None and memory.most_segments is None:
+            raise ValueError("memory needs segments or a curriculum, to say how long the windows are")
+        if training.compile and training.pack:
+            raise ValueError("packed rows differ in length, and compiled code would be made anew for each; choose one")
+        if memory is not None and training.pack:
+            raise ValueError("memory reads rows in segments, which cannot be packed; set training.pack=false")
+        if memory is not None and "max_tokens" in training.model_fields_set:
+            raise ValueError("the length of windows is given twice: by memory and by training.max_tokens; choose one")
+        if training.micro_batch_size and training.batch_size % training.micro_batch_size:
+            raise ValueError(
+                f"training.batch_size {training.batch_size} is no multiple of "
+                f"micro_batch_size {training.micro_batch_size}"
+            )
+        if training.warmup_steps > training.steps:
+            raise ValueError(f"training.warmup_steps {training.warmup_steps} exceeds training.steps {training.steps}")
         return self

@@ -1,0 +1,436 @@
+"""Labelled rows of a fine-tuning run: split as its settings say, tokenized, and given in batches of similar length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from longstrand.data.bins import encode_bins, moments
+from longstrand.data.collate import IGNORED, Collator
+from longstrand.data.labelled import LabelledTable, RawTable, infer_task, label
+from longstrand.data.labelled_files import read_labelled
+from longstrand.data.labelled_intervals import GenomeWindows
+from longstrand.data.labelled_tokens import cut_pieces, is_bio
+from longstrand.data.long_rows import refuse_pieces
+from longstrand.data.splits import Splits, choose_rows, split_at_random, split_by_chrom, split_by_column
+from longstrand.data.targets import Task, read_class_names
+from longstrand.errors import InputError, UsageError
+from longstrand.genome.sequence import reverse_complement
+from longstrand.runtime import generator
+from longstrand.training.settings import DataSettings
+
+if TYPE_CHECKING:
+    from longstrand.tokenization.base import Encoding, Tokenizer
+
+
+@dataclass(frozen=True)
+class LabelledSplits:
+    """Training, validation and (perhaps) test tables of one task, and where they come from."""
+
+    train: LabelledTable
+    valid: LabelledTable
+    test: LabelledTable | None
+    raw: Splits
+
+    @property
+    def task(self) -> Task:
+        """The task, as inferred from the training rows."""
+        return self.train.task
+
+    def items(self) -> list[tuple[str, LabelledTable]]:
+        """List the splits that exist with their names."""
+        named = [("train", self.train), ("valid", self.valid), ("test", self.test)]
+        return [(name, table) for name, table in named if table is not None]
+
+
+def load_splits(settings: DataSettings, *, alphabet: str | None = "ACGTN") -> LabelledSplits:
+    """Read and split the labelled rows, and decide once what kind of problem the training rows pose.
+
+    Raises:
+        InputError: a file, a row or the split is wrong; see `longstrand.data`.
+        UsageError: settings that contradict each other.
+    """
+    names = settings.class_names
+    alone = settings.problem is not None or settings.bin_bases is not None
+    if settings.class_names_file is not None:
+        names = read_class_names(settings.class_names_file)
+    parts, origin = read_splits(settings, alphabet=alphabet, class_names=names)
+    table = parts["train"]
+    if not alone:
+        refuse_pieces(table, "data.columns.group", "data.problem=single_label")
+    task = (
+        _task_of_bins(table, settings)
+        if settings.bin_bases is not None
+        else infer_task(
+            table.labels,
+            table.sequences,
+            source=table.source,
+            rows=table.rows,
+            problem=settings.problem,
+            class_names=names,
+        )
+    )
+    raw = _split_rest(parts, settings, origin)
+    tables = {name: label(part, task) for name, part in raw.items()}
+    if settings.piece_bases is not None:
+        if task.problem != "token":
+            raise UsageError(f"piece_bases cuts labels per base, but the problem is {task.problem}; leave it out.")
+        tables = {name: _in_pieces(part, settings.piece_bases) for name, part in tables.items()}
+    return LabelledSplits(tables["train"], tables["valid"], tables.get("test"), raw)
+
+
+def _task_of_bins(table: RawTable, settings: DataSettings) -> Task:
+    """Make the task of one number a bin; raises UsageError for settings that say something else."""
+    if settings.problem not in (None, "regression") or table.pairs is not None:
+        raise UsageError("bin_bases is for regression of single sequences; leave out problem, and pairs.")
+    names = tuple(settings.class_names or table.labels)
+    why = f"declared: one number for each bin of {settings.bin_bases} bases"
+    return Task("regression", names, tuple(table.labels), "columns", names, why, settings.bin_bases)
+
+
+def read_splits(
+    settings: DataSettings, *, alphabet: str | None, class_names: Sequence[str] | None = None
+) -> tuple[dict[str, RawTable], list[str]]:
+    """Read the files, and split the training rows by a column or by chromosome if the settings say so.
+
+    Returns:
+        The splits that exist so far by name (``train`` always), and where each comes from.
+
+    Raises:
+        InputError, UsageError: as `load_splits`.
+    """
+    windows = None
+    if settings.fasta is not None:
+        from longstrand.genome.fasta import Genome
+
+        windows = GenomeWindows(Genome(settings.fasta), settings.window, settings.negative_ratio, settings.split_seed)
+
+    def read(path: Any) -> RawTable:
+        return read_labelled(path, settings.columns, alphabet=alphabet, windows=windows, class_names=class_names)
+
+    parts: dict[str, RawTable] = {"train": read(settings.train)}
+    origin = ["the training file"]
+    if settings.columns.split is not None:
+        _refuse_second_source(settings, "a split column")
+        parts = split_by_column(parts["train"], settings.columns.split)
+        origin = [f"the column '{settings.columns.split}'"]
+    elif settings.valid_chroms or settings.test_chroms:
+        _refuse_second_source(settings, "chromosomes")
+        parts = split_by_chrom(parts["train"], settings.valid_chroms, settings.test_chroms)
+        origin = [f"chromosomes (validation {list(settings.valid_chroms)}, test {list(settings.test_chroms)})"]
+    given = {name: path for name, path in (("valid", settings.valid), ("test", settings.test)) if path is not None}
+    if given:
+        plain = settings.columns.model_copy(update={"split": None})
+        parts |= {
+            name: read_labelled(path, plain, alphabet=alphabet, windows=windows, class_names=class_names)
+            for name, path in given.items()
+        }
+        origin.append(f"given files for {', '.join(given)}")
+    return parts, origin
+
+
+def _split_rest(parts: dict[str, RawTable], settings: DataSettings, origin: list[str]) -> Splits:
+    """Split off at random what is still missing, and choose the training rows."""
+    shares = {"valid": settings.valid_fraction, "test": settings.test_fraction}
+    explicit = settings.columns.split is not None or bool(settings.valid_chroms or settings.test_chroms)
+    missing = {name: share for name, share in shares.items() if name not in parts and share > 0}
+    if explicit:
+        missing.pop("test", None)
+    if missing:
+        parts |= split_at_random(parts["train"], missing, seed=settings.split_seed)
+        origin.append(f"a random split (seed {settings.split_seed}) for {', '.join(missing)}")
+    if settings.max_train_rows is not None:
+        parts["train"] = choose_rows(parts["train"], settings.max_train_rows, seed=settings.split_seed)
+    return Splits(parts["train"], parts["valid"], parts.get("test"), "; ".join(origin))
+
+
+def _refuse_second_source(settings: DataSettings, what: str) -> None:
+    if settings.valid is not None or settings.test is not None:
+        raise UsageError(f"the split is given twice: by {what} and by valid or test files; choose one.")
+
+
+def _in_pieces(table: LabelledTable, num_bases: int) -> LabelledTable:
+    """Cut sequences with labels per base into pieces; rows and names are repeated."""
+    assert isinstance(table.targets, list)
+    places = [(row, *ends) for row, text in enumerate(table.sequences) for ends in cut_pieces(len(text), num_bases)]
+    raw = table.raw
+    names = raw.names or [str(row) for row in raw.rows]
+    pieces = replace(
+        raw,
+        rows=[raw.rows[row] for row, _, _ in places],
+        sequences=[raw.sequences[row][start:end] for row, start, end in places],
+        names=[f"{names[row]}:{start}-{end}" for row, start, end in places],
+        is_cut=True,
+        labels={},
+        pairs=None,
+        chroms=None,
+        splits=None,
+    )
+    return LabelledTable(pieces, table.task, [table.targets[row][start:end] for row, start, end in places])
+
+
+def check_strand(task: Task, *strands: str) -> None:
+    """Refuse both strands for labels that have a direction.
+
+    Raises:
+        UsageError: begin/inside labels are to be read from both strands.
+    """
+    if "both" in strands and is_bio(task.names):
+        raise UsageError(
+            "B-/I- labels have a direction: on the other strand a feature would begin at its end; "
+            "use strand '+', or labels without B- and I-."
+        )
+
+
+def target_scale(table: LabelledTable) -> tuple[np.ndarray, np.ndarray]:
+    """Give mean and deviation of each regression target, float64 (num_outputs,); a constant target has deviation 1."""
+    if table.task.bin_bases is not None:
+        found = moments(table.targets)
+        return np.nan_to_num(found.mean), np.where(found.deviation > 0, found.deviation, 1.0)
+    targets = np.asarray(table.targets, dtype=np.float64)
+    spread = np.nanstd(targets, axis=0)
+    return np.nanmean(targets, axis=0), np.where(spread > 0, spread, 1.0)
+
+
+def balanced_weights(table: LabelledTable) -> list[float]:
+    """Weigh classes inversely to their frequency (the mean over rows is 1), or positives of each label.
+
+    The weight of positives is negatives / positives, within 0.01 and 100.
+    """
+    task = table.task
+    if task.problem == "multi_label":
+        targets = np.asarray(table.targets)
+        positives = np.nansum(targets, axis=0)
+        negatives = (~np.isnan(targets)).sum(axis=0) - positives
+        return [float(value) for value in np.clip(negatives / np.maximum(positives, 1), 0.01, 100)]
+    values = np.concatenate(table.targets) if isinstance(table.targets, list) else table.targets
+    counts = np.bincount(values[values >= 0], minlength=task.num_outputs)
+    weights = counts.sum() / (max(1, int((counts > 0).sum())) * np.maximum(counts, 1))
+    return [float(value) for value in np.where(counts > 0, weights, 1.0)]
+
+
+_GROUP = 50
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """A table as tokens.
+
+    Attributes:
+        encodings: one per row, special tokens included.
+        num_truncated: rows that were cut on the right to fit.
+        num_empty: rows without a single token of DNA.
+    """
+
+    encodings: list[Encoding]
+    num_truncated: int
+    num_empty: int
+
+
+Scale = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that training needs, read and checked.
+
+    Attributes:
+        splits: labelled tables.
+        tokenized: tokens of each split.
+        tokenizer: the model's own.
+        limit: most tokens of an input, or None.
+        scale: regression: mean and deviation of the training targets.
+        metric: name of the metric that chooses the best checkpoint.
+    """
+
+    splits: LabelledSplits
+    tokenized: dict[str, Tokenized]
+    tokenizer: Tokenizer
+    limit: int | None
+    scale: Scale | None
+    metric: str
+
+
+def tokenize(table: LabelledTable, tokenizer: Tokenizer, limit: int | None, *, on_long: str = "truncate") -> Tokenized:
+    """Encode all rows.
+
+    Raises:
+        InputError: a row is too long and ``on_long`` is ``refuse``, or it is a pair (pairs are never cut).
+    """
+    encodings, num_truncated, num_empty = [], 0, 0
+    for row in range(len(table)):
+        second = table.pairs[row] if table.pairs is not None else None
+        encoding = encode_row(tokenizer, table.sequences[row], second, table.task.bin_bases)
+        length = len(encoding)
+        if limit is not None and length > limit:
+            if on_long == "refuse" or second is not None or table.task.bin_bases is not None:
+                raise InputError(_too_long(table, row, length, limit))
+            encoding = cut(encoding, tokenizer, limit)
+            num_truncated += 1
+        num_empty += bool(np.all(encoding.special_tokens_mask))
+        encodings.append(encoding)
+    return Tokenized(encodings, num_truncated, num_empty)
+
+
+def encode_row(tokenizer: Tokenizer, first: str, second: str | None, bin_bases: int | None = None) -> Encoding:
+    """Encode a sequence (with ``bin_bases`` bin by bin) or a pair, special tokens included."""
+    if bin_bases is not None:
+        return encode_bins(tokenizer, first, bin_bases)
+    return tokenizer.encode(first) if second is None else tokenizer.encode_pair(first, second)
+
+
+def cut(encoding: Encoding, tokenizer: Tokenizer, limit: int) -> Encoding:
+    """Keep the tokens from the left that fit beside the special ones."""
+    room = limit - tokenizer.num_special_tokens()
+    before = len(tokenizer.template.prefix)
+    ids, offsets = encoding.input_ids[before : before + room], encoding.offsets[before : before + room]
+    return tokenizer.wrap(ids, offsets, encoding.num_bases)
+
+
+def _too_long(table: LabelledTable, row: int, length: int, limit: int) -> str:
+    advice = "shorten it, or set training.on_long=truncate"
+    if table.pairs is not None:
+        advice = "pairs are never cut, shorten them"
+    elif table.task.bin_bases is not None:
+        advice = "sequences of bins are never cut: give recurrent memory (memory.num_tokens=...), or shorter windows"
+    return (
+        f"{table.raw.source}, row {table.raw.rows[row]}: the sequence has {length:,} tokens, "
+        f"but the model reads at most {limit:,}; {advice}."
+    )
+
+
+class TrainingExamples:
+    """All examples of a run, one after the other; each is a function of the seed and its number.
+
+    Epoch ``e`` holds ``num_batches`` full batches of different rows: rows are shuffled, groups of 50 batches are sorted
+    by length so that little is padded, and the batches are shuffled again. Up to ``batch_size - 1`` rows, others in
+    each epoch, are left out of it.
+
+    Args:
+        table: training rows.
+        tokenized: its tokens.
+        tokenizer: to read the other strand.
+        batch_size: sequences of a batch; at most the number of rows.
+        epochs: passes.
+        seed: of order and strands.
+        strand: ``both`` reads each row from a random strand each time.
+        limit: most tokens.
+        scale: regression: (mean, deviation) that targets are standardised by, each (num_outputs,).
+    """
+
+    def __init__(
+        self,
+        table: LabelledTable,
+        tokenized: Tokenized,
+        tokenizer: Tokenizer,
+        *,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        strand: str = "+",
+        limit: int | None = None,
+        scale: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        self._table, self._tokenizer, self._encodings = table, tokenizer, tokenized.encodings
+        self._seed, self._strand, self._limit, self._scale = seed, strand, limit, scale
+        self._usable = np.array([not np.all(item.special_tokens_mask) for item in tokenized.encodings]).nonzero()[0]
+        if len(self._usable) == 0:
+            raise InputError(f"{table.raw.source}: no row has a single token; the sequences are too short.")
+        self._lengths = np.array([len(item) for item in tokenized.encodings])
+        self._reduce: Literal["first", "majority"] = "first" if is_bio(table.task.names) else "majority"
+        self.batch_size = min(batch_size, len(self._usable))
+        self.num_batches = len(self._usable) // self.batch_size
+        self._num_examples = epochs * self.num_batches * self.batch_size
+        self._order = lru_cache(maxsize=2)(self._epoch_order)
+
+    def __len__(self) -> int:
+        return self._num_examples
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Give ``input_ids``, ``labels``, ``num_bases`` and, for pairs, ``token_type_ids``."""
+        epoch, place = divmod(number, self.num_batches * self.batch_size)
+        row = int(self._order(epoch)[place])
+        reverse = self._strand == "both" and generator(self._seed, number, "strand").random() < 0.5
+        encoding = self._reversed(row) if reverse else self._encodings[row]
+        example: dict[str, Any] = {
+            "input_ids": encoding.input_ids,
+            "labels": self._labels(row, encoding, reverse),
+            "num_bases": encoding.num_bases,
+        }
+        if encoding.token_type_ids is not None:
+            example["token_type_ids"] = encoding.token_type_ids
+        return example
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_order"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._order = lru_cache(maxsize=2)(self._epoch_order)
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        random = generator(self._seed, epoch, "order")
+        rows = self._usable[random.permutation(len(self._usable))[: self.num_batches * self.batch_size]]
+        batches: list[np.ndarray] = []
+        group = _GROUP * self.batch_size
+        for start in range(0, len(rows), group):
+            part = rows[start : start + group]
+            part = part[np.argsort(-self._lengths[part], kind="stable")]
+            batches += list(part.reshape(-1, self.batch_size))
+        return np.concatenate([batches[place] for place in random.permutation(len(batches))])
+
+    def _reversed(self, row: int) -> Encoding:
+        second = self._table.pairs[row] if self._table.pairs is not None else None
+        second = None if second is None else reverse_complement(second)
+        bin_bases = self._table.task.bin_bases
+        encoding = encode_row(self._tokenizer, reverse_complement(self._table.sequences[row]), second, bin_bases)
+        if self._limit is not None and len(encoding) > self._limit:
+            return self._encodings[row] if second is not None else cut(encoding, self._tokenizer, self._limit)
+        return encoding
+
+    def _labels(self, row: int, encoding: Encoding, reverse: bool) -> Any:
+        target = self._table.targets[row]
+        problem = self._table.task.problem
+        if problem == "token":
+            return encoding.from_bases(target[::-1] if reverse else target, reduce=self._reduce)
+        if self._table.task.bin_bases is not None and reverse:
+            target = target[::-1]
+        if problem == "regression" and self._scale is not None:
+            mean, spread = self._scale
+            return ((target - mean) / spread).astype(np.float32)
+        return target
+
+
+class LabelCollator:
+    """Pads (or packs) tokens, and stacks labels by the kind of problem; picklable."""
+
+    def __init__(self, pad_token_id: int, *, per_token: bool, pack: bool = False) -> None:
+        self._pad, self._per_token = Collator(pad_token_id=pad_token_id, num_bases=True, pack=pack), per_token
+        self._pack = pack
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Make a batch: labels int64 (B, L) (packed (1, L)) for tokens, int64 (B,) for classes, float32 (B, C) else.
+
+        Those of bins are float32 (B, N, C), NaN past the last bin of a row.
+        """
+        import torch
+
+        batch = self._pad([{name: value for name, value in item.items() if name != "labels"} for item in examples])
+        labels = [np.asarray(item["labels"]) for item in examples]
+        if self._per_token:
+            stacked = np.full(tuple(batch["input_ids"].shape), IGNORED, dtype=np.int64)
+            for row, values in zip(stacked, [np.concatenate(labels)] if self._pack else labels):
+                row[: len(values)] = values
+        elif labels[0].ndim == 2:
+            stacked = np.full((len(labels), max(map(len, labels)), labels[0].shape[1]), np.nan, dtype=np.float32)
+            for row, values in zip(stacked, labels):
+                row[: len(values)] = values
+        else:
+            stacked = np.stack(labels)
+            stacked = stacked.astype(np.float32 if stacked.dtype.kind == "f" else np.int64)
+        batch["labels"] = torch.from_numpy(stacked)
+        return batch

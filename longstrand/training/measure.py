@@ -1,0 +1,377 @@
+"""What a model is worth on labelled rows: its scores, baselines beside it, the report, predictions as a table."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from longstrand.baselines.kmer import KmerRegression
+from longstrand.baselines.majority import Majority
+from longstrand.data.bins import moments
+from longstrand.data.labelled import LabelledTable
+from longstrand.data.records import Record
+from longstrand.data.splits import leakage
+from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores, evaluate, metric_names
+from longstrand.inference.predict import PredictOptions, predict, probabilities
+from longstrand.runtime import write_atomically
+from longstrand.training.examples import Prepared, Scale
+from longstrand.training.settings import FinetuneConfig
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from longstrand.tokenization.base import Tokenizer
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Logits of a table.
+
+    Attributes:
+        table: the rows.
+        logits: float32 (n, num_outputs), or for token problems a list of n arrays (num_bases, num_outputs), for bins of
+            n arrays (num_bins, num_outputs) of predicted numbers. NaN where
+            the model saw nothing (no token, or bases past the cut).
+        num_tokens: tokens of each row that the model saw.
+        truncated: whether each row was cut.
+    """
+
+    table: LabelledTable
+    logits: np.ndarray | list[np.ndarray]
+    num_tokens: list[int]
+    truncated: list[bool]
+
+    def scores(self) -> Scores:
+        """Turn logits into probabilities (or numbers), with the targets, for `evaluate`."""
+        task = self.table.task
+        if task.bin_bases is not None:
+            bins = [len(values) for values in self.logits]
+            return Scores(
+                task,
+                np.concatenate(list(self.table.targets)),
+                np.concatenate(self.logits),
+                np.repeat(np.arange(len(bins)), bins),
+            )
+        if isinstance(self.logits, list):
+            assert isinstance(self.table.targets, list)
+            values = probabilities(np.concatenate(self.logits), task.problem)
+            _, sequence = np.unique(self.table.raw.rows, return_inverse=True)
+            unit = np.repeat(sequence, [len(labels) for labels in self.table.targets])
+            return Scores(task, np.concatenate(self.table.targets).astype(np.int64), values, unit)
+        assert not isinstance(self.table.targets, list)
+        values = self.logits if task.problem == "regression" else probabilities(self.logits, task.problem)
+        return Scores(task, self.table.targets, values)
+
+    def loss(self) -> float:
+        """Mean loss over labelled targets in natural units of the problem (no class weights); NaN without any."""
+        task = self.table.task
+        if task.problem in ("single_label", "token"):
+            scores = self.scores()
+            known = (scores.targets >= 0) & ~np.isnan(scores.values).any(axis=1)
+            chosen = scores.values[known, scores.targets[known]]
+            return float(-np.log(np.clip(chosen, 1e-12, 1)).mean()) if known.any() else float("nan")
+        pairs: Any = (self.table.targets, self.logits)
+        if task.bin_bases is not None:
+            pairs = tuple(np.concatenate(list(part)) for part in pairs)
+        targets, logits = (np.asarray(part, np.float64) for part in pairs)
+        known = ~np.isnan(targets) & ~np.isnan(logits)
+        if not known.any():
+            return float("nan")
+        truth, said = targets[known], logits[known]
+        if task.problem == "regression":
+            return float(((truth - said) ** 2).mean())
+        return float((np.logaddexp(0, said) - truth * said).mean())
+
+
+def score(
+    model: Any, table: LabelledTable, *, tokenizer: Tokenizer, settings: PredictOptions, scale: Scale | None = None
+) -> Scored:
+    """Apply a model to all rows of a table, in their order.
+
+    Args:
+        model: with a sequence or token head.
+        table: n rows.
+        tokenizer: the model's own.
+        settings: of `longstrand.inference.predict.predict`; ``output`` is set here.
+        scale: regression: (mean, deviation) of the targets that the model was trained on in standardised form.
+    """
+    is_token, is_bin = table.task.problem == "token", table.task.bin_bases is not None
+    as_rates = is_bin and model.head_settings.problem == "counts"
+    settings = replace(
+        settings, output="probabilities" if as_rates else "logits", pooling="bases" if is_token else "mean"
+    )
+    rows = list(predict(model, records(table), tokenizer=tokenizer, settings=settings))
+    values: Any = [row.values for row in rows]
+    if is_bin and scale is not None:
+        values = [(row * scale[1] + scale[0]).astype(np.float32) for row in values]
+    elif not is_token and not is_bin:
+        values = np.stack(values)
+        if scale is not None:
+            values = (values * scale[1] + scale[0]).astype(np.float32)
+    return Scored(table, values, [row.num_tokens for row in rows], [row.truncated for row in rows])
+
+
+def records(table: LabelledTable) -> Iterator[Record]:
+    """Give the rows as `predict` reads them."""
+    raw = table.raw
+    for index, sequence in enumerate(raw.sequences):
+        second = raw.pairs[index] if raw.pairs is not None else None
+        name = raw.names[index] if raw.names is not None else str(raw.rows[index])
+        yield Record(index, name, sequence, second=second, where=f"{raw.source}, row {raw.rows[index]}")
+
+
+def validation_numbers(scored: Scored) -> dict[str, float]:
+    """Give the loss and all metrics of the validation rows, for choosing the best checkpoint.
+
+    A metric that is undefined (a constant prediction has no correlation) counts as the worst value.
+    """
+    found = evaluate(scored.scores(), num_resamples=0, curves=False)["metrics"]
+    numbers = {"loss": scored.loss()}
+    for name in metric_names(scored.table.task):
+        value = float(found[name]["value"]) if name in found else float("nan")
+        worst = 1e9 if name in LOWER_IS_BETTER else -1.0
+        numbers[name] = value if value == value else worst
+    return numbers
+
+
+def fold_scale(model: Any, scale: Scale) -> None:
+    """Put the scale of standardised targets into the output layer, so that the model predicts natural units."""
+    mean, spread = (torch.as_tensor(values, dtype=torch.float32) for values in scale)
+    output = model.classifier.output
+    with torch.no_grad():
+        output.bias.mul_(spread.to(output.bias)).add_(mean.to(output.bias))
+        output.weight.mul_(spread.to(output.weight)[:, None])
+
+
+def start_at_mean(model: Any, table: LabelledTable) -> None:
+    """Set the output bias of a head of counts to the mean of each target; training then begins with what differs."""
+    bias = (
+        torch.as_tensor(np.nan_to_num(moments(table.targets).mean), dtype=torch.float64).clamp(min=1e-3).expm1().log()
+    )
+    with torch.no_grad():
+        model.classifier.output.bias.copy_(bias)
+
+
+def make_report(
+    config: FinetuneConfig,
+    data: Prepared,
+    scored: Mapping[str, Scored],
+    *,
+    rows: list[dict[str, Any]],
+    best_step: int,
+) -> dict[str, Any]:
+    """Evaluate the best checkpoint and describe the run.
+
+    Args:
+        config: the settings.
+        data: splits and tokens.
+        scored: predictions of the validation and (if there is one) the test rows.
+        rows: rows of ``metrics.jsonl``.
+        best_step: step of the checkpoint that was measured.
+
+    Returns:
+        ``task``, ``splits`` (counts of each), ``valid`` and ``test`` (as `longstrand.evaluation.metrics.evaluate`),
+        ``baselines`` ({name: {split: evaluation}}), ``leakage``, ``warnings`` (sentences), ``curve`` (evaluations of
+        the training), ``best_step``.
+    """
+    settings, task = config.evaluation, data.splits.task
+    report: dict[str, Any] = {
+        "kind": "finetuning",
+        "init": config.model.init,
+        "task": {"problem": task.problem, "names": list(task.names), "columns": list(task.columns), "why": task.reason},
+        "split_origin": data.splits.raw.origin,
+        "splits": {name: _split_counts(data, name) for name, _ in data.splits.items()},
+        "best_step": best_step,
+        "steps": max((row["step"] for row in rows), default=0),
+        "metric": data.metric,
+        "curve": [row for row in rows if "eval_loss" in row],
+        "training_loss": [{"step": row["step"], "loss": row["loss"]} for row in rows if "loss" in row],
+    }
+    for name, result in scored.items():
+        report[name] = evaluate(result.scores(), num_resamples=settings.resamples, seed=0) | {"loss": result.loss()}
+    report["leakage"] = leakage(data.splits.raw)
+    if settings.baselines and task.bin_bases is None:
+        report["baselines"] = run_baselines(
+            data.splits.train,
+            {name: result.table for name, result in scored.items()},
+            k=settings.kmer,
+            both_strands=settings.strand == "both",
+            num_resamples=settings.resamples,
+        )
+    report["warnings"] = warnings_of(report)
+    return report
+
+
+def _split_counts(data: Prepared, name: str) -> dict[str, Any]:
+    table, tokens = dict(data.splits.items())[name], data.tokenized[name]
+    lengths = [len(encoding) for encoding in tokens.encodings]
+    return table.counts() | {
+        "num_truncated": tokens.num_truncated,
+        "num_without_tokens": tokens.num_empty,
+        "max_tokens": data.limit,
+        "tokens": {"median": float(np.median(lengths)), "max": int(max(lengths))},
+    }
+
+
+def warnings_of(report: Mapping[str, Any]) -> list[str]:
+    """Say in sentences what a reader must know before believing the numbers."""
+    warnings = []
+    for name, counts in report["splits"].items():
+        if counts["num_truncated"]:
+            warnings.append(
+                f"{name}: {counts['num_truncated']:,} of {counts['num_rows']:,} sequences were cut to "
+                f"{counts['max_tokens']:,} tokens, what the model can read."
+            )
+        if counts["num_without_tokens"]:
+            warnings.append(f"{name}: {counts['num_without_tokens']:,} sequences are too short to have a token.")
+        if counts["num_rows_dropped"]:
+            warnings.append(
+                f"{name}: {counts['num_rows_dropped']:,} rows were left out, their window leaves the chromosome."
+            )
+        if counts["num_unknown_letters"] > 0.01 * counts["num_bases"]:
+            share = 100 * counts["num_unknown_letters"] / counts["num_bases"]
+            warnings.append(f"{name}: {share:.1f} % of the letters are unknown (N or ambiguous).")
+    for name in ("valid", "test"):
+        if report.get(name, {}).get("constant_prediction"):
+            warnings.append(
+                f"{name}: the model gives the same answer to every sequence; it has learned nothing useful."
+            )
+        num_copies = report["leakage"].get(name, {}).get("num_rows_also_in_train", 0)
+        if num_copies:
+            warnings.append(f"{name}: {num_copies:,} sequences are also in the training rows (on either strand).")
+    warnings += _against_baselines(report)
+    return warnings
+
+
+def _against_baselines(report: Mapping[str, Any]) -> list[str]:
+    split = "test" if "test" in report else "valid"
+    primary = report[split]["primary"]
+    ours = report[split]["metrics"].get(primary, {}).get("value")
+    theirs = report.get("baselines", {}).get("kmer", {}).get(split, {}).get("metrics", {}).get(primary, {}).get("value")
+    if ours is None or theirs is None or not ours < theirs:
+        return []
+    return [f"{split}: k-mer regression is better ({primary} {theirs:.3f} against {ours:.3f})."]
+
+
+def write_predictions(scored: Scored, path: Path) -> None:
+    """Write one row for each row of the table, in its order, as CSV or Parquet (by the name of the file).
+
+    Columns: ``row`` and ``name``, labels, predictions (class and probabilities, probabilities of labels, numbers),
+    ``num_tokens``, ``truncated``. For token problems ``label`` and ``predicted`` hold one class a base, separated by
+    spaces; bases past the cut are ``?``.
+    """
+    frame = prediction_frame(scored)
+    buffer = io.BytesIO()
+    if path.suffix == ".parquet":
+        frame.write_parquet(buffer)
+    else:
+        frame.write_csv(buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def prediction_frame(scored: Scored) -> pl.DataFrame:
+    """Make the table of `write_predictions`."""
+    import polars as pl
+
+    raw, task = scored.table.raw, scored.table.task
+    columns: dict[str, Any] = {"row": raw.rows}
+    if raw.names is not None:
+        columns["name"] = raw.names
+    if task.bin_bases is not None:
+        columns |= _bin_columns(scored)
+    elif task.problem == "token":
+        columns |= _token_columns(scored)
+    else:
+        values = scored.scores().values
+        targets = np.asarray(scored.table.targets)
+        if task.problem == "single_label":
+            columns["label"] = [task.names[index] for index in targets]
+            known = ~np.isnan(values).any(axis=1)
+            called = np.where(known[:, None], values, 0).argmax(axis=1)
+            columns["predicted"] = [task.names[index] if there else None for index, there in zip(called, known)]
+            columns |= {f"probability_{name}": values[:, number] for number, name in enumerate(task.names)}
+        else:
+            word = "predicted" if task.problem == "regression" else "probability"
+            for number, name in enumerate(task.names):
+                columns[name if name not in columns else f"label_{name}"] = targets[:, number]
+                columns[f"{word}_{name}"] = values[:, number]
+    columns |= {"num_tokens": scored.num_tokens, "truncated": scored.truncated}
+    return pl.DataFrame(columns, nan_to_null=True)
+
+
+def _bin_columns(scored: Scored) -> dict[str, list[str]]:
+    """Give targets and predictions of each target, the numbers of a row's bins joined by ``;``."""
+
+    def joined(rows: Any, number: int) -> list[str]:
+        return [";".join("" if value != value else f"{value:g}" for value in row[:, number]) for row in rows]
+
+    columns = {}
+    for number, name in enumerate(scored.table.task.names):
+        columns[name] = joined(scored.table.targets, number)
+        columns[f"predicted_{name}"] = joined(scored.logits, number)
+    return columns
+
+
+def _token_columns(scored: Scored) -> dict[str, list[str]]:
+    names = [*scored.table.task.names, "?"]
+    labels, predicted = [], []
+    for target, logits in zip(scored.table.targets, scored.logits):
+        known = ~np.isnan(logits).any(axis=1)
+        called = np.where(known, np.where(known[:, None], logits, 0).argmax(axis=1), len(names) - 1)
+        labels.append(" ".join(names[index] if index >= 0 else "?" for index in target))
+        predicted.append(" ".join(names[index] for index in called))
+    return {"label": labels, "predicted": predicted}
+
+
+def run_baselines(
+    train: LabelledTable,
+    measured: Mapping[str, LabelledTable],
+    *,
+    k: int = 6,
+    both_strands: bool = False,
+    num_resamples: int = 1000,
+) -> dict[str, dict[str, Any]]:
+    """Fit k-mer regression and the majority on the training rows and evaluate them.
+
+    Args:
+        train: training rows.
+        measured: the splits to evaluate, by name; ``valid`` also chooses the penalty of the k-mer regression.
+        k: bases of a k-mer.
+        both_strands: count k-mers of both strands.
+        num_resamples: as in `longstrand.evaluation.metrics.evaluate`.
+
+    Returns:
+        ``{"kmer": {split: evaluation}, "majority": {split: evaluation}}``; token problems have no ``kmer``.
+    """
+    train, measured = train.upper_case(), {name: table.upper_case() for name, table in measured.items()}
+    results: dict[str, dict[str, Any]] = {}
+    if train.task.problem != "token":
+        model = KmerRegression(k, both_strands=both_strands).fit(train, measured.get("valid"))
+        results["kmer"] = {
+            name: evaluate(
+                Scores(train.task, np.asarray(table.targets), model.predict(table.sequences, table.pairs)),
+                num_resamples=num_resamples,
+            )
+            for name, table in measured.items()
+        } | {"settings": {"k": k, "both_strands": both_strands, "penalty": model.penalty}}
+    majority = Majority.fit(train)
+    results["majority"] = {
+        name: evaluate(_constant_scores(table, majority), num_resamples=num_resamples, curves=False)
+        for name, table in measured.items()
+    }
+    return results
+
+
+def _constant_scores(table: LabelledTable, majority: Majority) -> Scores:
+    if isinstance(table.targets, list):
+        targets = np.concatenate(table.targets).astype(np.int64)
+        _, sequence = np.unique(table.raw.rows, return_inverse=True)
+        unit = np.repeat(sequence, [len(labels) for labels in table.targets])
+        return Scores(table.task, targets, majority.predict(len(targets)), unit)
+    return Scores(table.task, table.targets, majority.predict(len(table)))
