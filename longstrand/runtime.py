@@ -1,4 +1,4 @@
-"""Where the program runs: device, seeds, ranks, caches, atomic files, provenance.
+"""Where the program runs: device, seeds, ranks, caches, folders of models, atomic files, provenance.
 
 This is the only module that reads environment variables. It imports torch and numpy inside functions, so that
 ``longstrand --help`` stays instant.
@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from longstrand.errors import InputError, UsageError
+from longstrand.errors import CheckpointError, InputError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,6 +76,69 @@ def data_root() -> Path | None:
     """Give the folder of real data and golden outputs (``$LONGSTRAND_DATA``), or None if it is not there."""
     folder = Path(os.environ.get("LONGSTRAND_DATA", Path(__file__).resolve().parents[2] / "shared"))
     return folder if folder.is_dir() else None
+
+
+SHIPPED = Path(__file__).resolve().parent / "checkpoints"
+"""Checkpoints that come with the package, by name."""
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
+_HUB_FILES = ["*.json", "*.safetensors", "vocab.txt"]
+"""Never code; legacy weights only where there are no others."""
+_HUB_LEGACY_FILES = ["pytorch_model*.bin"]
+
+
+def model_folder(name: str | Path, **options: Any) -> Path:
+    """Find the local folder of what a user calls a model (or its tokenizer).
+
+    Args:
+        name: a checkpoint folder; a run folder, whose result is in ``model/``; the name of a shipped checkpoint
+            (``mixed_6mer_1m``); or a hub id (``owner/name``), taken from the local cache or downloaded (weights,
+            configuration and tokenizer files only). ``~`` is the home folder; what exists on disk comes first.
+        **options: keywords of transformers for the hub (``revision``, ``token``, ``cache_dir``, ``local_files_only``),
+            and ``subfolder``.
+
+    Raises:
+        CheckpointError: there is no such folder, and it is no shipped name and no hub id that can be fetched.
+    """
+    folder = Path(name).expanduser()
+    if not folder.exists():
+        folder = SHIPPED / str(name) if str(name) in shipped_names() else _fetch(str(name), options)
+    if not folder.is_dir():
+        raise CheckpointError(f"{name}: is a file; give the folder of a model.")
+    if options.get("subfolder"):
+        return folder / options["subfolder"]
+    known = ("config.json", *TOKENIZER_FILES)
+    is_run = not any((folder / file).is_file() for file in known) and (folder / "model" / "config.json").is_file()
+    return folder / "model" if is_run else folder
+
+
+def shipped_names() -> list[str]:
+    """List the checkpoints that come with the package."""
+    return sorted(folder.name for folder in SHIPPED.glob("*") if (folder / "config.json").is_file())
+
+
+def _fetch(name: str, options: dict[str, Any]) -> Path:
+    """Find a hub id in the local cache, or download it."""
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        shipped = ", ".join(shipped_names())
+        raise CheckpointError(
+            f"{name}: no such folder; give the folder of a model or of a run, a hub id (owner/name), or a shipped "
+            f"checkpoint ({shipped})."
+        )
+    from huggingface_hub import snapshot_download
+
+    wanted = ("revision", "token", "cache_dir", "local_files_only")
+    settings = {key: options[key] for key in wanted if options.get(key) is not None}
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=_HUB_FILES, **settings))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=_HUB_LEGACY_FILES, **settings))
+        return folder
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise CheckpointError(
+            f"{name}: no such folder, and it could not be fetched from the hub ({reason}); go online, or download the "
+            "files elsewhere and name their folder."
+        ) from None
 
 
 def rank() -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longstrand.errors import CheckpointError, UsageError
+from longstrand.errors import UsageError
 
 if TYPE_CHECKING:
     from longstrand.data.records import Record
@@ -122,19 +122,6 @@ class Tally:
         self.show(number)
 
 
-def model_folder(path: Path) -> Path:
-    """Accept the folder of a model or of a run, whose result is in ``model/``.
-
-    Raises:
-        CheckpointError: neither has a config.json.
-    """
-    for folder in (path, path / "model"):
-        if (folder / "config.json").is_file():
-            return folder
-    what = "no such folder" if not path.exists() else "no config.json there, nor in its folder model"
-    raise CheckpointError(f"{path}: {what}; give the folder of a trained model.")
-
-
 def load(path: Path, head: str | None, *, is_small: bool) -> Loaded:
     """Load a model with a head and the tokenizer that lies beside it.
 
@@ -145,6 +132,7 @@ def load(path: Path, head: str | None, *, is_small: bool) -> Loaded:
             the work.
     """
     from longstrand.models.checkpoint import load_network
+    from longstrand.runtime import model_folder
     from longstrand.tokenization.hub import load_tokenizer
 
     folder = model_folder(path)

@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from longstrand import runtime
 from longstrand.errors import LongstrandError
-from longstrand.runtime import cache_dir, data_root, is_writable, machine, prepare_numba
+from longstrand.runtime import cache_dir, data_root, is_writable, machine, model_folder, prepare_numba
 
 Status = Literal["ok", "note", "broken"]
 LEAST_DISK = 2 << 30
-SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints" / "mixed_6mer_1m"
+SHIPPED = runtime.SHIPPED / "mixed_6mer_1m"
 OPTIONAL = {"peft": "adapters (LoRA, IA3)", "pybigtools": "BigWig tracks"}
 _TEST_DNA = "ACGTTGCAGGTAAGTCCTTTAGCATN" * 4
 
@@ -188,7 +189,7 @@ def examine_checkpoint(folder: Path) -> list[Check]:
     from longstrand.models.checkpoint import load_network
     from longstrand.tokenization.hub import load_tokenizer
 
-    folder = next((path for path in (folder, folder / "model") if (path / "config.json").is_file()), folder)
+    folder = model_folder(folder)
     checks: list[Check] = []
     try:
         tokenizer = load_tokenizer(folder, engine="library")

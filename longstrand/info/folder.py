@@ -16,9 +16,8 @@ from typing import Any
 
 from longstrand.errors import CheckpointError, InputError, LongstrandError, TokenizerError
 from longstrand.models.quirks import QUIRKS
-from longstrand.runtime import read_json
+from longstrand.runtime import TOKENIZER_FILES, model_folder, read_json
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 LARGEST_HEADER = 100_000_000
 
@@ -60,16 +59,15 @@ def inspect_folder(path: Path, fasta: Path | None = None) -> Finding:
     """Recognise a folder by the files in it.
 
     Args:
-        path: the folder.
+        path: the folder, or anything that `longstrand.runtime.model_folder` finds.
         fasta: genome on which bases per token are measured; None takes a simulated one.
 
     Raises:
-        InputError: there is no such folder, or nothing in it is known.
-        CheckpointError: the weights' header is damaged.
+        InputError: nothing in the folder is known.
+        CheckpointError: there is no such folder, or the weights' header is damaged.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such folder.")
+    path = Path(path).expanduser()
+    path = path if path.exists() else model_folder(path)
     if path.is_file():
         raise InputError(f"{path}: is a file; give the folder of a model, a tokenizer or a run.")
     if (path / "config.yaml").exists():

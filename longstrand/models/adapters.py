@@ -17,8 +17,8 @@ from torch import Tensor
 
 from longstrand.errors import CheckpointError, UsageError, nearest
 from longstrand.models.config import LongstrandConfig
-from longstrand.models.tensors import read_record
-from longstrand.runtime import fingerprint_file, read_json
+from longstrand.models.tensors import fingerprint_weights, read_record
+from longstrand.runtime import read_json
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -191,9 +191,7 @@ def load_adapter_weights(wrapped: Any, folder: str | Path) -> None:
 
 def base_facts(base: str | Path) -> dict[str, Any]:
     """Give what is remembered of the base model: where it was, and the fingerprint of each weights file."""
-    folder = Path(base)
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model.bin")]) if folder.is_dir() else []
-    return {"path": str(base), "weights": {path.name: fingerprint_file(path) for path in files}}
+    return {"path": str(base), "weights": fingerprint_weights(base)}
 
 
 def is_adapter(folder: Path) -> bool:
@@ -241,12 +239,14 @@ def _base_of(folder: Path) -> str:
     remembered = read_record(folder).get("provenance", {}).get("base", {})
     if not remembered.get("weights"):
         return base
-    if not Path(base).is_dir():
+    try:
+        found = fingerprint_weights(base)
+    except CheckpointError as error:
         raise CheckpointError(
             f"{folder}: this is an adapter, and its base model is not at {base}; write the place of the base model to "
-            f"base_model_name_or_path in {ADAPTER_CONFIG}."
-        )
-    if base_facts(base)["weights"] != remembered["weights"]:
+            f"base_model_name_or_path in {ADAPTER_CONFIG}. ({error})"
+        ) from None
+    if found != remembered["weights"]:
         raise CheckpointError(f"{folder}: the weights in {base} are not those that this adapter was trained on.")
     return base
 

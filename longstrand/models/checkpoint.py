@@ -25,10 +25,10 @@ from longstrand.models.config import LongstrandConfig
 from longstrand.models.memory.segments import with_memory
 from longstrand.models.networks import NETWORKS
 from longstrand.models.published.to_ours import import_published, published_name
-from longstrand.models.reading import KEY, Reading
+from longstrand.models.reading import KEY, Reading, read_reading
 from longstrand.models.strict_load import DECODER, WORD_EMBEDDINGS, Fitted, fit, shapes_only
-from longstrand.models.tensors import LAYOUT, RECORD, read_record, read_tensors, resolve_folder
-from longstrand.runtime import fingerprint_file, read_json, replacing_folder, resolve_device, write_json
+from longstrand.models.tensors import LAYOUT, RECORD, read_record, read_tensors
+from longstrand.runtime import fingerprint_file, model_folder, read_json, replacing_folder, resolve_device, write_json
 
 if TYPE_CHECKING:
     from longstrand.models.pretrained import LongstrandPreTrainedModel
@@ -53,8 +53,11 @@ def load_model(
 ) -> Any:
     """Load a model, ours or of a published family, in evaluation mode, with every tensor accounted for.
 
+    It comes with ``tokenizer`` (of its folder, None if there is none) and ``reading`` (how it was shown its input).
+
     Args:
-        folder: checkpoint folder, or the id of a published model on the Hugging Face hub (then it is downloaded).
+        folder: folder of a checkpoint or of a run, name of a shipped checkpoint, or hub id; see
+            `longstrand.runtime.model_folder`.
         head: encoder, masked_lm, sequence or token; by default the head that the checkpoint has.
         family: what the files must be, a name in `longstrand.models.published.families.FAMILIES`; by default what
             they are.
@@ -76,15 +79,13 @@ def load_model(
     """
     from longstrand.models.pretrained import MODELS
 
-    kind, fitted, fingerprint = _fit_folder(
-        folder, head, family=family, new_head=new_head, tokenizer=tokenizer, changes=changes
-    )
+    path = model_folder(folder)
+    kind, fitted = _fit_folder(path, head, family=family, new_head=new_head, tokenizer=tokenizer, changes=changes)
     weights = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     _notice_conversion(fitted, weights, folder)
     model, _ = MODELS[kind].from_fitted(fitted, dtype=weights)
     model.name_or_path = model.config.name_or_path = str(folder)
-    model.tokenizer_fingerprint = fingerprint
-    return model.to(_device(device)).eval()
+    return _described(model, path, tokenizer, fresh=new_head is not None).to(_device(device)).eval()
 
 
 def load_network(
@@ -105,7 +106,8 @@ def load_network(
         TokenizerError: as `load_model`.
         ConfigError: as `load_model`.
     """
-    kind, fitted, fingerprint = _fit_folder(folder, head, tokenizer=tokenizer)
+    path = model_folder(folder)
+    kind, fitted = _fit_folder(path, head, tokenizer=tokenizer)
     weights = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     _notice_conversion(fitted, weights, folder)
     network = shapes_only(kind, fitted.config)
@@ -116,8 +118,15 @@ def load_network(
     network.load_state_dict(tensors | ({DECODER: tensors[WORD_EMBEDDINGS]} if tied else {}), assign=True)
     if tied:
         network.lm_head.decoder.weight = network.encoder.embeddings.word_embeddings.weight
-    network.tokenizer_fingerprint = fingerprint  # type: ignore[assignment]
-    return network.to(_device(device)).eval().requires_grad_(False)
+    return _described(network, path, tokenizer).to(_device(device)).eval().requires_grad_(False)
+
+
+def _described(network: Any, folder: Path, tokenizer: Any, *, fresh: bool = False) -> Any:
+    """Tell a model where it comes from and how it was shown its input."""
+    network.folder, network.tokenizer = folder, tokenizer
+    network.tokenizer_fingerprint = read_record(folder).get("tokenizer_fingerprint")
+    network.reading = None if fresh else read_reading(folder)
+    return network
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -125,20 +134,15 @@ def _device(device: str | torch.device) -> torch.device:
 
 
 def _fit_folder(
-    folder: str | Path,
+    path: Path,
     head: str | None,
     *,
     family: str | None = None,
     new_head: Mapping[str, Any] | None = None,
     tokenizer: Any = None,
     changes: Mapping[str, Any] | None = None,
-) -> tuple[str, Fitted, str | None]:
-    """Read a folder, ours or published, and match it with a network.
-
-    Returns:
-        Kind of network, what fits it, and the fingerprint of the tokenizer it was written with.
-    """
-    path = resolve_folder(folder, {})
+) -> tuple[str, Fitted]:
+    """Read a folder, ours or published, and give the kind of network and what fits it."""
     published = _read_config(path)
     problems: list[str] = []
     rename = None
@@ -158,7 +162,7 @@ def _fit_folder(
         config, tensors = _changed(config, tensors, _with_special_ids(changes, config, path, tokenizer))
     kind = one_of(head or next((h["kind"] for h in config.heads.values()), "encoder"), NETWORKS, "head")
     fitted = fit(config, tensors, kind, where=str(path), new_head=new_head, problems=problems, rename=rename)
-    return kind, fitted, record.get("tokenizer_fingerprint")
+    return kind, fitted
 
 
 def _changed(
@@ -198,7 +202,9 @@ def _with_special_ids(
 
 def _read_config(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder}: no config.json here; this is not a checkpoint folder.")
+        is_run = (folder / "config.yaml").is_file()
+        why = "this run has no finished model yet" if is_run else "this is not a checkpoint folder"
+        raise CheckpointError(f"{folder}: no config.json here; {why}.")
     return dict(read_json(folder / "config.json"))
 
 

@@ -26,6 +26,7 @@ from longstrand.models.linear import Linear
 from longstrand.models.memory.recurrence import is_recurrent, read_segments
 from longstrand.models.memory.segments import InitialMemory
 from longstrand.models.memory.streaming import SegmentOutput, stream
+from longstrand.models.network import Network
 from longstrand.models.positions import RotaryAngles, rotary_angles
 from longstrand.models.precision import without_emulation
 
@@ -148,7 +149,7 @@ class EncoderLayer(nn.Module):
         return hidden + self.dropout(self.mlp(self.mlp_norm(hidden))), weights
 
 
-class Encoder(nn.Module):
+class Encoder(Network):
     """Embeddings, layers, final norm; plain PyTorch. `longstrand.models.pretrained` joins it to transformers."""
 
     def __init__(self, config: LongstrandConfig | None = None) -> None:

@@ -24,6 +24,7 @@ from longstrand.models.heads import MISSING, MaskedLMHead, OutputHead, divisor, 
 from longstrand.models.memory.losses import all_segments_loss, pooled_mask, step_weights, without_context
 from longstrand.models.memory.recurrence import RecurrentOutput
 from longstrand.models.memory.streaming import SegmentOutput, stream_masked_lm, stream_sequence, stream_token
+from longstrand.models.network import Network
 from longstrand.models.packing import unpack
 from longstrand.models.precision import without_emulation
 
@@ -69,7 +70,7 @@ def only_head(config: LongstrandConfig, kind: str | None) -> LongstrandConfig:
     return config
 
 
-class _WithEncoder(nn.Module):
+class _WithEncoder(Network):
     """An encoder and room for one head; the configuration names exactly that head."""
 
     head_kind: ClassVar[str]

@@ -14,13 +14,16 @@ from transformers.utils import logging as hf_logging
 from longstrand.models.config import LongstrandConfig
 from longstrand.models.encoder import Encoder, refuse_unknown
 from longstrand.models.memory.segments import InitialMemory
+from longstrand.models.network import Network
 from longstrand.models.networks import BinRegression, MaskedLM, SequenceClassification, TokenClassification, only_head
 from longstrand.models.published.to_ours import import_published, is_published, published_name
+from longstrand.models.reading import read_reading
 from longstrand.models.strict_load import DECODER, WORD_EMBEDDINGS, Fitted, fit
-from longstrand.models.tensors import read_tensors, resolve_folder
+from longstrand.models.tensors import read_record, read_tensors
+from longstrand.runtime import model_folder
 
 
-class LongstrandPreTrainedModel(PreTrainedModel):
+class LongstrandPreTrainedModel(PreTrainedModel, Network):
     """Base of the encoder and of the encoder with a head."""
 
     config_class = LongstrandConfig
@@ -31,8 +34,6 @@ class LongstrandPreTrainedModel(PreTrainedModel):
     _no_split_modules: ClassVar[list[str]] = ["EncoderLayer"]
     kind: ClassVar[str] = "encoder"
     """What `longstrand.models.networks.NETWORKS` calls it."""
-    tokenizer_fingerprint: str | None = None
-    """Fingerprint of the tokenizer that the loaded checkpoint was written with, if it says so."""
 
     def __init__(self, config: LongstrandConfig, **unknown: Any) -> None:
         refuse_unknown(unknown)
@@ -58,7 +59,8 @@ class LongstrandPreTrainedModel(PreTrainedModel):
         if pretrained_model_name_or_path is None:
             return super().from_pretrained(None, *args, **kwargs)
         loading_info, new_head = kwargs.pop("output_loading_info", False), kwargs.pop("new_head", None)
-        folder = resolve_folder(pretrained_model_name_or_path, kwargs)
+        folder = model_folder(pretrained_model_name_or_path, **kwargs)
+        kwargs.pop("subfolder", None)
         config = kwargs.pop("config", None)
         if not isinstance(config, LongstrandConfig):
             config, kwargs = LongstrandConfig.from_pretrained(folder, return_unused_kwargs=True, **kwargs)
@@ -71,6 +73,8 @@ class LongstrandPreTrainedModel(PreTrainedModel):
         fitted = fit(config, tensors, cls.kind, where=str(folder), new_head=new_head, **known)
         model, info = cls.from_fitted(fitted, **kwargs)
         model.name_or_path = model.config.name_or_path = str(pretrained_model_name_or_path)
+        model.folder, model.tokenizer_fingerprint = folder, read_record(folder).get("tokenizer_fingerprint")
+        model.reading = read_reading(folder) if new_head is None else None
         return (model, info) if loading_info else model
 
     @classmethod

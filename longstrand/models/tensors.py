@@ -13,50 +13,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from longstrand.errors import CheckpointError
-from longstrand.runtime import fingerprint_file, read_json
+from longstrand.runtime import fingerprint_file, model_folder, read_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 LEGACY_WEIGHTS = "pytorch_model.bin"
 LEGACY_INDEX = "pytorch_model.bin.index.json"
-_HUB_FILES = ["*.json", "*.safetensors", "vocab.txt"]
-"""Never code; legacy weights only where there are no others."""
-_HUB_LEGACY_FILES = ["pytorch_model*.bin"]
 RECORD = "longstrand.json"
 LAYOUT = ".attention.layout"
 """How the names of block layouts end, the one kind of integer tensor in our weights."""
-
-
-def resolve_folder(name: str | Path, options: dict[str, Any]) -> Path:
-    """Find the local folder of a checkpoint; a hub id is downloaded (only weights, config, tokenizer files).
-
-    Args:
-        name: folder, or hub id.
-        options: keyword arguments of transformers (``revision``, ``token``, ``local_files_only``, ...); not changed.
-
-    Raises:
-        CheckpointError: there is no such folder and it is no hub id that can be fetched.
-    """
-    folder = Path(name)
-    if folder.is_dir():
-        return folder / options["subfolder"] if options.get("subfolder") else folder
-    if folder.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
-        raise CheckpointError(f"{name}: no such checkpoint folder.")
-    from huggingface_hub import snapshot_download
-
-    known = ("revision", "token", "cache_dir", "local_files_only")
-    settings = {key: options[key] for key in known if options.get(key) is not None}
-    try:
-        folder = Path(snapshot_download(str(name), allow_patterns=_HUB_FILES, **settings))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(str(name), allow_patterns=_HUB_LEGACY_FILES, **settings))
-        return folder
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise CheckpointError(
-            f"{name}: no such folder, and it could not be fetched from the hub ({reason}); go online, or download the "
-            "files elsewhere and name their folder."
-        ) from None
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -96,6 +61,17 @@ def tensor_names(folder: Path) -> dict[str, tuple[int, ...]]:
         with _opened(file) as reader:
             shapes |= {name: tuple(reader.get_slice(name).get_shape()) for name in reader.keys()}  # noqa: SIM118
     return shapes
+
+
+def fingerprint_weights(name: str | Path) -> dict[str, str]:
+    """Give the hash of each file of weights of a model, by its name.
+
+    Args:
+        name: anything that `longstrand.runtime.model_folder` finds.
+    """
+    folder = model_folder(name)
+    adapter = [path for path in folder.glob("adapter_model.*") if path.suffix in (".safetensors", ".bin")]
+    return {path.name: fingerprint_file(path) for path in adapter or _weight_files(folder)}
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from longstrand.errors import TokenizerError
+from longstrand.errors import CheckpointError, TokenizerError
+from longstrand.runtime import TOKENIZER_FILES, model_folder
 from longstrand.tokenization.base import Tokenizer
 from longstrand.tokenization.bpe import BpeTokenizer, EngineChoice
 from longstrand.tokenization.files import parse_definition, read_object, read_settings
@@ -13,25 +14,26 @@ from longstrand.tokenization.kmer import kmer_from_vocab, read_vocab_file
 
 
 def load_tokenizer(folder: Path | str, *, engine: EngineChoice = "own") -> Tokenizer:
-    """Load the tokenizer of a folder (or of one ``tokenizer.json`` or ``vocab.txt``); no foreign code is run.
+    """Load the tokenizer of a model or of a folder (or one ``tokenizer.json`` or ``vocab.txt``); no foreign code runs.
 
     A ``tokenizer.json`` is BPE or one of our k-mer files; a ``vocab.txt`` is a k-mer vocabulary, overlapping
     (DNABERT) if it has no single letters, else non-overlapping (Nucleotide Transformer).
 
     Args:
-        folder: where the files are.
+        folder: where the files are: a file, or anything that `longstrand.runtime.model_folder` finds.
         engine: what encodes BPE, see `BpeTokenizer`; ``library`` starts at once and is meant for a few short texts.
 
     Raises:
         TokenizerError: the folder is missing, holds no tokenizer, or one that is damaged or of an unknown kind.
     """
-    path = Path(folder)
+    path, names = Path(folder).expanduser(), list(TOKENIZER_FILES)
     if path.is_file():
         path, names = path.parent, [path.name]
-    elif path.is_dir():
-        names = ["tokenizer.json", "vocab.txt"]
     else:
-        raise TokenizerError(f"{path}: no such folder; name one with tokenizer.json or vocab.txt.")
+        try:
+            path = model_folder(folder)
+        except CheckpointError as error:
+            raise TokenizerError(str(error)) from None
     for name in names:
         if not (path / name).is_file():
             continue

@@ -24,6 +24,7 @@ from longstrand.inference.predict import PredictOptions, longest_input
 from longstrand.models.adapters import AdapterFolder, base_facts, is_wrapped, load_adapter_weights
 from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.heads import labelled
+from longstrand.models.tensors import fingerprint_weights
 from longstrand.report.runs import write_run_page
 from longstrand.runtime import fingerprint_file, provenance, rank, resolve_device, seed_everything, world_size
 from longstrand.tokenization.base import Tokenizer
@@ -374,11 +375,9 @@ def _limit(positions: int | None, asked: int | None) -> int | None:
 
 def _fingerprints(config: FinetuneConfig, tokenizer: Tokenizer, splits: LabelledSplits) -> dict[str, Any]:
     """Fingerprints of the model's weights, the tokenizer and the tables."""
-    folder = Path(config.model.path)
-    weights = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model.bin")]) if folder.is_dir() else []
     files = dict.fromkeys(table.raw.source for _, table in splits.items())
     return {
-        "model": {path.name: fingerprint_file(path) for path in weights},
+        "model": fingerprint_weights(config.model.path),
         "tokenizer": tokenizer.fingerprint,
         "tables": {name: fingerprint_file(Path(name)) for name in files},
         "genome": fingerprint_file(config.data.fasta) if config.data.fasta is not None else None,

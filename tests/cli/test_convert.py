@@ -252,7 +252,7 @@ def test_wrong_directions_and_names(tmp_path: Path, capsys: pytest.CaptureFixtur
         ((published, "--to", "longstrand", "--family", "dnabert2"), 1, "these are files of bert, not of dnabert2"),
         ((ours, "--to", "published", "--family", "gena_bert"), 1, "family gena_bert is pre-norm"),
         ((tmp_path, "--to", "longstrand"), 1, "no config.json here"),
-        ((tmp_path / "absent", "--to", "longstrand"), 1, "no such checkpoint folder"),
+        ((tmp_path / "absent", "--to", "longstrand"), 1, "no such folder"),
     ]:
         found, _, err = run(capsys, *words, "--output", output)
         assert found == code and sentence in err, (words, err)

@@ -157,7 +157,7 @@ def test_the_command(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_folders_that_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(CheckpointError, match="no such folder"):
         inspect_folder(tmp_path / "absent")
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file; give the folder"):

@@ -258,9 +258,9 @@ def test_bad_intervals(models: dict[str, Path], tmp_path: Path, capsys: pytest.C
 
 def test_bad_models(models: dict[str, Path], table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(tmp_path / "none", table, "-o", tmp_path / "o.csv") == 1
-    assert "none: no such folder; give the folder of a trained model." in capsys.readouterr().err
+    assert "none: no such folder; give the folder of a model or of a run" in capsys.readouterr().err
     assert command(tmp_path, table, "-o", tmp_path / "o.csv") == 1
-    assert "no config.json there, nor in its folder model" in capsys.readouterr().err
+    assert "no tokenizer here" in capsys.readouterr().err
     assert command(models["mlm"], table, "-o", tmp_path / "o.csv") == 2
     assert "the model has no head that predicts labels; fine-tune it first" in capsys.readouterr().err
     assert command(models["number"], table, "-o", tmp_path / "o.csv", "--values", "probabilities") == 2

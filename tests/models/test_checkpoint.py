@@ -106,7 +106,7 @@ def test_truncated_weights_are_refused(folder, door):
 
 
 def test_missing_files_and_folders(folder, tmp_path):
-    with pytest.raises(CheckpointError, match="no such checkpoint folder"):
+    with pytest.raises(CheckpointError, match="no such folder"):
         load_model(tmp_path / "nowhere")
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"no weights here; expected model.safetensors"):

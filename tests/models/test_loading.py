@@ -5,24 +5,27 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from longstrand import load_model
-from longstrand.errors import CheckpointError, ConfigError, InputError, LongstrandError, UsageError
+from longstrand import load_model, load_tokenizer
+from longstrand.errors import CheckpointError, ConfigError, InputError, LongstrandError, TokenizerError, UsageError
 from longstrand.models.attention.layouts import longest_input
-from longstrand.models.checkpoint import load_network
+from longstrand.models.checkpoint import load_network, save_checkpoint
 from longstrand.models.config import LongstrandConfig, preset
 from longstrand.models.id_quirks import count_positions, drop_masked_tokens
 from longstrand.models.pretrained import MODELS, LongstrandForMaskedLM
 from longstrand.models.published.adapters import load_adapter
 from longstrand.models.published.families import FAMILIES
 from longstrand.models.published.to_ours import export_published, import_published
+from longstrand.models.reading import Reading
 from longstrand.models.tensors import read_tensors
 from tests.published_toys import FAMILIES as TOYS
 from tests.published_toys import make_folder
+from tests.toys import tiny_checkpoint
 
 IDS = torch.arange(6, 40)[None]
 
@@ -359,7 +362,7 @@ def test_what_is_no_hub_id_asks_nobody(name, monkeypatch):
         raise AssertionError("asked the hub")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
-    with pytest.raises(CheckpointError, match="no such checkpoint folder"):
+    with pytest.raises(CheckpointError, match="no such folder"):
         load_model(name)
 
 
@@ -406,3 +409,41 @@ def test_numbers_that_are_not_finite(changed):
 )  # fmt: skip
 def test_longest_input(changes, limit):
     assert longest_input(preset("tiny", vocab_size=9, **changes)) == limit
+
+
+def test_what_a_user_calls_a_model(tmp_path, monkeypatch):
+    folder = tiny_checkpoint(tmp_path / "run" / "model")
+    (tmp_path / "hub" / "models--acme--dna" / "refs").mkdir(parents=True)
+    (tmp_path / "hub" / "models--acme--dna" / "refs" / "main").write_text("abc")
+    shutil.copytree(folder, tmp_path / "hub" / "models--acme--dna" / "snapshots" / "abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = load_tokenizer(folder).fingerprint
+    for name in (folder, tmp_path / "run", "~/run", "acme/dna"):
+        for model in (load_model(name), load_network(name)):
+            assert model.tokenizer.fingerprint == load_tokenizer(name).fingerprint == expected
+            assert model.reading is None
+    assert load_model("mixed_6mer_1m", "encoder").tokenizer.vocab_size > 4096
+    with pytest.raises(
+        CheckpointError, match=r"mixed_6mer_2m: no such folder; .* a shipped checkpoint \(mixed_6mer_1m"
+    ):
+        load_model("mixed_6mer_2m")
+
+
+def test_a_model_without_a_tokenizer_says_so(tmp_path):
+    folder = tiny_checkpoint(tmp_path / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json", "longstrand.json"):
+        (folder / name).unlink()
+    assert load_network(folder).tokenizer is None
+    with pytest.raises(TokenizerError, match="model: this model has no tokenizer beside its weights; pass one"):
+        load_network(folder).require_tokenizer()
+
+
+def test_the_reading_record_comes_with_the_model(tmp_path):
+    folder = tiny_checkpoint(tmp_path / "model")
+    model = load_model(folder)
+    save_checkpoint(model, model.tokenizer, tmp_path / "read", reading=Reading(max_tokens=12, strand="both"))
+    assert load_network(tmp_path / "read").reading == Reading(max_tokens=12, strand="both")
+    head = {"problem": "regression", "num_outputs": 1}
+    assert load_model(tmp_path / "read", "sequence", new_head=head).reading is None

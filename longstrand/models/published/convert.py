@@ -37,8 +37,8 @@ from longstrand.models.published.to_ours import (
 )
 from longstrand.models.quirks import QUIRKS
 from longstrand.models.strict_load import fit
-from longstrand.models.tensors import INDEX, RECORD, WEIGHTS, read_record, read_tensors, resolve_folder
-from longstrand.runtime import provenance, read_json, replacing_folder, write_atomically, write_json
+from longstrand.models.tensors import INDEX, RECORD, WEIGHTS, read_record, read_tensors
+from longstrand.runtime import model_folder, provenance, read_json, replacing_folder, write_atomically, write_json
 
 PUBLISHED_REST = "published_rest.safetensors"
 """Tensors of a published checkpoint that nothing of ours uses, kept for the way back."""
@@ -119,7 +119,7 @@ def convert_folder(
     one_of(target, FORMATS, "format")
     if family is not None:
         one_of(family, FAMILIES, "family")
-    folder, output = resolve_folder(source, {}), Path(output)
+    folder, output = model_folder(source), Path(output).expanduser()
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: no config.json here; this is not a checkpoint folder.")
     is_ours = read_json(folder / "config.json").get("model_type") == LongstrandConfig.model_type

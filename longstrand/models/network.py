@@ -1,0 +1,58 @@
+"""What every model of ours is, with or without transformers: a module that knows its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from longstrand.errors import TokenizerError
+from longstrand.models.config import LongstrandConfig
+from longstrand.models.reading import Reading
+from longstrand.runtime import TOKENIZER_FILES
+from longstrand.tokenization.base import Tokenizer
+
+
+class Network(nn.Module):
+    """Base of the encoder, of the encoder with a head, and of both as transformers models.
+
+    Attributes:
+        config: its configuration.
+        folder: where it was loaded from, or None.
+        tokenizer_fingerprint: of the tokenizer that its checkpoint was written with, if it says so.
+        reading: how it was shown its input in training; None if nobody wrote it down, or with a fresh head.
+    """
+
+    config: LongstrandConfig
+    folder: Path | None = None
+    tokenizer_fingerprint: str | None = None
+    reading: Reading | None = None
+    _tokenizer: Tokenizer | None = None
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """Return the tokenizer of the model's folder, opened on first use; None if there is none beside the weights."""
+        folder = self.folder
+        if self._tokenizer is None and folder and any((folder / name).is_file() for name in TOKENIZER_FILES):
+            from longstrand.tokenization.hub import load_tokenizer
+
+            self._tokenizer = load_tokenizer(folder)
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Tokenizer | None) -> None:
+        self._tokenizer = tokenizer
+
+    def require_tokenizer(self) -> Tokenizer:
+        """Return the tokenizer.
+
+        Raises:
+            TokenizerError: there is none, or it is damaged.
+        """
+        tokenizer = self.tokenizer
+        if tokenizer is None:
+            where = "this model" if self.folder is None else f"{self.folder}: this model"
+            raise TokenizerError(
+                f"{where} has no tokenizer beside its weights; pass one: tokenizer=load_tokenizer(...)."
+            )
+        return tokenizer
