@@ -20,32 +20,36 @@ from longstrand.data.targets import Task
 _SKIP = 4
 
 
-def kmer_counts(sequences: Sequence[str], k: int, *, both_strands: bool = False) -> sparse.csr_matrix:
+def kmer_counts(sequences: Sequence[str], k: int, *, both_strands: bool = False, gap: int = 0) -> sparse.csr_matrix:
     """Count the k-mers of each sequence.
 
     Args:
         sequences: n sequences in ``ACGTN``; k-mers with another letter than ACGT are left out.
         k: bases of a k-mer, 1 to 12.
         both_strands: add the counts of the other strand, so that a sequence and its reverse complement are the same.
+        gap: bases between the two halves of a k-mer that are not looked at; k is then even.
 
     Returns:
         Sparse float32 (n, 4**k); column ``c`` is the k-mer whose letters, A=0 C=1 G=2 T=3, are the digits of ``c`` in
         base 4. Sequences shorter than k give an empty row.
 
     Raises:
-        ValueError: k is out of range.
+        ValueError: k is out of range, or odd with a gap.
     """
     if not 1 <= k <= 12:
         raise ValueError(f"k must be 1 to 12, got {k}.")
+    if gap and k % 2:
+        raise ValueError(f"k must be even with a gap, got {k}.")
     digits, row = _digits(sequences)
-    if len(digits) < k:
+    if len(digits) < k + gap:
         return sparse.csr_matrix((len(sequences), 4**k), dtype=np.float32)
-    num_places = len(digits) - k + 1
+    num_places = len(digits) - k - gap + 1
     code = np.zeros(num_places, dtype=np.int32)
     mirrored = np.zeros(num_places, dtype=np.int32)
-    valid = np.ones(num_places, dtype=bool)
+    valid = row[:num_places] == row[k + gap - 1 :]
     for place in range(k):
-        here = digits[place : place + num_places]
+        offset = place if 2 * place < k else place + gap
+        here = digits[offset : offset + num_places]
         valid &= here < _SKIP
         code = code * 4 + here
         mirrored += (3 - here.astype(np.int32)) * 4**place
@@ -62,6 +66,7 @@ class KmerModel:
         task: kind of problem and names of the outputs.
         k: bases of a k-mer.
         both_strands: whether k-mers of both strands are counted.
+        max_gap: k-mers whose halves are 1 to this many bases apart are counted too.
         penalty: the chosen C (logistic) or alpha (ridge).
         estimators: fitted estimators; one, or one an output.
     """
@@ -69,25 +74,26 @@ class KmerModel:
     task: Task
     k: int
     both_strands: bool
+    max_gap: int
     penalty: float
     estimators: tuple[Any, ...]
 
     def predict(self, sequences: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
         """Give class probabilities, label probabilities or numbers: float32 (n, num_outputs)."""
-        features = _features(sequences, pairs, self.k, self.both_strands)
+        features = _features(sequences, pairs, self.k, self.both_strands, self.max_gap)
         return predict_all(self.task, self.estimators, features)
 
 
 class KmerRegression:
-    """Logistic or ridge regression on k-mer counts.
+    """Logistic or ridge regression on k-mer counts; with ``max_gap`` also of k-mers with a gap between their halves.
 
     Example:
         >>> model = KmerRegression(k=6).fit(train, valid)  # doctest: +SKIP
         >>> model.predict(test.sequences)  # doctest: +SKIP
     """
 
-    def __init__(self, k: int = 6, *, both_strands: bool = False, seed: int = 0) -> None:
-        self.k, self.both_strands, self.seed = k, both_strands, seed
+    def __init__(self, k: int = 6, *, both_strands: bool = False, max_gap: int = 0, seed: int = 0) -> None:
+        self.k, self.both_strands, self.max_gap, self.seed = k, both_strands, max_gap, seed
 
     def fit(self, train: LabelledTable, valid: LabelledTable | None = None) -> KmerModel:
         """Fit on the training rows; choose the penalty by the loss on the validation rows, from strong to weak until it
@@ -103,19 +109,23 @@ class KmerRegression:
         rows, held_out = (
             None
             if table is None
-            else Rows(_features(table.sequences, table.pairs, self.k, self.both_strands), np.asarray(table.targets))
+            else Rows(
+                _features(table.sequences, table.pairs, self.k, self.both_strands, self.max_gap),
+                np.asarray(table.targets),
+            )
             for table in (train, valid)
         )
         assert rows is not None
         model = fit_linear(train.task, rows, held_out, seed=self.seed, what=f"{self.k}-mer regression")
-        return KmerModel(train.task, self.k, self.both_strands, model.penalty, model.estimators)
+        return KmerModel(train.task, self.k, self.both_strands, self.max_gap, model.penalty, model.estimators)
 
 
-def _features(sequences: Sequence[str], pairs: Sequence[str] | None, k: int, both_strands: bool) -> sparse.csr_matrix:
-    counts = kmer_counts(sequences, k, both_strands=both_strands)
-    if pairs is None:
-        return counts
-    return sparse.hstack([counts, kmer_counts(pairs, k, both_strands=both_strands)], format="csr")
+def _features(
+    sequences: Sequence[str], pairs: Sequence[str] | None, k: int, both_strands: bool, max_gap: int
+) -> sparse.csr_matrix:
+    sides = (sequences,) if pairs is None else (sequences, pairs)
+    counts = [kmer_counts(side, k, both_strands=both_strands, gap=gap) for side in sides for gap in range(max_gap + 1)]
+    return counts[0] if len(counts) == 1 else sparse.hstack(counts, format="csr")
 
 
 def _digits(sequences: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

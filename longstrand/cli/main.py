@@ -17,6 +17,7 @@ from longstrand.runtime import silence_libraries
 
 VERBS = {
     "demo": "From a genome to a trained model and a report, in minutes.",
+    "data": "Make labelled tables from an annotation and its genome.",
     "tokenizer": "Train a tokenizer on your genomes, or look at one.",
     "pretrain": "Pre-train a DNA language model on FASTA files.",
     "finetune": "Train a model on your labelled sequences or intervals.",

@@ -46,6 +46,18 @@ def test_counts_agree_with_an_independent_count(k: int) -> None:
         assert {kmer_name(code, k): count for code, count in zip(found.col, found.data)} == words + turned
 
 
+def test_counts_with_a_gap_by_hand() -> None:
+    # AC.GT, C..? : the only windows of 2 + 1 + 2 bases are ACxGT and CxGTA; none reaches into the next sequence.
+    counts = kmer_counts(["ACTGTA", "ACG"], 4, gap=1)
+    words = {"".join("ACGT"[column // 4**place % 4] for place in (3, 2, 1, 0)) for column in counts[0].indices}
+    assert words == {"ACGT", "CTTA"}
+    assert counts[1].nnz == 0
+    both = kmer_counts(["ACTGTA"], 4, gap=1, both_strands=True) - kmer_counts(["TACAGT"], 4, gap=1, both_strands=True)
+    assert both.nnz == 0
+    with pytest.raises(ValueError, match="even with a gap"):
+        kmer_counts(["ACGT"], 3, gap=1)
+
+
 def test_k_out_of_range() -> None:
     with pytest.raises(ValueError, match="k must be 1 to 12, got 13"):
         kmer_counts(["A"], 13)

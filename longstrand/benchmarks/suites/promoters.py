@@ -281,21 +281,41 @@ def fold_split(rows: RawTable, folds: Sequence[int], number: int) -> dict[str, R
 
 
 def build_annotated_promoters(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
-    """Build promoters of any annotated genome: windows around transcription starts against matched windows elsewhere.
+    """Build promoters of any annotated genome; see `annotated_promoters`."""
+    annotation, fasta = source_paths(task, sources, options)
+    tables, origin = annotated_promoters(annotation, fasta, options)
+    return write_task(task, output, tables, options, sources=[annotation, fasta], origin=origin)
+
+
+def annotated_promoters(
+    annotation: Path, fasta: Path, options: Mapping[str, Any], *, names: Sequence[str] = ("0", "1")
+) -> tuple[dict[str, RawTable], str]:
+    """Make windows around the transcription starts of an annotated genome and matched windows elsewhere, in splits.
 
     Transcription starts closer than half a window to an earlier one on the same strand are left out. With
     ``negatives=blocks`` a negative is its promoter with permuted blocks; it then shares the promoter's split.
+
+    Args:
+        annotation: GFF3 or GTF.
+        fasta: its genome.
+        options: ``window``, ``before``, ``negatives``, ``seed``, ``valid_chroms``, ``test_chroms``.
+        names: labels of other windows and of promoters.
+
+    Returns:
+        ``train``, ``valid`` and ``test``, and the split rule as a sentence.
+
+    Raises:
+        InputError: the files do not fit together, or no window fits on the genome.
     """
     from longstrand.genome.annotation import read_annotation, transcripts
 
-    annotation, fasta = source_paths(task, sources, options)
     genome = Genome(fasta)
     found = transcripts(read_annotation(annotation))
     genome.check_chroms({item.chrom for item in found}, where=str(annotation))
     num_bases = options["window"]
     before = options["before"] if options["before"] >= 0 else TSS_OFFSET.get(num_bases, num_bases // 2)
     last: dict[tuple[str, str], int] = {}
-    places, names = [], []
+    places, genes = [], []
     for item in sorted(found, key=lambda item: (item.chrom, item.tss)):
         place = promoter_window(item.chrom, item.tss, item.strand, num_bases=num_bases, before=before)
         if place is None or place.end > genome.contigs[item.chrom]:
@@ -304,26 +324,26 @@ def build_annotated_promoters(task: Task, sources: Path, output: Path, options: 
             continue
         last[item.chrom, item.strand] = place.start
         places.append(place)
-        names.append(item.gene or item.name)
+        genes.append(item.gene or item.name)
     if not places:
         raise InputError(
             f"{annotation}: no window of {num_bases} bases around a transcription start fits on the genome."
         )
     sequences = [genome.fetch_interval(place).upper() for place in places]
-    promoters = Promoters(sequences, list(range(len(places))), names, places)
+    promoters = Promoters(sequences, list(range(len(places))), genes, places)
     others, where = _annotated_negatives(promoters, genome, options)
     words, origin = split_windows(
         places + where, genome.contigs, valid_chroms=options["valid_chroms"], test_chroms=options["test_chroms"]
     )
     rows = make_rows(
         sequences + others,
-        {"label": ["1"] * len(places) + ["0"] * len(others)},
+        {"label": [names[1]] * len(places) + [names[0]] * len(others)},
         source=annotation,
-        names=[*names, *(f"{name} negative" for name in names)],
+        names=[*genes, *(f"{name} negative" for name in genes)],
         chroms=[place.chrom for place in places + where],
     )
     tables, copies = take_splits(rows, words)
-    return write_task(task, output, tables, options, sources=[annotation, fasta], origin=origin + copies)
+    return tables, origin + copies
 
 
 def _annotated_negatives(

@@ -101,12 +101,32 @@ def annotated_sites(found: Sequence[Transcript]) -> list[Site]:
 
 
 def build_splice_windows(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
-    """Build windows with a donor, an acceptor or neither at base ``window // 2`` of an annotated genome.
+    """Build windows around splice sites; see `splice_windows`."""
+    annotation, fasta = source_paths(task, sources, options)
+    tables, origin = splice_windows(annotation, fasta, options)
+    return write_task(task, output, tables, options, sources=[annotation, fasta], origin=origin)
+
+
+def splice_windows(
+    annotation: Path, fasta: Path, options: Mapping[str, Any], *, codes: Mapping[str, str] = CODES
+) -> tuple[dict[str, RawTable], str]:
+    """Make windows with a donor, an acceptor or neither at base ``window // 2`` of an annotated genome, and split them.
 
     Only sites with GT or AG beside them count. "Neither" are GT and AG places of transcripts at which no site is
     annotated on that strand: as many of both together as there are donors and acceptors on average.
+
+    Args:
+        annotation: GFF3 or GTF.
+        fasta: its genome.
+        options: ``window``, ``seed``, ``valid_chroms``, ``test_chroms``.
+        codes: label of ``donor``, ``acceptor`` and ``neither``.
+
+    Returns:
+        ``train``, ``valid`` and ``test``, and the split rule as a sentence.
+
+    Raises:
+        InputError: the files do not fit together, or there is no intron with GT and AG at its ends.
     """
-    annotation, fasta = source_paths(task, sources, options)
     genome = Genome(fasta)
     found = transcripts(read_annotation(annotation))
     genome.check_chroms({item.chrom for item in found}, where=str(annotation))
@@ -120,7 +140,7 @@ def build_splice_windows(task: Task, sources: Path, output: Path, options: Mappi
         place = site_window(site, num_bases)
         if place is not None and place.end <= genome.contigs[site.chrom]:
             places.append(place)
-            labels.append(CODES[site.kind])
+            labels.append(codes[site.kind])
     words, origin = split_windows(
         places, genome.contigs, valid_chroms=options["valid_chroms"], test_chroms=options["test_chroms"]
     )
@@ -132,7 +152,7 @@ def build_splice_windows(task: Task, sources: Path, output: Path, options: Mappi
         chroms=[place.chrom for place in places],
     )
     tables, copies = take_splits(rows, words)
-    return write_task(task, output, tables, options, sources=[annotation, fasta], origin=origin + copies)
+    return tables, origin + copies
 
 
 def site_window(site: Site, num_bases: int) -> Interval | None:

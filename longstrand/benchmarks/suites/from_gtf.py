@@ -1,0 +1,212 @@
+"""Labelled tables with class names from an annotation and its genome: splice sites, promoters, gene structure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longstrand.benchmarks.suites.promoters import annotated_promoters
+from longstrand.benchmarks.suites.splice import MIN_INTRON, splice_windows
+from longstrand.benchmarks.tasks.build import make_rows
+from longstrand.benchmarks.tasks.places import split_windows, take_splits
+from longstrand.data.labelled import RawTable
+from longstrand.errors import InputError, one_of
+from longstrand.genome.annotation import read_annotation, transcripts
+from longstrand.genome.fasta import Genome
+from longstrand.genome.features import Feature
+from longstrand.genome.intervals import Interval
+from longstrand.runtime import write_atomically
+
+Tables = tuple[dict[str, RawTable], str]
+
+STRUCTURE = {"O": "intergenic", "U": "untranslated", "C": "coding", "I": "intron"}
+"""Letters of the per-base labels; ``?`` (no label) is what only the other strand transcribes."""
+
+MARGIN = 100
+"""Bases beside a gene that its windows of gene structure begin with."""
+
+
+@dataclass(frozen=True)
+class MadeTables:
+    """What `from_gtf` wrote for one task.
+
+    Attributes:
+        folder: with ``train.csv``, ``valid.csv``, ``test.csv`` (name, chrom, sequence, label) and ``classes.csv``.
+        rows: rows of each split.
+        split_rule: how the rows were split.
+    """
+
+    folder: Path
+    rows: dict[str, int]
+    split_rule: str
+
+
+def from_gtf(
+    annotation: Path,
+    fasta: Path,
+    output: Path,
+    *,
+    tasks: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    notice: Callable[[str], None] = lambda sentence: None,
+) -> dict[str, MadeTables]:
+    """Write labelled tables for the tasks that an annotated genome gives.
+
+    Args:
+        annotation: GTF or GFF3, plain or gzip.
+        fasta: its genome.
+        output: folder; each task has a folder of its own in it.
+        tasks: of `TASKS`; empty: all that the annotation allows, the others are named to ``notice``.
+        options: changes of `DEFAULTS`.
+        notice: called with a sentence for each task.
+
+    Returns:
+        Task to what was written.
+
+    Raises:
+        InputError: the files are wrong or do not fit together, or a named task is not possible.
+        UsageError: unknown task.
+    """
+    found: dict[str, MadeTables] = {}
+    refused: list[str] = []
+    for name in tasks or TASKS:
+        make = TASKS[one_of(name, TASKS, "task")]
+        try:
+            tables, rule = make(Path(annotation), Path(fasta), {**DEFAULTS, **(options or {})})
+            empty = [split for split, table in tables.items() if not len(table)]
+            if empty:
+                raise InputError(
+                    f"{annotation}: no row of {name} falls in the {empty[0]} split; name other chromosomes."
+                )
+        except InputError as error:
+            if tasks or not Path(annotation).is_file() or not Path(fasta).is_file():
+                raise
+            refused.append(str(error))
+            notice(f"{name}: left out; {error}")
+            continue
+        folder = Path(output) / name
+        found[name] = MadeTables(folder, _write(folder, tables, CLASSES[name]), rule)
+        counts = ", ".join(f"{count:,} {split}" for split, count in found[name].rows.items())
+        notice(f"{name}: {counts}; {rule}")
+    if not found:
+        raise InputError(f"{annotation}: gives no labelled table. {refused[0]}")
+    return found
+
+
+def _write(folder: Path, tables: Mapping[str, RawTable], classes: Mapping[str, str]) -> dict[str, int]:
+    """Write the splits as CSV and the names of the classes; count the rows."""
+    import polars as pl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: the folder cannot be made ({error.strerror}).") from None
+    for split, table in tables.items():
+        columns = {"name": table.names, "chrom": table.chroms, "sequence": table.sequences, **table.labels}
+        write_atomically(folder / f"{split}.csv", pl.DataFrame(columns).write_csv())
+    lines = (f"{label},{name}\n" for label, name in classes.items())
+    write_atomically(folder / "classes.csv", "label,label_name\n" + "".join(lines))
+    return {split: len(table) for split, table in tables.items()}
+
+
+def splice_site_tables(annotation: Path, fasta: Path, options: Mapping[str, Any]) -> Tables:
+    """Make windows with a donor, an acceptor or neither in the middle; see `splice_windows`."""
+    names = {name: name for name in CLASSES["splice_sites"]}
+    return splice_windows(annotation, fasta, {**options, "window": options["splice_window"]}, codes=names)
+
+
+def promoter_tables(annotation: Path, fasta: Path, options: Mapping[str, Any]) -> Tables:
+    """Make windows around transcription starts and GC-matched ones elsewhere; see `annotated_promoters`."""
+    chosen = {**options, "window": options["promoter_window"], "negatives": "genome"}
+    return annotated_promoters(annotation, fasta, chosen, names=tuple(CLASSES["promoters"]))
+
+
+def structure_tables(annotation: Path, fasta: Path, options: Mapping[str, Any]) -> Tables:
+    """Cut genes with 100 bases around them into windows, read on the gene's strand, with one letter a base.
+
+    Windows of two genes on one strand do not overlap; one that would leave the chromosome or holds another letter than
+    ACGT is left out.
+
+    Raises:
+        InputError: there is no gene with a protein, or no window fits.
+    """
+    features = read_annotation(annotation)
+    genome = Genome(fasta)
+    genome.check_chroms({item.chrom for item in features}, where=str(annotation))
+    maps = {strand: paint(features, genome.contigs, strand) for strand in "+-"}
+    coding = {item.parent for item in features if item.kind == "CDS"}
+    size, places, texts, labels = options["structure_window"], [], [], []
+    reached: dict[tuple[str, str], int] = {}
+    for item in transcripts(features):
+        start = max(0, item.start - MARGIN, reached.get((item.chrom, item.strand), 0))
+        for place in range(start, item.end if item.name in coding else 0, size):
+            window = Interval(item.chrom, place, place + size, item.strand)
+            text = genome.fetch_interval(window).upper() if window.end <= genome.contigs[item.chrom] else "N"
+            if set(text) <= set("ACGT"):
+                letters = maps[item.strand][item.chrom][place : window.end].tobytes().decode("ascii")
+                places.append(window)
+                texts.append(text)
+                labels.append(letters if item.strand == "+" else letters[::-1])
+            reached[item.chrom, item.strand] = window.end
+    if not places:
+        raise InputError(f"{annotation}: no gene with CDS lines has room for a window of {size} bases.")
+    words, origin = split_windows(
+        places, genome.contigs, valid_chroms=options["valid_chroms"], test_chroms=options["test_chroms"]
+    )
+    names, chroms = [str(place) for place in places], [place.chrom for place in places]
+    rows = make_rows(texts, {"label": labels}, source=annotation, names=names, chroms=chroms)
+    tables, copies = take_splits(rows, words)
+    return tables, origin + copies
+
+
+def paint(features: Sequence[Feature], lengths: Mapping[str, int], strand: str) -> dict[str, np.ndarray]:
+    """Return one letter of `STRUCTURE` or ``?`` a base for each contig, seen from one strand: uint8 ASCII.
+
+    Where transcripts differ, coding goes before intron before untranslated. Gaps under 20 bases between exons are no
+    introns. Genes without CDS and genes of the other strand alone have no label.
+    """
+    maps = {name: np.full(length, ord("O"), np.uint8) for name, length in lengths.items()}
+    coding = {item.parent for item in features if item.kind == "CDS"}
+    layers: dict[str, list[tuple[str, int, int]]] = {"?": [], "U": [], "I": [], "C": []}
+    for item in transcripts(features):
+        if item.strand != strand or item.name not in coding:
+            layers["?"].append((item.chrom, item.start, item.end))
+            continue
+        layers["U"] += [(item.chrom, *exon) for exon in item.exons]
+        gaps = ((end, start) for (_, end), (start, _) in zip(item.exons, item.exons[1:]))
+        for end, start in gaps:
+            layers["I" if start - end > MIN_INTRON else "?"].append((item.chrom, end, start))
+    proteins = (x for x in features if x.kind in ("CDS", "stop_codon") and x.strand == strand)
+    layers["C"] = [(x.chrom, x.start, x.end) for x in proteins]
+    for letter, places in layers.items():
+        for chrom, start, end in places:
+            maps[chrom][start:end] = ord(letter)
+    return maps
+
+
+TASKS: dict[str, Callable[[Path, Path, Mapping[str, Any]], Tables]] = {
+    "splice_sites": splice_site_tables,
+    "promoters": promoter_tables,
+    "gene_structure": structure_tables,
+}
+CLASSES = {
+    "splice_sites": {name: name for name in ("neither", "acceptor", "donor")},
+    "promoters": {name: name for name in ("other", "promoter")},
+    "gene_structure": STRUCTURE,
+}
+"""Label to name of each class."""
+
+DEFAULTS: dict[str, Any] = {
+    "splice_window": 400,
+    "promoter_window": 300,
+    "before": -1,
+    "structure_window": 512,
+    "seed": 0,
+    "valid_chroms": (),
+    "test_chroms": (),
+}
+"""Bases of the windows, of those before a transcription start (-1: 249 of 300, else half), seed, chromosomes."""
