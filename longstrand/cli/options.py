@@ -16,7 +16,7 @@ import typer
 from longstrand.errors import UsageError
 
 if TYPE_CHECKING:
-    from longstrand.data.records import Record
+    from longstrand.data.rows import Record
     from longstrand.inference.jobs import Layout
     from longstrand.inference.predict import PredictOptions
     from longstrand.inference.resumable import Counts, Finished
@@ -153,7 +153,7 @@ def run(job: Job, loaded: Loaded, settings: PredictOptions, layout: Layout) -> N
     """
     from dataclasses import asdict
 
-    from longstrand.data.records import Columns, count_rows, has_intervals, read_records
+    from longstrand.data.rows import Columns, count_rows, has_intervals, read_records
     from longstrand.inference.jobs import part_sizes, write_predictions
     from longstrand.inference.predict import predict
     from longstrand.inference.resumable import ResumableOutput

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train a tokenizer on your genomes, or look at one.")
 
-_FASTA = (".fa", ".fasta", ".fna", ".ffn", ".fas")
 _PIECE = 10_000
 
 
@@ -169,21 +168,11 @@ def _texts(path: Path, alphabet: str | None, counts: dict[str, int], limits: tup
 
 def _raw_texts(path: Path, column: str, max_bases: int, seed: int | None) -> Iterable[str]:
     """Read texts; of FASTA random pieces in upper case, or whole entries as they are (seed None)."""
-    from longstrand.data.records import Columns, read_records
-    from longstrand.errors import InputError
-    from longstrand.genome.sequence import NUCLEOTIDES
+    from longstrand.data.rows import Columns, detect_file, read_records
     from longstrand.tokenization.train import sample_pieces
 
-    name = path.name.lower().removesuffix(".gz").removesuffix(".bgz")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file.")
-    if name.endswith(_FASTA) and seed is not None:
+    if detect_file(path) == "fasta" and seed is not None:
         return sample_pieces([_open(path)], num_bases=max_bases, piece_length=_PIECE, seed=seed, both_strands=False)
-    if name.endswith(".txt") and path.suffix.lower() == ".txt":
-        with path.open() as file:
-            first = file.readline().strip()
-        if first and not set(first.upper()) - set(NUCLEOTIDES):
-            return (line.strip() for line in path.open())
     return (record.sequence for record in read_records(path, columns=Columns(sequence=column)))
 
 

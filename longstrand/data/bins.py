@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from longstrand.data.tables import is_missing
+from longstrand.data.rows import is_missing
 from longstrand.errors import InputError, UsageError
 from longstrand.tokenization.base import Encoding
 

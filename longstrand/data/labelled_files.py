@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longstrand.data.labelled import LabelColumns, RawTable, count_letters, normalised
-from longstrand.data.labelled_intervals import GenomeWindows, is_interval_file, read_intervals
+from longstrand.data.labelled_intervals import GenomeWindows, read_labelled_intervals
 from longstrand.data.labelled_tokens import inside_codes, join_pieces, spread_piece
 from longstrand.data.long_rows import likely_group
-from longstrand.data.tables import is_missing, read_table, take_column
+from longstrand.data.rows import Columns, has_intervals, is_missing, read_table, sequence_column, take_column
 from longstrand.errors import InputError, UsageError, nearest
 
 if TYPE_CHECKING:
     import polars as pl
 
 logger = logging.getLogger(__name__)
-
-INTERVAL_COLUMNS = frozenset({"chrom", "start", "end"})
 
 
 def read_labelled(
@@ -44,11 +42,12 @@ def read_labelled(
     """
     path = Path(path)
     columns = columns or LabelColumns()
-    if is_interval_file(path):
-        return read_intervals(path, columns, alphabet=alphabet, windows=windows)
+    if has_intervals(path, Columns(columns.sequence)):
+        return read_labelled_intervals(path, columns, alphabet=alphabet, windows=windows)
     frame = read_table(path)
-    if columns.sequence not in frame.columns and {name.lower() for name in frame.columns} >= INTERVAL_COLUMNS:
-        return read_intervals(path, columns, alphabet=alphabet, windows=windows)
+    columns = columns.model_copy(
+        update={"sequence": sequence_column(frame.columns, columns.sequence) or columns.sequence}
+    )
     if columns.group is not None:
         return _read_pieces(frame, path, columns, alphabet, class_names)
     rows = list(range(1, frame.height + 1))

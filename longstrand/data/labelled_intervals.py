@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longstrand.data.labelled import LabelColumns, RawTable, count_letters, normalised
-from longstrand.errors import InputError, UsageError, nearest
+from longstrand.data.rows import detect_file, find_column, read_intervals
+from longstrand.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from longstrand.genome.fasta import Genome
     from longstrand.genome.intervals import Interval, IntervalTable
 
-BED_ENDINGS = (".bed", ".narrowpeak", ".broadpeak")
+MARGIN = 100
+"""Bases between a random negative and the nearest given interval, whose flanks often belong to the same signal; of
+windows shorter than this, as many as a window has."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +30,27 @@ class GenomeWindows:
         negative_ratio: this many GC- and length-matched random intervals are added for each given one; the given ones
             are then labelled 1 and the random ones 0.
         seed: of the random intervals.
+        taken: where no random interval may lie; those that are drawn are added.
     """
 
     genome: Genome
     num_bases: int | None = None
     negative_ratio: int = 0
     seed: int = 0
+    taken: list[Interval] = field(default_factory=list)
+
+    def reserve(self, *paths: Path) -> None:
+        """Keep random intervals off the whole given intervals of these files (those of every split) and `MARGIN`.
+
+        Raises:
+            InputError: a file is damaged.
+        """
+        for path in paths:
+            given = read_intervals(path).intervals
+            self.taken.extend(item.expand(min(MARGIN, self.num_bases or item.length)) for item in given)
 
 
-def is_interval_file(path: Path) -> bool:
-    """Say whether the file's name is that of a BED file (plain or gzip)."""
-    return str(path).lower().removesuffix(".gz").endswith(BED_ENDINGS)
-
-
-def read_intervals(
+def read_labelled_intervals(
     path: Path, columns: LabelColumns, *, alphabet: str | None, windows: GenomeWindows | None
 ) -> RawTable:
     """Cut the sequences of labelled intervals out of a genome, on their strand.
@@ -51,12 +61,11 @@ def read_intervals(
         UsageError: there is no genome, or negatives are asked for beside label columns.
         InputError: the file is damaged, an interval lies off the genome, or there is no label.
     """
-    from longstrand.genome.intervals import read_bed, read_interval_table
     from longstrand.genome.regions import check_on_genome, matched_negatives, windows_around
 
     if windows is None:
         raise UsageError(f"{path} holds intervals; name their genome with --fasta (and a size with --window).")
-    table = read_bed(path) if is_interval_file(path) else read_interval_table(path)
+    table = read_intervals(path)
     num_rows = len(table)
     if windows.num_bases is None:
         check_on_genome(table, windows.genome)
@@ -67,7 +76,12 @@ def read_intervals(
     labels = _labels(table, columns, path, windows)
     rows = list(table.lines)
     if windows.negative_ratio > 0:
-        negatives = matched_negatives(intervals, windows.genome, ratio=windows.negative_ratio, seed=windows.seed)
+        if not windows.taken:
+            windows.reserve(path)
+        negatives = matched_negatives(
+            intervals, windows.genome, ratio=windows.negative_ratio, seed=windows.seed, exclude=windows.taken
+        )
+        windows.taken.extend(negatives)
         labels = {name: [*values, *["0"] * len(negatives)] for name, values in labels.items()}
         rows += [rows[number // windows.negative_ratio] for number in range(len(negatives))]
         intervals += negatives
@@ -96,7 +110,7 @@ def _labels(
         return {"label": ["1"] * len(table)}
     wanted = columns.labels
     if wanted is None:
-        usual = ("label", "labels", "name") if is_interval_file(path) else ("label", "labels")
+        usual = ("label", "labels", "name") if detect_file(path) in ("bed", "bedgraph") else ("label", "labels")
         wanted = tuple([name for name in usual if name in table.labels][:1])
     if not wanted:
         raise InputError(
@@ -104,9 +118,7 @@ def _labels(
             "or ask for random negatives with data.negative_ratio=1."
         )
     for name in wanted:
-        if name not in table.labels:
-            known = ", ".join(table.labels)
-            raise InputError(f"{path}: no label column '{name}'{nearest(name, table.labels)}; columns are: {known}.")
+        find_column(list(table.labels), name, path, "label")
     return {name: table.labels[name] for name in wanted}
 
 
@@ -114,8 +126,7 @@ def _splits(table: IntervalTable, columns: LabelColumns, path: Path, intervals: 
     """Read the split column; random negatives share the split of their positive."""
     if columns.split is None:
         return None
-    if columns.split not in table.labels:
-        raise InputError(f"{path}: no split column '{columns.split}'{nearest(columns.split, table.labels)}.")
+    find_column(list(table.labels), columns.split, path, "split")
     words = [word or "" for word in table.labels[columns.split]]
     extra = len(intervals) - len(words)
     ratio = extra // len(words) if extra else 0

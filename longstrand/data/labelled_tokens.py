@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from longstrand.data.tables import is_missing
+from longstrand.data.rows import is_missing
 from longstrand.errors import InputError, nearest
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from longstrand.data.labelled_tokens import UNLABELLED, cut_pieces, join_pieces, split_labels
-from longstrand.data.tables import is_missing
+from longstrand.data.rows import is_missing
 from longstrand.errors import InputError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from longstrand.data.labelled_tokens import encode_tokens, is_token_column, token_classes
-from longstrand.data.tables import is_missing, read_table, show_rows
+from longstrand.data.rows import is_missing, read_table, show_rows
 from longstrand.errors import InputError, nearest
 
 if TYPE_CHECKING:

@@ -204,11 +204,15 @@ def tokens_of(folder: Path, materials: Materials) -> dict[str, Any]:
 
 def data_sections(materials: Materials) -> list[dict[str, Any]]:
     """Describe the labelled tables, their overlap, and what was planted in a simulated genome."""
-    from longstrand.demo.run import read_sequences
+    from longstrand.data.rows import read_records
 
     parts = []
     if materials.tables:
-        parts.append(sections.leakage_section({name: read_sequences(path) for name, path in materials.tables.items()}))
+        parts.append(
+            sections.leakage_section(
+                {name: [record.sequence for record in read_records(path)] for name, path in materials.tables.items()}
+            )
+        )
     planted = materials.facts.get("planted")
     if planted:
         names = list(planted)

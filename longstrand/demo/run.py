@@ -7,7 +7,6 @@ Every step is the library function that its own command calls, and every step re
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -285,16 +284,6 @@ def run_finetuning(config: DemoConfig, plan: Plan, materials: Materials, say: Sa
                 raise KeyboardInterrupt
             done.append(result)
     return results
-
-
-def read_sequences(table: Path) -> list[str]:
-    """Read the sequences of a labelled table, for counting copies between splits."""
-    if table.suffix == ".csv":
-        with open(table, newline="") as file:
-            return [row["sequence"] for row in csv.DictReader(file) if row.get("sequence")]
-    from longstrand.data.labelled_files import read_labelled
-
-    return list(read_labelled(table).sequences)
 
 
 def describe(plan: Plan) -> dict[str, Any]:

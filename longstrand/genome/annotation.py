@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from longstrand.errors import InputError
 from longstrand.genome.features import Feature
-from longstrand.genome.gzip_copy import open_packed
 from longstrand.genome.intervals import Interval
+from longstrand.genome.text import KINDS, detect_file, is_comment, open_text, whole_number
 
 _GTF_PAIR = re.compile(r'([\w.-]+)\s+(?:"([^"]*)"|([^";\s]+))')
 TRANSCRIPT_KINDS = ("mRNA", "transcript", "ncRNA", "lnc_RNA", "tRNA", "rRNA", "snRNA", "snoRNA", "primary_transcript")
@@ -75,20 +74,31 @@ def read_annotation(path: Path) -> list[Feature]:
         InputError: the file is missing or damaged, a line has not nine columns or has no valid coordinates (the line is
             named), or there is no feature at all.
     """
+    return [item for _, item in numbered_features(path)]
+
+
+def numbered_features(path: Path) -> Iterator[tuple[int, Feature]]:
+    """Yield the features of `read_annotation` with the numbers of their lines.
+
+    Raises:
+        InputError: as `read_annotation`.
+    """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a GFF3 or GTF annotation.")
-    found: list[Feature] = []
-    with open_packed(path) as stream:
-        for number, line in enumerate(io.TextIOWrapper(stream, encoding="utf-8", errors="replace"), 1):
-            if line.startswith("##FASTA"):
+    kind = detect_file(path)
+    if kind != "gff":
+        raise InputError(
+            f"{path}: this is {KINDS[kind]}; a GFF3 or GTF annotation has nine columns, separated by tabs."
+        )
+    found = False
+    with open_text(path, errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.startswith(("##FASTA", ">")):
                 break
-            if line.startswith("#") or not line.strip():
-                continue
-            found += _features(line.rstrip("\r\n"), path, number)
+            if line.strip() and not is_comment(line):
+                found = True
+                yield from ((number, item) for item in _features(line.rstrip("\n"), path, number))
     if not found:
         raise InputError(f"{path}: holds no feature; is it a GFF3 or GTF file?")
-    return found
 
 
 def transcripts(features: Iterable[Feature]) -> list[Transcript]:
@@ -131,15 +141,13 @@ def _features(line: str, path: Path, number: int) -> list[Feature]:
     if len(cells) != 9:
         raise InputError(f"{path}:{number}: {len(cells)} columns where GFF and GTF have nine, separated by tabs.")
     chrom, _, kind, start, end, _, strand, phase, attributes = cells
-    if not (start.isdigit() and end.isdigit() and 1 <= int(start) <= int(end)):
+    first, last = whole_number(start), whole_number(end)
+    if first is None or last is None or not 1 <= first <= last:
         raise InputError(f"{path}:{number}: '{start}' to '{end}' are no coordinates (1-based, start <= end).")
     name, parents = _names(kind, attributes)
     turned = strand if strand in ("+", "-") else "+"
     number_of_phase = int(phase) if phase in ("0", "1", "2") else -1
-    return [
-        Feature(chrom, int(start) - 1, int(end), turned, kind, name, parent, number_of_phase)
-        for parent in parents or [""]
-    ]
+    return [Feature(chrom, first - 1, last, turned, kind, name, parent, number_of_phase) for parent in parents or [""]]
 
 
 def _names(kind: str, attributes: str) -> tuple[str, list[str]]:

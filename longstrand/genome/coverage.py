@@ -10,35 +10,30 @@ from typing import Any, Literal
 import numpy as np
 
 from longstrand.errors import InputError, UsageError
-from longstrand.genome.gzip_copy import open_packed
 from longstrand.genome.intervals import Interval
+from longstrand.genome.text import KINDS, detect_file, is_comment, name_kind, number, open_text, whole_number
 
-BIGWIG_ENDINGS = (".bw", ".bigwig")
-BEDGRAPH_ENDINGS = (".bedgraph", ".bdg", ".bg")
 Reduce = Literal["mean", "sum", "max"]
 Uncovered = Literal["missing", "zero"]
 
 
 def is_signal(path: Path) -> bool:
-    """Say whether a file's name is that of a BigWig or a bedGraph (the latter plain or gzip)."""
-    name = Path(path).name.lower()
-    return name.endswith(BIGWIG_ENDINGS) or name.removesuffix(".gz").endswith(BEDGRAPH_ENDINGS)
+    """Return whether a file's name is that of a BigWig or a bedGraph (the latter plain or packed)."""
+    return name_kind(path) == "bedgraph" or Path(path).suffix.lower() in (".bw", ".bigwig")
 
 
 def open_signal(path: Path) -> Signal:
-    """Open a BigWig or a bedGraph, told by the file's name.
+    """Open a BigWig or a bedGraph, told by its content (four columns of BED with a number are a bedGraph here).
 
     Raises:
-        InputError: the file is missing or damaged.
-        UsageError: another format, or a BigWig without the package pybigtools.
+        InputError: the file is missing, damaged or something else.
+        UsageError: a BigWig without the package pybigtools.
     """
     path = Path(path)
-    if not is_signal(path):
-        endings = ", ".join(BIGWIG_ENDINGS + BEDGRAPH_ENDINGS)
-        raise UsageError(f"{path}: no signal track; its name should end in {endings} (bedGraph also .gz).")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file.")
-    return BigWigSignal(path) if path.name.lower().endswith(BIGWIG_ENDINGS) else BedGraphSignal(path)
+    kind = detect_file(path)
+    if kind not in ("bigwig", "bedgraph", "bed"):
+        raise InputError(f"{path}: no signal track but {KINDS[kind]}; give a BigWig or a bedGraph.")
+    return BigWigSignal(path) if kind == "bigwig" else BedGraphSignal(path)
 
 
 class Signal(ABC):
@@ -166,22 +161,22 @@ class BedGraphSignal(Signal):
 
 def _read_bedgraph(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     lists: dict[str, tuple[list[int], list[int], list[float]]] = {}
-    with open_packed(path) as stream:
-        for number, raw in enumerate(stream, start=1):
-            text = raw.decode("utf-8", errors="replace").strip()
-            if not text or text.startswith(("#", "track", "browser")):
+    with open_text(path) as lines:
+        for line, text in enumerate(lines, start=1):
+            if not text.strip() or is_comment(text):
                 continue
             cells = text.split()
-            try:
-                chrom, start, end, value = cells[0], int(cells[1]), int(cells[2]), float(cells[3])
-            except (ValueError, IndexError):
-                raise InputError(f"{path}:{number}: expected chrom, start, end and a number, got '{text}'.") from None
-            if not 0 <= start < end or value in (float("inf"), float("-inf")):
-                raise InputError(f"{path}:{number}: start {start}, end {end}, value {value} is no piece of a track.")
-            held = lists.setdefault(chrom, ([], [], []))
+            start, end = (whole_number(cell) for cell in cells[1:3]) if len(cells) == 4 else (None, None)
+            value = number(cells[3]) if len(cells) == 4 else None
+            is_nan = value is None and cells[-1].lower() == "nan"
+            if start is None or end is None or (value is None and not is_nan):
+                raise InputError(f"{path}:{line}: expected chrom, start, end and a number, got '{text.strip()}'.")
+            if not 0 <= start < end:
+                raise InputError(f"{path}:{line}: start {start}, end {end} is no piece of a track.")
+            held = lists.setdefault(cells[0], ([], [], []))
             held[0].append(start)
             held[1].append(end)
-            held[2].append(value)
+            held[2].append(float("nan") if value is None else value)
     if not lists:
         raise InputError(f"{path}: the file holds no line of a track.")
     return {

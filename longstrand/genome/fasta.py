@@ -42,8 +42,7 @@ class Genome:
         self.fingerprint = indexed.index.fingerprint
         self.contigs: dict[str, int] = {name: contig.length for name, contig in indexed.index.contigs.items()}
         self._layout = {
-            name: (contig.length, contig.offset, contig.line_bases, contig.line_width)
-            for name, contig in indexed.index.contigs.items()
+            name: (contig.length, contig.offset, contig.line_bases) for name, contig in indexed.index.contigs.items()
         }
         self._gaps = indexed.index.gaps
         try:
@@ -59,7 +58,7 @@ class Genome:
             InputError: there is no such record, the range leaves it, or the file changed since it was indexed.
         """
         try:
-            length, offset, line_bases, line_width = self._layout[chrom]
+            length, offset, line_bases = self._layout[chrom]
         except KeyError:
             raise InputError(f"{self.path}: {self._no_record(chrom)}") from None
         if not 0 <= start <= end <= length:
@@ -69,12 +68,12 @@ class Genome:
             )
         if start == end:
             return ""
-        first = offset + start // line_bases * line_width + start % line_bases
-        last = offset + (end - 1) // line_bases * line_width + (end - 1) % line_bases + 1
+        first = offset + start + start // line_bases
+        last = offset + end + (end - 1) // line_bases
         read = os.pread if last - first <= _LARGEST_READ else _read_long
         letters = read(self._file, last - first, first)
         if line_bases < length:
-            letters = letters.replace(b"\n", b"") if line_width == line_bases + 1 else letters.translate(None, b"\r\n")
+            letters = letters.replace(b"\n", b"")
         if len(letters) != end - start:
             raise InputError(f"{self.path}: the file changed while it was being read; start again with the new file.")
         return letters.decode("ascii")
@@ -83,6 +82,17 @@ class Genome:
         """Read an interval on its strand: the reverse complement for ``-``."""
         sequence = self.fetch(interval.chrom, interval.start, interval.end)
         return reverse_complement(sequence) if interval.strand == "-" else sequence
+
+    def fetch_padded(self, chrom: str, start: int, end: int, strand: str) -> str:
+        """Read bases ``start`` to ``end - 1`` on a strand; positions beyond the ends of the record are N.
+
+        Raises:
+            InputError: as `fetch`.
+        """
+        length = self.whole(chrom).length
+        inside = self.fetch(chrom, min(max(start, 0), length), min(max(end, 0), length))
+        sequence = "N" * min(-min(start, 0), end - start) + inside + "N" * min(max(end - length, 0), end - start)
+        return reverse_complement(sequence) if strand == "-" else sequence
 
     def whole(self, chrom: str) -> Interval:
         """Give the interval of a whole record.
@@ -136,7 +146,7 @@ class Genome:
 def genome_name(path: Path) -> str:
     """Give a file name without its FASTA and compression endings."""
     name = Path(path).name
-    for ending in (".gz", ".bgz", ".fa", ".fasta", ".fna", ".ffn"):
+    for ending in (".gz", ".bgz", ".zst", ".fa", ".fasta", ".fna", ".ffn", ".fas", ".fsa"):
         name = name.removesuffix(ending) or name
     return name
 

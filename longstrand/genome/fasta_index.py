@@ -1,7 +1,8 @@
 """Keep the index of a FASTA file in the cache, with a plain copy where one is needed.
 
-A plain FASTA with even lines is read in place; anything else (gzip, bgzip, uneven lines) is copied once into the cache
-as a plain FASTA with one line per record. Nothing is ever written beside the genome.
+A plain FASTA with even lines that end in LF is read in place; anything else (gzip, bgzip, zstd, uneven lines, carriage
+returns, another encoding) is copied once into the cache as a plain FASTA with one line per record. Nothing is ever
+written beside the genome.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ import numpy as np
 
 from longstrand.errors import InputError
 from longstrand.genome.fasta_scan import Contig, FastaIndex, scan_fasta
-from longstrand.genome.gzip_copy import is_gzip, open_packed
+from longstrand.genome.text import KINDS, detect_file, is_packed, open_text
 from longstrand.runtime import cache_dir
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_BLOCK = 1 << 22
 COPY_NAME = "sequence.fa"
 INDEX_NAME = "index.json"
 GAPS_NAME = "gaps.npy"
@@ -43,14 +45,15 @@ class IndexedFile:
 def index_fasta(path: Path) -> IndexedFile:
     """Find the index of a FASTA file in the cache, or scan the file and keep it there.
 
-    The cache entry is keyed by absolute path, size and modification time. Processes that come at once wait for the
-    first; an interrupted or failed scan leaves nothing behind that a later one would use.
+    The cache entry is keyed by absolute path, size, and the times of the last change of content and of state (which no
+    copying tool sets back), and a file that changes during the scan is refused. Processes that come at once wait for
+    the first; an interrupted or failed scan leaves nothing behind that a later one would use.
 
     Raises:
         InputError: the file is missing, not FASTA, damaged, or the cache disk is full.
     """
     source, status = _examine(path)
-    identity = f"{source}\0{status.st_size}\0{status.st_mtime_ns}\0{FORMAT_VERSION}"
+    identity = f"{source}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{FORMAT_VERSION}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:32]
     folder = cache_dir() / "genomes"
     entry = folder / key
@@ -91,6 +94,12 @@ def _examine(path: Path) -> tuple[Path, os.stat_result]:
     return source, status
 
 
+def _check_kind(source: Path) -> None:
+    kind = detect_file(source)
+    if kind != "fasta":
+        raise InputError(f"{source}: not a FASTA file but {KINDS[kind]}; a header line beginning with '>' is missing.")
+
+
 def _build_entry(source: Path, entry: Path) -> None:
     """Scan ``source`` into a temporary folder and rename it to ``entry``; the caller holds the entry's lock."""
     for stale in entry.parent.glob(f".tmp-{entry.name}-*"):
@@ -98,7 +107,11 @@ def _build_entry(source: Path, entry: Path) -> None:
     temporary = entry.parent / f".tmp-{entry.name}-{os.getpid()}"
     temporary.mkdir()
     try:
+        _check_kind(source)
+        before = source.stat()
         index = _scan_into(source, temporary)
+        if source.stat().st_ctime_ns != before.st_ctime_ns:
+            raise InputError(f"{source}: the file changed while it was being read; start again with the new file.")
         with open(temporary / GAPS_NAME, "wb") as file:
             np.save(file, np.concatenate([*index.gaps.values()]))
             file.flush()
@@ -114,14 +127,16 @@ def _build_entry(source: Path, entry: Path) -> None:
 
 def _scan_into(source: Path, folder: Path) -> FastaIndex:
     """Scan in place if the file is plain and even, else while writing a copy into ``folder``."""
-    with open(source, "rb") as file:
-        index = None if is_gzip(file) else scan_fasta(file, source)
-    if index is not None and index.is_even:
-        return index
-    with open_packed(source) as stream, open(folder / COPY_NAME, "wb") as copy:
-        index = scan_fasta(stream, source, copy)
+    if not is_packed(source):
+        with open(source, "rb") as file:
+            index = scan_fasta(iter(lambda: file.read(_BLOCK), b""), source)
+        if index is not None:
+            return index
+    with open_text(source, errors="replace") as text, open(folder / COPY_NAME, "wb") as copy:
+        index = scan_fasta((block.encode() for block in iter(lambda: text.read(_BLOCK), "")), source, copy)
         copy.flush()
         os.fsync(copy.fileno())
+    assert index is not None
     return index
 
 
@@ -163,7 +178,7 @@ def _read_entry(entry: Path, source: Path) -> IndexedFile | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     path = source if stored["copy_size"] is None else entry / COPY_NAME
-    return IndexedFile(path, FastaIndex(contigs, gaps, stored["fingerprint"], True))
+    return IndexedFile(path, FastaIndex(contigs, gaps, stored["fingerprint"]))
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -14,8 +15,6 @@ from longstrand.genome.sequence import first_bad_letter, num_bad_letters
 
 Gaps = np.ndarray[Any, np.dtype[np.int64]]
 
-_BLOCK = 1 << 22
-
 
 @dataclass(frozen=True)
 class Contig:
@@ -24,14 +23,12 @@ class Contig:
     Attributes:
         length: bases.
         offset: byte of the first base.
-        line_bases: bases of a full line.
-        line_width: bytes of a full line with its line end.
+        line_bases: bases of a full line, which ends in one more byte.
     """
 
     length: int
     offset: int
     line_bases: int
-    line_width: int
 
 
 @dataclass(frozen=True)
@@ -42,30 +39,34 @@ class FastaIndex:
         contigs: by name, in the order of the file.
         gaps: runs of ``N`` or ``n`` by name, sorted and half-open; int64 (runs, 2). Hard-masked genomes have millions.
         fingerprint: ``sha256:...`` of names and sequences, the same for plain, gzip and any line length.
-        is_even: every record has lines of one length, so the file can be read in place.
     """
 
     contigs: dict[str, Contig]
     gaps: dict[str, Gaps]
     fingerprint: str
-    is_even: bool
 
 
-def scan_fasta(stream: IO[bytes], path: Path, copy: IO[bytes] | None = None) -> FastaIndex:
-    """Read a FASTA stream once in blocks, check it and locate its records.
+def scan_fasta(blocks: Iterable[bytes], path: Path, copy: IO[bytes] | None = None) -> FastaIndex | None:
+    r"""Read a FASTA file once in blocks, check it and locate its records.
 
     Args:
-        stream: uncompressed bytes.
+        blocks: uncompressed UTF-8; with ``copy``, lines end in ``\n``.
         path: what errors name.
         copy: if given, receives a plain FASTA with one line per record, and the index describes that copy.
+
+    Returns:
+        None if the file cannot be read in place (without ``copy``): uneven lines, or a carriage return anywhere.
 
     Raises:
         InputError: no header at the start, an empty or duplicate record, or a letter that is no nucleotide.
     """
     scanner = _Scanner(path, copy)
-    while block := stream.read(_BLOCK):
+    for block in blocks:
+        if b"\r" in block:
+            return None
         scanner.feed(block)
-    return scanner.finish()
+    index = scanner.finish()
+    return index if scanner.is_even else None
 
 
 class _Scanner:
@@ -110,7 +111,7 @@ class _Scanner:
         self._end_record()
         if not self.contigs:
             raise InputError(f"{self.path}: the file is empty; a FASTA file with at least one record is needed.")
-        return FastaIndex(self.contigs, self.gaps, "sha256:" + self.digest.hexdigest(), self.is_even)
+        return FastaIndex(self.contigs, self.gaps, "sha256:" + self.digest.hexdigest())
 
     def _begin_record(self, offset: int) -> None:
         words = (self.header or b"").split()
@@ -141,7 +142,7 @@ class _Scanner:
         self.gaps[record.name] = record.all_gaps()
         if self.copy is not None:
             start = self.copy.tell() - record.length
-            self.contigs[record.name] = Contig(record.length, start, record.length, record.length + 1)
+            self.contigs[record.name] = Contig(record.length, start, record.length)
             self.copy.write(b"\n")
         else:
             self.contigs[record.name] = record.contig()
@@ -149,10 +150,13 @@ class _Scanner:
         self.record = None
 
     def _body(self, text: bytes, offset: int) -> None:
-        letters = text.translate(None, b"\r\n")
+        letters = text.replace(b"\n", b"")
         if self.record is None:
             if letters.strip():
-                raise InputError(f"{self.path}:{self.line}: not a FASTA file: {_what_it_may_be(text)}")
+                first = text.split(b"\n", 1)[0][:40].decode("utf-8", "replace").strip()
+                raise InputError(
+                    f"{self.path}:{self.line}: not a FASTA file: the line begins with {first!r}, not with '>'."
+                )
         else:
             if num_bad_letters(letters):
                 self._refuse_letter(text)
@@ -163,7 +167,7 @@ class _Scanner:
         self.at_line_start = text.endswith(b"\n")
 
     def _refuse_letter(self, text: bytes) -> None:
-        masked = text.replace(b"\n", b"N").replace(b"\r", b"N")
+        masked = text.replace(b"\n", b"N")
         position = first_bad_letter(masked)
         name = self.record.name if self.record is not None else ""
         line = self.line + text.count(b"\n", 0, position)
@@ -185,7 +189,6 @@ class _Record:
         self.line_start = offset
         self.end = offset
         self.line_width = 0
-        self.line_end = 1
         self.saw_short_line = False
         self.uneven = False
 
@@ -194,8 +197,6 @@ class _Record:
         self._add_gaps(find_gaps(letters, self.length))
         self.length += len(letters)
         self.end = offset + len(text)
-        if b"\r" in text:
-            self.line_end = 2
         self._follow_lines(np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")) + offset)
 
     def _add_gaps(self, gaps: Gaps) -> None:
@@ -222,8 +223,8 @@ class _Record:
         self.saw_short_line = bool(widths[-1] < self.line_width)
 
     def is_even(self) -> bool:
-        """Say whether base ``i`` lies at ``offset + i // line_bases * line_width + i % line_bases``."""
-        line_bases = self.line_width - self.line_end if self.line_width else self.length
+        """Say whether base ``i`` lies at ``offset + i + i // line_bases``."""
+        line_bases = self.line_width - 1 if self.line_width else self.length
         if self.uneven or line_bases < 1:
             return False
         last_line = self.end - self.line_start
@@ -231,11 +232,11 @@ class _Record:
             return False
         num_lines = -(-self.length // line_bases)
         num_line_ends = num_lines if not last_line else num_lines - 1
-        return self.end - self.offset == self.length + num_line_ends * self.line_end
+        return self.end - self.offset == self.length + num_line_ends
 
     def contig(self) -> Contig:
-        line_bases = self.line_width - self.line_end if self.line_width else self.length
-        return Contig(self.length, self.offset, line_bases, line_bases + self.line_end)
+        line_bases = self.line_width - 1 if self.line_width else self.length
+        return Contig(self.length, self.offset, line_bases)
 
 
 def find_gaps(letters: bytes, start: int = 0) -> Gaps:
@@ -245,12 +246,3 @@ def find_gaps(letters: bytes, start: int = 0) -> Gaps:
     unknown = (np.frombuffer(letters, np.uint8) | 32) == ord("n")
     edges = np.flatnonzero(np.diff(unknown.view(np.int8), prepend=np.int8(0), append=np.int8(0)))
     return edges.reshape(-1, 2).astype(np.int64) + start
-
-
-def _what_it_may_be(text: bytes) -> str:
-    first = text.split(b"\n", 1)[0][:40].decode("utf-8", "replace").strip()
-    if first.startswith("@"):
-        return "it looks like FASTQ; convert it to FASTA first."
-    if first.startswith("LOCUS"):
-        return "it looks like GenBank; convert it to FASTA first."
-    return f"a header line beginning with '>' is missing, the line begins with {first!r}."

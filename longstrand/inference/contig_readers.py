@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from longstrand.data.records import Record
+from longstrand.data.rows import Record
 from longstrand.inference.contig_rows import ContigRow, Spool
 from longstrand.inference.predict import PredictOptions, evaluation_mode, layer_number, predict
 from longstrand.models.config import Memory

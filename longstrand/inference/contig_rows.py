@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from longstrand.data.records import fetch_padded
 from longstrand.genome.sequence import normalise
 from longstrand.inference.strands import View
 from longstrand.runtime import read_json, write_json
@@ -80,7 +79,7 @@ class ContigRow:
         strand, first = self.view[0], self.start
         if strand == "-":
             begin, end = self.num_bases - end, self.num_bases - begin
-        return fetch_padded(genome, self.stretch.contig, first + begin, first + end, strand)
+        return genome.fetch_padded(self.stretch.contig, first + begin, first + end, strand)
 
     def pieces(self, genome: Genome, alphabet: str, counts: dict[str, int] | None = None) -> Iterator[str]:
         """Read all letters as the tokenizer knows them, bounded pieces at a time; add up what was changed."""

@@ -1,6 +1,6 @@
 """Whole prediction jobs: records in, a finished file out, in parts that survive a kill.
 
-`write_predictions` connects the reader (`longstrand.data.records`), the model (`longstrand.inference.predict`) and the
+`write_predictions` connects the reader (`longstrand.data.rows`), the model (`longstrand.inference.predict`) and the
 output (`longstrand.inference.resumable`, `longstrand.inference.writers`); `tabulate` turns predictions into the columns
 of the output.
 """
@@ -19,7 +19,7 @@ from longstrand.inference.resumable import Counts, Finished, ResumableOutput, cu
 from longstrand.inference.writers import Block, Sink
 
 if TYPE_CHECKING:
-    from longstrand.data.records import Record
+    from longstrand.data.rows import Record
     from longstrand.inference.predict import Prediction
 
 PART_ROWS = 1024

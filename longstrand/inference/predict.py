@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from longstrand.data.bins import count_bins, encode_bins
-from longstrand.data.records import Record
+from longstrand.data.rows import Record
 from longstrand.errors import InputError, UsageError, one_of
 from longstrand.genome.sequence import normalise
 from longstrand.inference.strands import (

@@ -108,6 +108,8 @@ def read_splits(
         from longstrand.genome.fasta import Genome
 
         windows = GenomeWindows(Genome(settings.fasta), settings.window, settings.negative_ratio, settings.split_seed)
+        if settings.negative_ratio:
+            windows.reserve(*(path for path in (settings.train, settings.valid, settings.test) if path is not None))
 
     def read(path: Any) -> RawTable:
         return read_labelled(path, settings.columns, alphabet=alphabet, windows=windows, class_names=class_names)

@@ -15,7 +15,7 @@ from longstrand.baselines.kmer import KmerRegression
 from longstrand.baselines.majority import Majority
 from longstrand.data.bins import moments
 from longstrand.data.labelled import LabelledTable
-from longstrand.data.records import Record
+from longstrand.data.rows import Record
 from longstrand.data.splits import leakage
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores, evaluate, metric_names
 from longstrand.inference.predict import PredictOptions, predict, probabilities

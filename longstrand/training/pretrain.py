@@ -25,10 +25,10 @@ from transformers import TrainerCallback, TrainingArguments
 from longstrand.data.collate import Collator
 from longstrand.data.examples import MaskedExamples, TokenBudget, measure_budget
 from longstrand.data.references import reference_losses
+from longstrand.data.rows import read_intervals
 from longstrand.data.windows import EvaluationWindows, GenomeSource, HoldOut, TrainingWindows, choose_holdout
 from longstrand.errors import InputError, nearest
 from longstrand.genome.fasta import chrom_twin
-from longstrand.genome.intervals import read_bed
 from longstrand.inference.predict import longest_input
 from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.config import LongstrandConfig, Memory, preset
@@ -365,7 +365,7 @@ def _references(config: PretrainConfig, data: PretrainData, tokenizer: Tokenizer
 def _hold_out(config: PretrainConfig, sources: tuple[GenomeSource, ...]) -> dict[str, HoldOut]:
     """Hold out what the settings name; genomes in which they name nothing give ``fraction`` of their bases."""
     settings = config.data.hold_out
-    intervals = tuple(read_bed(settings.intervals).intervals) if settings.intervals is not None else ()
+    intervals = tuple(read_intervals(settings.intervals).intervals) if settings.intervals is not None else ()
     named = {*settings.contigs, *(interval.chrom for interval in intervals)}
     known = {chrom for source in sources for chrom in source.open().contigs}
     for chrom in sorted(named - known):

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from longstrand.cli.main import main
-from longstrand.data.records import Record
+from longstrand.data.rows import Record
 from longstrand.genome.sequence import reverse_complement
 from longstrand.inference.predict import predict
 from longstrand.models.checkpoint import load_model, save_checkpoint

@@ -71,7 +71,7 @@ def test_predictions_of_bins(tmp_path, memory):
     np.testing.assert_allclose(both[0].values, (plus[0].values + minus[0].values) / 2, atol=1e-5)
     with pytest.raises(InputError, match="sequence 1: the sequence of 5 bases is no whole number of bins"):
         next(predict(model, ["ACGTA"], tokenizer=tokenizer))
-    from longstrand.data.records import Record
+    from longstrand.data.rows import Record
 
     with pytest.raises(InputError, match="a model of bins reads single sequences"):
         next(predict(model, [Record(0, "pair", "ACGT", second="ACGT")], tokenizer=tokenizer))

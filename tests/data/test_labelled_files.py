@@ -12,7 +12,7 @@ import pytest
 from longstrand.data.labelled import LabelColumns
 from longstrand.data.labelled_files import read_labelled
 from longstrand.data.labelled_intervals import GenomeWindows
-from longstrand.data.tables import column_names, read_table, show_rows
+from longstrand.data.rows import column_names, read_table, show_rows
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
 
@@ -75,7 +75,7 @@ def test_parquet_with_lists_floats_and_booleans(tmp_path: Path) -> None:
     )
     frame.write_parquet(path)
     read = read_table(path)
-    assert read["labels"].to_list() == ["0 1 1", "1 0"]
+    assert read["labels"].to_list() == ["0;1;1", "1;0"]
     assert read["f"].to_list() == ["1.5", None]
     assert read["b"].to_list() == ["1", "0"]
     assert column_names(path) == ["sequence", "labels", "f", "b"]
@@ -88,10 +88,10 @@ def test_parquet_with_lists_floats_and_booleans(tmp_path: Path) -> None:
         ("\n\n", "the file is empty"),
         ("sequence,label\n", "a header and no rows"),
         ("sequence,labal\nACG,1\n", "no label column 'label' (did you mean 'labal'?); columns are: sequence, labal"),
-        ("seq,label\nACG,1\n", "no sequence column 'sequence'"),
+        ("dna,label\nACG,1\n", "no sequence column 'sequence'"),
         ("sequence,label\nACG,1\nAC-G,0\n", "row 2: '-' at position 3 is no nucleotide letter"),
         ("sequence,label\nACG,1\n,0\n", "row 2: the sequence is empty"),
-        ("sequence,label\nACG,1\nACG,1,2,3\n", "not readable as a table (row 2 has 4 cells where the header names 2"),
+        ("sequence,label\nACG,1\nACG,1,2,3\n", ", row 2: 4 cells where the header names 2 columns"),
         ("sequence,label,label\nACG,1,0\n", "two columns are called 'label'; rename or remove one"),
         ("sequence,label,sequence\nACG,1,AC\n", "two columns are called 'sequence'"),
     ],
@@ -110,7 +110,7 @@ def test_missing_truncated_and_unreadable_files(tmp_path: Path) -> None:
         read_labelled(tmp_path / "absent.csv")
     whole = gzip.compress((TABLE * 500).encode())
     (tmp_path / "cut.csv.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="truncated or damaged"):
+    with pytest.raises(InputError, match="the gzip file ends too early"):
         read_labelled(tmp_path / "cut.csv.gz")
     (tmp_path / "latin.csv").write_bytes("sequence,label\nACG,a\nACG,é\n".encode("latin-1"))
     with pytest.raises(InputError, match="line 3 holds a letter that is not UTF-8"):
@@ -201,10 +201,10 @@ def test_bad_intervals(tmp_path: Path, genome: Genome) -> None:
 def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, "t.csv", TABLE)
 
-    def refuse(self: Path) -> bytes:
+    def refuse(*_: object) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(InputError, match=r"t\.csv: cannot be read \(Permission denied\)"):
         read_labelled(path)
 

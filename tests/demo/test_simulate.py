@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from longstrand.data.rows import read_intervals
 from longstrand.demo.diverge import Divergence
 from longstrand.demo.signals import AMINO_ACIDS, CODONS, MOTIFS, PROMOTER_CLASSES
 from longstrand.demo.simulate import Simulation, contig_lengths, simulate_genome, write_simulation
 from longstrand.errors import InputError
 from longstrand.genome.fasta import Genome
 from longstrand.genome.features import Feature, SimulatedGenome, format_gff3
-from longstrand.genome.intervals import read_bed, read_interval_table
 from longstrand.genome.sequence import gc_fraction, reverse_complement
 
 CODE = dict(zip(CODONS, AMINO_ACIDS))
@@ -228,7 +228,7 @@ def test_the_written_genome_is_the_annotated_one(simulation: Simulation) -> None
     assert len(lines) == len(expected.features)
     introns = [(x[0], int(x[3]) - 1, int(x[4]), x[6]) for x in lines if x[2] == "intron"]
     assert introns == [(x.chrom, x.start, x.end, x.strand) for x in expected.of_kind("intron")]
-    promoters = read_bed(simulation.promoters_bed)
+    promoters = read_intervals(simulation.promoters_bed)
     assert promoters.intervals == [x.interval for x in expected.of_kind("promoter")]
     assert set(promoters.labels["name"]) <= set(PROMOTER_CLASSES)
     assert "Leave both out of pre-training" in (simulation.folder / "README.txt").read_text()
@@ -236,7 +236,7 @@ def test_the_written_genome_is_the_annotated_one(simulation: Simulation) -> None
 
 def test_promoter_tables(simulation: Simulation) -> None:
     genome = Genome(simulation.fastas[0])
-    table = read_interval_table(simulation.promoters / "intervals.csv")
+    table = read_intervals(simulation.promoters / "intervals.csv")
     sequences = {genome.fetch_interval(item).upper(): (item.chrom, label)
                  for item, label in zip(table.intervals, table.labels["label"])}  # fmt: skip
     splits = {"train": ["chr1", "chr2"], "dev": simulation.valid_chroms, "test": simulation.test_chroms}

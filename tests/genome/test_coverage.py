@@ -57,12 +57,19 @@ def test_another_assembly_is_refused(tmp_path):
         open_signal(tmp_path / "t.bw").check_genome({"chr1": 13})
 
 
-def test_names_of_signals():
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_names_of_signals(tmp_path):
     assert [is_signal(Path(name)) for name in ("a.bw", "a.BigWig", "a.bedGraph.gz", "a.bdg", "a.bed", "a.bw.gz")] == [
         True, True, True, True, False, False,
     ]  # fmt: skip
-    with pytest.raises(UsageError, match=r"a\.wig: no signal track"):
-        open_signal(Path("a.wig"))
+    with pytest.raises(InputError, match=r"a\.wig: a WIG track; convert it to bedGraph or BigWig"):
+        open_signal(write(tmp_path / "a.wig", "track type=wiggle_0\nfixedStep chrom=chr1 start=1 step=1\n5\n"))
+    with pytest.raises(InputError, match=r"a\.csv: no signal track but a text table"):
+        open_signal(write(tmp_path / "a.csv", "chrom,start,end,value\nchr1,1,2,3\n"))
     with pytest.raises(InputError, match="no such file"):
         open_signal(Path("nowhere.bw"))
 
@@ -80,7 +87,7 @@ def test_a_gzip_bedgraph_in_any_order(tmp_path):
         ("chr1\t0\t2\n", r"t\.bg:1: expected chrom, start, end and a number"),
         ("chr1\t0\t2\tmany\n", r"t\.bg:1: expected chrom"),
         ("chr1\t5\t2\t1\n", r"t\.bg:1: start 5, end 2"),
-        ("chr1\t0\t2\tinf\n", "is no piece of a track"),
+        ("chr1\t0\t2\tinf\n", "expected chrom, start, end and a number"),
         ("# nothing\n", "holds no line of a track"),
     ],
     ids=["overlap", "short", "word", "reversed", "infinite", "empty"],
@@ -93,7 +100,7 @@ def test_wrong_bedgraphs(tmp_path, text, message):
 
 def test_a_damaged_bigwig(tmp_path, monkeypatch):
     pytest.importorskip("pybigtools")
-    (tmp_path / "t.bw").write_bytes(b"not a track")
+    (tmp_path / "t.bw").write_bytes(b"\x26\xfc\x8f\x88 not a track")
     with pytest.raises(InputError, match="not readable as BigWig"):
         open_signal(tmp_path / "t.bw")
     monkeypatch.setitem(__import__("sys").modules, "pybigtools", None)

@@ -21,13 +21,10 @@ from tests.genome.test_fasta import write_fasta
     [
         ("", r"g\.fa: the file is empty"),
         ("\n\n", r"g\.fa: the file is empty"),
-        (
-            "ACGT\n",
-            r"g\.fa:1: not a FASTA file: a header line beginning with '>' is missing, the line begins with 'ACGT'",
-        ),
-        ("\nhello\n>x\nA\n", r"g\.fa:1: not a FASTA file"),
-        ("@read1\nACGT\n+\nIIII\n", r"g\.fa:1: not a FASTA file: it looks like FASTQ"),
-        ("LOCUS  X\n", r"g\.fa:1: not a FASTA file: it looks like GenBank"),
+        ("ACGT\n", r"g\.fa: not a FASTA file but sequences, one a line; a header line beginning with '>' is missing"),
+        ("\nhello\n>x\nA\n", r"g\.fa:1: not a FASTA file: the line begins with '(hello)?', not with '>'"),
+        ("@read1\nACGT\n+\nIIII\n", r"g\.fa: a FASTQ file of reads; convert it to FASTA"),
+        ("LOCUS  X\n", r"g\.fa: a GenBank file; convert it to FASTA"),
         (">x\nAC\n> \nAC\n", r"g\.fa:3: a FASTA header has no name after '>'"),
         (">x\nAC\n>y\n>z\nA\n", r"g\.fa:3: record 'y' is empty; remove it or add its sequence"),
         (">x\nAC\n>y", r"g\.fa:3: record 'y' is empty"),

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from longstrand.data.rows import read_intervals
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
-from longstrand.genome.intervals import Interval, IntervalTable, read_bed
+from longstrand.genome.intervals import Interval, IntervalTable
 from longstrand.genome.regions import check_on_genome, matched_negatives, window_around, windows_around
 from longstrand.genome.sequence import gc_fraction
 
@@ -91,10 +92,10 @@ def test_intervals_off_the_genome(tmp_path: Path, genome: Genome) -> None:
     path = tmp_path / "peaks.bed"
     path.write_text("chr2\t0\t5\nchr2\t1490\t1501\n")
     with pytest.raises(InputError, match=r"peaks\.bed:2: chr2:1491-1501 is out of range, chr2 has 1500 bases in g\.fa"):
-        check_on_genome(read_bed(path), genome)
+        check_on_genome(read_intervals(path), genome)
     path.write_text("chr2\t0\t5\n1\t1\t2\n")
     with pytest.raises(InputError, match=r"peaks\.bed:2: no record '1' in g\.fa, which calls it 'chr1'"):
-        windows_around(read_bed(path), genome, 4)
+        windows_around(read_intervals(path), genome, 4)
 
 
 def positives() -> list[Interval]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from longstrand.data.records import Record
+from longstrand.data.rows import Record
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import reverse_complement

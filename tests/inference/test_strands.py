@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from longstrand.data.records import Record, read_records
+from longstrand.data.rows import Record, read_records
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
 from longstrand.inference.predict import PredictOptions, predict, probabilities

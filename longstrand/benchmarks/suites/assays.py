@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.benchmarks.tasks.build import make_rows, source_paths, split_off_valid, write_task
-from longstrand.benchmarks.tasks.files import fasta_entries
 from longstrand.benchmarks.tasks.task import Task, TaskData
 from longstrand.data.labelled import RawTable
+from longstrand.data.rows import read_entries, read_table, take_column
 from longstrand.data.splits import choose_rows
-from longstrand.data.tables import read_table, take_column
 from longstrand.errors import InputError
 
 DEEPSTARR_TARGETS = ("Dev_log2_enrichment", "Hk_log2_enrichment")
@@ -38,7 +37,7 @@ def read_deepstarr(fasta: Path, activity: Path) -> RawTable:
     Raises:
         InputError: the two files have different numbers of rows, or a column is missing.
     """
-    entries = list(fasta_entries(fasta))
+    entries = list(read_entries(fasta))
     frame = read_table(activity)
     if frame.height != len(entries):
         raise InputError(

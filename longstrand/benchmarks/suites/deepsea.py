@@ -91,10 +91,8 @@ def extend_tables(
 
 def widen(genome: Genome, place: Interval, num_bases: int, *, shift: int = 0) -> str:
     """Read a window of ``num_bases`` with the place in its middle, on its strand; N beyond the chromosome."""
-    from longstrand.data.records import fetch_padded
-
     start = place.start + place.length // 2 - num_bases // 2 + shift
-    return fetch_padded(genome, place.chrom, start, start + num_bases, place.strand).upper()
+    return genome.fetch_padded(place.chrom, start, start + num_bases, place.strand).upper()
 
 
 def find_places(sequences: Sequence[str], genome: Genome) -> list[Interval | None]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from longstrand.benchmarks.tasks.build import make_rows
-from longstrand.benchmarks.tasks.files import headless_rows
 from longstrand.data.labelled import RawTable
+from longstrand.data.rows import read_headless
 from longstrand.errors import InputError, UsageError
 from longstrand.runtime import generator
 
@@ -49,7 +49,7 @@ def read_deepsea(path: Path, split: str, *, max_rows: int = 0, seed: int = 0) ->
 
 
 def _read_text(path: Path) -> Iterator[tuple[str, str]]:
-    for number, (sequence, rest) in enumerate(headless_rows(path, NUM_FEATURES), 1):
+    for number, (sequence, rest) in enumerate(read_headless(path, NUM_FEATURES), 1):
         label = rest.replace(",", ";").replace(".0", "")
         if len(label) != 2 * NUM_FEATURES - 1 or label.strip("01;"):
             raise InputError(f"{path}, row {number}: a label is neither 0 nor 1.")

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from longstrand.benchmarks.tasks.build import make_rows, source_paths, write_task
-from longstrand.benchmarks.tasks.files import fasta_entries
 from longstrand.benchmarks.tasks.places import split_windows, take_splits
 from longstrand.benchmarks.tasks.task import Task, TaskData
 from longstrand.data.labelled import RawTable
+from longstrand.data.rows import has_intervals, read_entries, read_intervals
 from longstrand.errors import InputError, UsageError, one_of
 from longstrand.genome.fasta import Genome
-from longstrand.genome.intervals import Interval, is_bed, read_bed
+from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import reverse_complement
 from longstrand.runtime import generator
 
@@ -82,12 +82,12 @@ def read_promoters(path: Path, num_bases: int, fasta: str) -> Promoters:
         InputError: a sequence is too short, or windows cannot be placed on the genome.
         UsageError: BED without a genome.
     """
-    if is_bed(path):
+    if has_intervals(path):
         if not fasta:
             raise UsageError(f"{path}: transcription starts need their genome; set fasta=GENOME.fa.")
         return _from_bed(path, num_bases, Genome(fasta))
     sequences, names, genes = [], [], []
-    for title, sequence in fasta_entries(path):
+    for title, sequence in read_entries(path):
         if len(sequence) < num_bases:
             raise InputError(
                 f"{path}: '{title}' has {len(sequence)} bases where the task has {num_bases}; "
@@ -107,7 +107,7 @@ def gene_of(title: str) -> str:
 
 
 def _from_bed(path: Path, num_bases: int, genome: Genome) -> Promoters:
-    table = read_bed(path)
+    table = read_intervals(path)
     before = TSS_OFFSET.get(num_bases, num_bases // 2)
     names = [name or str(item) for name, item in zip(table.labels.get("name", []), table.intervals)]
     genome.check_chroms({item.chrom for item in table.intervals}, where=str(path))

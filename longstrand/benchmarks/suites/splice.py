@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.benchmarks.tasks.build import make_rows, source_paths, split_off_valid, write_task
-from longstrand.benchmarks.tasks.files import headless_rows
 from longstrand.benchmarks.tasks.places import split_windows, take_splits
 from longstrand.benchmarks.tasks.task import Task, TaskData
 from longstrand.data.labelled import RawTable
 from longstrand.data.labelled_tokens import UNLABELLED
+from longstrand.data.rows import read_headless
 from longstrand.errors import InputError
 from longstrand.genome.annotation import Transcript, read_annotation, transcripts
 from longstrand.genome.fasta import Genome
@@ -50,7 +50,7 @@ def read_spliceai(path: Path, max_rows: int = 0) -> RawTable:
     -1, which stands beyond the end of a transcript, becomes "no label". ``max_rows`` 0: all.
     """
     sequences, labels, names = [], [], []
-    for number, (sequence, rest) in enumerate(headless_rows(path, TARGET), 1):
+    for number, (sequence, rest) in enumerate(read_headless(path, TARGET), 1):
         if len(sequence) != TARGET + 2 * CONTEXT:
             raise InputError(
                 f"{path}, row {number}: {len(sequence)} bases where SpliceAI rows have {TARGET + 2 * CONTEXT}."
@@ -276,9 +276,7 @@ def cut_targets(span: Interval, num_bases: int) -> list[Interval]:
 
 def token_row(genome: Genome, place: Interval, codes: Mapping[int, str], context: int) -> tuple[str, str]:
     """Give bases and labels of a target with its context, on the strand of the target."""
-    from longstrand.data.records import fetch_padded
-
-    text = fetch_padded(genome, place.chrom, place.start - context, place.end + context, place.strand).upper()
+    text = genome.fetch_padded(place.chrom, place.start - context, place.end + context, place.strand).upper()
     bases = range(place.start, place.end)
     digits = "".join(codes.get(base, "0") for base in (bases if place.strand == "+" else reversed(bases)))
     return cut_padding(text, UNLABELLED * context + digits + UNLABELLED * context)

@@ -16,8 +16,7 @@ from longstrand.benchmarks.tasks.task import SPLITS, Task, TaskData, file_sums, 
 from longstrand.benchmarks.tasks.tfrecords import read_records
 from longstrand.data.bins import BinTargets, count_bins
 from longstrand.data.labelled import LabelledTable, RawTable
-from longstrand.data.records import fetch_padded
-from longstrand.data.tables import read_table
+from longstrand.data.rows import read_table
 from longstrand.data.targets import Task as Problem
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
@@ -157,7 +156,7 @@ def _sequences(genome: Genome, places: Sequence[Interval], num_bases: int, sourc
     texts = []
     for place in places:
         start = (place.start + place.end) // 2 - num_bases // 2
-        texts.append(fetch_padded(genome, place.chrom, start, start + num_bases, "+").upper())
+        texts.append(genome.fetch_padded(place.chrom, start, start + num_bases, "+").upper())
     names = [str(place) for place in places]
     return make_rows(texts, {}, source=source, names=names, chroms=[place.chrom for place in places])
 

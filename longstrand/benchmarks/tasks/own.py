@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 from longstrand.benchmarks.tasks.build import check_labels, source_paths, split_off_valid, write_task
 from longstrand.benchmarks.tasks.own_bins import BIN_OPTIONS, TRACK_OPTIONS, build_columns, build_tracks
-from longstrand.benchmarks.tasks.released import SEED, SEQUENCE_COLUMNS
+from longstrand.benchmarks.tasks.released import SEED
 from longstrand.benchmarks.tasks.task import Kind, Option, Problem, SourceFile, Task, TaskData
 from longstrand.data.labelled import LabelColumns, RawTable, infer_task
 from longstrand.data.labelled_files import read_labelled
-from longstrand.data.labelled_intervals import BED_ENDINGS, GenomeWindows, is_interval_file
+from longstrand.data.labelled_intervals import GenomeWindows
 from longstrand.data.long_rows import cut_rows, refuse_pieces
+from longstrand.data.rows import Columns, column_names, has_intervals, read_intervals
 from longstrand.data.splits import NAMES, split_at_random, split_by_chrom, split_by_column
-from longstrand.data.tables import column_names
 from longstrand.data.targets import read_class_names
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.coverage import is_signal
+from longstrand.genome.text import name_kind
 
 if TYPE_CHECKING:
     from longstrand.genome.intervals import IntervalTable
 
-ENDINGS = (".csv", ".tsv", ".parquet", ".pq", *BED_ENDINGS)
-GENOME_ENDINGS = (".fa", ".fasta", ".fna")
+TABLE_KINDS = ("table", "parquet", "xlsx", "json", "bed")
+ENDINGS = (".csv", ".tsv", ".parquet", ".pq", ".xlsx", ".json", ".jsonl", ".bed", ".narrowPeak", ".broadPeak")
 CLASS_NAMES = "labels.txt"
 OWN = "your own file"
 METRIC_OF = {
@@ -96,16 +97,16 @@ def find_tasks(folder: Path) -> list[Task]:
 
 
 def _is_table(path: Path) -> bool:
-    return path.name.lower().removesuffix(".gz").endswith(ENDINGS)
+    return name_kind(path) in TABLE_KINDS and not path.name.lower().endswith(".txt")
 
 
 def _stem(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).stem
+    return Path(path.name.removesuffix(path.suffix) if path.suffix in (".gz", ".bgz", ".zst") else path.name).stem
 
 
 def _task(identifier: str, folder: Path, given: Mapping[str, Path], signals: Sequence[Path] = ()) -> Task:
     """Describe a data set; what kind of problem it poses is known once its rows are read (`build_own`)."""
-    if signals and not all(map(_has_intervals, given.values())):
+    if signals and not all(map(has_intervals, given.values())):
         signals = ()
     files = tuple(SourceFile(str(path.relative_to(folder)), OWN) for path in (*given.values(), *signals))
     names = tuple(given)
@@ -125,10 +126,6 @@ def _task(identifier: str, folder: Path, given: Mapping[str, Path], signals: Seq
     return Task(identifier, f"your data set {identifier[4:]}", files, build, rule, options=choices, needs="your folder")
 
 
-def _has_intervals(path: Path) -> bool:
-    return is_interval_file(path) or {name.lower() for name in column_names(path)} >= {"chrom", "start", "end"}
-
-
 def build_own(task: Task, given: Mapping[str, Path], output: Path, options: Mapping[str, Any]) -> TaskData:
     """Read, split and write a data set of the user.
 
@@ -137,7 +134,7 @@ def build_own(task: Task, given: Mapping[str, Path], output: Path, options: Mapp
         UsageError: intervals without a genome, or pieces of fewer than two bases.
     """
     names = _class_names(given, options)
-    read = {name: _read(path, options, names) for name, path in given.items()}
+    read = _read(given, options, names)
     if not options["problem"]:
         where = " (in 'benchmark run' they are build_options.group and build_options.problem)"
         refuse_pieces(read.get("train") or read["all"], "group", "problem=single_label", where=where)
@@ -179,33 +176,28 @@ def _class_names(given: Mapping[str, Path], options: Mapping[str, Any]) -> tuple
     return read_class_names(beside) if beside is not None and beside.is_file() else None
 
 
-def _read(path: Path, options: Mapping[str, Any], names: tuple[str, ...] | None = None) -> RawTable:
-    if is_interval_file(path):
-        return _read_intervals(path, options)
-    header = column_names(path)
-    lower = {name.lower() for name in header}
-    sequence = options["sequence"] or next((name for name in SEQUENCE_COLUMNS if name in header), SEQUENCE_COLUMNS[0])
-    if sequence not in header and lower >= {"chrom", "start", "end"}:
-        return _read_intervals(path, options)
-    split = next((name for name in header if name.lower() == "split"), None)
-    labels, group = options["label"] or None, options["group"] or None
-    columns = LabelColumns(sequence=sequence, labels=labels, group=group, split=split)
-    return read_labelled(path, columns, class_names=names)
+def _read(given: Mapping[str, Path], options: Mapping[str, Any], names: tuple[str, ...] | None) -> dict[str, RawTable]:
+    """Read the tables; intervals of one class only get matched random negatives, off the intervals of every split."""
+    sequence = options["sequence"] or "sequence"
+    with_places = [path for path in given.values() if has_intervals(path, Columns(sequence))]
+    windows = None
+    if with_places:
+        from longstrand.genome.fasta import Genome
 
-
-def _read_intervals(path: Path, options: Mapping[str, Any]) -> RawTable:
-    """Cut intervals out of their genome; with one class only, matched random negatives are added."""
-    from longstrand.genome.fasta import Genome
-    from longstrand.genome.intervals import read_bed, read_interval_table
-
-    genome = Genome(_genome(path, options))
-    window = options["window"] or None
-    table = read_bed(path) if is_interval_file(path) else read_interval_table(path)
-    wanted = options["label"] or _class_column(table)
-    if wanted:
-        return read_labelled(path, LabelColumns(labels=tuple(wanted)), windows=GenomeWindows(genome, window))
-    windows = GenomeWindows(genome, window, options["negatives"], options["seed"])
-    return read_labelled(path, LabelColumns(), windows=windows)
+        genome, window = Genome(_genome(with_places[0], options)), options["window"] or None
+        tables = {path: read_intervals(path) for path in with_places}
+        is_labelled = options["label"] or any(map(_class_column, tables.values()))
+        windows = GenomeWindows(genome, window, 0 if is_labelled else options["negatives"], options["seed"])
+        if windows.negative_ratio:
+            windows.reserve(*with_places)
+    read = {}
+    for name, path in given.items():
+        header = list(tables[path].labels) if path in with_places else column_names(path)
+        split = next((column for column in header if column.lower() == "split"), None) if name == "all" else None
+        labels = options["label"] or (_class_column(tables[path]) if path in with_places else ()) or None
+        columns = LabelColumns(sequence=sequence, labels=labels, group=options["group"] or None, split=split)
+        read[name] = read_labelled(path, columns, windows=windows, class_names=names)
+    return read
 
 
 def _class_column(table: IntervalTable) -> tuple[str, ...]:
@@ -220,9 +212,7 @@ def _class_column(table: IntervalTable) -> tuple[str, ...]:
 def _genome(path: Path, options: Mapping[str, Any]) -> Path:
     if options["fasta"]:
         return Path(options["fasta"])
-    found = [
-        other for other in sorted(path.parent.iterdir()) if other.name.removesuffix(".gz").endswith(GENOME_ENDINGS)
-    ]
+    found = [other for other in sorted(path.parent.iterdir()) if name_kind(other) == "fasta"]
     if len(found) != 1:
         what = "no FASTA file lies" if not found else f"{len(found)} FASTA files lie"
         raise InputError(f"{path}: intervals need their genome, but {what} beside it; set fasta=GENOME.fa.")

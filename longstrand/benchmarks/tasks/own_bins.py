@@ -15,12 +15,12 @@ from longstrand.benchmarks.tasks.places import split_windows, take_splits
 from longstrand.benchmarks.tasks.task import SPLITS, Option, Task, TaskData
 from longstrand.data.bins import bin_targets
 from longstrand.data.labelled import RawTable
-from longstrand.data.labelled_intervals import is_interval_file
+from longstrand.data.rows import read_intervals
 from longstrand.data.splits import NAMES
 from longstrand.errors import InputError, UsageError, one_of
 from longstrand.genome.coverage import Signal, open_signal
 from longstrand.genome.fasta import Genome
-from longstrand.genome.intervals import Interval, IntervalTable, read_bed, read_interval_table
+from longstrand.genome.intervals import Interval, IntervalTable
 from longstrand.genome.regions import check_on_genome, windows_around
 
 BIN_BASES = 128
@@ -61,7 +61,7 @@ def read_windows(
     if path is None:
         tiles = list(_tiles(genome, window or TILE_BINS * bin_bases))
         return tiles, IntervalTable(tiles)
-    table = read_bed(path) if is_interval_file(path) else read_interval_table(path)
+    table = read_intervals(path)
     if window:
         placed = windows_around(table, genome, window)
         return placed.intervals, table.take(placed.rows)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.benchmarks.tasks.build import join_rows, make_rows, source_paths, split_off_valid, write_task
-from longstrand.benchmarks.tasks.files import fasta_entries
 from longstrand.benchmarks.tasks.task import Option, Task, TaskData
 from longstrand.data.labelled import LabelColumns, RawTable
 from longstrand.data.labelled_files import read_labelled
-from longstrand.data.tables import read_table, take_column
+from longstrand.data.rows import column_names, detect_file, read_entries, read_table, take_column
 from longstrand.errors import InputError
 
 ANY_VERSION = Option(False, "accept files whose content is not that of the published ones")
@@ -60,9 +59,9 @@ def read_rows(path: Path) -> RawTable:
     Raises:
         InputError: a column is missing, or a title has no label.
     """
-    if path.name.removesuffix(".gz").endswith((".fna", ".fa", ".fasta")):
+    if detect_file(path) == "fasta":
         return _read_titled(path)
-    header = read_table(path).columns
+    header = column_names(path)
     sequence = next((name for name in SEQUENCE_COLUMNS if name in header), SEQUENCE_COLUMNS[0])
     labels = ("labels",) if "label" not in header and "labels" in header else ("label",)
     return read_labelled(path, LabelColumns(sequence=sequence, labels=labels))
@@ -71,7 +70,7 @@ def read_rows(path: Path) -> RawTable:
 def _read_titled(path: Path) -> RawTable:
     """Read FASTA with titles such as ``>chr1_100_400|1``."""
     sequences, labels, names = [], [], []
-    for title, sequence in fasta_entries(path):
+    for title, sequence in read_entries(path):
         name, mark, label = title.rpartition("|")
         if not mark or not label:
             raise InputError(f"{path}: the title '{title}' has no label; it should end in '|0', '|1', ...")

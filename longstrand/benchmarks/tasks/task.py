@@ -220,7 +220,7 @@ class TaskData:
 
     def _with_pieces(self, split: str, table: RawTable) -> RawTable:
         """Give the pieces of a sequence the same row number again, so that they count as one in tests and folds."""
-        from longstrand.data.tables import read_table
+        from longstrand.data.rows import read_table
 
         column = read_table(self.tables[split]).get_column(self.facts["piece_column"])
         return replace(table, rows=[int(number) for number in column], is_cut=True)

@@ -167,9 +167,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
 
 
 def test_real_starts_are_read(shared: Path) -> None:
-    from longstrand.genome.intervals import read_bed
+    from longstrand.data.rows import read_intervals
 
-    table = read_bed(shared / "data/gena_examples/human_epdnew_hg38_promoters.bed.gz")
+    table = read_intervals(shared / "data/gena_examples/human_epdnew_hg38_promoters.bed.gz")
     assert len(table) == 29_598 and table.labels["name"][0] == "NOC2L_1"
     assert promoter_window("chr1", table.intervals[0].start, "-", num_bases=300, before=249) is not None
 

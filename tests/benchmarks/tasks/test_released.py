@@ -10,7 +10,7 @@ import pytest
 
 from longstrand.benchmarks.suites.catalogue import SUITES, all_tasks, build_named, choose_tasks, look_at_suite
 from longstrand.benchmarks.tasks.build import build_task, content_sum, find_file
-from longstrand.benchmarks.tasks.files import fasta_entries, headless_rows
+from longstrand.data.rows import read_entries, read_headless
 from longstrand.errors import InputError, UsageError
 from tests.benchmarks.toys import dna, write_csv, write_fasta
 
@@ -226,8 +226,8 @@ def test_files_without_content(tmp_path: Path) -> None:
         ("nothing", "no such file"),
     ):
         with pytest.raises(InputError, match=message):
-            list(fasta_entries(tmp_path / name))
+            list(read_entries(tmp_path / name))
     with pytest.raises(InputError, match=r"row 1: 2 labels after the sequence where the task has 3"):
-        list(headless_rows(tmp_path / "short", 3))
+        list(read_headless(tmp_path / "short", 3))
     with pytest.raises(InputError, match=r"the file is empty"):
-        list(headless_rows(tmp_path / "empty", 3))
+        list(read_headless(tmp_path / "empty", 3))

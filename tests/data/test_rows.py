@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from longstrand.cli.options import fingerprint_input, fingerprint_model
-from longstrand.data.records import Columns, count_rows, fetch_padded, has_intervals, read_records
+from longstrand.data.rows import Columns, count_rows, has_intervals, read_records
 from longstrand.errors import InputError
 from longstrand.genome.fasta import Genome
 
@@ -52,7 +52,7 @@ def test_long_cells_and_long_lines(tmp_path: Path) -> None:
 
 
 def test_a_damaged_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longstrand.data.records.LONGEST_CELL", 8)
+    monkeypatch.setattr("longstrand.data.rows.LONGEST_CELL", 8)
     with pytest.raises(InputError, match=r"a.csv: not readable as a table after row 1 \(field larger than"):
         read(tmp_path / "a.csv", "sequence,k\nA,1\nACGTACGTACGT,2\n")
 
@@ -67,6 +67,7 @@ def test_rows_are_counted(tmp_path: Path) -> None:
         data = content.encode()
         (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
         assert count_rows(tmp_path / name) == number
+    (tmp_path / "a.bed").write_text("c\t1\t2\n")
     assert count_rows(tmp_path / "a.bed") is None
 
 
@@ -75,9 +76,13 @@ def test_what_holds_intervals(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("chrom,start,end,sequence\n")
     assert has_intervals(tmp_path / "a.csv")
     assert not has_intervals(tmp_path / "b.csv")
-    assert has_intervals(tmp_path / "b.csv", Columns(sequence="dna"))
-    assert has_intervals(tmp_path / "x.narrowPeak.gz")
-    assert not has_intervals(tmp_path / "x.fasta.gz")
+    assert not has_intervals(tmp_path / "a.csv", Columns(sequence="dna"))
+    with pytest.raises(InputError, match="no sequence column 'dna'"):
+        list(read_records(tmp_path / "a.csv", columns=Columns(sequence="dna")))
+    (tmp_path / "x").write_text("chr1\t5\t9\tname\n")
+    (tmp_path / "y.bed").write_text(">one\nAC\n")
+    assert has_intervals(tmp_path / "x")
+    assert not has_intervals(tmp_path / "y.bed")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +94,7 @@ def test_what_holds_intervals(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_windows_past_the_ends_are_filled_with_n(tmp_path: Path, start: int, end: int, strand: str, right: str) -> None:
     (tmp_path / "g.fa").write_text(">c\nACGGAT\n")
-    assert fetch_padded(Genome(tmp_path / "g.fa"), "c", start, end, strand) == right
+    assert Genome(tmp_path / "g.fa").fetch_padded("c", start, end, strand) == right
 
 
 @pytest.mark.parametrize("kind", ["fa", "csv", "csv.gz"])

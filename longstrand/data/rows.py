@@ -1,0 +1,662 @@
+"""The one reader of users' files: what a file holds is decided by its content, and every command reads it here.
+
+Tables (CSV, TSV, semicolons; Parquet; Excel; JSON) become columns of text or records; FASTA, plain lines and intervals
+on a genome become records; BED, bedGraph, GFF and tables of places become intervals. FASTA and text tables are streamed
+and Parquet is read in slices, so memory does not grow with them; of intervals the coordinates are held, not the bases.
+
+Row numbers count data rows from 1. Blank lines, and rows of nothing but empty cells at the end of a text table, are no
+rows. A cell that holds one of `MISSING` has no value.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from longstrand.errors import InputError, UsageError, nearest
+from longstrand.genome.intervals import Interval, IntervalTable
+from longstrand.genome.text import (
+    CHROM_NAMES,
+    END_NAMES,
+    KINDS,
+    START_NAMES,
+    FileKind,
+    detect_file,
+    is_comment,
+    open_text,
+    whole_number,
+)
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from longstrand.genome.fasta import Genome
+
+MISSING = frozenset({"", "na", "n/a", "nan", "-nan", "null", "<na>", "#n/a", "#na", "#value!", "#ref!", "#div/0!"})
+"""Lower-cased cells that stand for "no value", as R, pandas, SQL and spreadsheets write it; ``None`` is one, too.
+
+``none`` is a word, often of a class. A single ``.`` is no value in BED, bedGraph and GFF only, where the formats say
+so;
+in a table it is a text like any other.
+"""
+SEQUENCE_NAMES = ("sequence", "seq")
+"""Column of the sequences where nobody names one."""
+TABLES: tuple[FileKind, ...] = ("table", "parquet", "xlsx", "json")
+SLICE = 2048
+LONGEST_CELL = (1 << 31) - 1
+
+Row = tuple[int, list[str | None]]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One input row.
+
+    Attributes:
+        index: number of the row, from 0.
+        name: what the row is called.
+        sequence: letters as read.
+        interval: where they come from, if known.
+        second: the other sequence, for models of pairs.
+        where: how errors name the row.
+        flanks: some letters before and after the sequence, for windows that are shifted; may be empty.
+    """
+
+    index: int
+    name: str
+    sequence: str
+    interval: Interval | None = None
+    second: str | None = None
+    where: str = ""
+    flanks: tuple[str, str] = ("", "")
+
+    @property
+    def num_bases(self) -> int:
+        """Number of letters of the (first) sequence."""
+        return len(self.sequence)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table hold what; ``name`` None: a column called name or id, if there is one."""
+
+    sequence: str = "sequence"
+    second: str | None = None
+    name: str | None = None
+
+
+def is_missing(value: str | None) -> bool:
+    """Return whether a cell holds no value: null, empty, ``None``, or one of `MISSING` in any case."""
+    return value is None or (text := value.strip()) == "None" or text.lower() in MISSING
+
+
+def sequence_column(names: Sequence[str], wanted: str = "sequence") -> str | None:
+    """Return the column of the sequences, or None; ``sequence`` stands for any of `SEQUENCE_NAMES`."""
+    choices = SEQUENCE_NAMES if wanted == "sequence" else (wanted,)
+    return next((name for name in choices if name in names), None)
+
+
+def interval_columns(names: Sequence[str]) -> tuple[int, int, int] | None:
+    """Return the places of the columns chrom, start and end (in any case, under their usual names), or None."""
+    lower = [name.lower() for name in names]
+    found = [next((lower.index(name) for name in usual if name in lower), None) for usual in _PLACES]
+    return None if None in found else (found[0], found[1], found[2])  # type: ignore[return-value]
+
+
+_PLACES = (CHROM_NAMES, START_NAMES, END_NAMES)
+
+
+def has_intervals(path: Path, columns: Columns | None = None) -> bool:
+    """Return whether a file holds intervals rather than sequences.
+
+    Raises:
+        InputError: the file is missing, empty, damaged or of a kind that is not read.
+    """
+    kind = detect_file(path)
+    if kind not in TABLES:
+        return kind in ("bed", "bedgraph", "gff")
+    names, wanted = column_names(path), (columns or Columns()).sequence
+    return sequence_column(names, wanted) is None and wanted == "sequence" and interval_columns(names) is not None
+
+
+def read_records(
+    path: Path,
+    *,
+    columns: Columns | None = None,
+    genome: Genome | None = None,
+    window: int | None = None,
+    flank: int = 0,
+) -> Iterator[Record]:
+    """Read the rows of a file one at a time; row *i* of the file is record *i*.
+
+    FASTA and plain lines: one record a sequence, also an empty one. Tables: a column of sequences (a missing cell is an
+    empty sequence), or places. BED, bedGraph and GFF: intervals.
+
+    Args:
+        path: the file.
+        columns: names of columns in a table.
+        genome: for intervals.
+        window: read this many bases around the middle of each interval, filled up with N beyond the ends of the
+            chromosome; None: the interval itself.
+        flank: read so many bases beside every interval into `Record.flanks`.
+
+    Raises:
+        InputError: the file is missing, damaged or of another kind, a column is missing, or an interval is not on the
+            genome.
+        UsageError: intervals without a genome, a genome without intervals, or a column that the file cannot have.
+    """
+    path = Path(path)
+    columns = columns or Columns()
+    kind = detect_file(path)
+    if has_intervals(path, columns):
+        if genome is None:
+            raise UsageError(f"{path}: intervals need the genome they lie on; add --fasta GENOME.fa.")
+        if columns.second is not None:
+            raise UsageError(f"{path}: intervals have no second sequence '{columns.second}'; give a table of pairs.")
+        return _interval_records(path, columns, genome, window, flank)
+    if genome is not None or window is not None:
+        raise UsageError(
+            f"{path}: holds sequences, so --fasta and --window have no meaning; give a BED file or table of intervals."
+        )
+    if kind in TABLES:
+        return _table_records(path, columns)
+    if kind not in ("fasta", "lines"):
+        raise InputError(f"{path}: this is {KINDS[kind]}; a table, FASTA or BED file is needed.")
+    for what, column in (("second-sequence", columns.second), ("name", columns.name)):
+        if column is not None:
+            raise UsageError(f"{path}: {KINDS[kind]} have no {what} column '{column}'; give a table.")
+    return _fasta_records(path) if kind == "fasta" else _line_records(path)
+
+
+def count_rows(path: Path) -> int | None:
+    """Count the rows of a file in one quick pass, for the progress bar; None for anything but FASTA and text tables.
+
+    A text table whose cells hold line breaks counts too many.
+    """
+    kind = detect_file(path)
+    if kind not in ("fasta", "table", "lines"):
+        return None
+    with open_text(path) as lines:
+        if kind == "fasta":
+            return sum(line.startswith(">") for line in lines)
+        return sum(not line.isspace() for line in lines) - (kind == "table")
+
+
+def read_entries(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield title and sequence of every entry of a FASTA file, whatever its name.
+
+    Raises:
+        InputError: the file is missing or not FASTA.
+    """
+    kind = detect_file(path)
+    if kind != "fasta":
+        raise InputError(f"{path}: not FASTA but {KINDS[kind]}; the first line of FASTA starts with '>'.")
+    title: str | None = None
+    lines: list[str] = []
+    with open_text(path, errors="replace") as text:
+        for line in text:
+            if line.startswith(">"):
+                if title is not None:
+                    yield title, "".join(lines)
+                title, lines = line[1:].strip(), []
+            elif title is not None:
+                lines.append("".join(line.split()))
+            elif line.strip():
+                raise InputError(f"{path}: not FASTA, the first line does not start with '>'.")
+    if title is not None:
+        yield title, "".join(lines)
+
+
+def read_headless(path: Path, num_labels: int) -> Iterator[tuple[str, str]]:
+    """Yield sequence and labels (joined by commas) of every row of ``SEQUENCE,label,label,...`` without a header.
+
+    Raises:
+        InputError: the file is missing or empty, or a row has another number of labels; the row is named.
+    """
+    row = 0
+    with open_text(path) as text:
+        for row, line in enumerate(text, 1):
+            sequence, _, rest = line.rstrip("\n").partition(",")
+            count = rest.count(",") + 1 if rest else 0
+            if count != num_labels:
+                raise InputError(
+                    f"{path}, row {row}: {count} labels after the sequence where the task has {num_labels}."
+                )
+            yield sequence, rest
+    if not row:
+        raise InputError(f"{path}: the file is empty.")
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """Read a table; every cell becomes text (null where the file has nothing).
+
+    Lists in a cell (Parquet, JSON) are joined by ``;``, true and false become 1 and 0. The second of two columns with
+    one name is called ``NAME_duplicated_0``.
+
+    Raises:
+        InputError: the file is missing, empty, truncated, not a table, or has a header and no rows; a row has more or
+            fewer cells than the header.
+    """
+    import polars as pl
+
+    names = column_names(path)
+    rows = [cells for _, cells in _table_rows(path, names)]
+    if not rows:
+        raise InputError(f"{path}: the table has a header and no rows.")
+    return pl.DataFrame(dict(zip(names, zip(*rows))), schema=dict.fromkeys(names, pl.String))
+
+
+def column_names(path: Path) -> list[str]:
+    """Return the names in the header of a table.
+
+    Raises:
+        InputError: the file is missing, empty, damaged or not a table, which is then named.
+    """
+    path = Path(path)
+    kind = detect_file(path)
+    if kind == "table":
+        with open_text(path) as lines:
+            return _text_header(lines, path)[0]
+    if kind == "parquet":
+        return _open_parquet(path).collect_schema().names()
+    return _read_frame(path, kind).columns
+
+
+def find_column(names: Sequence[str], name: str, path: Path, what: str) -> int:
+    """Return the place of a column.
+
+    Raises:
+        InputError: there is no such column (the nearest and all available names are given), or there are two.
+    """
+    if f"{name}_duplicated_0" in names:
+        raise InputError(f"{path}: two columns are called '{name}'; rename or remove one.")
+    if name not in names:
+        shown = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
+        hint = " (is the header line missing?)" if any(map(_is_data, names)) else ""
+        raise InputError(f"{path}: no {what} column '{name}'{nearest(name, names)}; columns are: {shown}{hint}.")
+    return names.index(name)
+
+
+def take_column(frame: pl.DataFrame, name: str, path: Path, what: str) -> list[str | None]:
+    """Return one column as a list.
+
+    Raises:
+        InputError: as `find_column`.
+    """
+    return frame.to_series(find_column(frame.columns, name, path, what)).to_list()
+
+
+def show_rows(rows: Sequence[int], limit: int = 5) -> str:
+    """Write row numbers for an error: ``row 3``, ``rows 3, 9`` or ``rows 1, 2, 3, 4, 5 and 12 more``."""
+    listed = ", ".join(str(row) for row in rows[:limit])
+    more = f" and {len(rows) - limit:,} more" if len(rows) > limit else ""
+    return f"row{'s' if len(rows) > 1 else ''} {listed}{more}"
+
+
+def read_intervals(path: Path) -> IntervalTable:
+    """Read intervals with the columns that came with them.
+
+    BED and bedGraph: columns 4 and 5 are the labels ``name`` and ``score``, those from 7 on ``column_7``...; a comment
+    line ``#chrom start end ...`` in front names them instead. GFF: labels ``kind``, ``name`` and ``parent``. Tables
+    have columns ``chrom``, ``start``, ``end`` (in any case, also ``chromStart`` and the like), optionally ``strand``,
+    and any others as labels; coordinates are 0-based half-open, as in BED. A strand of ``.`` or ``*`` counts as ``+``.
+
+    Raises:
+        InputError: the file is missing, damaged or empty, holds something else, or a row is no interval; its line is
+            named.
+    """
+    path = Path(path)
+    kind = detect_file(path)
+    if kind == "gff":
+        from longstrand.genome.annotation import numbered_features
+
+        numbered = list(numbered_features(path))
+        features = [item for _, item in numbered]
+        labels = {name: [getattr(item, name) or None for item in features] for name in ("kind", "name", "parent")}
+        return IntervalTable([item.interval for item in features], labels, [line for line, _ in numbered], path)
+    if kind in ("bed", "bedgraph"):
+        names, rows = _bed_rows(path)
+    elif kind in TABLES:
+        names = column_names(path)
+        rows = _table_rows(path, names)
+    else:
+        raise InputError(f"{path}: this is {KINDS[kind]}; a BED file or a table of chrom, start and end is needed.")
+    return _interval_table(path, names, rows)
+
+
+def _interval_table(path: Path, names: Sequence[str], rows: Iterable[Row]) -> IntervalTable:
+    places = interval_columns(names)
+    if places is None:
+        for usual in _PLACES:
+            if not set(usual) & {name.lower() for name in names}:
+                find_column(names, usual[0], path, "interval")
+        raise AssertionError(names)
+    for place in places:
+        find_column(names, names[place], path, "interval")
+    strand = next((place for place, name in enumerate(names) if name.lower() == "strand"), None)
+    others = [place for place in range(len(names)) if place not in (*places, strand)]
+    intervals, lines, kept = [], [], []
+    for line, cells in rows:
+        chrom, start, end = (cells[place] or "" for place in places)
+        intervals.append(_interval(f"{path}:{line}", chrom, start, end, "" if strand is None else cells[strand] or ""))
+        lines.append(line)
+        kept.append([cells[place] for place in others])
+    if not intervals:
+        raise InputError(f"{path}: the file holds no interval.")
+    labels = {names[place]: list(values) for place, values in zip(others, zip(*kept))}
+    return IntervalTable(intervals, labels, lines, path)
+
+
+def _interval(where: str, chrom: str, start: str, end: str, strand: str) -> Interval:
+    if is_missing(chrom):
+        raise InputError(f"{where}: the chromosome is missing.")
+    first, last = whole_number(start), whole_number(end)
+    if first is None or last is None:
+        raise InputError(f"{where}: start and end are whole numbers, got '{start}' and '{end}'.")
+    strand = strand.strip()
+    try:
+        return Interval(chrom.strip(), first, last, "+" if strand in ("", ".", "*") else strand)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _bed_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
+    """Return the names of the columns of a BED file, and its rows with the numbers of their lines."""
+    with open_text(path) as lines:
+        remark = ""
+        for line in lines:
+            if not is_comment(line) and line.strip():
+                break
+            remark = line if line.startswith("#") else remark
+        width = len(_bed_cells(line))
+    usual = ["chrom", "start", "end", "name", "score", "strand"]
+    names = (usual + [f"column_{place}" for place in range(7, width + 1)])[: max(3, width)]
+    named = [cell.strip() for cell in _bed_cells(remark.lstrip("#").strip())]
+    if len(named) == width and interval_columns(named) == (0, 1, 2) and len(set(named)) == width:
+        names = named
+    return names, _bed_lines(path, max(3, width))
+
+
+def _bed_cells(line: str) -> list[str]:
+    text = line.rstrip("\n")
+    return text.split("\t") if "\t" in text else text.split()
+
+
+def _bed_lines(path: Path, width: int) -> Iterator[Row]:
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip() or is_comment(line):
+                continue
+            cells = _bed_cells(line)
+            if len(cells) != width:
+                raise InputError(f"{path}:{number}: {len(cells)} columns where {width} are needed.")
+            yield number, [None if cell.strip() in ("", ".") else cell.strip() for cell in cells]
+
+
+def _fasta_records(path: Path) -> Iterator[Record]:
+    """Yield every entry; its name is the first word of the title line."""
+    for index, (title, sequence) in enumerate(read_entries(path)):
+        name = (title.split() or [""])[0]
+        yield Record(index, name, sequence, where=f"{path}, row {index + 1} ('{name}')")
+
+
+def _line_records(path: Path) -> Iterator[Record]:
+    with open_text(path) as lines:
+        texts = (line.strip() for line in lines)
+        for index, text in enumerate(text for text in texts if text):
+            yield Record(index, f"row_{index + 1}", text, where=f"{path}, row {index + 1}")
+
+
+def _table_records(path: Path, columns: Columns) -> Iterator[Record]:
+    names = column_names(path)
+    sequence = sequence_column(names, columns.sequence) or columns.sequence
+    wanted = [(sequence, "sequence"), (columns.second, "second-sequence"), (columns.name, "name")]
+    for column, what in wanted:
+        if column is not None:
+            find_column(names, column, path, what)
+    name = columns.name or next((usual for usual in ("name", "id") if usual in names), None)
+    return _records_of(path, (sequence, columns.second, name))
+
+
+def _records_of(path: Path, chosen: tuple[str | None, ...]) -> Iterator[Record]:
+    distinct = list(dict.fromkeys(column for column in chosen if column is not None))
+    places = [None if column is None else distinct.index(column) for column in chosen]
+    index = -1
+    for index, (_, cells) in enumerate(_table_rows(path, distinct)):
+        first, second, name = (None if place is None else cells[place] for place in places)
+        other = None if chosen[1] is None else _sequence(second)
+        yield Record(index, name or f"row_{index + 1}", _sequence(first), None, other, f"{path}, row {index + 1}")
+    if index < 0:
+        raise InputError(f"{path}: the table has a header and no rows.")
+
+
+def _sequence(cell: str | None) -> str:
+    return "" if cell is None or is_missing(cell) else cell.strip()
+
+
+def _interval_records(path: Path, columns: Columns, genome: Genome, window: int | None, flank: int) -> Iterator[Record]:
+    from longstrand.genome.regions import check_on_genome, window_around
+
+    if window is not None and window < 1:
+        raise UsageError(f"--window is a number of bases, got {window}.")
+    table = read_intervals(path)
+    if columns.name is not None:
+        find_column(list(table.labels), columns.name, path, "name")
+    check_on_genome(table, genome)
+    names = table.labels.get(columns.name or "name")
+    return (
+        _interval_record(genome, table, names, index, None if window is None else window_around(item, window), flank)
+        for index, item in enumerate(table.intervals)
+    )
+
+
+def _interval_record(
+    genome: Genome,
+    table: IntervalTable,
+    names: list[str | None] | None,
+    index: int,
+    around: tuple[int, int] | None,
+    flank: int,
+) -> Record:
+    interval = table.intervals[index]
+    start, end = around or (interval.start, interval.end)
+    wide = genome.fetch_padded(interval.chrom, start - flank, end + flank, interval.strand)
+    sequence, flanks = wide[flank : len(wide) - flank], (wide[:flank], wide[len(wide) - flank :])
+    name = (names[index] if names is not None else None) or str(interval)
+    return Record(index, name, sequence, interval, None, f"{table.where(index)} (row {index + 1})", flanks)
+
+
+def _table_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
+    """Yield line number and the wanted cells of every row of a table; null where a cell is empty."""
+    path = Path(path)
+    kind = detect_file(path)
+    if kind == "table":
+        yield from _text_rows(path, wanted)
+        return
+    if kind != "parquet":
+        frames: Iterable[pl.DataFrame] = [_read_frame(path, kind).select(wanted)]
+    else:
+        frames = _parquet_slices(path, wanted)
+    number = 0
+    for frame in frames:
+        for cells in _as_text(frame, path).iter_rows():
+            number += 1
+            yield number, list(cells)
+
+
+def _text_header(lines: TextIO, path: Path) -> tuple[list[str], str, int]:
+    """Read the header line of a text table: names, separator, number of its line; blank lines in front do not count."""
+    separator = ""
+    number = 0
+    for number, line in enumerate(lines, 1):  # noqa: B007
+        if match := re.fullmatch(r"sep=(.)\n?", line):
+            separator = match[1]
+        elif line.strip() and not line.startswith(("# ", "##")):
+            break
+    else:
+        raise InputError(f"{path}: the file is empty.")
+    bare = re.sub(r'"[^"]*"', "", line)
+    separator = separator or ("\t" if "\t" in bare else max(",;", key=bare.count))
+    try:
+        names = next(csv.reader([line], delimiter=separator, skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path}: the header line is not readable ({error}).") from None
+    names[0] = names[0].removeprefix("#")
+    while names and not names[-1].strip():
+        names.pop()
+    unique: list[str] = []
+    for name in map(str.strip, names):
+        again = unique.count(name) + sum(other.startswith(f"{name}_duplicated_") for other in unique)
+        unique.append(name if not again else f"{name}_duplicated_{again - 1}")
+    return unique, separator, number
+
+
+def _text_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST_CELL)
+    with open_text(path) as lines:
+        names, separator, before = _text_header(lines, path)
+        places = [names.index(name) for name in wanted]
+        row = 0
+        empty: list[Row] = []
+        reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+        try:
+            for cells in reader:
+                if not cells:
+                    continue
+                row += 1
+                if len(cells) > len(names) and not any(map(str.strip, cells[len(names) :])):
+                    del cells[len(names) :]
+                if len(cells) != len(names):
+                    raise InputError(
+                        f"{path}, row {row}: {len(cells)} cells where the header names {len(names)} columns."
+                    )
+                found = (before + reader.line_num, [cells[place] or None for place in places])
+                if len(cells) > 1 and not any(cells):
+                    empty.append(found)
+                    continue
+                yield from empty
+                empty.clear()
+                yield found
+        except csv.Error as error:
+            raise InputError(f"{path}: not readable as a table after row {row} ({error}).") from None
+
+
+def _is_data(name: str) -> bool:
+    return whole_number(name) is not None or (len(name) > 8 and not set(name.upper()) - set("ACGTN"))
+
+
+def _open_parquet(path: Path) -> pl.LazyFrame:
+    import polars as pl
+
+    try:
+        table = pl.scan_parquet(path, glob=False)
+        table.collect_schema()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{path}: not readable as Parquet ({_first_line(error)}).") from None
+    return table
+
+
+def _parquet_slices(path: Path, wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
+    import polars as pl
+
+    table = _open_parquet(path).select(wanted)
+    for start in itertools.count(0, SLICE):
+        try:
+            rows = table.slice(start, SLICE).collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise InputError(f"{path}: not readable as Parquet ({_first_line(error)}).") from None
+        yield rows
+        if rows.height < SLICE:
+            return
+
+
+def _read_frame(path: Path, kind: FileKind) -> pl.DataFrame:
+    """Read a whole table of a kind that only polars knows."""
+    import polars as pl
+
+    if kind == "xlsx":
+        return _read_workbook(path)
+    if kind != "json":
+        raise InputError(f"{path}: this is {KINDS[kind]}; a table with a header (CSV, TSV, Parquet, Excel) is needed.")
+    try:
+        with open_text(path) as text:
+            rows = _json_rows(text.read())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: JSON, but no list of rows as {{column: value}} ({_first_line(error)}).") from None
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pl.DataFrame(
+        {name: [_json_cell(row.get(name)) for row in rows] for name in names}, dict.fromkeys(names, pl.String)
+    )
+
+
+def _json_rows(text: str) -> list[dict[str, Any]]:
+    """Read a list of objects, or one object a line; numbers stay as they are written."""
+    if text.lstrip().startswith("["):
+        rows = json.loads(text, parse_float=str, parse_int=str)
+    else:
+        rows = [json.loads(line, parse_float=str, parse_int=str) for line in text.splitlines() if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("an item is no object")
+    return rows
+
+
+def _json_cell(value: Any) -> str | None:
+    if isinstance(value, list):
+        return ";".join(_json_cell(item) or "" for item in value)
+    if isinstance(value, dict):
+        raise ValueError("a cell holds an object")
+    return str(int(value)) if isinstance(value, bool) else value
+
+
+def _read_workbook(path: Path) -> pl.DataFrame:
+    """Read the one sheet of a workbook that holds rows."""
+    import polars as pl
+
+    try:
+        import fastexcel  # noqa: F401
+    except ImportError:
+        raise InputError(
+            f"{path}: an Excel workbook; install its reader (pip install 'longstrand[xlsx]') or save it as CSV."
+        ) from None
+    try:
+        sheets: dict[str, pl.DataFrame] = pl.read_excel(
+            path, sheet_id=0, raise_if_empty=False, read_options={"dtypes": "string"}
+        )
+    except Exception as error:  # the library raises kinds of its own
+        raise InputError(f"{path}: not readable as an Excel workbook ({_first_line(error)}).") from None
+    full = [name for name, sheet in sheets.items() if sheet.width]
+    if len(full) != 1:
+        what = f"{len(full)} sheets with cells ({', '.join(full[:9])}); keep one" if full else "no cell"
+        raise InputError(f"{path}: an Excel workbook with {what}.")
+    return sheets[full[0]]
+
+
+def _as_text(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """Write every cell as text; an empty one is null."""
+    import polars as pl
+
+    columns = []
+    for name, dtype in frame.schema.items():
+        column = pl.col(name)
+        if isinstance(dtype, pl.List | pl.Array):
+            column = column.cast(pl.List(pl.String)).list.join(";", ignore_nulls=False)
+        elif dtype == pl.Boolean:
+            column = column.cast(pl.Int8)
+        column = column.cast(pl.String)
+        columns.append(pl.when(column != "").then(column).alias(name))
+    try:
+        return frame.select(columns)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(
+            f"{path}: a column holds something that is no text or number ({_first_line(error)})."
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200].rstrip(". ") if str(error).strip() else type(error).__name__
