@@ -165,11 +165,11 @@ def _text_kind(lines: list[str], path: Path) -> FileKind:
         return "gff"
     if len(cells) >= 3 and whole_number(cells[1]) is not None and whole_number(cells[2]) is not None:
         return "bedgraph" if any(is_track) or (promised == "bedgraph" and len(cells) == 4) else "bed"
+    if promised in ("bed", "bedgraph", "gff", "fasta", "vcf") and not _names_intervals(data):
+        return promised
     letters = data.strip().upper()
     if len(letters) > 3 and not set(letters) - set("ACGTUN") and all(line.strip().isalpha() for line in lines):
         return "lines"
-    if promised in ("bed", "bedgraph", "gff", "fasta", "vcf") and not _names_intervals(data):
-        return promised
     return "table"
 
 

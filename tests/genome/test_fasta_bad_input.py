@@ -21,7 +21,7 @@ from tests.genome.test_fasta import write_fasta
     [
         ("", r"g\.fa: the file is empty"),
         ("\n\n", r"g\.fa: the file is empty"),
-        ("ACGT\n", r"g\.fa: not a FASTA file but sequences, one a line; a header line beginning with '>' is missing"),
+        ("ACGT\n", r"g\.fa:1: not a FASTA file: the line begins with 'ACGT', not with '>'"),
         ("\nhello\n>x\nA\n", r"g\.fa:1: not a FASTA file: the line begins with '(hello)?', not with '>'"),
         ("@read1\nACGT\n+\nIIII\n", r"g\.fa: a FASTQ file of reads; convert it to FASTA"),
         ("LOCUS  X\n", r"g\.fa: a GenBank file; convert it to FASTA"),
