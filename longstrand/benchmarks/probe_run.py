@@ -23,7 +23,7 @@ from longstrand.evaluation.metrics import PRIMARY, evaluate
 from longstrand.inference.predict import PredictOptions, longest_input
 from longstrand.models.checkpoint import load_model
 from longstrand.report.page import write_report
-from longstrand.report.sections import metric_rows, metric_title, metrics_section, provenance_section, table_section
+from longstrand.report.sections import Metrics, Report, Section, Table, metric_rows, metric_title, provenance_table
 from longstrand.runtime import fingerprint_file, provenance, resolve_device, seed_everything
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.examples import check_strand, load_splits
@@ -160,25 +160,17 @@ def _write(config: ProbeConfig, report: dict[str, Any]) -> None:
     for name, title in (("kmer", "k-mer regression"), ("majority", "majority")):
         if name in report["baselines"]:
             rows += metric_rows(title, [report["baselines"][name]["test"]])
-    rows = [row for row in rows if row["value"] is not None]
+    rows = [row for row in rows if row.value is not None]
     best = sorted(found["trials"], key=lambda trial: -trial["mean"])[:10]
     columns = ["layer", "pooling", "probe", "strength", "hidden units", "score", "sd over folds"]
     lines = [[trial[key] for key in ("layer", "pooling", "kind", "strength", "width", "mean", "sd")] for trial in best]
     explain = f"Measured once, on {report['rows']['test']:,} test rows, with the choice made on the others."
-    sections = [metrics_section("Result", explain, rows, main=metric)]
+    sections: list[Section] = [Metrics("Result", explain, rows, main=metric)]
     sections += layer_sections("Probe", [{"arm": config.model.name, "task": "Probe", **found}])
     if lines:
-        sections.append(table_section("The search", "The ten best trials, best first.", columns, lines))
-    sections.append(provenance_section(report["provenance"]))
+        sections.append(Table("The search", "The ten best trials, best first.", columns, lines))
+    sections.append(provenance_table(report["provenance"]))
     where = where_of(chosen)
     value = report["test"]["metrics"][metric]["value"]
-    write_report(
-        config.output / "page",
-        {
-            "title": "Probing",
-            "subtitle": str(config.model),
-            "summary": [f"Chosen: {where}; {metric_title(metric)} on the test rows {value:.3f}."],
-            "warnings": [],
-            "sections": sections,
-        },
-    )
+    summary = [f"Chosen: {where}; {metric_title(metric)} on the test rows {value:.3f}."]
+    write_report(config.output / "page", Report("Probing", sections, str(config.model), summary))

@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from longstrand.report import runs, sections
+from longstrand.report import runs
 from longstrand.report.page import write_report
+from longstrand.report.sections import (
+    Commands,
+    Report,
+    Section,
+    Table,
+    TokenLengths,
+    metric_title,
+    provenance_table,
+    token_lengths,
+)
 from longstrand.runtime import provenance
 
 if TYPE_CHECKING:
@@ -62,24 +72,18 @@ def write(
         *quality_sections(evaluations, arms),
         runs.pretraining_curve(pretrained.report, read_rows(pretrained.folder / "metrics.jsonl")),
         tokens_of(pretrained.folder / "tokenizer", materials),
+        *overlap_sections(arms),
         *data_sections(materials),
         commands_of(config, materials),
-        sections.provenance_section(provenance(), data=pretrained.report["inputs"]),
+        provenance_table(provenance(), data=pretrained.report["inputs"]),
     ]
     bases = pretrained.report["training_bases"] + pretrained.report["hold_out_bases"]
     kind = "Two simulated genomes" if materials.facts.get("simulated") else "Your genome"
-    page, data = write_report(
-        config.output,
-        {
-            "kind": "demo",
-            "title": "From a genome to a DNA language model",
-            "subtitle": f"{kind}, {bases / 1e6:.1f} million bases; seed {config.seed}; made in {_duration(seconds)}",
-            "summary": verdict,
-            "warnings": warnings_of(config, arms),
-            "sections": parts,
-            "difference": None if difference is None else vars(difference),
-        },
-    )
+    title = "From a genome to a DNA language model"
+    subtitle = f"{kind}, {bases / 1e6:.1f} million bases; seed {config.seed}; made in {_duration(seconds)}"
+    facts = {"kind": "demo", "difference": None if difference is None else vars(difference)}
+    report = Report(title, parts, subtitle, verdict, warnings_of(config, arms), facts)
+    page, data = write_report(config.output, report)
     return Written(page, data, tuple(verdict))
 
 
@@ -137,7 +141,7 @@ def comparison_verdict(evaluations: Mapping[str, Sequence[Any]], difference: Dif
         return ["No labelled sequences were given, so no classifier was trained; add --labels FOLDER."]
     metric = next(iter(evaluations.values()))[0]["primary"]
     means = {name: _mean_metric(results, metric) for name, results in evaluations.items()}
-    title = sections.metric_title(metric)
+    title = metric_title(metric)
     scores = ", ".join(f"{name} {value:.3f}" for name, value in means.items() if name != NAMES["majority"])
     lines = [f"{title} on the test sequences: {scores}."]
     if difference is not None:
@@ -158,7 +162,7 @@ def _mean_metric(results: Sequence[Mapping[str, Any]], metric: str) -> float:
     return float(np.mean([result["metrics"][metric]["value"] for result in results]))
 
 
-def quality_sections(evaluations: Mapping[str, list[Any]], arms: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+def quality_sections(evaluations: Mapping[str, list[Any]], arms: Mapping[str, Sequence[Any]]) -> list[Section]:
     """Make the sections on the labelled task; empty without labels."""
     if not evaluations:
         return []
@@ -177,7 +181,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def tokens_of(folder: Path, materials: Materials) -> dict[str, Any]:
+def tokens_of(folder: Path, materials: Materials) -> TokenLengths:
     """Cut a sample of the first genome and describe the tokens."""
     from longstrand.genome.fasta import Genome
     from longstrand.genome.sequence import normalise
@@ -199,20 +203,20 @@ def tokens_of(folder: Path, materials: Materials) -> dict[str, Any]:
         if left <= 0:
             break
     longest = sorted(words, key=lambda word: (-len(word), -words[word]))[:8]
-    return sections.tokens_section(lengths, [(word, words[word]) for word in longest])
+    return token_lengths(lengths, [(word, words[word]) for word in longest])
 
 
-def data_sections(materials: Materials) -> list[dict[str, Any]]:
-    """Describe the labelled tables, their overlap, and what was planted in a simulated genome."""
-    from longstrand.data.rows import read_records
+def overlap_sections(arms: Mapping[str, Sequence[Any]]) -> list[Section]:
+    """Count test and validation rows that the training rows hold; empty without labels."""
+    if not arms:
+        return []
+    record = arms["pretrained"][0].report
+    return [runs.overlap_table(record["leakage"], record["splits"])]
 
-    parts = []
-    if materials.tables:
-        parts.append(
-            sections.leakage_section(
-                {name: [record.sequence for record in read_records(path)] for name, path in materials.tables.items()}
-            )
-        )
+
+def data_sections(materials: Materials) -> list[Section]:
+    """Describe what was planted in a simulated genome."""
+    parts: list[Section] = []
     planted = materials.facts.get("planted")
     if planted:
         names = list(planted)
@@ -223,7 +227,7 @@ def data_sections(materials: Materials) -> list[dict[str, Any]]:
             f"{' and '.join(materials.hold_out)} were kept from pre-training; the test sequences come from the last. "
             "The second species has diverged copies of them, which were read without labels."
         )
-        table = sections.table_section("What is in the simulated genomes", explain, ["signal", *names], rows)
+        table = Table("What is in the simulated genomes", explain, ["signal", *names], rows)
         parts.append(table)
     return parts
 
@@ -237,12 +241,12 @@ def warnings_of(config: DemoConfig, arms: Mapping[str, Sequence[Any]]) -> list[s
     return list(dict.fromkeys(found))
 
 
-def commands_of(config: DemoConfig, materials: Materials) -> dict[str, Any]:
+def commands_of(config: DemoConfig, materials: Materials) -> Commands:
     """Make the section that says what to try next."""
     from longstrand.demo.run import next_commands
 
     explain = "Run these in the folder where you started the demo."
-    return sections.commands_section("What to try next", explain, next_commands(config, materials))
+    return Commands("What to try next", explain, next_commands(config, materials))
 
 
 def _duration(seconds: float) -> str:

@@ -383,7 +383,7 @@ def plot(components: Sequence[Component], region: Interval | str, *, width: floa
         rows.insert(0, Ruler())
     heights = [item.height(region) for item in rows]
     marks = [item for item in rows if isinstance(item, Marks)]
-    with rc_context(STYLE):
+    with rc_context({**STYLE, "axes.grid": False}):
         figure = Canvas(figsize=(width, sum(heights) + 0.08 * len(rows) + 0.35), layout="constrained")
         grid = figure.subplots(len(rows), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
         for item, axes in zip(rows, grid[:, 0]):

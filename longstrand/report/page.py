@@ -1,297 +1,212 @@
-"""Turn a dictionary of sections into one self-contained HTML page and its JSON.
+"""Write a report: one self-contained HTML page from the template ``page.html.j2``, and its numbers as JSON.
 
-The page needs no network and no script: styles and pictures are inside. The dictionary is
-``{"title", "subtitle", "summary": [sentences], "warnings": [sentences], "sections": [...]}``, with the sections of
-`longstrand.report.sections`; ``report.json`` is the same dictionary, so no number exists only in a picture.
+The page needs no network and no script: styles and pictures are inside. ``report.json`` holds the same sections, so no
+number exists only in a picture.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
-from importlib import resources
+from dataclasses import dataclass, fields
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from longstrand.report import plots
-from longstrand.report.sections import metric_meaning, metric_title
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from longstrand.report import locus, plots
+from longstrand.report.sections import (
+    Commands,
+    Confusion,
+    Curves,
+    Grid,
+    Locus,
+    MetricRow,
+    Metrics,
+    Points,
+    Ranking,
+    Report,
+    Section,
+    Table,
+    TokenLengths,
+    metric_meaning,
+    metric_title,
+)
 from longstrand.runtime import write_atomically, write_json
 
-FORMAT = {"format": "longstrand.report.page", "format_version": 1}
+FORMAT = {"format": "longstrand.report.page", "format_version": 2}
 
 
-def write_report(folder: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
-    """Write ``report.html`` and ``report.json`` into a folder (made if missing).
+@dataclass(frozen=True)
+class View:
+    """What the template shows of a section, in this order.
 
-    Returns:
-        The two paths.
+    Attributes:
+        figures: pictures.
+        columns, rows: a table; a cell is a plain value, or a mapping with ``value`` and some of ``note`` (small text
+            below), ``colour`` (of a dot), ``shade`` (0 to 1) and ``bold``.
+        folded: name under which the table is folded away; empty: it is shown.
+        terms: words and their meaning.
+        commands: what a command does, and the command.
+    """
+
+    figures: Sequence[Figure] = ()
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[Any]] = ()
+    folded: str = ""
+    terms: Sequence[tuple[str, str]] = ()
+    commands: Sequence[tuple[str, str]] = ()
+
+
+def write_report(folder: Path, report: Report) -> tuple[Path, Path]:
+    """Write ``report.html`` and ``report.json`` into a folder (made if missing) and return the two paths.
 
     Raises:
         InputError: the folder cannot be written.
-        ValueError: a section has an unknown kind.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     page, data = folder / "report.html", folder / "report.json"
     write_atomically(page, render_html(report))
-    write_json(data, {**FORMAT, **report})
+    plain = _plain(report)
+    write_json(data, {**FORMAT, **plain.pop("facts"), **plain})
     return page, data
 
 
-def render_html(report: Mapping[str, Any]) -> str:
-    """Give the whole page as text.
-
-    Raises:
-        ValueError: a section has an unknown kind.
-    """
-    sections = list(report.get("sections", []))
-    links = _links([part["title"] for part in sections])
-    body = "".join(_section(part) for part in sections)
-    css = resources.files("longstrand.report").joinpath("page.css").read_text()
-    title, subtitle = escape(report["title"]), escape(report.get("subtitle", ""))
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>\n{css}</style>\n</head>\n<body>\n<header><h1>{title}</h1><p>{subtitle}</p></header>\n<main>\n"
-        f"{_sentences('summary', 'What came out', report.get('summary', []), f'<nav>{links}</nav>')}"
-        f"{_sentences('warnings', 'Mind these', report.get('warnings', []))}"
-        f"{body}</main>\n<footer>Made by Longstrand. Every number of this page is in report.json.</footer>\n"
-        "</body>\n</html>\n"
+def render_html(report: Report) -> str:
+    """Return the whole page as text."""
+    environment = Environment(
+        loader=PackageLoader("longstrand.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters |= {"anchor": _anchor, "number": _number, "svg": plots.to_svg}
+    views = [(section, VIEWS[type(section)](section)) for section in report.sections]
+    links = _links([section.title for section in report.sections])
+    return environment.get_template("page.html.j2").render(report=report, views=views, links=links)
 
 
-def _links(titles: Sequence[str]) -> str:
-    """Link to the sections; those of one subject ("subject: part") stand on one line under its name."""
-    lines: list[tuple[str, list[str]]] = []
+def _plain(value: Any) -> Any:
+    """Turn dataclasses, whatever their depth, into dictionaries; a section keeps its kind."""
+    if hasattr(value, "__dataclass_fields__"):
+        kind = {"kind": type(value).__name__.lower()} if isinstance(value, Section) else {}
+        return kind | {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _links(titles: Sequence[str]) -> list[list[tuple[str, str]]]:
+    """Link to the sections (shown, title); those of one subject ("subject: part") make one line, after its name."""
     subjects = {title for title in titles if any(other.startswith(f"{title}: ") for other in titles)}
-    for title in titles:
-        subject = next((name for name in subjects if title == name or title.startswith(f"{name}: ")), "")
-        if not lines or lines[-1][0] != subject:
-            lines.append((subject, []))
-        shown = title if title == subject or not subject else title.removeprefix(f"{subject}: ")
-        lines[-1][1].append(f'<a href="#{_anchor(title)}">{escape(shown)}</a>')
-    return "".join(f"<div>{' '.join(links)}</div>" for _, links in lines)
-
-
-def _sentences(name: str, title: str, sentences: Sequence[str], more: str = "") -> str:
-    if not sentences:
-        return ""
-    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-    return f'<section class="{name}"><h2>{title}</h2><ul>{items}</ul>{more}</section>\n'
-
-
-def _section(section: Mapping[str, Any]) -> str:
-    kind = section.get("kind")
-    if kind not in RENDERERS:
-        raise ValueError(f"a report has no section of the kind '{kind}'; known: {', '.join(RENDERERS)}.")
-    explain = f'<p class="explain">{escape(section["explain"])}</p>' if section.get("explain") else ""
-    title = escape(section["title"])
-    inner = RENDERERS[kind](section)
-    return f'<section id="{_anchor(section["title"])}"><h2>{title}</h2>{explain}{inner}</section>\n'
+    owners = [next((s for s in subjects if title == s or title.startswith(f"{s}: ")), "") for title in titles]
+    lines = [list(group) for _, group in groupby(zip(owners, titles), key=lambda pair: pair[0])]
+    return [[(title.removeprefix(f"{owner}: "), title) for owner, title in line] for line in lines]
 
 
 def _anchor(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
-def _figure(svg: str) -> str:
-    return f"<figure>{svg}</figure>"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, raw: bool = False) -> str:
-    """Make a table; numbers are set right and grouped by thousands. ``raw`` cells are HTML already."""
-    numeric = [_is_numeric([row[place] for row in rows]) for place in range(len(columns))]
-    marks = [' class="number"' if flag else "" for flag in numeric]
-    head = "".join(f"<th{mark}>{escape(str(name))}</th>" for mark, name in zip(marks, columns))
-    body = "".join(
-        "<tr>" + "".join(f"<td{mark}>{_cell(value, raw)}</td>" for mark, value in zip(marks, row)) + "</tr>"
-        for row in rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _is_numeric(values: Sequence[Any]) -> bool:
-    known = [value for value in values if value is not None]
-    return bool(known) and all(isinstance(value, int | float) for value in known)
-
-
-def _cell(value: Any, raw: bool = False) -> str:
+def _number(value: Any) -> str:
+    """Write a cell: counts in groups of three digits, other numbers with three places, None as a dash."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.3f}" if abs(value) < 1000 else f"{value:,.0f}"
-    return str(value) if raw else escape(str(value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _curves(section: Mapping[str, Any]) -> str:
-    svg = plots.draw_curves(
-        section["series"], x_label=section["x_label"], y_label=section["y_label"], references=section["references"]
-    )
-    if "table" in section:
-        return _figure(svg) + _details("The numbers", _table(section["table"]["columns"], section["table"]["rows"]))
-    rows = [
-        [line["name"], len(line["x"]), line["y"][0], line["y"][-1], min(line["y"])]
-        for line in section["series"]
-        if line["x"]
-    ]
-    return _figure(svg) + _details("The numbers", _table(["curve", "points", "first", "last", "lowest"], rows))
+def _curves(section: Curves) -> View:
+    labels = {"x_label": section.x_label, "y_label": section.y_label, "references": section.references}
+    figure = plots.draw_curves({"": section.lines}, log=section.log, **labels)
+    ends = [[line.name, len(line.x), line.y[0], line.y[-1], min(line.y)] for line in section.lines if line.x]
+    columns, rows = section.table or (["curve", "points", "first", "last", "lowest"], ends)
+    return View([figure], columns, rows, "The numbers")
 
 
-def _points(section: Mapping[str, Any]) -> str:
-    groups = [point["group"] for point in section["points"]]
-    svg = plots.draw_points(
-        section["points"],
-        x_label=section["x_label"],
-        y_label=section["y_label"],
-        colours=plots.model_colours(groups),
-    )
-    if "table" in section:
-        return _figure(svg) + _details("The numbers", _table(section["table"]["columns"], section["table"]["rows"]))
-    rows = [[point["name"], point["x"], point["y"]] for point in section["points"]]
-    return _figure(svg) + _details("The numbers", _table(["name", section["x_label"], section["y_label"]], rows))
+def _points(section: Points) -> View:
+    figure = plots.draw_points(section.points, x_label=section.x_label, y_label=section.y_label)
+    plain = ["name", section.x_label, section.y_label], [[point.name, point.x, point.y] for point in section.points]
+    columns, rows = section.table or plain
+    return View([figure], columns, rows, "The numbers")
 
 
-def _metrics(section: Mapping[str, Any]) -> str:
-    rows, main = section["rows"], section["main"]
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    metrics = [main, *dict.fromkeys(row["metric"] for row in rows if row["metric"] != main)]
-    groups = section.get("groups") or {}
-    legend = plots.model_colours(list(groups.values()))
-    colours = {model: legend[groups[model]] for model in models} if groups else plots.model_colours(models)
-    shown = [row for row in rows if row["metric"] == main and row["value"] is not None and row["value"] == row["value"]]
-    forest = f"<p>{escape(metric_title(main))} is undefined for these labels.</p>"
-    if shown:
-        forest = _figure(plots.draw_forest(shown, x_label=metric_title(main), colours=colours, legend=legend))
-    cells = {(row["model"], row["metric"]): row for row in rows}
+def _metrics(section: Metrics) -> View:
+    rows, main, groups = section.rows, section.main, section.groups
+    models = list(dict.fromkeys(row.model for row in rows))
+    metrics = list(dict.fromkeys([main, *(row.metric for row in rows)]))
+    legend = plots.colours_of(list(groups.values()))
+    colours = {model: legend[groups[model]] for model in models} if groups else plots.colours_of(models)
+    shown = [row for row in rows if row.metric == main and row.value is not None and row.value == row.value]
+    figures = [plots.draw_forest(shown, x_label=metric_title(main), colours=colours, legend=legend)] if shown else []
+    cells = {(row.model, row.metric): row for row in rows}
     lines = [
-        [f'<span class="dot" style="background:{colours[model]}"></span>{escape(model)}']
-        + [_interval(cells.get((model, metric))) for metric in metrics]
+        [{"value": model, "colour": colours[model]}, *(_interval(cells.get((model, metric))) for metric in metrics)]
         for model in models
     ]
-    table = _table(["model", *map(metric_title, metrics)], lines, raw=True)
-    meanings = [(metric_title(name), metric_meaning(name)) for name in metrics if metric_meaning(name)]
-    glossary = "".join(f"<dt>{escape(name)}</dt><dd>{escape(meaning)}</dd>" for name, meaning in meanings)
-    if not groups:
-        return forest + table + f"<dl>{glossary}</dl>"
-    if all(row.get("low") is None for row in rows):
-        table = _details("The numbers", table)
-    return forest + table + (_details("What is measured", f"<dl>{glossary}</dl>") if glossary else "")
+    terms = [(metric_title(name), metric_meaning(name)) for name in metrics if metric_meaning(name)]
+    if not shown:
+        terms.insert(0, (metric_title(main), "undefined for these labels."))
+    folded = "The numbers" if groups and all(row.low is None for row in rows) else ""
+    return View(figures, ["model", *map(metric_title, metrics)], lines, folded, terms)
 
 
-def _grid(section: Mapping[str, Any]) -> str:
-    """Make a table whose cells are the darker the better they are within their column; the best is bold."""
-    columns = list(zip(*(line["scores"] for line in section["rows"])))
+def _interval(row: MetricRow | None) -> Any:
+    if row is None or row.value is None:
+        return None
+    note = "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
+    return {"value": row.value, "bold": True, "note": note}
+
+
+def _grid(section: Grid) -> View:
+    signs = [-1 if lower else 1 for lower in section.lower]
+    known = [[sign * score for score in scores if score is not None]
+             for sign, scores in zip(signs, zip(*section.rows.values()))]  # fmt: skip
     lines = []
-    for line in section["rows"]:
-        cells = []
-        for place, score in enumerate(line["scores"]):
-            known = [-other if section["lower"][place] else other for other in columns[place] if other is not None]
-            if score is None:
-                cells.append('<td class="number">–</td>')
-                continue
-            rank = -score if section["lower"][place] else score
-            share = max(0.0, rank - min(known)) / ((max(known) - min(known)) or 1.0)
-            text = f"<b>{score:.3f}</b>" if rank == max(known) else f"{score:.3f}"
-            cells.append(
-                f'<td class="number" style="background:rgba(11,110,117,{0.32 * share * share:.2f})">{text}</td>'
-            )
-        lines.append(f"<tr><td>{escape(line['name'])}</td>{''.join(cells)}</tr>")
-    head = "".join(f'<th class="number">{escape(name)}</th>' for name in section["columns"])
-    body = "".join(lines)
-    table = f'<table class="grid"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="scroll">{table}</div>'
+    for name, scores in section.rows.items():
+        cells: list[Any] = [name]
+        for score, sign, column in zip(scores, signs, known):
+            share = 0.0 if score is None else (sign * score - min(column)) / ((max(column) - min(column)) or 1.0)
+            best = score is not None and sign * score == max(column)
+            cells.append({"value": score, "shade": round(share * share, 3), "bold": best})
+        lines.append(cells)
+    return View((), ["", *section.columns], lines)
 
 
-def _interval(row: Mapping[str, Any] | None) -> str:
-    if row is None or row["value"] is None:
-        return "–"
-    value = f"<b>{row['value']:.3f}</b>"
-    if row.get("low") is None or row.get("high") is None:
-        return value
-    return f"{value}<br><small>{row['low']:.3f} to {row['high']:.3f}</small>"
+def _confusion(section: Confusion) -> View:
+    rows = [[name, *row] for name, row in zip(section.classes, section.counts)]
+    columns = ["true / predicted", *section.classes]
+    if len(section.classes) > 12:
+        return View((), columns, rows)
+    return View([plots.draw_confusion(section.counts, section.classes)], columns, rows, "The counts")
 
 
-def _confusion(section: Mapping[str, Any]) -> str:
-    svg = _figure(plots.draw_confusion(section["counts"], section["classes"])) if len(section["classes"]) <= 12 else ""
-    rows = [[name, *row] for name, row in zip(section["classes"], section["counts"])]
-    table = _table(["true / predicted", *section["classes"]], rows)
-    return svg + _details("The counts", table) if svg else table
+def _token_lengths(section: TokenLengths) -> View:
+    lengths = sorted(section.bases)
+    shares = [100 * section.bases[length] / max(1, sum(section.bases.values())) for length in lengths]
+    labels = {"x_label": "bases in a token", "y_label": "share of tokens (%)"}
+    rows = [[token, len(token), count] for token, count in section.longest]
+    columns = ["longest tokens seen", "bases", "times"]
+    return View([plots.draw_bars(lengths, shares, mean=section.mean, **labels)], columns if rows else (), rows)
 
 
-def _ranking(section: Mapping[str, Any]) -> str:
-    colours = plots.model_colours([line["name"] for line in section["series"]])
-    left = plots.draw_roc(section["series"], colours)
-    right = plots.draw_precision_recall(section["series"], colours, prevalence=section["prevalence"])
-    return f'<div class="plots">{_figure(left)}{_figure(right)}</div>'
-
-
-def _tokens(section: Mapping[str, Any]) -> str:
-    lengths = [entry["bases"] for entry in section["bases"]]
-    total = max(1, sum(entry["count"] for entry in section["bases"]))
-    shares = [100 * entry["count"] / total for entry in section["bases"]]
-    svg = plots.draw_histogram(
-        lengths, shares, x_label="bases in a token", y_label="share of tokens (%)", mean=section["mean_bases"]
-    )
-    rows = [[f"<code>{escape(entry['token'])}</code>", entry["bases"], entry["count"]] for entry in section["longest"]]
-    longest = f"<h3>The longest tokens seen</h3>{_table(['token', 'bases', 'times'], rows, raw=True)}" if rows else ""
-    return _figure(svg) + longest
-
-
-def _leakage(section: Mapping[str, Any]) -> str:
-    columns = ["sequences of", "found in", "rows", "identical", "as reverse complement"]
-    rows = [[p["of"], p["in"], p["rows"], p["exact"], p["reverse_complement"]] for p in section["pairs"]]
-    return _table(columns, rows)
-
-
-def _plain_table(section: Mapping[str, Any]) -> str:
-    return _table(section["columns"], section["rows"])
-
-
-def _text(section: Mapping[str, Any]) -> str:
-    return "".join(f"<p>{escape(paragraph)}</p>" for paragraph in section["paragraphs"])
-
-
-def _provenance(section: Mapping[str, Any]) -> str:
-    rows = [[escape(name), f"<code>{escape(value)}</code>"] for name, value in flatten(section["facts"])]
-    return _table(["what", "value"], rows, raw=True)
-
-
-def _commands(section: Mapping[str, Any]) -> str:
-    parts = (f"<p>{escape(entry['what'])}</p><pre>{escape(entry['command'])}</pre>" for entry in section["commands"])
-    return "".join(parts)
-
-
-def _details(title: str, inner: str) -> str:
-    return f"<details><summary>{title}</summary>{inner}</details>"
-
-
-def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """List ``(dotted name, text)`` of a nested dictionary; lists are joined by spaces, None and "" are left out."""
-    if isinstance(value, Mapping):
-        return [
-            pair for key, inner in value.items() for pair in flatten(inner, f"{prefix}.{key}" if prefix else str(key))
-        ]
-    if isinstance(value, list | tuple):
-        return [(prefix, " ".join(map(str, value)))] if value else []
-    return [] if value in (None, "") else [(prefix, str(value))]
-
-
-RENDERERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "curves": _curves,
-    "metrics": _metrics,
-    "points": _points,
-    "grid": _grid,
-    "confusion": _confusion,
-    "ranking": _ranking,
-    "tokens": _tokens,
-    "leakage": _leakage,
-    "table": _plain_table,
-    "text": _text,
-    "provenance": _provenance,
-    "commands": _commands,
+VIEWS: dict[type[Section], Callable[[Any], View]] = {
+    Section: lambda section: View(),
+    Table: lambda section: View((), section.columns, section.rows),
+    Curves: _curves,
+    Points: _points,
+    Grid: _grid,
+    Metrics: _metrics,
+    Confusion: _confusion,
+    Ranking: lambda section: View([plots.draw_ranking(section.models, section.prevalence)]),
+    TokenLengths: _token_lengths,
+    Locus: lambda section: View([locus.plot(section.components, section.region)]),
+    Commands: lambda section: View(commands=section.commands),
 }

@@ -7,9 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from longstrand.report import sections
+from longstrand.report.sections import (
+    Curves,
+    Line,
+    Metrics,
+    Report,
+    Section,
+    Table,
+    confusion,
+    metric_rows,
+    metric_title,
+    provenance_table,
+    ranking,
+)
 from longstrand.runtime import write_atomically
 
 Record = Mapping[str, Any]
@@ -43,7 +55,7 @@ def write_run_page(folder: Path, record: Record, rows: Sequence[Record]) -> Path
     return page
 
 
-def pretraining_page(record: Record, rows: Sequence[Record]) -> dict[str, Any]:
+def pretraining_page(record: Record, rows: Sequence[Record]) -> Report:
     """Make the report of a pre-training run."""
     seen, unseen = record["training_bases"], record["hold_out_bases"]
     facts = [["parameters", record["parameters"]], ["optimizer steps", record["steps"]]]
@@ -55,17 +67,14 @@ def pretraining_page(record: Record, rows: Sequence[Record]) -> dict[str, Any]:
         "Loss: mean surprise per hidden token in nats; accuracy: share of hidden tokens guessed exactly; bits per "
         "base: the surprise divided by the bases that the token spells. They cannot be compared between tokenizers."
     )
-    return {
-        "title": "Pre-training",
-        "subtitle": f"{record['parameters']:,} parameters, {record['bases_seen'] / 1e6:,.1f} million bases read",
-        "summary": [pretraining_sentence(record)],
-        "sections": [
-            pretraining_curve(record, rows),
-            sections.table_section("On DNA that training never saw", explain, ["what", "value"], held),
-            sections.table_section("What was trained", "", ["what", "how much"], facts),
-            sections.provenance_section(record["provenance"], inputs=record["inputs"]),
-        ],
-    }
+    parts = [
+        pretraining_curve(record, rows),
+        Table("On DNA that training never saw", explain, ["what", "value"], held),
+        Table("What was trained", "", ["what", "how much"], facts),
+        provenance_table(record["provenance"], inputs=record["inputs"]),
+    ]
+    size = f"{record['parameters']:,} parameters, {record['bases_seen'] / 1e6:,.1f} million bases read"
+    return Report("Pre-training", parts, size, [pretraining_sentence(record)])
 
 
 def pretraining_sentence(record: Record) -> str:
@@ -83,7 +92,7 @@ def pretraining_sentence(record: Record) -> str:
 
 
 def references_of(record: Record) -> dict[str, float]:
-    """Give the yardsticks of the hold-out loss that a picture can show: name to nats per token."""
+    """Return the yardsticks of the hold-out loss that a picture can show: name to nats per token."""
     found = {}
     for key, name in REFERENCES.items():
         value = (record.get("references") or {}).get(key)
@@ -93,23 +102,18 @@ def references_of(record: Record) -> dict[str, float]:
     return found
 
 
-def pretraining_curve(record: Record, rows: Sequence[Record]) -> sections.Section:
+def pretraining_curve(record: Record, rows: Sequence[Record]) -> Curves:
     """Make the section with the loss in training and on the hold-out."""
-    series = [
-        {"name": "training", "style": "faint", **_points(rows, "loss")},
-        {"name": "unseen DNA", "style": "points", **_points(rows, "eval_loss")},
-    ]
+    lines = [_line("training", rows, "loss", "faint"), _line("unseen DNA", rows, "eval_loss", "points")]
     explain = (
         "Some tokens are hidden and the model guesses them; the loss is its mean surprise. The upper dashed line knows "
         "only how frequent each token is, the lower one also the two true neighbours; below that, the model uses more."
     )
     labels = {"x_label": "training step", "y_label": "loss (nats per token)"}
-    return sections.curves_section(
-        "What pre-training learned", explain, series, references=references_of(record), **labels
-    )
+    return Curves("What pre-training learned", explain, lines, references=references_of(record), **labels)
 
 
-def finetuning_page(record: Record, rows: Sequence[Record]) -> dict[str, Any]:
+def finetuning_page(record: Record, rows: Sequence[Record]) -> Report:
     """Make the report of a fine-tuning run."""
     split = "test" if "test" in record else "valid"
     evaluations = {MODEL: [record[split]]}
@@ -123,82 +127,78 @@ def finetuning_page(record: Record, rows: Sequence[Record]) -> dict[str, Any]:
         f"All were trained on the same {counts['train']['num_rows']:,} sequences and measured on the same {where}. The "
         "bars are 95 % intervals: where the value would lie for other sequences of the same kind."
     )
-    return {
-        "title": "Fine-tuning",
-        "subtitle": f"{', '.join(record['task']['columns'])}; start: {record['init']}",
-        "summary": [f"{sections.metric_title(main)} on {where}: {known}.", f"Splits: {record['split_origin']}."],
-        "warnings": record["warnings"],
-        "sections": [
-            *evaluation_sections(evaluations, explain),
-            learning_curve({MODEL: record}),
-            _rows_table(counts),
-            _overlap_table(record["leakage"], counts),
-            sections.provenance_section(record["provenance"], inputs=record["inputs"]),
-        ],
-    }
+    parts = [
+        *evaluation_sections(evaluations, explain),
+        learning_curve({MODEL: record}),
+        rows_table(counts),
+        overlap_table(record["leakage"], counts),
+        provenance_table(record["provenance"], inputs=record["inputs"]),
+    ]
+    start = f"{', '.join(record['task']['columns'])}; start: {record['init']}"
+    summary = [f"{metric_title(main)} on {where}: {known}.", f"Splits: {record['split_origin']}."]
+    return Report("Fine-tuning", parts, start, summary, record["warnings"])
 
 
-def evaluation_sections(evaluations: Mapping[str, Sequence[Record]], explain: str) -> list[sections.Section]:
+def evaluation_sections(evaluations: Mapping[str, Sequence[Record]], explain: str) -> list[Section]:
     """Make the sections on quality from evaluations of one test set: model name to one evaluation per seed.
 
     The first model is the one whose calls are shown in detail.
     """
     first = next(iter(evaluations.values()))[0]
-    rows = [row for name, results in evaluations.items() for row in sections.metric_rows(name, results)]
-    parts = [sections.metrics_section("How well does each model do?", explain, rows, main=first["primary"])]
+    rows = [row for name, results in evaluations.items() for row in metric_rows(name, results)]
+    parts = [Metrics("How well does each model do?", explain, rows, main=first["primary"])]
     drawn = {name: results[0] for name, results in evaluations.items() if results[0].get("curves")}
     positive = next((name for name, curve in first.get("curves", {}).items() if curve["roc"]["fpr"]), None)
     if positive is not None and all(
         found["curves"].get(positive, {}).get("roc", {}).get("fpr") for found in drawn.values()
     ):
-        parts.append(sections.ranking_section("Ranking of the test sequences", drawn, positive=positive))
-    confusion = first.get("confusion", {})
-    if "labels" in confusion:
+        parts.append(ranking("Ranking of the test sequences", drawn, positive=positive))
+    calls = first.get("confusion", {})
+    if "labels" in calls:
         rates = [[name, *map(int, (table[1][1], table[1][0], table[0][1], table[0][0]))]
-                 for name, table in zip(confusion["labels"], confusion["counts"])]  # fmt: skip
+                 for name, table in zip(calls["labels"], calls["counts"])]  # fmt: skip
         columns = ["label", "found", "missed", "false alarms", "rightly left out"]
-        parts.append(sections.table_section("Right and wrong calls, label by label", "", columns, rates))
-    elif confusion:
+        parts.append(Table("Right and wrong calls, label by label", "", columns, rates))
+    elif calls:
         title = f"Right and wrong calls: {next(iter(evaluations))}"
-        parts.append(sections.confusion_section(title, confusion["counts"], confusion["classes"]))
+        parts.append(confusion(title, calls["counts"], calls["classes"]))
     return parts
 
 
-def learning_curve(records: Mapping[str, Record]) -> sections.Section:
+def learning_curve(records: Mapping[str, Record]) -> Curves:
     """Draw the validation metric of one or several runs, by name."""
     metric = next(iter(records.values()))["metric"]
-    series = [
-        {"name": name, "style": "points", **_points(record["curve"], f"eval_{metric}")}
-        for name, record in records.items()
-    ]
-    title = sections.metric_title(metric)
+    lines = [_line(name, record["curve"], f"eval_{metric}", "points") for name, record in records.items()]
+    title = metric_title(metric)
     explain = (
         f"{title} on the validation sequences while training. The best point is kept, and only that one is measured on "
         "the test sequences."
     )
-    return sections.curves_section("Fine-tuning, step by step", explain, series, x_label="training step", y_label=title)
+    return Curves("Fine-tuning, step by step", explain, lines, x_label="training step", y_label=title)
 
 
-def _rows_table(counts: Mapping[str, Record]) -> sections.Section:
+def rows_table(counts: Mapping[str, Record]) -> Table:
+    """List the rows of each split: sequences, bases, unknown letters, cut sequences, tokens."""
     explain = "Cut sequences were longer than the model can read; unknown letters are N and other ambiguity codes."
     columns = ["split", "sequences", "bases", "unknown letters", "cut", "median tokens"]
     rows = [[name, split["num_rows"], split["num_bases"], split["num_unknown_letters"], split["num_truncated"],
              int(split["tokens"]["median"])] for name, split in counts.items()]  # fmt: skip
-    return sections.table_section("The labelled sequences", explain, columns, rows)
+    return Table("The labelled sequences", explain, columns, rows)
 
 
-def _overlap_table(leakage: Mapping[str, Record], counts: Mapping[str, Record]) -> sections.Section:
+def overlap_table(leakage: Mapping[str, Record], counts: Mapping[str, Record]) -> Table:
+    """List how many rows of each split are also in the training rows."""
     explain = (
         "Sequences that are also in the training rows, as they are or as their reverse complement: on them a good "
         "result is memory. Similar but not identical sequences are not counted."
     )
     rows = [[name, counts[name]["num_rows"], found["num_rows_also_in_train"]] for name, found in leakage.items()]
-    return sections.table_section("Do the splits overlap?", explain, ["split", "sequences", "also in training"], rows)
+    return Table("Do the splits overlap?", explain, ["split", "sequences", "also in training"], rows)
 
 
-def _points(rows: Sequence[Record], key: str) -> dict[str, list[float]]:
+def _line(name: str, rows: Sequence[Record], key: str, style: Literal["points", "faint"]) -> Line:
     known = [row for row in rows if _is_number(row.get(key))]
-    return {"x": [row["step"] for row in known], "y": [row[key] for row in known]}
+    return Line(name, [row["step"] for row in known], [row[key] for row in known], style)
 
 
 def _is_number(value: Any) -> bool:

@@ -1,15 +1,22 @@
-"""Make the sections of a report from plain results: lists, arrays and rows in, dictionaries that JSON can hold out.
+"""The sections of a report as plain values: what a page shows and what its ``report.json`` holds.
 
-A section is ``{"kind": ..., "title": ..., "explain": ..., ...}``; `longstrand.report.page` turns each kind into HTML.
-The numbers stay in the section, so that ``report.json`` can be read by a program and the page by a person.
+Every section has a ``title`` and ``explain``, what the reader sees and how to read it. `longstrand.report.page` turns
+sections into HTML; nothing here draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-Section = dict[str, Any]
+if TYPE_CHECKING:
+    from longstrand.genome.intervals import Interval
+    from longstrand.report.locus import Component
+
+Cell = str | int | float | bool | None
+Evaluation = Mapping[str, Any]
+"""What `longstrand.evaluation.metrics.evaluate` returns."""
 
 # What each metric means, in one sentence that needs no statistics course.
 GLOSSARY: dict[str, tuple[str, str]] = {
@@ -20,20 +27,14 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "f1_micro": ("F1, all labels pooled", "balance of finding all labels and calling few false ones; 1 is perfect."),
     "mcc": ("Matthews correlation", "agreement of call and truth: 1 is perfect, 0 is guessing, -1 is always wrong."),
     "mean_mcc": ("Matthews correlation, mean over labels", "agreement of call and truth: 1 is perfect, 0 is guessing."),
-    "roc_auc": ("area under ROC", "chance that a random positive scores above a random negative; guessing gives 0.5."),
-    "mean_roc_auc": ("area under ROC, mean over labels", "chance that a positive outscores a negative; guessing: 0.5."),
-    "average_precision": (
-        "average precision",
-        "share of right calls over all thresholds; guessing: share of positives.",
-    ),
+    "roc_auc": ("area under ROC", "how often a random positive scores above a random negative; guessing gives 0.5."),
+    "mean_roc_auc": ("area under ROC, mean over labels", "how often a positive outscores a negative; guessing: 0.5."),
+    "average_precision": ("average precision", "share of right calls over all thresholds; guessing: positives' share."),
     "mean_average_precision": ("average precision, mean over labels", "share of right calls over all thresholds."),
     "precision": ("precision", "share of the positive calls that are right."),
     "recall": ("recall", "share of the positives that were found."),
     "pearson": ("Pearson correlation", "linear agreement of prediction and measurement; 1 is perfect, 0 is none."),
-    "spearman": (
-        "Spearman correlation",
-        "agreement in the order of prediction and measurement; 1 is perfect, 0 is none.",
-    ),
+    "spearman": ("Spearman correlation", "agreement in the order of prediction and measurement; 1 is perfect."),
     "r2": ("R squared", "share of the variation that the prediction explains; predicting the mean gives 0."),
     "mse": ("mean squared error", "mean squared distance of prediction and measurement; smaller is better."),
     "mae": ("mean absolute error", "mean distance of prediction and measurement, in its unit; smaller is better."),
@@ -42,151 +43,222 @@ GLOSSARY: dict[str, tuple[str, str]] = {
 
 
 def metric_title(name: str) -> str:
-    """Give the full name of a metric, or the name itself."""
+    """Return the full name of a metric, or the name itself."""
     return GLOSSARY.get(name.removeprefix("test_"), (name.replace("_", " "), ""))[0]
 
 
 def metric_meaning(name: str) -> str:
-    """Give the sentence that explains a metric, or an empty string."""
+    """Return the sentence that explains a metric, or an empty string."""
     return GLOSSARY.get(name.removeprefix("test_"), ("", ""))[1]
 
 
-def curves_section(
-    title: str,
-    explain: str,
-    series: Sequence[Mapping[str, Any]],
-    *,
-    x_label: str,
-    y_label: str,
-    references: Mapping[str, float] | None = None,
-    table: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None,
-) -> Section:
-    """Make a section of curves; see `longstrand.report.plots.draw_curves` for the series.
+@dataclass(frozen=True)
+class Section:
+    """A heading and how to read what follows; alone it is a paragraph."""
 
-    ``table`` (columns, rows) stands under the picture instead of the ends of each curve.
+    title: str
+    explain: str
+
+
+@dataclass(frozen=True)
+class Table(Section):
+    """A table; every row has one cell a column. None is shown as a dash."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A named line.
+
+    Attributes:
+        x: places, ascending.
+        y: heights, as many.
+        style: ``points`` adds markers; ``faint`` and ``dashed`` are thinner.
+        low, high: a band around the line, or empty.
+        colour: a number of the palette; None: the next one.
 
     Raises:
-        ValueError: a series has different numbers of x and y values.
+        ValueError: x and y have different lengths.
     """
-    for line in series:
-        if len(line["x"]) != len(line["y"]):
-            raise ValueError(f"series '{line['name']}' has {len(line['x'])} x but {len(line['y'])} y values.")
-    kept = [{**line, "x": list(map(float, line["x"])), "y": list(map(float, line["y"]))} for line in series]
-    return {
-        "kind": "curves",
-        "title": title,
-        "explain": explain,
-        "series": kept,
-        "x_label": x_label,
-        "y_label": y_label,
-        "references": dict(references or {}),
-        **({"table": {"columns": list(table[0]), "rows": [list(row) for row in table[1]]}} if table else {}),
-    }
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    style: Literal["line", "points", "faint", "dashed"] = "line"
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    colour: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise ValueError(f"line '{self.name}' has {len(self.x)} x but {len(self.y)} y values.")
 
 
-def points_section(
-    title: str,
-    explain: str,
-    points: Sequence[Mapping[str, Any]],
-    *,
-    x_label: str,
-    y_label: str,
-    table: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None,
-) -> Section:
-    """Make a section of named points; see `longstrand.report.plots.draw_points`, and `curves_section` for ``table``."""
-    kept = [{key: point[key] for key in ("name", "group", "x", "y")} for point in points]
-    return {
-        "kind": "points",
-        "title": title,
-        "explain": explain,
-        "points": kept,
-        "x_label": x_label,
-        "y_label": y_label,
-        **({"table": {"columns": list(table[0]), "rows": [list(row) for row in table[1]]}} if table else {}),
-    }
+@dataclass(frozen=True)
+class Curves(Section):
+    """Lines over a common axis, with dashed horizontal ``references`` (name to height) and the numbers as a table.
+
+    ``table`` (columns, rows) replaces the ends of each line in the table under the picture.
+    """
+
+    lines: Sequence[Line]
+    x_label: str
+    y_label: str
+    references: Mapping[str, float] = field(default_factory=dict)
+    log: bool = False
+    table: tuple[Sequence[str], Sequence[Sequence[Cell]]] | None = None
 
 
-def grid_section(
-    title: str, explain: str, columns: Sequence[str], rows: Mapping[str, Sequence[float | None]], lower: Sequence[bool]
-) -> Section:
-    """Make a table of scores, shaded within each column from the worst to the best.
+@dataclass(frozen=True)
+class Point:
+    """A named point of a group; without x above zero, or without y, it is in the table only."""
 
-    Args:
-        title: heading.
-        explain: how to read it.
-        columns: names of the columns.
-        rows: name of a row to its scores, one a column; None if there is none.
+    name: str
+    group: str
+    x: float | None
+    y: float | None
+
+
+@dataclass(frozen=True)
+class Points(Section):
+    """Points over a logarithmic axis; ``table`` as in `Curves`."""
+
+    points: Sequence[Point]
+    x_label: str
+    y_label: str
+    table: tuple[Sequence[str], Sequence[Sequence[Cell]]] | None = None
+
+
+@dataclass(frozen=True)
+class Grid(Section):
+    """A table of scores, shaded within each column from the worst to the best; the best is bold.
+
+    Attributes:
+        rows: name of a row to its scores, one a column; None where there is none.
         lower: for each column whether lower is better.
 
     Raises:
         ValueError: a row has another number of scores than there are columns.
     """
-    if any(len(scores) != len(columns) for scores in [*rows.values(), lower]):
-        raise ValueError(f"a row of '{title}' has not {len(columns)} scores.")
-    lines = [{"name": name, "scores": list(scores)} for name, scores in rows.items()]
-    head = {"title": title, "explain": explain, "columns": list(columns), "lower": list(lower)}
-    return {"kind": "grid", **head, "rows": lines}
+
+    columns: Sequence[str]
+    rows: Mapping[str, Sequence[float | None]]
+    lower: Sequence[bool]
+
+    def __post_init__(self) -> None:
+        if any(len(scores) != len(self.columns) for scores in [*self.rows.values(), self.lower]):
+            raise ValueError(f"a row of '{self.title}' has not {len(self.columns)} scores.")
 
 
-def metrics_section(
-    title: str,
-    explain: str,
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    main: str,
-    groups: Mapping[str, str] | None = None,
-) -> Section:
-    """Make the table of metrics and the dot plot of the main one.
+@dataclass(frozen=True)
+class MetricRow:
+    """A metric of a model: mean over seeds, ends of its 95 % interval, values of the single seeds."""
 
-    Args:
-        title: heading.
-        explain: what the reader sees and how to read it.
-        rows: each ``{"model", "metric", "value", "low", "high", "seeds"}``; the last three may be missing. ``low`` and
-            ``high`` are the ends of the 95 % interval.
-        main: the metric of the dot plot.
-        groups: model to the kind it belongs to; a kind has one colour. None: each model has its own.
+    model: str
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    seeds: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Metrics(Section):
+    """The table of all metrics and the dot plot of the ``main`` one.
+
+    ``groups``: model to the kind it belongs to; a kind has one colour. Empty: each model has its own.
 
     Raises:
         ValueError: no row has the main metric.
     """
-    if not any(row["metric"] == main for row in rows):
-        raise ValueError(f"no row has the metric '{main}'; there are {sorted({row['metric'] for row in rows})}.")
-    complete = [{"low": None, "high": None, "seeds": None, **row} for row in rows]
-    return {
-        "kind": "metrics",
-        "title": title,
-        "explain": explain,
-        "rows": complete,
-        "main": main,
-        "groups": dict(groups or {}),
-    }
+
+    rows: Sequence[MetricRow]
+    main: str
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not any(row.metric == self.main for row in self.rows):
+            raise ValueError(f"no row has the metric '{self.main}'; there are {sorted({r.metric for r in self.rows})}.")
 
 
-def confusion_section(title: str, counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Section:
-    """Show how often each true class (row of ``counts``) was called each class (column)."""
-    explain = (
-        "Each row is a true class, each column a call; the diagonal holds the right ones. "
-        "The percentage is the share of the row, so a perfect model shows 100 % on the diagonal."
-    )
-    rows = [[int(count) for count in row] for row in counts]
-    return {"kind": "confusion", "title": title, "explain": explain, "counts": rows, "classes": list(classes)}
+@dataclass(frozen=True)
+class Confusion(Section):
+    """How often each true class (row of ``counts``) was called each class (column)."""
+
+    counts: Sequence[Sequence[int]]
+    classes: Sequence[str]
 
 
-def metric_rows(model: str, evaluations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Turn the evaluations of one model, one per seed, into rows of `metrics_section`.
+@dataclass(frozen=True)
+class RankedModel:
+    """The curves of one model on one class, with the areas under them."""
 
-    Args:
-        model: name for the reader.
-        evaluations: each with ``metrics`` {name: {value, low, high}}, of `longstrand.evaluation.metrics.evaluate`.
+    name: str
+    fpr: Sequence[float]
+    tpr: Sequence[float]
+    recall: Sequence[float]
+    precision: Sequence[float]
+    roc_auc: float
+    average_precision: float
 
-    Returns:
-        One row a metric: the mean over the seeds of the value and of both ends of the interval.
-    """
+
+@dataclass(frozen=True)
+class Ranking(Section):
+    """ROC and precision-recall curves; ``prevalence`` is the share of positives."""
+
+    models: Sequence[RankedModel]
+    prevalence: float
+
+
+@dataclass(frozen=True)
+class TokenLengths(Section):
+    """How a tokenizer cuts DNA: length in bases to number of tokens, and the longest tokens with their counts."""
+
+    bases: Mapping[int, int]
+    longest: Sequence[tuple[str, int]]
+
+    @property
+    def mean(self) -> float:
+        """Bases per token."""
+        return sum(length * count for length, count in self.bases.items()) / max(1, sum(self.bases.values()))
+
+
+@dataclass(frozen=True)
+class Locus(Section):
+    """A picture of a region, drawn as by `longstrand.report.locus.plot`."""
+
+    components: Sequence[Component]
+    region: Interval | str
+
+
+@dataclass(frozen=True)
+class Commands(Section):
+    """Commands to copy, each with what it does: (what, command)."""
+
+    commands: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole report. ``facts`` are further values of ``report.json`` that the page does not show."""
+
+    title: str
+    sections: Sequence[Section]
+    subtitle: str = ""
+    summary: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def metric_rows(model: str, evaluations: Sequence[Evaluation]) -> list[MetricRow]:
+    """Average the evaluations of one model, one per seed: a row a metric, with the mean of value and interval ends."""
     rows = []
     for name in evaluations[0]["metrics"]:
         entries = [evaluation["metrics"][name] for evaluation in evaluations]
-        ends = {key: _mean([entry.get(key) for entry in entries]) for key in ("value", "low", "high")}
-        rows.append({"model": model, "metric": name, **ends, "seeds": [entry["value"] for entry in entries]})
+        value, low, high = (_mean([entry.get(key) for entry in entries]) for key in ("value", "low", "high"))
+        rows.append(MetricRow(model, name, value, low, high, [entry["value"] for entry in entries]))
     return rows
 
 
@@ -195,8 +267,17 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def ranking_section(title: str, evaluations: Mapping[str, Mapping[str, Any]], *, positive: str) -> Section:
-    """Put the ROC and precision-recall curves of several models on one test set into one picture.
+def confusion(title: str, counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Confusion:
+    """Make the section on right and wrong calls."""
+    explain = (
+        "Each row is a true class, each column a call; the diagonal holds the right calls. "
+        "The percentage is the share of the row: a perfect model shows 100 % on the diagonal."
+    )
+    return Confusion(title, explain, [[int(count) for count in row] for row in counts], classes)
+
+
+def ranking(title: str, evaluations: Mapping[str, Evaluation], *, positive: str) -> Ranking:
+    """Put the curves of several models on one test set into one picture.
 
     Args:
         title: heading.
@@ -206,105 +287,41 @@ def ranking_section(title: str, evaluations: Mapping[str, Mapping[str, Any]], *,
     Raises:
         ValueError: a model has no curves for this class.
     """
-    series = []
+    models = []
     for name, evaluation in evaluations.items():
         curves = evaluation.get("curves", {}).get(positive)
         if not curves or not curves["roc"]["fpr"]:
             raise ValueError(f"'{name}' has no curves for the class '{positive}': the test set needs both classes.")
         areas = {key: float(evaluation["per_class"][positive][key]) for key in ("roc_auc", "average_precision")}
-        series.append({"name": name, **curves["roc"], **curves["pr"], **areas})
+        models.append(RankedModel(name, **curves["roc"], **curves["pr"], **areas))
     per_class = next(iter(evaluations.values()))["per_class"]
     total = sum(entry["num_true"] for entry in per_class.values())
-    prevalence = per_class[positive]["num_true"] / max(1, total)
     explain = (
-        f"The positives are '{positive}'. Left: a lower threshold finds more of them but calls more negatives so; the "
-        "diagonal is guessing. Right: how many calls are right for each share found; the dashed line is guessing."
+        f"The positives are '{positive}'. Left: a lower threshold finds more positives but also calls more negatives "
+        "positive. Right: the share of right calls, for each share of positives found. Dashed: guessing."
     )
-    return {"kind": "ranking", "title": title, "explain": explain, "series": series, "prevalence": prevalence}
+    return Ranking(title, explain, models, per_class[positive]["num_true"] / max(1, total))
 
 
-def tokens_section(bases: Mapping[int, int], longest: Sequence[tuple[str, int]]) -> Section:
-    """Describe how a tokenizer cuts DNA.
-
-    Args:
-        bases: number of bases in a token to the number of such tokens seen in a sample.
-        longest: the longest tokens seen, each with how often.
-    """
-    total = sum(bases.values())
-    mean = sum(length * count for length, count in bases.items()) / max(1, total)
+def token_lengths(bases: Mapping[int, int], longest: Sequence[tuple[str, int]]) -> TokenLengths:
+    """Make the section on how a tokenizer cuts DNA; see `TokenLengths`."""
+    mean = TokenLengths("", "", bases, longest).mean
     explain = (
         f"The model reads tokens, not single bases: here one token covers {mean:.2f} bases on average, "
-        f"so 512 tokens see about {512 * mean:,.0f} bases. Long tokens are frequent words, mostly repeats."
+        f"so 512 tokens cover about {512 * mean:,.0f} bases. Long tokens are frequent words, mostly repeats."
     )
-    return {
-        "kind": "tokens",
-        "title": "How the tokenizer cuts DNA",
-        "explain": explain,
-        "mean_bases": mean,
-        "bases": [{"bases": length, "count": count} for length, count in sorted(bases.items())],
-        "longest": [{"token": token, "bases": len(token), "count": count} for token, count in longest],
-    }
+    return TokenLengths("How the tokenizer cuts DNA", explain, bases, longest)
 
 
-def leakage_section(splits: Mapping[str, Sequence[str]]) -> Section:
-    """Count sequences that occur in two splits, as they are or as their reverse complement.
-
-    Args:
-        splits: name of a split to its sequences; case is ignored.
-    """
-    pairs = count_leakage(splits)
-    found = sum(pair["exact"] + pair["reverse_complement"] for pair in pairs)
-    verdict = (
-        "No sequence of one split occurs in another, on either strand."
-        if not found
-        else f"{found:,} sequences occur in two splits: the results on them measure memory, not understanding."
-    )
-    explain = (
-        f"{verdict} Only identical copies are counted; similar sequences (paralogs, repeats) can still be in both."
-    )
-    return {"kind": "leakage", "title": "Do the splits overlap?", "explain": explain, "pairs": pairs}
-
-
-def count_leakage(splits: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    """Count, for every pair of splits, the rows of the later one that the earlier one holds.
-
-    Returns:
-        One ``{"of", "in", "rows", "exact", "reverse_complement"}`` per pair; a row that occurs both ways is exact.
-    """
-    from longstrand.genome.sequence import reverse_complement
-
-    names = list(splits)
-    sets = {name: {sequence.upper() for sequence in splits[name]} for name in names}
-    pairs = []
-    for first, known in enumerate(names):
-        for other in names[first + 1 :]:
-            rows = [sequence.upper() for sequence in splits[other]]
-            exact = [row in sets[known] for row in rows]
-            turned = [not same and reverse_complement(row) in sets[known] for row, same in zip(rows, exact)]
-            counts = {"exact": sum(exact), "reverse_complement": sum(turned)}
-            pairs.append({"of": other, "in": known, "rows": len(rows), **counts})
-    return pairs
-
-
-def table_section(title: str, explain: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Section:
-    """Make a plain table."""
-    return {
-        "kind": "table",
-        "title": title,
-        "explain": explain,
-        "columns": list(columns),
-        "rows": [list(r) for r in rows],
-    }
-
-
-def provenance_section(provenance: Mapping[str, Any], **files: Any) -> Section:
-    """Say what made the results: command, versions, machine, data fingerprints."""
+def provenance_table(provenance: Mapping[str, Any], **files: Any) -> Table:
+    """List what made the results: command, versions, machine, data fingerprints."""
     explain = "With the command, the data and the versions below, anyone can repeat these results."
-    facts = {**files, **provenance}
-    return {"kind": "provenance", "title": "Where this comes from", "explain": explain, "facts": facts}
+    return Table("Where this comes from", explain, ["what", "value"], flatten({**files, **provenance}))
 
 
-def commands_section(title: str, explain: str, commands: Sequence[tuple[str, str]]) -> Section:
-    """List commands to copy, each with what it does."""
-    entries = [{"what": what, "command": command} for what, command in commands]
-    return {"kind": "commands", "title": title, "explain": explain, "commands": entries}
+def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """List ``(dotted name, text)`` of a nested dictionary; lists are joined by spaces, None and "" are left out."""
+    if isinstance(value, Mapping):
+        return [pair for key in value for pair in flatten(value[key], f"{prefix}.{key}" if prefix else str(key))]
+    text = " ".join(map(str, value)) if isinstance(value, list | tuple) else "" if value is None else str(value)
+    return [(prefix, text)] if text else []

@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import json
-import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from longstrand.report import sections
-from longstrand.report.page import RENDERERS, flatten, render_html, write_report
-from longstrand.report.plots import draw_points
+from longstrand.report.locus import Track
+from longstrand.report.page import VIEWS, render_html, write_report
+from longstrand.report.plots import draw_curves, draw_points, to_svg
 from longstrand.report.runs import evaluation_sections, learning_curve, write_run_page
+from longstrand.report.sections import (
+    Commands,
+    Curves,
+    Grid,
+    Line,
+    Locus,
+    MetricRow,
+    Metrics,
+    Point,
+    Points,
+    Report,
+    Section,
+    Table,
+    TokenLengths,
+    confusion,
+    flatten,
+    metric_meaning,
+    metric_rows,
+    metric_title,
+    provenance_table,
+    ranking,
+    token_lengths,
+)
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
 
@@ -45,39 +68,36 @@ class Page(HTMLParser):
         self.text += data
 
 
-def every_kind() -> list[dict[str, Any]]:
+def every_kind() -> list[Section]:
     rows = [
-        {"model": "a<b", "metric": "mcc", "value": 0.5, "low": 0.25, "high": 0.75, "seeds": [0.5, 0.625]},
-        {"model": "other", "metric": "mcc", "value": 0.125},
-        {"model": "other", "metric": "accuracy", "value": 0.875},
+        MetricRow("a<b", "mcc", 0.5, 0.25, 0.75, [0.5, 0.625]),
+        MetricRow("other", "mcc", 0.125),
+        MetricRow("other", "accuracy", 0.875),
     ]
-    line = {"name": "training", "x": [1, 2, 3], "y": [3.0, 2.0, 1.5]}
+    line = Line("training", [1, 2, 3], [3.0, 2.0, 1.5], low=[2.5, 1.5, 1.0], high=[3.5, 2.5, 2.0])
+    labels = {"x_label": "step", "y_label": "loss"}
     return [
-        sections.metrics_section("Quality", "How good?", rows, main="mcc"),
-        sections.curves_section(
-            "Curve", "Learning.", [line], x_label="step", y_label="loss", references={"chance": 2.5}
-        ),
-        sections.confusion_section("Calls", [[1, 1, 0], [0, 1, 0], [1, 0, 2]], ["no", "yes", "maybe"]),
-        sections.ranking_section("Ranking", {"a<b": evaluation()}, positive="yes"),
-        sections.tokens_section({1: 3, 4: 1}, [("ACGT", 1)]),
-        sections.leakage_section({"train": ["ACG"], "test": ["CGT"]}),
-        sections.points_section(
-            "Cost", "", [{"name": "a<b", "group": "g", "x": 2.0, "y": 0.5}], x_label="seconds", y_label="accuracy"
-        ),
-        sections.grid_section("All", "", ["t<1>", "u"], {"a<b": [0.5, 2.0], "c": [0.25, None]}, [False, True]),
-        sections.table_section("Table", "", ["name", "rows"], [["x", 1200], ["y", None]]),
-        {"kind": "text", "title": "Words", "paragraphs": ["One & two."]},
-        sections.provenance_section({"command": ["longstrand", "demo"], "versions": {"torch": "2"}}, genome="sha256:1"),
-        sections.commands_section("Next", "Try.", [("Look:", "longstrand info FOLDER")]),
+        Metrics("Quality", "How good?", rows, main="mcc"),
+        Curves("Curve", "Learning.", [line], **labels, references={"chance": 2.5}),
+        confusion("Calls", [[1, 1, 0], [0, 1, 0], [1, 0, 2]], ["no", "yes", "maybe"]),
+        ranking("Ranking", {"a<b": evaluation()}, positive="yes"),
+        token_lengths({1: 3, 4: 1}, [("ACGT", 1)]),
+        Points("Cost", "", [Point("a<b", "g", 2.0, 0.5)], x_label="seconds", y_label="accuracy"),
+        Grid("All", "", ["t<1>", "u"], {"a<b": [0.5, 2.0], "c": [0.25, None]}, [False, True]),
+        Table("Table", "", ["name", "rows"], [["x", 1200], ["y", None]]),
+        Locus("Region", "", [Track(np.arange(3.0), "signal")], "chr1:11-13"),
+        Section("Words", "One & two."),
+        provenance_table({"command": ["longstrand", "demo"], "versions": {"torch": "2"}}, genome="sha256:1"),
+        Commands("Next", "Try.", [("Look:", "longstrand info FOLDER")]),
     ]
 
 
-def report() -> dict[str, Any]:
-    return {"title": "T <1>", "subtitle": "s", "summary": ["Good."], "warnings": ["Cut."], "sections": every_kind()}
+def report() -> Report:
+    return Report("T <1>", every_kind(), "s", ["Good."], ["Cut."], {"difference": 0.5})
 
 
 def test_every_kind_is_tested() -> None:
-    assert {section["kind"] for section in every_kind()} == set(RENDERERS)
+    assert {type(section) for section in every_kind()} == set(VIEWS)
 
 
 def test_the_page_is_whole_and_fetches_nothing() -> None:
@@ -130,14 +150,18 @@ def test_json_holds_the_same_numbers(tmp_path: Path) -> None:
     page, data = write_report(tmp_path / "new", report())
     assert page.read_text() == render_html(report())
     read = json.loads(data.read_text())
-    assert read["format"] == "longstrand.report.page"
-    assert read["sections"][0]["rows"][0]["value"] == 0.5
-    assert render_html(read) == page.read_text()
+    assert (read["format"], read["difference"]) == ("longstrand.report.page", 0.5)
+    by_kind = {section["kind"]: section for section in read["sections"]}
+    assert by_kind["metrics"]["rows"][0] == {
+        "model": "a<b", "metric": "mcc", "value": 0.5, "low": 0.25, "high": 0.75, "seeds": [0.5, 0.625],
+    }  # fmt: skip
+    assert by_kind["curves"]["lines"][0]["y"] == [3.0, 2.0, 1.5]
+    assert by_kind["locus"]["components"][0]["values"] == [0.0, 1.0, 2.0]
 
 
-def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="no section of the kind 'pie'; known: curves, metrics"):
-        render_html({"title": "t", "sections": [{"kind": "pie", "title": "x"}]})
+def test_text_takes_the_colours_of_the_page() -> None:
+    page = render_html(report())
+    assert "var(--ink, #24343c)" in page and ": #24343c" not in page.split("</style>")[1]
 
 
 def evaluation(value: float = 0.5) -> dict[str, Any]:
@@ -154,55 +178,43 @@ def evaluation(value: float = 0.5) -> dict[str, Any]:
 
 
 def test_rows_are_means_over_seeds() -> None:
-    (row,) = sections.metric_rows("m", [evaluation(0.5), evaluation(0.75)])
-    assert row == {"model": "m", "metric": "mcc", "value": 0.625, "low": 0.375, "high": 0.75, "seeds": [0.5, 0.75]}
+    (row,) = metric_rows("m", [evaluation(0.5), evaluation(0.75)])
+    assert row == MetricRow("m", "mcc", 0.625, 0.375, 0.75, [0.5, 0.75])
 
 
 def test_an_undefined_metric_has_no_mean() -> None:
     undefined = {"metrics": {"mcc": {"value": float("nan")}}}
-    (row,) = sections.metric_rows("m", [undefined])
-    assert (row["value"], row["low"]) == (None, None)
+    (row,) = metric_rows("m", [undefined])
+    assert (row.value, row.low) == (None, None)
 
 
 def test_ranking_by_hand() -> None:
-    section = sections.ranking_section("t", {"m": evaluation()}, positive="yes")
-    assert section["prevalence"] == 3 / 5
-    assert section["series"][0]["roc_auc"] == 0.625
-    assert section["series"][0]["precision"] == [1.0, 0.6]
+    section = ranking("t", {"m": evaluation()}, positive="yes")
+    assert section.prevalence == 3 / 5
+    assert section.models[0].roc_auc == 0.625
+    assert section.models[0].precision == [1.0, 0.6]
 
 
 def test_ranking_of_one_class_is_refused() -> None:
     with pytest.raises(ValueError, match="'m' has no curves for the class 'no': the test set needs both classes"):
-        sections.ranking_section("t", {"m": evaluation()}, positive="no")
+        ranking("t", {"m": evaluation()}, positive="no")
 
 
 def test_tokens_by_hand() -> None:
-    section = sections.tokens_section({1: 3, 4: 1}, [("ACGT", 1)])
-    assert section["mean_bases"] == 7 / 4
-    assert "about 896 bases" in section["explain"]
-    assert section["longest"] == [{"token": "ACGT", "bases": 4, "count": 1}]
+    section = token_lengths({1: 3, 4: 1}, [("ACGT", 1)])
+    assert section.mean == 7 / 4
+    assert "about 896 bases" in section.explain
+    assert VIEWS[TokenLengths](section).rows == [["ACGT", 4, 1]]
 
 
-def test_leakage_by_hand() -> None:
-    # ACGT is its own reverse complement; 'aag' is in train as AAG, CTT is its reverse complement.
-    splits = {"train": ["ACGT", "AAG"], "dev": ["CTT", "CCC"], "test": ["aag", "acgt", "GGG", "TTT"]}
-    assert sections.count_leakage(splits) == [
-        {"of": "dev", "in": "train", "rows": 2, "exact": 0, "reverse_complement": 1},
-        {"of": "test", "in": "train", "rows": 4, "exact": 2, "reverse_complement": 0},
-        {"of": "test", "in": "dev", "rows": 4, "exact": 0, "reverse_complement": 2},
-    ]
-    assert "5 sequences occur in two splits" in sections.leakage_section(splits)["explain"]
-    assert "No sequence" in sections.leakage_section({"train": ["AC"], "test": ["GG"]})["explain"]
-
-
-def test_curves_of_different_lengths_are_refused() -> None:
-    with pytest.raises(ValueError, match="series 'a' has 2 x but 1 y values"):
-        sections.curves_section("t", "", [{"name": "a", "x": [1, 2], "y": [1]}], x_label="x", y_label="y")
+def test_lines_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="line 'a' has 2 x but 1 y values"):
+        Line("a", [1, 2], [1])
 
 
 def test_a_missing_main_metric_is_refused() -> None:
     with pytest.raises(ValueError, match=r"no row has the metric 'mcc'; there are \['f1'\]"):
-        sections.metrics_section("t", "", [{"model": "m", "metric": "f1", "value": 1.0}], main="mcc")
+        Metrics("t", "", [MetricRow("m", "f1", 1.0)], main="mcc")
 
 
 def test_flatten() -> None:
@@ -210,9 +222,9 @@ def test_flatten() -> None:
 
 
 def test_metrics_are_explained() -> None:
-    assert sections.metric_title("test_mcc") == "Matthews correlation"
-    assert sections.metric_title("my_own") == "my own"
-    assert sections.metric_meaning("my_own") == ""
+    assert metric_title("test_mcc") == "Matthews correlation"
+    assert metric_title("my_own") == "my own"
+    assert metric_meaning("my_own") == ""
 
 
 def finetuning_record() -> dict[str, Any]:
@@ -262,8 +274,8 @@ def test_the_page_of_a_fine_tuning_run(tmp_path: Path) -> None:
 
 
 def test_a_learning_curve_leaves_out_what_is_undefined() -> None:
-    (series,) = learning_curve({"m": finetuning_record()})["series"]
-    assert (series["x"], series["y"]) == ([4.0, 12.0], [0.25, 0.5])
+    (line,) = learning_curve({"m": finetuning_record()}).lines
+    assert (line.x, line.y) == ([4.0, 12.0], [0.25, 0.5])
 
 
 def test_multi_label_calls_are_a_table() -> None:
@@ -272,8 +284,8 @@ def test_multi_label_calls_are_a_table() -> None:
         "primary": "mcc",
         "confusion": {"labels": ["a"], "classes": ["no", "yes"], "counts": [[[1, 2], [3, 4]]]},
     }
-    (table,) = [part for part in evaluation_sections({"m": [found]}, "") if part["kind"] == "table"]
-    assert table["rows"] == [["a", 4, 3, 2, 1]]
+    (table,) = [part for part in evaluation_sections({"m": [found]}, "") if isinstance(part, Table)]
+    assert table.rows == [["a", 4, 3, 2, 1]]
 
 
 @pytest.mark.parametrize(("loss", "words"), [(2.25, "so it is better"), (2.75, "so it is not better")])
@@ -288,11 +300,10 @@ def test_other_runs_have_no_page(tmp_path: Path) -> None:
         write_run_page(tmp_path, {"kind": "probing"}, [])
 
 
-def test_links_stand_by_subject() -> None:
+def test_links_are_grouped_by_subject() -> None:
     titles = ["All tasks", "a/b", "a/b: cost", "a/c", "a/c: cost", "Protocol"]
-    parts = [sections.table_section(title, "", ["x"], [[1]]) for title in titles]
-    page = render_html({"title": "t", "summary": ["s"], "sections": parts})
-    links = [part.split("</div>")[0] for part in page.split("<nav>")[1].split("</nav>")[0].split("<div>")[1:]]
+    page = render_html(Report("t", [Table(title, "", ["x"], [[1]]) for title in titles], summary=["s"]))
+    links = [part.split("</div>")[0].strip() for part in page.split("<nav>")[1].split("</nav>")[0].split("<div>")[1:]]
     assert links == [
         '<a href="#all-tasks">All tasks</a>',
         '<a href="#a-b">a/b</a> <a href="#a-b-cost">cost</a>',
@@ -303,55 +314,36 @@ def test_links_stand_by_subject() -> None:
 
 def test_the_grid_marks_the_best_of_each_column() -> None:
     lines = {"a": [0.5, 2.0], "b": [0.25, 1.0], "c": [None, 3.0]}
-    section = sections.grid_section("All", "", ["up", "down"], lines, [False, True])
-    page = render_html({"title": "t", "sections": [section]})
-    assert page.count("<b>") == 2 and "<b>0.500</b>" in page and "<b>1.000</b>" in page
-    assert 'rgba(11,110,117,0.32)"><b>0.500' in page and 'rgba(11,110,117,0.08)">2.000' in page  # (1/2)^2 of the way
+    view = VIEWS[Grid](Grid("All", "", ["up", "down"], lines, [False, True]))
+    assert [[cell["shade"] for cell in row[1:]] for row in view.rows] == [[1, 0.25], [0, 1], [0, 0]]  # (1/2)^2
+    assert [[cell["bold"] for cell in row[1:]] for row in view.rows] == [[True, False], [False, True], [False, False]]
+    page = render_html(Report("t", [Grid("All", "", ["up", "down"], lines, [False, True])]))
+    assert page.count("<b>") == 2 and 'var(--accent) 40.0%, transparent)"><b>0.500</b>' in page
     with pytest.raises(ValueError, match="a row of 'All' has not 2 scores"):
-        sections.grid_section("All", "", ["up", "down"], {"a": [1.0]}, [False, True])
+        Grid("All", "", ["up", "down"], {"a": [1.0]}, [False, True])
 
 
 def test_kinds_share_a_colour_and_a_legend() -> None:
-    rows = [{"model": name, "metric": "mcc", "value": 0.1 * place} for place, name in enumerate("abcdefgh")]
+    rows = [MetricRow(name, "mcc", 0.1 * place) for place, name in enumerate("abcdefgh")]
     groups = {name: "plain" if name < "e" else "deep" for name in "abcdefgh"}
-    page = render_html({"title": "t", "sections": [sections.metrics_section("Q", "", rows, main="mcc", groups=groups)]})
+    page = render_html(Report("t", [Metrics("Q", "", rows, main="mcc", groups=groups)]))
     assert {part.split('"')[0] for part in page.split('style="background:')[1:]} == {"#0b6e75", "#d9822b"}
     assert ">plain</text>" in page and ">deep</text>" in page
     assert "<details><summary>The numbers" in page  # no intervals: the picture says it all
 
 
-def names_and_boxes(svg: str, names: list[str]) -> list[tuple[float, float, float, float]]:
-    """Find where the names of a picture stand, in points: left, top, right, bottom."""
-    boxes = []
-    for name in names:
-        found = re.search(rf'text-anchor: (\w+)[^>]* x="([\d.]+)" y="([\d.]+)"[^>]*>{name}</text>', svg)
-        assert found, name
-        x, y, width = float(found.group(2)), float(found.group(3)), 0.5 * 8.5 * len(name)
-        left = x - width * {"start": 0, "middle": 0.5, "end": 1}[found.group(1)]
-        boxes.append((left, y - 6, left + width, y))
-    return boxes
+def test_points_are_numbered_from_the_best() -> None:
+    points = [Point("low", "g", 1.0, 0.1), Point("top", "g", 2.0, 0.9), Point("free", "g", 0.0, 1.0)]
+    axes = draw_points(points, x_label="seconds", y_label="score").axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["1  top", "2  low"]
+    assert [(note.get_text(), note.xy) for note in axes.texts] == [("1", (2.0, 0.9)), ("2", (1.0, 0.1))]
 
 
-def test_names_of_points_keep_clear_of_each_other() -> None:
-    names = [f"model number {place}" for place in range(12)]
-    points = [
-        {"name": name, "group": "g", "x": 1.0 + 0.15 * place, "y": 0.5 + 0.004 * (place % 3)}
-        for place, name in enumerate(names)
-    ]
-    svg = draw_points(points, x_label="seconds", y_label="score", colours={"g": "#000000"})
-    assert svg == draw_points(points, x_label="seconds", y_label="score", colours={"g": "#000000"})
-    boxes = names_and_boxes(svg, names)
-    for place, one in enumerate(boxes):
-        for other in boxes[:place]:
-            wide, high = (min(one[side + 2], other[side + 2]) - max(one[side], other[side]) for side in (0, 1))
-            assert wide < 1 or high < 1
-
-
-def test_an_undefined_main_metric_is_said_instead_of_drawn() -> None:
-    rows = [{"model": "m", "metric": "pearson", "value": None}, {"model": "m", "metric": "mse", "value": 0.25}]
-    page = render_html({"title": "t", "sections": [sections.metrics_section("Q", "", rows, main="pearson")]})
-    assert "is undefined for these labels" in page and "0.250" in page
-    nan = [{"model": "m", "metric": "pearson", "value": float("nan"), "low": None, "high": None}]
-    assert "is undefined" in render_html(
-        {"title": "t", "sections": [sections.metrics_section("Q", "", nan, main="pearson")]}
-    )
+def test_panels_share_colours_and_one_legend() -> None:
+    panels = {"one": [Line("a", [1, 2], [0.5, 0.75])], "two": [Line("b", [1], [0.5]), Line("a", [1, 2], [0.25, 0.5])]}
+    figure = draw_curves(panels, x_label="x", y_label="y")
+    colours = {(axes.get_title(), line.get_label()): line.get_color() for axes in figure.axes for line in axes.lines}
+    assert colours["one", "a"] == colours["two", "a"] != colours["two", "b"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    file = to_svg(figure, "y against x", file=True)
+    assert "var(--" not in file and ElementTree.fromstring(file).get("height")

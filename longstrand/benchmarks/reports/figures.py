@@ -166,14 +166,19 @@ def write_figure(path: Path, tidy: Tidy, options: Mapping[str, str]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    from longstrand.report.plots import draw_panels
+    from longstrand.report.plots import draw_curves, to_svg
+    from longstrand.report.sections import Line
 
     digest = figure_digest(tidy, options)
     if drawn_digest(path) == digest:
         return
     drawn = curves_of(tidy, options).drawn()
+    panels = {panel["title"]: [Line(name=line["name"], x=line["x"], y=line["y"], style="points", low=line["low"] or (),
+                                    high=line["high"] or ()) for line in panel["series"]]
+              for panel in drawn.pop("panels")}  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, f"<!-- longstrand {digest} -->\n{draw_panels(drawn.pop('panels'), **drawn)}\n")
+    svg = to_svg(draw_curves(panels, **drawn), f"{drawn['y_label']} against {drawn['x_label']}", file=True)
+    write_atomically(path, f"<!-- longstrand {digest} -->\n{svg}\n")
 
 
 def drawn_digest(path: Path) -> str | None:

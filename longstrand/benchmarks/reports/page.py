@@ -9,14 +9,18 @@ from typing import Any
 from longstrand.evaluation.metrics import LOWER_IS_BETTER
 from longstrand.report.page import write_report
 from longstrand.report.sections import (
+    Curves,
+    Grid,
+    Line,
+    MetricRow,
+    Metrics,
+    Point,
+    Points,
+    Report,
     Section,
-    curves_section,
-    grid_section,
+    Table,
     metric_title,
-    metrics_section,
-    points_section,
-    provenance_section,
-    table_section,
+    provenance_table,
 )
 
 GROUPS = {"baseline": "no language model", "model": "pre-trained", "control": "random start"}
@@ -32,7 +36,7 @@ def write_page(folder: Path, collected: Collected) -> Path:
     return page
 
 
-def make_page(collected: Collected) -> dict[str, Any]:
+def make_page(collected: Collected) -> Report:
     """Make the report from what `longstrand.benchmarks.results.collect` gives."""
     full = [row for row in collected["summary"] if row["num_train"] is None]
     sections: list[Section] = []
@@ -44,16 +48,11 @@ def make_page(collected: Collected) -> dict[str, Any]:
         sections += task_sections(task, facts, [row for row in full if row["task"] == task], collected)
     sections += [*paired_sections(collected["comparisons"]), *problem_sections(collected)]
     sections.append(_protocol_section(collected))
-    sections.append(provenance_section(collected["provenance"], data=_fingerprints(collected)))
+    sections.append(provenance_table(collected["provenance"], data=_fingerprints(collected)))
     seeds = sorted({seed for row in full for seed in row["seeds"]})
-    return {
-        "title": "Benchmark",
-        "subtitle": f"{_count(len(collected['tasks']), 'task')}, {_count(len({row['arm'] for row in full}), 'line')} a "
-        f"table, {_count(len(seeds), 'seed')}",
-        "summary": summary_sentences(collected),
-        "warnings": warning_sentences(collected),
-        "sections": sections,
-    }
+    lines = _count(len({row["arm"] for row in full}), "line")
+    size = f"{_count(len(collected['tasks']), 'task')}, {lines} a table, {_count(len(seeds), 'seed')}"
+    return Report("Benchmark", sections, size, summary_sentences(collected), warning_sentences(collected))
 
 
 def _count(number: int, what: str) -> str:
@@ -144,7 +143,7 @@ def overview_section(rows: Sequence[Mapping[str, Any]], tasks: Mapping[str, Any]
     metrics = [facts["metric"] for facts in tasks.values()]
     named = ", ".join(dict.fromkeys(metric_title(metric) for metric in metrics))
     explain = f"{named[0].upper()}{named[1:]} on the test rows, mean over seeds: the darker, the better; best in bold."
-    return grid_section("All tasks", explain, list(tasks), lines, [metric in LOWER_IS_BETTER for metric in metrics])
+    return Grid("All tasks", explain, list(tasks), lines, [metric in LOWER_IS_BETTER for metric in metrics])
 
 
 def task_sections(
@@ -161,7 +160,7 @@ def task_sections(
         findings = [[finding["severity"], finding["text"]] for finding in facts["sanity"]["findings"]]
         explain = "Found before any training. A leak makes every line of the table look better than it is."
         rows_found = findings or [["none", "nothing suspicious was found"]]
-        sections.append(table_section(f"{task}: is the data sane?", explain, ["kind", "finding"], rows_found))
+        sections.append(Table(f"{task}: is the data sane?", explain, ["kind", "finding"], rows_found))
     if facts["published"]:
         sections.append(_published_section(task, facts, rows))
     return sections
@@ -171,7 +170,7 @@ def _table_of(task: str, facts: Mapping[str, Any], rows: Sequence[Mapping[str, A
     main = facts["metric"]
     names = [main, *(name for name in rows[0]["metrics"] if name != main)][:MAX_METRICS]
     entries = [
-        {"model": row["arm"], "metric": name, **row["metrics"][name]}
+        MetricRow(row["arm"], name, **row["metrics"][name])
         for row in rows
         for name in names
         if row["metrics"].get(name, {}).get("value") is not None
@@ -184,18 +183,13 @@ def _table_of(task: str, facts: Mapping[str, Any], rows: Sequence[Mapping[str, A
         "All choices were made on validation rows."
     )
     groups = {row["arm"]: GROUPS[row["group"]] for row in rows}
-    return metrics_section(task, explain, entries, main=main, groups=groups)
+    return Metrics(task, explain, entries, main=main, groups=groups)
 
 
 def _quality_and_cost(task: str, facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Section:
     shorter = _without_model([row["arm"] for row in rows])
     points = [
-        {
-            "name": shorter[row["arm"]],
-            "group": GROUPS[row["group"]],
-            "x": max(row["cost"]["seconds"], 0.1),
-            "y": row["mean"],
-        }
+        Point(shorter[row["arm"]], GROUPS[row["group"]], max(row["cost"]["seconds"], 0.1), row["mean"])
         for row in rows
         if row["mean"] is not None
     ]
@@ -205,7 +199,7 @@ def _quality_and_cost(task: str, facts: Mapping[str, Any], rows: Sequence[Mappin
         "whole process, data and libraries included."
     )
     labels = {"x_label": "seconds of training", "y_label": metric_title(facts["metric"])}
-    return points_section(f"{task}: what quality costs", explain, points, table=_cost_table(rows), **labels)
+    return Points(f"{task}: what quality costs", explain, points, table=_cost_table(rows), **labels)
 
 
 def _without_model(arms: Sequence[str]) -> dict[str, str]:
@@ -257,12 +251,9 @@ def _layers_of(task: str, both: Mapping[bool, Sequence[Mapping[str, Any]]]) -> S
             means = [sum(point["mean"] for point in points) / len(points) for points in found.values()]
             spread = [sum(point["sd"] for point in points) / len(points) for points in found.values()]
             name = f"{pooling}, random start" if random else pooling
-            line: dict[str, Any] = {"name": name, "x": list(found), "y": means, "colour": number}
-            line["style"] = "dashed" if random else "points"
-            if not random:
-                line |= {"low": [mean - sd for mean, sd in zip(means, spread)]}
-                line |= {"high": [mean + sd for mean, sd in zip(means, spread)]}
-            series.append(line)
+            low = () if random else [mean - sd for mean, sd in zip(means, spread)]
+            high = () if random else [mean + sd for mean, sd in zip(means, spread)]
+            series.append(Line(name, list(found), means, "dashed" if random else "points", low, high, number))
             lines += [[name, layer, mean, sd] for layer, mean, sd in zip(found, means, spread)]
     first = next(iter(both[min(both)]))
     chosen = [part["chosen"] for part in both[min(both)]]
@@ -273,7 +264,7 @@ def _layers_of(task: str, both: Mapping[bool, Sequence[Mapping[str, Any]]]) -> S
     )
     labels = {"x_label": "layer", "y_label": metric_title(first["metric"])}
     table = (["line", "layer", "score", "sd over folds"], lines)
-    return curves_section(f"{task}: layers of {first['arm']}", explain, series, table=table, **labels)
+    return Curves(f"{task}: layers of {first['arm']}", explain, series, table=table, **labels)
 
 
 def undefined(point: Mapping[str, Any]) -> bool:
@@ -303,13 +294,11 @@ def fewshot_sections(
             continue
         spread = [row["sd"] or 0.0 for row in points]
         baseline = points[0]["group"] == "baseline"
-        line: dict[str, Any] = {"x": [row["num_train"] or num_rows for row in points]}
-        line |= {"y": [row["mean"] for row in points]}
-        line |= {"name": shorter[arm], "style": "dashed" if baseline else "points", "scale": "log"}
-        if any(spread) and not baseline:
-            line |= {"low": [row["mean"] - sd for row, sd in zip(points, spread)]}
-            line |= {"high": [row["mean"] + sd for row, sd in zip(points, spread)]}
-        series.append(line)
+        places, means = [row["num_train"] or num_rows for row in points], [row["mean"] for row in points]
+        band = any(spread) and not baseline
+        low = [mean - sd for mean, sd in zip(means, spread)] if band else ()
+        high = [mean + sd for mean, sd in zip(means, spread)] if band else ()
+        series.append(Line(shorter[arm], places, means, "dashed" if baseline else "points", low, high))
     cells = {(row["arm"], row["num_train"]): row for row in rows}
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     table = [[arm, *(_mean_and_spread(cells.get((arm, size))) for size in [*sizes, None])] for arm in arms]
@@ -320,7 +309,7 @@ def fewshot_sections(
     ) + (f" {_count(left_out, 'line')} with lower validation scores stand in the table only." if left_out else "")
     labels = {"x_label": "training rows", "y_label": metric_title(metric)}
     columns = ["model", *(f"{size:,} rows" for size in sizes), "all rows"]
-    return [curves_section(f"{task}: with few rows", explain, series, table=(columns, table), **labels)]
+    return [Curves(f"{task}: with few rows", explain, series, log=True, table=(columns, table), **labels)]
 
 
 def few_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -346,15 +335,12 @@ def _mean_and_spread(row: Mapping[str, Any] | None) -> str | None:
 
 def rank_section(ranks: Sequence[Mapping[str, Any]], num_tasks: int) -> Section:
     """Show mean ranks over tasks, with the rank in each task as rings."""
-    rows = [
-        {"model": entry["arm"], "metric": "mean rank", "value": entry["mean"], "seeds": entry["ranks"]}
-        for entry in ranks
-    ]
+    rows = [MetricRow(entry["arm"], "mean rank", entry["mean"], seeds=entry["ranks"]) for entry in ranks]
     explain = f"Rank within each of {num_tasks} tasks, averaged (1 is best); rings are single tasks."
     order = list(GROUPS)
     kinds = sorted(ranks, key=lambda entry: order.index(entry["group"]))
     groups = {entry["arm"]: GROUPS[entry["group"]] for entry in kinds}
-    return metrics_section("Mean rank", explain, rows, main="mean rank", groups=groups)
+    return Metrics("Mean rank", explain, rows, main="mean rank", groups=groups)
 
 
 def paired_sections(comparisons: Sequence[Mapping[str, Any]]) -> list[Section]:
@@ -380,7 +366,7 @@ def paired_sections(comparisons: Sequence[Mapping[str, Any]]) -> list[Section]:
         "both lines sequence by sequence. Corrected p: for several lines on one task (Holm)."
     )
     columns = ["task", "model", "against", "difference", "95 % interval", "p", "corrected p"]
-    return [table_section("Is the difference real?", explain, columns, lines)]
+    return [Table("Is the difference real?", explain, columns, lines)]
 
 
 def problem_sections(collected: Collected) -> list[Section]:
@@ -389,7 +375,7 @@ def problem_sections(collected: Collected) -> list[Section]:
     if collected["errors"]:
         lines = [[error["task"], error["arm"], error["seed"], error["reason"][:400]] for error in collected["errors"]]
         explain = "They are not in the tables. The same command tries them again and leaves the others alone."
-        sections.append(table_section("What failed", explain, ["task", "model", "seed", "reason"], lines))
+        sections.append(Table("What failed", explain, ["task", "model", "seed", "reason"], lines))
     said = [[cell["task"], cell["arm"], notice] for cell in collected["cells"] for notice in cell["notices"]]
     cut = [
         [cell["task"], cell["arm"], f"{count:,} {split} sequences were cut to {cell['facts']['max_tokens']:,} tokens"]
@@ -399,7 +385,7 @@ def problem_sections(collected: Collected) -> list[Section]:
     ]
     if said or cut:
         explain = "Smaller batches for lack of memory (same effective batch), sequences that were cut, and the like."
-        sections.append(table_section("Said on the way", explain, ["task", "model", "notice"], said + cut))
+        sections.append(Table("Said on the way", explain, ["task", "model", "notice"], said + cut))
     return sections
 
 
@@ -430,7 +416,7 @@ def _published_section(task: str, facts: Mapping[str, Any], rows: Sequence[Mappi
         explain += f" The published ones: {source}; {protocol}."
         columns = [*columns[:3], "from"]
         lines = [[*line[:3], line[4] if line[3] == "here" else "published"] for line in lines]
-    return table_section(f"{task}: published numbers", explain, columns, lines)
+    return Table(f"{task}: published numbers", explain, columns, lines)
 
 
 def _by_validation(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -445,7 +431,7 @@ def _protocol_section(collected: Collected) -> Section:
     explain = "The same for every line. " + (
         f"Changed for this run: {changed}." if changed else "As fixed for the suite."
     )
-    return table_section("Protocol", explain, ["setting", "value"], lines)
+    return Table("Protocol", explain, ["setting", "value"], lines)
 
 
 def _words(value: Any) -> str:
