@@ -29,6 +29,7 @@ from longstrand.genome.annotation import Transcript, transcripts
 from longstrand.genome.features import Feature
 from longstrand.genome.intervals import Interval
 from longstrand.report.plots import COLOURS, FAINT, INK, SOFT, STYLE, Canvas
+from longstrand.report.sections import Section
 
 FloatArray = npt.NDArray[np.float64]
 MAX_BINS = 1200
@@ -401,6 +402,14 @@ def _draw_row(item: Component, axes: Axes, region: Interval, marks: Sequence[Mar
     axes.set_ylabel(item.name, rotation=0, ha="right", va="center", fontsize=9)
     for mark in marks:
         mark.shade(axes, region)
+
+
+@dataclass(frozen=True)
+class Locus(Section):
+    """The section of a report that shows a picture of a region, drawn by `plot`."""
+
+    components: Sequence[Component]
+    region: Interval | str
 
 
 def parse_region(text: str) -> Interval:

@@ -22,7 +22,6 @@ from longstrand.report.sections import (
     Confusion,
     Curves,
     Grid,
-    Locus,
     MetricRow,
     Metrics,
     Points,
@@ -207,6 +206,6 @@ VIEWS: dict[type[Section], Callable[[Any], View]] = {
     Confusion: _confusion,
     Ranking: lambda section: View([plots.draw_ranking(section.models, section.prevalence)]),
     TokenLengths: _token_lengths,
-    Locus: lambda section: View([locus.plot(section.components, section.region)]),
+    locus.Locus: lambda section: View([locus.plot(section.components, section.region)]),
     Commands: lambda section: View(commands=section.commands),
 }

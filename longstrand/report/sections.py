@@ -8,11 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from longstrand.genome.intervals import Interval
-    from longstrand.report.locus import Component
+from typing import Any, Literal
 
 Cell = str | int | float | bool | None
 Evaluation = Mapping[str, Any]
@@ -223,14 +219,6 @@ class TokenLengths(Section):
     def mean(self) -> float:
         """Bases per token."""
         return sum(length * count for length, count in self.bases.items()) / max(1, sum(self.bases.values()))
-
-
-@dataclass(frozen=True)
-class Locus(Section):
-    """A picture of a region, drawn as by `longstrand.report.locus.plot`."""
-
-    components: Sequence[Component]
-    region: Interval | str
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from longstrand.report.locus import Track
+from longstrand.report.locus import Locus, Track
 from longstrand.report.page import VIEWS, render_html, write_report
 from longstrand.report.plots import draw_curves, draw_points, to_svg
 from longstrand.report.runs import evaluation_sections, learning_curve, write_run_page
@@ -20,7 +20,6 @@ from longstrand.report.sections import (
     Curves,
     Grid,
     Line,
-    Locus,
     MetricRow,
     Metrics,
     Point,
