@@ -1,0 +1,140 @@
+"""The first question: one row of numbers for each sequence.
+
+A score function takes sequences and returns float32 ``(n, outputs)``. What asks about changed sequences (variants,
+mutagenesis, design) takes such a function and nothing else: `scorer` makes it from a model; a test passes a lambda, a
+user a model of their own or an ensemble. Numbers are logits (predicted values, log rates), so that differences mean the
+same everywhere on the scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from longstrand.errors import InputError, UsageError, nearest
+from longstrand.inference.predict import PredictOptions, predict
+from longstrand.inference.strands import StrandPolicy, read_on, strands_of
+from longstrand.questions.tokens import (
+    FloatArray,
+    MaskedText,
+    Model,
+    iter_log_probabilities,
+    read_text,
+    reading_of,
+)
+
+Score = Callable[[Sequence[str]], FloatArray]
+Outputs = int | str | Sequence[int | str]
+
+
+def scorer(
+    model: Model,
+    *,
+    output: Outputs | None = None,
+    strand: StrandPolicy | None = None,
+    window: int | None = None,
+    region: tuple[int, int] | None = None,
+    options: PredictOptions | None = None,
+) -> Score:
+    """Make a score function of a model.
+
+    Args:
+        model: with any head. Token, base and bin heads: logits averaged over ``region``. A masked LM: one output, the
+            pseudo-log-likelihood in nats (the sum over tokens of the log-probability of each, masked alone; one pass a
+            token). Its unit is the token: sequences that are cut into different numbers of tokens do not compare.
+        output: number or class name of an output, or several; None: all.
+        strand: ``both`` averages logits over the strands; None: what the reading record says.
+        window: bases in the middle of each sequence that the model is shown; None: all.
+        region: bases (0-based, half-open, within what is shown) that a head per token, base or bin is averaged over;
+            bins that overlap it. None: all.
+        options: other settings of `predict`.
+
+    Returns:
+        A function from sequences to float32 ``(n, outputs)``; NaN for a sequence without tokens.
+
+    Raises:
+        UsageError: no such output; ``region`` with one result a sequence. The function raises InputError if a sequence
+            is shorter than ``window``, and what `predict` raises.
+    """
+    settings = replace(options or PredictOptions(), output="logits", strand=strand or reading_of(model).strand)
+    kind = getattr(model, "head_kind", None)
+    if region is not None and kind in ("sequence", "masked_lm"):
+        raise UsageError("a region is for heads per token, base or bin; this model gives one result a sequence.")
+    columns = _columns(model, output)
+
+    def score(sequences: Sequence[str]) -> FloatArray:
+        shown = [_middle(sequence, window, row) for row, sequence in enumerate(sequences)]
+        if kind == "masked_lm":
+            rows = _pseudo_log_likelihoods(model, shown, settings)
+        else:
+            results = predict(model, shown, tokenizer=model.tokenizer, settings=settings)
+            rows = [_average(result.values, region, result.num_bases) for result in results]
+        table = np.array(rows, dtype=np.float32).reshape(len(rows), -1 if rows else len(columns))
+        return table[:, columns]
+
+    return score
+
+
+def _columns(model: Model, output: Outputs | None) -> list[int]:
+    """Number the outputs that are asked for.
+
+    Raises:
+        UsageError: one does not exist.
+    """
+    settings = getattr(model, "head_settings", None)
+    total = 1 if getattr(model, "head_kind", None) == "masked_lm" else settings.num_outputs if settings else 0
+    names = list(reading_of(model).class_names or ())
+    if output is None:
+        return list(range(total))
+    found = []
+    for one in [output] if isinstance(output, int | str) else output:
+        number = names.index(one) if isinstance(one, str) and one in names else one
+        if isinstance(number, str) or not 0 <= number < total:
+            hint = nearest(number, names) if isinstance(number, str) else ""
+            known = f"; its outputs are {', '.join(names)}" if names else ""
+            raise UsageError(f"no output {one!r}{hint}: the model has {total}, numbered from 0{known}.")
+        found.append(number)
+    return found
+
+
+def _middle(sequence: str, window: int | None, row: int) -> str:
+    if window is None:
+        return sequence
+    if len(sequence) < window:
+        raise InputError(f"sequence {row + 1} has {len(sequence)} bases, fewer than the window of {window}.")
+    start = len(sequence) // 2 - window // 2
+    return sequence[start : start + window]
+
+
+def _average(values: FloatArray, region: tuple[int, int] | None, num_bases: int) -> FloatArray:
+    """Average rows (bases or bins, C) over a region of bases; NaN rows (bases that no token covers) do not count."""
+    if values.ndim == 1:
+        return values
+    start, end = region or (0, num_bases)
+    if not 0 <= start < end <= max(num_bases, 1):
+        raise InputError(f"region {start}-{end} does not lie within the sequence of {num_bases} bases.")
+    size = num_bases // len(values) if len(values) else 1
+    part = values[start // size : -(-end // size)]
+    known = ~np.isnan(part).all(1)
+    mean: FloatArray = part[known].mean(0) if known.any() else np.full(values.shape[1], np.nan, dtype=np.float32)
+    return mean
+
+
+def _pseudo_log_likelihoods(model: Model, texts: Sequence[str], settings: PredictOptions) -> list[FloatArray]:
+    """Sum log p(token | all others), each token masked alone, over the tokens of each text; mean over strands."""
+    strands = strands_of(settings.strand)
+    encodings = [read_text(model, read_on(strand, text)) for text in texts for strand in strands]
+    tokens = [np.flatnonzero(each.offsets[:, 1] > each.offsets[:, 0]).astype(np.int32) for each in encodings]
+    asked = (
+        MaskedText(encoding, rows[i : i + 1], rows[i : i + 1])
+        for encoding, rows in zip(encodings, tokens)
+        for i in range(len(rows))
+    )
+    answers = iter_log_probabilities(model, asked, batch_tokens=settings.batch_tokens)
+    sums = [
+        float(np.sum([next(answers)[0, encoding.input_ids[row]] for row in rows])) if len(rows) else np.nan
+        for encoding, rows in zip(encodings, tokens)
+    ]
+    return list(np.array(sums, dtype=np.float32).reshape(len(texts), len(strands)).mean(1))

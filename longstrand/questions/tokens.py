@@ -1,0 +1,348 @@
+"""Masked log-probabilities, states and gradients: one value or vector for each token of a text, special ones included.
+
+Texts are read as given: the strand is the caller's. Rows are counted over the whole input of the model, ``[CLS]`` = 0.
+Batches are padded, never packed; a result depends neither on its batch mates nor on ``batch_tokens``.
+Legend: n tokens of a text, D hidden size, V vocabulary, C outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from longstrand.data.bins import count_bins, encode_bins
+from longstrand.errors import InputError, UsageError
+from longstrand.genome.sequence import normalise
+from longstrand.inference.predict import evaluation_mode, layer_number, longest_input
+from longstrand.models.config import LongstrandConfig
+from longstrand.models.reading import Reading
+from longstrand.tokenization.base import Encoding, IntArray, Tokenizer
+
+FloatArray = npt.NDArray[np.float32]
+Target = int | Callable[[Tensor], Tensor]
+BATCH_TOKENS = 8192
+
+
+class Model(Protocol):
+    """What the questions use of a loaded model, wrapped by ``peft`` or not."""
+
+    config: LongstrandConfig
+    tokenizer: Tokenizer
+    encoder: Callable[..., Any]
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Iterate over the weights."""
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Compute the head's logits."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskedText:
+    """One forward pass of a masked LM.
+
+    Attributes:
+        encoding: a tokenized text, as by `read_text`.
+        masked: int ``(m,)`` rows whose ids become ``[MASK]``, all together.
+        rows: int ``(r,)`` rows whose log-probabilities are wanted.
+    """
+
+    encoding: Encoding
+    masked: IntArray
+    rows: IntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gradients:
+    """The gradient of a scalar with respect to word vectors.
+
+    Attributes:
+        values: float32 ``(n, D)``.
+        vectors: float32 ``(n, D)``, where the gradient was taken.
+        target: the scalar there.
+        encoding: the tokens.
+    """
+
+    values: FloatArray
+    vectors: FloatArray
+    target: float
+    encoding: Encoding
+
+
+def reading_of(model: Model) -> Reading:
+    """Give the reading record of a model, or an empty one."""
+    return getattr(model, "reading", None) or Reading.model_validate({})
+
+
+def prepare_text(model: Model, text: str) -> str:
+    """Put a text into upper case and unknown letters into N, unless the model's reading record wants it exact.
+
+    Raises:
+        InputError: a letter is no nucleotide.
+    """
+    return text if reading_of(model).exact_text else normalise(text, model.tokenizer.alphabet).sequence
+
+
+def read_text(model: Model, text: str) -> Encoding:
+    """Tokenize one text, prepared by `prepare_text`, as this model reads it; a model of bins bin by bin.
+
+    The empty text gives the special tokens alone.
+
+    Raises:
+        InputError: a letter is no nucleotide, or the model's position table ends before the text.
+    """
+    tokenizer, limit, text = model.tokenizer, longest_input(model.config), prepare_text(model, text)
+    bin_bases = getattr(getattr(model, "head_settings", None), "bin_bases", None)
+    bin_bases = bin_bases or (model.config.memory or {}).get("bin_bases")
+    if bin_bases:
+        count_bins(len(text), bin_bases, where="text")
+    encoding = encode_bins(tokenizer, text, bin_bases) if bin_bases else tokenizer.encode(text)
+    if limit is not None and len(encoding) > limit:
+        raise InputError(
+            f"the text of {len(text):,} bases has {len(encoding):,} tokens, but the position table of this model ends "
+            f"at {limit:,}; use a shorter text or windows of it."
+        )
+    return encoding
+
+
+def masked_log_probabilities(
+    model: Model, text: str, masks: Sequence[Sequence[int]] | None = None, *, batch_tokens: int = BATCH_TOKENS
+) -> list[FloatArray]:
+    """Compute a masked LM's log-probabilities (nats) over the vocabulary at the masked rows of a text.
+
+    Args:
+        model: a masked LM.
+        text: bases, read as given.
+        masks: sets of rows (see `read_text`); the rows of a set are masked together, in a forward pass of its own.
+            None: one pass in which nothing is masked, answered at every row (each token then sees itself).
+        batch_tokens: most tokens of a batch.
+
+    Returns:
+        One float32 ``(len(mask), V)`` for each set, in order; ``[(n, V)]`` without masks.
+
+    Raises:
+        UsageError: the model is no masked LM, or its tokenizer has no mask token.
+        InputError: as in `read_text`; a row does not exist.
+    """
+    encoding = read_text(model, text)
+    if masks is None:
+        asked = [MaskedText(encoding, np.empty(0, np.int32), np.arange(len(encoding), dtype=np.int32))]
+    else:
+        sets = [np.asarray(rows, dtype=np.int32).reshape(-1) for rows in masks]
+        asked = [MaskedText(encoding, rows, rows) for rows in sets]
+    return list(iter_log_probabilities(model, asked, batch_tokens=batch_tokens))
+
+
+def iter_log_probabilities(
+    model: Model, asked: Iterable[MaskedText], *, batch_tokens: int = BATCH_TOKENS
+) -> Iterator[FloatArray]:
+    """Compute log-probabilities of many texts and masks, batched in the order given; texts of like length go well.
+
+    The LM head is computed at the wanted rows only.
+
+    Yields:
+        float32 ``(len(rows), V)`` for each.
+
+    Raises:
+        UsageError: as in `masked_log_probabilities`.
+        InputError: a row does not exist.
+    """
+    head = _masked_lm_head(model)
+    for batch in _batches(asked, lambda one: len(one.encoding), batch_tokens):
+        with torch.inference_mode(), evaluation_mode(model):
+            inputs = _padded(model, [_with_masks(model.tokenizer, one) for one in batch])
+            hidden = model.encoder(**inputs).last_hidden_state
+            picked = [hidden[i, _index(one.rows, hidden)] for i, one in enumerate(batch)]
+            answers = [head(states).float().log_softmax(-1).cpu().numpy() for states in picked]
+        yield from answers
+
+
+def states(
+    model: Model, texts: Iterable[str], layer: int = -1, *, batch_tokens: int = BATCH_TOKENS
+) -> Iterator[FloatArray]:
+    """Compute the hidden states of texts, in order.
+
+    Args:
+        model: any model.
+        texts: bases.
+        layer: 0 = embedding output, 1 = first layer, -1 = last, after the final norm.
+        batch_tokens: most tokens of a batch.
+
+    Yields:
+        float32 ``(n, D)`` for each text, special tokens included; rows as in `read_text`.
+
+    Raises:
+        UsageError: there is no such layer.
+        InputError: as in `read_text`.
+    """
+    number, last = layer_number(layer, model.config.num_hidden_layers), model.config.num_hidden_layers
+    for batch in _batches((read_text(model, text) for text in texts), len, batch_tokens):
+        with torch.inference_mode(), evaluation_mode(model):
+            output = model.encoder(**_padded(model, batch), output_hidden_states=number != last)
+            hidden = output.last_hidden_state if number == last else output.hidden_states[number]
+        values = hidden.float().cpu().numpy()
+        yield from (values[i, : len(encoding)].copy() for i, encoding in enumerate(batch))
+
+
+def gradients(
+    model: Model,
+    texts: Iterable[str],
+    target: Target,
+    *,
+    vectors: Sequence[FloatArray] | None = None,
+    masks: Sequence[Sequence[int]] | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Iterator[Gradients]:
+    """Compute the gradient of a scalar of each text with respect to its word vectors (``inputs_embeds``), in float32.
+
+    Ids, positions and attention masks stay those of the text, whatever the vectors. Steps along a path are the same
+    text several times, with different ``vectors``.
+
+    Args:
+        model: any model with a head.
+        texts: bases.
+        target: number of an output (per token or bin: its mean over them), or a function from the logits of one text,
+            ``(C,)`` or ``(n, C)`` (bins: ``(bins, C)``), to a scalar. A masked LM gives the function its logits
+            ``(len(mask), V)`` at the masked rows, without masks ``(n, V)``.
+        vectors: for each text float32 ``(n, D)`` in place of its own word vectors.
+        masks: for each text the rows that become ``[MASK]`` (masked LM).
+        batch_tokens: most tokens of a batch.
+
+    Raises:
+        UsageError: the model has no head, or an output number is given for a masked LM.
+        ValueError: texts, vectors and masks do not fit each other.
+    """
+    kind = getattr(model, "head_kind", None)
+    if kind is None or (kind == "masked_lm" and isinstance(target, int)):
+        raise UsageError("gradients need a model with a head; for a masked LM the target is a function of its logits.")
+    cached = lru_cache(maxsize=64)(lambda text: read_text(model, text))
+    items = (
+        (cached(text), None if vectors is None else vectors[i], () if masks is None else masks[i])
+        for i, text in enumerate(texts)
+    )
+    for batch in _batches(items, lambda item: len(item[0]), batch_tokens):
+        asked = [
+            MaskedText(encoding, rows := np.asarray(mask, dtype=np.int32).reshape(-1), rows)
+            for encoding, _, mask in batch
+        ]
+        with torch.enable_grad(), evaluation_mode(model):
+            answers = _gradients_of_batch(model, asked, [given for _, given, _ in batch], target)
+        yield from answers
+
+
+def _gradients_of_batch(
+    model: Model, asked: list[MaskedText], given: list[FloatArray | None], target: Target
+) -> list[Gradients]:
+    inputs = _padded(model, [_with_masks(model.tokenizer, one) for one in asked])
+    ids = inputs.pop("input_ids")
+    table: nn.Embedding = model.encoder.embeddings.word_embeddings  # type: ignore[attr-defined]
+    words = table(ids).detach().float()
+    for row, (one, vectors) in enumerate(zip(asked, given)):
+        if vectors is not None:
+            if vectors.shape != (len(one.encoding), words.shape[-1]):
+                raise ValueError(
+                    f"vectors of text {row + 1} have shape {vectors.shape}, not {(len(one.encoding), words.shape[-1])}"
+                )
+            masked = _index(one.masked, words)
+            own = words[row, masked]
+            words[row, : len(vectors)] = torch.from_numpy(vectors).to(words)
+            words[row, masked] = own
+    words.requires_grad_()
+    inputs["inputs_embeds"] = words.to(table.weight.dtype)
+    if model.config.mask_token_id is not None or model.config.memory is not None:
+        inputs["input_ids"] = ids
+    scalars = torch.stack(_targets(model, inputs, ids, asked, target))
+    (values,) = torch.autograd.grad(scalars.sum(), words)
+    found, where = values.cpu().numpy(), words.detach().cpu().numpy()
+    return [
+        Gradients(found[row, :n].copy(), where[row, :n].copy(), float(scalars[row]), one.encoding)
+        for row, (one, n) in enumerate(zip(asked, (len(one.encoding) for one in asked)))
+    ]
+
+
+def _targets(
+    model: Model, inputs: dict[str, Tensor], ids: Tensor, asked: list[MaskedText], target: Target
+) -> list[Tensor]:
+    """Compute the scalar of each text, float32."""
+    kind = getattr(model, "head_kind", None)
+    if kind == "masked_lm":
+        hidden, head = model.encoder(**inputs).last_hidden_state, _masked_lm_head(model)
+        places = [one.masked if len(one.masked) else np.arange(len(one.encoding), dtype=np.int32) for one in asked]
+        logits = [head(hidden[row, _index(rows, hidden)]).float() for row, rows in enumerate(places)]
+    else:
+        if kind == "bin":
+            real = inputs.get("attention_mask", torch.ones_like(ids)).bool()
+            inputs["bins_mask"] = (ids == model.head_settings.bin_token_id) & real  # type: ignore[attr-defined]
+        every = model(**inputs).logits.float()
+        lengths = inputs["bins_mask"].sum(1).tolist() if kind == "bin" else [len(one.encoding) for one in asked]
+        logits = [every[row] if kind == "sequence" else every[row, :length] for row, length in enumerate(lengths)]
+    if isinstance(target, int):
+        return [values[..., target].mean() for values in logits]
+    return [target(values) for values in logits]
+
+
+def _masked_lm_head(model: Model) -> nn.Module:
+    head = getattr(model, "lm_head", None)
+    if head is None:
+        raise UsageError("this question is for a masked LM; the model given has another head or none.")
+    return head  # type: ignore[no-any-return]
+
+
+def _with_masks(tokenizer: Tokenizer, one: MaskedText) -> Encoding:
+    """Copy an encoding with ``[MASK]`` at its masked rows.
+
+    Raises:
+        InputError: a row does not exist.
+        UsageError: there is no mask token.
+    """
+    length = len(one.encoding)
+    for rows in (one.masked, one.rows):
+        if len(rows) and not 0 <= rows.min() <= rows.max() < length:
+            raise InputError(f"there is no row {rows.max() if rows.min() >= 0 else rows.min()}: the text has {length}.")
+    if not len(one.masked):
+        return one.encoding
+    if tokenizer.mask_token_id is None:
+        raise UsageError("the tokenizer has no mask token, so nothing can be masked.")
+    ids = one.encoding.input_ids.copy()
+    ids[one.masked] = tokenizer.mask_token_id
+    return Encoding(ids, one.encoding.offsets, one.encoding.num_bases, one.encoding.special_tokens_mask)
+
+
+def _index(rows: IntArray, beside: Tensor) -> Tensor:
+    return torch.from_numpy(rows.astype(np.int64)).to(beside.device)
+
+
+Item = TypeVar("Item")
+
+
+def _batches(items: Iterable[Item], length: Callable[[Item], int], batch_tokens: int) -> Iterator[list[Item]]:
+    """Group neighbours so that a padded batch has at most ``batch_tokens`` tokens, or one item."""
+    batch: list[Item] = []
+    longest = 0
+    for item in items:
+        longest = max(longest, length(item))
+        if batch and longest * (len(batch) + 1) > batch_tokens:
+            yield batch
+            batch, longest = [], length(item)
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def _padded(model: Model, encodings: Sequence[Encoding]) -> dict[str, Tensor]:
+    """Make ids (B, L) and, where something is padded, the attention mask, on the model's device."""
+    shape = len(encodings), max(map(len, encodings))
+    ids = np.full(shape, model.tokenizer.pad_token_id or 0, dtype=np.int64)
+    mask = np.zeros(shape, dtype=np.int64)
+    for row, encoding in enumerate(encodings):
+        ids[row, : len(encoding)], mask[row, : len(encoding)] = encoding.input_ids, 1
+    arrays = {"input_ids": ids} if mask.all() else {"input_ids": ids, "attention_mask": mask}
+    device = next(model.parameters()).device
+    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
