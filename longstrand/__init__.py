@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from longstrand.models.checkpoint import load_model as load_model
     from longstrand.models.published.adapters import load_adapter as load_adapter
+    from longstrand.questions.bases import base_probabilities as base_probabilities
     from longstrand.tokenization.hub import load_tokenizer as load_tokenizer
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_adapter", "load_model", "load_tokenizer"]
+__all__ = ["__version__", "base_probabilities", "load_adapter", "load_model", "load_tokenizer"]
 
 _DOORS = {
+    "base_probabilities": "longstrand.questions.bases",
     "load_adapter": "longstrand.models.published.adapters",
     "load_model": "longstrand.models.checkpoint",
     "load_tokenizer": "longstrand.tokenization.hub",

@@ -24,13 +24,13 @@ import numpy.typing as npt
 
 from longstrand.errors import UsageError, one_of
 from longstrand.inference.predict import longest_input
-from longstrand.inference.strands import StrandPolicy, read_on, strands_of
+from longstrand.inference.strands import StrandPolicy, average, read_on, strands_of
 from longstrand.models.checkpoint import load_model
+from longstrand.models.network import Network
 from longstrand.questions.tokens import (
     BATCH_TOKENS,
     FloatArray,
     MaskedText,
-    Model,
     iter_log_probabilities,
     prepare_text,
     reading_of,
@@ -57,7 +57,7 @@ class BaseDistribution:
     left_out: FloatArray
 
 
-def base_probabilities(model: Model | Path | str, sequence: str, **options: Any) -> FloatArray:
+def base_probabilities(model: Network | Path | str, sequence: str, **options: Any) -> FloatArray:
     """Compute the probability of A, C, G and T at each base of a sequence, each base masked in turn.
 
     The options and errors of `base_distribution`, which also gives the probability that was left out.
@@ -69,7 +69,7 @@ def base_probabilities(model: Model | Path | str, sequence: str, **options: Any)
 
 
 def base_distribution(
-    model: Model | Path | str,
+    model: Network | Path | str,
     sequence: str,
     *,
     strand: StrandPolicy = "+",
@@ -98,7 +98,7 @@ def base_distribution(
         InputError: a letter is no nucleotide.
     """
     model = load_model(model) if isinstance(model, str | Path) else model
-    words = _Words(model.tokenizer, inside)
+    words = _Words(model.require_tokenizer(), inside)
     limit = max_tokens or reading_of(model).max_tokens or longest_input(model.config)
     text = prepare_text(model, sequence)
     logs, lost = [], []
@@ -106,7 +106,7 @@ def base_distribution(
         of_strand, left_out = _read(model, read_on(each, text), words, (limit, masked, batch_tokens))
         logs.append(of_strand if each == "+" else of_strand[::-1, ::-1])
         lost.append(left_out if each == "+" else left_out[::-1])
-    return BaseDistribution(np.exp(_normalised(_mean(logs))).astype(np.float32), _mean(lost).astype(np.float32))
+    return BaseDistribution(np.exp(_normalised(average(logs))).astype(np.float32), average(lost).astype(np.float32))
 
 
 class _Words:
@@ -153,11 +153,11 @@ class _Words:
 
 
 def _read(
-    model: Model, text: str, words: _Words, how: tuple[int | None, bool, int]
+    model: Network, text: str, words: _Words, how: tuple[int | None, bool, int]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Give normalised log-probabilities ``(num_bases, 4)`` and what was left out ``(num_bases,)`` of one strand."""
     limit, masked, batch_tokens = how
-    tokenizer, num_bases = model.tokenizer, len(text)
+    tokenizer, num_bases = model.require_tokenizer(), len(text)
     ids, offsets = tokenizer.encode_ids(text)
     covers = offsets[:, 1] > offsets[:, 0]
     ids, offsets = ids[covers], offsets[covers]
@@ -185,7 +185,7 @@ def _read(
                 words.at_place(values[token - start], word, base - offsets[token, 0])
                 for token, word in zip(tokens, texts)
             ]
-            logs[base] = _mean(each)
+            logs[base] = average(each)
             lost[base] = np.mean([words.left_out(values[t - start], len(word)) for t, word in zip(tokens, texts)])
     return _normalised(logs), lost
 
@@ -215,17 +215,10 @@ def _groups(
     }
 
 
-def _mean(values: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    """Average arrays of one shape; NaN in one leaves what the others say."""
-    stacked = np.stack(values)
-    known = ~np.isnan(stacked)
-    total: npt.NDArray[np.float64] = np.where(known, stacked, 0).sum(0)
-    return np.divide(total, known.sum(0), out=np.full_like(total, np.nan), where=known.any(0))
-
-
 def _normalised(logs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Scale log-probabilities (num_bases, 4) so that each row sums to 1; NaN stays."""
     if not len(logs):
         return logs
-    scaled: npt.NDArray[np.float64] = logs - np.logaddexp.reduce(logs, axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        scaled: npt.NDArray[np.float64] = logs - np.logaddexp.reduce(logs, axis=1, keepdims=True)
     return scaled

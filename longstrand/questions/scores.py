@@ -16,10 +16,10 @@ import numpy as np
 from longstrand.errors import InputError, UsageError, nearest
 from longstrand.inference.predict import PredictOptions, predict
 from longstrand.inference.strands import StrandPolicy, read_on, strands_of
+from longstrand.models.network import Network
 from longstrand.questions.tokens import (
     FloatArray,
     MaskedText,
-    Model,
     iter_log_probabilities,
     read_text,
     reading_of,
@@ -30,7 +30,7 @@ Outputs = int | str | Sequence[int | str]
 
 
 def scorer(
-    model: Model,
+    model: Network,
     *,
     output: Outputs | None = None,
     strand: StrandPolicy | None = None,
@@ -69,7 +69,7 @@ def scorer(
         if kind == "masked_lm":
             rows = _pseudo_log_likelihoods(model, shown, settings)
         else:
-            results = predict(model, shown, tokenizer=model.tokenizer, settings=settings)
+            results = predict(model, shown, tokenizer=model.require_tokenizer(), settings=settings)
             rows = [_average(result.values, region, result.num_bases) for result in results]
         table = np.array(rows, dtype=np.float32).reshape(len(rows), -1 if rows else len(columns))
         return table[:, columns]
@@ -77,7 +77,7 @@ def scorer(
     return score
 
 
-def _columns(model: Model, output: Outputs | None) -> list[int]:
+def _columns(model: Network, output: Outputs | None) -> list[int]:
     """Number the outputs that are asked for.
 
     Raises:
@@ -122,7 +122,7 @@ def _average(values: FloatArray, region: tuple[int, int] | None, num_bases: int)
     return mean
 
 
-def _pseudo_log_likelihoods(model: Model, texts: Sequence[str], settings: PredictOptions) -> list[FloatArray]:
+def _pseudo_log_likelihoods(model: Network, texts: Sequence[str], settings: PredictOptions) -> list[FloatArray]:
     """Sum log p(token | all others), each token masked alone, over the tokens of each text; mean over strands."""
     strands = strands_of(settings.strand)
     encodings = [read_text(model, read_on(strand, text)) for text in texts for strand in strands]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,27 +21,13 @@ from longstrand.data.bins import count_bins, encode_bins
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import normalise
 from longstrand.inference.predict import evaluation_mode, layer_number, longest_input
-from longstrand.models.config import LongstrandConfig
+from longstrand.models.network import Network
 from longstrand.models.reading import Reading
 from longstrand.tokenization.base import Encoding, IntArray, Tokenizer
 
 FloatArray = npt.NDArray[np.float32]
 Target = int | Callable[[Tensor], Tensor]
 BATCH_TOKENS = 8192
-
-
-class Model(Protocol):
-    """What the questions use of a loaded model, wrapped by ``peft`` or not."""
-
-    config: LongstrandConfig
-    tokenizer: Tokenizer
-    encoder: Callable[..., Any]
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Iterate over the weights."""
-
-    def __call__(self, **inputs: Any) -> Any:
-        """Compute the head's logits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,21 +62,21 @@ class Gradients:
     encoding: Encoding
 
 
-def reading_of(model: Model) -> Reading:
+def reading_of(model: Network) -> Reading:
     """Give the reading record of a model, or an empty one."""
-    return getattr(model, "reading", None) or Reading.model_validate({})
+    return model.reading or Reading.model_validate({})
 
 
-def prepare_text(model: Model, text: str) -> str:
+def prepare_text(model: Network, text: str) -> str:
     """Put a text into upper case and unknown letters into N, unless the model's reading record wants it exact.
 
     Raises:
         InputError: a letter is no nucleotide.
     """
-    return text if reading_of(model).exact_text else normalise(text, model.tokenizer.alphabet).sequence
+    return text if reading_of(model).exact_text else normalise(text, model.require_tokenizer().alphabet).sequence
 
 
-def read_text(model: Model, text: str) -> Encoding:
+def read_text(model: Network, text: str) -> Encoding:
     """Tokenize one text, prepared by `prepare_text`, as this model reads it; a model of bins bin by bin.
 
     The empty text gives the special tokens alone.
@@ -98,7 +84,7 @@ def read_text(model: Model, text: str) -> Encoding:
     Raises:
         InputError: a letter is no nucleotide, or the model's position table ends before the text.
     """
-    tokenizer, limit, text = model.tokenizer, longest_input(model.config), prepare_text(model, text)
+    tokenizer, limit, text = model.require_tokenizer(), longest_input(model.config), prepare_text(model, text)
     bin_bases = getattr(getattr(model, "head_settings", None), "bin_bases", None)
     bin_bases = bin_bases or (model.config.memory or {}).get("bin_bases")
     if bin_bases:
@@ -113,7 +99,7 @@ def read_text(model: Model, text: str) -> Encoding:
 
 
 def masked_log_probabilities(
-    model: Model, text: str, masks: Sequence[Sequence[int]] | None = None, *, batch_tokens: int = BATCH_TOKENS
+    model: Network, text: str, masks: Sequence[Sequence[int]] | None = None, *, batch_tokens: int = BATCH_TOKENS
 ) -> list[FloatArray]:
     """Compute a masked LM's log-probabilities (nats) over the vocabulary at the masked rows of a text.
 
@@ -141,7 +127,7 @@ def masked_log_probabilities(
 
 
 def iter_log_probabilities(
-    model: Model, asked: Iterable[MaskedText], *, batch_tokens: int = BATCH_TOKENS
+    model: Network, asked: Iterable[MaskedText], *, batch_tokens: int = BATCH_TOKENS
 ) -> Iterator[FloatArray]:
     """Compute log-probabilities of many texts and masks, batched in the order given; texts of like length go well.
 
@@ -157,15 +143,15 @@ def iter_log_probabilities(
     head = _masked_lm_head(model)
     for batch in _batches(asked, lambda one: len(one.encoding), batch_tokens):
         with torch.inference_mode(), evaluation_mode(model):
-            inputs = _padded(model, [_with_masks(model.tokenizer, one) for one in batch])
-            hidden = model.encoder(**inputs).last_hidden_state
+            inputs = _padded(model, [_with_masks(model.require_tokenizer(), one) for one in batch])
+            hidden = _encoder(model)(**inputs).last_hidden_state
             picked = [hidden[i, _index(one.rows, hidden)] for i, one in enumerate(batch)]
             answers = [head(states).float().log_softmax(-1).cpu().numpy() for states in picked]
         yield from answers
 
 
 def states(
-    model: Model, texts: Iterable[str], layer: int = -1, *, batch_tokens: int = BATCH_TOKENS
+    model: Network, texts: Iterable[str], layer: int = -1, *, batch_tokens: int = BATCH_TOKENS
 ) -> Iterator[FloatArray]:
     """Compute the hidden states of texts, in order.
 
@@ -185,14 +171,14 @@ def states(
     number, last = layer_number(layer, model.config.num_hidden_layers), model.config.num_hidden_layers
     for batch in _batches((read_text(model, text) for text in texts), len, batch_tokens):
         with torch.inference_mode(), evaluation_mode(model):
-            output = model.encoder(**_padded(model, batch), output_hidden_states=number != last)
+            output = _encoder(model)(**_padded(model, batch), output_hidden_states=number != last)
             hidden = output.last_hidden_state if number == last else output.hidden_states[number]
         values = hidden.float().cpu().numpy()
         yield from (values[i, : len(encoding)].copy() for i, encoding in enumerate(batch))
 
 
 def gradients(
-    model: Model,
+    model: Network,
     texts: Iterable[str],
     target: Target,
     *,
@@ -238,11 +224,11 @@ def gradients(
 
 
 def _gradients_of_batch(
-    model: Model, asked: list[MaskedText], given: list[FloatArray | None], target: Target
+    model: Network, asked: list[MaskedText], given: list[FloatArray | None], target: Target
 ) -> list[Gradients]:
-    inputs = _padded(model, [_with_masks(model.tokenizer, one) for one in asked])
+    inputs = _padded(model, [_with_masks(model.require_tokenizer(), one) for one in asked])
     ids = inputs.pop("input_ids")
-    table: nn.Embedding = model.encoder.embeddings.word_embeddings  # type: ignore[attr-defined]
+    table: nn.Embedding = _encoder(model).embeddings.word_embeddings  # type: ignore[union-attr, assignment]
     words = table(ids).detach().float()
     for row, (one, vectors) in enumerate(zip(asked, given)):
         if vectors is not None:
@@ -260,26 +246,27 @@ def _gradients_of_batch(
         inputs["input_ids"] = ids
     scalars = torch.stack(_targets(model, inputs, ids, asked, target))
     (values,) = torch.autograd.grad(scalars.sum(), words)
+    ends = scalars.tolist()
     found, where = values.cpu().numpy(), words.detach().cpu().numpy()
     return [
-        Gradients(found[row, :n].copy(), where[row, :n].copy(), float(scalars[row]), one.encoding)
+        Gradients(found[row, :n].copy(), where[row, :n].copy(), ends[row], one.encoding)
         for row, (one, n) in enumerate(zip(asked, (len(one.encoding) for one in asked)))
     ]
 
 
 def _targets(
-    model: Model, inputs: dict[str, Tensor], ids: Tensor, asked: list[MaskedText], target: Target
+    model: Network, inputs: dict[str, Tensor], ids: Tensor, asked: list[MaskedText], target: Target
 ) -> list[Tensor]:
     """Compute the scalar of each text, float32."""
     kind = getattr(model, "head_kind", None)
     if kind == "masked_lm":
-        hidden, head = model.encoder(**inputs).last_hidden_state, _masked_lm_head(model)
+        hidden, head = _encoder(model)(**inputs).last_hidden_state, _masked_lm_head(model)
         places = [one.masked if len(one.masked) else np.arange(len(one.encoding), dtype=np.int32) for one in asked]
         logits = [head(hidden[row, _index(rows, hidden)]).float() for row, rows in enumerate(places)]
     else:
         if kind == "bin":
             real = inputs.get("attention_mask", torch.ones_like(ids)).bool()
-            inputs["bins_mask"] = (ids == model.head_settings.bin_token_id) & real  # type: ignore[attr-defined]
+            inputs["bins_mask"] = (ids == model.head_settings.bin_token_id) & real  # type: ignore[union-attr]
         every = model(**inputs).logits.float()
         lengths = inputs["bins_mask"].sum(1).tolist() if kind == "bin" else [len(one.encoding) for one in asked]
         logits = [every[row] if kind == "sequence" else every[row, :length] for row, length in enumerate(lengths)]
@@ -288,7 +275,11 @@ def _targets(
     return [target(values) for values in logits]
 
 
-def _masked_lm_head(model: Model) -> nn.Module:
+def _encoder(model: Network) -> nn.Module:
+    return getattr(model, "encoder", model)
+
+
+def _masked_lm_head(model: Network) -> nn.Module:
     head = getattr(model, "lm_head", None)
     if head is None:
         raise UsageError("this question is for a masked LM; the model given has another head or none.")
@@ -336,10 +327,10 @@ def _batches(items: Iterable[Item], length: Callable[[Item], int], batch_tokens:
         yield batch
 
 
-def _padded(model: Model, encodings: Sequence[Encoding]) -> dict[str, Tensor]:
+def _padded(model: Network, encodings: Sequence[Encoding]) -> dict[str, Tensor]:
     """Make ids (B, L) and, where something is padded, the attention mask, on the model's device."""
     shape = len(encodings), max(map(len, encodings))
-    ids = np.full(shape, model.tokenizer.pad_token_id or 0, dtype=np.int64)
+    ids = np.full(shape, model.require_tokenizer().pad_token_id or 0, dtype=np.int64)
     mask = np.zeros(shape, dtype=np.int64)
     for row, encoding in enumerate(encodings):
         ids[row, : len(encoding)], mask[row, : len(encoding)] = encoding.input_ids, 1

@@ -59,10 +59,7 @@ def classifier(folder: Path, head: str | None, target: Path, problem: str | None
 
 def wrapped_bpe(path: Path) -> BpeTokenizer:
     """Read a BPE file that lacks the special tokens around a text."""
-    tokens_of = {name: {"id": name, "ids": [number], "tokens": [name]} for name, number in (("[CLS]", 1), ("[SEP]", 2))}
-    parts = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
-    parts += [{"SpecialToken": {"id": "[SEP]", "type_id": 0}}]
-    template = {"type": "TemplateProcessing", "single": parts, "pair": parts, "special_tokens": tokens_of}
+    template = {"type": "BertProcessing", "cls": ["[CLS]", 1], "sep": ["[SEP]", 2]}
     return BpeTokenizer(json.dumps(json.loads(path.read_text()) | {"post_processor": template}))
 
 
