@@ -1,12 +1,12 @@
 """Does memory help to tell close genomes apart? Windows of 1, 4, 16 and 32 kb, trained on 4 kb at most.
 
     python recipes/close_genomes.py                                  # whatever is not done yet, then the table
-    python recipes/close_genomes.py --arm rmt_curriculum --seed 0    # one cell
+    python recipes/close_genomes.py --method rmt_curriculum --seed 0    # one cell
     python recipes/close_genomes.py --collect                        # the table of what is done
 
 The classes are the four genomes that a 6-mer regression confuses most at 1 kb (on validation blocks). Genomes are cut
 into blocks of at least 100 kb, which are either for training, validation or the test; windows lie at random in blocks.
-A test window of 32 kb is read to 1, 4, 16 and 32 kb, so lengths are compared on the same places. All arms start from
+A test window of 32 kb is read to 1, 4, 16 and 32 kb, so lengths are compared on the same places. All methods start from
 the shipped checkpoint, read the same number of tokens in training (0.7 million; ``..._long``: four times that), and get
 their learning rate from the same two, by validation loss with seed 0. Segments have 170 tokens of six bases, about
 1 kb. Everything resumes.
@@ -14,7 +14,7 @@ their learning rate from the same two, by validation loss with seed 0. Segments 
 Arms: ``truncated`` reads the first segment, ``mean_of_segments`` averages the same model's answers (log-probabilities)
 over all of them; ``rmt_*`` hand memory on from segment to segment and answer after the last (``..._mean_of_segments``:
 all their answers averaged); ``block_sparse`` reads whole windows; ``kmer*`` are 6-mer regressions. All networks answer
-from [CLS]; one more pair of arms from the mean over the tokens of a segment.
+from [CLS]; one more pair of methods from the mean over the tokens of a segment.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Scale:
         rates: learning rates that are tried.
         num_classes: size of the group.
         block: least bases of a block; ``max_blocks`` of a species are used.
-        memory_tokens: of the recurrent arms.
+        memory_tokens: of the recurrent methods.
         sparse_block: tokens of a block of sparse attention.
     """
 
@@ -123,7 +123,7 @@ SMOKE = Scale(budget=24, valid_rows=4, test_rows=2, kmer_rows=20, rates=(2e-3,))
 
 
 @dataclass(frozen=True)
-class Arm:
+class Method:
     """How a model is trained.
 
     Attributes:
@@ -149,15 +149,15 @@ class Arm:
 
 
 CURRICULUM = ((1, 1 / 6), (2, 1 / 3), (4, 1 / 2))
-ARMS = {
-    "one_segment": Arm(((1, 1),), "segment"),
-    "rmt_curriculum": Arm(CURRICULUM, "memory"),
-    "rmt_no_curriculum": Arm(((4, 1),), "memory"),
-    "rmt_two_segments": Arm(((1, 1 / 3), (2, 2 / 3)), "memory"),
-    "block_sparse": Arm(((4, 1),), "sparse"),
-    "one_segment_mean_pooling": Arm(((1, 1),), "segment", "mean"),
-    "one_segment_long": Arm(((1, 1),), "segment", times=4),
-    "rmt_no_curriculum_long": Arm(((4, 1),), "memory", times=4),
+METHODS = {
+    "one_segment": Method(((1, 1),), "segment"),
+    "rmt_curriculum": Method(CURRICULUM, "memory"),
+    "rmt_no_curriculum": Method(((4, 1),), "memory"),
+    "rmt_two_segments": Method(((1, 1 / 3), (2, 2 / 3)), "memory"),
+    "block_sparse": Method(((4, 1),), "sparse"),
+    "one_segment_mean_pooling": Method(((1, 1),), "segment", "mean"),
+    "one_segment_long": Method(((1, 1),), "segment", times=4),
+    "rmt_no_curriculum_long": Method(((4, 1),), "memory", times=4),
 }
 KMER = "kmer"
 
@@ -315,7 +315,7 @@ def num_bases(parts: dict[str, list[Block]]) -> int:
     return sum(block.end - block.start for part in parts.values() for block in part)
 
 
-# --- one cell: an arm with a seed ---
+# --- one cell: a method with a seed ---
 
 
 def sparse_start(experiment: Experiment) -> Path:
@@ -332,25 +332,25 @@ def sparse_start(experiment: Experiment) -> Path:
 
 
 def train(experiment: Experiment, name: str, *, rate: float, seed: int) -> tuple[Path, dict[str, Any]]:
-    """Fine-tune an arm, or go on with it; gives the model folder and the report, with processor seconds in all."""
-    arm, scale = ARMS[name], experiment.scale
-    steps = arm.steps(scale)
+    """Fine-tune a method, or go on with it; gives the model folder and the report, with processor seconds in all."""
+    method, scale = METHODS[name], experiment.scale
+    steps = method.steps(scale)
     rows = sum(steps) * scale.batch_size // scale.num_classes
     memory = None
-    if arm.reads == "memory":
+    if method.reads == "memory":
         memory = {"num_tokens": scale.memory_tokens, "segment_length": scale.tokens + scale.memory_tokens + 3}
         memory |= {"loss": "all"}
         if len(steps) > 1:
-            memory["curriculum"] = {"stages": [segments for segments, _ in arm.stages], "steps": steps[:-1]}
+            memory["curriculum"] = {"stages": [segments for segments, _ in method.stages], "steps": steps[:-1]}
     values = {
         "output": experiment.output / name / f"rate{rate:g}-seed{seed}",
         "model": {
-            "path": sparse_start(experiment) if arm.reads == "sparse" else experiment.checkpoint,
-            "pooling": arm.pooling,
+            "path": sparse_start(experiment) if method.reads == "sparse" else experiment.checkpoint,
+            "pooling": method.pooling,
         },
         "data": {
-            "train": experiment.table("train", arm.segments, rows, seed),
-            "valid": experiment.table("valid", arm.segments, scale.valid_rows, 0),
+            "train": experiment.table("train", method.segments, rows, seed),
+            "valid": experiment.table("valid", method.segments, scale.valid_rows, 0),
             "test_fraction": 0.0,
         },
         "memory": memory,
@@ -395,7 +395,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 def measure(experiment: Experiment, name: str, folder: Path) -> dict[tuple[str, int], np.ndarray]:
     """Predict the test windows at every length: log-probabilities (n, C) by result and segments."""
-    scale, reads = experiment.scale, ARMS[name].reads
+    scale, reads = experiment.scale, METHODS[name].reads
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     names, texts = experiment.choose()["group"], experiment.test_windows().texts
     order = [model.config.heads["sequence"]["class_names"].index(each) for each in names]
@@ -462,18 +462,18 @@ def kmer_cell(experiment: Experiment, seed: int) -> dict[tuple[str, int], np.nda
 
 
 def run_cell(experiment: Experiment, name: str, seed: int) -> None:
-    """Train and measure one arm with one seed, unless its file is there."""
+    """Train and measure one method with one seed, unless its file is there."""
     file = experiment.output / "cells" / f"{name}-seed{seed}.json"
     if file.exists():
         return
-    cell: dict[str, Any] = {"arm": name, "seed": seed, "train_segments": None, "seconds": None}
+    cell: dict[str, Any] = {"method": name, "seed": seed, "train_segments": None, "seconds": None}
     if name == KMER:
         found = kmer_cell(experiment, seed)
     else:
         rate, losses = best_rate(experiment, name)
         folder, report = train(experiment, name, rate=rate, seed=seed)
-        cell |= {"train_segments": ARMS[name].segments, "seconds": report["cpu_seconds"]}
-        cell |= {"rate": rate, "validation_loss_of_rates": losses, "steps": ARMS[name].steps(experiment.scale)}
+        cell |= {"train_segments": METHODS[name].segments, "seconds": report["cpu_seconds"]}
+        cell |= {"rate": rate, "validation_loss_of_rates": losses, "steps": METHODS[name].steps(experiment.scale)}
         cell |= {"validation_loss": report["valid"]["loss"], "best_step": report["best_step"]}
         found = measure(experiment, name, folder)
     windows, task = experiment.test_windows(), Task("single_label", tuple(experiment.choose()["group"]), ("label",))
@@ -491,16 +491,16 @@ def run_cell(experiment: Experiment, name: str, seed: int) -> None:
 
 # --- the table ---
 
-COLUMNS = ("task", "arm", "seed", "metric", "value", "length", "segments", "train_segments", "seconds", "low", "high")
+COLUMNS = ("task", "method", "seed", "metric", "value", "length", "segments", "train_segments", "seconds", "low", "high")
 
 
 def table_rows(cells: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give one row for each arm, seed, length and metric; intervals over test blocks, processor seconds of training."""
+    """Give one row for each method, seed, length and metric; intervals over test blocks, processor seconds of training."""
     rows = []
     for cell in cells:
         for result in cell["results"]:
             for metric, found in result["metrics"].items():
-                row = {"task": "close_genomes", "arm": result["name"], "seed": cell["seed"], "metric": metric} | found
+                row = {"task": "close_genomes", "method": result["name"], "seed": cell["seed"], "metric": metric} | found
                 row |= {name: result[name] for name in ("length", "segments")}
                 row |= {name: cell[name] for name in ("train_segments", "seconds")}
                 rows.append(row)
@@ -511,14 +511,14 @@ def collect(experiment: Experiment, results: Path) -> list[dict[str, Any]]:
     """Write ``close_genomes.csv`` and ``.json`` from the cells that are finished; gives the rows."""
     cells = [
         read_json(file)
-        for name in (KMER, *ARMS)
+        for name in (KMER, *METHODS)
         for seed in SEEDS
         if (file := experiment.output / "cells" / f"{name}-seed{seed}.json").exists()
     ]
     group = experiment.choose()
     rows = table_rows(cells)
     for seed, length in itertools.product((0,), experiment.scale.segments):
-        about = {"task": "close_genomes", "arm": "majority", "seed": seed, "segments": length}
+        about = {"task": "close_genomes", "method": "majority", "seed": seed, "segments": length}
         values = {"metric": "accuracy", "value": 1 / len(group["group"]), "length": length * experiment.scale.bases}
         rows.append(about | values)
     text = io.StringIO()
@@ -529,12 +529,12 @@ def collect(experiment: Experiment, results: Path) -> list[dict[str, Any]]:
     write_atomically(results / "close_genomes.csv", text.getvalue())
     value = {
         "settings": vars(experiment.scale),
-        "arms": {name: vars(arm) for name, arm in ARMS.items()},
+        "methods": {name: vars(method) for name, method in METHODS.items()},
         "group": group,
         "checkpoint": fingerprint_file(experiment.checkpoint / "model.safetensors"),
         "cells": cells,
-        "missing": [f"{n}-seed{s}" for n in (KMER, *ARMS) for s in SEEDS if not any(
-            (cell["arm"], cell["seed"]) == (n, s) for cell in cells)],
+        "missing": [f"{n}-seed{s}" for n in (KMER, *METHODS) for s in SEEDS if not any(
+            (cell["method"], cell["seed"]) == (n, s) for cell in cells)],
         "provenance": provenance(["recipes/close_genomes.py", "--collect"]),
     }  # fmt: skip
     write_json(results / "close_genomes.json", value)
@@ -547,15 +547,15 @@ def rounded(value: Any) -> Any:
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> str:
-    """Write accuracies by arm and length, one number a seed."""
+    """Write accuracies by method and length, one number a seed."""
     lengths = sorted({row["length"] for row in rows})
-    lines = ["arm".ljust(24) + "".join(f"{length:,}".rjust(20) for length in lengths)]
-    for arm in dict.fromkeys(row["arm"] for row in rows):
+    lines = ["method".ljust(24) + "".join(f"{length:,}".rjust(20) for length in lengths)]
+    for method in dict.fromkeys(row["method"] for row in rows):
         words = []
         for length in lengths:
-            mine = [row for row in rows if (row["arm"], row["length"], row["metric"]) == (arm, length, "accuracy")]
+            mine = [row for row in rows if (row["method"], row["length"], row["metric"]) == (method, length, "accuracy")]
             words.append(" ".join(f"{row['value']:.3f}" for row in mine).rjust(20))
-        lines.append(arm.ljust(24) + "".join(words))
+        lines.append(method.ljust(24) + "".join(words))
     return "\n".join(lines)
 
 
@@ -565,7 +565,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=HERE / "runs" / "close_genomes")
     parser.add_argument("--results", type=Path, default=HERE / "docs" / "results", help="where the table is written")
     parser.add_argument("--model", type=Path, default=HERE / "longstrand" / "checkpoints" / "mixed_6mer_1m")
-    parser.add_argument("--arm", choices=(KMER, *ARMS), nargs="+", default=(KMER, *ARMS))
+    parser.add_argument("--method", choices=(KMER, *METHODS), nargs="+", default=(KMER, *METHODS))
     parser.add_argument("--seed", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--collect", action="store_true", help="only the table of what is done")
     parser.add_argument("--smoke", action="store_true", help="a minute: is everything in place? results mean nothing")
@@ -577,10 +577,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scale = SMOKE if options.smoke else FULL
     experiment = Experiment(scale, root / "data" / "genomes", options.model, options.output)
     if not options.collect:
-        for seed, name in itertools.product(options.seed, options.arm):
+        for seed, name in itertools.product(options.seed, options.method):
             run_cell(experiment, name, seed)
             print(name, seed, "done", flush=True)
-    if options.collect or (set(options.arm), set(options.seed)) == ({KMER, *ARMS}, set(SEEDS)):
+    if options.collect or (set(options.method), set(options.seed)) == ({KMER, *METHODS}, set(SEEDS)):
         print(summary(collect(experiment, options.output if options.smoke else options.results)))
 
 

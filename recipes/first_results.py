@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from longstrand.benchmarks.run import run_benchmark
 from longstrand.benchmarks.suites.catalogue import build_named
 from longstrand.benchmarks.tasks.task import find_built
 from longstrand.config import build
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tools.benchmark_document.export import export_runs, write_table  # noqa: E402
 
 DATA = Path(os.environ.get("LONGSTRAND_DATA", "../shared")) / "data"
 BOTH, ONE = "both", "+"
@@ -212,14 +216,13 @@ MIXED_BITS = 1.896982 / 7.888987
 
 def pretraining(options: argparse.Namespace) -> None:
     """Write pretraining.csv: hold-out loss by tokens seen, and that of count tables."""
-    from longstrand.benchmarks.reports.tidy import write_tidy
     from longstrand.runtime import read_json
 
     rows: list[Result] = []
 
     def add(arm: str, seen: float, loss: float, bits: float) -> None:
         for metric, value in (("loss", loss), ("bits_per_base", bits)):
-            rows.append({"task": "hold-out", "arm": arm, "seed": 0, "metric": metric, "value": value, "tokens": seen})
+            rows.append({"task": "hold-out", "method": arm, "seed": 0, "metric": metric, "value": value, "tokens": seen})
 
     for million, loss in LOGGED.items():
         add("mixed 6-mers", million * 1e6, loss, loss * MIXED_BITS)
@@ -233,12 +236,11 @@ def pretraining(options: argparse.Namespace) -> None:
         for name, entry in read_json(model.parent / "report.json")["references"].items():
             if isinstance(entry, dict):
                 add(f"{arm}: {name}", 0, entry["loss"], entry["bits_per_base"])
-    write_tidy(options.results / "pretraining.csv", rows)
+    write_table(options.results / "pretraining.csv", rows, list(rows[0]))
 
 
 def export(options: argparse.Namespace) -> None:
     """Write the tables of results from whatever has finished."""
-    from longstrand.benchmarks.export import export_runs
 
     def folders(name: str, tasks: Any = TASKS) -> list[Path]:
         wanted = [options.output / name / short(task) for task in tasks]

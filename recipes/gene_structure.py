@@ -1,12 +1,12 @@
 """Does memory help to see genes? Coding, intron or intergenic, base by base, in yeast, worm, fly and plant.
 
     python recipes/gene_structure.py                      # everything that is not done yet, then the table
-    python recipes/gene_structure.py --arm rmt --seed 0   # one cell
+    python recipes/gene_structure.py --method rmt --seed 0   # one cell
     python recipes/gene_structure.py --collect            # the table of what is done
 
-A row is a window of eight segments of about 1 kb; the labels of its two outer segments count nowhere, in no arm, so
-that every arm is trained and measured on the same bases, with at least 1 kb of sequence on either side. The arms differ
-only in what a segment may know of the others. Each arm's rate is chosen on validation rows with seed 0.
+A row is a window of eight segments of about 1 kb; the labels of its two outer segments count nowhere, in no method, so
+that every method is trained and measured on the same bases, with at least 1 kb of sequence on either side. The methods differ
+only in what a segment may know of the others. Each method's rate is chosen on validation rows with seed 0.
 ``..._long``: four epochs instead of one, at the rate that all others chose.
 
 Labels do not depend on the strand: ``C`` coding in any transcript, ``I`` intron of a protein-coding transcript, ``O``
@@ -117,13 +117,13 @@ class Scale:
 FULL = Scale()
 SMOKE = Scale(240, 4, 2, (8, 4, 6), memory_tokens=4, epochs=1, cnn_epochs=1, batch_size=4, resamples=20)
 
-ARMS: dict[str, dict[str, Any]] = {
+METHODS: dict[str, dict[str, Any]] = {
     "plain": {"memory": {"num_tokens": 0}},
     "rmt": {},
     "rmt_context": {"memory": {"context": {"left": 1, "right": 1}}},
     "rmt_bidirectional": {"memory": {"direction": "bidirectional"}},
     "plain_random": {"memory": {"num_tokens": 0}, "init": "random"},
-    # Four epochs instead of one, at the rate that all arms above chose.
+    # Four epochs instead of one, at the rate that all methods above chose.
     "plain_long": {"memory": {"num_tokens": 0}, "times": 4, "rates": (2e-3,)},
     "rmt_long": {"times": 4, "rates": (2e-3,)},
     "rmt_bidirectional_long": {"memory": {"direction": "bidirectional"}, "times": 4, "rates": (2e-3,)},
@@ -230,21 +230,21 @@ def data_settings(tables: Path, *splits: str) -> dict[str, Any]:
 
 
 def train_encoder(cell: Cell, rate: float, seed: int) -> tuple[float, dict[str, Any], Any]:
-    """Fine-tune an arm once (or take what is there): validation MCC, facts, and what predicts the test rows."""
-    scale, arm = cell.scale, ARMS[cell.arm]
+    """Fine-tune a method once (or take what is there): validation MCC, facts, and what predicts the test rows."""
+    scale, method = cell.scale, METHODS[cell.method]
     tokens = scale.segment_bases // BASES_PER_TOKEN
-    memory = {"num_tokens": scale.memory_tokens} | arm.get("memory", {})
+    memory = {"num_tokens": scale.memory_tokens} | method.get("memory", {})
     memory["segment_length"] = tokens + (
         memory["num_tokens"] + 3 if memory["num_tokens"] else 2
     )  # [CLS] mem [SEP] x [SEP]
     folder = cell.folder / f"rate{rate:g}-seed{seed}"
     values = {
         "output": folder,
-        "model": {"path": cell.model, "init": arm.get("init", "pretrained")},
+        "model": {"path": cell.model, "init": method.get("init", "pretrained")},
         "data": data_settings(cell.tables, "train", "valid"),
         "memory": memory,
         "training": {
-            "epochs": scale.epochs * arm.get("times", 1), "batch_size": scale.batch_size,
+            "epochs": scale.epochs * method.get("times", 1), "batch_size": scale.batch_size,
             "patience": 0, "strand": "both", "metric": "mcc",
             "threads": 1, "tensorboard": False, "learning_rate": rate, "seed": seed, "evaluations_per_epoch": 2,
         },
@@ -266,7 +266,7 @@ def train_baseline(cell: Cell, rate: float, seed: int) -> tuple[float, dict[str,
     """Fit a baseline of the ladder once; as `train_encoder`."""
     splits = read_splits(cell.tables)
     cnn = Training(epochs=cell.scale.cnn_epochs, learning_rate=rate)
-    fitted = fit_baseline(cell.arm, splits.train, splits.valid, Setting(seed=seed, both_strands=True, cnn=cnn))
+    fitted = fit_baseline(cell.method, splits.train, splits.valid, Setting(seed=seed, both_strands=True, cnn=cnn))
 
     def predict(table: LabelledTable) -> list[np.ndarray]:
         return [np.asarray(values).argmax(-1) for values in fitted.predict(table.sequences)]
@@ -279,18 +279,18 @@ def train_baseline(cell: Cell, rate: float, seed: int) -> tuple[float, dict[str,
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm or baseline of the experiment."""
+    """One method or baseline of the experiment."""
 
     output: Path
     tables: Path
     model: Path
-    arm: str
+    method: str
     scale: Scale
 
     @property
     def folder(self) -> Path:
         """Where it works."""
-        return self.output / self.arm
+        return self.output / self.method
 
     def run(self, seed: int) -> None:
         """Train and predict the test rows, unless that is done; seed 0 chooses the rate for all."""
@@ -298,12 +298,12 @@ class Cell:
         if done.exists():
             return
         begun = time.perf_counter()
-        train = train_encoder if self.arm in ARMS else train_baseline
-        rates = self.scale.rates if self.arm in ARMS or self.arm.startswith("cnn") else self.scale.rates[:1]
-        rates = ARMS.get(self.arm, {}).get("rates", rates)
+        train = train_encoder if self.method in METHODS else train_baseline
+        rates = self.scale.rates if self.method in METHODS or self.method.startswith("cnn") else self.scale.rates[:1]
+        rates = METHODS.get(self.method, {}).get("rates", rates)
         if seed > 0 and len(rates) > 1:
             if not (self.folder / "seed0.json").exists():
-                raise SystemExit(f"{self.arm}: run seed 0 first, which chooses the learning rate.")
+                raise SystemExit(f"{self.method}: run seed 0 first, which chooses the learning rate.")
             rates = (read_json(self.folder / "seed0.json")["rate"],)
         torch.set_num_threads(1)
         seed_everything(seed)
@@ -320,11 +320,11 @@ class Cell:
         np.savez_compressed(buffer, said=said)
         write_atomically(self.folder / f"seed{seed}.npz", buffer.getvalue())
         tried = {f"{rate:g}": round(result[0], 4) for rate, result in results.items()}
-        facts |= {"arm": self.arm, "seed": seed, "rate": best, "valid_mcc": valid, "tried": tried}
+        facts |= {"method": self.method, "seed": seed, "rate": best, "valid_mcc": valid, "tried": tried}
         facts |= dict(zip(("seconds", "cpu_seconds"), (round(value, 1) for value in seconds[best])))
         facts |= {"provenance": provenance(["recipes/gene_structure.py"])}
         write_json(done, facts)
-        print(f"{self.arm} seed {seed}: valid MCC {tried}, {time.perf_counter() - begun:.0f} s", flush=True)
+        print(f"{self.method} seed {seed}: valid MCC {tried}, {time.perf_counter() - begun:.0f} s", flush=True)
 
 
 def read_splits(tables: Path) -> LabelledSplits:
@@ -455,7 +455,7 @@ def compare(measured: Measured, one: Iterable[np.ndarray], other: Iterable[np.nd
 
 COLUMNS = (
     "task",
-    "arm",
+    "method",
     "seed",
     "metric",
     "value",
@@ -476,17 +476,17 @@ def collect(output: Path, scale: Scale, results: Path) -> None:
     said: dict[str, dict[int, np.ndarray]] = {}
     rows: list[dict[str, Any]] = []
     cells = []
-    for arm in (*BASELINES, *ARMS):
-        for file in sorted((output / arm).glob("seed*.json")):
+    for method in (*BASELINES, *METHODS):
+        for file in sorted((output / method).glob("seed*.json")):
             facts = read_json(file)
             cells.append(facts)
             with np.load(file.with_suffix(".npz")) as saved:
-                said.setdefault(arm, {})[facts["seed"]] = saved["said"]
-            shown = {name: facts.get(name) for name in ("arm", "seed", *COLUMNS[7:])}
-            rows += [row | shown for row in measure(measured, said[arm][facts["seed"]])]
-    rows += [row | {"arm": "ceiling_6mer", "seed": 0} for row in measure(measured, token_ceiling(measured.truth))]
+                said.setdefault(method, {})[facts["seed"]] = saved["said"]
+            shown = {name: facts.get(name) for name in ("method", "seed", *COLUMNS[7:])}
+            rows += [row | shown for row in measure(measured, said[method][facts["seed"]])]
+    rows += [row | {"method": "ceiling_6mer", "seed": 0} for row in measure(measured, token_ceiling(measured.truth))]
     pairs = [
-        {"arm": a, "than": b, "seeds": [len(said[a]), len(said[b])]} | row
+        {"method": a, "than": b, "seeds": [len(said[a]), len(said[b])]} | row
         for a, b in PAIRS
         if a in said and b in said
         for row in compare(measured, said[a].values(), said[b].values())
@@ -498,7 +498,7 @@ def collect(output: Path, scale: Scale, results: Path) -> None:
         writer.writerow({k: f"{v:.4f}" if isinstance(v, float) and k != "rate" else v for k, v in row.items()})
     results.mkdir(parents=True, exist_ok=True)
     write_atomically(results / "gene_structure.csv", text.getvalue())
-    record = {"command": "python recipes/gene_structure.py", "arms": ARMS, "differences": pairs}
+    record = {"command": "python recipes/gene_structure.py", "methods": METHODS, "differences": pairs}
     record |= read_json(tables / "facts.json") | {
         "cells": cells,
         "provenance": provenance(["recipes/gene_structure.py"]),
@@ -511,14 +511,14 @@ def collect(output: Path, scale: Scale, results: Path) -> None:
 
 
 def draw(measured: Measured, said: dict[str, dict[int, np.ndarray]]) -> str:
-    """Draw the test window with the most introns: what the annotation says, and each arm with its lowest seed."""
+    """Draw the test window with the most introns: what the annotation says, and each method with its lowest seed."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     introns = np.diff(measured.truth == measured.names.index("I"), axis=1).sum(1)
     window, size = int(introns.argmax()), measured.scale.segment_bases
     lines = {"annotation": measured.truth[window]}
-    lines |= {arm: cells[min(cells)][window] for arm, cells in said.items() if arm != "majority"}
+    lines |= {method: cells[min(cells)][window] for method, cells in said.items() if method != "majority"}
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "longstrand", "font.size": 10}):
         figure = Figure(figsize=(9, 0.8 + 0.34 * len(lines)), layout="constrained")
         axes = figure.add_subplot()
@@ -548,12 +548,12 @@ def show(rows: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> None:
     chosen = ("mcc", "f1_macro", "f1_coding", "f1_intron", "boundary_f1", "mcc_edge", "mcc_middle")
     for task in (*ORGANISMS, "all"):
         print(f"\n{task:<20}" + "".join(f"{name:>16}" for name in chosen))
-        for arm in dict.fromkeys(row["arm"] for row in rows):
-            found = [[r["value"] for r in rows if (r["task"], r["arm"], r["metric"]) == (task, arm, m)] for m in chosen]
-            print(f"{arm:<20}" + "".join(f"{np.mean(v):>9.3f} ±{np.std(v, ddof=len(v) > 1):.3f}" for v in found))
+        for method in dict.fromkeys(row["method"] for row in rows):
+            found = [[r["value"] for r in rows if (r["task"], r["method"], r["metric"]) == (task, method, m)] for m in chosen]
+            print(f"{method:<20}" + "".join(f"{np.mean(v):>9.3f} ±{np.std(v, ddof=len(v) > 1):.3f}" for v in found))
     for pair in pairs:
         change = f"{pair['value']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]"
-        print(f"{pair['task']:<7}{pair['arm']} - {pair['than']}: MCC {change}, seeds {pair['seeds']}")
+        print(f"{pair['task']:<7}{pair['method']} - {pair['than']}: MCC {change}, seeds {pair['seeds']}")
 
 
 def main() -> None:
@@ -562,7 +562,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/gene_structure"))
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
     parser.add_argument("--model", type=Path, default=Path("longstrand/checkpoints/mixed_6mer_1m"))
-    parser.add_argument("--arm", choices=(*BASELINES, *ARMS), help="only this one")
+    parser.add_argument("--method", choices=(*BASELINES, *METHODS), help="only this one")
     parser.add_argument("--seed", type=int, help="only this one")
     parser.add_argument("--collect", action="store_true", help="measure what is done, train nothing")
     parser.add_argument("--smoke", action="store_true", help="minutes: small windows, one epoch")
@@ -574,9 +574,9 @@ def main() -> None:
     if not options.collect:
         tables = make_tables(options.output, scale)
         for seed in (0, 1, 2) if options.seed is None else (options.seed,):
-            for arm in (*BASELINES, *ARMS) if options.arm is None else (options.arm,):
-                Cell(options.output, tables, options.model, arm, scale).run(seed)
-    if options.collect or (options.arm is None and options.seed is None):
+            for method in (*BASELINES, *METHODS) if options.method is None else (options.method,):
+                Cell(options.output, tables, options.model, method, scale).run(seed)
+    if options.collect or (options.method is None and options.seed is None):
         collect(options.output, scale, options.results)
 
 

@@ -134,72 +134,15 @@ def run(
 
 @app.command()
 def report(
-    folders: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders of 'longstrand benchmark run'.")
-    ] = None,
-    export: Annotated[
-        Path | None, typer.Option(help="CSV file for the cells of the runs; layers and provenance go beside it.")
-    ] = None,
-    document: Annotated[
-        Path | None, typer.Option(help="Markdown file; the tables and numbers between its markers are made anew.")
-    ] = None,
-    results: Annotated[Path, typer.Option(help="Folder of exported CSV files for --document.")] = Path("docs/results"),
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit 1 if --document differs from its results.")
-    ] = False,
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders of 'longstrand benchmark run'.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Write the report of a run anew, export runs as a tidy table, or regenerate the numbers of a document.
-
-    RUN alone writes its results.json, results.parquet and report.html from the finished cells. RUN... --export joins
-    runs into one CSV. --document docs/BENCHMARK.md replaces what stands between its markers (their form: see the
-    section 'How these numbers are made' there).
-    """
-    from longstrand.errors import UsageError
-
-    if not folders and document is None:
-        raise UsageError("name a run folder, or a document (--document FILE.md --results FOLDER).")
-    if export is not None and not folders:
-        raise UsageError("--export needs the run folders whose cells it writes.")
-    if check and document is None:
-        raise UsageError("--check needs the document to be checked (--document FILE.md).")
-    if export is not None:
-        _export(folders or [], export)
-    else:
-        _rewrite(folders or [], as_json)
-    if document is not None:
-        _update(document, results, check)
-
-
-def _rewrite(folders: list[Path], as_json: bool) -> None:
+    """Write results.json, results.parquet and report.html of a run anew, from the finished cells."""
     from longstrand.benchmarks.results import write_results
 
     for folder in folders:
         write_results(folder)
         _show(folder, as_json)
-
-
-def _export(folders: list[Path], path: Path) -> None:
-    from longstrand.benchmarks.export import export_runs
-
-    made = export_runs(folders, path)
-    typer.echo(f"{made.num_cells:,} cells in {', '.join(map(str, made.files))}")
-    if made.num_twice:
-        gap = f"their values differ by {made.largest_gap:.2g} at most"
-        typer.echo(f"{made.num_twice:,} cells stand in several runs; the first run's were kept ({gap})", err=True)
-
-
-def _update(document: Path, results: Path, check: bool) -> None:
-    from longstrand.benchmarks.reports.document import update_document
-
-    found = update_document(document, results, check=check)
-    for title in found.stale:
-        typer.echo(f"{'differs' if check else 'made anew'}: {title}", err=check)
-    typer.echo(
-        f"{document}: {found.num_markers:,} blocks and numbers, {len(found.stale):,} {'stale' if check else 'changed'}"
-    )
-    if check and found.stale:
-        raise typer.Exit(1)
 
 
 def _numbers(text: str | None, option: str) -> list[int] | None:

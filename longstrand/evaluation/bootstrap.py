@@ -1,8 +1,7 @@
 """Bootstrap intervals of classification and regression metrics, vectorised over resamples.
 
 Whole sequences are drawn with replacement. Every metric is computed from sums over sequences (cells of the confusion
-matrix, counts by score bin, moments), so that one matrix product gives the sums of a block of resamples. Intervals are
-percentile intervals (Efron and Tibshirani 1993, chapter 13).
+matrix, counts by score bin, moments), so that one matrix product gives the sums of a block of resamples.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 from scipy.stats import rankdata
+from scipy.stats import t as student
 
 from longstrand.runtime import generator
 
@@ -52,14 +52,49 @@ class Resamples:
         return np.bincount(drawn, minlength=self.num_units).astype(np.float64)
 
 
-def percentile_interval(values: Array, confidence: float = 0.95) -> tuple[float, float]:
-    """Give the central interval of resampled values; NaN (undefined resamples) are left out, all-NaN gives NaN."""
-    defined = values[~np.isnan(values)]
-    if defined.size == 0:
+BOUNDS = {"mcc": (-1.0, 1.0), "mean_mcc": (-1.0, 1.0), "pearson": (-1.0, 1.0), "spearman": (-1.0, 1.0),
+          "r2": (-np.inf, 1.0), "mse": (0.0, np.inf), "mae": (0.0, np.inf)}  # fmt: skip
+"""Where a metric ends; all others lie between 0 and 1."""
+
+
+def bounded_interval(value: float, drawn: Array, metric: str, num_units: int) -> tuple[float, float]:
+    """Return the 95 % interval of a metric: Student's on a scale without bounds, with the bootstrap's standard error.
+
+    Percentiles of resamples cover too little near a bound (an area under a curve of 0.98). On the scale of
+    ``log(value - lower) - log(upper - value)``, a logit, which for correlations is twice Fisher's z, an error is about
+    symmetric; it is the standard deviation of the resampled values times the slope there (delta method). Measured
+    coverage: docs/STATISTICS.md.
+
+    Args:
+        value: observed.
+        drawn: resampled values; NaN (undefined resamples) are left out.
+        metric: whose bounds are kept (`BOUNDS`).
+        num_units: independent units; a value at a bound is taken half a unit away from it.
+
+    Returns:
+        NaN twice if nothing is defined.
+    """
+    defined = drawn[~np.isnan(drawn)]
+    if defined.size < 2 or np.isnan(value):
         return float("nan"), float("nan")
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(defined, [tail, 1 - tail])
-    return float(low), float(high)
+    lower, upper = BOUNDS.get(metric, (0.0, 1.0))
+    room = 0.5 / (num_units + 1)
+    inside = value
+    if np.isfinite(lower) and np.isfinite(upper):
+        inside = float(np.clip(value, lower + room * (upper - lower), upper - room * (upper - lower)))
+    below, above = inside - lower, upper - inside
+    half = student.ppf(0.975, max(1, num_units - 1)) * float(defined.std(ddof=1))
+    if min(below, above) <= 0 or half == 0 and inside == value:
+        return float(value), float(value)
+    slope = (1 / below if np.isfinite(below) else 0.0) + (1 / above if np.isfinite(above) else 0.0)
+    factor = np.exp(half * slope)
+    if np.isfinite(below) and np.isfinite(above):
+        ends = [lower + (upper - lower) / (1 + above / below * grown) for grown in (factor, 1 / factor)]
+    elif np.isfinite(below):
+        ends = [lower + below / factor, lower + below * factor]
+    else:
+        ends = [upper - above * factor, upper - above / factor]
+    return float(min(ends[0], value)), float(max(ends[1], value))
 
 
 def sum_over_units(unit: Array, cell: Array, *, num_units: int, num_cells: int) -> sparse.csr_matrix:

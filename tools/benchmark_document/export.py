@@ -11,24 +11,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from longstrand.benchmarks.cells import model_names, way_name
 from longstrand.benchmarks.protocol import Protocol
 from longstrand.benchmarks.reports.page import undefined
-from longstrand.benchmarks.reports.tidy import rounded, write_tidy
 from longstrand.benchmarks.results import compare_arms, find_tasks, read_results, sort_and_flag
 from longstrand.config import read_yaml
 from longstrand.errors import InputError, UsageError
-from longstrand.runtime import read_json, write_json
+from longstrand.runtime import read_json, write_atomically, write_json
 from longstrand.training.methods import FinetuneMethod
 
 FORMAT = {"format": "longstrand.results", "format_version": 1}
 COLUMNS = (
-    "task", "arm", "group", "kind", "model", "init", "way", "seed", "num_train", "metric", "value", "low", "high",
+    "task", "method", "group", "kind", "model", "init", "training", "seed", "num_train", "metric", "value", "low", "high",
     "valid", "train_rows", "test_rows", "seconds", "trained_parameters", "storage_bytes", "peak_memory_bytes", "flags",
     "data",
 )  # fmt: skip
 LAYER_COLUMNS = (
-    "task", "arm", "model", "init", "seed", "layer", "pooling", "metric", "value", "valid_sd", "test", "chosen",
+    "task", "method", "model", "init", "seed", "layer", "pooling", "metric", "value", "valid_sd", "test", "chosen",
 )  # fmt: skip
 PATH = re.compile(r"(?<![\w.:/])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\",;:=()]+[/\\])*[^\s/\\'\",;:=()]*")
 Result = Mapping[str, Any]
@@ -75,11 +76,11 @@ def export_runs(folders: Sequence[Path], path: Path, *, compare: bool = True, ch
     rows = [tidy_row(result, names) for result in results]
     layers = [row for result in results for row in layer_rows(result, names)]
     extra = list(dict.fromkeys(name for result in results for name in result.get("extra", ())))
-    write_tidy(path, rows, [*COLUMNS, *extra])
+    write_table(path, rows, [*COLUMNS, *extra])
     files = [path]
     layer_path = path.with_name(f"{path.stem}-layers.csv")
     if layers:
-        write_tidy(layer_path, layers, LAYER_COLUMNS)
+        write_table(layer_path, layers, LAYER_COLUMNS)
         files.append(layer_path)
     elif layer_path.exists():
         layer_path.unlink()
@@ -162,9 +163,10 @@ def tidy_row(result: Result, names: Mapping[str, str]) -> dict[str, Any]:
     memory = cost.get("peak_memory_bytes")
     way = FinetuneMethod.model_validate(result["way"]) if result["way"] else None
     return {
-        **{key: result[key] for key in ("task", "arm", "group", "kind", "init", "seed", "num_train", "metric")},
+        **{key: result[key] for key in ("task", "group", "kind", "init", "seed", "num_train", "metric")},
+        "method": result["arm"],
         "model": names.get(result["model"] or ""),
-        "way": way_name(way) if way else result["kind"] if result["kind"] == "probe" else result["baseline"],
+        "training": way_name(way) if way else result["kind"] if result["kind"] == "probe" else result["baseline"],
         **{key: entry.get(key) for key in ("value", "low", "high")},
         "valid": _value(result, "valid"),
         "train_rows": result["rows"]["train"],
@@ -190,7 +192,8 @@ def layer_rows(result: Result, names: Mapping[str, str]) -> list[dict[str, Any]]
     chosen = (found["chosen"]["layer"], found["chosen"]["pooling"])
     return [
         {
-            **{key: result[key] for key in ("task", "arm", "init", "seed")},
+            **{key: result[key] for key in ("task", "init", "seed")},
+            "method": result["arm"],
             "model": names.get(result["model"] or ""),
             "layer": point["layer"],
             "pooling": point["pooling"],
@@ -258,7 +261,7 @@ def describe_run(folder: Path, results: Sequence[Result]) -> dict[str, Any]:
 
 def _failures(folder: Path) -> list[dict[str, Any]]:
     errors = [read_json(path) for path in sorted((folder / "cells").rglob("error.json"))]
-    return [{key: error[key] for key in ("task", "arm", "seed", "num_train", "reason")} for error in errors]
+    return [{key: error[key] for key in ("task", "seed", "num_train", "reason")} | {"method": error["arm"]} for error in errors]
 
 
 def _tidied(value: Any) -> Any:
@@ -273,6 +276,22 @@ def _tidied(value: Any) -> Any:
         text = rounded(value)
         return float(text) if text else None
     return value
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write a table of results, floats rounded to five significant digits, None and NaN as empty cells."""
+    lines = [{name: rounded(row.get(name)) for name in columns} for row in rows]
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, pl.DataFrame(lines, schema=dict.fromkeys(columns, pl.String)).write_csv())
+
+
+def rounded(value: Any) -> str | None:
+    """Round a float to five significant digits and write it shortly; whole numbers and text stay, None and NaN go."""
+    if value is None or value == "" or value != value:
+        return None
+    if not isinstance(value, float):
+        return str(value)
+    return str(round(value)) if abs(value) >= 1e5 else f"{value:.5g}"
 
 
 def without_paths(text: str) -> str:
