@@ -30,7 +30,7 @@ from longstrand.benchmarks.tasks.task import find_built
 from longstrand.config import build
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tools.benchmark_document.export import export_runs, write_table  # noqa: E402
+from tools.benchmark_document.export import export_runs, write_table
 
 DATA = Path(os.environ.get("LONGSTRAND_DATA", "../shared")) / "data"
 BOTH, ONE = "both", "+"

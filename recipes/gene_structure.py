@@ -34,7 +34,7 @@ from longstrand.baselines.cnn import Training
 from longstrand.baselines.ladder import Setting, fit_baseline
 from longstrand.config import build
 from longstrand.data.labelled import LabelledTable
-from longstrand.evaluation.bootstrap import Resamples, confusion_metrics, percentile_interval
+from longstrand.evaluation.bootstrap import Resamples, confusion_metrics, interval, paired_interval
 from longstrand.genome.annotation import read_annotation, transcripts
 from longstrand.genome.fasta import Genome
 from longstrand.genome.features import Feature
@@ -427,7 +427,7 @@ def measure(measured: Measured, said: np.ndarray) -> Iterator[dict[str, Any]]:
             for name, value in point.items():
                 if part and name not in ("mcc", "f1_intron"):
                     continue
-                low, high = percentile_interval(np.concatenate(drawn[name]))
+                low, high = interval(value[0], np.concatenate(drawn[name]), name, len(cells))
                 yield {"task": task, "metric": f"{name}{part}", "value": value[0], "low": low, "high": high}
         borders = boundary_f1(measured.truth[rows], said[rows], measured.names.index("C"))
         yield {"task": task, "metric": "boundary_f1", "value": borders}
@@ -448,8 +448,8 @@ def compare(measured: Measured, one: Iterable[np.ndarray], other: Iterable[np.nd
                 for w in resamples.blocks()
             ]
             drawn.append(np.concatenate(values))
-        low, high = percentile_interval(drawn[0] - drawn[1])
         value = float(np.mean(points[0]) - np.mean(points[1]))
+        low, high = paired_interval(value, drawn[0] - drawn[1])
         yield {"task": task, "metric": "mcc_difference", "value": value, "low": low, "high": high, "mcc": points}
 
 

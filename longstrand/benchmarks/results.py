@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from longstrand.baselines.ladder import LADDER
-from longstrand.benchmarks.reports.compare import flags_of, holm, paired, ranks, summarise
+from longstrand.benchmarks.reports.compare import flags_of, ranks, summarise
 from longstrand.benchmarks.tasks.task import TaskData
 from longstrand.config import read_yaml
 from longstrand.data.targets import Task
 from longstrand.errors import InputError
+from longstrand.evaluation.compare import compare_predictions, holm
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores
 from longstrand.runtime import provenance, read_json, write_json
 
@@ -186,7 +187,8 @@ def _comparison(
     metric = ours[0]["metric"]
     resamples = max(ours[0]["protocol"]["resamples"], 200)
     sides = [[read_scores(member) for member in members] for members in (ours, theirs)]
-    found = paired(sides[0], sides[1], metric, num_resamples=resamples)
+    compared = compare_predictions(sides[0], sides[1], metric, num_resamples=resamples)
+    found = {key: getattr(compared, key) for key in ("difference", "low", "high", "p")}
     return {"task": task, "arm": name, "against": other, "what": what, "metric": metric, **found, "p_holm": None}
 
 

@@ -105,7 +105,7 @@ def paired_difference(first: Sequence[Any], second: Sequence[Any], *, num_resamp
     Test sequences are drawn with replacement, the same ones for all models, so that what is easy or hard for both
     cancels out. The interval holds for these seeds; it does not cover the choice of seeds.
     """
-    from longstrand.evaluation.bootstrap import Resamples, confusion_metrics, percentile_interval, sum_over_units
+    from longstrand.evaluation.bootstrap import Resamples, confusion_metrics, paired_interval, sum_over_units
 
     groups = [[_calls(result) for result in results] for results in (first, second)]
     classes = sorted({word for group in groups for truth, calls in group for word in (*truth, *calls)})
@@ -123,8 +123,8 @@ def paired_difference(first: Sequence[Any], second: Sequence[Any], *, num_resamp
         return one - two
 
     drawn = np.concatenate([difference(weights) for weights in Resamples(rows, num_resamples, 0).blocks()])
-    low, high = percentile_interval(drawn)
-    return Difference(float(difference(np.ones((1, rows)))[0]), low, high)
+    seen = float(difference(np.ones((1, rows)))[0])
+    return Difference(seen, *paired_interval(seen, drawn))
 
 
 def _calls(result: Any) -> tuple[list[str], list[str]]:

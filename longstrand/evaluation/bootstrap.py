@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy import sparse
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
 from longstrand.runtime import generator
@@ -22,6 +23,26 @@ MAX_BINS = 4096
 """Distinct scores that a resampled ROC or PR curve tells apart; more are joined by quantile (error below 1e-3)."""
 
 _BLOCK_CELLS = 4_000_000
+
+
+class Draws(Protocol):
+    """Weights of units, draw by draw."""
+
+    @property
+    def num_units(self) -> int:
+        """Return how many units there are."""
+
+    @property
+    def num_resamples(self) -> int:
+        """Return how many draws."""
+
+    def blocks(self) -> Iterator[Array]:
+        """Give the weights in blocks: float64 (block, num_units)."""
+
+
+def known_or_none(value: float) -> float | None:
+    """Return a number, or None for NaN."""
+    return None if np.isnan(value) else float(value)
 
 
 @dataclass(frozen=True)
@@ -52,49 +73,73 @@ class Resamples:
         return np.bincount(drawn, minlength=self.num_units).astype(np.float64)
 
 
-BOUNDS = {"mcc": (-1.0, 1.0), "mean_mcc": (-1.0, 1.0), "pearson": (-1.0, 1.0), "spearman": (-1.0, 1.0),
-          "r2": (-np.inf, 1.0), "mse": (0.0, np.inf), "mae": (0.0, np.inf)}  # fmt: skip
-"""Where a metric ends; all others lie between 0 and 1."""
+SCALES = {"pearson": "fisher", "spearman": "fisher", "r2": "log", "mse": "log", "mae": "log"}
+"""On which scale the error of a metric is about symmetric; all others have bounds and take Wilson's score interval."""
+
+PRIOR_UNITS = 0.1
+"""Units, worth one unit each, that a score interval adds: they keep it wide where resamples hardly vary."""
 
 
-def bounded_interval(value: float, drawn: Array, metric: str, num_units: int) -> tuple[float, float]:
-    """Return the 95 % interval of a metric: Student's on a scale without bounds, with the bootstrap's standard error.
+def interval(value: float, drawn: Array, metric: str, num_units: int) -> tuple[float, float]:
+    """Return the 95 % interval of a metric: with the standard error of the resamples, on a scale that fits its bounds.
 
-    Percentiles of resamples cover too little near a bound (an area under a curve of 0.98). On the scale of
-    ``log(value - lower) - log(upper - value)``, a logit, which for correlations is twice Fisher's z, an error is about
-    symmetric; it is the standard deviation of the resampled values times the slope there (delta method). Measured
-    coverage: docs/STATISTICS.md.
+    Percentiles of resamples cover too little near a bound (measured: docs/STATISTICS.md). Metrics between 0 and 1, and
+    Matthews correlations between -1 and 1, take Wilson's score interval of a share, with the number of units that
+    would give a share this standard error; correlations are symmetric on Fisher's scale, errors and 1 - R2 on that of
+    logarithms (delta method). Quantiles are Student's.
 
     Args:
         value: observed.
         drawn: resampled values; NaN (undefined resamples) are left out.
-        metric: whose bounds are kept (`BOUNDS`).
-        num_units: independent units; a value at a bound is taken half a unit away from it.
+        metric: chooses the scale.
+        num_units: independent units that the metric is made of (for areas under curves: of the rarer class).
 
     Returns:
-        NaN twice if nothing is defined.
+        NaN twice if the value is undefined, or there are fewer than two units.
     """
     defined = drawn[~np.isnan(drawn)]
-    if defined.size < 2 or np.isnan(value):
+    if defined.size < 2 or np.isnan(value) or num_units < 2:
         return float("nan"), float("nan")
-    lower, upper = BOUNDS.get(metric, (0.0, 1.0))
-    room = 0.5 / (num_units + 1)
-    inside = value
-    if np.isfinite(lower) and np.isfinite(upper):
-        inside = float(np.clip(value, lower + room * (upper - lower), upper - room * (upper - lower)))
-    below, above = inside - lower, upper - inside
-    half = student.ppf(0.975, max(1, num_units - 1)) * float(defined.std(ddof=1))
-    if min(below, above) <= 0 or half == 0 and inside == value:
-        return float(value), float(value)
-    slope = (1 / below if np.isfinite(below) else 0.0) + (1 / above if np.isfinite(above) else 0.0)
-    factor = np.exp(half * slope)
-    if np.isfinite(below) and np.isfinite(above):
-        ends = [lower + (upper - lower) / (1 + above / below * grown) for grown in (factor, 1 / factor)]
-    elif np.isfinite(below):
-        ends = [lower + below / factor, lower + below * factor]
+    error, scale = float(defined.std(ddof=1)), SCALES.get(metric, "share")
+    quantile = float(student.ppf(0.975, num_units - 1))
+    if scale == "fisher":
+        inside = float(np.clip(value, -1 + 1e-9, 1 - 1e-9))
+        ends = np.tanh(np.arctanh(inside) + np.array([-1, 1]) * quantile * error / (1 - inside**2))
+    elif scale == "log":
+        size = 1 - value if metric == "r2" else value
+        factor = np.exp(quantile * error / size) if size > 0 else 1.0
+        ends = 1 - size * np.array([factor, 1 / factor]) if metric == "r2" else size * np.array([1 / factor, factor])
     else:
-        ends = [upper - above * factor, upper - above / factor]
+        low, width = (-1.0, 2.0) if metric in ("mcc", "mean_mcc") else (0.0, 1.0)
+        ends = low + width * _score_interval((value - low) / width, error / width, num_units, quantile)
     return float(min(ends[0], value)), float(max(ends[1], value))
+
+
+def _score_interval(share: float, error: float, num_units: int, quantile: float) -> Array:
+    """Return Wilson's interval of a share between 0 and 1 with a standard error."""
+    if error == 0 and 0 < share < 1:
+        return np.array([share, share])
+    prior = PRIOR_UNITS / num_units
+    units = (share * (1 - share) + prior) / (error**2 + prior / num_units)
+    reach = quantile**2 / units
+    half = quantile * np.sqrt(share * (1 - share) / units + reach / (4 * units))
+    ends: Array = (share + reach / 2 + np.array([-half, half])) / (1 + reach)
+    return ends
+
+
+def paired_interval(value: float, drawn: Array) -> tuple[float, float]:
+    """Return the 95 % interval of a difference: percentiles of its resamples, corrected for bias (Efron 1987).
+
+    NaN (undefined resamples) are left out; NaN twice if nothing is left.
+    """
+    defined = drawn[~np.isnan(drawn)]
+    if defined.size == 0 or np.isnan(value):
+        return float("nan"), float("nan")
+    below = ((defined < value).mean() + (defined <= value).mean()) / 2
+    room = 1 / (2 * defined.size)
+    shift = 2 * norm.ppf(np.clip(below, room, 1 - room))
+    low, high = np.quantile(defined, norm.cdf(shift + norm.ppf([0.025, 0.975])))
+    return float(min(low, value)), float(max(high, value))
 
 
 def sum_over_units(unit: Array, cell: Array, *, num_units: int, num_cells: int) -> sparse.csr_matrix:
@@ -179,7 +224,7 @@ def correlation_metrics(weights: Array, truth: Array, predicted: Array) -> dict[
     return _from_sums(weights @ _moment_columns(truth, predicted))
 
 
-def correlations_of_units(resamples: Resamples, unit: Array, truth: Array, predicted: Array) -> dict[str, Array]:
+def correlations_of_units(resamples: Draws, unit: Array, truth: Array, predicted: Array) -> dict[str, Array]:
     """The metrics of `correlation_metrics`, and Spearman, when a unit (sequence) has many rows (bins).
 
     Rows are added up by unit first, so that a resample costs what its units cost, not its rows. Spearman is the
@@ -208,23 +253,33 @@ def _sums_of_units(unit: Array, columns: Array, num_units: int) -> Array:
     return np.stack([np.bincount(unit, column, minlength=num_units) for column in columns.T], axis=1)
 
 
+def is_constant(values: Array) -> bool:
+    """Return whether values differ by no more than the rounding of float64, whatever their scale."""
+    return len(values) < 2 or bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
+
+
 def _moment_columns(truth: Array, predicted: Array) -> Array:
-    """What has to be added up for `_from_sums`: (n, 8)."""
-    shift_truth, shift_predicted = truth - truth.mean(), predicted - predicted.mean()
-    error = truth - predicted
-    products = [shift_truth**2, shift_predicted**2, shift_truth * shift_predicted]
-    return np.stack([np.ones(len(truth)), shift_truth, shift_predicted, *products, error**2, np.abs(error)], axis=1)
+    """Return what has to be added up for `_from_sums`: (n, 9); both sides as deviations in units of their own."""
+    scaled = []
+    for values in (truth, predicted):
+        scaled.append(np.zeros(len(values)) if is_constant(values) else (values - values.mean()) / values.std())
+    error, square = truth - predicted, np.full(len(truth), truth.var())
+    products = [scaled[0] ** 2, scaled[1] ** 2, scaled[0] * scaled[1]]
+    return np.stack([np.ones(len(truth)), *scaled, *products, error**2, np.abs(error), square], axis=1)
 
 
 def _from_sums(sums: Array) -> dict[str, Array]:
-    """Pearson, R2, mean squared and absolute error from the sums (block, 8) of `_moment_columns`."""
+    """Return Pearson, R2, mean squared and absolute error from the sums (block, 9) of `_moment_columns`.
+
+    Of a constant truth correlations and R2 are undefined (NaN); a constant prediction has the correlation 0.
+    """
     total = np.where(sums[:, 0] > 0, sums[:, 0], np.nan)
-    mean_t, mean_p, mean_tt, mean_pp, mean_tp, mse, mae = (sums[:, 1:] / total[:, None]).T
+    mean_t, mean_p, mean_tt, mean_pp, mean_tp, mse, mae, square = (sums[:, 1:] / total[:, None]).T
     var_t, var_p = mean_tt - mean_t**2, mean_pp - mean_p**2
     with np.errstate(invalid="ignore", divide="ignore"):
-        varies = (var_t > 1e-12) & (var_p > 1e-12)
-        pearson = np.where(varies, (mean_tp - mean_t * mean_p) / np.sqrt(var_t * var_p), np.nan)
-        r2 = np.where(var_t > 1e-12, 1 - mse / var_t, np.nan)
+        pearson = np.where(var_p > 1e-12, (mean_tp - mean_t * mean_p) / np.sqrt(var_t * var_p), 0.0)
+        pearson = np.where(var_t > 1e-12, pearson, np.nan)
+        r2 = np.where(var_t > 1e-12, 1 - mse / (var_t * square), np.nan)
     return {"pearson": pearson, "r2": r2, "mse": mse, "mae": mae}
 
 
@@ -232,12 +287,12 @@ def spearman_of_resamples(weights: Array, truth: Array, predicted: Array) -> Arr
     """Spearman correlation of resamples: Pearson of mid-ranks within each resample; (block,)."""
     ranks = [_weighted_ranks(weights, values) for values in (truth, predicted)]
     total = np.where(weights.any(axis=1), weights.sum(axis=1), np.nan)
-    means = [(weights * rank).sum(axis=1) / total for rank in ranks]
-    first, second = (rank - mean[:, None] for rank, mean in zip(ranks, means))
+    first, second = (rank - ((weights * rank).sum(axis=1) / total)[:, None] for rank in ranks)
     covariance = (weights * first * second).sum(axis=1)
-    spread = np.sqrt((weights * first**2).sum(axis=1) * (weights * second**2).sum(axis=1))
+    spreads = [(weights * rank**2).sum(axis=1) for rank in (first, second)]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(spread > 1e-9, covariance / spread, np.nan)
+        found = np.where(spreads[1] > 1e-9, covariance / np.sqrt(spreads[0] * spreads[1]), 0.0)
+        return np.where(spreads[0] > 1e-9, found, np.nan)
 
 
 def _weighted_ranks(weights: Array, values: Array) -> Array:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longstrand.evaluation.bootstrap import Weights, bca_interval, jackknife, known_or_none
-from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores, resampled
+from longstrand.evaluation.bootstrap import known_or_none, paired_interval
+from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores, primary_value, resampled
 from longstrand.evaluation.permutation import permutation_test
 from longstrand.runtime import generator
 
@@ -68,24 +68,17 @@ def compare_predictions(
     """Compare two models, each trained with one or several seeds, on the same test rows.
 
     Every resample draws whole sequences once and measures all seeds of both on it; the difference is between the means
-    over seeds. The interval (BCa) holds for these seeds; it does not cover the choice of seeds. p is of
-    `longstrand.evaluation.permutation.permutation_test`, which holds its level for any metric and few sequences.
+    over seeds. The interval (bias-corrected percentiles) holds for these seeds and does not cover the choice of seeds. p
+    is of `longstrand.evaluation.permutation.permutation_test`, which holds its level for any metric and few sequences.
     """
-    num_units = 1 + max(int(scores.units.max(initial=-1)) for scores in (*ours, *theirs))
+    more = {"num_resamples": num_resamples, "seed": seed, "metric": metric}
+    drawn = [np.mean([resampled(scores, **more)[metric] for scores in side], axis=0) for side in (ours, theirs)]
+    first, second = (float(np.mean([primary_value(scores, metric) for scores in side])) for side in (ours, theirs))
     sign = -1 if metric in LOWER_IS_BETTER else 1
-
-    def measured(draws: Weights | None) -> tuple[np.ndarray, np.ndarray]:
-        more = {"num_resamples": num_resamples, "seed": seed, "metric": metric, "draws": draws}
-        sides = [[resampled(scores, **more)[metric] for scores in side] for side in (ours, theirs)]
-        return np.mean(sides[0], axis=0), np.mean(sides[1], axis=0)
-
-    first, second = measured(jackknife(num_units))
-    kept = sign * (first - second)
-    drawn = sign * np.subtract(*measured(None))
-    low, high = bca_interval(float(kept[0]), drawn, kept[1:])
+    low, high = paired_interval(sign * (first - second), sign * (drawn[0] - drawn[1]))
     p = permutation_test(ours, theirs, metric, num_permutations=num_resamples, seed=seed)
-    values = [known_or_none(value) for value in (first[0], second[0], kept[0], low, high, p)]
-    return PairedDifference(*values)
+    values = [known_or_none(value) for value in (first, second, sign * (first - second), low, high, p)]
+    return PairedDifference(values[0], values[1], values[2], values[3], values[4], values[5])
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -12,7 +12,7 @@ from sklearn import metrics as sk
 
 from longstrand.data.targets import Task
 from longstrand.evaluation import bootstrap
-from longstrand.evaluation.bootstrap import Resamples, percentile_interval
+from longstrand.evaluation.bootstrap import Draws, Resamples, interval, is_constant
 
 Array = np.ndarray
 
@@ -43,6 +43,33 @@ class Scores:
     values: Array
     unit: Array | None = None
 
+    @property
+    def units(self) -> Array:
+        """Return the number of the sequence of each row: int64 (n,)."""
+        return np.arange(len(self.targets)) if self.unit is None else self.unit
+
+    @property
+    def num_units(self) -> int:
+        """Return how many sequences there are, numbered from 0."""
+        return int(self.units.max(initial=-1)) + 1
+
+    @property
+    def is_labelled(self) -> Array:
+        """Return which rows have a target: bool (n,)."""
+        known: Array = self.targets >= 0 if self.targets.ndim == 1 else ~np.isnan(self.targets).all(axis=1)
+        return known
+
+    @property
+    def is_predicted(self) -> Array:
+        """Return which rows the model predicted: bool (n,)."""
+        found: Array = ~np.isnan(self.values).any(axis=1)
+        return found
+
+    def measurable(self) -> Scores:
+        """Return the rows that have a target and a prediction."""
+        both = self.is_labelled & self.is_predicted
+        return Scores(self.task, self.targets[both], self.values[both], self.units[both])
+
 
 def evaluate(scores: Scores, *, num_resamples: int = 1000, seed: int = 0, curves: bool = True) -> dict[str, Any]:
     """Compute all metrics of a split.
@@ -54,38 +81,38 @@ def evaluate(scores: Scores, *, num_resamples: int = 1000, seed: int = 0, curves
         curves: also give the confusion matrix and ROC / PR curve points.
 
     Returns:
-        ``problem``, ``primary`` (name of the main metric), ``num_evaluated``, ``num_not_predicted``, ``metrics``
-        ({name: {value, low, high}}), ``per_class`` ({class or target: {name: value}}), ``constant_prediction`` (bool),
-        and with ``curves``: ``confusion`` {classes, counts} and ``curves`` {class: {roc: {fpr, tpr}, pr: {recall,
-        precision}}}. Values are NaN where a metric is undefined (one class only, constant prediction); of
-        several regression targets, one that is predicted as constant counts as correlation 0.
+        ``problem``, ``primary`` (name of the main metric), ``num_evaluated``, ``num_not_predicted``, ``num_unlabelled``,
+        ``undefined`` (classes or targets that no mean over classes counts: no row has, or every row has them),
+        ``metrics`` ({name: {value, low, high}}), ``per_class`` ({class or target: {name: value}}),
+        ``constant_prediction`` (bool), and with ``curves``: ``confusion`` {classes, counts} and ``curves`` {class: {roc:
+        {fpr, tpr}, pr: {recall, precision}}}. Values are NaN where a metric is undefined (one class only, a constant
+        target); a constant prediction has the correlation 0.
     """
-    problem = scores.task.problem
-    predicted = ~np.isnan(scores.values).any(axis=1)
-    known = scores.targets >= 0 if scores.targets.ndim == 1 else ~np.isnan(scores.targets).all(axis=1)
-    unit = np.arange(len(scores.targets)) if scores.unit is None else scores.unit
-    num_units = int(unit.max()) + 1 if len(unit) else 0
-    both = predicted & known
-    kept = Scores(scores.task, scores.targets[both], scores.values[both], unit[both])
+    problem, kept = scores.task.problem, scores.measurable()
     report: dict[str, Any] = {
         "problem": problem,
         "primary": PRIMARY[problem],
         "num_evaluated": len(kept.targets),
-        "num_not_predicted": int((known & ~predicted).sum()),
+        "num_not_predicted": int((scores.is_labelled & ~scores.is_predicted).sum()),
+        "num_unlabelled": int((~scores.is_labelled).sum()),
         "num_resamples": num_resamples,
     }
-    resamples = Resamples(num_units, num_resamples, seed)
     if len(kept.targets) == 0:
-        return report | {"metrics": {}, "per_class": {}, "constant_prediction": False}
+        return report | {"undefined": [], "metrics": {}, "per_class": {}, "constant_prediction": False}
+    resamples = Resamples(scores.num_units, num_resamples, seed)
     if problem in ("single_label", "token"):
-        return report | _evaluate_classes(kept, resamples, curves)
-    if problem == "multi_label":
-        return report | _evaluate_labels(kept, resamples, curves)
-    return report | _evaluate_numbers(kept, resamples)
+        report |= _evaluate_classes(kept, resamples, curves)
+    elif problem == "multi_label":
+        report |= _evaluate_labels(kept, resamples, curves)
+    else:
+        report |= _evaluate_numbers(kept, resamples)
+    key = "pearson" if problem == "regression" else "roc_auc"
+    report["undefined"] = [name for name, part in report["per_class"].items() if np.isnan(part.get(key, 0.0))]
+    return report
 
 
 def resampled(
-    scores: Scores, *, num_resamples: int = 1000, seed: int = 0, metric: str | None = None, draws: Any = None
+    scores: Scores, *, num_resamples: int = 1000, seed: int = 0, metric: str | None = None, draws: Draws | None = None
 ) -> dict[str, Array]:
     """Compute every metric of `evaluate` on bootstrap resamples, for paired comparisons.
 
@@ -96,13 +123,8 @@ def resampled(
     Returns:
         {metric: (num_resamples,)}; NaN where a resample leaves a metric undefined.
     """
-    predicted = ~np.isnan(scores.values).any(axis=1)
-    known = scores.targets >= 0 if scores.targets.ndim == 1 else ~np.isnan(scores.targets).all(axis=1)
-    unit = np.arange(len(scores.targets)) if scores.unit is None else scores.unit
-    resamples = draws or Resamples(int(unit.max()) + 1, num_resamples, seed)
-    both = predicted & known
-    kept = Scores(scores.task, scores.targets[both], scores.values[both], unit[both])
-    problem = scores.task.problem
+    resamples = draws or Resamples(scores.num_units, num_resamples, seed)
+    kept, problem = scores.measurable(), scores.task.problem
     if problem in ("single_label", "token"):
         columns = _columns(len(scores.task.names)) if metric in (None, "roc_auc", "average_precision") else []
         return _resample_classes(kept, kept.values.argmax(axis=1), columns, resamples)
@@ -113,7 +135,7 @@ def resampled(
     for number in range(len(scores.task.names)):
         rows = ~np.isnan(kept.targets[:, number])
         truth, said = (values[rows, number].astype(np.float64) for values in (kept.targets, kept.values))
-        for name, values in _resample_numbers(truth, said, _unit(kept)[rows], resamples, metric).items():
+        for name, values in _resample_numbers(truth, said, kept.units[rows], resamples, metric).items():
             drawn.setdefault(name, []).append(values)
     return {name: _nanmean(np.stack(values)) for name, values in drawn.items()}
 
@@ -136,11 +158,17 @@ def metric_names(task: Task) -> list[str]:
     return ["accuracy", "balanced_accuracy", "f1_macro", "mcc", "roc_auc", "average_precision"]
 
 
-def _entry(value: float, resampled: Array | None) -> dict[str, float]:
-    if resampled is None:
+def _entry(name: str, value: float, drawn: Array | None, num_units: int) -> dict[str, float]:
+    if drawn is None:
         return {"value": float(value)}
-    low, high = percentile_interval(resampled)
+    low, high = interval(float(value), drawn, name, num_units)
     return {"value": float(value), "low": low, "high": high}
+
+
+def _units_of_rarer(truth: Sequence[Array], unit: Sequence[Array], num_units: int) -> int:
+    """Count the units of the rarer class, over all outputs: what an area under a curve is made of."""
+    counts = [min(len(np.unique(unit[place][side])) for side in (yes, ~yes)) for place, yes in enumerate(truth)]
+    return min(num_units, sum(counts))
 
 
 def _columns(num_classes: int) -> list[int]:
@@ -148,7 +176,7 @@ def _columns(num_classes: int) -> list[int]:
     return [1] if num_classes == 2 else list(range(num_classes))
 
 
-def _evaluate_classes(scores: Scores, resamples: Resamples, curves: bool) -> dict[str, Any]:
+def _evaluate_classes(scores: Scores, resamples: Draws, curves: bool) -> dict[str, Any]:
     names = scores.task.names
     num_classes = len(names)
     called = scores.values.argmax(axis=1)
@@ -160,9 +188,12 @@ def _evaluate_classes(scores: Scores, resamples: Resamples, curves: bool) -> dic
     ranked = {column: _rank_metrics(truth == column, scores.values[:, column]) for column in columns}
     drawn = _resample_classes(scores, called, columns, resamples) if resamples.num_resamples else {}
     thresholded = ("accuracy", "balanced_accuracy", "f1_macro", "mcc")
-    entries = {name: _entry(point[name], drawn.get(name)) for name in thresholded}
+    size = resamples.num_units
+    entries = {name: _entry(name, point[name], drawn.get(name), size) for name in thresholded}
+    size = _units_of_rarer([truth == column for column in columns], [scores.units] * len(columns), size)
     for position, name in enumerate(("roc_auc", "average_precision")):
-        entries[name] = _entry(_mean([ranked[column][position] for column in columns]), drawn.get(name))
+        value = _mean([ranked[column][position] for column in columns])
+        entries[name] = _entry(name, value, drawn.get(name), size)
     per_class = {}
     for number, name in enumerate(names):
         per_class[name] = {key: float(point[key][number]) for key in ("precision", "recall", "f1")}
@@ -180,10 +211,10 @@ def _evaluate_classes(scores: Scores, resamples: Resamples, curves: bool) -> dic
     return report
 
 
-def _resample_classes(scores: Scores, called: Array, columns: list[int], resamples: Resamples) -> dict[str, Array]:
+def _resample_classes(scores: Scores, called: Array, columns: list[int], resamples: Draws) -> dict[str, Array]:
     """Resampled metrics of a class problem: {name: (num_resamples,)}."""
     num_classes = len(scores.task.names)
-    truth, unit = scores.targets.astype(np.int64), _unit(scores)
+    truth, unit = scores.targets.astype(np.int64), scores.units
     shape = {"num_units": resamples.num_units}
     cells = bootstrap.sum_over_units(unit, truth * num_classes + called, num_cells=num_classes**2, **shape)
     histograms = [_histograms(truth == k, scores.values[:, k], unit, resamples.num_units) for k in columns]
@@ -197,7 +228,7 @@ def _resample_classes(scores: Scores, called: Array, columns: list[int], resampl
     return {name: np.concatenate(values) for name, values in collected.items()}
 
 
-def _evaluate_labels(scores: Scores, resamples: Resamples, curves: bool) -> dict[str, Any]:
+def _evaluate_labels(scores: Scores, resamples: Draws, curves: bool) -> dict[str, Any]:
     names = scores.task.names
     known = ~np.isnan(scores.targets)
     truth, called = scores.targets > 0.5, scores.values >= 0.5
@@ -219,13 +250,13 @@ def _evaluate_labels(scores: Scores, resamples: Resamples, curves: bool) -> dict
         }
     point = _label_point(np.stack(confusions)[None].astype(float))
     drawn = _resample_labels(scores, resamples) if resamples.num_resamples else {}
+    sides = zip(*((truth[rows, place], scores.units[rows]) for place, rows in enumerate(known.T)))
+    size = _units_of_rarer(*map(list, sides), resamples.num_units)  # type: ignore[call-arg]
     entries = {
-        "mean_roc_auc": _entry(_mean([entry["roc_auc"] for entry in per_class.values()]), drawn.get("roc_auc")),
-        "mean_average_precision": _entry(
-            _mean([entry["average_precision"] for entry in per_class.values()]), drawn.get("average_precision")
-        ),
+        title: _entry(title, _mean([part[name] for part in per_class.values()]), drawn.get(name), size)
+        for name, title in _LABEL_NAMES.items()
     }
-    entries |= {name: _entry(values[0], drawn.get(name)) for name, values in point.items()}
+    entries |= {name: _entry(name, values[0], drawn.get(name), resamples.num_units) for name, values in point.items()}
     constant = len(truth) > 1 and bool((called == called[:1]).all()) and not bool((truth == truth[:1]).all())
     report: dict[str, Any] = {"metrics": entries, "per_class": per_class, "constant_prediction": constant}
     if curves:
@@ -254,8 +285,8 @@ def _label_point(cells: Array) -> dict[str, Array]:
     }
 
 
-def _resample_labels(scores: Scores, resamples: Resamples) -> dict[str, Array]:
-    unit = _unit(scores)
+def _resample_labels(scores: Scores, resamples: Draws) -> dict[str, Array]:
+    unit = scores.units
     known = ~np.isnan(scores.targets)
     histograms, cells = [], []
     for number in range(len(scores.task.names)):
@@ -272,7 +303,7 @@ def _resample_labels(scores: Scores, resamples: Resamples) -> dict[str, Array]:
     return {name: np.concatenate(values) for name, values in collected.items()}
 
 
-def _evaluate_numbers(scores: Scores, resamples: Resamples) -> dict[str, Any]:
+def _evaluate_numbers(scores: Scores, resamples: Draws) -> dict[str, Any]:
     names = scores.task.names
     per_target: dict[str, dict[str, float]] = {}
     drawn: dict[str, list[Array]] = {}
@@ -280,17 +311,14 @@ def _evaluate_numbers(scores: Scores, resamples: Resamples) -> dict[str, Any]:
         rows = ~np.isnan(scores.targets[:, number])
         truth, predicted = (values[rows, number].astype(np.float64) for values in (scores.targets, scores.values))
         per_target[name] = _number_metrics(truth, predicted)
-        flat = len(names) > 1 and len(truth) > 1 and np.ptp(truth) > 0 and np.ptp(predicted) == 0
-        if flat:  # left out of the mean over targets, saying nothing about one would pay
-            per_target[name] |= {"pearson": 0.0, "spearman": 0.0}
         if resamples.num_resamples and len(truth) > 1:
-            for key, values in _resample_numbers(truth, predicted, _unit(scores)[rows], resamples).items():
-                nothing = flat and key in ("pearson", "spearman")
-                drawn.setdefault(key, []).append(np.zeros_like(values) if nothing else values)
+            for key, values in _resample_numbers(truth, predicted, scores.units[rows], resamples).items():
+                drawn.setdefault(key, []).append(values)
     entries = {}
     for key in ("pearson", "spearman", "r2", "mse", "mae"):
+        mean = _mean([values[key] for values in per_target.values()])
         resampled = _nanmean(np.stack(drawn[key])) if key in drawn else None
-        entries[key] = _entry(_mean([values[key] for values in per_target.values()]), resampled)
+        entries[key] = _entry(key, mean, resampled, resamples.num_units)
     predictions = scores.values.astype(np.float64)
     spread, wanted = predictions.std(axis=0), np.nanstd(scores.targets, axis=0)
     constant = len(predictions) > 1 and bool((spread <= 1e-3 * wanted).all())
@@ -298,10 +326,16 @@ def _evaluate_numbers(scores: Scores, resamples: Resamples) -> dict[str, Any]:
 
 
 def _number_metrics(truth: Array, predicted: Array) -> dict[str, float]:
-    varies = len(truth) > 1 and np.ptp(truth) > 0 and np.ptp(predicted) > 0
+    if is_constant(truth):
+        pearson = spearman = float("nan")
+    elif is_constant(predicted):  # undefined would leave it out of means: saying nothing must not pay
+        pearson = spearman = 0.0
+    else:
+        pearson = float(stats.pearsonr(truth, predicted).statistic)
+        spearman = float(stats.spearmanr(truth, predicted).statistic)
     return {
-        "pearson": float(stats.pearsonr(truth, predicted).statistic) if varies else float("nan"),
-        "spearman": float(stats.spearmanr(truth, predicted).statistic) if varies else float("nan"),
+        "pearson": pearson,
+        "spearman": spearman,
         "r2": float(sk.r2_score(truth, predicted)) if len(truth) > 1 else float("nan"),
         "mse": float(sk.mean_squared_error(truth, predicted)) if len(truth) else float("nan"),
         "mae": float(sk.mean_absolute_error(truth, predicted)) if len(truth) else float("nan"),
@@ -310,7 +344,7 @@ def _number_metrics(truth: Array, predicted: Array) -> dict[str, float]:
 
 
 def _resample_numbers(
-    truth: Array, predicted: Array, unit: Array, resamples: Resamples, metric: str | None = None
+    truth: Array, predicted: Array, unit: Array, resamples: Draws, metric: str | None = None
 ) -> dict[str, Array]:
     if len(unit) > resamples.num_units:
         return bootstrap.correlations_of_units(resamples, unit, truth, predicted)
@@ -371,10 +405,6 @@ def _curve_points(truth: Array, values: Array) -> dict[str, dict[str, list[float
 def _thin(points: Array) -> list[float]:
     chosen = np.unique(np.linspace(0, len(points) - 1, min(len(points), CURVE_POINTS)).round().astype(int))
     return [round(float(value), 5) for value in points[chosen]]
-
-
-def _unit(scores: Scores) -> Array:
-    return scores.unit if scores.unit is not None else np.arange(len(scores.targets))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -29,7 +29,7 @@ from longstrand.benchmarks.cells import (
 from longstrand.benchmarks.probing.embeddings import cache_embeddings, parse_layers
 from longstrand.benchmarks.probing.probe import Choice, Probe, ProbeSettings, make_folds, probe
 from longstrand.benchmarks.protocol import BenchmarkConfig, Protocol, protocol_of
-from longstrand.benchmarks.reports.compare import flags_of, holm, paired, ranks, summarise
+from longstrand.benchmarks.reports.compare import flags_of, ranks, summarise
 from longstrand.benchmarks.reports.page import fewshot_sections, make_page
 from longstrand.benchmarks.results import read_results, read_scores, write_results
 from longstrand.benchmarks.run import run_benchmark
@@ -389,31 +389,6 @@ def test_few_rows_are_nested_and_stratified() -> None:
     assert [len(part) for part in small.values()] == [20, 32, 50]
     assert set(small["train"].raw.rows) <= set(large["train"].raw.rows)
     assert thin_out(tables, None, 0) is tables and thin_out(tables, 500, 0) is tables
-
-
-def scores(right: np.ndarray) -> Scores:
-    """Two classes; the model is right where told."""
-    truth = np.arange(len(right)) % 2
-    said = np.where(right, truth, 1 - truth)
-    return Scores(Task("single_label", ("0", "1"), ("l",)), truth, np.eye(2)[said] * 0.8 + 0.1)
-
-
-def test_paired_bootstrap() -> None:
-    random = np.random.default_rng(0)
-    base = random.random(200) < 0.7
-    better = base | (random.random(200) < 0.5)
-    found = paired([scores(better)], [scores(base)], "accuracy", num_resamples=400)
-    assert found["difference"] == pytest.approx(better.mean() - base.mean(), abs=0.01)
-    assert found["low"] > 0 and found["p"] == pytest.approx(1 / 401) and found["p_bootstrap"] == pytest.approx(2 / 401)
-    same = paired([scores(base)], [scores(base)], "accuracy", num_resamples=400)
-    assert same["difference"] == 0 and same["p"] == 1
-    both = paired([scores(base), scores(better)], [scores(base)], "accuracy", num_resamples=400)
-    assert both["difference"] == pytest.approx(found["difference"] / 2, abs=1e-9)
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03, float("nan")])[:3] == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.6, 0.9]) == [1.0, 1.0]
 
 
 def entry(task: str, arm: str, value: float, *, metric: str = "mcc", seed: int = 0) -> dict[str, Any]:

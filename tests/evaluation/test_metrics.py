@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 
 from longstrand.data.targets import Task
 from longstrand.evaluation import bootstrap
-from longstrand.evaluation.bootstrap import Resamples, percentile_interval
+from longstrand.evaluation.bootstrap import Resamples, interval, paired_interval
 from longstrand.evaluation.metrics import (
     LOWER_IS_BETTER,
     PRIMARY,
@@ -121,16 +121,48 @@ def test_many_scores_are_binned_without_changing_the_area() -> None:
     assert bootstrap.roc_auc_from_bins(positive, negative)[0] == pytest.approx(sk.roc_auc_score(truth, score), abs=1e-4)
 
 
-def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    # accuracy of a model that is right with probability 0.8, 60 rows, 50 experiments
+def test_intervals_by_hand() -> None:
+    """Wilson's interval of a share, Fisher's of a correlation, and logarithms of an error, computed apart."""
+    from scipy.stats import t as student
+
+    right = np.zeros(60, int)
+    report = evaluate(Scores(TWO, right, one_hot([0] * 57 + [1] * 3, 2)), num_resamples=2000)["metrics"]["accuracy"]
+    wilson = stats.binomtest(57, 60).proportion_ci(method="wilson")
+    assert report["low"] == pytest.approx(wilson.low, abs=0.006) and report["high"] == pytest.approx(wilson.high, abs=0.004)
+    error, quantile = 0.05, student.ppf(0.975, 39)
+    drawn = np.array([-error, error] * 20) / np.std([-error, error] * 20, ddof=1) * error
+    low, high = interval(0.8, drawn + 0.8, "pearson", 40)
+    half = quantile * error / (1 - 0.8**2)
+    assert (low, high) == pytest.approx((math.tanh(math.atanh(0.8) - half), math.tanh(math.atanh(0.8) + half)))
+    low, high = interval(0.3, drawn + 0.3, "mse", 40)
+    assert low * high == pytest.approx(0.3**2) and high / 0.3 == pytest.approx(math.exp(quantile * error / 0.3))
+    assert interval(0.7, drawn + 0.7, "r2", 40) == pytest.approx((1 - high, 1 - low))
+    assert all(math.isnan(end) for end in interval(0.5, drawn, "mcc", 1) + interval(float("nan"), drawn, "mcc", 9))
+
+
+def test_a_perfect_model_has_an_interval_and_a_constant_one_has_none() -> None:
+    truth = np.arange(40) % 2
+    perfect = evaluate(Scores(TWO, truth, one_hot(truth.tolist(), 2)), num_resamples=30)["metrics"]
+    for name in ("accuracy", "roc_auc", "mcc"):
+        assert perfect[name]["high"] == 1 and 0.6 < perfect[name]["low"] < 0.95
+    # of 20 rows of the rarer class nothing was missed: 1 - Wilson's lower end is t^2 / (20 + t^2)
+    quantile = stats.t.ppf(0.975, 19)
+    assert perfect["roc_auc"]["low"] == pytest.approx(20 / (20 + quantile**2))
+    majority = evaluate(Scores(TWO, truth, one_hot([1] * 40, 2)), num_resamples=30)["metrics"]["mcc"]
+    assert (majority["low"], majority["value"], majority["high"]) == (0, 0, 0)
+
+
+def test_the_scale_of_the_targets_does_not_matter() -> None:
     random = np.random.default_rng(0)
-    hits = 0
-    for _ in range(50):
-        right = random.random(60) < 0.8
-        report = evaluate(Scores(TWO, np.zeros(60, int), one_hot([0 if r else 1 for r in right], 2)), num_resamples=120)
-        entry = report["metrics"]["accuracy"]
-        hits += entry["low"] <= 0.8 <= entry["high"]
-    assert 42 <= hits <= 50
+    truth, said = random.normal(size=(50, 1)), random.normal(size=(50, 1))
+    task = Task("regression", ("u",), ("u",))
+    reports = [
+        evaluate(Scores(task, truth * size + 3 * size, (truth + said) * size), num_resamples=50)["metrics"]
+        for size in (1.0, 1e-9)
+    ]
+    for name in ("pearson", "spearman", "r2"):
+        assert reports[1][name] == pytest.approx(reports[0][name], rel=1e-6) and reports[0][name]["low"] < 1
+    assert reports[1]["mse"]["low"] == pytest.approx(reports[0]["mse"]["low"] * 1e-18, rel=1e-6)
 
 
 def test_same_seed_same_interval_and_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,12 +175,12 @@ def test_same_seed_same_interval_and_blocks_do_not_matter(monkeypatch: pytest.Mo
 
 
 def test_bases_of_a_sequence_are_drawn_together() -> None:
-    """Two sequences, one all right and one all wrong: accuracies of resamples are 0, 0.5 or 1 only."""
+    """Two sequences, one all right and one all wrong: with two units hardly anything is known."""
     task = Task("token", ("x", "y"), ("labels",))
     targets, unit = np.array([0, 0, 1, 0, 1, 1]), np.array([0, 0, 0, 1, 1, 1])
     values = one_hot([0, 0, 1, 1, 0, 0], 2)
     entry = evaluate(Scores(task, targets, values, unit), num_resamples=200)["metrics"]["accuracy"]
-    assert (entry["low"], entry["value"], entry["high"]) == (0.0, 0.5, 1.0)
+    assert entry["value"] == 0.5 and entry["low"] < 0.02 and entry["high"] > 0.98
 
 
 def test_missing_and_unpredicted_bases_are_left_out_and_counted() -> None:
@@ -157,7 +189,7 @@ def test_missing_and_unpredicted_bases_are_left_out_and_counted() -> None:
     values[3] = np.nan
     report = evaluate(Scores(task, np.array([0, 1, -100, 1, 1]), values, np.array([0, 0, 0, 1, 1])), num_resamples=10)
     assert report["num_evaluated"] == 3
-    assert report["num_not_predicted"] == 1
+    assert (report["num_not_predicted"], report["num_unlabelled"]) == (1, 1)
     assert report["metrics"]["accuracy"]["value"] == pytest.approx(2 / 3)
 
 
@@ -204,12 +236,13 @@ def test_constant_prediction_is_flagged(task: Task, targets: np.ndarray, values:
     assert report["constant_prediction"]
 
 
-def test_of_several_targets_a_constant_answer_counts_as_no_correlation() -> None:
+def test_a_constant_answer_counts_as_no_correlation() -> None:
+    one = Scores(Task("regression", ("a",), ("a",)), np.array([[1.0], [2.0], [4.0]]), np.full((3, 1), 6.0))
+    assert evaluate(one, num_resamples=20)["metrics"]["pearson"]["value"] == 0.0
     targets = np.array([[1.0, 5.0], [2.0, 4.0], [4.0, 9.0]])
     values = np.stack([targets[:, 0], np.full(3, 6.0)], axis=1)
     report = evaluate(Scores(Task("regression", ("a", "b"), ("a", "b")), targets, values), num_resamples=20)
     assert report["metrics"]["pearson"]["value"] == pytest.approx(0.5)
-    assert report["metrics"]["pearson"]["high"] <= 0.5 + 1e-9
     assert report["per_class"]["b"]["spearman"] == 0.0 and not report["constant_prediction"]
 
 
@@ -218,7 +251,7 @@ def test_one_class_only_is_no_constant_prediction_and_has_no_area() -> None:
     assert not report["constant_prediction"]
     assert math.isnan(report["metrics"]["roc_auc"]["value"])
     assert math.isnan(report["metrics"]["roc_auc"]["low"])
-    assert report["curves"]["yes"]["roc"]["fpr"] == []
+    assert report["curves"]["yes"]["roc"]["fpr"] == [] and report["undefined"] == ["yes"]
 
 
 def test_nothing_to_evaluate() -> None:
@@ -245,10 +278,11 @@ def test_names_and_primary_metric() -> None:
     assert primary_value(Scores(TWO, np.array([0, 1]), one_hot([0, 1], 2)), "mcc") == 1.0
 
 
-def test_percentiles() -> None:
-    low, high = percentile_interval(np.array([np.nan, *range(101)], dtype=float))
-    assert (low, high) == pytest.approx((2.5, 97.5))
-    assert all(math.isnan(value) for value in percentile_interval(np.array([np.nan])))
+def test_interval_of_a_difference() -> None:
+    drawn = np.array([np.nan, *range(101)], dtype=float)
+    assert paired_interval(50, drawn) == pytest.approx((2.5, 97.5))
+    assert paired_interval(80, drawn)[1] == pytest.approx(99.97, abs=0.1) and paired_interval(80, drawn)[0] > 30
+    assert all(math.isnan(value) for value in paired_interval(0.5, np.array([np.nan])))
 
 
 def test_resamples_draw_with_replacement() -> None:
@@ -275,7 +309,7 @@ def test_resampled_values_are_those_of_the_intervals(problem: str) -> None:
     drawn = resampled(scores, num_resamples=50, seed=4)
     assert set(found) == set(drawn)
     for name, entry in found.items():
-        assert (entry["low"], entry["high"]) == percentile_interval(drawn[name])
+        assert entry["low"] <= entry["value"] <= entry["high"] and entry["high"] - entry["low"] < 8 * drawn[name].std()
         alone = resampled(scores, num_resamples=50, seed=4, metric=name)[name]
         assert np.array_equal(alone, drawn[name], equal_nan=True)
 

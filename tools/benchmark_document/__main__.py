@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from longstrand.errors import LongstrandError  # noqa: E402
-from tools.benchmark_document.document import Document  # noqa: E402
-from tools.benchmark_document.export import export_runs  # noqa: E402
+from longstrand.errors import LongstrandError
+from tools.benchmark_document.document import Document
+from tools.benchmark_document.export import export_runs
 
 
 def main(words: list[str]) -> int:
@@ -26,7 +26,11 @@ def main(words: list[str]) -> int:
             parser.add_argument("runs", nargs="+", type=Path, help="run folders of 'longstrand benchmark run'")
             parser.add_argument("table", type=Path, help="NAME.csv; NAME-layers.csv and NAME.json go beside it")
             given = parser.parse_args(words[1:])
-            print(export_runs(given.runs, given.table))
+            made = export_runs(given.runs, given.table)
+            print(f"{made.num_cells:,} cells in {', '.join(map(str, made.files))}")
+            if made.num_twice:
+                gap = f"their values differ by {made.largest_gap:.2g} at most"
+                print(f"{made.num_twice:,} cells stand in several runs; the first run's were kept ({gap})")
             return 0
         parser.add_argument("document", type=Path, help="Markdown file with markers")
         parser.add_argument("--results", type=Path, default=Path("docs/results"), help="folder of CSV files")
@@ -34,8 +38,10 @@ def main(words: list[str]) -> int:
         given = parser.parse_args(words)
         document = Document(given.document, given.results)
         stale = document.update(check=given.check)
-        print(*(f"{'differs' if given.check else 'made anew'}: {title}" for title in stale), sep="\n", end="\n" * bool(stale))
-        print(f"{given.document}: {len(document.markers)} blocks and numbers, {len(stale)} {'stale' if given.check else 'changed'}")
+        for title in stale:
+            print(f"{'differs' if given.check else 'made anew'}: {title}")
+        done = "stale" if given.check else "changed"
+        print(f"{given.document}: {len(document.markers)} blocks and numbers, {len(stale)} {done}")
         return int(given.check and bool(stale))
     except LongstrandError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -25,8 +25,7 @@ from longstrand.report.sections import metric_title
 REQUIRED = ("task", "method", "seed", "metric", "value")
 TEXTS = frozenset({"task", "method", "metric", "group", "kind", "model", "init", "training", "flags", "data"})
 MEASURED = frozenset(
-    "value valid valid_sd test low high seconds flags peak_memory_bytes chosen storage_bytes trained_parameters "
-    "train_rows test_rows".split()
+    ["value", "valid", "valid_sd", "test", "low", "high", "seconds", "flags", "peak_memory_bytes", "chosen", "storage_bytes", "trained_parameters", "train_rows", "test_rows"]
 )
 """Columns that follow from the others: two rows that differ only there are the same cell twice."""
 GROUPS = {"baseline": "no language model", "model": "pre-trained", "control": "random start"}

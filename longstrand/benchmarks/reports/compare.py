@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from longstrand.evaluation.bootstrap import percentile_interval
-from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores, resampled
-from longstrand.evaluation.permutation import permutation_test
+from longstrand.evaluation.metrics import LOWER_IS_BETTER
 
 COLLAPSED = 0.01
 """A result is at the level of the majority if its main metric is no more than this above it."""
@@ -87,48 +85,6 @@ def flags_of(result: Mapping[str, Any], majority: Mapping[str, Any] | None) -> l
         if ours is None or ours != ours or sign * (ours - theirs) <= COLLAPSED:
             flags.append("no better than the majority")
     return flags
-
-
-def paired(
-    ours: Sequence[Scores], theirs: Sequence[Scores], metric: str, *, num_resamples: int = 1000, seed: int = 0
-) -> dict[str, float]:
-    """Compare two arms on the same test rows: paired bootstrap for the interval, paired permutation for p.
-
-    Every resample draws whole sequences once and measures all seeds of both arms on it; the difference is between the
-    means over seeds. ``p``, which is what reports show and Holm corrects, is of `permutation_test`: it holds its level
-    for any metric and for few sequences, where the bootstrap is an approximation. ``p_bootstrap`` is kept beside it:
-    twice the smaller share of resamples on either side of zero, with one added to both counts so that it is never 0
-    (Davison and Hinkley 1997, chapter 4).
-
-    Returns:
-        ``difference`` (mean over resamples, ours minus theirs, positive = ours is better), ``low``, ``high`` (95 %),
-        ``p``, ``p_bootstrap``.
-    """
-    swapped = permutation_test(ours, theirs, metric, num_permutations=num_resamples, seed=seed)
-    sides = []
-    for arm in (ours, theirs):
-        drawn = [resampled(scores, num_resamples=num_resamples, seed=seed, metric=metric)[metric] for scores in arm]
-        sides.append(np.mean(drawn, axis=0))
-    difference = (sides[0] - sides[1]) * (-1 if metric in LOWER_IS_BETTER else 1)
-    known = difference[~np.isnan(difference)]
-    if len(known) == 0:
-        return dict.fromkeys(("difference", "low", "high", "p", "p_bootstrap"), float("nan"))
-    low, high = percentile_interval(known)
-    smaller = min((known <= 0).sum(), (known >= 0).sum())
-    chance = min(1.0, 2 * (smaller + 1) / (len(known) + 1))
-    return {"difference": float(known.mean()), "low": low, "high": high, "p": swapped, "p_bootstrap": float(chance)}
-
-
-def holm(chances: Sequence[float]) -> list[float]:
-    """Correct p values for several tests at once (Holm 1979); NaN stays and does not count."""
-    known = [index for index, value in enumerate(chances) if value == value]
-    order = sorted(known, key=lambda index: chances[index])
-    corrected = [float("nan")] * len(chances)
-    largest = 0.0
-    for place, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - place) * chances[index]))
-        corrected[index] = largest
-    return corrected
 
 
 def ranks(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
-from longstrand.benchmarks.export import export_runs, without_paths
-from longstrand.benchmarks.reports.tidy import read_tidy
-from longstrand.benchmarks.reports.views import render
 from longstrand.benchmarks.run import run_benchmark
 from longstrand.errors import InputError, UsageError
 from tests.benchmarks.test_run import config, motif_rows
 from tests.toys import tiny_checkpoint
+from tools.benchmark_document.export import export_runs
+from tools.benchmark_document.views import VIEWS, Results, read_results
+
+
+def read_tidy(path: Path) -> Results:
+    return read_results(path.parent, path.stem)
 
 SETTINGS: dict[str, Any] = {
     "ways": ["full", "probe"],
@@ -48,14 +51,14 @@ def test_one_run(world: Path, tmp_path: Path) -> None:
     assert [path.name for path in made.files] == ["toy.csv", "toy-layers.csv", "toy.json"]
     results = json.loads((world / "second" / "results.json").read_text())
     tidy = read_tidy(made.files[0])
-    assert made.num_cells == len(tidy.rows) == len(results["cells"]) == 5 and made.num_twice == 0
+    assert made.num_cells == len(tidy.frame) == len(results["cells"]) == 5 and made.num_twice == 0
     for cell in results["cells"]:
-        (row,) = (row for row in tidy.rows if (row["arm"], row["seed"]) == (cell["arm"], cell["seed"]))
+        (row,) = (row for row in tidy.frame.to_dicts() if (row["method"], row["seed"]) == (cell["arm"], cell["seed"]))
         assert row["value"] == pytest.approx(cell["test"]["metrics"]["mcc"]["value"], abs=1e-5)
         assert row["valid"] == pytest.approx(cell["valid"]["metrics"]["mcc"]["value"], abs=1e-5)
         assert (row["group"], row["train_rows"]) == (cell["group"], cell["rows"]["train"])
-    ways = {row["arm"]: (row["model"], row["init"], row["way"]) for row in tidy.rows}
-    assert ways["k-mer regression"] == ("", "", "kmer") and ways["tiny: full"] == ("tiny", "pretrained", "full")
+    ways = {row["method"]: (row["model"], row["init"], row["training"]) for row in tidy.frame.to_dicts()}
+    assert ways["k-mer regression"] == (None, None, "kmer") and ways["tiny: full"] == ("tiny", "pretrained", "full")
     assert ways["tiny: probe of random init"] == ("tiny", "random", "probe")
     about = json.loads(made.files[2].read_text())
     assert about["format"] == "longstrand.results" and about["name"] == "toy"
@@ -74,9 +77,9 @@ def test_layers(world: Path, tmp_path: Path) -> None:
     export_runs([world / "second"], tmp_path / "toy.csv", compare=False)
     layers = read_tidy(tmp_path / "toy-layers.csv")
     results = json.loads((world / "second" / "results.json").read_text())
-    assert len(layers.rows) == sum(len(probe["curve"]) for probe in results["probes"]) == 2 * 2
+    assert len(layers.frame) == sum(len(probe["curve"]) for probe in results["probes"]) == 2 * 2
     probe = next(probe for probe in results["probes"] if probe["arm"] == "tiny: probe")
-    mine = [row for row in layers.rows if row["arm"] == "tiny: probe"]
+    mine = [row for row in layers.frame.to_dicts() if row["method"] == "tiny: probe"]
     assert [row["value"] for row in mine] == pytest.approx([point["mean"] for point in probe["curve"]], abs=1e-5)
     assert [row["layer"] for row in mine if row["chosen"]] == [probe["chosen"]["layer"]]
     export_runs([world / "first"], tmp_path / "toy.csv", compare=False)  # nothing was probed there
@@ -87,13 +90,13 @@ def test_runs_are_joined(world: Path, tmp_path: Path) -> None:
     made = export_runs([world / "first", world / "second"], tmp_path / "toy.csv")
     assert (made.num_cells, made.num_twice, made.largest_gap) == (2 * 2 + 4, 1, 0)
     tidy = read_tidy(tmp_path / "toy.csv")
-    assert tidy.values("arm")[:2] == ["majority", "k-mer regression"]
-    assert render("count", tidy, {"of": "num_train"}) == "1"
+    assert tidy.values("method")[:2] == ["majority", "k-mer regression"]
+    assert VIEWS["count"].make(tidy, {"of": "num_train"}) == "1"
     about = json.loads((tmp_path / "toy.json").read_text())
     assert [run["name"] for run in about["runs"]] == ["first", "second"]
     assert about["cells_in_several_runs"] == {"count": 1, "largest_gap": 0.0}
-    assert "tiny: full" in render("table", tidy, {})
-    assert "k-mer regression" in render("cost", tidy, {})
+    assert "tiny: full" in VIEWS["table"].make(tidy, {})
+    assert "k-mer regression" in VIEWS["cost"].make(tidy, {})
 
 
 def test_a_run_from_before_a_setting_existed_is_joined(world: Path, tmp_path: Path) -> None:
@@ -113,7 +116,7 @@ def test_cells_are_changed_before_they_are_joined(world: Path, tmp_path: Path) -
     other = changed(world, tmp_path / "other", weights={"model.safetensors": "sha256:other"})
     export_runs([world / "second", other], tmp_path / "toy.csv", change=at_step)
     tidy = read_tidy(tmp_path / "toy.csv")
-    assert [(row["task"], row["arm"], row["tokens"]) for row in tidy.rows] == [
+    assert [(row["task"], row["method"], row["tokens"]) for row in tidy.frame.to_dicts()] == [
         ("motif", "tuned", 100),
         ("motif", "tuned", 200),
     ]
@@ -151,14 +154,3 @@ def test_what_is_refused(world: Path, tmp_path: Path) -> None:
             export_runs([world / "first"], tmp_path / name)
     with pytest.raises(InputError, match="no benchmark run"):
         export_runs([tmp_path], tmp_path / "toy.csv")
-
-
-def test_paths_are_cut() -> None:
-    for text, cut in (
-        ("run --data=/a/b/yeast -o runs/x", "run --data=yeast -o runs/x"),
-        ("/a/b/yeast/ x", "yeast x"),
-        ("at /a/b.csv:3: no", "at b.csv:3: no"),
-        ("~/models/tiny", "tiny"),
-        ("https://x.org/a/b and 1/2 and gue/tf_0", "https://x.org/a/b and 1/2 and gue/tf_0"),
-    ):
-        assert without_paths(text) == cut
