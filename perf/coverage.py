@@ -48,7 +48,8 @@ def right(share: float, num_rows: int, random: np.random.Generator, per_unit: in
 
 
 KINDS: dict[str, tuple[Draw, dict[str, float | None]]] = {
-    "100 rows, 50 positive": (partial(ranked, 0.98, 100, 50), {"roc_auc": 0.98, "average_precision": None, "mcc": None}),
+    "100 rows, 50 positive, area 0.98": (partial(ranked, 0.98, 100, 50),
+                                         {"roc_auc": 0.98, "average_precision": None, "mcc": None}),
     "300 rows, 30 positive, area 0.95": (partial(ranked, 0.95, 300, 30), {"roc_auc": 0.95, "average_precision": None}),
     "300 rows, 30 positive, area 0.98": (partial(ranked, 0.98, 300, 30), {"roc_auc": 0.98, "average_precision": None}),
     "60 numbers, correlation 0.8": (partial(correlated, 0.8, 60), {"pearson": 0.8, "r2": 0.6, "mse": 0.4, "spearman":
@@ -84,7 +85,9 @@ def main() -> None:
                 hits[name].append((ours[0] <= true[name] <= ours[1], low <= true[name] <= high, ours[1] - ours[0]))
         for name, rows in hits.items():
             means = np.mean(np.array(rows, dtype=float), axis=0)
-            print(f"| {kind} | {name} | {true[name]:.3f} | {means[0]:.3f} | {means[1]:.3f} | {means[2]:.3f} |", flush=True)
+            print(
+                f"| {kind} | {name} | {true[name]:.3f} | {means[0]:.3f} | {means[1]:.3f} | {means[2]:.3f} |", flush=True
+            )
 
 
 if __name__ == "__main__":

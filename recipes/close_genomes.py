@@ -491,16 +491,33 @@ def run_cell(experiment: Experiment, name: str, seed: int) -> None:
 
 # --- the table ---
 
-COLUMNS = ("task", "method", "seed", "metric", "value", "length", "segments", "train_segments", "seconds", "low", "high")
+COLUMNS = (
+    "task",
+    "method",
+    "seed",
+    "metric",
+    "value",
+    "length",
+    "segments",
+    "train_segments",
+    "seconds",
+    "low",
+    "high",
+)
 
 
 def table_rows(cells: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give one row for each method, seed, length and metric; intervals over test blocks, processor seconds of training."""
+    """Give one row for each method, seed, length and metric; intervals over test blocks, processor seconds."""
     rows = []
     for cell in cells:
         for result in cell["results"]:
             for metric, found in result["metrics"].items():
-                row = {"task": "close_genomes", "method": result["name"], "seed": cell["seed"], "metric": metric} | found
+                row = {
+                    "task": "close_genomes",
+                    "method": result["name"],
+                    "seed": cell["seed"],
+                    "metric": metric,
+                } | found
                 row |= {name: result[name] for name in ("length", "segments")}
                 row |= {name: cell[name] for name in ("train_segments", "seconds")}
                 rows.append(row)
@@ -553,7 +570,9 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
     for method in dict.fromkeys(row["method"] for row in rows):
         words = []
         for length in lengths:
-            mine = [row for row in rows if (row["method"], row["length"], row["metric"]) == (method, length, "accuracy")]
+            mine = [
+                row for row in rows if (row["method"], row["length"], row["metric"]) == (method, length, "accuracy")
+            ]
             words.append(" ".join(f"{row['value']:.3f}" for row in mine).rjust(20))
         lines.append(method.ljust(24) + "".join(words))
     return "\n".join(lines)

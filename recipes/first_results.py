@@ -222,7 +222,9 @@ def pretraining(options: argparse.Namespace) -> None:
 
     def add(arm: str, seen: float, loss: float, bits: float) -> None:
         for metric, value in (("loss", loss), ("bits_per_base", bits)):
-            rows.append({"task": "hold-out", "method": arm, "seed": 0, "metric": metric, "value": value, "tokens": seen})
+            rows.append(
+                {"task": "hold-out", "method": arm, "seed": 0, "metric": metric, "value": value, "tokens": seen}
+            )
 
     for million, loss in LOGGED.items():
         add("mixed 6-mers", million * 1e6, loss, loss * MIXED_BITS)

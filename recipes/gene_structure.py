@@ -5,7 +5,7 @@
     python recipes/gene_structure.py --collect            # the table of what is done
 
 A row is a window of eight segments of about 1 kb; the labels of its two outer segments count nowhere, in no method, so
-that every method is trained and measured on the same bases, with at least 1 kb of sequence on either side. The methods differ
+that every method is trained and measured on the same bases, with at least 1 kb of sequence on either side. They differ
 only in what a segment may know of the others. Each method's rate is chosen on validation rows with seed 0.
 ``..._long``: four epochs instead of one, at the rate that all others chose.
 
@@ -549,7 +549,9 @@ def show(rows: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> None:
     for task in (*ORGANISMS, "all"):
         print(f"\n{task:<20}" + "".join(f"{name:>16}" for name in chosen))
         for method in dict.fromkeys(row["method"] for row in rows):
-            found = [[r["value"] for r in rows if (r["task"], r["method"], r["metric"]) == (task, method, m)] for m in chosen]
+            found = [
+                [r["value"] for r in rows if (r["task"], r["method"], r["metric"]) == (task, method, m)] for m in chosen
+            ]
             print(f"{method:<20}" + "".join(f"{np.mean(v):>9.3f} ±{np.std(v, ddof=len(v) > 1):.3f}" for v in found))
     for pair in pairs:
         change = f"{pair['value']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]"

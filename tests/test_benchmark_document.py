@@ -68,7 +68,8 @@ def test_update_and_check(place: Path) -> None:
     before = update(place, check=True)
     assert (place / "B.md").read_text() == TEXT and not (place / "results" / "few.svg").exists()
     assert [title.split(" ")[:2] for title in before] == [
-        ["B.md:3:", "difference"], ["B.md:3:", "value"], ["B.md:10:", "table"], ["B.md:14:", "curve"], ["B.md:14:", "figure"],
+        ["B.md:3:", "difference"], ["B.md:3:", "value"], ["B.md:10:", "table"],
+        ["B.md:14:", "curve"], ["B.md:14:", "figure"],
     ]  # fmt: skip
     assert update(place) == before and update(place, check=True) == []
     text = (place / "B.md").read_text()
@@ -99,7 +100,9 @@ def test_views_by_hand(place: Path) -> None:
     found = view(place, "difference", ours="ours", against="base")
     assert found.startswith("−0.850 (95 % interval ") and "better on 1 of 2 tasks, sign test p 1" in found
     # the best baseline is chosen by validation: base (0.5), although weak (0.1) has the higher test value
-    assert "| `a` | 0.800 | 0.500 | +0.300 |" in view(place, "difference", ours="ours", against="best baseline", by="task")
+    assert "| `a` | 0.800 | 0.500 | +0.300 |" in view(
+        place, "difference", ours="ours", against="best baseline", by="task"
+    )
     assert "| ours | 16.6 k | 66.6 kB | 70 s | 2.0 kB |" in view(place, "cost")
     assert (number(0.5), number(-0.25, 2, sign=True), number(-0.0001), number(None)) == ("0.500", "−0.25", "0.000", "–")
     assert (measured("seconds", 0.05), measured("storage_bytes", 5.4e6), measured("trained_parameters", 812.0)) == (
@@ -108,7 +111,8 @@ def test_views_by_hand(place: Path) -> None:
 
 
 def test_names_hold_for_the_document(place: Path) -> None:
-    text = '<!-- names method="ours as tuned; b* as B*" task="a as A" -->\n<!-- table toy task=A method="tuned; Base" -->\n'
+    text = '<!-- names method="ours as tuned; b* as B*" task="a as A" -->\n'
+    text += '<!-- table toy task=A method="tuned; Base" -->\n'
     text += "<!-- end -->\n"
     (place / "B.md").write_text(text)
     update(place)
@@ -162,7 +166,10 @@ def test_malformed_markers(text: str, words: str) -> None:
         ("curve toy task=a x=group", "B.md:3: the column group of toy is not numeric"),
         ("curve toy x=num_train", "B.md:3: a curve mixes the metrics mcc, mse"),
         ("curve toy task=a x=num_train serie=arm", r"B.md:3: unknown option of curve, .* 'serie'"),
-        ("curve toy task=a x=num_train figure=../a.svg", "B.md:3: figure=../a.svg is not an .svg file under the folder"),
+        (
+            "curve toy task=a x=num_train figure=../a.svg",
+            "B.md:3: figure=../a.svg is not an .svg file under the folder",
+        ),
         ("difference toy ours=ours", "B.md:3: a difference needs ours= and against="),
     ],
     ids=range(12),

@@ -21,6 +21,7 @@ from tools.benchmark_document.views import VIEWS, Results, read_results
 def read_tidy(path: Path) -> Results:
     return read_results(path.parent, path.stem)
 
+
 SETTINGS: dict[str, Any] = {
     "ways": ["full", "probe"],
     "protocol": {

@@ -68,8 +68,8 @@ def compare_predictions(
     """Compare two models, each trained with one or several seeds, on the same test rows.
 
     Every resample draws whole sequences once and measures all seeds of both on it; the difference is between the means
-    over seeds. The interval (bias-corrected percentiles) holds for these seeds and does not cover the choice of seeds. p
-    is of `longstrand.evaluation.permutation.permutation_test`, which holds its level for any metric and few sequences.
+    over seeds. The interval (bias-corrected percentiles) holds for these seeds, and does not cover the choice of seeds.
+    p is of `longstrand.evaluation.permutation.permutation_test`, which holds its level for any metric.
     """
     more = {"num_resamples": num_resamples, "seed": seed, "metric": metric}
     drawn = [np.mean([resampled(scores, **more)[metric] for scores in side], axis=0) for side in (ours, theirs)]

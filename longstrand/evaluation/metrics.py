@@ -81,11 +81,11 @@ def evaluate(scores: Scores, *, num_resamples: int = 1000, seed: int = 0, curves
         curves: also give the confusion matrix and ROC / PR curve points.
 
     Returns:
-        ``problem``, ``primary`` (name of the main metric), ``num_evaluated``, ``num_not_predicted``, ``num_unlabelled``,
-        ``undefined`` (classes or targets that no mean over classes counts: no row has, or every row has them),
-        ``metrics`` ({name: {value, low, high}}), ``per_class`` ({class or target: {name: value}}),
-        ``constant_prediction`` (bool), and with ``curves``: ``confusion`` {classes, counts} and ``curves`` {class: {roc:
-        {fpr, tpr}, pr: {recall, precision}}}. Values are NaN where a metric is undefined (one class only, a constant
+        ``problem``, ``primary`` (name of the main metric), ``num_evaluated``, ``num_not_predicted``,
+        ``num_unlabelled``, ``undefined`` (classes or targets that means over classes leave out: no row, or every row,
+        has them), ``metrics`` ({name: {value, low, high}}), ``per_class`` ({class or target: {name: value}}),
+        ``constant_prediction`` (bool), and with ``curves``: ``confusion`` {classes, counts} and ``curves`` {class:
+        {roc: {fpr, tpr}, pr: {recall, precision}}}. Values are NaN where a metric is undefined (one class, a constant
         target); a constant prediction has the correlation 0.
     """
     problem, kept = scores.task.problem, scores.measurable()

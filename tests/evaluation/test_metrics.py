@@ -128,7 +128,9 @@ def test_intervals_by_hand() -> None:
     right = np.zeros(60, int)
     report = evaluate(Scores(TWO, right, one_hot([0] * 57 + [1] * 3, 2)), num_resamples=2000)["metrics"]["accuracy"]
     wilson = stats.binomtest(57, 60).proportion_ci(method="wilson")
-    assert report["low"] == pytest.approx(wilson.low, abs=0.006) and report["high"] == pytest.approx(wilson.high, abs=0.004)
+    assert report["low"] == pytest.approx(wilson.low, abs=0.006) and report["high"] == pytest.approx(
+        wilson.high, abs=0.004
+    )
     error, quantile = 0.05, student.ppf(0.975, 39)
     drawn = np.array([-error, error] * 20) / np.std([-error, error] * 20, ddof=1) * error
     low, high = interval(0.8, drawn + 0.8, "pearson", 40)

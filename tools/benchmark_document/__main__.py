@@ -1,7 +1,7 @@
 """Make the numbers of a document from tables of results, or a table of results from runs.
 
-    python tools/benchmark_document docs/BENCHMARK.md [--results docs/results] [--check]
-    python tools/benchmark_document export RUN... docs/results/NAME.csv
+python tools/benchmark_document docs/BENCHMARK.md [--results docs/results] [--check]
+python tools/benchmark_document export RUN... docs/results/NAME.csv
 """
 
 from __future__ import annotations

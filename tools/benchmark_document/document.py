@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.errors import InputError, LongstrandError, UsageError, nearest, one_of
-from longstrand.report.plots import draw_panels
+from longstrand.report.plots import draw_curves, to_svg
+from longstrand.report.sections import Line
 from longstrand.runtime import write_atomically
 from tools.benchmark_document.views import VIEWS, Results, curves, read_results, rename, words
 
@@ -137,7 +138,9 @@ def _inline(line: str, start: int, number: int, name: str) -> list[Marker]:
         view = mark["body"].split(" ")[0]
         if view not in VIEWS or not VIEWS[view].inline:
             known = ", ".join(each for each in VIEWS if VIEWS[each].inline)
-            raise InputError(f"{name}:{number}: unknown view '{view}' within a line{nearest(view, VIEWS)}; known: {known}.")
+            raise InputError(
+                f"{name}:{number}: unknown view '{view}' within a line{nearest(view, VIEWS)}; known: {known}."
+            )
         found.append(Marker(number, mark["body"], True, start + mark.start("text"), start + mark.end("text")))
     if re.search(r"<!--[=/]", INLINE.sub("", visible)):
         raise InputError(f"{name}:{number}: a marker within a line is <!--= ... -->text<!--/-->, all on one line.")
@@ -212,8 +215,17 @@ class Document:
         if known_digest and known_digest[1] == digest:
             return made, ""
         if not check:
+            looks = {"style": "points"}
+            panels = {
+                panel["title"]: [
+                    Line(**looks | {key: value for key, value in line.items() if value is not None})
+                    for line in panel["series"]
+                ]
+                for panel in drawn.pop("panels")
+            }
+            svg = to_svg(draw_curves(panels, **drawn), f"{drawn['y_label']} against {drawn['x_label']}", file=True)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, f"<!-- longstrand {digest} -->\n{draw_panels(drawn.pop('panels'), **drawn)}\n")
+            write_atomically(path, f"<!-- longstrand {digest} -->\n{svg}\n")
         return made, figure
 
     def _table(self, experiment: str) -> Results:

@@ -24,9 +24,9 @@ from longstrand.training.methods import FinetuneMethod
 
 FORMAT = {"format": "longstrand.results", "format_version": 1}
 COLUMNS = (
-    "task", "method", "group", "kind", "model", "init", "training", "seed", "num_train", "metric", "value", "low", "high",
-    "valid", "train_rows", "test_rows", "seconds", "trained_parameters", "storage_bytes", "peak_memory_bytes", "flags",
-    "data",
+    "task", "method", "group", "kind", "model", "init", "training", "seed", "num_train", "metric", "value", "low",
+    "high", "valid", "train_rows", "test_rows", "seconds", "trained_parameters", "storage_bytes", "peak_memory_bytes",
+    "flags", "data",
 )  # fmt: skip
 LAYER_COLUMNS = (
     "task", "method", "model", "init", "seed", "layer", "pooling", "metric", "value", "valid_sd", "test", "chosen",
@@ -261,7 +261,10 @@ def describe_run(folder: Path, results: Sequence[Result]) -> dict[str, Any]:
 
 def _failures(folder: Path) -> list[dict[str, Any]]:
     errors = [read_json(path) for path in sorted((folder / "cells").rglob("error.json"))]
-    return [{key: error[key] for key in ("task", "seed", "num_train", "reason")} | {"method": error["arm"]} for error in errors]
+    return [
+        {key: error[key] for key in ("task", "seed", "num_train", "reason")} | {"method": error["arm"]}
+        for error in errors
+    ]
 
 
 def _tidied(value: Any) -> Any:

@@ -25,7 +25,22 @@ from longstrand.report.sections import metric_title
 REQUIRED = ("task", "method", "seed", "metric", "value")
 TEXTS = frozenset({"task", "method", "metric", "group", "kind", "model", "init", "training", "flags", "data"})
 MEASURED = frozenset(
-    ["value", "valid", "valid_sd", "test", "low", "high", "seconds", "flags", "peak_memory_bytes", "chosen", "storage_bytes", "trained_parameters", "train_rows", "test_rows"]
+    [
+        "value",
+        "valid",
+        "valid_sd",
+        "test",
+        "low",
+        "high",
+        "seconds",
+        "flags",
+        "peak_memory_bytes",
+        "chosen",
+        "storage_bytes",
+        "trained_parameters",
+        "train_rows",
+        "test_rows",
+    ]
 )
 """Columns that follow from the others: two rows that differ only there are the same cell twice."""
 GROUPS = {"baseline": "no language model", "model": "pre-trained", "control": "random start"}
@@ -108,7 +123,9 @@ def rename(results: Results, column: str, old: str, new: str) -> Results:
     start, end = old.removesuffix("*"), new.removesuffix("*")
     text = pl.col(column)
     if old.endswith("*"):
-        named = pl.when(text.str.starts_with(start)).then(end + text.str.strip_prefix(start)).otherwise(text).alias(column)
+        named = (
+            pl.when(text.str.starts_with(start)).then(end + text.str.strip_prefix(start)).otherwise(text).alias(column)
+        )
     else:
         named = text.replace(old, new)
     return Results(results.name, results.frame.with_columns(named))
@@ -168,7 +185,9 @@ def by_seed(results: Results, keys: Sequence[str], column: str = "value") -> Cel
         same = twice.filter(pl.struct(*keys, "seed") == pl.struct(*keys, "seed").first())
         apart = [name for name in same.columns if name not in MEASURED and same[name].n_unique() > 1]
         what = ", ".join(as_text(value) for value in same.select(*keys, "seed").row(0))
-        raise UsageError(f"several rows for {what}: they differ in {', '.join(apart) or 'nothing'}; choose one of them.")
+        raise UsageError(
+            f"several rows for {what}: they differ in {', '.join(apart) or 'nothing'}; choose one of them."
+        )
     cells: Cells = {}
     for *key, seed, value in frame.drop_nulls(column).select(*keys, "seed", column).rows():
         cells.setdefault(tuple(key), {})[seed] = value
@@ -291,7 +310,9 @@ def _caption(what: str, counts: Sequence[int]) -> str:
     else:
         several = [count for count in counts if count > 1]
         many = f"{several[0]}" if len(several) == 1 else f"{several[0]} to {several[-1]}"
-        text = f"{over}mean ± standard deviation over {many} seeds" + ("; without ±: one seed" if counts[0] == 1 else "")
+        text = f"{over}mean ± standard deviation over {many} seeds" + (
+            "; without ±: one seed" if counts[0] == 1 else ""
+        )
     return text[0].upper() + text[1:]
 
 
@@ -314,7 +335,9 @@ def make_difference(results: Results, options: Options) -> str:
     both = [task for task in kept.values("task") if all(task in side for side in sides)]
     if not both:
         raise UsageError(f"no task has both '{heads[0]}' and '{heads[1]}'.")
-    found = compare_over_tasks({task: (sides[0][task], sides[1][task], lower_is_better(metrics[task])) for task in both})
+    found = compare_over_tasks(
+        {task: (sides[0][task], sides[1][task], lower_is_better(metrics[task])) for task in both}
+    )
     if options.get("by") == "task":
         rows = [
             [f"`{part.name}`", number(part.ours), number(part.theirs), number(part.difference, sign=True),
