@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -287,6 +287,25 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise InputError(
             f"{path}: cannot be written ({error.strerror}); the old file, if any, is unchanged."
         ) from error
+
+
+def check_output(output: Path, inputs: Iterable[object]) -> None:
+    """Refuse an output that is one of the inputs of the same command, or a folder that holds one.
+
+    Args:
+        output: file or folder that will be replaced.
+        inputs: paths that are read; what is no path (None, an open model) cannot be replaced.
+
+    Raises:
+        UsageError: naming the input.
+    """
+    target = Path(output).expanduser().resolve()
+    for item in inputs:
+        if not isinstance(item, str | Path) or not (path := Path(item).expanduser()).exists():
+            continue
+        same = target.exists() and target.samefile(path)
+        if same or path.resolve().is_relative_to(target):
+            raise UsageError(f"{output}: an output must not replace the input {item}; use another name.")
 
 
 @contextmanager

@@ -20,7 +20,8 @@ import numpy as np
 from longstrand.benchmarks.probing.embeddings import cache_embeddings
 from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.targets import Task
-from longstrand.inference.predict import PredictOptions, predict
+from longstrand.inference.options import PredictOptions
+from longstrand.inference.predict import predict
 from longstrand.models.config import preset
 from longstrand.models.networks import NETWORKS
 from longstrand.runtime import machine, seed_everything, write_json
@@ -53,7 +54,7 @@ def main() -> None:
             passes.clear()
             start = time.perf_counter()
             if name.startswith("one"):
-                list(predict(model, texts, tokenizer=tokenizer, settings=settings))
+                list(predict(model, texts, tokenizer=tokenizer, options=settings))
             else:
                 with tempfile.TemporaryDirectory() as folder:
                     about: dict[str, Any] = {"model": "simulated"}

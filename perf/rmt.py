@@ -34,8 +34,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from longstrand.genome.fasta import Genome
-from longstrand.inference.contigs import ContigJob, Scan, predict_contigs
-from longstrand.inference.predict import PredictOptions
+from longstrand.inference.contigs import ContigJob, predict_contigs
 from longstrand.models.checkpoint import load_model
 from longstrand.models.config import LongstrandConfig, preset
 from longstrand.models.encoder import Encoder
@@ -372,8 +371,8 @@ def contigs_child(num_bases: int) -> dict[str, object]:
         with open(f"{folder}/g.fa", "w") as file:
             file.write(">one\n" + "".join("".join(draw.choices("ACGT", k=60)) + "\n" for _ in range(num_bases // 60)))
         genome = Genome(f"{folder}/g.fa")
-        scan, chosen = Scan(bin_size=1000), PredictOptions(output="embeddings")
-        job = ContigJob(model, tokenizer, genome, settings=chosen, scan=scan, names=[f"e{n}" for n in range(64)])
+        chosen = TrackOptions(bin_size=1000, output="embeddings")
+        job = ContigJob(model, tokenizer, genome, options=chosen, names=[f"e{n}" for n in range(64)])
         start = time.perf_counter()
         predict_contigs(job, Path(folder) / "x.zarr")
         return {"Mb": num_bases / 1e6, "seconds": time.perf_counter() - start, "peak_MB": peak()}

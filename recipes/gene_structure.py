@@ -38,7 +38,7 @@ from longstrand.evaluation.bootstrap import Resamples, confusion_metrics, interv
 from longstrand.genome.annotation import read_annotation, transcripts
 from longstrand.genome.fasta import Genome
 from longstrand.genome.features import Feature
-from longstrand.inference.predict import PredictOptions
+from longstrand.inference.options import PredictOptions
 from longstrand.runtime import (
     data_root,
     fingerprint_file,

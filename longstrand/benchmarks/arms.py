@@ -23,7 +23,8 @@ from longstrand.data.labelled import LabelledTable
 from longstrand.data.splits import Splits
 from longstrand.errors import ResumeError, TrainingError
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores
-from longstrand.inference.predict import PredictOptions, longest_input
+from longstrand.inference.options import PredictOptions
+from longstrand.inference.predict import longest_input
 from longstrand.models.checkpoint import load_model
 from longstrand.runtime import fingerprint_file, read_json, seed_everything, write_json
 from longstrand.tokenization.hub import load_tokenizer
@@ -176,9 +177,7 @@ def run_probe(cell: Cell, tables: Mapping[str, LabelledTable], place: Place) -> 
     )
 
     def embed(size: int) -> Any:
-        from dataclasses import replace
-
-        fitting = replace(settings, batch_tokens=size)
+        fitting = settings.changed(batch_tokens=size)
         named = {name: tables[name] for name in ("train", "valid", "test")}
         more = {"tokenizer": tokenizer, "settings": fitting, "about": about, "notice": place.notice}
         return embed_tables(model, named, folder, probe_settings=protocol.probe, **more)
@@ -298,9 +297,7 @@ def _score_again(result: Any, splits: LabelledSplits, protocol: Protocol) -> dic
     )
     model, tokenizer = load_model(result.model), load_tokenizer(result.model)
     limits = [value for value in (longest_input(model.config), protocol.max_tokens) if value is not None]
-    from dataclasses import replace
-
-    settings = replace(settings, max_tokens=min(limits) if limits else None)
+    settings = settings.changed(max_tokens=min(limits) if limits else None)
     tables = {"valid": splits.valid, "test": splits.test}
     return {
         name: score(model, table, tokenizer=tokenizer, settings=settings)

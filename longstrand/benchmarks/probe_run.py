@@ -20,7 +20,8 @@ from longstrand.config import StrictModel
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import InputError, UsageError
 from longstrand.evaluation.metrics import PRIMARY, evaluate
-from longstrand.inference.predict import PredictOptions, longest_input
+from longstrand.inference.options import PredictOptions
+from longstrand.inference.predict import longest_input
 from longstrand.models.checkpoint import load_model
 from longstrand.report.page import write_report
 from longstrand.report.sections import Metrics, Report, Section, Table, metric_rows, metric_title, provenance_table

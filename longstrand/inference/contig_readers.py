@@ -22,7 +22,8 @@ import torch
 
 from longstrand.data.rows import Record
 from longstrand.inference.contig_rows import ContigRow, Spool
-from longstrand.inference.predict import PredictOptions, evaluation_mode, layer_number, predict
+from longstrand.inference.options import PredictOptions
+from longstrand.inference.predict import evaluation_mode, layer_number, predict
 from longstrand.models.config import Memory
 from longstrand.models.memory.recurrence import Vectors, encode_step, initial_memory
 from longstrand.models.memory.segments import Row, Template, make_step, reading_order, segment_lengths
@@ -44,7 +45,7 @@ class Reading:
         model: with a token, sequence or bin head, or an encoder.
         tokenizer: its own.
         genome: where the rows lie.
-        settings: output, layer, precision, batch_tokens; views are rows of their own.
+        options: output, layer, precision, batch_tokens; views are rows of their own.
         window: bases of a window.
         step: bases of its middle that are kept.
         device: where the model runs.
@@ -53,7 +54,7 @@ class Reading:
     model: Any
     tokenizer: Any
     genome: Genome
-    settings: PredictOptions
+    options: PredictOptions
     window: int
     step: int
     device: torch.device
@@ -112,11 +113,11 @@ class Outputs:
     """
 
     def __init__(self, reading: Reading) -> None:
-        self.model, settings = reading.model, reading.settings
+        self.model, options = reading.model, reading.options
         self.encoder = getattr(self.model, "encoder", self.model)
         config = self.model.config
-        self.head = None if settings.output == "embeddings" else self.model.classifier
-        self.layer = layer_number(settings.layer, config.num_hidden_layers) if self.head is None else -1
+        self.head = None if options.output == "embeddings" else self.model.classifier
+        self.layer = layer_number(options.layer, config.num_hidden_layers) if self.head is None else -1
         self.keep = self.layer not in (-1, config.num_hidden_layers)
         both = config.memory is not None and config.memory["direction"] == "bidirectional"
         self.names = ("forward", "backward") if both else ("forward",)
@@ -170,9 +171,9 @@ class _Lanes:
         self._outputs, self._encoder, self._state = outputs, outputs.encoder, state
         self._config = self._encoder.config
         self._settings = Memory(**self._config.memory)
-        self._mixed = reading.settings.precision == "bf16"
+        self._mixed = reading.options.precision == "bf16"
         self._tasks = [(spool, name) for spool in spools if spool.num_tokens for name in outputs.names]
-        self._size = max(1, reading.settings.batch_tokens // self._settings.segment_length)
+        self._size = max(1, reading.options.batch_tokens // self._settings.segment_length)
         self._next, self._lanes = 0, list[_Lane]()
         self._memory = self._fresh("forward")[None][:0]
         if state.exists():
@@ -277,8 +278,8 @@ def read_windows(spool: Spool, reading: Reading, per: str, advance: Callable[[in
     begins = range(0, spool.row.num_bases, reading.step)[done["windows"] :]
     records = (_window_record(spool.row, reading, begin, per) for begin in begins)
     due = Due()
-    options: Any = {"pooling": "tokens" if per == "token" else "mean", "truncate": per == "token"}
-    found = predict(reading.model, records, tokenizer=reading.tokenizer, settings=reading.settings, **options)
+    changes: Any = {"pooling": "tokens" if per == "token" else "mean", "truncate": per == "token"}
+    found = predict(reading.model, records, tokenizer=reading.tokenizer, options=reading.options, **changes)
     for begin, item in zip(begins, found):
         start = _window_start(spool.row, reading, begin, per)
         end = min(begin + reading.step, spool.row.num_bases)

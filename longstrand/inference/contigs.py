@@ -9,22 +9,28 @@ Contigs are grouped into parts; finished parts and the state within a part survi
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from longstrand.config import build
 from longstrand.errors import InputError, UsageError, one_of
 from longstrand.inference.contig_readers import Outputs, Reading, read_segments, read_windows
 from longstrand.inference.contig_rows import ContigRow, Spool, stretches
-from longstrand.inference.predict import PredictOptions, head_of, longest_input, probabilities
+from longstrand.inference.jobs import JobResult, layout_of, with_default_output
+from longstrand.inference.loaded import obey, open_model
+from longstrand.inference.options import PredictOptions, TrackOptions
+from longstrand.inference.predict import head_of, longest_input, probabilities
 from longstrand.inference.resumable import Finished, ResumableOutput, cut_into_parts
+from longstrand.inference.sequences import open_genome
 from longstrand.inference.strands import average
 from longstrand.inference.tracks import Stripe, TrackLayout, track_file
+from longstrand.runtime import check_output, resolve_device
 
 if TYPE_CHECKING:
     from longstrand.genome.fasta import Genome
@@ -34,36 +40,6 @@ PART_BASES = 1 << 25
 CHUNK_BYTES = 1 << 25
 BASES_A_TOKEN = 4
 """Assumed for the size of a window when none is given; windows with more tokens are cut, which is counted."""
-
-
-@dataclass(frozen=True)
-class Scan:
-    """How contigs are read and what is written.
-
-    Attributes:
-        bin_size: bases of a bin.
-        reduce: what a bin gets of its bases: their ``mean`` or ``sum``; missing ones are left out.
-        window: bases read at a time; None: with memory whole stretches, else what the model surely reads.
-        step: bases in the middle of a window that are kept; None: three quarters of the window.
-        shortest_gap: runs of so many N are not read, and end what memory carries; 0: everything is read.
-        columns: names of the outputs to write; empty: all.
-    """
-
-    bin_size: int = 1
-    reduce: Literal["mean", "sum"] = "mean"
-    window: int | None = None
-    step: int | None = None
-    shortest_gap: int = 1000
-    columns: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        one_of(self.reduce, ("mean", "sum"), "way to reduce bases to bins")
-        for name, least in (("bin_size", 1), ("window", 1), ("step", 1), ("shortest_gap", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{name.replace('_', ' ')} is at least {least}, got {value}.")
-        if self.window is not None and self.step is not None and self.step > self.window:
-            raise UsageError(f"a step of {self.step:,} bases leaves gaps between windows of {self.window:,}.")
 
 
 @dataclass(frozen=True)
@@ -79,8 +55,7 @@ class ContigJob:
         model: with a token, bin or sequence head, or an encoder for embeddings.
         tokenizer: its own.
         genome: the FASTA file.
-        settings: what is predicted; ``pooling`` has no meaning here.
-        scan: how contigs are read.
+        options: what is predicted and how contigs are read.
         names: names of the model's outputs.
 
     Raises:
@@ -93,29 +68,40 @@ class ContigJob:
         tokenizer: Any,
         genome: Genome,
         *,
-        settings: PredictOptions,
-        scan: Scan,
+        options: TrackOptions,
         names: Sequence[str],
-        device: torch.device | str = "cpu",
     ) -> None:
-        self.model, self.genome, self.scan, self.names = model, genome, scan, tuple(names)
-        self.settings = settings
-        embeds = settings.output == "embeddings"
+        self.model, self.genome, self.options, self.names = model, genome, options, tuple(names)
+        embeds = options.output == "embeddings"
+        if options.exact_text:
+            raise UsageError("exact text is for sequences; contigs are read in upper case.")
+        if options.pooling not in ("mean", "bases") or options.layers or options.poolings or options.truncate:
+            raise UsageError(
+                f"pooling '{options.pooling}' has no meaning along a contig."
+                if options.pooling not in ("mean", "bases")
+                else "layers, poolings and truncate are for sequences, not for contigs."
+            )
         head = None if embeds else head_of(model)
         self.problem = None if head is None else head.problem
         self.per = "token" if head is None else head.kind
         memory = model.config.memory
-        self.streams = memory is not None and self.per == "token" and scan.window is None
-        self.chosen = [self._place(name) for name in scan.columns or names]
+        self.streams = memory is not None and self.per == "token" and options.window is None
+        self.chosen = [self._place(name) for name in options.columns or names]
         unit = head.bin_bases if self.per == "bin" else 1
         window, step = (0, 0) if self.streams else self._window(tokenizer, unit)
         self.reading = Reading(
-            model, tokenizer, genome, self._of_one_view(), window, step, torch.device(device)
-        )  # fmt: skip
+            model,
+            tokenizer,
+            genome,
+            self._of_one_view(),
+            window,
+            step,
+            resolve_device(options.device) if options.device else next(model.parameters()).device,
+        )
 
     def _of_one_view(self) -> PredictOptions:
-        output = "logits" if self.settings.output == "probabilities" else self.settings.output
-        return replace(self.settings, output=output, strand="+", views=())  # type: ignore[arg-type]
+        output = "logits" if self.options.output == "probabilities" else self.options.output
+        return self.options.changed(output=output, strand="+", shifts=(0,), tta=False)
 
     def _place(self, name: str) -> int:
         return self.names.index(one_of(name, self.names, "column"))
@@ -126,7 +112,7 @@ class ContigJob:
         Raises:
             UsageError: the model reads any length, so that somebody has to say.
         """
-        window, limit = self.scan.window, longest_input(self.model.config)
+        window, limit = self.options.window, longest_input(self.model.config)
         if window is None:
             if limit is None or self.per == "sequence" or self.model.config.memory is not None:
                 raise UsageError("say how many bases the model is to read at a time: --window 2000.")
@@ -135,7 +121,7 @@ class ContigJob:
         if window < unit:
             raise UsageError(f"a window of {window:,} bases is shorter than a bin of the model ({unit:,} bases).")
         window -= window % unit
-        step = min(self.scan.step or max(1, window - window // 4), window)
+        step = min(self.options.step or max(1, window - window // 4), window)
         return window, max(unit, step - step % unit)
 
     @cached_property
@@ -145,18 +131,17 @@ class ContigJob:
 
     def identity(self) -> dict[str, Any]:
         """Give what decides the content, besides model and genome."""
-        settings = {name: value for name, value in asdict(self.settings).items() if name != "pooling"}
-        return {**settings, **asdict(self.scan), "columns": list(self.columns), "genome": self.genome.fingerprint}
+        return {**self.options.identity(), "columns": list(self.columns), "genome": self.genome.fingerprint}
 
     def rows(self, contig: str) -> list[ContigRow]:
         """List what is read of a contig: its stretches on every view; for bins of a model, whole ones."""
         found = []
-        for one in stretches(self.genome, contig, shortest_gap=self.scan.shortest_gap):
+        for one in stretches(self.genome, contig, shortest_gap=self.options.gap):
             if self.per == "bin":
                 unit = self.model.head_settings.bin_bases
                 one = type(one)(one.contig, one.start, one.end - (one.end - one.start) % unit)
             if one.end > one.start:
-                found += [ContigRow(one, view) for view in self.settings.readings]
+                found += [ContigRow(one, view) for view in self.options.views]
         return found
 
 
@@ -195,8 +180,8 @@ def predict_contigs(
         )
     job.genome.check_chroms(contigs)
     chosen = {name: length for name, length in job.genome.contigs.items() if not contigs or name in contigs}
-    about = {"reduce": job.scan.reduce, "output": job.settings.output}
-    layout = TrackLayout(chosen, job.scan.bin_size, job.columns, about)
+    about = {"reduce": job.options.reduce, "output": job.options.output}
+    layout = TrackLayout(chosen, job.options.bin_size, job.columns, about)
     settings = {**job.identity(), **(identity or {}), "contigs": list(chosen)}
     home = next(job.model.parameters()).device
     job.model.to(job.reading.device)
@@ -206,6 +191,55 @@ def predict_contigs(
             return done or _write(job, parts, layout, target, advance)
     finally:
         job.model.to(home)
+
+
+def predict_contig_file(
+    model: Any, fasta: str | Path, output: str | Path, /, *, overwrite: bool = False, **options: Any
+) -> JobResult:
+    """Write a track of whole contigs, or what is left of it.
+
+    Args:
+        model: folder of a checkpoint or run, hub id, name of a shipped model, or a loaded model.
+        fasta: the contigs.
+        output: a name that ends in .bedgraph, .bw or .zarr.
+        overwrite: replace an output that was made otherwise.
+        **options: of `TrackOptions`.
+
+    Raises:
+        LongstrandError: as `predict_contigs` and `longstrand.inference.jobs.predict_file`.
+    """
+    started = time.perf_counter()
+    target, wanted = Path(output).expanduser(), build(TrackOptions, options, "options")
+    track_file(target)
+    genome = open_genome(fasta)
+    check_output(target, [genome.path, model])
+    embeds = wanted.output == "embeddings"
+    loaded = open_model(model, "encoder" if embeds else None, device=wanted.device)
+    used, notes = obey(wanted, loaded.reading)
+    if embeds:
+        names = tuple(f"e{number}" for number in range(loaded.network.config.hidden_size))
+    else:
+        head = head_of(loaded.network)
+        used = with_default_output(used, head)
+        names = layout_of(head, used.output, "sequence").value_names
+    job = ContigJob(loaded.network, loaded.tokenizer, genome, options=used, names=names)
+    read, existed = 0, target.exists() and not overwrite
+
+    def advance(number: int) -> None:
+        nonlocal read
+        read += number
+
+    identity = {"model": loaded.fingerprint(), "tokenizer": loaded.tokenizer.fingerprint}
+    contigs = () if used.contigs == ("all",) else used.contigs
+    done = predict_contigs(job, target, contigs=contigs, identity=identity, overwrite=overwrite, advance=advance)
+    counts = done.counts if done else {}
+    skipped = counts.get("bases", 0) - counts.get("bases_read", 0)
+    if skipped:
+        notes.append(f"note: {skipped:,} bases in long runs of N were not read; they have no value.")
+    if counts.get("truncated"):
+        notes.append(f"note: {counts['truncated']:,} windows had more tokens than the model reads; use --window.")
+    seconds = time.perf_counter() - started
+    return JobResult(target, done.num_rows if done else None, counts, tuple(notes), read, seconds, existed and not read)
 
 
 def _write(job: ContigJob, parts: ResumableOutput, layout: TrackLayout, target: Any, advance: Any) -> Finished | None:
@@ -244,7 +278,7 @@ def _write_part(
                 read_windows(spool, job.reading, job.per, advance)
         abouts = [spool.about() or {} for spool in spools]
         counts = {key: sum(about.get(key, 0) for about in abouts) for key in ("tokens", "truncated", "windows")}
-        views = len(job.settings.readings)
+        views = len(job.options.views)
         for key in ("lower_case_letters", "unknown_letters"):
             counts[key] = sum(about[key] for about in abouts[::views])
         counts["bases"] = sum(layout.contigs[name] for name in names)
@@ -266,8 +300,8 @@ def _write_part(
 
 def _bins(job: ContigJob, length: int, spools: list[Spool], outputs: Outputs | None) -> Iterator[np.ndarray]:
     """Give the bins of a contig in order, float32 (some bins, columns), from bounded stretches of bases."""
-    chunk = max(1, CHUNK_BYTES // (4 * len(job.names) * max(1, len(job.settings.readings))))
-    size, carried, total, count = job.scan.bin_size, -1, np.empty(0), np.empty(0)
+    chunk = max(1, CHUNK_BYTES // (4 * len(job.names) * max(1, len(job.options.views))))
+    size, carried, total, count = job.options.bin_size, -1, np.empty(0), np.empty(0)
     for begin in range(0, length, chunk):
         end = min(begin + chunk, length)
         values = _bases(job, (begin, end), spools, outputs)[:, job.chosen]
@@ -281,7 +315,7 @@ def _bins(job: ContigJob, length: int, spools: list[Spool], outputs: Outputs | N
             counts[0] += count
         whole = len(sums) if end == length or end % size == 0 else len(sums) - 1
         if whole:
-            yield _reduced(sums[:whole], counts[:whole], job.scan.reduce)
+            yield _reduced(sums[:whole], counts[:whole], job.options.reduce)
         carried, total, count = (first + whole, sums[-1], counts[-1]) if whole < len(sums) else (-1, total, count)
 
 
@@ -295,8 +329,8 @@ def _bases(job: ContigJob, span: tuple[int, int], spools: list[Spool], outputs: 
     """Put stretches and views together over some bases of a contig, (bases, outputs of the model)."""
     begin, end = span
     whole = np.full((end - begin, len(job.names)), np.nan, dtype=np.float32)
-    views = len(job.settings.readings)
-    is_rate = job.problem == "counts" and job.settings.output == "probabilities"
+    views = len(job.options.views)
+    is_rate = job.problem == "counts" and job.options.output == "probabilities"
     for place in range(0, len(spools), views):
         stretch = spools[place].row.stretch
         low, high = max(begin, stretch.start), min(end, stretch.end)
@@ -305,7 +339,7 @@ def _bases(job: ContigJob, span: tuple[int, int], spools: list[Spool], outputs: 
         combine = outputs.combine if outputs else _windowed
         found = [spool.bases(low, high, combine) for spool in spools[place : place + views]]
         values = average([probabilities(one, "counts") for one in found] if is_rate else found)
-        if job.settings.output == "probabilities" and not is_rate:
+        if job.options.output == "probabilities" and not is_rate:
             values = probabilities(values, job.problem)
         whole[low - begin : high - begin] = values
     return whole

@@ -1,32 +1,45 @@
-"""Whole prediction jobs: records in, a finished file out, in parts that survive a kill.
+"""Whole prediction jobs: a file in, a finished file out, in parts that survive a kill.
 
-`write_predictions` connects the reader (`longstrand.data.rows`), the model (`longstrand.inference.predict`) and the
-output (`longstrand.inference.resumable`, `longstrand.inference.writers`); `tabulate` turns predictions into the columns
-of the output.
+`predict_file` connects the reader (`longstrand.inference.sequences`), the model (`longstrand.inference.predict`) and
+the output (`longstrand.inference.resumable`, `longstrand.inference.writers`); `tabulate` turns predictions into the
+columns of the output.
 """
 
 from __future__ import annotations
 
-import collections
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby, tee
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from longstrand.config import build
+from longstrand.data.rows import Columns, Record, has_intervals
 from longstrand.errors import InputError
+from longstrand.inference.loaded import AnyOptions, fingerprint_input, obey, open_model
+from longstrand.inference.options import FileOptions
+from longstrand.inference.predict import Prediction, head_of, predict
 from longstrand.inference.resumable import Counts, Finished, ResumableOutput, cut_into_parts
-from longstrand.inference.writers import Block, Sink
+from longstrand.inference.sequences import open_genome, read_file
+from longstrand.inference.writers import Block, Sink, sink_for
+from longstrand.runtime import check_output
 
 if TYPE_CHECKING:
-    from longstrand.data.rows import Record
-    from longstrand.inference.predict import Prediction
+    from longstrand.genome.fasta import Genome
+    from longstrand.models.config import Head
+    from longstrand.models.reading import Reading
 
 PART_ROWS = 1024
 PART_BASES = 1 << 23
 PART_BYTES = 1 << 28
+SMALL_INPUT = 1 << 20
+LONGER = 2
+"""How many times longer than in training a sequence must be to be worth a note."""
 
-Predictor = Callable[[Iterator["Record"]], Iterator["Prediction"]]
+Predictor = Callable[[Iterator[Record]], Iterator[Prediction]]
 
 
 @dataclass(frozen=True)
@@ -141,44 +154,211 @@ def write_predictions(
     Raises:
         InputError: there is no row, or the output cannot be written.
     """
-    seen = _Seen()
-    owners: collections.deque[int] = collections.deque()
     max_rows, max_bases = part_sizes(layout, part_rows)
+    num_parts = 0
 
-    def mine() -> Iterator[Record]:
+    def mine() -> Iterator[tuple[int, Record]]:
+        nonlocal num_parts
         part, needed = -1, False
         for number, record in cut_into_parts(records, max_rows=max_rows, max_bases=max_bases):
             if number != part:
                 part, needed = number, parts.is_mine(number)
-            seen.parts = number + 1
+            num_parts = number + 1
             if needed:
-                owners.append(number)
-                yield record
+                yield number, record
             else:
                 advance(1)
 
-    def commit(part: int, done: list[Prediction]) -> None:
-        block = tabulate(done, layout)
-        parts.commit(part, lambda path: sink.write(block, path), num_rows=len(done), counts=count(done))
+    def done() -> Iterator[tuple[int, Prediction]]:
+        numbered, rows = tee(mine())  # holds what the predictor has read ahead
+        for prediction, (number, _) in zip(predictor(record for _, record in rows), numbered):
+            advance(1)
+            yield number, prediction
 
-    part, waiting = -1, list[Any]()
-    for prediction in predictor(mine()):
-        owner = owners.popleft()
-        if owner != part and waiting:
-            commit(part, waiting)
-            waiting = []
-        part = owner
-        waiting.append(prediction)
-        advance(1)
-    if waiting:
-        commit(part, waiting)
-    if seen.parts == 0:
+    for part, group in groupby(done(), key=lambda item: item[0]):
+        found = [prediction for _, prediction in group]
+        block = tabulate(found, layout)
+        parts.commit(part, lambda path, block=block: sink.write(block, path), num_rows=len(found), counts=count(found))
+    if num_parts == 0:
         raise InputError(f"{parts.output}: the input has no rows, so there is nothing to write.")
-    return parts.finish(seen.parts, sink.join)
+    return parts.finish(num_parts, sink.join)
 
 
-@dataclass
-class _Seen:
-    """How many parts the input has turned out to have."""
+@dataclass(frozen=True)
+class JobResult:
+    """What a job has done.
 
-    parts: int = 0
+    Attributes:
+        output: the file or folder.
+        num_rows: rows of the input; None: other ranks still have parts to write, the last one joins them.
+        counts: totals over all rows (bases, unknown letters, truncated sequences ...).
+        notes: what a user should know before trusting the numbers.
+        computed: rows that this process has computed.
+        seconds: time it took.
+        already_finished: there was nothing left to do.
+    """
+
+    output: Path
+    num_rows: int | None
+    counts: Counts
+    notes: tuple[str, ...]
+    computed: int
+    seconds: float
+    already_finished: bool
+
+
+def predict_file(
+    model: Any,
+    input: str | Path,
+    output: str | Path,
+    /,
+    *,
+    genome: Genome | str | Path | None = None,
+    overwrite: bool = False,
+    advance: Callable[[int], None] = lambda number: None,
+    **options: Any,
+) -> JobResult:
+    """Predict every row of a file into another file; repeated after an interruption, go on.
+
+    Args:
+        model: folder of a checkpoint or run, hub id, name of a shipped model, or a loaded model.
+        input: FASTA or a table with a column of sequences; BED or a table of intervals with ``genome``.
+        output: a name that ends in .csv, .tsv (also .gz), .parquet or .zarr: one result for every row, in order. A row
+            without a sequence has missing values.
+        genome: what the intervals lie on (FASTA).
+        overwrite: replace an output that was made otherwise.
+        advance: called with the number of rows that are done, those of earlier runs included.
+        **options: of `FileOptions`, for example ``strand="both"``; ``output`` is ``probabilities`` (the default where
+            there are classes), ``logits`` or ``embeddings``.
+
+    Raises:
+        ConfigError: an option is unknown or wrong.
+        InputError: the input is missing or damaged, a sequence is too long, or the output cannot be written.
+        UsageError: options, input and model contradict each other.
+        ResumeError: an output of other options is there.
+    """
+    started = time.perf_counter()
+    source, target = Path(input).expanduser(), Path(output).expanduser()
+    wanted = build(FileOptions, options, "options")
+    sink, opened = sink_for(target), open_genome(genome)
+    check_output(target, [source, *([opened.path] if opened else []), model])
+    embeds = wanted.output == "embeddings"
+    small = opened is None and source.is_file() and source.stat().st_size < SMALL_INPUT
+    loaded = open_model(model, "encoder" if embeds else None, device=wanted.device, is_small=small)
+    intervals = has_intervals(source, Columns(wanted.sequence_column, wanted.pair_column, wanted.name_column))
+    used, notes = obey(wanted, loaded.reading, has_pairs=wanted.pair_column is not None)
+    if not intervals and "window" not in wanted.model_fields_set:
+        used = used.changed(window=None)
+    used, layout = _laid_out(used, loaded.network)
+    layout = replace(layout, with_intervals=intervals)
+    records = read_file(source, used, opened)
+    identity = {
+        "model": loaded.fingerprint(),
+        "tokenizer": loaded.tokenizer.fingerprint,
+        "input": fingerprint_input(source),
+        "genome": None if opened is None else opened.fingerprint,
+        **used.identity(),
+        "columns": len(layout.value_names),
+        "part_size": list(part_sizes(layout, used.part_rows)),
+    }
+    computed, rows, longest = 0, 0, 0
+
+    def predictor(records: Iterator[Record]) -> Iterator[Prediction]:
+        nonlocal computed, longest
+        for prediction in predict(loaded.network, records, tokenizer=loaded.tokenizer, options=used):
+            computed, longest = computed + 1, max(longest, prediction.num_bases)
+            yield prediction
+
+    def count_rows(number: int) -> None:
+        nonlocal rows
+        rows += number
+        advance(number)
+
+    with ResumableOutput.open(target, identity, suffix=sink.suffix, overwrite=overwrite) as parts:
+        finished = None if overwrite else parts.finished()
+        if finished is None:
+            finished = write_predictions(
+                records, predictor, parts, sink, layout, part_rows=used.part_rows, advance=count_rows
+            )
+    counts = finished.counts if finished else {}
+    notes += too_long_notes(longest, loaded.reading) + notices(counts, exact_text=used.exact_text)
+    seconds = time.perf_counter() - started
+    return JobResult(
+        target, finished.num_rows if finished else None, counts, tuple(notes), computed, seconds, rows == 0
+    )
+
+
+def embed_file(model: Any, input: str | Path, output: str | Path, /, **options: Any) -> JobResult:
+    """Turn every row of a file into a vector, or into one per base or token; see `predict_file`.
+
+    Tables have columns e0, e1, ...; vectors per base or token go to .zarr.
+    """
+    return predict_file(model, input, output, **{**options, "output": "embeddings"})
+
+
+def _laid_out(options: FileOptions, network: Any) -> tuple[FileOptions, Layout]:
+    """Choose the kind of numbers if it is open, and name the columns.
+
+    Raises:
+        UsageError: the model has no such output, or the format cannot hold it.
+    """
+    if options.output == "embeddings":
+        width = network.config.hidden_size * max(1, len(options.layers)) * max(1, len(options.poolings))
+        unit: Any = {"bases": "base", "tokens": "token"}.get(options.pooling, "sequence")
+        return options, Layout(tuple(f"e{number}" for number in range(width)), per=unit)
+    head = head_of(network)
+    options = with_default_output(options, head)
+    unit = {"token": "token" if options.pooling == "tokens" else "base", "bin": "bin"}.get(head.kind, "sequence")
+    return options, layout_of(head, options.output, unit)
+
+
+def with_default_output(options: AnyOptions, head: Head) -> AnyOptions:
+    """Choose probabilities where there are classes, else the predicted numbers, unless the options say."""
+    if "output" in options.model_fields_set:
+        return options
+    return options.changed(output="logits" if head.problem == "regression" else "probabilities")
+
+
+def layout_of(head: Head, kind: str, per: Literal["sequence", "token", "base", "bin"]) -> Layout:
+    """Name the columns of a head's outputs."""
+    names = tuple(head.class_names or (str(number) for number in range(head.num_outputs)))
+    if head.problem in ("regression", "counts"):
+        columns = ("prediction",) if len(names) == 1 else tuple(f"prediction_{name}" for name in names)
+        return Layout(columns, per=per)
+    prefix = {"probabilities": "probability", "logits": "logit"}[kind]
+    threshold = None if head.problem == "single_label" else {"probabilities": 0.5, "logits": 0.0}[kind]
+    return Layout(tuple(f"{prefix}_{name}" for name in names), names, threshold, per=per)
+
+
+def too_long_notes(longest: int, reading: Reading | None) -> list[str]:
+    """Say that sequences are much longer than what the model was trained on."""
+    trained = reading.longest_bases if reading else None
+    if trained is None or longest <= LONGER * trained:
+        return []
+    return [
+        f"note: sequences of up to {longest:,} bases, but the model was trained on at most {trained:,}; it was never "
+        "measured on such lengths."
+    ]
+
+
+def notices(counts: Counts, *, exact_text: bool = False) -> list[str]:
+    """Say what a user should know before trusting the numbers."""
+    lower, unknown, lines = counts.get("lower_case_letters", 0), counts.get("unknown_letters", 0), []
+    if counts.get("truncated"):
+        lines.append(f"note: {counts['truncated']:,} sequences were cut to what the model can read.")
+    if exact_text and (lower or unknown):
+        lines.append(
+            f"note: {lower:,} lower-case letters and {unknown:,} characters other than A, C, G and T went to the "
+            "tokenizer as they are."
+        )
+    elif lower:
+        lines.append(f"note: {lower:,} lower-case letters were read as upper case (--exact-text keeps them).")
+    if unknown and not exact_text:
+        lines.append(
+            f"note: {unknown:,} unknown letters in {counts['with_unknown_letters']:,} sequences were read as N."
+        )
+    if counts.get("empty"):
+        lines.append(
+            f"note: {counts['empty']:,} sequences are empty or too short for the tokenizer; their values are missing."
+        )
+    return lines

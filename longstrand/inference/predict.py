@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,95 +17,23 @@ import torch
 
 from longstrand.data.bins import count_bins, encode_bins
 from longstrand.data.rows import Record
-from longstrand.errors import InputError, UsageError, one_of
+from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import normalise
-from longstrand.inference.strands import (
-    StrandPolicy,
-    View,
-    average,
-    flip_back,
-    flip_offsets,
-    read_on,
-    shift_back,
-    shift_text,
-    strands_of,
-    views_of,
-)  # fmt: skip
+from longstrand.inference.options import PredictOptions
+from longstrand.inference.sequences import as_records
+from longstrand.inference.strands import View, average, flip_back, flip_offsets, read_on, shift_back, shift_text
 from longstrand.models.packing import unpack
+from longstrand.runtime import resolve_device
 
 if TYPE_CHECKING:
     from longstrand.genome.intervals import Interval
     from longstrand.tokenization.base import Encoding, Tokenizer
 
-Output = Literal["logits", "probabilities", "embeddings"]
-Pooling = Literal["cls", "mean", "max", "tokens", "bases"]
 BATCHES_AHEAD = 16
 _NO_DNA = str.maketrans("", "", "ACGT")
 ROWS_AHEAD = 1024
 STATES_SHARE = 16
 """A token's last state takes about this much less memory than its passage through a layer."""
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """How to read sequences and what to give back.
-
-    Attributes:
-        output: ``logits`` or ``probabilities`` of the model's head, or ``embeddings`` of its encoder.
-        pooling: embeddings: ``cls`` (the first token), ``mean`` or ``max`` over all tokens but the special ones, or one
-            vector a token (``tokens``) or a base (``bases``). A token head: ``tokens`` or ``bases``, else ``bases``.
-        layer: which hidden states embeddings are: 0 = embedding output, 1 = first layer, -1 = last (after the final
-            norm).
-        layers: several layers at once, in place of ``layer``, from one forward pass; a token or base then has the
-            states of all layers one after the other.
-        poolings: ``cls``, ``mean``, ``max``, in place of ``pooling``; values of all layers and poolings follow each
-            other, layer by layer, in each the poolings.
-        strand: see `longstrand.inference.strands`.
-        views: strands and shifts to average over, in place of ``strand``: test-time augmentation. Logits are averaged,
-            but of counts the rates (``probabilities``), as published.
-        batch_tokens: most tokens in one batch, padding included.
-        precision: ``fp32``, or ``bf16`` for automatic mixed precision. Results are float32 either way.
-        truncate: cut sequences that are too long for the model on the right (marked and counted) instead of refusing
-            them.
-        max_tokens: longest input including special tokens; None: what the model's position table holds.
-        pack: put sequences of different lengths one after the other in one row, so that no padding is computed; results
-            are the same. None: on a CPU. Never with memory.
-        exact_text: give sequences to the tokenizer as they are; by default they are put into upper case and letters
-            that it does not know become N, both counted.
-    """
-
-    output: Output = "logits"
-    pooling: Pooling = "mean"
-    layer: int = -1
-    layers: tuple[int, ...] = ()
-    poolings: tuple[Pooling, ...] = ()
-    strand: StrandPolicy = "+"
-    views: tuple[View, ...] = ()
-    batch_tokens: int = 8192
-    precision: Literal["fp32", "bf16"] = "fp32"
-    truncate: bool = False
-    max_tokens: int | None = None
-    exact_text: bool = False
-    pack: bool | None = None
-
-    def __post_init__(self) -> None:
-        one_of(self.output, ("logits", "probabilities", "embeddings"), "output")
-        one_of(self.pooling, ("cls", "mean", "max", "tokens", "bases"), "pooling")
-        one_of(self.precision, ("fp32", "bf16"), "precision")
-        strands_of(self.strand)
-        for name in self.poolings:
-            one_of(name, ("cls", "mean", "max"), "pooling of a sequence")
-        if self.batch_tokens < 1:
-            raise ValueError(f"batch_tokens is at least 1, got {self.batch_tokens}")
-        for strand, _ in self.views:
-            one_of(strand, ("+", "-"), "strand of a view")
-        if self.pooling == "tokens" and len(self.readings) > 1:
-            raise UsageError("the tokens of the two strands differ; with strand 'both' use pooling 'bases'.")
-
-    @property
-    def readings(self) -> tuple[View, ...]:
-        """How every sequence is read: strands and shifts."""
-        return self.views or views_of(self.strand)
 
 
 @dataclass(frozen=True)
@@ -174,11 +102,10 @@ class _Row:
 
 def predict(
     model: Any,
-    sequences: Iterable[Any],
+    sequences: Any,
     *,
-    tokenizer: Tokenizer,
-    settings: PredictOptions | None = None,
-    device: torch.device | str | None = None,
+    tokenizer: Tokenizer | None = None,
+    options: PredictOptions | None = None,
     **changes: Any,
 ) -> Iterator[Prediction]:
     """Apply a model to sequences, in their order.
@@ -188,10 +115,9 @@ def predict(
 
     Args:
         model: a `longstrand` model; ``logits`` need a sequence or token head.
-        sequences: texts, `Record`s, or windows (anything with ``sequence`` and ``interval``), read as they are needed.
-        tokenizer: the model's own.
-        settings: all settings at once.
-        device: where to run; None: where the model is. The model goes back at the end.
+        sequences: anything that `longstrand.inference.sequences.as_records` reads; rows are read as they are needed.
+        tokenizer: the model's own; None: ``model.tokenizer``.
+        options: all options at once; on another ``device`` the model goes back at the end.
         **changes: single fields of `PredictOptions`, for example ``strand="both"``.
 
     Yields:
@@ -201,17 +127,15 @@ def predict(
         InputError: a letter is no nucleotide, or a sequence is too long for the model and ``truncate`` is off.
         UsageError: the model has no such output, layer or token.
     """
-    settings = replace(settings or PredictOptions(), **changes)
-    engine = _Engine(model, tokenizer, settings)
-    return _run(engine, model, as_records(sequences), device)
+    options = (options or PredictOptions()).changed(**changes)
+    engine = _Engine(model, tokenizer or model.tokenizer, options)
+    return _run(engine, model, as_records(sequences, options=options), options.device)
 
 
-def _run(
-    engine: _Engine, model: Any, records: Iterable[Record], device: torch.device | str | None
-) -> Iterator[Prediction]:
+def _run(engine: _Engine, model: Any, records: Iterable[Record], device: str | None) -> Iterator[Prediction]:
     home = next(model.parameters()).device
-    if device is not None and torch.device(device) != home:
-        model.to(device)
+    if device is not None and resolve_device(device) != home:
+        model.to(resolve_device(device))
     try:
         for rows in engine.buffers(records):
             engine.compute(rows)
@@ -221,17 +145,6 @@ def _run(
     finally:
         if next(model.parameters()).device != home:
             model.to(home)
-
-
-def as_records(sequences: Iterable[Any]) -> Iterator[Record]:
-    """Number plain texts and windows; records pass through."""
-    for index, item in enumerate(sequences):
-        if isinstance(item, Record):
-            yield item
-        elif isinstance(item, str):
-            yield Record(index, str(index), item, where=f"sequence {index + 1}")
-        else:
-            yield Record(index, str(item.interval), item.sequence, item.interval, where=str(item.interval))
 
 
 def longest_input(config: Any) -> int | None:
@@ -261,13 +174,16 @@ def layer_number(layer: int, num_hidden_layers: int) -> int:
 class _Engine:
     """The steps of `predict`: read and tokenize, compute by batches, put a row together."""
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, settings: PredictOptions) -> None:
+    def __init__(self, model: Any, tokenizer: Tokenizer, options: PredictOptions) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.settings = settings
-        self.limit = settings.max_tokens if settings.max_tokens is not None else longest_input(model.config)
-        self.readings = settings.readings
-        self.embeds = settings.output == "embeddings"
+        self.options = options
+        table = longest_input(model.config)
+        self.limit = options.max_tokens if options.max_tokens is not None else table
+        if table is not None and self.limit is not None and self.limit > table:
+            raise UsageError(f"max_tokens {self.limit:,} is more than the position table of this model ({table:,}).")
+        self.views = options.views
+        self.embeds = options.output == "embeddings"
         head: Any = None if self.embeds else head_of(model)
         self.problem = None if head is None else head.problem
         self.per: Literal["sequence", "token", "base", "bin"] = "bin" if head and head.kind == "bin" else "sequence"
@@ -276,24 +192,31 @@ class _Engine:
             if self.embeds
             else getattr(head, "bin_bases", None)
         )
-        if settings.pooling == "tokens" and (self.embeds or head.kind == "token"):
+        if options.pooling == "tokens" and (self.embeds or head.kind == "token"):
             self.per = "token"
-        elif (head is not None and head.kind == "token") or (self.embeds and settings.pooling == "bases"):
+        elif (head is not None and head.kind == "token") or (self.embeds and options.pooling == "bases"):
             self.per = "base"
         self.width = model.config.hidden_size if head is None else head.num_outputs
-        self.poolings = settings.poolings or (settings.pooling,)
+        self.poolings = options.poolings or (options.pooling,)
         if self.embeds:
-            layers = settings.layers or (settings.layer,)
+            layers = options.layers or (options.layer,)
             self.layers = [layer_number(layer, model.config.num_hidden_layers) for layer in layers]
             self.width *= len(self.layers) * len(self.poolings)
             if "cls" in self.poolings and tokenizer.cls_token_id is None:
                 raise UsageError("the tokenizer has no [CLS] token; use pooling mean or max.")
-        if settings.output == "probabilities" and self.problem == "regression":
+        elif options.layer != -1 or options.layers or options.poolings:
+            raise UsageError("layer, layers and poolings are for embeddings; the head of a model reads its last layer.")
+        elif options.pooling not in (("mean", "bases", "tokens") if head.kind == "token" else ("mean",)):
+            raise UsageError(
+                f"pooling '{options.pooling}' is not for the outputs of a {head.kind} head (bases and tokens are for "
+                "models that label bases, the others for embeddings); leave it away."
+            )
+        if options.output == "probabilities" and self.problem == "regression":
             raise UsageError("a regression model has no probabilities; use output logits (its predicted values).")
 
     def buffers(self, records: Iterable[Record]) -> Iterator[list[_Row]]:
         """Read ahead about `BATCHES_AHEAD` batches, at most `ROWS_AHEAD` rows; less if every token has its vector."""
-        ahead = self.settings.batch_tokens * (BATCHES_AHEAD if self.per == "sequence" else 2)
+        ahead = self.options.batch_tokens * (BATCHES_AHEAD if self.per == "sequence" else 2)
         rows: list[_Row] = []
         num_tokens = 0
         for record in records:
@@ -310,7 +233,7 @@ class _Engine:
         """Normalise (unless the text is to stay as it is) and tokenize one row on the strands that are asked for."""
         given = [record.sequence] if record.second is None else [record.sequence, record.second]
         alphabet = self.tokenizer.alphabet
-        if self.settings.exact_text:
+        if self.options.exact_text:
             texts, low = given, sum(map(num_lower_case, given))
             unknown = sum(num_unknown(text.upper()) for text in given)
         else:
@@ -318,7 +241,7 @@ class _Engine:
             texts, low = [text.sequence for text in clean], sum(text.num_lower_case for text in clean)
             unknown = sum(map(num_unknown, texts))
         row = _Row(record, unknown, low)
-        for strand, shift in self.readings:
+        for strand, shift in self.views:
             moved = texts if not shift else self._moved(texts, shift, record)
             row.readings.append(self._encode((strand, shift), [read_on(strand, text) for text in moved], record))
         return row
@@ -327,7 +250,7 @@ class _Engine:
         if len(texts) == 2:
             raise InputError(f"{record.where or record.name}: pairs of sequences cannot be shifted; use shift 0.")
         flanks = record.flanks
-        if not self.settings.exact_text:
+        if not self.options.exact_text:
             before, after = (normalise(side, self.tokenizer.alphabet, where=record.where).sequence for side in flanks)
             flanks = before, after
         return [shift_text(texts[0], shift, flanks)]
@@ -342,7 +265,7 @@ class _Engine:
         length = len(encoding.input_ids)
         if self.limit is None or length <= self.limit:
             return _Reading(*view, encoding, truncated=False)
-        if not self.settings.truncate or len(texts) == 2 or self.bin_bases is not None:
+        if not self.options.truncate or len(texts) == 2 or self.bin_bases is not None:
             raise InputError(too_long(record, length, self.limit, can_be_cut=len(texts) == 1))
         return _Reading(*view, self._cut(texts[0]), truncated=True)
 
@@ -368,7 +291,7 @@ class _Engine:
         with evaluation_mode(self.model):
             start = 0
             while start < len(readings):
-                size = max(1, self.settings.batch_tokens // self._tokens_at_once(readings[start].length))
+                size = max(1, self.options.batch_tokens // self._tokens_at_once(readings[start].length))
                 batch = readings[start : start + size]
                 for reading, values in zip(batch, self._forward(batch)):
                     reading.values = values
@@ -387,14 +310,20 @@ class _Engine:
         """Give (d,) or (num_tokens, d) of each reading, float32."""
         inputs, special = self._tensors(batch)
         device = inputs["input_ids"].device
-        mixed = self.settings.precision == "bf16"
+        mixed = self.options.precision == "bf16"
         with torch.autocast(device.type, torch.bfloat16) if mixed else nullcontext():
             states = self._hidden(inputs) if self.embeds else [self.model(**inputs).logits]
         if "document_ids" in inputs and states[0].dim() == 3:
             states = [unpack(state, inputs["document_ids"])[0] for state in states]
         values = states[0]
         if self.embeds and self.per == "sequence":
-            pooled = [pool(state.float(), ~special, pooling) for state in states for pooling in self.poolings]
+            shown = np.arange(batch[0].length) < np.array([reading.length for reading in batch])[:, None]
+            masks = {"mean_all": torch.from_numpy(shown).to(special.device)}
+            pooled = [
+                pool(state.float(), masks.get(pooling, ~special), pooling)
+                for state in states
+                for pooling in self.poolings
+            ]
             values = torch.cat(pooled, dim=-1)
         elif len(states) > 1:
             values = torch.cat([state.float() for state in states], dim=-1)
@@ -438,7 +367,7 @@ class _Engine:
         """Say whether rows of different lengths are packed here; models of others may not know packed rows."""
         config = self.model.config
         able = getattr(config, "model_type", None) == "longstrand" and config.memory is None and self.per != "bin"
-        return able and (device.type == "cpu" if self.settings.pack is None else self.settings.pack)
+        return able and (device.type == "cpu" if self.options.pack is None else self.options.pack)
 
     def _hidden(self, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         """Give the hidden states of the layers that are asked for, each (B, L, D), from one pass."""
@@ -457,9 +386,9 @@ class _Engine:
             values, offsets = self._per_token(row.readings[0], num_bases)
         else:
             parts = [self._of_strand(reading, num_bases) for reading in row.readings]
-            rates = self.problem == "counts" and self.settings.output == "probabilities"
+            rates = self.problem == "counts" and self.options.output == "probabilities"
             values = average([probabilities(part, "counts") for part in parts] if rates else parts)
-        if self.settings.output == "probabilities" and (self.per == "token" or self.problem != "counts"):
+        if self.options.output == "probabilities" and (self.per == "token" or self.problem != "counts"):
             values = probabilities(values, self.problem)
         num_tokens = sum(reading.length for reading in row.readings)
         about = (row.record.index, row.record.name, row.record.interval)
@@ -521,7 +450,7 @@ def too_long(record: Record, num_tokens: int, limit: int, *, can_be_cut: bool) -
 
 
 def pool(hidden: torch.Tensor, real: torch.Tensor, pooling: str) -> torch.Tensor:
-    """Make one vector of a sequence; hidden (B, L, D), real tokens (B, L) bool -> (B, D); ``cls`` is the first token.
+    """Make one vector of a sequence; hidden (B, L, D), tokens that count (B, L) bool -> (B, D); ``cls`` is the first.
 
     ``bases`` and ``tokens`` do not come here.
     """

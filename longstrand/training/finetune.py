@@ -20,7 +20,8 @@ from transformers import TrainerCallback, TrainingArguments
 
 from longstrand.errors import ResumeError, TrainingError, one_of
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, PRIMARY, metric_names
-from longstrand.inference.predict import PredictOptions, longest_input
+from longstrand.inference.options import PredictOptions
+from longstrand.inference.predict import longest_input
 from longstrand.models.adapters import AdapterFolder, base_facts, is_wrapped, load_adapter_weights
 from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.heads import labelled

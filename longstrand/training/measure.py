@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ from longstrand.data.labelled import LabelledTable
 from longstrand.data.rows import Record
 from longstrand.data.splits import leakage
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores, evaluate, metric_names
-from longstrand.inference.predict import PredictOptions, predict, probabilities
+from longstrand.inference.options import PredictOptions
+from longstrand.inference.predict import predict, probabilities
 from longstrand.runtime import write_atomically
 from longstrand.training.examples import Prepared, Scale
 from longstrand.training.settings import FinetuneConfig
@@ -103,10 +104,10 @@ def score(
     """
     is_token, is_bin = table.task.problem == "token", table.task.bin_bases is not None
     as_rates = is_bin and model.head_settings.problem == "counts"
-    settings = replace(
-        settings, output="probabilities" if as_rates else "logits", pooling="bases" if is_token else "mean"
+    settings = settings.changed(
+        output="probabilities" if as_rates else "logits", pooling="bases" if is_token else "mean"
     )
-    rows = list(predict(model, records(table), tokenizer=tokenizer, settings=settings))
+    rows = list(predict(model, records(table), tokenizer=tokenizer, options=settings))
     values: Any = [row.values for row in rows]
     if is_bin and scale is not None:
         values = [(row * scale[1] + scale[0]).astype(np.float32) for row in values]

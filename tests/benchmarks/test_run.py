@@ -39,7 +39,8 @@ from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.targets import Task
 from longstrand.errors import ConfigError, InputError, ResumeError, TrainingError, UsageError
 from longstrand.evaluation.metrics import Scores, evaluate
-from longstrand.inference.predict import PredictOptions, predict
+from longstrand.inference.options import PredictOptions
+from longstrand.inference.predict import predict
 from longstrand.models.checkpoint import load_model
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.methods import FinetuneMethod

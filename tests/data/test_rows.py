@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from longstrand.cli.options import fingerprint_input, fingerprint_model
 from longstrand.data.rows import Columns, count_rows, has_intervals, read_records
 from longstrand.errors import InputError
 from longstrand.genome.fasta import Genome
+from longstrand.inference.loaded import fingerprint_input, fingerprint_model
 
 
 def read(path: Path, content: str, **options: object) -> list[tuple[str, str]]:
@@ -121,7 +121,7 @@ def test_fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = fingerprint_input(path)
     path.write_bytes(b"ACGA")
     assert fingerprint_input(path) != first
-    monkeypatch.setattr("longstrand.cli.options.SMALL_FILE", 1 << 20)
+    monkeypatch.setattr("longstrand.inference.loaded.SMALL_FILE", 1 << 20)
     path.write_bytes(b"A" * (3 << 20))
     large = fingerprint_input(path)
     assert fingerprint_input(path) == large

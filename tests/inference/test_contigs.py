@@ -15,12 +15,14 @@ import pytest
 import torch
 import zarr
 
+from longstrand.config import build
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
 from longstrand.inference import contig_readers, contigs
 from longstrand.inference.contig_rows import ContigRow, Stretch, stretches
-from longstrand.inference.contigs import ContigJob, Scan, predict_contigs
-from longstrand.inference.predict import PredictOptions, predict
+from longstrand.inference.contigs import ContigJob, predict_contigs
+from longstrand.inference.options import TrackOptions
+from longstrand.inference.predict import predict
 from longstrand.inference.strands import PUBLISHED_VIEWS
 from longstrand.models.config import preset
 from longstrand.models.networks import NETWORKS
@@ -68,13 +70,13 @@ def network(kind: str = "token", *, head_form: str = "linear", bin_bases: int | 
     return model
 
 
-def track(model: Any, genome: Genome, folder: Path, scan: Scan | None = None, **options: Any) -> dict[str, np.ndarray]:
+def track(model: Any, genome: Genome, folder: Path, **options: Any) -> dict[str, np.ndarray]:
     """Predict all contigs to Zarr and read them back."""
     tokenizer = options.pop("tokenizer", K2)
-    settings = PredictOptions(**{"output": "logits", "batch_tokens": 64, **options})
-    width = model.config.hidden_size if settings.output == "embeddings" else model.head_settings.num_outputs
+    chosen = TrackOptions(**{"output": "logits", "batch_tokens": 64, "gap": 30, **options})
+    width = model.config.hidden_size if chosen.output == "embeddings" else model.head_settings.num_outputs
     names = [f"p{n}" for n in range(width)]
-    job = ContigJob(model, tokenizer, genome, settings=settings, scan=scan or Scan(shortest_gap=30), names=names)
+    job = ContigJob(model, tokenizer, genome, options=chosen, names=names)
     output = folder / "x.zarr"
     predict_contigs(job, output, overwrite=True)
     group = zarr.open_group(str(output), mode="r")
@@ -154,7 +156,7 @@ def test_embeddings_of_any_layer(genome: Genome, tmp_path: Path) -> None:
 def test_bins_by_hand(size: int, reduce: str, genome: Genome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contigs, "CHUNK_BYTES", 300)
     model = network(num_tokens=2, segment_length=20)
-    found = track(model, genome, tmp_path, Scan(bin_size=size, reduce=reduce, shortest_gap=30))
+    found = track(model, genome, tmp_path, bin_size=size, reduce=reduce)
     for name, bases in expected(model).items():
         for place in range(-(-len(bases) // size)):
             some = bases[place * size : (place + 1) * size]
@@ -169,9 +171,9 @@ def test_windows_keep_their_middle_by_hand(tmp_path: Path) -> None:
     (tmp_path / "g.fa").write_text(">c\nACGTACGTACGTAC\n")
     model = ToyNetwork("token", "regression")
     model.config.memory = None
-    found = track(model, Genome(tmp_path / "g.fa"), tmp_path, Scan(window=8, step=4), tokenizer=K1)["c"]
+    found = track(model, Genome(tmp_path / "g.fa"), tmp_path, window=8, step=4, gap=1000, tokenizer=K1)["c"]
     assert (found[:, 1] / 3).tolist() == [1, 2, 3, 4, 3, 4, 5, 6, 3, 4, 5, 6, 7, 8]
-    back = track(model, Genome(tmp_path / "g.fa"), tmp_path, Scan(window=8, step=4), tokenizer=K1, strand="-")["c"]
+    back = track(model, Genome(tmp_path / "g.fa"), tmp_path, window=8, step=4, gap=1000, tokenizer=K1, strand="-")["c"]
     assert (back[::-1, 1] / 3).tolist() == [1, 2, 3, 4, 3, 4, 5, 6, 3, 4, 5, 6, 7, 8]
     whole = track(model, Genome(tmp_path / "g.fa"), tmp_path, tokenizer=K1)["c"]
     assert (whole[:, 1] / 3).tolist() == list(range(1, 15))
@@ -181,7 +183,7 @@ def test_a_sequence_model_gives_each_step_the_number_of_its_window(tmp_path: Pat
     (tmp_path / "g.fa").write_text(">c\nACGTACGTAC\n")
     model = ToyNetwork("sequence", "regression")
     model.config.memory = None
-    found = track(model, Genome(tmp_path / "g.fa"), tmp_path, Scan(window=6, step=4), tokenizer=K1)["c"]
+    found = track(model, Genome(tmp_path / "g.fa"), tmp_path, window=6, step=4, gap=1000, tokenizer=K1)["c"]
     text = "ACGTACGTAC"
     (a, b, c) = (
         next(predict(model, [text[start : start + 6]], tokenizer=K1, output="logits")).values for start in (0, 3, 4)
@@ -191,8 +193,7 @@ def test_a_sequence_model_gives_each_step_the_number_of_its_window(tmp_path: Pat
 
 def test_bins_of_a_model_lie_on_its_grid(genome: Genome, tmp_path: Path) -> None:
     model = network("bin", bin_bases=6)
-    scan = Scan(window=30, step=18, shortest_gap=30)
-    found = track(model, genome, tmp_path, scan, output="probabilities")["one"]
+    found = track(model, genome, tmp_path, window=30, step=18, output="probabilities")["one"]
     assert np.isnan(found[330:]).all() and not np.isnan(found[:330]).any()
     assert all(len(np.unique(found[start : start + 6, 0])) == 1 for start in range(0, 330, 6))
     (first,) = predict(model, [CONTIGS["one"][:30]], tokenizer=K2, output="probabilities")
@@ -202,10 +203,10 @@ def test_bins_of_a_model_lie_on_its_grid(genome: Genome, tmp_path: Path) -> None
 def test_views_are_shifted_back_to_their_bases(genome: Genome, tmp_path: Path) -> None:
     """Every base of a contig gets the average of what the views say about it, each view a text of its own."""
     model = network(num_tokens=2, segment_length=20)
-    found = track(model, genome, tmp_path, views=PUBLISHED_VIEWS)["one"]
+    found = track(model, genome, tmp_path, tta=True)["one"]
     parts = []
     for strand, shift in PUBLISHED_VIEWS:
-        (item,) = predict(model, [CONTIGS["one"]], tokenizer=K2, output="logits", views=((strand, shift),))
+        (item,) = predict(model, [CONTIGS["one"]], tokenizer=K2, output="logits", strand=strand, shifts=(shift,))
         parts.append(item.values)
     np.testing.assert_allclose(found, np.nanmean(parts, axis=0), rtol=1e-4, atol=1e-5)
 
@@ -221,11 +222,11 @@ def test_a_stopped_run_goes_on_from_where_it_was(
     """Stopped after every few steps; in the end no step was read more often than stops and saves explain."""
     memory: Any = {"num_tokens": 2, "segment_length": 20, "direction": "bidirectional"} if kind == "stream" else {}
     model = network(**memory)
-    scan = Scan(window=None if memory else 24, shortest_gap=30)
+    window = None if memory else 24
     (tmp_path / "a").mkdir()
-    wanted = track(model, genome, tmp_path / "a", scan, strand="both")
+    wanted = track(model, genome, tmp_path / "a", window=window, strand="both")
     monkeypatch.setattr(contig_readers, "SAVE_SECONDS", 0.0)
-    settings = PredictOptions(output="logits", strand="both", batch_tokens=64)
+    options = TrackOptions(output="logits", strand="both", batch_tokens=64, window=window, gap=30)
     steps, stops = [0], 0
 
     def advance(number: int) -> None:
@@ -234,7 +235,7 @@ def test_a_stopped_run_goes_on_from_where_it_was(
             raise Killed
 
     for _ in range(200):
-        job = ContigJob(model, K2, genome, settings=settings, scan=scan, names=["p0", "p1", "p2"])
+        job = ContigJob(model, K2, genome, options=options, names=["p0", "p1", "p2"])
         try:
             predict_contigs(job, tmp_path / "x.zarr", advance=advance)
             break
@@ -262,8 +263,7 @@ def advance(number):
         os.kill(os.getpid(), signal.SIGKILL)
 genome = Genome(sys.argv[3])
 model = network(num_tokens=2, segment_length=20)
-settings, scan = PredictOptions(output="logits"), Scan(shortest_gap=30)
-job = ContigJob(model, K2, genome, settings=settings, scan=scan, names=["a", "b", "c"])
+job = ContigJob(model, K2, genome, options=TrackOptions(output="logits", gap=30), names=["a", "b", "c"])
 predict_contigs(job, Path(sys.argv[1]), advance=advance)
 """
 
@@ -280,9 +280,7 @@ def test_killed_in_the_middle_of_a_contig(genome: Genome, tmp_path: Path) -> Non
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not output.exists() and (tmp_path / "x.zarr.parts" / "spool-000000" / "lanes.npz").exists()
     steps: list[int] = []
-    job = ContigJob(
-        model, K2, genome, settings=PredictOptions(output="logits"), scan=Scan(shortest_gap=30), names=["a", "b", "c"]
-    )
+    job = ContigJob(model, K2, genome, options=TrackOptions(output="logits", gap=30), names=["a", "b", "c"])
     predict_contigs(job, output, advance=steps.append)
     group = zarr.open_group(str(output), mode="r")
     same({name: group[name][:] for name in CONTIGS}, expected(model))
@@ -293,31 +291,33 @@ def test_killed_in_the_middle_of_a_contig(genome: Genome, tmp_path: Path) -> Non
 def test_formats_and_choices(genome: Genome, tmp_path: Path) -> None:
     model = network(num_tokens=2, segment_length=20)
 
-    def job(scan: Scan, model: Any = model, **options: Any) -> ContigJob:
-        names = ["a", "b", "c"]
-        return ContigJob(model, K2, genome, settings=PredictOptions(output="logits", **options), scan=scan, names=names)
+    def job(model: Any = model, **options: Any) -> ContigJob:
+        chosen = build(TrackOptions, {"output": "logits", **options})
+        return ContigJob(model, K2, genome, options=chosen, names=["a", "b", "c"])
 
-    done = predict_contigs(
-        job(Scan(columns=("b",), bin_size=50, shortest_gap=30)), tmp_path / "x.bedgraph", contigs=["one"]
-    )
+    done = predict_contigs(job(columns=("b",), bin_size=50, gap=30), tmp_path / "x.bedgraph", contigs=["one"])
     lines = [line.split("\t") for line in (tmp_path / "x.bedgraph").read_text().splitlines()]
     assert done is not None and done.counts["bases"] == 333 and done.num_rows == 1
     assert [(line[0], int(line[1]), int(line[2])) for line in lines][-1] == ("one", 300, 333)
     np.testing.assert_allclose(float(lines[0][3]), expected(model)["one"][:50, 1].mean(), rtol=1e-4)
     with pytest.raises(UsageError, match="holds one column, the model gives 3; choose one with --column"):
-        predict_contigs(job(Scan()), tmp_path / "y.bedgraph")
+        predict_contigs(job(), tmp_path / "y.bedgraph")
     with pytest.raises(UsageError, match="unknown column 'd'"):
-        job(Scan(columns=("d",)))
+        job(columns=("d",))
     with pytest.raises(InputError, match="no record 'on'"):
-        predict_contigs(job(Scan()), tmp_path / "y.zarr", contigs=["on"])
-    with pytest.raises(UsageError, match="bin size is at least 1, got 0"):
-        Scan(bin_size=0)
+        predict_contigs(job(), tmp_path / "y.zarr", contigs=["on"])
+    with pytest.raises(UsageError, match="'bin_size': Input should be greater than or equal to 1"):
+        job(bin_size=0)
     with pytest.raises(UsageError, match="a step of 9 bases leaves gaps"):
-        Scan(window=8, step=9)
+        job(window=8, step=9)
+    with pytest.raises(UsageError, match="contigs are read in upper case"):
+        job(exact_text=True)
+    with pytest.raises(UsageError, match="pooling 'max' has no meaning along a contig"):
+        job(pooling="max")
     with pytest.raises(UsageError, match="say how many bases the model is to read at a time"):
-        job(Scan(), network("sequence"))
+        job(network("sequence"))
     with pytest.raises(UsageError, match=r"shorter than a bin of the model \(6 bases\)"):
-        job(Scan(window=5), network("bin", bin_bases=6))
+        job(network("bin", bin_bases=6), window=5)
 
 
 def test_a_damaged_part_is_refused(genome: Genome, tmp_path: Path) -> None:
@@ -334,8 +334,7 @@ def test_contigs_without_a_token_and_of_any_length(window: int | None, tmp_path:
     texts = {"none": "A", "gap": "N" * 30, "short": "AC", "long": dna(2000)}
     (tmp_path / "g.fa").write_text("".join(f">{name}\n{text}\n" for name, text in texts.items()))
     tokenizer, model = make_kmer(2, overlapping=True), network(num_tokens=2, segment_length=20)
-    scan = Scan(window=window, shortest_gap=0)
-    found = track(model, Genome(tmp_path / "g.fa"), tmp_path, scan, tokenizer=tokenizer)
+    found = track(model, Genome(tmp_path / "g.fa"), tmp_path, window=window, gap=0, tokenizer=tokenizer)
     assert {name: len(values) for name, values in found.items()} == {name: len(text) for name, text in texts.items()}
     missing = {name for name, values in found.items() if np.isnan(values).all()}
     assert missing == ({"none"} if window is None else {"none", "gap"})

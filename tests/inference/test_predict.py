@@ -16,7 +16,9 @@ from longstrand.data.rows import Record
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import reverse_complement
-from longstrand.inference.predict import PredictOptions, as_records, layer_number, predict, probabilities
+from longstrand.inference.options import PredictOptions
+from longstrand.inference.predict import layer_number, predict, probabilities
+from longstrand.inference.sequences import as_records
 from longstrand.inference.strands import average, flip_offsets, read_on, strands_of
 from longstrand.models.config import preset
 from longstrand.models.networks import NETWORKS
@@ -139,7 +141,8 @@ def test_too_long_is_refused_with_the_limit_or_cut() -> None:
     assert np.isnan(cut.values[4:]).all() and cut.values.shape == (7, 2)
     (whole,) = predict(model, ["ACGT"], tokenizer=K1, truncate=True)
     assert not whole.truncated
-    assert len(values(ToyNetwork(limit=6), ["A" * 20], max_tokens=40)) == 1
+    (cut,) = predict(model, ["ACGTACG"], tokenizer=K1, truncate=True, max_tokens=5)
+    assert cut.num_tokens == 5
 
 
 def test_no_position_table_no_limit() -> None:
@@ -217,16 +220,21 @@ def test_wrong_layers() -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(UsageError, match="unknown strand 'x'"):
-        PredictOptions(strand="x")
-    with pytest.raises(UsageError, match="unknown output 'logit'"):
-        PredictOptions(output="logit")
-    with pytest.raises(UsageError, match="unknown pooling 'mena'"):
-        PredictOptions(pooling="mena")
-    with pytest.raises(UsageError, match="unknown precision 'fp16'"):
-        PredictOptions(precision="fp16")
-    with pytest.raises(ValueError, match="batch_tokens is at least 1, got 0"):
-        PredictOptions(batch_tokens=0)
+    wrong: dict[str, Any]
+    for wrong, message in (
+        ({"strand": "x"}, r"options: 'strand': Input should be '\+', '-' or 'both' \(got 'x'\)\."),
+        ({"output": "logit"}, "'output': Input should be 'logits', 'probabilities' or 'embeddings'"),
+        ({"pooling": "mena"}, "'pooling': Input should be 'mean', 'mean_all', 'max', 'cls', 'tokens' or 'bases'"),
+        ({"poolings": ("bases",)}, "'poolings.0': Input should be"),
+        ({"precision": "fp16"}, "'precision': Input should be 'fp32' or 'bf16'"),
+        ({"batch_tokens": 0}, "'batch_tokens': Input should be greater than or equal to 1"),
+        ({"strnad": "+"}, r"unknown key 'strnad' \(did you mean 'strand'\?\)"),
+        ({"layer": 1}, "layer, layers and poolings are for embeddings"),
+        ({"pooling": "max"}, "pooling 'max' is not for the outputs of a sequence head"),
+        ({"max_tokens": 6000}, "max_tokens 6,000 is more than the position table of this model"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            values(ToyNetwork(), ["A"], **wrong)
     with pytest.raises(UsageError, match="with strand 'both' use pooling 'bases'"):
         PredictOptions(pooling="tokens", strand="both")
     with pytest.raises(UsageError, match="no head that predicts labels; fine-tune it first"):
@@ -391,7 +399,7 @@ def test_layers_and_poolings_come_from_one_pass() -> None:
     passes = []
     hook = model.register_forward_hook(lambda *_: passes.append(1))
     settings = PredictOptions(output="embeddings", layers=(0, 1, -1), poolings=("cls", "mean", "max"), strand="both")
-    together = [row.values for row in predict(model, texts, tokenizer=tokenizer, settings=settings)]
+    together = [row.values for row in predict(model, texts, tokenizer=tokenizer, options=settings)]
     assert len(passes) == 1
     hook.remove()
     for row, values in enumerate(together):
@@ -399,12 +407,10 @@ def test_layers_and_poolings_come_from_one_pass() -> None:
         for layer in (0, 1, 2):
             for pooling in ("cls", "mean", "max"):
                 alone = PredictOptions(output="embeddings", layer=layer, pooling=pooling, strand="both")  # type: ignore[arg-type]
-                (found,) = predict(model, [texts[row]], tokenizer=tokenizer, settings=alone)
+                (found,) = predict(model, [texts[row]], tokenizer=tokenizer, options=alone)
                 assert np.allclose(next(parts), found.values, atol=1e-5, equal_nan=True)
     several = list(predict(model, texts, tokenizer=tokenizer, output="embeddings", layers=(0, -1), pooling="bases"))
     for place, layer in enumerate((0, -1)):
         alone = list(predict(model, texts, tokenizer=tokenizer, output="embeddings", layer=layer, pooling="bases"))
         for both, one in zip(several, alone):
             assert np.allclose(both.values[:, 16 * place : 16 * place + 16], one.values, atol=1e-5, equal_nan=True)
-    with pytest.raises(UsageError, match="unknown pooling of a sequence 'bases'"):
-        PredictOptions(poolings=("bases",))

@@ -14,7 +14,8 @@ import torch
 from longstrand.data.rows import Record, read_records
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
-from longstrand.inference.predict import PredictOptions, predict, probabilities
+from longstrand.inference.options import PredictOptions
+from longstrand.inference.predict import predict, probabilities
 from longstrand.inference.strands import PUBLISHED_VIEWS, average, shift_back, shift_text, views_of
 from longstrand.tokenization.kmer import make_kmer
 from tests.inference.test_predict import ToyNetwork, values
@@ -51,10 +52,12 @@ def test_the_published_views() -> None:
     assert views_of("both", (0, 2)) == (("+", 0), ("-", 0), ("+", 2), ("-", 2))
     with pytest.raises(UsageError, match="no shift is given"):
         views_of("+", ())
-    with pytest.raises(UsageError, match="unknown strand of a view 'rc'"):
-        PredictOptions(views=(("rc", 0),))
+    assert PredictOptions(shifts="0,2", strand="both").views == views_of("both", (0, 2))  # type: ignore[arg-type]
+    assert PredictOptions(tta=True).views == PUBLISHED_VIEWS
+    with pytest.raises(UsageError, match="tta names strands and shifts itself"):
+        PredictOptions(tta=True, strand="both")
     with pytest.raises(UsageError, match="tokens of the two strands differ"):
-        PredictOptions(pooling="tokens", views=(("+", 0), ("+", 1)))
+        PredictOptions(pooling="tokens", shifts=(0, 1))
 
 
 def test_texts_move_by_hand() -> None:
@@ -77,11 +80,11 @@ def test_values_move_back_by_hand() -> None:
 def test_per_base_by_hand() -> None:
     """The toy gives (3 id, 3 position) per base, from 1; windows moved by 1 each way, and one read backwards."""
     a, c, g = ids("ACG")
-    (moved,) = values(ToyNetwork("token"), ["ACG"], output="logits", views=(("+", 1),))
+    (moved,) = values(ToyNetwork("token"), ["ACG"], output="logits", strand="+", shifts=(1,))
     np.testing.assert_array_equal(moved, [[NAN, NAN], [3 * c, 3], [3 * g, 6]])
-    (back,) = values(ToyNetwork("token"), ["ACG"], output="logits", views=(("-", -1),))  # NAC read as GTN
+    (back,) = values(ToyNetwork("token"), ["ACG"], output="logits", strand="-", shifts=(-1,))  # NAC read as GTN
     np.testing.assert_array_equal(back, [[3 * ids("T")[0], 6], [3 * g, 3], [NAN, NAN]])
-    (both,) = values(ToyNetwork("token"), ["ACG"], output="logits", views=(("+", 0), ("+", 1)))
+    (both,) = values(ToyNetwork("token"), ["ACG"], output="logits", shifts=(0, 1))
     np.testing.assert_array_equal(both, [[3 * a, 3], [3 * c, (6 + 3) / 2], [3 * g, (9 + 6) / 2]])
 
 
@@ -89,16 +92,15 @@ def test_bins_keep_their_number_by_hand() -> None:
     """AC|GT: [CLS] A C [SEP] G T [SEP]; backwards it reads the same letters, so bin 0 takes what the last bin got."""
     (plain,) = values(Bins(), ["ACGT"], output="logits")
     assert plain[:, 0].tolist() == [3, 6]
-    (reverse,) = values(Bins(), ["ACGT"], output="logits", views=(("-", 0),))
+    (reverse,) = values(Bins(), ["ACGT"], output="logits", strand="-", shifts=(0,))
     np.testing.assert_array_equal(reverse, plain[::-1])
     (both,) = values(Bins(), ["ACGT"], output="logits", strand="both")
     assert both[:, 0].tolist() == [4.5, 4.5]
 
 
 def test_rates_of_counts_are_averaged_as_published() -> None:
-    views = (("+", 0), ("-", 0))
-    logits = [values(Bins("counts"), ["ACGTTA"], output="logits", views=(view,))[0] for view in views]
-    (rates,) = values(Bins("counts"), ["ACGTTA"], output="probabilities", views=views)
+    logits = [values(Bins("counts"), ["ACGTTA"], output="logits", strand=strand)[0] for strand in "+-"]
+    (rates,) = values(Bins("counts"), ["ACGTTA"], output="probabilities", strand="both")
     np.testing.assert_allclose(rates, np.mean([probabilities(one, "counts") for one in logits], axis=0), rtol=1e-6)
 
 
@@ -111,9 +113,11 @@ def test_any_batch_size_gives_what_one_view_of_one_row_gives(kind: str, batch_to
         for n in range(9)
     ]
     model = Bins() if kind == "bin" else ToyNetwork(kind, "regression")
-    together = values(model, records, output="logits", views=PUBLISHED_VIEWS, batch_tokens=batch_tokens)
+    together = values(model, records, output="logits", tta=True, batch_tokens=batch_tokens)
     for record, found in zip(records, together):
-        alone = [values(model, [record], output="logits", views=(view,))[0] for view in PUBLISHED_VIEWS]
+        alone = [
+            values(model, [record], output="logits", strand=view[0], shifts=(view[1],))[0] for view in PUBLISHED_VIEWS
+        ]
         np.testing.assert_allclose(found, np.nanmean(alone, axis=0), rtol=1e-6)
 
 
@@ -124,11 +128,11 @@ def test_intervals_bring_what_lies_beside_them(tmp_path: Path) -> None:
     assert [(one.sequence, one.flanks) for one in found] == [
         ("ACCG", ("NA", "GT")), ("CGGT", ("AC", "TN")), ("AC", ("TT", "NN")),
     ]  # fmt: skip
-    (moved,) = values(ToyNetwork(problem="regression"), found[:1], output="logits", views=(("+", 2),))
+    (moved,) = values(ToyNetwork(problem="regression"), found[:1], output="logits", strand="+", shifts=(2,))
     (read,) = values(ToyNetwork(problem="regression"), ["CGGT"], output="logits")
     np.testing.assert_array_equal(moved, read)
 
 
 def test_pairs_are_not_shifted() -> None:
     with pytest.raises(InputError, match="pairs of sequences cannot be shifted"):
-        list(predict(ToyNetwork(), [Record(0, "p", "AC", second="GT")], tokenizer=K1, views=(("+", 1),)))
+        list(predict(ToyNetwork(), [Record(0, "p", "AC", second="GT")], tokenizer=K1, strand="+", shifts=(1,)))

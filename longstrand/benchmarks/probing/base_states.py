@@ -21,7 +21,8 @@ import numpy as np
 
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import InputError
-from longstrand.inference.predict import PredictOptions, predict
+from longstrand.inference.options import PredictOptions
+from longstrand.inference.predict import predict
 from longstrand.runtime import fingerprint_bytes, generator, read_json, write_json
 from longstrand.training.measure import records
 
@@ -157,7 +158,7 @@ def cache_base_states(
     """
     layers = settings.layers or tuple(range(model.config.num_hidden_layers + 1))
     batch = max(FEWEST_BATCH_TOKENS, settings.batch_tokens // len(layers))  # a buffer holds the states of all layers
-    settings = replace(settings, output="embeddings", pooling="bases", poolings=(), layers=layers, truncate=True,
+    settings = settings.changed(output="embeddings", pooling="bases", poolings=(), layers=layers, truncate=True,
                        batch_tokens=min(settings.batch_tokens, batch))  # fmt: skip
     fixed = {name: getattr(settings, name) for name in ("strand", "precision", "max_tokens")}
     facts = {**about, **fixed, **sampling, "layers": list(layers)}
@@ -232,7 +233,7 @@ class _Filler:
         if self.rows >= len(table):
             return False
         rest = (record for index, record in enumerate(records(table)) if index >= self.rows)
-        found = predict(model, rest, tokenizer=tokenizer, settings=settings)
+        found = predict(model, rest, tokenizer=tokenizer, options=settings)
         while rows := list(islice(found, _BLOCK)):
             self._append(rows)
         return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,8 @@ import numpy as np
 
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import UsageError
-from longstrand.inference.predict import PredictOptions, predict
+from longstrand.inference.options import PredictOptions
+from longstrand.inference.predict import predict
 from longstrand.runtime import fingerprint_bytes, read_json, write_json
 from longstrand.training.measure import records
 
@@ -87,7 +88,7 @@ def cache_embeddings(
     layers = settings.layers or tuple(range(model.config.num_hidden_layers + 1))
     allowed = POOLINGS if tokenizer.cls_token_id is not None else POOLINGS[1:]
     poolings: Any = settings.poolings or allowed
-    settings = replace(settings, output="embeddings", pooling="mean", layers=layers, poolings=poolings, truncate=True)
+    settings = settings.changed(output="embeddings", pooling="mean", layers=layers, poolings=poolings, truncate=True)
     facts = {
         **about,
         "layers": list(layers),
@@ -135,7 +136,7 @@ def _fill(model: Any, table: LabelledTable, stem: Path, tokenizer: Any, settings
     if done >= len(table):
         return num_tokens, False
     rest = (record for index, record in enumerate(records(table)) if index >= done)
-    found = predict(model, rest, tokenizer=tokenizer, settings=settings)
+    found = predict(model, rest, tokenizer=tokenizer, options=settings)
     while rows := list(islice(found, _BLOCK)):
         values = np.stack([row.values for row in rows]).reshape(len(rows), *shape[:2], shape[3])
         array[:, :, done : done + len(rows)] = values.transpose(1, 2, 0, 3)

@@ -13,7 +13,7 @@ from longstrand.benchmarks.probing.embeddings import Embeddings, cache_embedding
 from longstrand.benchmarks.probing.probe import ProbeResult, ProbeSettings, probe
 from longstrand.benchmarks.probing.probe_bases import predict_bases, probe_bases
 from longstrand.data.labelled import LabelledTable
-from longstrand.inference.predict import PredictOptions
+from longstrand.inference.options import PredictOptions
 
 if TYPE_CHECKING:
     from longstrand.tokenization.base import Tokenizer

@@ -21,7 +21,8 @@ from longstrand.benchmarks.tasks.build import make_rows
 from longstrand.config import build
 from longstrand.data.labelled import LabelledTable, infer_task, label
 from longstrand.errors import InputError, UsageError
-from longstrand.inference.predict import PredictOptions, predict
+from longstrand.inference.options import PredictOptions
+from longstrand.inference.predict import predict
 from longstrand.models.checkpoint import load_model
 from longstrand.tokenization.hub import load_tokenizer
 from tests.benchmarks.toys import dna
@@ -103,7 +104,7 @@ def test_the_cache_holds_what_predict_gives_from_one_pass(
         alone = PredictOptions(output="embeddings", pooling="bases", layer=layer, strand=strand)  # type: ignore[arg-type]
         for name, table in tables.items():
             wanted = np.concatenate(
-                [row.values for row in predict(model, table.sequences, tokenizer=tokenizer, settings=alone)]
+                [row.values for row in predict(model, table.sequences, tokenizer=tokenizer, options=alone)]
             )
             if name in cache.samples:
                 found = cache.sampled(name, layer)

@@ -1,0 +1,148 @@
+"""A model that is ready to predict: network, tokenizer, identity, and how it was shown its input in training.
+
+Every verb takes a folder of a checkpoint or a run, a hub id, the name of a shipped model, or a loaded model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from longstrand.errors import UsageError
+from longstrand.inference.options import PredictOptions
+from longstrand.models.checkpoint import load_network
+from longstrand.models.network import Network
+from longstrand.models.reading import Reading, contradictions
+from longstrand.models.tensors import fingerprint_weights
+from longstrand.runtime import fingerprint_bytes, fingerprint_file, model_folder
+from longstrand.tokenization.base import Tokenizer
+from longstrand.tokenization.hub import load_tokenizer
+
+SMALL_FILE = 1 << 26
+OBEYED = ("strand", "max_tokens", "truncate", "exact_text", "window")
+AnyOptions = TypeVar("AnyOptions", bound=PredictOptions)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to predict.
+
+    Attributes:
+        network: with a head, or an encoder.
+        tokenizer: its own.
+        reading: how training showed it its input; None: not known.
+        fingerprint: identifies the weights.
+    """
+
+    network: Network
+    tokenizer: Tokenizer
+    reading: Reading | None
+    fingerprint: Callable[[], str]
+
+
+def open_model(
+    model: str | Path | Network, head: str | None = None, *, device: str | None = None, is_small: bool = False
+) -> LoadedModel:
+    """Load a model for prediction, or take one that is loaded.
+
+    Args:
+        model: folder of a checkpoint or a run, hub id, name of a shipped model, or a loaded model.
+        head: kind of head, None for the stored one.
+        device: where a loaded folder goes; None: auto.
+        is_small: little is to be read, so the tokenizer does without the compiled engine, whose start takes longer
+            than the work.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+        TokenizerError: a loaded model without a tokenizer.
+        UsageError: this is no model.
+    """
+    if not isinstance(model, str | Path):
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"a model is a folder, a name or a loaded model; got a {type(model).__name__}.")
+        return LoadedModel(model, model.require_tokenizer(), model.reading, lambda: fingerprint_network(model))
+    folder = model_folder(model)
+    tokenizer = load_tokenizer(folder, engine="library" if is_small else "own")
+    network = load_network(folder, head, tokenizer=tokenizer, device=device or "auto")
+    return LoadedModel(network, tokenizer, network.reading, lambda: fingerprint_model(folder))
+
+
+def obey(
+    options: AnyOptions, reading: Reading | None, *, has_pairs: bool | None = None
+) -> tuple[AnyOptions, list[str]]:
+    """Read the input as training did, where nothing else is asked for.
+
+    Args:
+        options: what is asked for.
+        reading: how the model was shown its input; None: not known.
+        has_pairs: rows have two sequences; None: not known yet.
+
+    Returns:
+        The options to use, and sentences about what differs from training or was taken from it.
+
+    Raises:
+        UsageError: a reading that training refuses: one sequence for a model of pairs, two for one of single
+            sequences, the reverse strand for labels with a direction.
+    """
+    if reading is None:
+        return options, []
+    given = options.model_fields_set
+    wanted = {name: getattr(reading, name) for name in OBEYED if name in type(options).model_fields}
+    if "shifts" in given or options.tta:
+        wanted.pop("strand")
+    taken = {name: value for name, value in wanted.items() if name not in given and value not in (None, "+", False)}
+    used = options.changed(**taken)
+    if reading.directed and options.output != "embeddings" and any(strand == "-" for strand, _ in used.views):
+        raise UsageError(
+            "the labels of this model have a direction (B-, I-): on the other strand a feature would begin at its end; "
+            "use --strand +."
+        )
+    if has_pairs is not None and options.output != "embeddings" and has_pairs != reading.pair:
+        raise UsageError(
+            "this model reads pairs of sequences; name the column of the second ones with --pair-column."
+            if reading.pair
+            else "this model reads single sequences, so --pair-column has no meaning."
+        )
+    notes = [f"note: read as in training: {', '.join(f'{name} {value}' for name, value in taken.items())}."] * bool(
+        taken
+    )
+    other = contradictions(reading, **{name: getattr(options, name) for name in wanted if name in given})
+    return used, notes + [f"note: read otherwise than in training: {'; '.join(other)}."] * bool(other)
+
+
+def fingerprint_model(folder: Path) -> str:
+    """Identify a model: by the hashes in longstrand.json (loading has checked them), else by the files of weights."""
+    texts = [path.read_bytes() for name in ("config.json", "longstrand.json") if (path := folder / name).is_file()]
+    record = folder / "longstrand.json"
+    if not record.is_file() or not json.loads(record.read_text()).get("files"):
+        texts.append(json.dumps(fingerprint_weights(folder)).encode())
+    return fingerprint_bytes(b"\n".join(texts))
+
+
+def fingerprint_network(network: nn.Module) -> str:
+    """Identify a loaded model by its weights."""
+    tensors = network.state_dict()
+    texts = [f"{name} {tuple(tensor.shape)} {fingerprint_bytes(_bytes(tensor))}" for name, tensor in tensors.items()]
+    return fingerprint_bytes("\n".join(texts).encode())
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def fingerprint_input(path: Path) -> str:
+    """Identify a file: by its content up to 64 MiB, a larger one by size, time of change, first and last MiB."""
+    about = path.stat()
+    if about.st_size <= SMALL_FILE:
+        return fingerprint_file(path)
+    with open(path, "rb") as file:
+        first = file.read(1 << 20)
+        file.seek(-(1 << 20), 2)
+        last = file.read()
+    return fingerprint_bytes(first + last + f"{about.st_size} {about.st_mtime_ns}".encode())

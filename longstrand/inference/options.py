@@ -1,0 +1,154 @@
+"""The options of inference, written once: Python verbs, command line and the identity of resumable outputs use them.
+
+`PredictOptions` says how a model reads a sequence and what it gives back, `FileOptions` adds how a file is read and
+written, `TrackOptions` how whole contigs are. The description of a field is its help text on the command line.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from longstrand.config import StrictModel, build
+from longstrand.errors import UsageError
+from longstrand.inference.strands import PUBLISHED_VIEWS, StrandPolicy, View, views_of
+
+Output = Literal["logits", "probabilities", "embeddings"]
+SequencePooling = Literal["mean", "mean_all", "max", "cls"]
+Pooling = Literal["mean", "mean_all", "max", "cls", "tokens", "bases"]
+
+NOT_CONTENT = frozenset({"batch_tokens", "pack", "device", "threads", "part_rows"})
+"""Options that change how fast an answer comes, and not what it is."""
+
+
+class PredictOptions(StrictModel):
+    """How to read sequences and what to give back."""
+
+    output: Output = Field(
+        "logits",
+        description="probabilities or logits (the raw numbers) of the head, or embeddings of the encoder",
+    )
+    pooling: Pooling = Field(
+        "mean",
+        description="embeddings: one vector a sequence, as mean or max over its tokens without special ones, mean_all "
+        "(with special ones) or cls (the first token); or one vector per base (bases) or per token (tokens)",
+    )
+    layer: int = Field(
+        -1, description="embeddings: layer to take; 0 = embedding output, 1 = first layer, -1 = last (normalised)"
+    )
+    layers: tuple[int, ...] = Field((), description="embeddings: several layers in place of layer, one after the other")
+    poolings: tuple[SequencePooling, ...] = Field(
+        (), description="embeddings: several poolings in place of pooling, for each layer one after the other"
+    )
+    strand: StrandPolicy = Field(
+        "+", description="read sequences as given (+), their reverse complement (-), or average the two (both)"
+    )
+    shifts: tuple[int, ...] = Field(
+        (0,), min_length=1,
+        description="average over windows moved by so many bases, for example 0,1,-1; each on the strands asked for",
+    )  # fmt: skip
+    tta: bool = Field(
+        False, description="test-time augmentation: average over the eight strands and shifts that GENA-LM published"
+    )
+    truncate: bool = Field(
+        False, description="cut sequences that are too long for the model on the right, instead of refusing them"
+    )
+    max_tokens: int | None = Field(
+        None, ge=1,
+        description="longest input in tokens, special ones included; by default as in training, else what the model "
+        "can read",
+    )  # fmt: skip
+    exact_text: bool = Field(
+        False,
+        description="give the text to the tokenizer as it is; by default it is put into upper case, and letters that "
+        "the model does not know are read as N",
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="fp32, or bf16 (mixed; faster on GPUs, two to three digits)"
+    )
+    batch_tokens: int = Field(8192, ge=1, description="most tokens in a batch; lower it if memory runs out")
+    pack: bool | None = Field(
+        None,
+        description="put sequences of different lengths into one row, so that no padding is computed; by default on a "
+        "CPU",
+    )
+    device: str | None = Field(
+        None, description="auto (a GPU if there is one), cpu, cuda, cuda:1, mps; by default where the model is"
+    )
+    threads: int | None = Field(None, ge=1, description="processor threads; by default as many as there are free cores")
+
+    @field_validator("shifts", "layers", "contigs", "columns", mode="before", check_fields=False)
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """Split what is written as one text: ``0,1,-1``."""
+        if not isinstance(value, str):
+            return value
+        return tuple(word.strip() for word in value.split(",") if word.strip())
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.tta and self.model_fields_set & {"strand", "shifts"}:
+            raise UsageError("tta names strands and shifts itself; leave strand and shifts away.")
+        if self.pooling == "tokens" and len(self.views) > 1:
+            raise UsageError("the tokens of the two strands differ; with strand 'both' use pooling 'bases'.")
+        return self
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """How every sequence is read: strands and shifts, over which answers are averaged."""
+        return PUBLISHED_VIEWS if self.tta else views_of(self.strand, self.shifts)
+
+    def changed(self, **values: Any) -> Self:
+        """Return a copy with other values, checked; what is not named keeps being the default or what was given.
+
+        Raises:
+            ConfigError: an option is unknown or wrong.
+        """
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return build(type(self), {**given, **values}, "options")
+
+    def identity(self) -> dict[str, Any]:
+        """Return all options that decide what an answer is, as plain values."""
+        return self.model_dump(mode="json", exclude=set(NOT_CONTENT))
+
+
+class FileOptions(PredictOptions):
+    """How a file is read, predicted and written."""
+
+    window: int | None = Field(None, ge=1, description="bases around the middle of each interval; by default all of it")
+    sequence_column: str = Field("sequence", description="column with the sequences")
+    pair_column: str | None = Field(None, description="column with second sequences, for models of pairs")
+    name_column: str | None = Field(
+        None, description="column with row names; by default 'name' or 'id' if there is one"
+    )
+    part_rows: int | None = Field(None, ge=1, description="rows between two safe points of the output")
+
+
+class TrackOptions(PredictOptions):
+    """How whole contigs are read and what is written of them."""
+
+    contigs: tuple[str, ...] = Field(
+        (),
+        description="read whole contigs of the FASTA file, 'all' or names separated by commas, and write a track: "
+        ".bedgraph, .bw or .zarr; a model with memory streams them, others read overlapping windows",
+    )
+    columns: tuple[str, ...] = Field((), description="tracks: the output to write; .zarr holds all of them")
+    bin_size: int = Field(1, ge=1, description="tracks: bases of a bin")
+    reduce: Literal["mean", "sum"] = Field("mean", description="tracks: a bin gets the mean or the sum of its bases")
+    window: int | None = Field(
+        None, ge=1, description="bases read at a time; by default, with memory whole contigs, else what the model reads"
+    )
+    step: int | None = Field(
+        None, ge=1,
+        description="tracks, windows: bases in the middle of a window that are kept; by default three quarters",
+    )  # fmt: skip
+    gap: int = Field(
+        1000, ge=0, description="tracks: runs of so many N are left out and end what memory carries; 0: read everything"
+    )
+
+    @model_validator(mode="after")
+    def _no_gaps(self) -> Self:
+        if self.window is not None and self.step is not None and self.step > self.window:
+            raise UsageError(f"a step of {self.step:,} bases leaves gaps between windows of {self.window:,}.")
+        return self

@@ -1,0 +1,120 @@
+"""What a user calls "sequences": one text, a list, a column, a frame or a file; one function decides.
+
+A text of nucleotide letters is one sequence, any other text and every `Path` is a file. Missing entries (None, NaN) are
+rows without a sequence, whose answers are missing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longstrand.data.rows import Columns, Record, read_records
+from longstrand.errors import InputError, UsageError, nearest
+from longstrand.inference.options import FileOptions, PredictOptions
+
+if TYPE_CHECKING:
+    from longstrand.genome.fasta import Genome
+
+_LETTERS = re.compile(r"[ACGTUNRYSWKMBDHV]+", re.IGNORECASE)
+
+
+def as_records(
+    sequences: Any, *, genome: Genome | str | Path | None = None, options: PredictOptions | None = None
+) -> Iterator[Record]:
+    """Number the rows of anything that holds sequences, in its order.
+
+    Args:
+        sequences: one text; a path; a list, array or pandas or polars column of texts (or pairs of texts, `Record`s,
+            windows); a pandas or polars frame with a column ``sequence``.
+        genome: the genome that the intervals of a file lie on.
+        options: `FileOptions` name columns and the window of intervals.
+
+    Raises:
+        InputError: there is no such file or column, or an entry is no sequence.
+        UsageError: a genome without a file of intervals, or a text that may be a sequence and a file.
+    """
+    columns = options if isinstance(options, FileOptions) else FileOptions()
+    path = _path_of(sequences)
+    if path is not None:
+        return read_file(path, columns, open_genome(genome))
+    if genome is not None or columns.window is not None:
+        raise UsageError("a genome and a window are for files of intervals; sequences are given as they are.")
+    if isinstance(sequences, str):
+        return _numbered([sequences])
+    if hasattr(sequences, "columns") and hasattr(sequences, "shape"):
+        return _numbered(_frame_rows(sequences, columns))
+    if isinstance(sequences, bytes | dict) or not isinstance(sequences, Iterable):
+        raise UsageError(
+            f"sequences are a text, a list or column of texts, or a path; got a {type(sequences).__name__}."
+        )
+    return _numbered(sequences)
+
+
+def read_file(path: Path, options: FileOptions, genome: Genome | None) -> Iterator[Record]:
+    """Read the rows of a file with the columns and window of the options."""
+    columns = Columns(options.sequence_column, options.pair_column, options.name_column)
+    flank = max(abs(shift) for _, shift in options.views)
+    return read_records(path, columns=columns, genome=genome, window=options.window, flank=flank)
+
+
+def open_genome(genome: Genome | str | Path | None) -> Genome | None:
+    """Open a FASTA file; a genome that is open passes through."""
+    if not isinstance(genome, str | Path):
+        return genome
+    from longstrand.genome.fasta import Genome
+
+    return Genome(Path(genome).expanduser())
+
+
+def _path_of(sequences: Any) -> Path | None:
+    """Return the path of a file, or None if these are sequences."""
+    if not isinstance(sequences, str | Path):
+        return None
+    path = Path(sequences).expanduser()
+    if isinstance(sequences, str) and _LETTERS.fullmatch(sequences):
+        if path.exists():
+            raise UsageError(f"'{sequences}' is a sequence and a file; write Path('{sequences}') or ['{sequences}'].")
+        return None
+    if not path.exists():
+        shown = str(sequences) if len(str(sequences)) < 60 else f"{str(sequences)[:50]}..."
+        raise InputError(f"{shown}: no such file, and no sequence of nucleotide letters.")
+    return path
+
+
+def _frame_rows(frame: Any, options: FileOptions) -> Iterable[Any]:
+    names = [str(name) for name in frame.columns]
+    for name in (options.sequence_column, options.pair_column):
+        if name is not None and name not in names:
+            raise InputError(
+                f"the frame has no column '{name}'{nearest(name, names)}; columns are: {', '.join(names)}; "
+                "sequence_column= names another."
+            )
+    first = frame[options.sequence_column]
+    return first if options.pair_column is None else zip(first, frame[options.pair_column])
+
+
+def _numbered(items: Iterable[Any]) -> Iterator[Record]:
+    for index, item in enumerate(items):
+        if isinstance(item, Record):
+            yield item
+            continue
+        where = f"sequence {index + 1}"
+        if hasattr(item, "interval") and hasattr(item, "sequence"):
+            yield Record(index, str(item.interval), item.sequence, item.interval, where=str(item.interval))
+        elif isinstance(item, tuple | list) and len(item) == 2:
+            first, second = (_text(part, where) for part in item)
+            yield Record(index, str(index), first, second=second, where=where)
+        else:
+            yield Record(index, str(index), _text(item, where), where=where)
+
+
+def _text(item: Any, where: str) -> str:
+    """Return the letters of an entry; none if it is missing."""
+    if isinstance(item, str):
+        return item
+    if item is None or type(item).__name__ in ("NAType", "NaTType") or (isinstance(item, float) and item != item):
+        return ""
+    raise InputError(f"{where}: a sequence is a text, found a {type(item).__name__} ({item!r:.40}).")
