@@ -35,6 +35,7 @@ from transformers import BertConfig, BertModel
 
 from longstrand.genome.fasta import Genome
 from longstrand.inference.contigs import ContigJob, predict_contigs
+from longstrand.inference.options import TrackOptions
 from longstrand.models.checkpoint import load_model
 from longstrand.models.config import LongstrandConfig, preset
 from longstrand.models.encoder import Encoder

@@ -88,17 +88,17 @@ def options_of(
 
 
 def _option(field: FieldInfo, spellings: list[str]) -> Any:
-    text = field.description or ""
     shown: Any = None if field.default in (None, (), False) else _word(field.default)
     kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if kind in (bool, int, float)]
     kind: Any = kinds[0] if kinds and "tuple" not in str(field.annotation) else str
     least = next((entry.ge for entry in field.metadata if hasattr(entry, "ge")), None)
+    if kind is bool:
+        spellings = [f"{spellings[0]}/--no-{spellings[0].removeprefix('--')}"]
     option = typer.Option(
         *spellings,
-        help=f"{text[:1].upper()}{text[1:]}.",
+        help=f"{field.description}.",
         show_default=shown or False,
         min=least,
-        is_flag=kind is bool or None,
     )
     return Annotated[kind | None, option]
 

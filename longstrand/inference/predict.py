@@ -129,7 +129,7 @@ def predict(
     """
     options = (options or PredictOptions()).changed(**changes)
     engine = _Engine(model, tokenizer or model.tokenizer, options)
-    return _run(engine, model, as_records(sequences, options=options), options.device)
+    return _run(engine, model, as_records(sequences), options.device)
 
 
 def _run(engine: _Engine, model: Any, records: Iterable[Record], device: str | None) -> Iterator[Prediction]:

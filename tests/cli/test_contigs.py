@@ -90,12 +90,12 @@ def test_windows_of_a_sequence_model_and_embeddings(
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["--output", "x.csv", "--bin-size", "5"], "--bin-size is for tracks of whole contigs; add --contigs all"),
-        (["--output", "x.bw", "--fasta", "g.fa"], "leave --fasta away"),
+        (["--output", "x.csv", "--bin-size", "5"], "--bin-size is not for sequences and intervals; add --contigs all"),
+        (["--output", "x.bw", "--fasta", "g.fa"], "leave --genome away"),
         (["--output", "x.bw", "--exact-text"], "contigs are read in upper case"),
         (["--output", "x.csv", "--contigs", "all"], "no track format"),
-        (["--output", "x.csv", "--shifts", "a"], "--shifts 'a': give whole numbers of bases"),
-        (["--output", "x.csv", "--tta", "--strand", "both"], "--tta names strands and shifts itself"),
+        (["--output", "x.csv", "--shifts", "a"], "'shifts.0': Input should be a valid integer"),
+        (["--output", "x.csv", "--tta", "--strand", "both"], "tta names strands and shifts itself"),
         (["--output", "x.bw", "--contigs", "c"], "no record 'c'"),
     ],
 )
