@@ -2,6 +2,7 @@
 #   make demo     the first five minutes: a simulated genome, a model, a report
 #   make test     the test suite            make check    format, lint, types, tests, documentation
 #   make install  only the environment      make format   let ruff rewrite the code
+#   make docs     the site, in site/        make docs-test  run every block and notebook of the documents
 # PYTHON=python3.12 chooses the interpreter, ARGS="..." is passed on (make demo ARGS="--quick").
 
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -10,13 +11,13 @@ VENV ?= .venv
 ARGS ?=
 STAMP := $(VENV)/.longstrand-installed
 BIN := $(VENV)/bin
-SOURCES := longstrand tests perf tools recipes
+SOURCES := longstrand tests perf tools recipes examples
 TYPED := -p longstrand.genome -p longstrand.tokenization -p longstrand.questions -m longstrand.config -m longstrand.errors -m longstrand.runtime
 
-.PHONY: help install demo test slow check format lint types docs perf clean
+.PHONY: help install demo test slow check format lint types docs docs-test perf clean
 
 help:
-	@sed -n '2,6s/^# \{0,3\}//p' Makefile
+	@sed -n '2,7s/^# \{0,3\}//p' Makefile
 
 install: $(STAMP)
 
@@ -43,7 +44,11 @@ types: $(STAMP)
 	$(BIN)/mypy $(TYPED)
 
 docs: $(STAMP)
-	@OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest tests/test_readme.py $(ARGS)
+	@$(BIN)/python tools/api_page.py
+	@OMP_NUM_THREADS=1 MPLBACKEND=Agg NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet $(ARGS) && echo "open site/index.html"
+
+docs-test: $(STAMP)
+	@OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest tests/test_readme.py tests/test_examples.py $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)
@@ -53,4 +58,4 @@ perf: $(STAMP)
 	@for script in $(filter-out perf/gpu.py,$(wildcard perf/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+	rm -rf $(VENV) site .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

@@ -12,17 +12,31 @@ if TYPE_CHECKING:
     from longstrand.models.checkpoint import load_model as load_model
     from longstrand.models.published.adapters import load_adapter as load_adapter
     from longstrand.questions.bases import base_probabilities as base_probabilities
+    from longstrand.report.locus import Genes as Genes
+    from longstrand.report.locus import Logo as Logo
+    from longstrand.report.locus import Marks as Marks
+    from longstrand.report.locus import Ruler as Ruler
+    from longstrand.report.locus import Tokens as Tokens
+    from longstrand.report.locus import Track as Track
+    from longstrand.report.locus import plot as plot
     from longstrand.tokenization.hub import load_tokenizer as load_tokenizer
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "base_probabilities", "load_adapter", "load_model", "load_tokenizer"]
 
 _DOORS = {
+    "Genes": "longstrand.report.locus",
+    "Logo": "longstrand.report.locus",
+    "Marks": "longstrand.report.locus",
+    "Ruler": "longstrand.report.locus",
+    "Tokens": "longstrand.report.locus",
+    "Track": "longstrand.report.locus",
     "base_probabilities": "longstrand.questions.bases",
     "load_adapter": "longstrand.models.published.adapters",
     "load_model": "longstrand.models.checkpoint",
     "load_tokenizer": "longstrand.tokenization.hub",
+    "plot": "longstrand.report.locus",
 }
+__all__ = ["__version__", *_DOORS]
 
 
 def __getattr__(name: str) -> Any:

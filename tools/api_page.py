@@ -1,0 +1,72 @@
+"""Write ``docs/API.md`` from the docstrings of the public functions: ``python tools/api_page.py``."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import longstrand
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "API.md"
+GROUPS = {
+    "Load": "load_model load_network load_tokenizer load_adapter convert",
+    "Predict and embed": "embed predict iter_predict predict_bases predict_file embed_file predict_tracks evaluate",
+    "Ask a model": "score scorer base_probabilities masked_log_probabilities states gradients score_variants",
+    "Explain and design": "attribute mutagenesis find_motifs design",
+    "Train and compare": "pretrain finetune probe benchmark",
+    "Draw a region": "plot Ruler Track Logo Tokens Genes Marks",
+}
+SECTION = re.compile(r"^(Args|Returns|Yields|Raises|Attributes|Example|Examples):$")
+HEAD = """# API
+
+Everything a notebook needs is one import away: `import longstrand as ls`. A model is a folder, a run folder, the name
+of a shipped checkpoint, or a loaded model. This page is made from the docstrings.
+"""
+
+
+def page() -> str:
+    """Return the page; public names without a group come last."""
+    names = [name for name in longstrand.__all__ if not name.startswith("__")]
+    placed = {name for group in GROUPS.values() for name in group.split()}
+    groups = {title: [name for name in group.split() if name in names] for title, group in GROUPS.items()}
+    groups["More"] = [name for name in names if name not in placed]
+    parts = [HEAD]
+    for title, members in groups.items():
+        if members:
+            parts += [f"## {title}\n", *(_entry(name, getattr(longstrand, name)) for name in members)]
+    return "\n".join(parts)
+
+
+def _entry(name: str, thing: Any) -> str:
+    signature = re.sub(r"<factory>|<object object at \w+>", "...", str(inspect.signature(thing)))
+    signature = re.sub(r"(?:longstrand|collections|pathlib|typing)(?:\.\w+)*\.(\w+)", r"\1", signature)
+    signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", signature)
+    call = f"ls.{name}{signature}"
+    if len(call) > 100:
+        inside, back = signature[1:].rsplit(")", 1)
+        arguments = re.split(r", (?=[\w*]+(?::|,|$)|\*)", inside)
+        call = f"ls.{name}(\n" + "".join(f"    {argument},\n" for argument in arguments) + f"){back}"
+    return f"### {name}\n\n```python\n{call}\n```\n\n{_markdown(inspect.getdoc(thing) or '')}\n"
+
+
+def _markdown(docstring: str) -> str:
+    """Turn a Google-style docstring into Markdown: sections become bold, their entries a list."""
+    lines: list[str] = []
+    section = ""
+    for line in docstring.splitlines():
+        if found := SECTION.match(line):
+            section = found.group(1)
+            lines += [f"**{section}**", ""]
+        elif section in ("Args", "Attributes", "Raises") and (item := re.match(r"    (\*{0,2}\w[\w, *]*): (.*)", line)):
+            lines.append(f"- `{item.group(1)}`: {item.group(2)}")
+        elif section.startswith("Example"):
+            lines.append(line)
+        else:
+            lines.append(("  " if section in ("Args", "Attributes", "Raises") and line else "") + line.strip())
+    return re.sub(r"``([^`]+)``", r"`\1`", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
