@@ -17,7 +17,7 @@ from longstrand.benchmarks.probing.probe_bases import BASES
 from longstrand.benchmarks.probing.steps import Cache, choose_probe, embed_tables, predict_split
 from longstrand.benchmarks.reports.page import layer_sections
 from longstrand.config import StrictModel
-from longstrand.data.labelled import LabelledTable
+from longstrand.data.labelled import LabelledTable, label_warnings
 from longstrand.errors import InputError, UsageError
 from longstrand.evaluation.metrics import PRIMARY, evaluate
 from longstrand.inference.options import PredictOptions
@@ -63,6 +63,8 @@ def run_probe(config: ProbeConfig, *, notice: Callable[[str], None] = logger.inf
     tokenizer = load_tokenizer(config.model)
     splits = load_splits(config.data, alphabet=tokenizer.alphabet)
     notice(splits.task.notice())
+    for warning in label_warnings(dict(splits.items())):
+        notice(f"mind: {warning}")
     check_strand(splits.task, config.strand)
     if splits.test is None:
         raise UsageError("probing needs test rows; give data.test, or leave data.test_fraction above zero.")

@@ -11,6 +11,7 @@ import numpy as np
 
 from longstrand.data.rows import is_missing
 from longstrand.errors import InputError, UsageError
+from longstrand.genome.text import parse_number
 from longstrand.tokenization.base import Encoding
 
 if TYPE_CHECKING:
@@ -104,10 +105,10 @@ def bin_targets(
 def _number(text: str, where: str, column: str) -> float:
     if is_missing(text):
         return float("nan")
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"{where}: '{text}' in column '{column}' is no number.") from None
+    value = parse_number(text)
+    if value is None:
+        raise InputError(f"{where}: '{text}' in column '{column}' is no number.")
+    return value
 
 
 class BinTargets(Sequence[np.ndarray]):

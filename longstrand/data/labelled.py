@@ -8,7 +8,7 @@ not fit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field
 
 from longstrand.config import StrictModel
 from longstrand.data.targets import Task, encode_targets, infer_task
-from longstrand.errors import InputError
+from longstrand.errors import InputError, nearest
 from longstrand.genome.sequence import normalise
 
 if TYPE_CHECKING:
@@ -225,6 +225,43 @@ def label_distribution(table: LabelledTable) -> dict[str, Any]:
         }
 
 
+FEW_ROWS = 30
+"""Fewer rows than this in a split for measuring are said to be few."""
+
+
+def label_warnings(tables: Mapping[str, LabelledTable]) -> list[str]:
+    """Say in sentences what looks wrong with the labels of some splits; none for measured numbers.
+
+    A class of one row (with the class it may be misspelt from), the same sequence with different labels (in all splits
+    together), and few rows to measure on.
+    """
+    warnings = []
+    task = tables["train"].task
+    if task.problem == "single_label":
+        counts = label_distribution(tables["train"])
+        single = [name for name, count in counts.items() if count <= 1]
+        for name in single[:5]:
+            hint = nearest(name, [other for other, count in counts.items() if count > 1])
+            warnings.append(f"train: the class '{name}' has {counts[name]} row(s){hint}.")
+        if len(single) > 5:
+            warnings.append(f"train: {len(single) - 5} more classes have one row or none.")
+    if task.problem != "regression":
+        found: dict[tuple[str, str], set[tuple[str | None, ...]]] = {}
+        for table in tables.values():
+            cells = zip(*table.raw.labels.values()) if table.raw.labels else ()
+            for text, pair, labels in zip(table.sequences, table.pairs or table.sequences, cells):
+                found.setdefault((text.upper(), pair.upper()), set()).add(labels)
+        conflicts = sum(len(labels) > 1 for labels in found.values())
+        if conflicts:
+            warnings.append(f"{conflicts:,} of {len(found):,} different sequences stand in rows with different labels.")
+    for name, table in tables.items():
+        if name != "train" and len(table) < FEW_ROWS:
+            warnings.append(
+                f"{name}: {len(table)} rows are few; one of them is {100 / len(table):.0f} % of the accuracy."
+            )
+    return warnings
+
+
 def count_letters(sequences: Sequence[str], num_lower_case: int = 0) -> LetterCounts:
     """Count bases and unknown letters (other than A, C, G and T of either case)."""
     unknown = [len(sequence) - sum(sequence.upper().count(letter) for letter in "ACGT") for sequence in sequences]
@@ -249,7 +286,7 @@ def normalised(
     for row, value in zip(rows, values):
         text = (value or "").strip()
         if not text:
-            raise InputError(f"{source}, row {row}: the sequence is empty.")
+            raise InputError(f"{source}, row {row}: the sequence is missing.")
         if alphabet is None:
             sequences.append(text)
             num_lower_case += sum(map(str.islower, text))

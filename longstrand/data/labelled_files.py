@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from longstrand.data.labelled import LabelColumns, RawTable, count_letters, normalised
 from longstrand.data.labelled_intervals import GenomeWindows, read_labelled_intervals
-from longstrand.data.labelled_tokens import inside_codes, join_pieces, spread_piece
+from longstrand.data.labelled_tokens import inside_codes, join_pieces, plain_lists, spread_piece
 from longstrand.data.long_rows import likely_group
 from longstrand.data.rows import Columns, has_intervals, is_missing, read_table, sequence_column, take_column
 from longstrand.errors import InputError, UsageError, nearest
@@ -51,11 +51,14 @@ def read_labelled(
     if columns.group is not None:
         return _read_pieces(frame, path, columns, alphabet, class_names)
     rows = list(range(1, frame.height + 1))
-    sequences, num_lower_case = normalised(take_column(frame, columns.sequence, path, "sequence"), path, rows, alphabet)
+    sequences, num_lower_case = normalised(_sequences(frame, columns.sequence, path, "sequence"), path, rows, alphabet)
     pairs = None
     if columns.pair is not None:
-        pairs, _ = normalised(take_column(frame, columns.pair, path, "second-sequence"), path, rows, alphabet)
-    labels = {name: take_column(frame, name, path, "label") for name in label_columns(frame.columns, columns, path)}
+        pairs, _ = normalised(_sequences(frame, columns.pair, path, "second-sequence"), path, rows, alphabet)
+    labels = {
+        name: plain_lists(take_column(frame, name, path, "label"), path, rows)
+        for name in label_columns(frame.columns, columns, path)
+    }
     taken = [columns.sequence, columns.pair, columns.name, columns.split, "chrom", *labels]
     return RawTable(
         source=str(path),
@@ -89,6 +92,11 @@ def label_columns(available: Sequence[str], columns: LabelColumns, path: Path) -
     )
 
 
+def _sequences(frame: pl.DataFrame, name: str, path: Path, what: str) -> list[str | None]:
+    """Take a column of sequences; a text for "no value" such as NA is none, though both are nucleotide letters."""
+    return [None if is_missing(value) else value for value in take_column(frame, name, path, what)]
+
+
 def _texts(frame: pl.DataFrame, name: str | None, path: Path, what: str) -> list[str] | None:
     return None if name is None else [value or "" for value in take_column(frame, name, path, what)]
 
@@ -99,7 +107,7 @@ def _read_pieces(
     """Join pieces (rows) of a group into one sequence with one label a base."""
     groups = [group or "" for group in take_column(frame, columns.group or "", path, "group")]
     rows = list(range(1, frame.height + 1))
-    pieces, num_lower_case = normalised(take_column(frame, columns.sequence, path, "sequence"), path, rows, alphabet)
+    pieces, num_lower_case = normalised(_sequences(frame, columns.sequence, path, "sequence"), path, rows, alphabet)
     names = label_columns(frame.columns, columns, path)
     if len(names) != 1:
         raise UsageError(f"pieces of a group take one label column, not {len(names)}: {', '.join(names)}.")

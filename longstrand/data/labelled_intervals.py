@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longstrand.data.labelled import LabelColumns, RawTable, count_letters, normalised
+from longstrand.data.labelled_tokens import plain_lists
 from longstrand.data.rows import detect_file, find_column, read_intervals
 from longstrand.errors import InputError, UsageError
 
@@ -119,7 +120,7 @@ def _labels(
         )
     for name in wanted:
         find_column(list(table.labels), name, path, "label")
-    return {name: table.labels[name] for name in wanted}
+    return {name: plain_lists(table.labels[name], path, table.lines) for name in wanted}
 
 
 def _splits(table: IntervalTable, columns: LabelColumns, path: Path, intervals: list[Interval]) -> list[str] | None:

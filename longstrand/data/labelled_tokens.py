@@ -17,6 +17,43 @@ UNLABELLED = "?"
 """A base without a label in a label string or list."""
 
 _SEPARATORS = re.compile(r"[\s;,|]+")
+_LIST = re.compile(r"(?:(?:np\.)?array|tensor)?\(?\[(.*)\](?:, dtype=[\w.']+)?\)?|\((.*,.*)\)", re.DOTALL)
+_ITEM = re.compile(r"""'([^']*)'|"([^"]*)"|([^\s,;'"]+)""")
+
+
+def plain_list(value: str | None) -> str | None:
+    """Write a list as Python, pandas, NumPy and JSON print it (``[0, 1]``, ``['a' 'b']``) as ``0;1``; other text stays.
+
+    An empty list becomes ``-``: no label at all.
+
+    Raises:
+        ValueError: there is a list in the list.
+    """
+    match = _LIST.fullmatch(value.strip()) if value else None
+    if match is None:
+        return value
+    inner = match[1] or match[2] or ""
+    if re.search(r"[\[\](){}]", inner):
+        raise ValueError("a list in a list")
+    items = [word or other or plain for word, other, plain in _ITEM.findall(inner)]
+    return ";".join({"True": "1", "False": "0"}.get(item, item) for item in items) or "-"
+
+
+def plain_lists(values: Sequence[str | None], source: object, rows: Sequence[int]) -> list[str | None]:
+    """Apply `plain_list` to the cells of a label column.
+
+    Raises:
+        InputError: a cell holds a list in a list; its row is named.
+    """
+    plain = []
+    for row, value in zip(rows, values):
+        try:
+            plain.append(plain_list(value))
+        except ValueError:
+            raise InputError(
+                f"{source}, row {row}: a list in a list is no label; write one value for each base."
+            ) from None
+    return plain
 
 
 def split_labels(value: str, num_bases: int) -> list[str] | None:

@@ -30,7 +30,7 @@ from longstrand.genome.text import (
     detect_file,
     is_comment,
     open_text,
-    whole_number,
+    parse_whole,
 )
 
 if TYPE_CHECKING:
@@ -356,7 +356,7 @@ def _interval_table(path: Path, names: Sequence[str], rows: Iterable[Row]) -> In
 def _interval(where: str, chrom: str, start: str, end: str, strand: str) -> Interval:
     if is_missing(chrom):
         raise InputError(f"{where}: the chromosome is missing.")
-    first, last = whole_number(start), whole_number(end)
+    first, last = parse_whole(start), parse_whole(end)
     if first is None or last is None:
         raise InputError(f"{where}: start and end are whole numbers, got '{start}' and '{end}'.")
     strand = strand.strip()
@@ -548,7 +548,7 @@ def _text_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
 
 
 def _is_data(name: str) -> bool:
-    return whole_number(name) is not None or (len(name) > 8 and not set(name.upper()) - set("ACGTN"))
+    return parse_whole(name) is not None or (len(name) > 8 and not set(name.upper()) - set("ACGTN"))
 
 
 def _open_parquet(path: Path) -> pl.LazyFrame:
@@ -587,12 +587,11 @@ def _read_frame(path: Path, kind: FileKind) -> pl.DataFrame:
     try:
         with open_text(path) as text:
             rows = _json_rows(text.read())
+        names = dict.fromkeys(name for row in rows for name in row)
+        columns = {name: [_json_cell(row.get(name)) for row in rows] for name in names}
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: JSON, but no list of rows as {{column: value}} ({_first_line(error)}).") from None
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pl.DataFrame(
-        {name: [_json_cell(row.get(name)) for row in rows] for name in names}, dict.fromkeys(names, pl.String)
-    )
+    return pl.DataFrame(columns, dict.fromkeys(names, pl.String))
 
 
 def _json_rows(text: str) -> list[dict[str, Any]]:
@@ -608,7 +607,7 @@ def _json_rows(text: str) -> list[dict[str, Any]]:
 
 def _json_cell(value: Any) -> str | None:
     if isinstance(value, list):
-        return ";".join(_json_cell(item) or "" for item in value)
+        return ";".join(_json_cell(item) or "" for item in value) or "-"
     if isinstance(value, dict):
         raise ValueError("a cell holds an object")
     return str(int(value)) if isinstance(value, bool) else value
@@ -645,7 +644,9 @@ def _as_text(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     for name, dtype in frame.schema.items():
         column = pl.col(name)
         if isinstance(dtype, pl.List | pl.Array):
-            column = column.cast(pl.List(pl.String)).list.join(";", ignore_nulls=False)
+            column = column.cast(pl.List(pl.String)) if dtype.inner != pl.Boolean else column.cast(pl.List(pl.Int8))
+            items = column.cast(pl.List(pl.String)).list.eval(pl.element().fill_null(""))
+            column = pl.when(items.list.len() == 0).then(pl.lit("-")).otherwise(items.list.join(";"))
         elif dtype == pl.Boolean:
             column = column.cast(pl.Int8)
         column = column.cast(pl.String)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from longstrand.data.labelled_tokens import encode_tokens, is_token_column, token_classes
-from longstrand.data.rows import is_missing, read_table, show_rows
+from longstrand.data.rows import TABLES, column_names, detect_file, is_missing, read_table, show_rows
 from longstrand.errors import InputError, nearest
+from longstrand.genome.text import open_text, parse_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +21,14 @@ if TYPE_CHECKING:
 Problem = Literal["single_label", "multi_label", "regression", "token"]
 Layout = Literal["one", "columns", "vector", "set"]
 MAX_INTEGER_CLASSES = 50
+FEWEST_ROWS = 10
+"""With fewer labels nothing is said about their number of classes."""
+
 NO_LABEL = "-"
 _INTEGRAL = re.compile(r"[+-]?\d+\.0+")
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+\s*")
+_LIKE_A_NAME = re.compile(r"[+-]?0\d+|\d+[eE]\d+")
+"""Numbers that are names as often: ``007``, and ``1E2`` as the wells of a plate are called."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,9 @@ def infer_task(
 
     Raises:
         InputError: the labels fit no problem or not the declared one, a label is missing in a single-label column, or
-            there is only one class; a word or infinity stands among numbers.
+            there is only one class; a word or infinity stands among numbers; or the labels fit two problems equally
+            well (numbered classes or quantities, words or one letter a base), or no class comes back in other rows:
+            then ``problem`` decides.
     """
     reader = _ColumnReader(labels, sequences, source, rows)
     declared = problem is not None
@@ -142,16 +152,15 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     Raises:
         InputError: the file is missing or empty, or its labels are not 0..K-1.
     """
-    frame = read_table(path) if Path(path).exists() else None
-    if frame is not None and {"label", "label_name"} <= set(frame.columns):
+    if detect_file(path) in TABLES and {"label", "label_name"} <= set(column_names(path)):
+        frame = read_table(path)
         pairs = dict(zip(frame["label"].to_list(), frame["label_name"].to_list()))
         wanted = [str(index) for index in range(len(pairs))]
         if set(pairs) != set(wanted):
             raise InputError(f"{path}: the column 'label' should hold the numbers 0 to {len(pairs) - 1}, one a row.")
         return tuple(pairs[index] for index in wanted)
-    if frame is None:
-        raise InputError(f"{path}: no such file; class names come one a line, or as a table label,label_name.")
-    return tuple(line.strip() for line in Path(path).read_text().splitlines() if line.strip())
+    with open_text(path) as lines:
+        return tuple(line.strip() for line in lines if line.strip())
 
 
 def canonical(text: str) -> str:
@@ -187,8 +196,9 @@ class _ColumnReader:
             raise InputError(f"{self.source}: the label column(s) {', '.join(self.labels)} hold no value.")
         if len(self.labels) > 1:
             return self._infer_columns(values)
-        if is_token_column(self.only_values(), self.sequences):
+        if is_token_column(self.only_values(), self.sequences) and self._are_letters(values):
             return "token", "one", "every label has one value a base"
+        self._refuse_commas(values)
         cells = [cell for value in values for cell in value.split(";")]
         if any(";" in value for value in values):
             if all(_is_binary(cell) or is_missing(cell) for cell in cells):
@@ -199,10 +209,63 @@ class _ColumnReader:
             return "multi_label", "set", "the labels are names joined by ';'"
         if not all(_is_number(value) for value in values):
             self._refuse_stray(values)
+            distinct = {canonical(value) for value in values}
+            if len(values) >= FEWEST_ROWS and len(distinct) > len(values) / 2:
+                raise self._ask(
+                    f"the {len(values):,} labels are {len(distinct):,} different words, such as '{values[0]}'",
+                    "name the column of the classes",
+                    "single_label",
+                )
             return "single_label", "one", "the labels are words"
         return self._infer_numbers(values)
 
+    def _ask(self, what: str, advice: str, *problems: Problem) -> InputError:
+        """Make the error for labels that could be two things; it names what decides."""
+        choices = " or ".join(f"data.problem={name}" for name in problems)
+        column = next(iter(self.labels))
+        return InputError(
+            f"{self.source}: in column '{column}' {what}; {advice}, or declare {choices} (--problem on the command "
+            "line; in 'benchmark build' problem=...)."
+        )
+
+    def _are_letters(self, values: list[str]) -> bool:
+        """Ask whether words as long as their sequences are one letter a base; numbers such as 0.25 are not."""
+        words = [value.strip() for value in values]
+        if any(re.search(r"[\s;,|]", word) for word in words):
+            return True
+        if all(parse_number(word) is not None and not word.isdigit() for word in words):
+            return False
+        distinct = set(words)
+        pairs = [first == second for word in distinct for first, second in itertools.pairwise(word)]
+        are_like_words = len(set("".join(words))) > 2 * len(distinct) or sum(pairs) < 0.3 * len(pairs)
+        if len(words) >= 2 * len(distinct) and are_like_words:
+            raise self._ask(
+                f"every label, such as '{words[0]}', has as many letters as its sequence has bases",
+                "say whether it is one word for the sequence, or one letter for each base",
+                "single_label",
+                "token",
+            )
+        return True
+
+    def _refuse_commas(self, values: list[str]) -> None:
+        """Refuse numbers with a decimal comma, which are words to every other rule."""
+        cells = [cell for value in values for cell in value.split(";") if not is_missing(cell)]
+        with_comma = [cell for cell in cells if _DECIMAL_COMMA.fullmatch(cell)]
+        if with_comma and all(_is_number(cell) or _DECIMAL_COMMA.fullmatch(cell) for cell in cells):
+            value = next(value for value in values if with_comma[0] in value)
+            place, column = next(
+                (place, name)
+                for name, given in self.labels.items()
+                for place, item in enumerate(given)
+                if item == value
+            )
+            raise InputError(
+                f"{self.source}, row {self.rows[place]}: '{with_comma[0]}' in column '{column}' is a number with a "
+                f"decimal comma; write it with a point ({with_comma[0].strip().replace(',', '.')}), in all rows."
+            )
+
     def _infer_columns(self, values: list[str]) -> tuple[Problem, Layout, str]:
+        self._refuse_commas(values)
         if all(_is_binary(value) for value in values):
             return "multi_label", "columns", "several label columns of 0 and 1"
         if all(_is_number(value) for value in values):
@@ -229,9 +292,22 @@ class _ColumnReader:
 
     def _infer_numbers(self, values: list[str]) -> tuple[Problem, Layout, str]:
         distinct = {float(value) for value in values}
-        integral = all(math.isfinite(value) and value == int(value) for value in distinct)
+        integral = all(value == int(value) for value in distinct)
         if integral and len(distinct) <= MAX_INTEGER_CLASSES and len(distinct) <= max(2, len(values) // 2):
             return "single_label", "one", f"the labels are {len(distinct)} distinct whole numbers"
+        like_names = next((value for value in values if _LIKE_A_NAME.fullmatch(value.strip())), None)
+        if like_names is not None and all(_LIKE_A_NAME.fullmatch(value.strip()) or value.isdigit() for value in values):
+            raise self._ask(
+                f"labels such as '{like_names}' are names or numbers", "say which", "single_label", "regression"
+            )
+        if integral and len(distinct) <= len(values) / 2:
+            raise self._ask(
+                f"the {len(values):,} labels are {len(distinct):,} distinct whole numbers, so each comes back "
+                f"{len(values) / len(distinct):.0f} times",
+                "say whether they number classes or are quantities",
+                "single_label",
+                "regression",
+            )
         return "regression", "columns", f"the labels are numbers with {len(distinct):,} distinct values"
 
     def layout(self, problem: Problem) -> Layout:
@@ -327,7 +403,10 @@ class _ColumnReader:
         suits: Callable[[str], bool] = _is_binary if binary else _is_number
         if not suits(value):
             need = "0 or 1, as a multi-label problem needs" if binary else "a number, as regression needs"
-            raise InputError(f"{self.source}, row {self.rows[position]}: '{value}' in column '{column}' is not {need}.")
+            hint = "; write a decimal point" if _DECIMAL_COMMA.fullmatch(value) else ""
+            raise InputError(
+                f"{self.source}, row {self.rows[position]}: '{value}' in column '{column}' is not {need}{hint}."
+            )
         return float(value)
 
     def _refuse_missing(self) -> None:
@@ -371,7 +450,4 @@ def _is_binary(text: str) -> bool:
 
 
 def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    return parse_number(text) is not None

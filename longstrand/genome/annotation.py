@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from longstrand.errors import InputError
 from longstrand.genome.features import Feature
 from longstrand.genome.intervals import Interval
-from longstrand.genome.text import KINDS, detect_file, is_comment, open_text, whole_number
+from longstrand.genome.text import KINDS, detect_file, is_comment, open_text, parse_whole
 
 _GTF_PAIR = re.compile(r'([\w.-]+)\s+(?:"([^"]*)"|([^";\s]+))')
 TRANSCRIPT_KINDS = ("mRNA", "transcript", "ncRNA", "lnc_RNA", "tRNA", "rRNA", "snRNA", "snoRNA", "primary_transcript")
@@ -141,7 +141,7 @@ def _features(line: str, path: Path, number: int) -> list[Feature]:
     if len(cells) != 9:
         raise InputError(f"{path}:{number}: {len(cells)} columns where GFF and GTF have nine, separated by tabs.")
     chrom, _, kind, start, end, _, strand, phase, attributes = cells
-    first, last = whole_number(start), whole_number(end)
+    first, last = parse_whole(start), parse_whole(end)
     if first is None or last is None or not 1 <= first <= last:
         raise InputError(f"{path}:{number}: '{start}' to '{end}' are no coordinates (1-based, start <= end).")
     name, parents = _names(kind, attributes)

@@ -11,7 +11,7 @@ import numpy as np
 
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.intervals import Interval
-from longstrand.genome.text import KINDS, detect_file, is_comment, name_kind, number, open_text, whole_number
+from longstrand.genome.text import KINDS, detect_file, is_comment, name_kind, open_text, parse_number, parse_whole
 
 Reduce = Literal["mean", "sum", "max"]
 Uncovered = Literal["missing", "zero"]
@@ -166,8 +166,8 @@ def _read_bedgraph(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.nda
             if not text.strip() or is_comment(text):
                 continue
             cells = text.split()
-            start, end = (whole_number(cell) for cell in cells[1:3]) if len(cells) == 4 else (None, None)
-            value = number(cells[3]) if len(cells) == 4 else None
+            start, end = (parse_whole(cell) for cell in cells[1:3]) if len(cells) == 4 else (None, None)
+            value = parse_number(cells[3]) if len(cells) == 4 else None
             is_nan = value is None and cells[-1].lower() == "nan"
             if start is None or end is None or (value is None and not is_nan):
                 raise InputError(f"{path}:{line}: expected chrom, start, end and a number, got '{text.strip()}'.")

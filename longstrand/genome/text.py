@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, TextIO, cast
 
 from longstrand.errors import InputError
+from longstrand.genome.sequence import NUCLEOTIDES
 
 FileKind = Literal["fasta", "table", "lines", "bed", "bedgraph", "gff", "parquet", "xlsx", "json", "vcf", "bigwig"]
 KINDS: dict[FileKind, str] = {
@@ -85,16 +86,17 @@ _MARKS = (
 )
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _HEAD = 1 << 16
+_IUPAC = frozenset(NUCLEOTIDES)
 _WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")
 _NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
 
 
-def whole_number(text: str) -> int | None:
+def parse_whole(text: str) -> int | None:
     """Return a text of decimal digits as a number, else None (``1_2``, ``1e3`` and ``1.0`` are none)."""
     return int(text) if len(text) < 20 and _WHOLE.fullmatch(text) else None
 
 
-def number(text: str) -> float | None:
+def parse_number(text: str) -> float | None:
     """Return a text as a finite number, else None; the decimal mark is a point, ``1_2`` is a name."""
     value = float(text) if _NUMBER.fullmatch(text) else None
     return None if value in (float("inf"), float("-inf")) else value
@@ -161,14 +163,18 @@ def _text_kind(lines: list[str], path: Path) -> FileKind:
     is_track = [line.startswith("track") and "bedgraph" in line.lower() for line in lines]
     data = next((line for line in lines if not is_comment(line)), lines[0])
     cells = data.split("\t") if "\t" in data else data.split()
-    if len(cells) == 9 and whole_number(cells[3]) and whole_number(cells[4]) and cells[6] in ("+", "-", ".", "?"):
+    if len(cells) == 9 and parse_whole(cells[3]) and parse_whole(cells[4]) and cells[6] in ("+", "-", ".", "?"):
         return "gff"
-    if len(cells) >= 3 and whole_number(cells[1]) is not None and whole_number(cells[2]) is not None:
+    if len(cells) >= 3 and parse_whole(cells[1]) is not None and parse_whole(cells[2]) is not None:
         return "bedgraph" if any(is_track) or (promised == "bedgraph" and len(cells) == 4) else "bed"
     if promised in ("bed", "bedgraph", "gff", "fasta", "vcf") and not _names_intervals(data):
         return promised
     letters = data.strip().upper()
-    if len(letters) > 3 and not set(letters) - set("ACGTUN") and all(line.strip().isalpha() for line in lines):
+    if (
+        len(letters) > 3
+        and not set(letters) - set("ACGTUN")
+        and all(_IUPAC.issuperset(line.strip().upper()) for line in lines)
+    ):
         return "lines"
     return "table"
 

@@ -14,7 +14,7 @@ import torch
 from longstrand.baselines.kmer import KmerRegression
 from longstrand.baselines.majority import Majority
 from longstrand.data.bins import moments
-from longstrand.data.labelled import LabelledTable
+from longstrand.data.labelled import LabelledTable, label_warnings
 from longstrand.data.rows import Record
 from longstrand.data.splits import leakage
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores, evaluate, metric_names
@@ -205,7 +205,7 @@ def make_report(
             both_strands=settings.strand == "both",
             num_resamples=settings.resamples,
         )
-    report["warnings"] = warnings_of(report)
+    report["warnings"] = label_warnings(dict(data.splits.items())) + warnings_of(report)
     return report
 
 

@@ -90,7 +90,7 @@ def test_parquet_with_lists_floats_and_booleans(tmp_path: Path) -> None:
         ("sequence,labal\nACG,1\n", "no label column 'label' (did you mean 'labal'?); columns are: sequence, labal"),
         ("dna,label\nACG,1\n", "no sequence column 'sequence'"),
         ("sequence,label\nACG,1\nAC-G,0\n", "row 2: '-' at position 3 is no nucleotide letter"),
-        ("sequence,label\nACG,1\n,0\n", "row 2: the sequence is empty"),
+        ("sequence,label\nACG,1\n,0\n", "row 2: the sequence is missing"),
         ("sequence,label\nACG,1\nACG,1,2,3\n", ", row 2: 4 cells where the header names 2 columns"),
         ("sequence,label,label\nACG,1,0\n", "two columns are called 'label'; rename or remove one"),
         ("sequence,label,sequence\nACG,1,AC\n", "two columns are called 'sequence'"),

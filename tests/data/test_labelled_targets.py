@@ -53,9 +53,56 @@ def test_one_column(values: list[str | None], problem: str, names: tuple[str, ..
     assert "inferred" in task.reason
 
 
-def test_many_numbers_are_no_classes() -> None:
-    task = infer(raw({"label": [str(number) for number in range(60) for _ in range(3)]}))
+def test_many_numbers_that_do_not_come_back_are_no_classes() -> None:
+    task = infer(raw({"label": [str(number) for number in range(60)]}))
     assert task.problem == "regression"
+
+
+WELLS = [f"{row}E{column}" for row in range(1, 7) for column in range(1, 10)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            [str(number) for number in range(60)] * 3,
+            "the 180 labels are 60 distinct whole numbers, so each comes back 3",
+        ),
+        (WELLS * 4, "labels such as '1E1' are names or numbers"),
+        ([f"{number:03}" for number in range(80)], "labels such as '000' are names or numbers"),
+        ([f"patient {number}" for number in range(12)], "the 12 labels are 12 different words, such as 'patient 0'"),
+    ],
+)
+def test_labels_that_could_be_two_things_are_asked_about(labels: list[str], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        infer(raw({"label": labels}))
+    assert message in str(error.value)
+    assert "data.problem=single_label" in str(error.value)
+    assert infer(raw({"label": labels}), problem="single_label").problem == "single_label"
+
+
+def test_names_with_an_underscore_are_no_numbers() -> None:
+    task = infer(raw({"label": [f"{row}_{column}" for row in range(1, 7) for column in range(1, 10)] * 3}))
+    assert (task.problem, len(task.names)) == ("single_label", 54)
+
+
+@pytest.mark.parametrize("labels", [["0,143", "1,5", "2"] * 5, ["0,143;1,5", "2;3,1"] * 5])
+def test_decimal_commas_are_refused(labels: list[str]) -> None:
+    with pytest.raises(InputError, match=r"row 1: '0,143' in column 'label' .* decimal comma; .* \(0\.143\)"):
+        infer(raw({"label": labels}))
+    with pytest.raises(InputError, match=r"'0,143' in column 'a' .* decimal comma"):
+        infer(raw({"a": ["0,143"] * 3, "b": ["1", "2", "3"]}))
+
+
+def test_words_as_long_as_their_sequences() -> None:
+    words, sites = ["promoter", "enhancer"] * 4, ["ACGTACGT"] * 8
+    with pytest.raises(
+        InputError, match=r"'promoter', has as many letters .*problem=single_label or data\.problem=token"
+    ):
+        infer(raw({"label": words}, sites))
+    assert infer(raw({"label": words}, sites), problem="single_label").names == ("enhancer", "promoter")
+    assert infer(raw({"label": ["EEIIOOOO", "OOEEIIOO"] * 4}, sites)).problem == "token"
+    assert infer(raw({"label": ["0.143", "0.921", "0.555"]}, ["ACGTA"] * 3)).problem == "regression"
 
 
 def test_several_columns() -> None:
@@ -134,7 +181,7 @@ def test_class_name_files(tmp_path: Path) -> None:
     assert read_class_names(table) == ("none", "weak")
     with pytest.raises(InputError, match="numbers 0 to 1"):
         read_class_names(wrong)
-    with pytest.raises(InputError, match="class names come one a line"):
+    with pytest.raises(InputError, match="no such file"):
         read_class_names(tmp_path / "absent.txt")
 
 
@@ -151,7 +198,7 @@ def test_class_name_files(tmp_path: Path) -> None:
         (["O O E", "", "", ""], "token", "row 1: 7 bases but 3 labels"),
         (["???????", "???????"], "token", "no base has a label"),
         (["0.5", "", "inf", "1.5"], None, "row 3: the label 'inf' is no finite number while most labels are numbers"),
-        (["0.5;1", "", "1.5;2,5"], None, "row 3: the label '2,5' is no finite number"),
+        (["0.5;1", "", "1.5;2,5"], None, "row 3: '2,5' in column 'label' is a number with a decimal comma"),
         (["1", "0", "unknown", "1"], None, None),
     ],
 )
