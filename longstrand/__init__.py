@@ -1,7 +1,7 @@
 """Longstrand: DNA language models on long sequences.
 
-Public doors: `load_model`, `load_adapter`, `load_tokenizer`, and ``import longstrand.auto`` to register our classes
-with the Hugging Face Auto classes. Importing this package imports neither torch nor transformers nor numpy.
+The public verbs, each imported on first use: importing this package imports neither torch nor transformers nor numpy.
+``import longstrand.auto`` registers our classes with the Hugging Face Auto classes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from longstrand.inference.jobs import embed_file as embed_file
+    from longstrand.inference.jobs import predict_file as predict_file
+    from longstrand.inference.verbs import embed as embed
+    from longstrand.inference.verbs import iter_predict as iter_predict
+    from longstrand.inference.verbs import predict as predict
+    from longstrand.inference.verbs import predict_bases as predict_bases
     from longstrand.models.checkpoint import load_model as load_model
     from longstrand.models.published.adapters import load_adapter as load_adapter
     from longstrand.questions.bases import base_probabilities as base_probabilities
@@ -23,29 +29,27 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_DOORS = {
-    "Genes": "longstrand.report.locus",
-    "Logo": "longstrand.report.locus",
-    "Marks": "longstrand.report.locus",
-    "Ruler": "longstrand.report.locus",
-    "Tokens": "longstrand.report.locus",
-    "Track": "longstrand.report.locus",
-    "base_probabilities": "longstrand.questions.bases",
-    "load_adapter": "longstrand.models.published.adapters",
-    "load_model": "longstrand.models.checkpoint",
-    "load_tokenizer": "longstrand.tokenization.hub",
-    "plot": "longstrand.report.locus",
+_VERBS = {
+    "longstrand.models.checkpoint": ["load_model"],
+    "longstrand.models.published.adapters": ["load_adapter"],
+    "longstrand.tokenization.hub": ["load_tokenizer"],
+    "longstrand.inference.verbs": ["embed", "predict", "predict_bases", "iter_predict"],
+    "longstrand.inference.jobs": ["predict_file", "embed_file"],
+    "longstrand.questions.bases": ["base_probabilities"],
+    "longstrand.report.locus": ["plot", "Ruler", "Track", "Logo", "Tokens", "Genes", "Marks"],
 }
-__all__ = ["__version__", *_DOORS]
+_LAZY = {name: module for module, names in _VERBS.items() for name in names}
+__all__ = ["__version__", *sorted(_LAZY)]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562)."""
-    if name not in _DOORS:
+    if name not in _LAZY:
         raise AttributeError(f"module 'longstrand' has no attribute '{name}'")
     from importlib import import_module
 
-    return getattr(import_module(_DOORS[name]), name)
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:

@@ -128,7 +128,7 @@ def predict(
         UsageError: the model has no such output, layer or token.
     """
     options = (options or PredictOptions()).changed(**changes)
-    engine = _Engine(model, tokenizer or model.tokenizer, options)
+    engine = _Engine(model, tokenizer or model.require_tokenizer(), options)
     return _run(engine, model, as_records(sequences), options.device)
 
 

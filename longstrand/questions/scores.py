@@ -9,12 +9,12 @@ same everywhere on the scale.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from longstrand.errors import InputError, UsageError, nearest
-from longstrand.inference.predict import PredictOptions, predict
+from longstrand.inference.options import PredictOptions
+from longstrand.inference.predict import predict
 from longstrand.inference.strands import StrandPolicy, read_on, strands_of
 from longstrand.models.network import Network
 from longstrand.questions.tokens import (
@@ -58,7 +58,7 @@ def scorer(
         UsageError: no such output; ``region`` with one result a sequence. The function raises InputError if a sequence
             is shorter than ``window``, and what `predict` raises.
     """
-    settings = replace(options or PredictOptions(), output="logits", strand=strand or reading_of(model).strand)
+    settings = (options or PredictOptions()).changed(output="logits", strand=strand or reading_of(model).strand)
     kind = getattr(model, "head_kind", None)
     if region is not None and kind in ("sequence", "masked_lm"):
         raise UsageError("a region is for heads per token, base or bin; this model gives one result a sequence.")
@@ -69,7 +69,7 @@ def scorer(
         if kind == "masked_lm":
             rows = _pseudo_log_likelihoods(model, shown, settings)
         else:
-            results = predict(model, shown, tokenizer=model.require_tokenizer(), settings=settings)
+            results = predict(model, shown, options=settings)
             rows = [_average(result.values, region, result.num_bases) for result in results]
         table = np.array(rows, dtype=np.float32).reshape(len(rows), -1 if rows else len(columns))
         return table[:, columns]
