@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from longstrand.cli.options import new_app
+
 if TYPE_CHECKING:
     from longstrand.benchmarks.protocol import BenchmarkConfig
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = new_app(
     no_args_is_help=True,
     help="Compare models, ways to use them and baselines on tasks, honestly.",
 )

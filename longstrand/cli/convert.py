@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from longstrand.cli.options import new_app
+
 if TYPE_CHECKING:
     from longstrand.models.published.convert import Conversion
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 _EXAMPLES = 3
 

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from longstrand.cli.options import new_app
 from longstrand.errors import InputError
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

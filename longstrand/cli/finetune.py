@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+from longstrand.cli.options import new_app
+
+app = new_app()
 
 REQUIRED = {"output": "--output", **dict.fromkeys(("model", "model.path"), "--model")}
 REQUIRED |= dict.fromkeys(("data", "data.train"), "--train")

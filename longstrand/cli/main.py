@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import sys
+from typing import Any
 
 from longstrand import __version__
 from longstrand.errors import LongstrandError, nearest
@@ -76,15 +77,18 @@ def help_text() -> str:
         "predictions and a report.\n\n"
         f"Commands:\n{verbs}\n\n"
         "Options:\n"
-        "  --help     Show this text; 'longstrand COMMAND --help' explains one command.\n"
-        "  --version  Show the version.\n"
-        "  --debug    Show tracebacks and debug messages.\n\n"
+        "  -h, --help            Show this text; 'longstrand COMMAND -h' explains one command.\n"
+        "  --version             Show the version.\n"
+        "  --debug               Show tracebacks and debug messages.\n"
+        "  --install-completion  Complete commands and options with the tabulator key in this shell.\n\n"
         "New here? Run: longstrand demo"
     )
 
 
 def _dispatch(words: list[str]) -> int:
     verb = words[0] if words else "--help"
+    if "_LONGSTRAND_COMPLETE" in os.environ or verb in ("--install-completion", "--show-completion"):
+        return _complete(words)
     if verb in {"--help", "-h", "help"}:
         print(help_text())
         return 0 if words else 2
@@ -97,6 +101,20 @@ def _dispatch(words: list[str]) -> int:
         return 2
     module = importlib.import_module(f"longstrand.cli.{verb}")
     module.app(args=words[1:], prog_name=f"longstrand {verb}")
+    return 0
+
+
+def _complete(words: list[str]) -> int:
+    """Answer a shell that completes a line, or install that; the one case in which all verbs are imported."""
+    import typer
+    from typer.main import get_command
+
+    root = typer.Typer()
+    root.callback()(lambda: None)
+    group: Any = get_command(root)
+    for verb in VERBS:
+        group.add_command(get_command(importlib.import_module(f"longstrand.cli.{verb}").app), verb)
+    group.main(args=words, prog_name="longstrand")
     return 0
 
 

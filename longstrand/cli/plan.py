@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from longstrand.cli.options import new_app
 from longstrand.errors import UsageError
 
 if TYPE_CHECKING:
     from longstrand.info.plan import Plan
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 ModelOption = Annotated[
     str, typer.Option(help="Model folder, preset (tiny, mini, small, medium, base, large) or published family.")

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+from longstrand.cli.options import new_app
+
+app = new_app()
 
 REQUIRED = {"output": "--output", "model": "--model", "data": "--train", "data.train": "--train"}
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from longstrand.cli.options import new_app
+
 if TYPE_CHECKING:
     from longstrand.genome.fasta import Genome
     from longstrand.tokenization.base import Tokenizer
     from longstrand.tokenization.report import TokenizerReport
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train a tokenizer on your genomes, or look at one.")
+app = new_app(no_args_is_help=True, help="Train a tokenizer on your genomes, or look at one.")
 
 _PIECE = 10_000
 

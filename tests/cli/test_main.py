@@ -68,3 +68,17 @@ def test_interrupt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, verb, "--help")
     assert code == 0 and "Usage" in out
+    assert run(capsys, verb, "-h") == (0, out, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "found"), [("longstrand pre", {"predict", "pretrain"}), ("longstrand predict --stra", {"--strand"})]
+)
+def test_a_shell_completes_verbs_and_options(
+    line: str, found: set[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_LONGSTRAND_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
+    code, out, _ = run(capsys)
+    assert code == 0 and set(out.split()) == found
