@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+from longstrand.cli.options import new_app
+
+app = new_app(no_args_is_help=True)
 Chroms = Annotated[str, typer.Option(help="Chromosomes for this split, separated by commas; default: chosen by size.")]
 
 

@@ -18,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from longstrand.errors import InputError, UsageError
+from longstrand.inference.resumable import remove
 
 ZARR_CHUNK_BYTES = 1 << 20
 
@@ -53,13 +54,57 @@ class Stripe:
 
 
 class TrackFile(ABC):
-    """One format of tracks."""
+    """One format of tracks.
+
+    Attributes:
+        columns_at_most: how many columns a file holds; None: any number.
+        ending: what the name of a file must end in for its writer.
+    """
 
     columns_at_most: int | None = 1
+    ending = ""
+
+    def write(self, stripes: Iterable[Stripe], layout: TrackLayout, target: Path) -> None:
+        """Write all stripes, which come contig by contig and in order; the target appears when it is complete.
+
+        Raises:
+            InputError: a value is infinite, stripes are out of order, or the file does not hold what was written.
+        """
+        temporary = target.with_name(f".tmp-track-{target.name}{self.ending}")
+        remove(temporary)
+        try:
+            self._write(checked(stripes, layout), layout, temporary)
+            if target.is_dir():
+                remove(target)
+            os.replace(temporary, target)
+        finally:
+            remove(temporary)
 
     @abstractmethod
-    def write(self, stripes: Iterable[Stripe], layout: TrackLayout, target: Path) -> None:
-        """Write all stripes, which come contig by contig and in order."""
+    def _write(self, stripes: Iterator[Stripe], layout: TrackLayout, target: Path) -> None: ...
+
+
+def checked(stripes: Iterable[Stripe], layout: TrackLayout) -> Iterator[Stripe]:
+    """Pass stripes on, if they are finite (NaN is missing), in order and inside their contigs.
+
+    Raises:
+        InputError: naming contig and base.
+    """
+    order = {contig: place for place, contig in enumerate(layout.contigs)}
+    before: tuple[int, int] = (-1, 0)
+    for stripe in stripes:
+        place, first = order[stripe.contig], stripe.first
+        if (place, first) < before or first + len(stripe.values) > layout.num_bins(stripe.contig):
+            raise InputError(
+                f"{stripe.contig}: bins from {first:,} on are out of order or beyond the end of the contig."
+            )
+        before = (place, first + len(stripe.values))
+        infinite = np.flatnonzero(np.isinf(stripe.values).any(axis=1))
+        if len(infinite):
+            base = (first + int(infinite[0])) * layout.bin_size
+            raise InputError(f"{stripe.contig}, base {base + 1:,}: the value is infinite; it is not written.")
+        if len(stripe.values):
+            yield stripe
 
 
 def spans(stripes: Iterable[Stripe], layout: TrackLayout) -> Iterator[tuple[str, int, int, float]]:
@@ -89,8 +134,7 @@ class BedGraph(TrackFile):
     def __init__(self, *, compressed: bool = False) -> None:
         self.compressed = compressed
 
-    def write(self, stripes: Iterable[Stripe], layout: TrackLayout, target: Path) -> None:
-        """Write lines as they come."""
+    def _write(self, stripes: Iterator[Stripe], layout: TrackLayout, target: Path) -> None:
         with self._open(target) as file:
             for contig, start, end, value in spans(stripes, layout):
                 file.write(f"{contig}\t{start}\t{end}\t{value:.7g}\n")
@@ -102,6 +146,8 @@ class BedGraph(TrackFile):
 class BigWig(TrackFile):
     """The binary form of bedGraph that genome browsers read at any zoom; needs the package pybigtools."""
 
+    ending = ".bw"
+
     def __init__(self) -> None:
         try:
             import pybigtools  # noqa: F401
@@ -110,18 +156,41 @@ class BigWig(TrackFile):
                 "BigWig needs the package pybigtools: pip install 'longstrand[tracks]'; or write a .bedgraph."
             ) from None
 
-    def write(self, stripes: Iterable[Stripe], layout: TrackLayout, target: Path) -> None:
-        """Write spans as they come."""
+    def _write(self, stripes: Iterator[Stripe], layout: TrackLayout, target: Path) -> None:
+        """Write spans as they come, and compare what the file says about them with what was sent.
+
+        The writer swallows an error of the spans that it reads; it is kept and raised here.
+        """
         import pybigtools
 
-        lines = spans(stripes, layout)
-        first = next(lines, None)
+        failed: list[BaseException] = []
+        sent = [0, 0.0]
+
+        def lines() -> Iterator[tuple[str, int, int, float]]:
+            try:
+                for contig, start, end, value in spans(stripes, layout):
+                    sent[0] += end - start
+                    sent[1] += (end - start) * value
+                    yield contig, start, end, value
+            except BaseException as error:
+                failed.append(error)
+
+        found = lines()
+        first = next(found, None)
+        if first is not None:
+            pybigtools.open(str(target), "w").write(layout.contigs, chain([first], found))
+        if failed:
+            raise failed[0]
         if first is None:
             raise InputError("there is no value to write, and a BigWig cannot be empty; write a .bedgraph or .zarr.")
-        named = target.with_name(target.name + ".bw")  # the writer goes by the ending
-        writer = pybigtools.open(str(named), "w")
-        writer.write(layout.contigs, chain([first], lines))
-        os.replace(named, target)
+        try:
+            summary = pybigtools.open(str(target)).info()["summary"]
+        except (OSError, ValueError, KeyError, pybigtools.BBIReadError) as error:
+            raise InputError(f"the BigWig that was written cannot be read ({error}); is the disk full?") from None
+        if summary["basesCovered"] != sent[0] or not np.isclose(summary["sum"], sent[1], rtol=1e-6, atol=1e-6):
+            raise InputError(
+                f"the BigWig that was written holds {summary['basesCovered']:,} bases of {sent[0]:,}; is the disk full?"
+            )
 
 
 class ZarrTrack(TrackFile):
@@ -129,7 +198,7 @@ class ZarrTrack(TrackFile):
 
     columns_at_most = None
 
-    def write(self, stripes: Iterable[Stripe], layout: TrackLayout, target: Path) -> None:
+    def _write(self, stripes: Iterator[Stripe], layout: TrackLayout, target: Path) -> None:
         """Write whole chunks as they fill."""
         import zarr
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +44,50 @@ def test_one_column_formats(ending: str, tmp_path: Path) -> None:
     assert [(name, *line) for name in ("c2", "c10") for line in read.records(name)] == SPANS
     with pytest.raises(InputError, match="a BigWig cannot be empty"):
         track_file(target).write([stripe("c2", 0, NAN)], LAYOUT, target)
+
+
+def broken() -> Iterator[Stripe]:
+    yield STRIPES[0]
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("ending", [".bedgraph", ".bedgraph.gz", ".bw", ".zarr"])
+@pytest.mark.parametrize(
+    ("stripes", "message"),
+    [
+        (broken, "No space left"),
+        (lambda: [STRIPES[0], stripe("c2", 3, 1, float("inf"))], "c2, base 13: the value is infinite"),
+        (lambda: [STRIPES[1], STRIPES[0]], "c2: bins from 0 on are out of order"),
+        (lambda: [stripe("c10", 0, 1, 1, 1)], "c10: bins from 0 on are out of order or beyond the end"),
+    ],
+)
+def test_a_failed_track_leaves_nothing_behind(ending: str, stripes: Any, message: str, tmp_path: Path) -> None:
+    """The old file stays; a writer that swallows the error of what it reads (BigWig) says it all the same."""
+    target = tmp_path / f"x{ending}"
+    track_file(target).write(iter(STRIPES), LAYOUT, target)
+    before = sorted(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    with pytest.raises((InputError, OSError), match=message):
+        track_file(target).write(iter(stripes()), LAYOUT, target)
+    assert sorted(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) == before
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def test_a_bigwig_that_lost_values_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file with one span less stands in for a writer that lost it."""
+    pybigtools = pytest.importorskip("pybigtools")
+    opened = pybigtools.open
+
+    class Forgetful:
+        def __init__(self, path: str) -> None:
+            self.path = path
+
+        def write(self, contigs: dict[str, int], lines: Any) -> None:
+            opened(self.path, "w").write(contigs, iter(list(lines)[:-1]))
+
+    monkeypatch.setattr(pybigtools, "open", lambda path, mode="r": Forgetful(path) if mode == "w" else opened(path))
+    with pytest.raises(InputError, match="the BigWig that was written holds 17 bases of 19"):
+        track_file(tmp_path / "x.bw").write(iter(STRIPES), LAYOUT, tmp_path / "x.bw")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("chunk", [8, 16, 1 << 20])
