@@ -226,7 +226,7 @@ def many_rows(size: str, *, length: int, steps: int, device: str = "cpu") -> dic
     One by one reads segment s of every sequence before segment s + 1 of any, so that both meet the same conditions.
     """
     stock, ours = (model.to(device) for model in models(size, length))
-    room = ours.config.memory["segment_length"] - 13
+    room = ours.config.memory.segment_length - 13
     loop = PlainLoop(stock, ours.memory.initial.detach())
     ids = torch.cat(list(segments(steps, rows=16, room=room, device=device)), dim=1)
 
@@ -266,7 +266,7 @@ def many_child(way: str, size: str, length: int, precision: str, steps: int) -> 
     """Read segments of 16 sequences in one way: milliseconds a sequence and segment, the first not counted."""
     stock, ours = (model.to(getattr(torch, precision)) for model in models(size, length))
     loop = PlainLoop(stock, ours.memory.initial.detach())
-    room = ours.config.memory["segment_length"] - 13
+    room = ours.config.memory.segment_length - 13
     memory: Any = None if way == "ours" else [loop.start(1)] * 16
     seconds = []
     for part in segments(steps, rows=16, room=room):

@@ -398,7 +398,7 @@ def measure(experiment: Experiment, name: str, folder: Path) -> dict[tuple[str, 
     scale, reads = experiment.scale, METHODS[name].reads
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     names, texts = experiment.choose()["group"], experiment.test_windows().texts
-    order = [model.config.heads["sequence"]["class_names"].index(each) for each in names]
+    order = [model.config.heads["sequence"].class_names.index(each) for each in names]
     if reads == "memory":
         ids = np.stack([tokenizer.encode_ids(text)[0] for text in texts]).astype(np.int64)
         said = log_softmax(stream_windows(model, ids, scale.tokens)[..., order])

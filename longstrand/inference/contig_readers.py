@@ -24,7 +24,7 @@ from longstrand.data.rows import Record
 from longstrand.inference.contig_rows import ContigRow, Spool
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import evaluation_mode, layer_number, predict
-from longstrand.models.config import Memory
+from longstrand.models.config import RecurrentMemory
 from longstrand.models.memory.recurrence import Vectors, encode_step, initial_memory
 from longstrand.models.memory.segments import Row, Template, make_step, reading_order, segment_lengths
 from longstrand.runtime import read_json, write_json
@@ -85,7 +85,7 @@ def tokenize_row(spool: Spool, reading: Reading) -> None:
     number = 0
     pieces = spool.row.pieces(reading.genome, reading.tokenizer.alphabet, counts)
     parts = encode_pieces(reading.tokenizer, pieces)
-    if reading.model.config.memory["form"] == "mem_x_mem":
+    if reading.model.config.memory.form == "mem_x_mem":
         parts = _with_specials(parts, reading.tokenizer.template, spool.row.num_bases)
     for ids, offsets in parts:
         spool.write("ids", number, ids.astype(np.int32))
@@ -119,7 +119,7 @@ class Outputs:
         self.head = None if options.output == "embeddings" else self.model.classifier
         self.layer = layer_number(options.layer, config.num_hidden_layers) if self.head is None else -1
         self.keep = self.layer not in (-1, config.num_hidden_layers)
-        both = config.memory is not None and config.memory["direction"] == "bidirectional"
+        both = config.memory is not None and config.memory.direction == "bidirectional"
         self.names = ("forward", "backward") if both else ("forward",)
         self.late = both and self.head is not None and self.head.pooler is not None
         columns = config.hidden_size if self.head is None else self.model.head_settings.num_outputs
@@ -144,7 +144,7 @@ class Outputs:
 class _Lane:
     """One direction of one row on its way: which segments come, the memory so far."""
 
-    def __init__(self, spool: Spool, name: str, settings: Memory) -> None:
+    def __init__(self, spool: Spool, name: str, settings: RecurrentMemory) -> None:
         self.spool, self.name = spool, name
         lengths = np.array(segment_lengths(spool.num_tokens, settings.room, settings.split))
         stops = np.cumsum(lengths)
@@ -170,7 +170,7 @@ class _Lanes:
     def __init__(self, spools: list[Spool], reading: Reading, outputs: Outputs, state: Path) -> None:
         self._outputs, self._encoder, self._state = outputs, outputs.encoder, state
         self._config = self._encoder.config
-        self._settings = Memory(**self._config.memory)
+        self._settings = self._config.memory
         self._mixed = reading.options.precision == "bf16"
         self._tasks = [(spool, name) for spool in spools if spool.num_tokens for name in outputs.names]
         self._size = max(1, reading.options.batch_tokens // self._settings.segment_length)

@@ -188,7 +188,7 @@ class _Engine:
         self.problem = None if head is None else head.problem
         self.per: Literal["sequence", "token", "base", "bin"] = "bin" if head and head.kind == "bin" else "sequence"
         self.bin_bases = (
-            (getattr(model.config, "memory", None) or {}).get("bin_bases")
+            getattr(getattr(model.config, "memory", None), "bin_bases", None)
             if self.embeds
             else getattr(head, "bin_bases", None)
         )
@@ -303,7 +303,7 @@ class _Engine:
         The states of a whole row are kept until its end; they are small beside what a segment needs inside the layers.
         """
         memory = getattr(self.model.config, "memory", None)
-        return length if memory is None else min(length, memory["segment_length"] + length // STATES_SHARE)
+        return length if memory is None else min(length, memory.segment_length + length // STATES_SHARE)
 
     @torch.inference_mode()
     def _forward(self, batch: list[_Reading]) -> list[np.ndarray]:

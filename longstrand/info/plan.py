@@ -117,9 +117,9 @@ def find_config(model: str, *, vocab_size: int = 4096) -> LongstrandConfig:
 def with_attention(config: LongstrandConfig, pattern: str | None, length: int) -> LongstrandConfig:
     """Change the attention pattern, and let tables of computed positions reach the length."""
     changes: dict[str, Any] = {}
-    if pattern is not None and pattern != config.attention["pattern"]:
+    if pattern is not None and pattern != config.attention.pattern:
         changes["attention"] = {"pattern": pattern}
-        if config.rotary["local_theta"] and pattern != "sliding":
+        if config.rotary.local_theta and pattern != "sliding":
             changes["rotary"] = {**config.rotary, "local_theta": None}
     if config.positions != "learned" and length > config.max_position_embeddings:
         changes["max_position_embeddings"] = length

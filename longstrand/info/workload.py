@@ -17,10 +17,10 @@ from longstrand.models.attention.block_sparse import block_lists
 from longstrand.models.attention.layer import AttentionInputs, prepare
 from longstrand.models.attention.layouts import is_full, make_layout, pattern_for
 from longstrand.models.attention.patterns import Full
-from longstrand.models.config import LongstrandConfig, Memory
+from longstrand.models.config import LongstrandConfig
 from longstrand.models.memory.recurrence import is_recurrent
 from longstrand.models.memory.segments import segment_lengths
-from longstrand.models.networks import only_head
+from longstrand.models.networks import NETWORKS, only_head
 from longstrand.models.strict_load import shapes_only
 
 MASKED_SHARE = 0.15
@@ -114,7 +114,7 @@ class Workload:
     def recomputes(self) -> bool:
         """Whether the backward pass repeats the forward pass."""
         memory = self.config.memory if self.reads_segments else None
-        return self.setting.checkpointing or bool(memory and memory["checkpointing"])
+        return self.setting.checkpointing or bool(memory and memory.checkpointing)
 
     @property
     def reads_segments(self) -> bool:
@@ -165,7 +165,8 @@ def segments_of(config: LongstrandConfig, length: int) -> tuple[int, int]:
     """Give W and the number of passes; a row of ``length`` tokens has the special tokens of one sequence."""
     if not is_recurrent(config, length):
         return length, 1
-    memory = Memory(**config.memory)
+    memory = config.memory
+    assert memory is not None
     special = (
         0 if memory.form == "mem_x_mem" else sum(one is not None for one in (memory.cls_token_id, memory.sep_token_id))
     )
@@ -196,7 +197,7 @@ def _bias(config: LongstrandConfig, kind: LayerAttention, length: int) -> int:
     if kind.path in ("fused", "gather"):
         return 0
     if kind.path == "masked":
-        return (heads if alibi or config.attention["pattern"] == "block_sparse" else 1) * length**2
+        return (heads if alibi or config.attention.pattern == "block_sparse" else 1) * length**2
     return heads * min(_PIECE, length) * 2 * length if alibi else 0
 
 
@@ -205,7 +206,7 @@ def count_parameters(config: LongstrandConfig, head: str) -> dict[str, int]:
     wanted = (
         config if head in ("encoder", "masked_lm") or config.head(head) else config.replace(heads=_plain_head(head))
     )
-    network = shapes_only(head, only_head(wanted, None if head == "encoder" else head))
+    network = shapes_only(NETWORKS[head], only_head(wanted, None if head == "encoder" else head))
     parts = dict.fromkeys(("embeddings", "attention", "mlp", "norms", "head"), 0)
     for name, parameter in network.named_parameters():
         if name == "lm_head.decoder.weight" and config.tie_word_embeddings:

@@ -225,9 +225,8 @@ def read_merged(folder: Path, load_base: Callable[..., Any]) -> tuple[Longstrand
         raise CheckpointError(
             f"{folder}: config.json of this adapter declares no head; it was not written by Longstrand."
         )
-    settings = {name: value for name, value in head.items() if name != "kind"}
-    changes = {} if config.memory is None else {"memory": config.memory}
-    model = load_base(base, head["kind"], new_head=settings, changes=changes)
+    changes = {} if config.memory is None else {"memory": dict(config.memory)}
+    model = load_base(base, head.kind, new_head=head.model_dump(exclude={"kind"}), changes=changes)
     _check_tensors(folder, model)
     merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     tensors = {name.replace(".modules_to_save.default", ""): tensor for name, tensor in merged.state_dict().items()}

@@ -26,7 +26,7 @@ from longstrand.models.memory.segments import with_memory
 from longstrand.models.networks import NETWORKS
 from longstrand.models.published.to_ours import import_published, published_name
 from longstrand.models.reading import KEY, Reading, read_reading
-from longstrand.models.strict_load import DECODER, WORD_EMBEDDINGS, Fitted, fit, shapes_only
+from longstrand.models.strict_load import CheckedWeights, assemble, check_weights, resolve_dtype
 from longstrand.models.tensors import LAYOUT, RECORD, read_record, read_tensors
 from longstrand.runtime import fingerprint_file, model_folder, read_json, replacing_folder, resolve_device, write_json
 
@@ -70,7 +70,7 @@ def load_model(
             "segment_length": 512}}`` makes it recurrent, with a fresh memory and the special tokens of the tokenizer;
             ``{"memory": None}`` leaves a memory away.
         device: auto, cpu, cuda, cuda:1, mps or a device.
-        dtype: weights are converted to it.
+        dtype: weights are converted to it, one by one; ``auto`` leaves them as stored.
 
     Raises:
         CheckpointError: something is missing, unexpected, mis-shaped, damaged or contradictory; all problems at once.
@@ -80,10 +80,10 @@ def load_model(
     from longstrand.models.pretrained import MODELS
 
     path = model_folder(folder)
-    kind, fitted = _fit_folder(path, head, family=family, new_head=new_head, tokenizer=tokenizer, changes=changes)
-    weights = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    _notice_conversion(fitted, weights, folder)
-    model, _ = MODELS[kind].from_fitted(fitted, dtype=weights)
+    kind, weights = _read_checked(
+        path, head, dtype=dtype, family=family, new_head=new_head, tokenizer=tokenizer, changes=changes
+    )
+    model = MODELS[kind].from_checked(weights, dtype)
     model.name_or_path = model.config.name_or_path = str(folder)
     return _described(model, path, tokenizer, fresh=new_head is not None).to(_device(device)).eval()
 
@@ -107,17 +107,8 @@ def load_network(
         ConfigError: as `load_model`.
     """
     path = model_folder(folder)
-    kind, fitted = _fit_folder(path, head, tokenizer=tokenizer)
-    weights = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    _notice_conversion(fitted, weights, folder)
-    network = shapes_only(kind, fitted.config)
-    tensors = {
-        name: tensor.to(weights) if tensor.is_floating_point() else tensor for name, tensor in fitted.tensors.items()
-    }
-    tied = fitted.config.tie_word_embeddings and kind == "masked_lm"
-    network.load_state_dict(tensors | ({DECODER: tensors[WORD_EMBEDDINGS]} if tied else {}), assign=True)
-    if tied:
-        network.lm_head.decoder.weight = network.encoder.embeddings.word_embeddings.weight
+    kind, weights = _read_checked(path, head, dtype=dtype, tokenizer=tokenizer)
+    network = assemble(NETWORKS[kind], weights, dtype)
     return _described(network, path, tokenizer).to(_device(device)).eval().requires_grad_(False)
 
 
@@ -133,36 +124,37 @@ def _device(device: str | torch.device) -> torch.device:
     return resolve_device(device) if isinstance(device, str) else device
 
 
-def _fit_folder(
+def _read_checked(
     path: Path,
     head: str | None,
     *,
+    dtype: torch.dtype | str,
     family: str | None = None,
     new_head: Mapping[str, Any] | None = None,
     tokenizer: Any = None,
     changes: Mapping[str, Any] | None = None,
-) -> tuple[str, Fitted]:
+) -> tuple[str, CheckedWeights]:
     """Read a folder, ours or published, and give the kind of network and what fits it."""
     published = _read_config(path)
     problems: list[str] = []
-    rename = None
+    rename, wanted = None, None if dtype == "auto" else resolve_dtype(dtype)
     if is_adapter(path):
         config, tensors = read_merged(path, load_model)
     elif published.get("model_type") == LongstrandConfig.model_type:
-        config, tensors = LongstrandConfig.from_dict(published), read_tensors(path)
+        config, tensors = LongstrandConfig.from_dict(published), read_tensors(path, wanted)
         if family not in (None, config.family, config.model_type):
             raise CheckpointError(f"{path}: these are our own files, of weights of {config.family}, not of {family}.")
     else:
-        imported = import_published(path, family=family)
+        imported = import_published(path, family=family, dtype=wanted)
         config, tensors, problems = imported.config, imported.tensors, imported.problems
         rename = partial(published_name, imported.family)
     record = read_record(path)
     check_tokenizer(path, config.vocab_size, record, tokenizer)
     if changes:
         config, tensors = _changed(config, tensors, _with_special_ids(changes, config, path, tokenizer))
-    kind = one_of(head or next((h["kind"] for h in config.heads.values()), "encoder"), NETWORKS, "head")
-    fitted = fit(config, tensors, kind, where=str(path), new_head=new_head, problems=problems, rename=rename)
-    return kind, fitted
+    kind = one_of(head or config.kind, NETWORKS, "head")
+    options = {"new_head": new_head, "problems": problems, "rename": rename}
+    return kind, check_weights(config, tensors, kind, where=str(path), **options)
 
 
 def _changed(
@@ -172,8 +164,8 @@ def _changed(
     values = dict(changes)
     for name, value in changes.items():
         current = getattr(config, name, None)
-        if isinstance(value, Mapping) and isinstance(current, dict):
-            values[name] = {**current, **value}
+        if isinstance(value, Mapping) and current is not None:
+            values[name] = {**dict(current), **value}
     values["quirks"] = [*config.quirks, *(quirk for quirk in values.get("quirks", ()) if quirk not in config.quirks)]
     changed, tensors = config.replace(**values), dict(tensors)
     for layer in range(changed.num_hidden_layers if "attention" in changes else 0):
@@ -206,13 +198,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
         why = "this run has no finished model yet" if is_run else "this is not a checkpoint folder"
         raise CheckpointError(f"{folder}: no config.json here; {why}.")
     return dict(read_json(folder / "config.json"))
-
-
-def _notice_conversion(fitted: Fitted, dtype: torch.dtype, folder: str | Path) -> None:
-    stored = {tensor.dtype for tensor in fitted.tensors.values() if tensor.is_floating_point()} - {dtype}
-    if stored:
-        words = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in stored))
-        logger.warning("%s: weights stored as %s are converted to %s", folder, words, str(dtype).removeprefix("torch."))
 
 
 def check_tokenizer(folder: Path, vocab_size: int, record: Mapping[str, Any], tokenizer: Any = None) -> None:

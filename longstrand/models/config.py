@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 from transformers import PreTrainedConfig
@@ -70,7 +70,7 @@ class Context(ModelSettings):
     right: int = Field(0, ge=0, description="segments at its end")
 
 
-class Memory(ModelSettings):
+class RecurrentMemory(ModelSettings):
     """Recurrent memory: rows of any length, read segment by segment; see `longstrand.models.memory.recurrence`."""
 
     num_tokens: int = Field(10, ge=0, description="memory tokens; 0 = segments that know nothing of each other")
@@ -115,7 +115,7 @@ class Memory(ModelSettings):
         return self.segment_length - self.num_added
 
     @model_validator(mode="after")
-    def _check(self) -> Memory:
+    def _check(self) -> RecurrentMemory:
         if self.room < 1:
             raise ValueError(
                 f"segment_length {self.segment_length} leaves no room for DNA beside {self.num_added} memory and "
@@ -209,7 +209,7 @@ class EncoderSettings(ModelSettings):
     pad_token_id: int | None = Field(3, ge=0, description="id of padding; its input vector gets no gradient")
     mask_token_id: int | None = Field(None, ge=0, description="id of <mask>, for quirks that depend on it")
     tie_word_embeddings: bool = Field(True, description="the LM decoder is the word embedding")
-    memory: Memory | None = Field(None, description="recurrent memory; null = rows are read whole")
+    memory: RecurrentMemory | None = Field(None, description="recurrent memory; null = rows are read whole")
     heads: dict[str, Head] = Field(default_factory=dict, description="heads of this checkpoint by name")
     quirks: list[str] = Field(default_factory=list, description="named deviations of published code")
     family: str = Field("longstrand", description="where the weights come from; the encoder never reads it")
@@ -281,8 +281,16 @@ _BASE_KEYS = {field.name for field in fields(PreTrainedConfig)} | {
 }
 
 
-class LongstrandConfig(PreTrainedConfig):
-    """Carry `EncoderSettings` through transformers; sections (rotary, heads, ...) are plain, complete dictionaries.
+if TYPE_CHECKING:
+
+    class _Fields(PreTrainedConfig, EncoderSettings):
+        """Tell type checkers that the configuration has the fields of `EncoderSettings`."""
+else:
+    _Fields = PreTrainedConfig
+
+
+class LongstrandConfig(_Fields):
+    """Carry `EncoderSettings` through transformers; sections (rotary, memory, heads, ...) are its typed, frozen values.
 
     Args:
         **values: fields of `EncoderSettings`, or the base fields of transformers (dtype, architectures, ...).
@@ -295,11 +303,9 @@ class LongstrandConfig(PreTrainedConfig):
 
     def __init__(self, **values: Any) -> None:
         base = {key: values.pop(key) for key in list(values) if key in _BASE_KEYS}
-        settings = build(EncoderSettings, values, "model configuration")
-        for name, value in settings.model_dump().items():
-            setattr(self, name, value)
-        names = next((head["class_names"] for head in self.heads.values() if head["class_names"]), None)
-        sizes = [head["num_outputs"] for head in self.heads.values() if head["num_outputs"]]
+        self._take(build(EncoderSettings, values, "model configuration"))
+        names = next((head.class_names for head in self.heads.values() if head.class_names), None)
+        sizes = [head.num_outputs for head in self.heads.values() if head.num_outputs]
         if names is not None:
             base |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
             base.pop("num_labels", None)
@@ -338,11 +344,19 @@ class LongstrandConfig(PreTrainedConfig):
         Raises:
             ConfigError: as the constructor.
         """
-        build(EncoderSettings, self.settings(), "model configuration")
+        self._take(build(EncoderSettings, self.settings(), "model configuration"))
+
+    def _take(self, settings: EncoderSettings) -> None:
+        for name in EncoderSettings.model_fields:
+            setattr(self, name, getattr(settings, name))
 
     def settings(self) -> dict[str, Any]:
-        """Copy our own fields, without those of transformers."""
-        return {name: copy.deepcopy(getattr(self, name)) for name in EncoderSettings.model_fields}
+        """Copy our own fields as plain values, without those of transformers."""
+        return {name: _plain(getattr(self, name)) for name in EncoderSettings.model_fields}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything as plain values, as transformers does."""
+        return {name: _plain(value) for name, value in super().to_dict().items()}
 
     def replace(self, **changes: Any) -> LongstrandConfig:
         """Copy with some fields changed, validated."""
@@ -354,8 +368,21 @@ class LongstrandConfig(PreTrainedConfig):
 
     def head(self, kind: str) -> Head | None:
         """Find the settings of the head of a kind, or None."""
-        found = [Head(**head) for head in self.heads.values() if head["kind"] == kind]
-        return found[0] if found else None
+        return next((head for head in self.heads.values() if head.kind == kind), None)
+
+    @property
+    def kind(self) -> str:
+        """Name the network that the heads call for, a key of `longstrand.models.networks.NETWORKS`."""
+        return next((head.kind for head in self.heads.values()), "encoder")
+
+
+def _plain(value: Any) -> Any:
+    """Turn sections into dictionaries; other values are copied."""
+    if isinstance(value, StrictModel):
+        return value.model_dump()
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return copy.deepcopy(value)
 
 
 _published_reader: dict[str, Callable[[Path], LongstrandConfig | None]] = {}

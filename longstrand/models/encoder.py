@@ -63,7 +63,7 @@ def refuse_with_memory(asked: Mapping[str, Any]) -> None:
 
 def layer_norm(config: LongstrandConfig) -> nn.LayerNorm:
     """Make a layer norm over the hidden size, with the configured epsilon and bias."""
-    return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.biases["norm"])
+    return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.biases.norm)
 
 
 def first_attention_norm(config: LongstrandConfig) -> nn.Module:
@@ -102,9 +102,9 @@ class MLP(nn.Module):
     def __init__(self, config: LongstrandConfig) -> None:
         super().__init__()
         size, inner = config.hidden_size, config.intermediate_size
-        self.up = Linear(size, inner, bias=config.biases["mlp_up"])
-        self.gate = Linear(size, inner, bias=config.biases["mlp_up"]) if config.gated_mlp else None
-        self.down = Linear(inner, size, bias=config.biases["mlp_down"])
+        self.up = Linear(size, inner, bias=config.biases.mlp_up)
+        self.gate = Linear(size, inner, bias=config.biases.mlp_up) if config.gated_mlp else None
+        self.down = Linear(inner, size, bias=config.biases.mlp_down)
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ class Encoder(Network):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(EncoderLayer(config, layer) for layer in range(config.num_hidden_layers))
         self.final_norm = layer_norm(config) if config.norm == "pre_final" else nn.Identity()
-        self.memory = InitialMemory(config) if config.memory is not None and config.memory["num_tokens"] else None
+        self.memory = InitialMemory(config) if config.memory is not None and config.memory.num_tokens else None
         self.gradient_checkpointing = False
 
     @without_emulation
@@ -335,7 +335,7 @@ class Encoder(Network):
         angles: dict[bool, RotaryAngles | None] = {}
         with_layout = [number for number, layer in enumerate(self.layers) if layer.attention.layout is not None]
         for number in range(len(self.layers)):
-            owner = with_layout[0] if with_layout and config.attention["shared_layout"] else number
+            owner = with_layout[0] if with_layout and config.attention.shared_layout else number
             attention = self.layers[owner].attention
             pattern, lists = attention.pattern(config, number, scene)
             local = isinstance(pattern, SlidingWindow)

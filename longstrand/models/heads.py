@@ -27,7 +27,7 @@ class MaskedLMHead(nn.Module):
     def __init__(self, config: LongstrandConfig) -> None:
         super().__init__()
         self.config = config
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.biases["lm_dense"])
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.biases.lm_dense)
         self.activation = ACTIVATIONS[config.lm_activation or config.activation]
         self.norm = layer_norm(config)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
@@ -46,7 +46,7 @@ class OutputHead(nn.Module):
     def __init__(self, config: LongstrandConfig, head: Head) -> None:
         super().__init__()
         size, normed = config.hidden_size, head.form == "normed"
-        bias = config.biases["lm_dense"] if normed else True
+        bias = config.biases.lm_dense if normed else True
         self.pooler = nn.Linear(size, size, bias=bias) if head.form != "linear" else None
         name = (config.lm_activation if normed else None) or config.activation
         self.activation = torch.tanh if head.form == "pooler" else ACTIVATIONS[name]

@@ -66,7 +66,7 @@ def only_head(config: LongstrandConfig, kind: str | None) -> LongstrandConfig:
     if head is None:
         example = {kind: {"kind": kind, "problem": "single_label", "num_outputs": 2}}
         raise ConfigError(f"the configuration declares no {kind} head; add for example heads={example}.")
-    config.heads = {kind: head.model_dump()}
+    config.heads = {kind: head}
     return config
 
 
@@ -83,7 +83,7 @@ class _WithEncoder(Network):
     def build(self, config: LongstrandConfig) -> None:
         """Make the encoder and the head."""
         self.config = config
-        self.head_settings = Head(**config.heads[self.head_kind])
+        self.head_settings = config.heads[self.head_kind]
         self.encoder = Encoder(config)
 
     def stream(self, segments: Iterable[Tensor | Mapping[str, Tensor]], **options: Any) -> Iterator[SegmentOutput]:
@@ -192,7 +192,7 @@ class SequenceClassification(_WithEncoder):
         if (documents := kwargs.get("document_ids")) is not None:
             hidden, mask = unpack(hidden, documents if mask is None else documents.masked_fill(mask == 0, -1))
         logits = self.classifier(pool(hidden, mask, head.pooling))
-        everywhere = isinstance(encoded, RecurrentOutput) and self.config.memory["loss"] == "all"
+        everywhere = isinstance(encoded, RecurrentOutput) and self.config.memory.loss == "all"
         if labels is None:
             loss = None
         elif everywhere:

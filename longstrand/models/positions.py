@@ -37,8 +37,8 @@ def rotary_frequencies(config: LongstrandConfig, device: torch.device | None = N
 
     ``local`` takes the base of sliding-window layers, where the configuration has one.
     """
-    theta = (config.rotary["local_theta"] if local else None) or config.rotary["theta"]
-    dims = config.rotary["dims"] or config.hidden_size // config.num_attention_heads
+    theta = (config.rotary.local_theta if local else None) or config.rotary.theta
+    dims = config.rotary.dims or config.hidden_size // config.num_attention_heads
     exponents = torch.arange(0, dims, 2, device=device, dtype=torch.float32) / dims
     return 1.0 / (theta**exponents)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
@@ -18,7 +19,14 @@ from longstrand.models.network import Network
 from longstrand.models.networks import BinRegression, MaskedLM, SequenceClassification, TokenClassification, only_head
 from longstrand.models.published.to_ours import import_published, is_published, published_name
 from longstrand.models.reading import read_reading
-from longstrand.models.strict_load import DECODER, WORD_EMBEDDINGS, Fitted, fit
+from longstrand.models.strict_load import (
+    DECODER,
+    WORD_EMBEDDINGS,
+    CheckedWeights,
+    assemble,
+    check_weights,
+    resolve_dtype,
+)
 from longstrand.models.tensors import read_record, read_tensors
 from longstrand.runtime import model_folder
 
@@ -64,32 +72,65 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
         config = kwargs.pop("config", None)
         if not isinstance(config, LongstrandConfig):
             config, kwargs = LongstrandConfig.from_pretrained(folder, return_unused_kwargs=True, **kwargs)
-        tensors = read_tensors(folder)
+        dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or "auto"
+        wanted = None if dtype == "auto" else resolve_dtype(dtype)
+        tensors = read_tensors(folder, wanted)
         known: dict[str, Any] = {}
         if is_published(folder):
             imported = import_published(folder, tensors=tensors)
             tensors = imported.tensors
             known = {"problems": imported.problems, "rename": partial(published_name, imported.family)}
-        fitted = fit(config, tensors, cls.kind, where=str(folder), new_head=new_head, **known)
-        model, info = cls.from_fitted(fitted, **kwargs)
+        weights = check_weights(config, tensors, cls.kind, where=str(folder), new_head=new_head, **known)
+        model = cls.from_checked(weights, dtype, **kwargs)
         model.name_or_path = model.config.name_or_path = str(pretrained_model_name_or_path)
         model.folder, model.tokenizer_fingerprint = folder, read_record(folder).get("tokenizer_fingerprint")
         model.reading = read_reading(folder) if new_head is None else None
-        return (model, info) if loading_info else model
+        if not loading_info:
+            return model
+        fresh = sorted(model.state_dict().keys() - weights.tensors.keys() - {DECODER})
+        return model, {"missing_keys": fresh, "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
 
     @classmethod
-    def from_fitted(cls, fitted: Fitted, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """Build the model from tensors that fit; a head they lack is initialised.
+    def from_checked(cls, weights: CheckedWeights, dtype: torch.dtype | str = "auto", **kwargs: Any) -> Self:
+        """Build the model, in evaluation mode, around tensors that fit; a head they lack is initialised.
 
-        Returns:
-            The model in evaluation mode, and transformers' loading report.
+        Args:
+            weights: the tensors.
+            dtype: as in `longstrand.models.strict_load.assemble`.
+            **kwargs: what only transformers can do (``device_map``, ``quantization_config``, ...); then it loads.
         """
-        with quiet_transformers():
-            model, info = super().from_pretrained(
-                None, config=fitted.config, state_dict=fitted.tensors, output_loading_info=True, **kwargs
-            )
-        assert not info["unexpected_keys"] and not info["mismatched_keys"], info
-        return model, info
+        if kwargs:
+            kind = resolve_dtype(dtype, weights.tensors)
+            with quiet_transformers():
+                model, info = super().from_pretrained(
+                    None,
+                    config=weights.config,
+                    state_dict=weights.tensors,
+                    dtype=kind,
+                    output_loading_info=True,
+                    **kwargs,
+                )
+            assert not info["unexpected_keys"] and not info["mismatched_keys"], info
+            return model
+        model = assemble(cls, weights, dtype)
+        model._initialise_absent(resolve_dtype(dtype, weights.tensors))
+        return model.eval()
+
+    def _initialise_absent(self, dtype: torch.dtype) -> None:
+        """Draw the numbers of parameters that no tensor filled; the others stay."""
+        there = [parameter for parameter in self.parameters() if not parameter.is_meta]
+        for parameter in there:
+            parameter._is_hf_initialized = True  # what transformers' initialisation leaves alone
+        for module in self.modules():
+            absent = [name for name, one in module.named_parameters(recurse=False) if one.is_meta]
+            for name in absent:
+                shape = getattr(module, name).shape
+                setattr(module, name, nn.Parameter(torch.empty(shape, dtype=dtype)))
+            if absent:
+                self._init_weights(module)
+        for parameter in there:
+            del parameter._is_hf_initialized
+        self.config.dtype = dtype
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Write config.json and model.safetensors as transformers does, without its progress bars.

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from longstrand.errors import CheckpointError
+from longstrand.errors import CheckpointError, UsageError
 from longstrand.models.config import LongstrandConfig
-from longstrand.models.networks import HEAD_PREFIXES, NETWORKS, only_head
+from longstrand.models.networks import HEAD_PREFIXES, NETWORKS, MaskedLM, only_head
 from longstrand.models.tensors import LAYOUT
 
 logger = logging.getLogger(__name__)
+
+Built = TypeVar("Built", bound=nn.Module)
 
 WORD_EMBEDDINGS = "encoder.embeddings.word_embeddings.weight"
 DECODER = "lm_head.decoder.weight"
@@ -24,8 +27,8 @@ BACKBONE_PARTS = ("embeddings.", "layers.", "final_norm.", "memory.")
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """Tensors that fit.
+class CheckedWeights:
+    """Tensors that fit their network.
 
     Attributes:
         config: declares exactly the head that will be built.
@@ -36,7 +39,7 @@ class Fitted:
     tensors: dict[str, Tensor]
 
 
-def fit(
+def check_weights(
     config: LongstrandConfig,
     tensors: Mapping[str, Tensor],
     kind: str,
@@ -45,7 +48,7 @@ def fit(
     new_head: Mapping[str, Any] | None = None,
     problems: Sequence[str] = (),
     rename: Callable[[str], str] | None = None,
-) -> Fitted:
+) -> CheckedWeights:
     """Match tensors with the network that a configuration describes.
 
     Args:
@@ -71,7 +74,7 @@ def fit(
     config = only_head(config, kind if prefix else None)
     if prefix is None:
         kept = {_without_prefix(name): tensor for name, tensor in kept.items()}
-    network = shapes_only(kind, config)
+    network = shapes_only(NETWORKS[kind], config)
     fresh = prefix if new_head is not None else None
     listed = [
         *problems,
@@ -80,7 +83,7 @@ def fit(
     ]
     if listed:
         raise CheckpointError(f"{where}: {len(listed)} problems with the tensors: {'; '.join(listed)}.")
-    return Fitted(config, kept)
+    return CheckedWeights(config, kept)
 
 
 def _without_prefix(name: str) -> str:
@@ -98,10 +101,45 @@ class _SkipInitialisation(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def shapes_only(kind: str, config: LongstrandConfig) -> nn.Module:
+def shapes_only(build: Callable[[LongstrandConfig], Built], config: LongstrandConfig) -> Built:
     """Build a network without numbers, on the meta device."""
     with torch.device("meta"), _SkipInitialisation():
-        return NETWORKS[kind](config)
+        return build(config)
+
+
+def assemble(
+    build: Callable[[LongstrandConfig], Built], weights: CheckedWeights, dtype: torch.dtype | str = "auto"
+) -> Built:
+    """Build a network around tensors; nothing is initialised, and copied only to convert it.
+
+    Args:
+        build: one of our classes.
+        weights: the tensors; a fresh head, which they lack, stays on the meta device.
+        dtype: of the floating-point tensors; ``auto`` is the most frequent one among them.
+    """
+    kind, config = resolve_dtype(dtype, weights.tensors), weights.config
+    network = shapes_only(build, config)
+    tensors = {name: t.to(kind) if t.is_floating_point() else t for name, t in weights.tensors.items()}
+    unexpected = network.load_state_dict(tensors, assign=True, strict=False).unexpected_keys
+    assert not unexpected, unexpected
+    if config.tie_word_embeddings and isinstance(network, MaskedLM):
+        network.lm_head.decoder.weight = network.encoder.embeddings.word_embeddings.weight
+    return network
+
+
+def resolve_dtype(dtype: torch.dtype | str | None, tensors: Mapping[str, Tensor] | None = None) -> torch.dtype:
+    """Turn the name of a type into it; ``auto`` (or None) is the most frequent one of the tensors.
+
+    Raises:
+        UsageError: there is no such floating-point type.
+    """
+    if dtype in (None, "auto"):
+        kinds = Counter(t.dtype for t in (tensors or {}).values() if t.is_floating_point())
+        return kinds.most_common(1)[0][0] if kinds else torch.float32
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise UsageError(f"unknown type of weights '{dtype}'; use auto, float32, bfloat16, float16 or float64.")
+    return found
 
 
 def _select(
@@ -119,7 +157,7 @@ def _select(
         words = named.setdefault(WORD_EMBEDDINGS, decoder)
         if words.shape != decoder.shape or not torch.equal(words, decoder):
             problems.append(f"contradicting: {DECODER} differs from {WORD_EMBEDDINGS}, but the config ties them")
-    declared = {HEAD_PREFIXES[head["kind"]] for head in config.heads.values()} - {head_prefix}
+    declared = {HEAD_PREFIXES[head.kind] for head in config.heads.values()} - {head_prefix}
     left = sorted(name for name in named if name.startswith(tuple(declared)))
     if left:
         logger.info("left behind, not needed here: %s", ", ".join(left))
@@ -155,7 +193,7 @@ def _misfits(
 
 
 def _no_head(where: str, kind: str, config: LongstrandConfig) -> str:
-    known = ", ".join(head["kind"] for head in config.heads.values()) or "none"
+    known = ", ".join(head.kind for head in config.heads.values()) or "none"
     example = "{}" if kind == "masked_lm" else "{'problem': 'single_label', 'num_outputs': 2}"
     return (
         f"{where}: the checkpoint has no {kind} head (heads stored: {known}); "

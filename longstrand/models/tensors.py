@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,6 +16,8 @@ from torch import Tensor
 
 from longstrand.errors import CheckpointError
 from longstrand.runtime import fingerprint_file, model_folder, read_json
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -24,22 +28,46 @@ LAYOUT = ".attention.layout"
 """How the names of block layouts end, the one kind of integer tensor in our weights."""
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
+def read_tensors(folder: Path, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Read all weights of a folder: safetensors (one file or several), or a legacy ``.bin`` without running code.
 
+    Files are mapped, so numbers that nobody changes are never copied.
+
+    Args:
+        folder: the folder.
+        dtype: what floating-point tensors are converted to, one by one; None leaves them as stored.
+
     Raises:
-        CheckpointError: no weights; a truncated, damaged or changed file; numbers that are not finite.
+        CheckpointError: no weights; a truncated, damaged or changed file; shards that are not those of their index;
+            numbers that are not finite.
     """
     folder = Path(folder)
     files = _weight_files(folder)
-    _check_record(folder, files)
+    check_record(folder, files)
     tensors: dict[str, Tensor] = {}
+    broken, stored, twice = list[str](), set[torch.dtype](), list[str]()
     for file in files:
-        tensors |= read_file(file)
-    broken = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
-    if broken:
-        raise CheckpointError(f"{folder}: not finite (NaN or infinity): {', '.join(sorted(broken))}.")
+        for name, tensor in _tensors_of(file, dtype is not None):
+            twice += [name] if name in tensors else []
+            broken += [] if _is_finite(tensor) else [name]
+            if dtype is not None and tensor.is_floating_point() and tensor.dtype != dtype:
+                stored.add(tensor.dtype)
+                tensor = tensor.to(dtype)
+            tensors[name] = tensor
+    problems = [f"not finite (NaN or infinity): {', '.join(sorted(broken))}"] if broken else []
+    problems += [f"in two files: {', '.join(sorted(twice))}"] if twice else []
+    problems += _index_problems(folder, files, tensors.keys())
+    if problems:
+        raise CheckpointError(f"{folder}: {'; '.join(problems)}.")
+    if stored:
+        kinds = ", ".join(sorted(dtype_name(kind) for kind in stored))
+        logger.warning("%s: weights stored as %s are converted to %s", folder, kinds, dtype_name(dtype))
     return tensors
+
+
+def dtype_name(dtype: torch.dtype | None) -> str:
+    """Write a type as ``float32``."""
+    return str(dtype).removeprefix("torch.")
 
 
 def read_file(file: Path) -> dict[str, Tensor]:
@@ -48,7 +76,7 @@ def read_file(file: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: truncated, damaged, or more than tensors.
     """
-    return _read_safetensors(file) if file.suffix == ".safetensors" else _read_legacy(file)
+    return dict(_tensors_of(file, one_by_one=False))
 
 
 def tensor_names(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -91,16 +119,34 @@ def _parts(folder: Path, index: str) -> list[Path]:
     absent = [name for name in names if not (folder / name).is_file() or Path(name).name != name]
     if absent:
         raise CheckpointError(f"{folder}: parts named by {index} are absent: {', '.join(absent)}.")
+    stem, ending = index.removesuffix(".index.json").split(".")
+    strange = sorted({path.name for path in folder.glob(f"{stem}-*.{ending}")} - set(names))
+    if strange:
+        raise CheckpointError(f"{folder}: parts that {index} does not name: {', '.join(strange)}; remove them.")
     return [folder / name for name in names]
 
 
-def _check_record(folder: Path, files: list[Path]) -> None:
+def _index_problems(folder: Path, files: list[Path], found: Collection[str]) -> list[str]:
+    """Compare the tensors of shards with the index that names them."""
+    index = folder / (INDEX if files[0].suffix == ".safetensors" else LEGACY_INDEX)
+    if files[0].name in (WEIGHTS, LEGACY_WEIGHTS):
+        return []
+    named = read_json(index)["weight_map"].keys()
+    problems = [
+        f"named by {index.name} and in no part: {', '.join(sorted(missing))}" for missing in [named - found] if missing
+    ]
+    strange = sorted(set(found) - named)
+    return problems + ([f"not named by {index.name}: {', '.join(strange)}"] if strange else [])
+
+
+def check_record(folder: Path, files: list[Path]) -> None:
     """Compare the weights with the sizes and hashes that `save_checkpoint` recorded."""
     record = read_record(folder).get("files", {})
     problems = []
     for file in files:
         expected = record.get(file.name)
         if expected is None:
+            problems += [f"{file.name} is not among the files that were written"] if record else []
             continue
         size = file.stat().st_size
         if size != expected["size"]:
@@ -126,14 +172,23 @@ def _opened(file: Path) -> Iterator[Any]:
         raise CheckpointError(f"{file}: truncated or damaged, not readable as safetensors ({error}).") from None
 
 
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
+def _tensors_of(file: Path, one_by_one: bool) -> Iterator[tuple[str, Tensor]]:
+    """Give the tensors of a file; one by one, each has a mapping of its own, which ends with it."""
+    if file.suffix != ".safetensors":
+        yield from _read_legacy(file).items()
+        return
     with _opened(file) as reader:
-        return {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
+        names = list(reader.keys())
+        if not one_by_one:
+            yield from ((name, reader.get_tensor(name)) for name in names)
+    for name in names if one_by_one else ():
+        with _opened(file) as reader:
+            yield name, reader.get_tensor(name)
 
 
 def _read_legacy(file: Path) -> dict[str, Tensor]:
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
@@ -146,4 +201,7 @@ def _read_legacy(file: Path) -> dict[str, Tensor]:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+    """Say whether all numbers are finite; their extremes tell, in one pass without a copy."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    return all(bool(extreme.isfinite()) for extreme in torch.aminmax(tensor))

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from longstrand.config import StrictModel
-from longstrand.models.config import Memory
+from longstrand.models.config import RecurrentMemory
 from longstrand.runtime import generator, rank, world_size
 
 PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids")
@@ -53,7 +53,7 @@ class CurriculumConfig(StrictModel):
         return self
 
 
-class MemoryTraining(Memory):
+class MemoryTraining(RecurrentMemory):
     """The ``memory`` block of a training run: the model's settings, and how many segments it trains on."""
 
     segments: int | None = Field(None, ge=1, description="segments of a training row, at most; longer ones are cut")
@@ -190,12 +190,12 @@ def _taken(values: Tensor, source: Tensor) -> Tensor:
     return values.gather(1, index)
 
 
-def row_tokens(settings: Memory, tokenizer: Any, segments: int) -> int:
+def row_tokens(settings: RecurrentMemory, tokenizer: Any, segments: int) -> int:
     """Give the tokens of a row of so many full segments, special ones included."""
     return segments * settings.room + num_specials(settings, tokenizer)
 
 
-def num_specials(settings: Memory, tokenizer: Any) -> int:
+def num_specials(settings: RecurrentMemory, tokenizer: Any) -> int:
     """Count the special tokens of a row that are no content of its segments."""
     template = tokenizer.template
     ids = (*template.prefix, *template.suffix)
@@ -204,7 +204,7 @@ def num_specials(settings: Memory, tokenizer: Any) -> int:
 
 def make_curriculum(
     memory: MemoryTraining,
-    model_memory: dict[str, Any],
+    model_memory: RecurrentMemory,
     tokenizer: Any,
     *,
     seed: int,
@@ -223,7 +223,6 @@ def make_curriculum(
     """
     if memory.stages is None:
         return None
-    settings = Memory(**model_memory)
     bases, extra = tokenizer.bases_per_id, 1 if tokenizer.overlapping else None
 
     def count(ids: np.ndarray) -> int:
@@ -234,8 +233,8 @@ def make_curriculum(
 
     return Curriculum(
         memory.stages,
-        settings.room,
-        num_specials(settings, tokenizer),
+        model_memory.room,
+        num_specials(model_memory, tokenizer),
         len(tokenizer.template.suffix),
         seed,
         per_token,

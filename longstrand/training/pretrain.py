@@ -31,7 +31,7 @@ from longstrand.errors import InputError, nearest
 from longstrand.genome.fasta import chrom_twin
 from longstrand.inference.predict import longest_input
 from longstrand.models.checkpoint import load_model, save_checkpoint
-from longstrand.models.config import LongstrandConfig, Memory, preset
+from longstrand.models.config import LongstrandConfig, RecurrentMemory, preset
 from longstrand.models.memory.losses import counted_batch
 from longstrand.models.pretrained import LongstrandForMaskedLM
 from longstrand.report.runs import write_run_page
@@ -167,7 +167,7 @@ def window_tokens(config: PretrainConfig, tokenizer: Tokenizer) -> int:
     """Give the tokens of the longest window, special ones included: with memory, those of its last stage."""
     if config.memory is None:
         return config.training.max_tokens
-    settings = Memory(**memory_settings(config, tokenizer))
+    settings = RecurrentMemory(**memory_settings(config, tokenizer))
     return row_tokens(settings, tokenizer, config.memory.most_segments or 1)
 
 

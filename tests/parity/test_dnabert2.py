@@ -15,7 +15,7 @@ from longstrand.models.checkpoint import load_model
 from longstrand.models.positions import alibi_bias, alibi_slopes
 from longstrand.models.pretrained import MODELS
 from longstrand.models.published.to_ours import export_published, import_published
-from longstrand.models.strict_load import fit
+from longstrand.models.strict_load import check_weights
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-5}
 PROBLEMS = {
@@ -47,7 +47,7 @@ def with_published_padding(folder, kind):
     """Load with padding id 0, as the published code has it: row 0 then gets no gradient from the input."""
     imported = import_published(folder)
     config = imported.config.replace(pad_token_id=0)
-    return MODELS[kind].from_fitted(fit(config, imported.tensors, kind, where="golden"))[0].eval()
+    return MODELS[kind].from_checked(check_weights(config, imported.tensors, kind, where="golden")).eval()
 
 
 def compare_norms(model, norms):

@@ -18,7 +18,7 @@ from longstrand.models.memory.segments import segment_lengths
 from longstrand.models.pretrained import MODELS
 from longstrand.models.published.families import FAMILIES
 from longstrand.models.published.to_ours import import_published, published_name
-from longstrand.models.strict_load import fit
+from longstrand.models.strict_load import check_weights
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 CONTENT = {"cls_token_id": 1, "sep_token_id": 2}
@@ -38,9 +38,9 @@ class Golden:
         imported = import_published(self.folder, quirks=quirks)
         config = imported.config.replace(memory={**imported.config.memory, **memory})
         if head is not None:
-            config = config.replace(heads={kind: {**next(iter(config.heads.values())), **head}})
-        fitted = fit(config, imported.tensors, kind, where=self.folder.name, problems=imported.problems)
-        return MODELS[kind].from_fitted(fitted)[0].eval()
+            config = config.replace(heads={kind: {**dict(next(iter(config.heads.values()))), **head}})
+        fitted = check_weights(config, imported.tensors, kind, where=self.folder.name, problems=imported.problems)
+        return MODELS[kind].from_checked(fitted).eval()
 
     def batch(self, most: int | None = None) -> dict[str, torch.Tensor]:
         """Give ids and mask; ``most`` content tokens are kept from the left, as the published codes silently do."""
@@ -100,7 +100,7 @@ def seqcls(shared: Path) -> Golden:
 def test_import_takes_the_wrapper_off(seqcls):
     model = seqcls.model("sequence")
     assert model.config.vocab_size == 64 and model.config.family == "gena_bert"
-    assert model.config.memory["num_tokens"] == 3 and model.config.memory["segment_length"] == 16
+    assert model.config.memory.num_tokens == 3 and model.config.memory.segment_length == 16
     assert model.encoder.memory.initial.shape == (3, 64)
     assert not [name for name in model.state_dict() if name.startswith(("model.", "mem"))]
 
@@ -210,8 +210,8 @@ def test_bins_of_the_enformer_head(shared):
     golden = Golden(shared / "golden" / "gena" / "enformer_head")
     expected = golden.expected
     imported = import_published(golden.folder)
-    assert imported.config.heads["bin"]["problem"] == "counts"
-    model = MODELS["bin"].from_fitted(fit(imported.config, imported.tensors, "bin", where="golden"))[0].eval()
+    assert imported.config.heads["bin"].problem == "counts"
+    model = MODELS["bin"].from_checked(check_weights(imported.config, imported.tensors, "bin", where="golden")).eval()
     labels = torch.where(expected["labels_mask"][..., None], expected["labels"], torch.nan)
     batch = {name: expected[name] for name in ("input_ids", "attention_mask", "bins_mask")}
     output = model(**batch, labels=labels)
@@ -230,7 +230,7 @@ def test_bins_with_memory(shared):
     golden = Golden(shared / "golden" / "gena" / "rmt_gena_enformer")
     expected = golden.expected
     model = golden.model("bin", ("mean_of_step_losses",))
-    assert model.config.memory["bins_per_segment"] == 3 and model.config.memory["split"] == "left"
+    assert model.config.memory.bins_per_segment == 3 and model.config.memory.split == "left"
     labels = torch.where(expected["labels_mask"][..., None], expected["labels"], torch.nan)
     output = model(**_real(golden), bins_mask=expected["bins_mask"], labels=labels)
     theirs = [[], []]

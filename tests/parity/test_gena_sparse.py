@@ -68,10 +68,10 @@ def compare(model, expected, prefix, labels=True):
 def test_block_layout_of_deepspeed(golden, prefix):
     folder = golden / "bert_preln_rotary8_dssparse_emulated"
     shared = prefix == "sharedlayout/"
-    assert load_model(folder).config.attention["shared_layout"], "one layout for all layers is the default, as trained"
+    assert load_model(folder).config.attention.shared_layout, "one layout for all layers is the default, as trained"
     changes = None if shared else {"attention": {"shared_layout": False}}
     expected, model = read(folder / "expected.npz"), load_model(folder, changes=changes)
-    assert model.config.family == "gena_bert" and model.config.attention["shared_layout"] == shared
+    assert model.config.family == "gena_bert" and model.config.attention.shared_layout == shared
     for layer in range(2):
         assert torch.equal(model.encoder.layers[layer].attention.layout.long(), expected[f"master_layout_layer{layer}"])
     compare(model, expected, prefix)

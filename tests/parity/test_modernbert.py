@@ -174,7 +174,7 @@ def test_a_config_of_transformers_4_says_the_same(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(content))
     assert load_model(tmp_path).config.settings() == expected
     (tmp_path / "config.json").write_text(json.dumps(content | {"local_rope_theta": None}))
-    assert load_model(tmp_path).config.rotary["local_theta"] == 160000.0, "null means the global base"
+    assert load_model(tmp_path).config.rotary.local_theta == 160000.0, "null means the global base"
     assert expected["rotary"] == {"dims": None, "theta": 160000.0, "local_theta": 10000.0}
 
 

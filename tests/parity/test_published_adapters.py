@@ -141,7 +141,7 @@ def test_a_lora_of_the_bare_encoder_needs_no_prefix(copy):
 
 def test_the_kind_of_problem_can_be_named(copy):
     folder, adapter = copy()
-    assert load_adapter(folder, adapter, problem="multi_label").config.heads["sequence"]["problem"] == "multi_label"
+    assert load_adapter(folder, adapter, problem="multi_label").config.heads["sequence"].problem == "multi_label"
     with pytest.raises(UsageError, match="unknown problem 'ranking'; known: single_label"):
         load_adapter(folder, adapter, problem="ranking")
 

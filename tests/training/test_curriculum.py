@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from longstrand import load_model, load_tokenizer
 from longstrand.config import build
 from longstrand.errors import ConfigError, ResumeError
-from longstrand.models.config import Memory
+from longstrand.models.config import RecurrentMemory
 from longstrand.models.memory.losses import counted_batch
 from longstrand.runtime import read_json
 from longstrand.tokenization.kmer import make_kmer
@@ -83,10 +83,10 @@ def test_a_batch_is_cut_and_keeps_its_ends():
 def test_bases_of_cut_rows_are_counted_from_their_ids_not_from_labels_of_classes(per_token):
     tokenizer = make_kmer(2, overlapping=False)
     memory = MemoryTraining(num_tokens=1, segment_length=7, segments=1)
-    settings = Memory(
+    settings = RecurrentMemory(
         **memory.model_settings(), cls_token_id=tokenizer.cls_token_id, sep_token_id=tokenizer.sep_token_id
     )
-    made = make_curriculum(memory, settings.model_dump(), tokenizer, seed=0, per_token=per_token)
+    made = make_curriculum(memory, settings, tokenizer, seed=0, per_token=per_token)
     ids = torch.tensor(tokenizer.encode("ACGTTGCATT").input_ids)[None].long()
     labels = torch.ones_like(ids) if per_token else torch.tensor([1])
     batch = {"input_ids": ids, "labels": labels, "num_bases": torch.tensor([10])}
@@ -250,11 +250,11 @@ def test_a_plain_checkpoint_goes_on_with_a_fresh_memory(straight, genome, tmp_pa
     memory = {"num_tokens": 2, "segment_length": 12, "segments": 2}
     result = pretrain(settings(genome, tmp_path / "run", memory, model={"start_from": str(plain)}, steps=2))
     model = load_model(result.model)
-    assert model.config.memory["num_tokens"] == 2 and model.encoder.memory.initial.shape == (2, 16)
+    assert model.config.memory.num_tokens == 2 and model.encoder.memory.initial.shape == (2, 16)
     more = pretrain(
         settings(genome, tmp_path / "more", {"segments": 3}, model={"start_from": str(result.model)}, steps=2)
     )
-    assert load_model(more.model).config.memory["segment_length"] == 12
+    assert load_model(more.model).config.memory.segment_length == 12
 
 
 def test_window_lengths_are_said_once(genome, tmp_path):

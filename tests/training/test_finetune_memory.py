@@ -74,7 +74,7 @@ def test_rows_are_cut_to_segments_in_training_and_read_whole_afterwards(model, t
     trained, tokenizer = load_model(result.model), load_tokenizer(result.model)
     room, specials = 16 - 2 - 1 - 2, tokenizer.num_special_tokens()
     assert seen == [room + specials] * 2 + [2 * room + specials] * 2
-    assert trained.config.memory["num_tokens"] == 2 and type(trained) is LongstrandForSequenceClassification
+    assert trained.config.memory.num_tokens == 2 and type(trained) is LongstrandForSequenceClassification
     assert "curriculum" not in trained.config.memory
     longest = max((text for text, _ in rows(6, 100, 150)), key=len)
     one, reverse, both = (next(predict(trained, [longest], tokenizer=tokenizer, strand=s)) for s in ("+", "-", "both"))

@@ -41,7 +41,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads = config.num_attention_heads
         self.dropout = config.attention_dropout
-        size, bias = config.hidden_size, config.biases["attention"]
+        size, bias = config.hidden_size, config.biases.attention
         self.query = Linear(size, size, bias=bias)
         self.key = Linear(size, size, bias=bias)
         self.value = Linear(size, size, bias=bias)

@@ -27,8 +27,8 @@ _PAPER_LENGTHS = (1024, 3072, 4096)
 def is_full(config: LongstrandConfig, layer: int) -> bool:
     """Say whether a layer attends fully, by its number."""
     settings = config.attention
-    every = settings["global_every"]
-    return settings["pattern"] == "full" or (every is not None and layer % every == 0)
+    every = settings.global_every
+    return settings.pattern == "full" or (every is not None and layer % every == 0)
 
 
 def longest_input(config: LongstrandConfig) -> int | None:
@@ -41,9 +41,9 @@ def longest_input(config: LongstrandConfig) -> int | None:
     limits = []
     if config.positions == "learned":
         limits.append(config.max_position_embeddings - first_position(config))
-    sparse = config.attention["pattern"] == "block_sparse"
+    sparse = config.attention.pattern == "block_sparse"
     if sparse and not all(is_full(config, layer) for layer in range(config.num_hidden_layers)):
-        block_size = config.attention["block_size"]
+        block_size = config.attention.block_size
         limits.append(-(-config.max_position_embeddings // block_size) * block_size)
     return min(limits, default=None)
 
@@ -55,29 +55,29 @@ def make_layout(config: LongstrandConfig, layer: int) -> Tensor | None:
         ``stored``: (H, n, n) uint8; ``bigbird``: (2, H, n - 2, r) int16, one table for each plan.
     """
     settings = config.attention
-    if is_full(config, layer) or settings["pattern"] != "block_sparse":
+    if is_full(config, layer) or settings.pattern != "block_sparse":
         return None
-    num_blocks = -(-config.max_position_embeddings // settings["block_size"])
-    if settings["layout"] == "bigbird":
+    num_blocks = -(-config.max_position_embeddings // settings.block_size)
+    if settings.layout == "bigbird":
         tables = bigbird_tables(
-            layer, config.num_attention_heads, num_blocks, settings["block_size"], settings["num_random_blocks"]
+            layer, config.num_attention_heads, num_blocks, settings.block_size, settings.num_random_blocks
         )
         return torch.from_numpy(tables)
-    return torch.from_numpy(_draw_layout(config, 0 if settings["shared_layout"] else layer, num_blocks))
+    return torch.from_numpy(_draw_layout(config, 0 if settings.shared_layout else layer, num_blocks))
 
 
 def _draw_layout(config: LongstrandConfig, layer: int, num_blocks: int) -> np.ndarray:
     """Draw window + global + random blocks, (H, n, n) uint8; every random block is new as long as there are any."""
     settings, heads = config.attention, config.num_attention_heads
     places = np.arange(num_blocks)
-    near = np.abs(places[:, None] - places) <= settings["num_window_blocks"] // 2
-    first = settings["num_global_blocks"]
+    near = np.abs(places[:, None] - places) <= settings.num_window_blocks // 2
+    first = settings.num_global_blocks
     near[:first] = near[:, :first] = True
-    draw = generator(settings["seed"], layer, "block layout")
+    draw = generator(settings.seed, layer, "block layout")
     layout = np.repeat(near[None], heads, axis=0)
-    for head in layout if settings["num_random_blocks"] else ():
+    for head in layout if settings.num_random_blocks else ():
         keys = np.where(head, 2.0, draw.random(head.shape))
-        chosen = np.argsort(keys, axis=1)[:, : settings["num_random_blocks"]]
+        chosen = np.argsort(keys, axis=1)[:, : settings.num_random_blocks]
         np.put_along_axis(head, chosen, True, axis=1)
     return layout.astype(np.uint8)
 
@@ -141,24 +141,24 @@ def pattern_for(config: LongstrandConfig, layer: int, layout: Tensor | None, len
     settings = config.attention
     if is_full(config, layer):
         return FULL
-    if settings["pattern"] == "sliding":
-        return SlidingWindow(settings["window"])
+    if settings.pattern == "sliding":
+        return SlidingWindow(settings.window)
     assert layout is not None
-    if settings["layout"] == "bigbird":
+    if settings.layout == "bigbird":
         return _bigbird_pattern(config, layout, length)
-    limit = layout.shape[1] * settings["block_size"]
+    limit = layout.shape[1] * settings.block_size
     if length > limit:
         raise InputError(
             f"the input has {length} tokens, but the block layout of this model ends at {limit}; use shorter windows, "
             f"or make the model with a larger max_position_embeddings."
         )
-    num_blocks = -(-length // settings["block_size"])
-    return BlockSparse(layout[:, :num_blocks, :num_blocks], settings["block_size"])
+    num_blocks = -(-length // settings.block_size)
+    return BlockSparse(layout[:, :num_blocks, :num_blocks], settings.block_size)
 
 
 def _bigbird_pattern(config: LongstrandConfig, tables: Tensor, length: int) -> Pattern:
     """Count the blocks of transformers' BigBird; an input of at most 5 + 2 r blocks is attended fully, this once."""
-    block_size, num_random = config.attention["block_size"], config.attention["num_random_blocks"]
+    block_size, num_random = config.attention.block_size, config.attention.num_random_blocks
     num_blocks = -(-length // block_size)
     if num_blocks <= 5 + 2 * num_random:
         return FULL

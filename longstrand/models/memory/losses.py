@@ -16,7 +16,7 @@ from longstrand.models.memory.recurrence import RecurrentOutput, counted_mask
 
 
 def without_context(labels: Tensor, encoded: Any) -> Tensor:
-    """Set labels (B, L) or (B, L, C) to missing at tokens whose labels do not count; see `Memory.context`, ``loss``."""
+    """Set labels (B, L) or (B, L, C) to missing at tokens that do not count (memory's ``context``, ``loss``)."""
     counted = getattr(encoded, "counted", None)
     return labels if counted is None else _missing_outside(labels, counted)
 
@@ -29,7 +29,7 @@ def counted_batch(batch: dict[str, Any], config: Any) -> dict[str, Any]:
         config: of the model.
     """
     labels, ids = batch.get("labels"), batch.get("input_ids")
-    of_rows = any(head["kind"] in ("sequence", "bin") for head in config.heads.values())
+    of_rows = any(head.kind in ("sequence", "bin") for head in config.heads.values())
     if config.memory is None or labels is None or ids is None or of_rows or labels.shape[:2] != ids.shape:
         return batch
     counted = counted_mask(config, ids, batch.get("attention_mask"))
@@ -95,11 +95,11 @@ def all_segments_loss(
     """
     assert encoded.num_segments is not None
     logits = classifier(segment_vectors(encoded, head.pooling))
-    number, context = logits.shape[1], config.memory["context"]
+    number, context = logits.shape[1], config.memory.context
     places = torch.arange(number, device=logits.device).expand(len(logits), number)
     totals = encoded.num_segments[:, None]
-    left = torch.clamp(totals - 1, max=context["left"])
-    right = torch.minimum(torch.full_like(totals, context["right"]), totals - 1 - left)
+    left = torch.clamp(totals - 1, max=context.left)
+    right = torch.minimum(torch.full_like(totals, context.right), totals - 1 - left)
     counts = (places >= left) & (places < totals - right)
     spread = labels[:, None].expand(-1, number, *labels.shape[1:])
     filler = torch.nan if labels.is_floating_point() else MISSING

@@ -29,7 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import BaseModelOutput
 
 from longstrand.errors import InputError
-from longstrand.models.config import LongstrandConfig, Memory
+from longstrand.models.config import LongstrandConfig, RecurrentMemory
 from longstrand.models.memory.segments import NO_TOKEN, Plan, Step, Template, counted_tokens, make_step
 
 
@@ -66,7 +66,7 @@ class Batch:
 
 def is_recurrent(config: LongstrandConfig, length: int) -> bool:
     """Say whether rows of a length are read in segments; without memory tokens, one segment is read as it is."""
-    return config.memory is not None and (config.memory["num_tokens"] > 0 or length > config.memory["segment_length"])
+    return config.memory is not None and (config.memory.num_tokens > 0 or length > config.memory.segment_length)
 
 
 def truncate(memory: Tensor, initial: Tensor, *, remaining: int, config: LongstrandConfig) -> Tensor:
@@ -83,7 +83,7 @@ def truncate(memory: Tensor, initial: Tensor, *, remaining: int, config: Longstr
         remaining: segments from this one to the end, itself included.
         config: of the model.
     """
-    depth = config.memory["bptt_depth"]
+    depth = config.memory.bptt_depth
     if depth is None:
         return memory
     if "published_bptt" in config.quirks:
@@ -114,7 +114,7 @@ def read_segments(
         InputError: only vectors are given, and their special tokens cannot be told; a bin does not fit.
     """
     config: LongstrandConfig = encoder.config
-    settings = Memory(**config.memory)
+    settings = config.memory
     batch = on_host(settings, input_ids, attention_mask, token_type_ids, inputs_embeds)
     plan = Plan.of(batch.ids, batch.real, settings)
     passes = [_Pass(encoder, plan, batch, backward=False).run(keep)]
@@ -148,21 +148,24 @@ def average_passes(states: Iterable[Tensor]) -> Tensor:
 def counted_mask(config: LongstrandConfig, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor | None:
     """Say at which tokens labels count, (B, L) bool, without running the model; None = at all real tokens."""
     memory = config.memory
-    if memory is None or (memory["loss"] != "last" and not any(memory["context"].values())):
+    if memory is None or (memory.loss != "last" and not (memory.context.left or memory.context.right)):
         return None
-    settings = Memory(**memory)
-    batch = on_host(settings, input_ids, attention_mask, None, None)
-    plan = Plan.of(batch.ids, batch.real, settings)
+    batch = on_host(memory, input_ids, attention_mask, None, None)
+    plan = Plan.of(batch.ids, batch.real, memory)
     return torch.from_numpy(_counted(plan, batch.real, config)).to(input_ids.device)
 
 
 def _counted(plan: Plan, real: np.ndarray, config: LongstrandConfig) -> np.ndarray:
-    of_sequence = any(head["kind"] == "sequence" for head in config.heads.values())
-    return counted_tokens(plan, real, last_only=config.memory["loss"] == "last" and not of_sequence)
+    of_sequence = any(head.kind == "sequence" for head in config.heads.values())
+    return counted_tokens(plan, real, last_only=config.memory.loss == "last" and not of_sequence)
 
 
 def on_host(
-    settings: Memory, input_ids: Tensor | None, mask: Tensor | None, types: Tensor | None, embeds: Tensor | None
+    settings: RecurrentMemory,
+    input_ids: Tensor | None,
+    mask: Tensor | None,
+    types: Tensor | None,
+    embeds: Tensor | None,
 ) -> Batch:
     """Copy ids and mask to the host, where rows are cut.
 
@@ -189,7 +192,7 @@ class _Pass:
 
     def __init__(self, encoder: Any, plan: Plan, batch: Batch, *, backward: bool) -> None:
         self._encoder, self._plan, self._batch, self._backward = encoder, plan, batch, backward
-        self._settings = Memory(**encoder.config.memory)
+        self._settings = encoder.config.memory
         self._template = Template.of(self._settings, encoder.config.pad_token_id)
         num_rows, length = batch.ids.shape
         self._token_at = np.full((num_rows, length), NO_TOKEN, dtype=np.int64)
@@ -332,15 +335,15 @@ def encode_step(
             words = torch.where(own, vectors.embeds, words)
         if memory.shape[1]:
             words = words.index_put((row, reads), memory.to(words.dtype))
-            if settings["form"] == "mem_x_mem":
+            if settings.form == "mem_x_mem":
                 words = words.index_put((row, writes), memory.to(words.dtype))
         known = ids if config.mask_token_id is not None else None
         states, _ = encoder.encode(known, mask, vectors.types, inputs_embeds=words, keep=keep, recompute=False)
         return tuple(states)
 
-    recompute = settings["checkpointing"] or encoder.gradient_checkpointing
+    recompute = settings.checkpointing or encoder.gradient_checkpointing
     learning = encoder.training and torch.is_grad_enabled()
-    offload = settings["offload"] and learning and device.type == "cuda"
+    offload = settings.offload and learning and device.type == "cuda"
     with torch.autograd.graph.save_on_cpu(pin_memory=True) if offload else nullcontext():
         states = checkpoint(run, memory, use_reentrant=False) if recompute and learning else run(memory)
     written = states[-1][row, writes] if memory.shape[1] else memory

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from longstrand.errors import InputError
-from longstrand.models.config import LongstrandConfig, Memory
+from longstrand.models.config import LongstrandConfig, RecurrentMemory
 
 NO_TOKEN = -1
 UNK_TOKEN_ID = 0
@@ -31,9 +31,9 @@ class InitialMemory(nn.Module):
 
     def __init__(self, config: LongstrandConfig) -> None:
         super().__init__()
-        shape = config.memory["num_tokens"], config.hidden_size
+        shape = config.memory.num_tokens, config.hidden_size
         self.initial = nn.Parameter(torch.empty(shape))
-        both = config.memory["direction"] == "bidirectional"
+        both = config.memory.direction == "bidirectional"
         self.initial_backward = nn.Parameter(torch.empty(shape)) if both else None
         self.reset(config.initializer_range)
 
@@ -55,7 +55,7 @@ def with_memory(config: LongstrandConfig, tensors: dict[str, Tensor]) -> dict[st
     """
     bare = any(name.startswith("embeddings.") for name in tensors)
     prefix = "memory." if bare else "encoder.memory."
-    if config.memory is None or not config.memory["num_tokens"]:
+    if config.memory is None or not config.memory.num_tokens:
         return {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
     words = next(tensor for name, tensor in tensors.items() if name.endswith("embeddings.word_embeddings.weight"))
     fresh = InitialMemory(config)
@@ -144,7 +144,7 @@ class Row:
         return np.concatenate((np.sort(context)[::-1], own[::-1]))
 
 
-def cut_row(ids: np.ndarray, real: np.ndarray, settings: Memory) -> Row:
+def cut_row(ids: np.ndarray, real: np.ndarray, settings: RecurrentMemory) -> Row:
     """Cut one row; ids (L,) and which of them are real tokens (L,) bool.
 
     Raises:
@@ -184,7 +184,7 @@ class Template:
     filler: int
 
     @classmethod
-    def of(cls, settings: Memory, pad_token_id: int | None) -> Template:
+    def of(cls, settings: RecurrentMemory, pad_token_id: int | None) -> Template:
         """Make the template of a form."""
         block, filler = (NO_TOKEN,) * settings.num_tokens, 1 if pad_token_id == 0 else 0
         if settings.form == "mem_x_mem":
@@ -214,7 +214,7 @@ class Step:
     writes: np.ndarray
 
 
-def padding_of(settings: Memory, config: LongstrandConfig) -> tuple[int, int, int]:
+def padding_of(settings: RecurrentMemory, config: LongstrandConfig) -> tuple[int, int, int]:
     """Give the id of padding inside segments, what the mask says about it, and the least width of a step.
 
     With the quirk ``unk_segment_padding``: [UNK], seen by attention, up to segment_length.
@@ -232,7 +232,7 @@ def make_step(parts: list[np.ndarray], rows: list[np.ndarray], config: Longstran
         rows: ids (L,) of each row.
         config: its ``memory`` says what stands around.
     """
-    settings = Memory(**config.memory)
+    settings = config.memory
     template = Template.of(settings, config.pad_token_id)
     before, after, number = len(template.before), len(template.after), settings.num_tokens
     pad, seen, least = padding_of(settings, config)
@@ -269,7 +269,7 @@ class Plan:
     num_steps: int
 
     @classmethod
-    def of(cls, ids: np.ndarray, real: np.ndarray, settings: Memory) -> Plan:
+    def of(cls, ids: np.ndarray, real: np.ndarray, settings: RecurrentMemory) -> Plan:
         """Cut every row of a batch; ids and real tokens (B, L)."""
         rows = [cut_row(*row, settings) for row in zip(ids, real)]
         numbers = np.array([len(row.order) for row in rows])

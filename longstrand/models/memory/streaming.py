@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from longstrand.errors import InputError
-from longstrand.models.config import Memory
 from longstrand.models.memory.recurrence import Batch, Vectors, encode_step, initial_memory, on_host
 from longstrand.models.memory.segments import Template, make_step
 from longstrand.models.precision import without_emulation
@@ -65,7 +64,7 @@ def stream(
     config = encoder.config
     if config.memory is None:
         raise InputError("the model has no memory settings; load it with memory={'num_tokens': ...}.")
-    settings = Memory(**config.memory)
+    settings = config.memory
     state = memory
     for number, segment in enumerate(segments):
         given = segment if isinstance(segment, Mapping) else {"input_ids": segment}
@@ -87,7 +86,7 @@ def stream(
 @torch.no_grad()
 def _stream_step(encoder: Any, batch: Batch, memory: Tensor) -> SegmentOutput:
     config = encoder.config
-    settings = Memory(**config.memory)
+    settings = config.memory
     template = Template.of(settings, config.pad_token_id)
     active = batch.real.any(1).nonzero()[0]
     parts = [batch.real[row].nonzero()[0] for row in active]

@@ -36,7 +36,7 @@ from longstrand.models.published.to_ours import (
     published_settings,
 )
 from longstrand.models.quirks import QUIRKS
-from longstrand.models.strict_load import fit
+from longstrand.models.strict_load import check_weights
 from longstrand.models.tensors import INDEX, RECORD, WEIGHTS, read_record, read_tensors
 from longstrand.runtime import model_folder, provenance, read_json, replacing_folder, write_atomically, write_json
 
@@ -151,21 +151,21 @@ def _to_longstrand(folder: Path, output: Path, family: str | None) -> Conversion
     published = read_tensors(folder)
     imported = import_published(folder, family=family, tensors=published)
     entry = imported.family
-    kind = next((head["kind"] for head in imported.config.heads.values()), "encoder")
-    fitted = fit(
+    kind = imported.config.kind
+    checked = check_weights(
         imported.config, imported.tensors, kind, where=str(folder), problems=imported.problems,
         rename=partial(published_name, entry),
     )  # fmt: skip
-    config = fitted.config
+    config = checked.config
     config.architectures = [MODELS[kind].__name__]
-    widths = Counter(tensor.dtype for tensor in fitted.tensors.values() if tensor.is_floating_point())
+    widths = Counter(tensor.dtype for tensor in checked.tensors.values() if tensor.is_floating_point())
     config.dtype = widths.most_common(1)[0][0] if widths else None
     rest = _rest(entry, config, published, imported.dropped)
     with replacing_folder(output) as new:
         carried, left = _carry(folder, new)
         tokenizer, notes = _tokenizer(new, config)
         config.save_pretrained(new)
-        tensors = {name: tensor.contiguous() for name, tensor in fitted.tensors.items()}
+        tensors = {name: tensor.contiguous() for name, tensor in checked.tensors.items()}
         save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
         if rest:
             save_file(rest, new / PUBLISHED_REST)
@@ -180,10 +180,10 @@ def _to_longstrand(folder: Path, output: Path, family: str | None) -> Conversion
         family=entry.name,
         differences=entry.differences,
         quirks=_quirks(config),
-        num_tensors=len(fitted.tensors),
+        num_tensors=len(checked.tensors),
         renamed={name: list(ours) for name, ours in imported.renamed.items()},
         dropped=imported.dropped,
-        added=_made(imported, fitted.tensors),
+        added=_made(imported, checked.tensors),
         carried=carried,
         left=left,
         notes=notes,
@@ -237,9 +237,9 @@ def _memory(folder: Path, entry: Family, published: Mapping[str, Tensor]) -> dic
 def _to_published(folder: Path, output: Path, family: str | None) -> Conversion:
     config = LongstrandConfig.from_dict(read_json(folder / "config.json"))
     entry, settings = published_settings(config, family)
-    kind = next((head["kind"] for head in config.heads.values()), "encoder")
-    fitted = fit(config, read_tensors(folder), kind, where=str(folder))
-    made = export_tensors(entry, _Stored(fitted.config, kind, fitted.tensors))  # type: ignore[arg-type]
+    kind = config.kind
+    checked = check_weights(config, read_tensors(folder), kind, where=str(folder))
+    made = export_tensors(entry, _Stored(checked.config, kind, checked.tensors))  # type: ignore[arg-type]
     record = read_record(folder)
     memory = record.get("published", {})
     memory = memory if memory.get("family") == entry.name else {}
@@ -262,7 +262,7 @@ def _to_published(folder: Path, output: Path, family: str | None) -> Conversion:
         differences=entry.differences,
         quirks=_quirks(config),
         num_tensors=len(tensors),
-        renamed={name: [published_name(entry, _full(name))] for name in fitted.tensors},
+        renamed={name: [published_name(entry, _full(name))] for name in checked.tensors},
         added=_added_back(entry, config, tensors, rest),
         carried=carried,
         left=left,

@@ -47,10 +47,10 @@ _HEAD = ("sequence", "cls", "pooler")
 
 def _published(config: LongstrandConfig) -> Published:
     for head in config.heads.values():
-        if head["kind"] != "masked_lm" and (head["kind"], head["pooling"], head["form"]) != _HEAD:
+        if head.kind != "masked_lm" and (head.kind, head.pooling, head.form) != _HEAD:
             raise CheckpointError(
-                f"DNABERT-2's published format cannot express a {head['kind']} head with pooling {head['pooling']} and "
-                f"form {head['form']}; it has a sequence head with pooling cls and form pooler."
+                f"DNABERT-2's published format cannot express a {head.kind} head with pooling {head.pooling} and "
+                f"form {head.form}; it has a sequence head with pooling cls and form pooler."
             )
     published: Published = {theirs: getattr(config, ours) for theirs, ours in _FIELDS.items()}
     published |= {"hidden_act": config.activation, "position_embedding_type": "absolute", "pad_token_id": PAD}

@@ -73,11 +73,11 @@ def _v2_settings(published: Published, names: Collection[str]) -> dict[str, Any]
 
 def _published(config: LongstrandConfig) -> Published:
     for head in config.heads.values():
-        wanted = {"sequence": ("cls", "pooler"), "token": (head["pooling"], "linear")}.get(head["kind"])
-        if wanted is not None and (head["pooling"], head["form"]) != wanted:
+        wanted = {"sequence": ("cls", "pooler"), "token": (head.pooling, "linear")}.get(head.kind)
+        if wanted is not None and (head.pooling, head.form) != wanted:
             raise CheckpointError(
-                f"ESM's published format cannot express a {head['kind']} head with pooling {head['pooling']} and form "
-                f"{head['form']}."
+                f"ESM's published format cannot express a {head.kind} head with pooling {head.pooling} and form "
+                f"{head.form}."
             )
     published: Published = {theirs: getattr(config, ours) for theirs, ours in _FIELDS.items()}
     published["position_embedding_type"] = "rotary" if config.positions == "rotary" else "absolute"
@@ -90,7 +90,7 @@ def _v1_published(config: LongstrandConfig) -> Published:
 
 
 def _v2_published(config: LongstrandConfig) -> Published:
-    return _published(config) | {"add_bias_fnn": config.biases["mlp_up"]}
+    return _published(config) | {"add_bias_fnn": config.biases.mlp_up}
 
 
 def _regenerated(config: LongstrandConfig) -> dict[str, Tensor]:

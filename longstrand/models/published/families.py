@@ -183,10 +183,10 @@ def _bert_published(config: LongstrandConfig) -> Published:
     published["last_layer_norm"] = config.norm == "pre_final"
     published["position_embedding_type"] = "rotary" if config.positions == "rotary" else "absolute"
     if config.positions == "rotary":
-        dims = config.rotary["dims"] or config.hidden_size // config.num_attention_heads
-        published |= {"rotary_dim": dims, "rotary_base": config.rotary["theta"]}
-    if config.attention["pattern"] == "block_sparse":
-        sparse = {theirs: config.attention[ours] for theirs, ours in _SPARSE_FIELDS.items()}
+        dims = config.rotary.dims or config.hidden_size // config.num_attention_heads
+        published |= {"rotary_dim": dims, "rotary_base": config.rotary.theta}
+    if config.attention.pattern == "block_sparse":
+        sparse = {theirs: getattr(config.attention, ours) for theirs, ours in _SPARSE_FIELDS.items()}
         sparse |= {"num_heads": config.num_attention_heads, "different_layout_per_head": True}
         published["sparse_attention"] = sparse
         published["sparse_config_cls"] = "deepspeed.ops.sparse_attention:BigBirdSparsityConfig"
@@ -197,22 +197,22 @@ def _refuse_inexpressible(config: LongstrandConfig) -> None:
     problems = []
     if config.positions not in ("learned", "rotary"):
         problems.append(f"positions '{config.positions}'")
-    if config.gated_mlp or not all(config.biases.values()):
+    if config.gated_mlp or not all(dict(config.biases).values()):
         problems.append("a gated MLP or absent biases")
     if not config.embedding_norm:
         problems.append("no embedding norm")
     if config.type_vocab_size == 0:
         problems.append("no token types")
     attention = config.attention
-    if attention["pattern"] == "sliding" or attention["global_every"] or attention["layout"] != "stored":
+    if attention.pattern == "sliding" or attention.global_every or attention.layout != "stored":
         problems.append("attention other than full or block_sparse with a stored layout in all layers")
-    if attention["pattern"] == "block_sparse" and config.norm == "post":
+    if attention.pattern == "block_sparse" and config.norm == "post":
         problems.append("block-sparse attention with post-norm")
     for head in config.heads.values():
-        expected = {"sequence": ("cls", "pooler"), "token": (head["pooling"], "linear")}.get(head["kind"])
-        expected = (head["pooling"], "linear") if head["kind"] == "bin" else expected
-        if expected is not None and (head["pooling"], head["form"]) != expected:
-            problems.append(f"a {head['kind']} head with pooling {head['pooling']} and form {head['form']}")
+        expected = {"sequence": ("cls", "pooler"), "token": (head.pooling, "linear")}.get(head.kind)
+        expected = (head.pooling, "linear") if head.kind == "bin" else expected
+        if expected is not None and (head.pooling, head.form) != expected:
+            problems.append(f"a {head.kind} head with pooling {head.pooling} and form {head.form}")
     if problems:
         raise CheckpointError(f"BERT's published format cannot express {', '.join(problems)}.")
 
@@ -276,17 +276,19 @@ _BIGBIRD_NUMBERS = {"block_size": 64, "num_random_blocks": 3}
 
 def _bigbird_published(config: LongstrandConfig) -> Published:
     """Write the published config of transformers' BigBird; raises CheckpointError for what it cannot express."""
-    attention, full = config.attention, config.attention["pattern"] == "full"
-    fits = full or (attention["pattern"], attention["layout"]) == ("block_sparse", "bigbird")
-    fits = fits and not attention["global_every"] and not attention["shared_layout"]
-    shape = (config.norm, config.positions, config.gated_mlp, config.embedding_norm, all(config.biases.values()))
-    heads = all((head["kind"], head["form"]) in _BIGBIRD_HEADS for head in config.heads.values())
+    attention, full = config.attention, config.attention.pattern == "full"
+    fits = full or (attention.pattern, attention.layout) == ("block_sparse", "bigbird")
+    fits = fits and not attention.global_every and not attention.shared_layout
+    shape = (config.norm, config.positions, config.gated_mlp, config.embedding_norm, all(dict(config.biases).values()))
+    heads = all((head.kind, head.form) in _BIGBIRD_HEADS for head in config.heads.values())
     if not fits or shape != ("post", "learned", False, True, True) or not heads or not config.type_vocab_size:
         raise CheckpointError("family bigbird is post-norm BERT with attention layout bigbird; this model differs.")
     published: Published = {theirs: getattr(config, ours) for theirs, ours in _PLAIN_FIELDS.items()}
     published |= {"model_type": "big_bird", "hidden_act": PUBLISHED_ACTIVATIONS[config.activation]}
     published |= {"attention_type": "original_full" if full else "block_sparse", "use_bias": True}
-    published |= {"rescale_embeddings": False} | ({} if full else {name: attention[name] for name in _BIGBIRD_NUMBERS})
+    published |= {"rescale_embeddings": False} | (
+        {} if full else {name: getattr(attention, name) for name in _BIGBIRD_NUMBERS}
+    )
     return published | published_heads(config, "BigBird")
 
 

@@ -112,35 +112,35 @@ def _heads(published: Published, names: Collection[str]) -> dict[str, Any]:
 
 def _published(config: LongstrandConfig) -> Published:
     """Write ModernBERT's config with the keys that transformers 4.48 and later read."""
-    attention, sliding = config.attention, config.attention["pattern"] == "sliding"
-    wrong = [f"a {head['kind']} head of form {head['form']}" for head in config.heads.values()
-             if head["kind"] != "masked_lm" and head["form"] != "normed"]  # fmt: skip
-    wrong += ["max pooling"] if any(head["pooling"] == "max" for head in config.heads.values()) else []
-    wrong += ["attention block_sparse"] if attention["pattern"] == "block_sparse" else []
+    attention, sliding = config.attention, config.attention.pattern == "sliding"
+    wrong = [f"a {head.kind} head of form {head.form}" for head in config.heads.values()
+             if head.kind != "masked_lm" and head.form != "normed"]  # fmt: skip
+    wrong += ["max pooling"] if any(head.pooling == "max" for head in config.heads.values()) else []
+    wrong += ["attention block_sparse"] if attention.pattern == "block_sparse" else []
     wrong += ["different biases in the two MLP projections"] if _uneven(config) else []
     if wrong:
         raise CheckpointError(f"ModernBERT's published format cannot express {', '.join(wrong)}.")
     published: Published = {theirs: getattr(config, ours) for theirs, ours in _FIELDS.items()}
-    published |= {theirs: config.biases[ours] for ours, theirs in _BIASES.items()}
+    published |= {theirs: getattr(config.biases, ours) for ours, theirs in _BIASES.items()}
     published |= {"model_type": "modernbert", "hidden_activation": _ACTIVATIONS[config.activation]}
     published["classifier_activation"] = _ACTIVATIONS[config.lm_activation or config.activation]
     published |= {"mlp_dropout": config.hidden_dropout, "classifier_dropout": config.hidden_dropout}
-    every = (attention["global_every"] or config.num_hidden_layers + 1) if sliding else 1
+    every = (attention.global_every or config.num_hidden_layers + 1) if sliding else 1
     kinds = [_kind(layer, every) for layer in range(config.num_hidden_layers)]
-    if sliding and not attention["global_every"]:
+    if sliding and not attention.global_every:
         kinds = ["sliding_attention"] * config.num_hidden_layers
-    local = config.rotary["local_theta"] or config.rotary["theta"]
-    published |= {"layer_types": kinds, "global_attn_every_n_layers": every, "local_attention": attention["window"]}
-    published |= {"global_rope_theta": config.rotary["theta"], "local_rope_theta": local}
+    local = config.rotary.local_theta or config.rotary.theta
+    published |= {"layer_types": kinds, "global_attn_every_n_layers": every, "local_attention": attention.window}
+    published |= {"global_rope_theta": config.rotary.theta, "local_rope_theta": local}
     return published | _published_head(config)
 
 
 def _uneven(config: LongstrandConfig) -> bool:
-    return config.biases["mlp_up"] != config.biases["mlp_down"]
+    return config.biases.mlp_up != config.biases.mlp_down
 
 
 def _published_head(config: LongstrandConfig) -> Published:
-    poolings = [head["pooling"] for head in config.heads.values() if head["kind"] == "sequence"]
+    poolings = [head.pooling for head in config.heads.values() if head.kind == "sequence"]
     return published_heads(config, "ModernBert") | ({"classifier_pooling": poolings[0]} if poolings else {})
 
 

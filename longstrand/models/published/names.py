@@ -96,13 +96,13 @@ def published_heads(config: LongstrandConfig, prefix: str) -> Published:
     names = {"masked_lm": "MaskedLM", "sequence": "SequenceClassification", "token": "TokenClassification"}
     published: Published = {}
     for head in config.heads.values():
-        if head["kind"] == "bin":
-            if (prefix, head["problem"]) != ("Bert", "counts"):
+        if head.kind == "bin":
+            if (prefix, head.problem) != ("Bert", "counts"):
                 raise CheckpointError("only GENA's BERT has a published head for bins, and only for counts.")
-            published |= {"architectures": ["BertForEnformer"], "num_labels": head["num_outputs"]}
+            published |= {"architectures": ["BertForEnformer"], "num_labels": head.num_outputs}
             continue
-        published["architectures"] = [f"{prefix}For{names[head['kind']]}"]
-        if head["kind"] != "masked_lm":
-            problem = next(theirs for theirs, ours in PROBLEMS.items() if ours == head["problem"])
-            published |= {"num_labels": head["num_outputs"], "problem_type": problem}
+        published["architectures"] = [f"{prefix}For{names[head.kind]}"]
+        if head.kind != "masked_lm":
+            problem = next(theirs for theirs, ours in PROBLEMS.items() if ours == head.problem)
+            published |= {"num_labels": head.num_outputs, "problem_type": problem}
     return published

@@ -53,6 +53,7 @@ def import_published(
     quirks: tuple[str, ...] = (),
     family: str | None = None,
     tensors: dict[str, Tensor] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Imported:
     """Read a published checkpoint folder (config.json and weights).
 
@@ -62,13 +63,14 @@ def import_published(
         family: name in `FAMILIES` that the files must belong to; None takes what they are.
         tensors: the weights by their published names, if they were read already; on the meta device (shapes only)
             copies are not compared.
+        dtype: what floating-point tensors are converted to while they are read; None: as stored.
 
     Raises:
         CheckpointError: unreadable, of unknown or another architecture, or with settings that are not implemented.
     """
     folder = Path(folder)
     published = read_json(folder / "config.json")
-    tensors = read_tensors(folder) if tensors is None else tensors
+    tensors = read_tensors(folder, dtype) if tensors is None else tensors
     memory, initial = {}, {}
     if is_rmt(tensors):
         keep_rows = "memory_in_vocabulary" in quirks
@@ -108,7 +110,7 @@ def import_tensors(family: Family, config: LongstrandConfig, tensors: dict[str, 
     tensors = {current_name(name): tensor for name, tensor in tensors.items()}
     tensors, problems = _merge_copies(_with_base_prefix(family, tensors), _copies(family, config))
     rules = _rules(family, config)
-    pooled = any(head["kind"] != "masked_lm" and head["form"] != "linear" for head in config.heads.values())
+    pooled = any(head.kind != "masked_lm" and head.form != "linear" for head in config.heads.values())
     determined = family.regenerated(config)
     renamed: dict[str, Tensor] = {}
     dropped: dict[str, str] = {}
@@ -122,7 +124,7 @@ def import_tensors(family: Family, config: LongstrandConfig, tensors: dict[str, 
         elif parts and tensor.shape[0] % len(parts):
             problems.append(f"mis-shaped: {name} is {tuple(tensor.shape)}, which is not {len(parts)} equal parts")
         elif parts:
-            renamed |= {part: piece.clone() for part, piece in zip(parts, tensor.chunk(len(parts)))}
+            renamed |= dict(zip(parts, tensor.chunk(len(parts))))
             places[name] = tuple(parts)
         elif ours is not None and ours.startswith("classifier.pooler.") and not pooled:
             dropped[name] = "the pooler serves sequence heads only"
@@ -222,7 +224,7 @@ def rename_weight(family: Family, name: str, head: str | None) -> list[str]:
 
 def _rules(family: Family, config: LongstrandConfig) -> list[tuple[str, str]]:
     """Collect the (published, ours) templates of a model with its heads."""
-    kinds = [head["kind"] for head in config.heads.values()]
+    kinds = [head.kind for head in config.heads.values()]
     return [*family.keys, *(pair for kind in kinds for pair in family.head_keys.get(kind, ()))]
 
 

@@ -224,7 +224,7 @@ def test_a_stream_gives_what_the_whole_row_gives(name):
     model = make(memory={**MEMORY, "split": "left", **SETTINGS[name]})
     batch = rows(47, 47)
     ids = batch["input_ids"] if name == "left" else batch["input_ids"][:, 1:-1]
-    room = model.config.memory["segment_length"] - {"left": 6, "mem_x_mem": 6, "no_specials": 3}[name]
+    room = model.config.memory.segment_length - {"left": 6, "mem_x_mem": 6, "no_specials": 3}[name]
     pieces = pieces_of(batch["input_ids"], room)
     with torch.no_grad():
         whole = model(ids)
@@ -329,7 +329,7 @@ def test_loss_on_all_segments_of_other_heads_is_that_of_one_segment_where_there_
     ids = rows(7, 7)["input_ids"][:, 1:-1]
     labels = torch.tensor([[1.0, torch.nan], [0.0, 1.0]])
     loss = model(ids, labels=labels).loss
-    model.config.memory["loss"] = "last"
+    model.config.memory = model.config.memory.model_copy(update={"loss": "last"})
     torch.testing.assert_close(loss, model(ids, labels=labels).loss)
 
 
@@ -440,7 +440,7 @@ def test_a_plain_checkpoint_gets_a_fresh_memory(folder, tmp_path):
     words = model.embeddings.word_embeddings.weight
     assert model.memory.initial.shape == (4, 16)
     assert 0.5 < model.memory.initial.std() / words.std() < 2
-    assert model.config.memory["cls_token_id"] is not None
+    assert model.config.memory.cls_token_id is not None
     ids = torch.randint(6, 20, (1, 50))
     save_checkpoint(model, None, tmp_path / "saved")
     again = load_model(tmp_path / "saved")

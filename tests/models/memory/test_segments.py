@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from longstrand.errors import InputError
-from longstrand.models.config import Memory, preset
+from longstrand.models.config import RecurrentMemory, preset
 from longstrand.models.memory.segments import (
     Plan,
     Template,
@@ -62,7 +62,7 @@ def test_segments_of_whole_bins():
 
 
 def test_bins_without_a_last_separator_and_with_padding():
-    settings = Memory(num_tokens=1, segment_length=8, bins_per_segment=2, split="left", **SPECIAL)
+    settings = RecurrentMemory(num_tokens=1, segment_length=8, bins_per_segment=2, split="left", **SPECIAL)
     ids = np.array([1, 9, 2, 9, 9, 2, 8, 3, 3])
     row = cut_row(ids, ids != 3, settings)
     assert row.content.tolist() == [1, 2, 3, 4, 5, 6] and row.bounds.tolist() == [[0, 5], [5, 6]]
@@ -77,7 +77,7 @@ def test_context_is_read_first():
 
 def row_of(*ids: int, **settings):
     ids = np.array(ids)
-    return cut_row(ids, ids != 3, Memory(num_tokens=2, segment_length=8, **{**SPECIAL, **settings}))
+    return cut_row(ids, ids != 3, RecurrentMemory(num_tokens=2, segment_length=8, **{**SPECIAL, **settings}))
 
 
 def test_special_tokens_and_padding_are_no_content():
@@ -114,18 +114,18 @@ def test_a_step_by_hand():
 
 
 def test_templates():
-    assert Template.of(Memory(num_tokens=0, **SPECIAL), 3).before == (1,)
-    assert Template.of(Memory(num_tokens=1, cls_token_id=5), 0) == Template((5, -1), (), 1)
-    bins = Memory(num_tokens=1, bins_per_segment=1, split="left", **SPECIAL)
+    assert Template.of(RecurrentMemory(num_tokens=0, **SPECIAL), 3).before == (1,)
+    assert Template.of(RecurrentMemory(num_tokens=1, cls_token_id=5), 0) == Template((5, -1), (), 1)
+    bins = RecurrentMemory(num_tokens=1, bins_per_segment=1, split="left", **SPECIAL)
     assert Template.of(bins, 3) == Template((1, -1, 2), (), 0)
-    assert (bins.room, Memory(**SPECIAL).room, Memory(form="mem_x_mem").room) == (509, 499, 492)
+    assert (bins.room, RecurrentMemory(**SPECIAL).room, RecurrentMemory(form="mem_x_mem").room) == (509, 499, 492)
 
 
 def test_short_rows_skip_early_steps():
     ids = np.full((3, 12), 3)
     for row, number in enumerate((5, 10, 1)):
         ids[row, :number] = np.arange(10, 10 + number)
-    plan = Plan.of(ids, ids != 3, Memory(num_tokens=2, segment_length=9, split="left", **SPECIAL))
+    plan = Plan.of(ids, ids != 3, RecurrentMemory(num_tokens=2, segment_length=9, split="left", **SPECIAL))
     assert (plan.num_steps, plan.ranks.tolist()) == (3, [1, 0, 2])
     assert [plan.active(step) for step in range(3)] == [[1], [1, 0], [1, 0, 2]]
     assert [plan.segment(1, step, backward=False) for step in range(3)] == [0, 1, 2]
