@@ -120,7 +120,7 @@ def with_attention(config: LongstrandConfig, pattern: str | None, length: int) -
     if pattern is not None and pattern != config.attention.pattern:
         changes["attention"] = {"pattern": pattern}
         if config.rotary.local_theta and pattern != "sliding":
-            changes["rotary"] = {**config.rotary, "local_theta": None}
+            changes["rotary"] = {**dict(config.rotary), "local_theta": None}
     if config.positions != "learned" and length > config.max_position_embeddings:
         changes["max_position_embeddings"] = length
     return config.replace(**changes) if changes else config

@@ -86,7 +86,7 @@ def read_text(model: Network, text: str) -> Encoding:
     """
     tokenizer, limit, text = model.require_tokenizer(), longest_input(model.config), prepare_text(model, text)
     bin_bases = getattr(getattr(model, "head_settings", None), "bin_bases", None)
-    bin_bases = bin_bases or (model.config.memory or {}).get("bin_bases")
+    bin_bases = bin_bases or (model.config.memory and model.config.memory.bin_bases)
     if bin_bases:
         count_bins(len(text), bin_bases, where="text")
     encoding = encode_bins(tokenizer, text, bin_bases) if bin_bases else tokenizer.encode(text)

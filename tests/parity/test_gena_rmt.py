@@ -36,7 +36,7 @@ class Golden:
 
     def model(self, kind: str, quirks: tuple[str, ...] = (), head: dict | None = None, **memory):
         imported = import_published(self.folder, quirks=quirks)
-        config = imported.config.replace(memory={**imported.config.memory, **memory})
+        config = imported.config.replace(memory={**dict(imported.config.memory), **memory})
         if head is not None:
             config = config.replace(heads={kind: {**dict(next(iter(config.heads.values()))), **head}})
         fitted = check_weights(config, imported.tensors, kind, where=self.folder.name, problems=imported.problems)

@@ -460,7 +460,7 @@ def test_memory_of_another_size_or_missing_is_refused(folder, tmp_path):
     save_checkpoint(model, None, tmp_path / "saved")
     with pytest.raises(CheckpointError, match=r"mis-shaped: encoder.memory.initial is \(4, 16\), .* implies \(5, 16\)"):
         load_model(tmp_path / "saved", changes={"memory": {"num_tokens": 5}})
-    config = model.config.replace(memory={**model.config.memory, "direction": "bidirectional"})
+    config = model.config.replace(memory={**dict(model.config.memory), "direction": "bidirectional"})
     config.save_pretrained(tmp_path / "saved")
     with pytest.raises(CheckpointError, match=r"missing: encoder\.memory\.initial_backward"):
         load_model(tmp_path / "saved")
