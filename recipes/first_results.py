@@ -9,8 +9,8 @@
 
 Every step resumes; ``--only upstream_300`` reruns one row of the table in minutes. Models: the shipped checkpoint, and
 two that recipes/pretrain_yeast_6mer.yaml and recipes/pretrain_mixed_bpe.yaml make (``--yeast``, ``--bpe``). Protocol:
-at most 2,000 training rows, 5 epochs of 32, mean pooling; two learning rates an arm, chosen on validation rows with the
-first seed, for the random start and every way of using a model alike; seeds 0, 1, 2 (other rows, order and weights).
+at most 2,000 training rows, 5 epochs of 32, mean pooling; two learning rates a method, chosen on validation rows with
+the first seed, for the random start and every way of using a model alike; seeds 0, 1, 2 (other rows and weights).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.benchmarks.protocol import BenchmarkConfig
+from longstrand.benchmarks.results import Result
 from longstrand.benchmarks.run import run_benchmark
 from longstrand.benchmarks.suites.catalogue import build_named
 from longstrand.benchmarks.tasks.task import find_built
@@ -119,11 +120,11 @@ def run(options: argparse.Namespace, name: str, task: str, **settings: Any) -> N
 
 
 def stage1(options: argparse.Namespace) -> None:
-    """Compare the ladder of baselines, the random start and the pre-trained model on every task."""
+    """Compare the baselines, the random start and the pre-trained model on every task."""
     for task in chosen(TASKS, options.only):
         slow = () if task not in SPLICEAI_STYLE_IS_SLOW else ("cnn-spliceai",)
         rungs = tuple(name for name in BASELINES if name not in slow)
-        run(options, "stage1", task, models=(options.model,), ways=("full",), baselines=rungs)
+        run(options, "stage1", task, models=(options.model,), methods=("full",), baselines=rungs)
         if task != PER_BASE:
             every_row = {**PROTOCOL, "strand": TASKS[task], "max_train_rows": None}
             run(options, "every_row", task, baselines=("kmer",), protocol=every_row)
@@ -135,15 +136,15 @@ def stage2(options: argparse.Namespace) -> None:
         ways = ("full", "lora", "ia3", "probe")
         if options.part in (None, "cnn"):
             run(options, "stage1", task, baselines=("cnn-spliceai",))
-        if options.part in (None, "ways"):
+        if options.part in (None, "methods"):
             run(options, "stage1", task, models=(options.model,), ways=ways, baselines=("none",))
         if options.part in (None, "models"):
             for model in (options.bpe, options.yeast):
-                run(options, "stage1", task, models=(model,), ways=("full",), baselines=("none",), random_init=False)
+                run(options, "stage1", task, models=(model,), methods=("full",), baselines=("none",), random_init=False)
         if options.part in (None, "few"):
             few = (100, 300, 1000)
-            run(options, "stage1", task, models=(options.model,), ways=("full",), baselines=("kmer",), fewshot=few)
-            probes = {"ways": ("probe",), "baselines": ("none",), "random_init": False}
+            run(options, "stage1", task, models=(options.model,), methods=("full",), baselines=("kmer",), fewshot=few)
+            probes = {"methods": ("probe",), "baselines": ("none",), "random_init": False}
             run(options, "stage1", task, models=(options.model,), fewshot=few, **probes)
 
 
@@ -153,7 +154,7 @@ def strand(options: argparse.Namespace) -> None:
         for name, way in STRANDS.items():
             if way != {"strand": TASKS[task]}:
                 protocol = {**PROTOCOL, "rate_factors": (10.0,), **way}
-                arms = {"models": (options.model,), "ways": ("full",), "baselines": ("none",), "random_init": False}
+                arms = {"models": (options.model,), "methods": ("full",), "baselines": ("none",), "random_init": False}
                 run(options, f"strand_{name}", task, protocol=protocol, **arms)
 
 
@@ -163,47 +164,43 @@ def curve(options: argparse.Namespace) -> None:
         for model in (options.yeast, options.bpe):
             snapshots = sorted((model.parent / "snapshots").glob("*"))
             name = f"curve_{model.parent.name}"
-            run(options, name, task, models=tuple(snapshots), ways=("full",), baselines=("none",), random_init=False)
+            run(options, name, task, models=tuple(snapshots), methods=("full",), baselines=("none",), random_init=False)
 
 
-Result = dict[str, Any]
 NAMES = {"mixed_6mer_1m": "mixed 6-mers", "yeast_6mer/model": "yeast 6-mers", "mixed_bpe/model": "mixed BPE"}
 TOKENS_A_STEP = 4096
 
 
 def renamed(folder: Path, result: Result) -> Result:
-    """Give tasks and arms the names of the tables."""
-    arm = result["arm"]
+    """Give tasks and methods the names of the tables."""
+    method = result.method
     for model, name in NAMES.items():
-        arm = arm.replace(f"{model}: ", f"{name}: ")
-    made = result["provenance"]
-    if made["command"][0] == "longstrand":  # versions before this wrote the name of the program for that of the recipe
-        made = {**made, "command": ["python", "recipes/first_results.py", *made["command"][1:]]}
-    return {**result, "task": short(result["task"]), "arm": arm, "provenance": made}
+        method = method.replace(f"{model}: ", f"{name}: ")
+    return result.model_copy(update={"task": short(result.task), "method": method})
 
 
 def by_strand(folder: Path, result: Result) -> Result | None:
-    """Name the arm after the strands it was trained and read on; only fully fine-tuned cells of all rows."""
+    """Name the method after the strands it was trained and read on; only fully fine-tuned trials of all rows."""
     found = renamed(folder, result)
-    if found["arm"] != "mixed 6-mers: full" or found["num_train"] is not None:
+    if found.method != "mixed 6-mers: full" or found.num_train is not None:
         return None
-    mine = {name: result["protocol"].get(name) for name in ("strand", "predict_strand")}
-    arm = next(name for name, way in STRANDS.items() if {"predict_strand": None, **way} == mine)
-    return {**found, "arm": arm}
+    mine = {name: getattr(result.protocol, name) for name in ("strand", "predict_strand")}
+    method = next(name for name, strands in STRANDS.items() if {"predict_strand": None, **strands} == mine)
+    return found.model_copy(update={"method": method})
 
 
 def by_tokens(folder: Path, result: Result) -> Result | None:
-    """Name the arm after the pre-training run, and add the tokens it had seen."""
+    """Name the method after the pre-training run, and add the tokens it had seen."""
     found = renamed(folder, result)
-    words, _, way = found["arm"].rpartition(": ")
-    if way != "full" or found["num_train"] is not None:
+    words, _, training = found.method.rpartition(": ")
+    if training != "full" or found.num_train is not None:
         return None
     if words.startswith("step-"):
-        arm = NAMES[f"{folder.parent.name.removeprefix('curve_')}/model"]
+        method = NAMES[f"{folder.parent.name.removeprefix('curve_')}/model"]
         steps = int(words.removeprefix("step-"))
     else:
-        arm, steps = words, 5550
-    return {**found, "arm": arm, "extra": {"tokens": steps * TOKENS_A_STEP}}
+        method, steps = words, 5550
+    return found.model_copy(update={"method": method, "extra": {"tokens": steps * TOKENS_A_STEP}})
 
 
 LOGGED = {1.0: 8.100, 2.0: 8.084, 4.1: 8.056, 6.1: 8.035, 8.2: 8.016, 10.2: 7.983, 12.3: 7.967, 14.3: 7.949,
@@ -218,26 +215,26 @@ def pretraining(options: argparse.Namespace) -> None:
     """Write pretraining.csv: hold-out loss by tokens seen, and that of count tables."""
     from longstrand.runtime import read_json
 
-    rows: list[Result] = []
+    rows: list[dict[str, Any]] = []
 
-    def add(arm: str, seen: float, loss: float, bits: float) -> None:
+    def add(method: str, seen: float, loss: float, bits: float) -> None:
         for metric, value in (("loss", loss), ("bits_per_base", bits)):
             rows.append(
-                {"task": "hold-out", "method": arm, "seed": 0, "metric": metric, "value": value, "tokens": seen}
+                {"task": "hold-out", "method": method, "seed": 0, "metric": metric, "value": value, "tokens": seen}
             )
 
     for million, loss in LOGGED.items():
         add("mixed 6-mers", million * 1e6, loss, loss * MIXED_BITS)
     for name, loss in MIXED_REFERENCES.items():
         add(f"mixed 6-mers: {name}", 0, loss, loss * MIXED_BITS)
-    for model, arm in ((options.yeast, "yeast 6-mers"), (options.bpe, "mixed BPE")):
+    for model, method in ((options.yeast, "yeast 6-mers"), (options.bpe, "mixed BPE")):
         measured = [json.loads(line) for line in (model.parent / "metrics.jsonl").read_text().splitlines()]
         for row in measured:
             if "eval_loss" in row:
-                add(arm, row["tokens_seen"], row["eval_loss"], row["eval_bits_per_base"])
+                add(method, row["tokens_seen"], row["eval_loss"], row["eval_bits_per_base"])
         for name, entry in read_json(model.parent / "report.json")["references"].items():
             if isinstance(entry, dict):
-                add(f"{arm}: {name}", 0, entry["loss"], entry["bits_per_base"])
+                add(f"{method}: {name}", 0, entry["loss"], entry["bits_per_base"])
     write_table(options.results / "pretraining.csv", rows, list(rows[0]))
 
 
@@ -282,7 +279,7 @@ def main() -> None:
     parser.add_argument("--bpe", type=Path, default=Path("runs/mixed_bpe/model"))
     parser.add_argument("--results", type=Path, default=Path("docs/results"), help="export: where tables are written")
     parser.add_argument("--only", help="one task of the step")
-    parser.add_argument("--part", choices=("cnn", "ways", "models", "few"), help="one part of stage 2")
+    parser.add_argument("--part", choices=("cnn", "methods", "models", "few"), help="one part of stage 2")
     parser.add_argument(
         "--paired", action=argparse.BooleanOptionalAction, default=True, help="export: paired tests too"
     )

@@ -31,7 +31,7 @@ import torch
 
 from longstrand import load_model, load_tokenizer
 from longstrand.baselines.cnn import Training
-from longstrand.baselines.ladder import Setting, fit_baseline
+from longstrand.baselines.registry import BaselineSettings, fit_baseline
 from longstrand.config import build
 from longstrand.data.labelled import LabelledTable
 from longstrand.evaluation.bootstrap import Resamples, confusion_metrics, interval, paired_interval
@@ -263,10 +263,11 @@ def train_encoder(cell: Cell, rate: float, seed: int) -> tuple[float, dict[str, 
 
 
 def train_baseline(cell: Cell, rate: float, seed: int) -> tuple[float, dict[str, Any], Any]:
-    """Fit a baseline of the ladder once; as `train_encoder`."""
+    """Fit a baseline once; as `train_encoder`."""
     splits = read_splits(cell.tables)
     cnn = Training(epochs=cell.scale.cnn_epochs, learning_rate=rate)
-    fitted = fit_baseline(cell.method, splits.train, splits.valid, Setting(seed=seed, both_strands=True, cnn=cnn))
+    settings = BaselineSettings(seed=seed, both_strands=True, cnn=cnn)
+    fitted = fit_baseline(cell.method, splits.train, splits.valid, settings)
 
     def predict(table: LabelledTable) -> list[np.ndarray]:
         return [np.asarray(values).argmax(-1) for values in fitted.predict(table.sequences)]

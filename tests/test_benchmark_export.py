@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from longstrand.benchmarks.results import Result
 from longstrand.benchmarks.run import run_benchmark
 from longstrand.errors import InputError, UsageError
 from tests.benchmarks.test_run import config, motif_rows
@@ -23,7 +24,7 @@ def read_tidy(path: Path) -> Results:
 
 
 SETTINGS: dict[str, Any] = {
-    "ways": ["full", "probe"],
+    "methods": ["full", "probe"],
     "protocol": {
         "epochs": 1,
         "resamples": 20,
@@ -52,9 +53,11 @@ def test_one_run(world: Path, tmp_path: Path) -> None:
     assert [path.name for path in made.files] == ["toy.csv", "toy-layers.csv", "toy.json"]
     results = json.loads((world / "second" / "results.json").read_text())
     tidy = read_tidy(made.files[0])
-    assert made.num_cells == len(tidy.frame) == len(results["cells"]) == 5 and made.num_twice == 0
-    for cell in results["cells"]:
-        (row,) = (row for row in tidy.frame.to_dicts() if (row["method"], row["seed"]) == (cell["arm"], cell["seed"]))
+    assert made.num_trials == len(tidy.frame) == len(results["results"]) == 5 and made.num_twice == 0
+    for cell in results["results"]:
+        (row,) = (
+            row for row in tidy.frame.to_dicts() if (row["method"], row["seed"]) == (cell["method"], cell["seed"])
+        )
         assert row["value"] == pytest.approx(cell["test"]["metrics"]["mcc"]["value"], abs=1e-5)
         assert row["valid"] == pytest.approx(cell["valid"]["metrics"]["mcc"]["value"], abs=1e-5)
         assert (row["group"], row["train_rows"]) == (cell["group"], cell["rows"]["train"])
@@ -78,8 +81,9 @@ def test_layers(world: Path, tmp_path: Path) -> None:
     export_runs([world / "second"], tmp_path / "toy.csv", compare=False)
     layers = read_tidy(tmp_path / "toy-layers.csv")
     results = json.loads((world / "second" / "results.json").read_text())
-    assert len(layers.frame) == sum(len(probe["curve"]) for probe in results["probes"]) == 2 * 2
-    probe = next(probe for probe in results["probes"] if probe["arm"] == "tiny: probe")
+    probes = {each["method"]: each["details"]["probe"] for each in results["results"] if each["kind"] == "probe"}
+    assert len(layers.frame) == sum(len(probe["curve"]) for probe in probes.values()) == 2 * 2
+    probe = probes["tiny: probe"]
     mine = [row for row in layers.frame.to_dicts() if row["method"] == "tiny: probe"]
     assert [row["value"] for row in mine] == pytest.approx([point["mean"] for point in probe["curve"]], abs=1e-5)
     assert [row["layer"] for row in mine if row["chosen"]] == [probe["chosen"]["layer"]]
@@ -89,30 +93,30 @@ def test_layers(world: Path, tmp_path: Path) -> None:
 
 def test_runs_are_joined(world: Path, tmp_path: Path) -> None:
     made = export_runs([world / "first", world / "second"], tmp_path / "toy.csv")
-    assert (made.num_cells, made.num_twice, made.largest_gap) == (2 * 2 + 4, 1, 0)
+    assert (made.num_trials, made.num_twice, made.largest_gap) == (2 * 2 + 4, 1, 0)
     tidy = read_tidy(tmp_path / "toy.csv")
     assert tidy.values("method")[:2] == ["majority", "k-mer regression"]
     assert VIEWS["count"].make(tidy, {"of": "num_train"}) == "1"
     about = json.loads((tmp_path / "toy.json").read_text())
     assert [run["name"] for run in about["runs"]] == ["first", "second"]
-    assert about["cells_in_several_runs"] == {"count": 1, "largest_gap": 0.0}
+    assert about["trials_in_several_runs"] == {"count": 1, "largest_gap": 0.0}
     assert "tiny: full" in VIEWS["table"].make(tidy, {})
     assert "k-mer regression" in VIEWS["cost"].make(tidy, {})
 
 
 def test_a_run_from_before_a_setting_existed_is_joined(world: Path, tmp_path: Path) -> None:
-    protocol = json.loads(next((world / "second" / "cells").rglob("result.json")).read_text())["protocol"]
+    protocol = json.loads(next((world / "second" / "trials").rglob("result.json")).read_text())["protocol"]
     old = changed(world, tmp_path / "old", protocol={k: v for k, v in protocol.items() if k != "predict_strand"})
     made = export_runs([world / "second", old], tmp_path / "toy.csv", compare=False)
-    assert made.num_twice == made.num_cells and made.largest_gap == 0
+    assert made.num_twice == made.num_trials and made.largest_gap == 0
 
 
 def test_cells_are_changed_before_they_are_joined(world: Path, tmp_path: Path) -> None:
-    def at_step(folder: Path, result: dict[str, Any]) -> dict[str, Any] | None:
-        if result["arm"] != "tiny: full":
+    def at_step(folder: Path, result: Result) -> Result | None:
+        if result.method != "tiny: full":
             return None
         step = 100 if folder.name == "second" else 200
-        return result | {"task": "motif", "arm": "tuned", "extra": {"tokens": step}}
+        return result.model_copy(update={"task": "motif", "method": "tuned", "extra": {"tokens": step}})
 
     other = changed(world, tmp_path / "other", weights={"model.safetensors": "sha256:other"})
     export_runs([world / "second", other], tmp_path / "toy.csv", change=at_step)
@@ -128,7 +132,7 @@ def test_cells_are_changed_before_they_are_joined(world: Path, tmp_path: Path) -
 def changed(world: Path, folder: Path, **changes: Any) -> Path:
     """Copy the second run with other facts in the cell of the k-mer regression."""
     shutil.copytree(world / "second", folder)
-    for path in (folder / "cells").rglob("result.json"):
+    for path in (folder / "trials").rglob("result.json"):
         result = json.loads(path.read_text())
         path.write_text(json.dumps(result | {key: value for key, value in changes.items() if result[key] is not None}))
     return folder
@@ -137,8 +141,8 @@ def changed(world: Path, folder: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"data": "sha256:other"}, "task 'own/motif' has other data in the two runs"),
-        ({"weights": {"model.safetensors": "x"}}, "arm 'tiny: .*' has other weights in the two runs"),
+        ({"data": "sha256:other"}, "'own/motif' has other data in the two runs"),
+        ({"weights": {"model.safetensors": "x"}}, "'tiny: .*' has other weights in the two runs"),
         ({"protocol": {"epochs": 9}}, "'k-mer regression' on own/motif has other protocols"),
     ],
     ids=["data", "weights", "protocol"],

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from longstrand.benchmarks.arms import scores_of
+from longstrand.benchmarks.page import layer_sections
 from longstrand.benchmarks.probing.embeddings import parse_layers
 from longstrand.benchmarks.probing.probe import ProbeResult, ProbeSettings
 from longstrand.benchmarks.probing.probe_bases import BASES
 from longstrand.benchmarks.probing.steps import Cache, choose_probe, embed_tables, predict_split
-from longstrand.benchmarks.reports.page import layer_sections
+from longstrand.benchmarks.run_trial import scores_of
 from longstrand.config import StrictModel
 from longstrand.data.labelled import LabelledTable, label_warnings
 from longstrand.errors import InputError, UsageError
@@ -169,7 +169,7 @@ def _write(config: ProbeConfig, report: dict[str, Any]) -> None:
     lines = [[trial[key] for key in ("layer", "pooling", "kind", "strength", "width", "mean", "sd")] for trial in best]
     explain = f"Measured once, on {report['rows']['test']:,} test rows, with the choice made on the others."
     sections: list[Section] = [Metrics("Result", explain, rows, main=metric)]
-    sections += layer_sections("Probe", [{"arm": config.model.name, "task": "Probe", **found}])
+    sections += layer_sections("Probe", [(config.model.name, found)])
     if lines:
         sections.append(Table("The search", "The ten best trials, best first.", columns, lines))
     sections.append(provenance_table(report["provenance"]))

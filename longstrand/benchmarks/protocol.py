@@ -1,7 +1,7 @@
 """The fixed protocol of a benchmark, one for each suite, and the settings of a run.
 
-Every model, way and baseline of a run is trained and measured by the same protocol. A setting that is changed for one
-run is recorded with its results and shown in the report.
+Every model, method and baseline of a run is trained and measured by the same protocol. A setting that is changed for
+one run is recorded with its results and shown in the report.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from longstrand.training.curriculum import MemoryTraining
 from longstrand.training.methods import FinetuneMethod
 
 LEARNING_RATES = {"full": 1e-4, "frozen": 2e-3, "lora": 1e-3, "ia3": 1e-2}
-"""Learning rate of each way; other adapters take that of LoRA. `Protocol.rate_factors` searches around it."""
+"""Learning rate of each method of fine-tuning; other adapters take that of LoRA. `rate_factors` search around it."""
 
 PROBE = "probe"
 
 
 class Protocol(StrictModel):
-    """How every model, way and baseline of a run is trained, chosen and measured."""
+    """How every model, method and baseline of a run is trained, chosen and measured."""
 
     epochs: int = Field(5, gt=0, description="passes over the training rows, at most (fine-tuning)")
     batch_size: int = Field(32, gt=0, description="sequences of an optimizer step; never changed by lack of memory")
     micro_batch_size: int | None = Field(None, gt=0, description="sequences of a forward pass; halved if memory ends")
-    learning_rate: float | None = Field(None, gt=0, description="one learning rate for all ways; default: by way")
+    learning_rate: float | None = Field(None, gt=0, description="one learning rate for all methods; default: by method")
     rate_factors: tuple[float, ...] = Field((1.0,), min_length=1, description="rates tried, chosen on validation rows")
     tune_on: Literal["every_seed", "first_seed"] = Field(
         "every_seed", description="which seeds try all rates; first_seed: the others take the rate that it chose"
@@ -38,10 +38,10 @@ class Protocol(StrictModel):
     patience: int = Field(3, ge=0, description="evaluations without improvement until a training stops; 0: never")
     pooling: Literal["cls", "mean", "max"] = Field("mean", description="vector of a sequence (fine-tuning)")
     strand: Literal["+", "both"] = Field(
-        "+", description="both: train on random strands, predict both (all arms alike)"
+        "+", description="both: train on random strands, predict both (all methods alike)"
     )
     predict_strand: Literal["+", "both"] | None = Field(
-        None, description="what a fine-tuned model is read on, if not as in training (no other arm is concerned)"
+        None, description="what a fine-tuned model is read on, if not as in training (no other method is concerned)"
     )
     precision: Literal["fp32", "bf16"] = "fp32"
     max_tokens: int | None = Field(None, ge=4, description="longest input in tokens; default: what the model reads")
@@ -60,9 +60,9 @@ class Protocol(StrictModel):
         """Strands that the predictions of a fine-tuned model are averaged over."""
         return self.predict_strand or self.strand
 
-    def rate_of(self, way: FinetuneMethod) -> float:
-        """Give the learning rate of a way before it is multiplied by `rate_factors`."""
-        return self.learning_rate or LEARNING_RATES.get(way.name, LEARNING_RATES["lora"])
+    def rate_of(self, method: FinetuneMethod) -> float:
+        """Return the learning rate of a method before it is multiplied by `rate_factors`."""
+        return self.learning_rate or LEARNING_RATES.get(method.name, LEARNING_RATES["lora"])
 
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -70,8 +70,8 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "gue": {"epochs": 5, "batch_size": 32},
     # Nucleotide Transformer (Dalla-Torre et al. 2024) tunes IA3 for 10,000 steps of 8; batches of 32 do as much in 5.
     "nt": {"epochs": 5, "batch_size": 32},
-    "nt-revised": {"epochs": 5, "batch_size": 32},
-    "genomic-benchmarks": {"epochs": 5, "batch_size": 32},
+    "nt_revised": {"epochs": 5, "batch_size": 32},
+    "genomic_benchmarks": {"epochs": 5, "batch_size": 32},
     "own": {"epochs": 8, "batch_size": 32},
 }
 """What differs from the defaults of `Protocol`, by suite; a suite that is not here has the defaults."""
@@ -90,13 +90,13 @@ class BenchmarkConfig(StrictModel):
     data: Path | None = Field(None, description="your own folder of CSV, TSV, Parquet or BED files, or signal tracks")
     only: Words = Field((), description="of the tasks only these ids")
     models: tuple[Path, ...] = Field((), description="model folders")
-    ways: tuple[FinetuneMethod | Literal["probe"], ...] = Field(
+    methods: tuple[FinetuneMethod | Literal["probe"], ...] = Field(
         ("full", "lora", "frozen", "probe"),  # type: ignore[arg-type]
         description="full, lora, ia3, frozen, probe, ...",
     )
-    baselines: Words = Field(("all",), description="all, none, or names of the ladder")
+    baselines: Words = Field(("all",), description="all, none, or names of baselines")
     random_init: bool = Field(True, description="also the same encoder without pre-training, fine-tuned and probed")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="each model, way and task is run with each")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="each model, method and task is run with each")
     fewshot: tuple[int, ...] = Field((), description="also with this many training rows, nested subsets by seed")
     protocol: dict[str, Any] = Field(default_factory=dict, description="settings that differ from the suite's protocol")
     build_options: dict[str, str] = Field(default_factory=dict, description="options of the builder of your own data")
@@ -105,9 +105,9 @@ class BenchmarkConfig(StrictModel):
     device: str = Field("auto", description="auto, cpu, cuda, mps")
     threads: int | None = Field(None, gt=0, description="CPU threads")
 
-    @field_validator("ways", mode="before")
+    @field_validator("methods", mode="before")
     @classmethod
-    def _resolve_ways(cls, value: Any) -> Any:
+    def _resolve_methods(cls, value: Any) -> Any:
         values = value if isinstance(value, list | tuple) else (value,)
         return tuple(item if item == PROBE else FinetuneMethod.model_validate(item) for item in values)
 

@@ -1,244 +1,464 @@
-"""Collect the cells of a run folder: results.json, results.parquet and the report, all from what is on the disk."""
+"""Results of a benchmark: one typed value a trial, which is written, read, shown, compared and exported as it is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import Field, ValidationError
 
-from longstrand.baselines.ladder import LADDER
-from longstrand.benchmarks.reports.compare import flags_of, ranks, summarise
-from longstrand.benchmarks.tasks.task import TaskData
-from longstrand.config import read_yaml
+from longstrand.baselines.registry import BASELINES
+from longstrand.benchmarks.protocol import Protocol
+from longstrand.benchmarks.tasks.task import TaskData, find_built
+from longstrand.benchmarks.trials import training_title
+from longstrand.config import StrictModel, read_yaml
 from longstrand.data.targets import Task
 from longstrand.errors import InputError
-from longstrand.evaluation.compare import compare_predictions, holm
+from longstrand.evaluation.compare import PairedDifference, compare_predictions, holm
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores
-from longstrand.runtime import provenance, read_json, write_json
+from longstrand.runtime import provenance, read_json
+from longstrand.training.methods import FinetuneMethod
 
-FORMAT = {"format": "longstrand.benchmark", "format_version": 1}
+if TYPE_CHECKING:
+    import polars as pl
+
+FORMAT = {"format": "longstrand.benchmark", "format_version": 2}
+COLLAPSED = 0.01
+"""A result is at the level of the majority if its main metric is no more than this above it."""
+COSTS = ("trained_parameters", "storage_bytes", "seconds", "peak_memory_bytes")
+Group = Literal["baseline", "model", "control"]
 
 
-def write_results(folder: Path, tasks: Mapping[str, TaskData] | None = None) -> dict[str, Any]:
-    """Write ``results.json``, ``results.parquet`` and ``report.html`` of a run folder.
+class Result(StrictModel):
+    """What one trial gave: a method on a task with a seed and a number of training rows."""
 
-    Args:
-        folder: of the run.
-        tasks: built tasks, for sanity reports and published numbers; None finds them again.
+    task: str
+    method: str = Field(description="its line in the table")
+    group: Group = Field(description="control: the same network from random weights")
+    kind: Literal["baseline", "finetune", "probe"]
+    baseline: str | None = Field(None, description="name in the registry of baselines")
+    model: str | None = Field(None, description="folder of the model")
+    finetuning: FinetuneMethod | None = None
+    init: Literal["pretrained", "random"] | None = None
+    seed: int
+    num_train: int | None = Field(None, description="training rows asked for; None: all")
+    metric: str = Field(description="the main one of the task")
+    rows: dict[str, int] = Field(description="rows used, by split")
+    valid: dict[str, Any] = Field(description="evaluation without intervals: what choices are made by")
+    test: dict[str, Any] = Field(description="evaluation of the test rows")
+    cost: dict[str, Any]
+    details: dict[str, Any] = Field(description="learning rate, probed layers, cut rows, ...")
+    data: str = Field(description="fingerprint of the tables")
+    weights: dict[str, str] | None = Field(None, description="fingerprints of the model's files")
+    protocol: Protocol
+    notices: tuple[str, ...] = ()
+    provenance: dict[str, Any]
+    wall_seconds: float
+    flags: tuple[str, ...] = Field((), description="why it is not to be trusted; known when the run is collected")
+    extra: dict[str, float] = Field(default_factory=dict, description="further columns of an exported table")
+    folder: Path | None = Field(None, exclude=True, description="of the trial, where it lies")
+
+    def value(self, metric: str | None = None, *, split: str = "test", end: str = "value") -> float | None:
+        """Return a metric, or the ``low`` or ``high`` end of its interval; None where it is undefined."""
+        entry = (self.test if split == "test" else self.valid)["metrics"].get(metric or self.metric, {})
+        found = entry.get(end)
+        return None if found is None or found != found else float(found)
+
+    @property
+    def training(self) -> str:
+        """Return how it was trained: full, lora (r=4), probe, or the name of a baseline."""
+        return training_title(self.finetuning) if self.finetuning else self.baseline or self.kind
+
+    def scores(self) -> Scores:
+        """Read the predictions of the test rows.
+
+        Raises:
+            InputError: they are missing or damaged.
+        """
+        import polars as pl
+
+        path = Path(self.folder or "") / "test.parquet"
+        try:
+            frame = pl.read_parquet(path)
+        except (pl.exceptions.PolarsError, OSError):
+            raise InputError(
+                f"{path}: the predictions of this trial are missing or damaged; delete its folder, and run the same "
+                "'longstrand benchmark run' command again."
+            ) from None
+        values = frame.select(pl.col("^value_.*$")).to_numpy()
+        targets = frame.select(pl.col("^target_.*$")).to_numpy()
+        problem: Any = self.test["problem"]
+        if problem in ("single_label", "token"):
+            targets = targets[:, 0]
+        names = tuple(map(str, range(values.shape[1])))
+        return Scores(Task(problem, names, ("label",)), targets, values, frame["unit"].to_numpy())
+
+    def row(self) -> dict[str, Any]:
+        """Return its row of a table, main metric only."""
+        return {
+            **{key: getattr(self, key) for key in ("task", "method", "group", "kind", "model", "init", "training")},
+            **{key: getattr(self, key) for key in ("seed", "num_train", "metric")},
+            **{end: self.value(end=end) for end in ("value", "low", "high")},
+            "valid": self.value(split="valid"),
+            **{f"{split}_rows": self.rows[split] for split in ("train", "test")},
+            **{key: self.cost.get(key) for key in COSTS},
+            "flags": "; ".join(self.flags),
+            "data": self.data.removeprefix("sha256:")[:12],
+            **self.extra,
+        }
+
+
+def write_scores(scores: Scores, path: Path) -> None:
+    """Keep targets and predictions of the test rows, for paired tests: one row a sequence, or a base."""
+    import polars as pl
+
+    targets = scores.targets if scores.targets.ndim == 2 else scores.targets[:, None]
+    columns = {"unit": scores.units.astype(np.int64)}
+    columns |= {f"target_{number}": column for number, column in enumerate(targets.T)}
+    columns |= {f"value_{number}": column for number, column in enumerate(scores.values.T.astype(np.float32))}
+    temporary = path.with_name(f".tmp-{path.name}")
+    pl.DataFrame(columns).write_parquet(temporary)
+    temporary.replace(path)
+
+
+def read_result(folder: Path) -> Result:
+    """Read the result of a trial.
 
     Raises:
-        InputError: the folder holds no benchmark, or no cell has a result.
+        InputError: it was written by another version.
     """
-    from longstrand.benchmarks.reports.page import write_page
-
-    folder = Path(folder)
-    results = read_results(folder)
-    tasks = find_tasks(folder) if tasks is None else tasks
-    collected = collect(folder, results, tasks)
-    write_json(folder / "results.json", collected)
-    _write_table(results, folder / "results.parquet")
-    write_page(folder, collected)
-    return collected
+    try:
+        return Result.model_validate(read_json(folder / "result.json")).model_copy(update={"folder": folder})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{folder / 'result.json'}: a result of another version ({where}: {first['msg']}); use a new output."
+        ) from None
 
 
-def read_results(folder: Path) -> list[dict[str, Any]]:
-    """Read the results of all finished cells, flagged where they collapsed, in a fixed order.
+def read_results(folder: Path) -> list[Result]:
+    """Read the results of all finished trials, flagged where they collapsed, in a fixed order.
 
     Raises:
         InputError: there is none.
     """
-    if not (Path(folder) / "config.yaml").exists():
+    folder = Path(folder)
+    if not (folder / "config.yaml").exists():
         raise InputError(f"{folder}: no benchmark run (no config.yaml); make one with 'longstrand benchmark run'.")
-    results = [
-        read_json(path) | {"folder": str(path.parent)} for path in sorted((folder / "cells").rglob("result.json"))
-    ]
+    results = [read_result(path.parent) for path in sorted((folder / "trials").rglob("result.json"))]
     if not results:
-        raise InputError(f"{folder}: no cell has a result yet; run the same 'longstrand benchmark run' command again.")
+        raise InputError(f"{folder}: no trial has a result yet; run the same 'longstrand benchmark run' command again.")
     return sort_and_flag(results)
 
 
-def sort_and_flag(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def sort_and_flag(results: Sequence[Result]) -> list[Result]:
     """Put results into a fixed order, and flag those that collapsed."""
-    order = {"baseline": 0, "model": 1, "control": 2}
-    rungs = {name: place for place, name in enumerate(LADDER)}
-    results.sort(
+    order, names = {"baseline": 0, "model": 1, "control": 2}, list(BASELINES)
+    majority = {result.task: result for result in results if result.baseline == "majority"}
+    return sorted(
+        (result.model_copy(update={"flags": flags_of(result, majority.get(result.task))}) for result in results),
         key=lambda result: (
-            result["task"],
-            order[result["group"]],
-            rungs.get(result["baseline"], 0),
-            result["arm"],
-            result["num_train"] or 1e12,
-            result["seed"],
-        )
+            result.task,
+            order[result.group],
+            names.index(result.baseline) if result.baseline in names else 0,
+            result.method,
+            result.num_train or 1e12,
+            result.seed,
+        ),
     )
-    majority = {result["task"]: result for result in results if result["baseline"] == "majority"}
+
+
+def flags_of(result: Result, majority: Result | None) -> tuple[str, ...]:
+    """Say whether a run collapsed: the same answer for all rows, or no better than the majority's result."""
+    if result.baseline == "majority":
+        return ()
+    flags = ["constant prediction"] if result.test.get("constant_prediction") else []
+    if majority is not None:
+        ours, theirs = result.value(), majority.value() or 0.0
+        if ours is None or sign_of(result.metric) * (ours - theirs) <= COLLAPSED:
+            flags.append("no better than the majority")
+    return tuple(flags)
+
+
+def sign_of(metric: str) -> int:
+    """Return 1 where higher values of a metric are better, else -1."""
+    return -1 if metric in LOWER_IS_BETTER else 1
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table: the seeds of a method on a task with a number of training rows."""
+
+    results: tuple[Result, ...]
+
+    @property
+    def first(self) -> Result:
+        """Return the result of the first seed, for what all seeds share."""
+        return self.results[0]
+
+    @property
+    def key(self) -> tuple[str, str, int | None]:
+        """Return task, method and number of training rows."""
+        return self.first.task, self.first.method, self.first.num_train
+
+    def values(self, metric: str | None = None, *, split: str = "test", end: str = "value") -> list[float]:
+        """Return a metric of each seed that has one."""
+        found = [result.value(metric, split=split, end=end) for result in self.results]
+        return [value for value in found if value is not None]
+
+    def mean(self, metric: str | None = None, *, split: str = "test", end: str = "value") -> float | None:
+        """Return the mean over seeds, None if no seed has a value."""
+        return _mean(self.values(metric, split=split, end=end))
+
+    @property
+    def sd(self) -> float | None:
+        """Return the sample standard deviation over seeds, None for one."""
+        values = self.values()
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+    def cost(self, key: str) -> float | None:
+        """Return the mean of a cost."""
+        return _mean([result.cost[key] for result in self.results if result.cost.get(key) is not None])
+
+    def height(self, split: str = "test") -> float:
+        """Return the mean with the sign that makes higher better; -inf without one."""
+        mean = self.mean(split=split)
+        return float("-inf") if mean is None else sign_of(self.first.metric) * mean
+
+    @property
+    def flags(self) -> list[str]:
+        """Return what any seed is flagged for."""
+        return sorted({flag for result in self.results for flag in result.flags})
+
+    def row(self) -> dict[str, Any]:
+        """Return its row of ``summary`` in results.json."""
+        names = ("task", "method", "group", "kind", "model", "num_train", "metric")
+        return {
+            **{key: getattr(self.first, key) for key in names},
+            "seeds": [result.seed for result in self.results],
+            "values": self.values(),
+            "mean": self.mean(),
+            "sd": self.sd,
+            "low": self.mean(end="low"),
+            "high": self.mean(end="high"),
+            "valid": self.mean(split="valid"),
+            "metrics": {
+                name: {end: self.mean(name, end=end) for end in ("value", "low", "high")}
+                for name in self.first.test["metrics"]
+            },
+            "cost": {key: self.cost(key) for key in ("parameters", *COSTS)},
+            "flags": self.flags,
+        }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if len(values) else None
+
+
+def lines_of(results: Sequence[Result]) -> list[Line]:
+    """Put the seeds of each task, method and number of rows together."""
+    groups: dict[tuple[str, str, int | None], list[Result]] = {}
     for result in results:
-        is_majority = result["baseline"] == "majority"
-        result["flags"] = [] if is_majority else flags_of(result, majority.get(result["task"]))
-    return results
+        groups.setdefault((result.task, result.method, result.num_train), []).append(result)
+    return [Line(tuple(members)) for members in groups.values()]
 
 
-def find_tasks(folder: Path) -> dict[str, TaskData]:
-    """Find the tasks of a run again; those whose folder is gone are left out of the report."""
-    from longstrand.benchmarks.tasks.task import find_built
+def ranks_of(lines: Sequence[Line]) -> dict[str, list[float]]:
+    """Rank the methods within each task: {method: rank in each task}, 1 is best, ties share the mean; best mean first.
 
-    settings = read_yaml(folder / "config.yaml")
-    place = folder / "tasks" if settings.get("data") else Path(settings["tasks"])
-    try:
-        return {data.id: data for data in find_built(place)}
-    except InputError:
+    Only methods that every task has are ranked, so that no method gains by being absent.
+    """
+    from scipy.stats import rankdata
+
+    tasks = list(dict.fromkeys(line.first.task for line in lines))
+    known = {(line.first.task, line.first.method): line for line in lines if line.mean() is not None}
+    methods = [name for name in dict.fromkeys(line.first.method for line in lines)
+               if all((task, name) in known for task in tasks)]  # fmt: skip
+    if not methods:
         return {}
+    ranks = np.array([rankdata([-known[task, name].height() for name in methods]) for task in tasks])
+    return {methods[place]: ranks[:, place].tolist() for place in np.argsort(ranks.mean(axis=0), kind="stable")}
 
 
-def collect(folder: Path, results: Sequence[Mapping[str, Any]], tasks: Mapping[str, TaskData]) -> dict[str, Any]:
-    """Put everything that the report shows into one dictionary."""
-    rows = summarise(results)
-    full = [row for row in rows if row["num_train"] is None]
-    errors = [read_json(path) for path in sorted((folder / "cells").rglob("error.json"))]
-    facts = {}
-    for name in dict.fromkeys(row["task"] for row in rows):
-        data = tasks.get(name)
-        facts[name] = {
-            "metric": next(row["metric"] for row in rows if row["task"] == name),
-            "rows": max(
-                (result["rows"] for result in results if result["task"] == name), key=lambda rows: rows["train"]
-            ),
+@dataclass(frozen=True)
+class Comparison:
+    """A method against another one on the same test rows.
+
+    Attributes:
+        task: its id.
+        method: ours.
+        against: theirs.
+        what: ``best baseline``, or ``random start``.
+        found: the difference; corrected for the number of methods against the best baseline (Holm).
+        collapsed: whether the other one collapsed, so that being better says nothing.
+    """
+
+    task: str
+    method: str
+    against: str
+    what: Literal["best baseline", "random start"]
+    found: PairedDifference
+    collapsed: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """Return better, worse or unclear, by the paired test; never better than what collapsed."""
+        return "unclear" if self.collapsed and self.found.verdict == "better" else self.found.verdict
+
+
+def compare_methods(lines: Sequence[Line]) -> list[Comparison]:
+    """Compare every method that has a model with the best baseline, and with its random start, task by task.
+
+    The best baseline is the one with the best validation score, so the test rows choose nothing.
+    """
+    found: list[Comparison] = []
+    full = [line for line in lines if line.first.num_train is None]
+    for task in dict.fromkeys(line.first.task for line in full):
+        mine = [line for line in full if line.first.task == task]
+        baselines = [line for line in mine if line.first.group == "baseline"]
+        models = [line for line in mine if line.first.group != "baseline"]
+        if baselines:
+            best = max(baselines, key=lambda line: line.height("valid"))
+            compared = [_compared(line, best, "best baseline") for line in models]
+            corrected = holm([each.found.p for each in compared])
+            found += [replace(each, found=replace(each.found, p_corrected=p)) for each, p in zip(compared, corrected)]
+        for line in models:
+            control = next((other for other in models if _is_control(other.first, line.first)), None)
+            if control is not None:
+                found.append(_compared(line, control, "random start"))
+    return found
+
+
+def _is_control(other: Result, ours: Result) -> bool:
+    """Return whether a result is of the random start of the same model, fine-tuned or probed as ours."""
+    return ours.group == "model" and (other.group, other.model, other.kind) == ("control", ours.model, ours.kind)
+
+
+def _compared(ours: Line, theirs: Line, what: Literal["best baseline", "random start"]) -> Comparison:
+    first, resamples = ours.first, max(ours.first.protocol.resamples, 200)
+    sides = [[result.scores() for result in line.results] for line in (ours, theirs)]
+    found = compare_predictions(sides[0], sides[1], first.metric, num_resamples=resamples)
+    return Comparison(first.task, first.method, theirs.first.method, what, found, bool(theirs.flags))
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """All that is known of a run.
+
+    Attributes:
+        settings: of the run.
+        results: of all trials.
+        lines: their seeds put together.
+        comparisons: paired tests.
+        errors: trials without a result: task, method, seed, num_train, reason.
+        tasks: the built ones that were found again.
+        provenance: of what put this together.
+    """
+
+    settings: Mapping[str, Any]
+    results: Sequence[Result]
+    lines: Sequence[Line]
+    comparisons: Sequence[Comparison]
+    errors: Sequence[Mapping[str, Any]]
+    tasks: Mapping[str, TaskData]
+    provenance: Mapping[str, Any]
+
+    def names(self) -> list[str]:
+        """Return the ids of the tasks that have a result."""
+        return list(dict.fromkeys(result.task for result in self.results))
+
+    def lines_of(self, task: str, *, full: bool = True) -> list[Line]:
+        """Return the lines of a task, those of all training rows only unless told."""
+        return [line for line in self.lines if line.first.task == task and (not full or line.first.num_train is None)]
+
+    def facts(self, task: str) -> dict[str, Any]:
+        """Return what a reader must know of a task: metric, rows, title, split rule, findings, published numbers."""
+        mine, data = [result for result in self.results if result.task == task], self.tasks.get(task)
+        return {
+            "metric": mine[0].metric,
+            "rows": max((result.rows for result in mine), key=lambda rows: rows["train"]),
             "title": data.facts.get("title") if data else None,
             "split_rule": data.facts.get("split_rule") if data else None,
             "sanity": read_json(data.sanity) if data and data.sanity.exists() else None,
             "published": {model: vars(entry) for model, entry in data.published.items()} if data else {},
+            "data": mine[0].data,
         }
-    return {
-        **FORMAT,
-        "settings": read_yaml(folder / "config.yaml"),
-        "tasks": facts,
-        "summary": rows,
-        "ranks": ranks(full) if full else [],
-        "comparisons": compare_arms(results),
-        "probes": [
-            {"task": result["task"], "arm": result["arm"], "seed": result["seed"], **result["facts"]["probe"]}
-            for result in results
-            if result["kind"] == "probe" and result["num_train"] is None
-        ],
-        "cells": [{key: value for key, value in result.items() if key != "folder"} for result in results],
-        "errors": [{key: error[key] for key in ("task", "arm", "seed", "num_train", "reason")} for error in errors],
-        "provenance": provenance(),
-    }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values: results.json."""
+        full = [line for line in self.lines if line.first.num_train is None]
+        return {
+            **FORMAT,
+            "settings": self.settings,
+            "tasks": {task: self.facts(task) for task in self.names()},
+            "summary": [line.row() for line in self.lines],
+            "ranks": ranks_of(full),
+            "comparisons": [asdict(each) | {"verdict": each.verdict} for each in self.comparisons],
+            "results": [result.model_dump(mode="json") for result in self.results],
+            "errors": self.errors,
+            "provenance": self.provenance,
+        }
 
 
-def compare_arms(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Compare every model arm with the best baseline, and with the random start where there is one, task by task.
+def read_benchmark(folder: Path, tasks: Mapping[str, TaskData] | None = None, *, compare: bool = True) -> Benchmark:
+    """Collect the finished trials of a run folder.
 
-    The best baseline is the one with the best validation score, so the test rows choose nothing. Within a task the p
-    values against the baseline are corrected for the number of arms (Holm).
-    """
-    found: list[dict[str, Any]] = []
-    tasks = dict.fromkeys(result["task"] for result in results)
-    for task in tasks:
-        mine = [result for result in results if result["task"] == task and result["num_train"] is None]
-        arms: dict[str, list[Mapping[str, Any]]] = {}
-        for result in mine:
-            arms.setdefault(result["arm"], []).append(result)
-        baselines = {name: members for name, members in arms.items() if members[0]["group"] == "baseline"}
-        best = max(baselines, key=lambda name: _validation(baselines[name]), default=None)
-        rows = []
-        for name, members in arms.items():
-            if members[0]["group"] != "baseline" and best is not None:
-                rows.append(_comparison(task, name, members, best, baselines[best], "best baseline"))
-        for row, chance in zip(rows, holm([row["p"] for row in rows])):
-            row["p_holm"] = chance
-        found += rows
-        for name, members in arms.items():
-            control = _control_of(members[0], arms)
-            if control is not None:
-                found.append(_comparison(task, name, members, control, arms[control], "random start"))
-    return found
-
-
-def _control_of(result: Mapping[str, Any], arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> str | None:
-    """Find the random start of the same model: fine-tuned for fine-tuning, probed for probing."""
-    if result["group"] != "model":
-        return None
-    for name, members in arms.items():
-        first = members[0]
-        if first["group"] == "control" and first["model"] == result["model"] and first["kind"] == result["kind"]:
-            return name
-    return None
-
-
-def _validation(members: Sequence[Mapping[str, Any]]) -> float:
-    metric = members[0]["metric"]
-    values = [member["valid"]["metrics"][metric]["value"] for member in members]
-    known = [value for value in values if value is not None]
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    return sign * float(np.mean(known)) if known else float("-inf")
-
-
-def _comparison(
-    task: str,
-    name: str,
-    ours: Sequence[Mapping[str, Any]],
-    other: str,
-    theirs: Sequence[Mapping[str, Any]],
-    what: str,
-) -> dict[str, Any]:
-    metric = ours[0]["metric"]
-    resamples = max(ours[0]["protocol"]["resamples"], 200)
-    sides = [[read_scores(member) for member in members] for members in (ours, theirs)]
-    compared = compare_predictions(sides[0], sides[1], metric, num_resamples=resamples)
-    found = {key: getattr(compared, key) for key in ("difference", "low", "high", "p")}
-    return {"task": task, "arm": name, "against": other, "what": what, "metric": metric, **found, "p_holm": None}
-
-
-def read_scores(result: Mapping[str, Any]) -> Scores:
-    """Read the test predictions of a cell.
+    Args:
+        folder: of the run.
+        tasks: the built tasks; None finds them again.
+        compare: also do the paired tests (the slow part).
 
     Raises:
-        InputError: they are missing or damaged.
+        InputError: the folder holds no benchmark, or no trial has a result.
     """
-    import polars as pl
+    folder = Path(folder)
+    results = read_results(folder)
+    lines = lines_of(results)
+    errors = [read_json(path) for path in sorted((folder / "trials").rglob("error.json"))]
+    kept = [{key: error[key] for key in ("task", "method", "seed", "num_train", "reason")} for error in errors]
+    tasks = find_tasks(folder) if tasks is None else tasks
+    compared = compare_methods(lines) if compare else []
+    return Benchmark(read_yaml(folder / "config.yaml"), results, lines, compared, kept, tasks, provenance())
 
-    path = Path(result["folder"]) / "test.parquet"
+
+def find_tasks(folder: Path) -> dict[str, TaskData]:
+    """Find the tasks of a run again; those whose folder is gone are left out of the report."""
+    settings = read_yaml(folder / "config.yaml")
     try:
-        frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError):
-        raise InputError(
-            f"{path}: the predictions of this cell are missing or damaged; delete its folder, and run the same "
-            "'longstrand benchmark run' command again."
-        ) from None
-    values = frame.select(pl.col("^value_.*$")).to_numpy()
-    targets = frame.select(pl.col("^target_.*$")).to_numpy()
-    problem: Any = result["test"]["problem"]
-    if problem in ("single_label", "token"):
-        targets = targets[:, 0]
-    names = tuple(map(str, range(values.shape[1])))
-    return Scores(Task(problem, names, ("label",)), targets, values, frame["unit"].to_numpy())
+        return {data.id: data for data in find_built(folder / "tasks" if settings.get("data") else settings["tasks"])}
+    except InputError:
+        return {}
 
 
-def _write_table(results: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write one row a cell, split and metric."""
+def result_frame(results: Sequence[Result]) -> pl.DataFrame:
+    """Return one row a trial with its main metric, cost and flags."""
     import polars as pl
 
+    return pl.DataFrame([result.row() for result in results], infer_schema_length=None)
+
+
+def metric_frame(results: Sequence[Result]) -> pl.DataFrame:
+    """Return one row a trial, split and metric."""
+    import polars as pl
+
+    names = ("task", "method", "group", "kind", "model", "init", "seed", "num_train")
     rows = [
         {
-            **{key: result[key] for key in ("task", "arm", "group", "kind", "model", "init", "seed", "num_train")},
+            **{key: getattr(result, key) for key in names},
             "split": split,
             "metric": metric,
-            "value": entry["value"],
-            "low": entry.get("low"),
-            "high": entry.get("high"),
-            **{f"cost_{key}": result["cost"].get(key) for key in ("trained_parameters", "storage_bytes", "seconds",
-                                                                "peak_memory_bytes")},
-            "flags": "; ".join(result["flags"]),
-            "commit": result["provenance"]["commit"],
-            "data": result["data"],
+            **{end: result.value(metric, split=split, end=end) for end in ("value", "low", "high")},
+            **{f"cost_{key}": result.cost.get(key) for key in COSTS},
+            "flags": "; ".join(result.flags),
+            "commit": result.provenance["commit"],
+            "data": result.data,
         }
         for result in results
         for split in ("valid", "test")
-        for metric, entry in result[split]["metrics"].items()
-    ]  # fmt: skip
-    temporary = path.with_name(f".tmp-{path.name}")
-    pl.DataFrame(rows, infer_schema_length=None).write_parquet(temporary)
-    temporary.replace(path)
+        for metric in getattr(result, split)["metrics"]
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)

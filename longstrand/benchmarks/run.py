@@ -1,8 +1,8 @@
-"""The runner: every cell of models, ways, baselines, tasks and seeds, resumable, shared out over processes.
+"""The runner: every trial of models, methods, baselines, tasks and seeds, resumable, shared out over processes.
 
-Layout of a run folder: ``config.yaml``; ``tasks/`` (own data, built); ``cells/TASK/ARM/ROWS/seedN/`` each with
+Layout of a run folder: ``config.yaml``; ``tasks/`` (own data, built); ``trials/TASK/METHOD/ROWS/seedN/`` each with
 ``result.json`` and ``test.parquet`` (targets and predictions of the test rows) or ``error.json``; then
-``results.json``, ``results.parquet``, ``report.html``. A cell with a result is done; one with an error is tried again
+``results.json``, ``results.parquet``, ``report.html``. A trial with a result is done; one with an error is tried again
 by the same command.
 """
 
@@ -17,44 +17,48 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
 
-from longstrand.benchmarks.arms import (
+from longstrand.benchmarks.page import duration, write_results
+from longstrand.benchmarks.protocol import PROBE, BenchmarkConfig, Protocol, protocol_of
+from longstrand.benchmarks.results import Benchmark, Result, read_result, result_frame, write_scores
+from longstrand.benchmarks.run_trial import (
     Notice,
-    Outcome,
-    Place,
+    RunContext,
     StoppedBySignal,
     is_tuned_once,
-    run_arm,
+    run_trial,
     weights_fingerprints,
 )
-from longstrand.benchmarks.cells import Arm, Cell, arms_of, cells_of, share_out, thin_out
-from longstrand.benchmarks.progress import Progress
-from longstrand.benchmarks.protocol import PROBE, BenchmarkConfig, Protocol, protocol_of
-from longstrand.benchmarks.results import write_results
 from longstrand.benchmarks.tasks.task import TaskData, find_built, load_task_data
-from longstrand.config import dump_config, read_yaml
+from longstrand.benchmarks.trials import Trial, methods_of, share_out, trials_of
+from longstrand.config import build, dump_config, read_yaml
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import LongstrandError, ResumeError, UsageError, one_of
-from longstrand.evaluation.metrics import Scores, evaluate
 from longstrand.runtime import (
     Launch,
     leave_process_group,
-    provenance,
+    model_folder,
     read_json,
     resolve_device,
     write_atomically,
     write_json,
 )
 from longstrand.training.examples import check_strand
+from longstrand.training.methods import FinetuneMethod, check_method
 from longstrand.training.run_folder import differences
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from longstrand.models.network import Network
 
 logger = logging.getLogger(__name__)
 GROWS = frozenset(
-    {
+    [
         "output",
         "only",
         "random_init",
@@ -62,13 +66,13 @@ GROWS = frozenset(
         "threads",
         "keep_models",
         "models",
-        "ways",
+        "methods",
         "baselines",
         "seeds",
         "fewshot",
-    }
+    ]
 )
-"""Settings that may change between two commands on one run folder: they add cells, or do not touch results."""
+"""Settings that may change between two commands on one run folder: they add trials, or do not touch results."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,11 @@ class RunSummary:
 
     Attributes:
         folder: of the run.
-        num_done: cells with a result, of this and earlier calls and of all processes.
-        failed: cells without: reason.
-        complete: whether every cell has a result.
+        num_done: trials with a result, of this and earlier calls and of all processes.
+        failed: trials without: reason.
+        complete: whether every trial has a result.
         is_last: whether no other process of the same ``torchrun`` is still at work.
+        found: all results, in the process that wrote them.
     """
 
     folder: Path
@@ -88,77 +93,113 @@ class RunSummary:
     failed: dict[str, str]
     complete: bool
     is_last: bool = True
+    found: Benchmark | None = None
+
+
+def benchmark(
+    data: str | Path,
+    models: Sequence[str | Path | Network],
+    *,
+    output: str | Path = "benchmark",
+    methods: Sequence[Any] = ("full", "lora", "frozen", "probe"),
+    seeds: Sequence[int] = (0,),
+    **settings: Any,
+) -> pl.DataFrame:
+    """Compare models with baselines and with their random starts on a folder of labelled tables.
+
+    Args:
+        data: folder of CSV, TSV, Parquet or BED files (one task each), or of tables train, valid and test.
+        models: folders, names that `longstrand.load_model` takes, or loaded models.
+        output: run folder; the same call goes on where it stopped. ``report.html`` is in it.
+        methods: of using a model: full, lora, frozen, probe, ...
+        seeds: each model, method and task is run with each.
+        settings: further ones of `longstrand.benchmarks.protocol.BenchmarkConfig`.
+
+    Returns:
+        One row a trial: task, method, group, seed, metric, value, low, high, valid, cost, flags, ...
+
+    Raises:
+        LongstrandError: wrong settings or data, or trials that failed.
+    """
+    folders = [model_folder(getattr(model, "folder", None) or model) for model in models]
+    given = {"data": Path(data), "output": Path(output), "models": folders, "methods": list(methods)}
+    found = run_benchmark(build(BenchmarkConfig, given | {"seeds": list(seeds)} | settings))
+    if found.failed:
+        name, reason = next(iter(found.failed.items()))
+        raise LongstrandError(f"{found.folder}: {len(found.failed)} trials failed; {name}: {reason}")
+    assert found.found is not None
+    return result_frame(found.found.results)
 
 
 def run_benchmark(config: BenchmarkConfig, *, notice: Notice = logger.info) -> RunSummary:
-    """Compute every cell that has no result yet, then write results and report.
+    """Compute every trial that has no result yet, then write results and report.
 
-    Under ``torchrun`` every process takes its share of the cells, each alone on its GPU; the last one writes the whole.
+    Under ``torchrun`` every process takes its share of the trials, each alone on its GPU; the last writes the whole.
 
     Raises:
-        LongstrandError: wrong settings, data or models; a cell that fails is recorded instead.
+        LongstrandError: wrong settings, data or models; a trial that fails is recorded instead.
         KeyboardInterrupt: a signal asked to stop; the same command goes on.
     """
     import torch
 
     launch = leave_process_group()
     if launch.count > 1:
-        notice = partial(_say_as, launch.rank, notice)
+        notice = partial(_as_process, launch.rank, notice)
     if config.threads:
         torch.set_num_threads(config.threads)
     device = str(resolve_device(config.device))
     _check_models(config)
     _check_folder(config, launch.rank)
     tasks = _tasks(config, launch, notice)
-    cells = _all_cells(tasks, config, notice)
-    mine = share_out(cells, launch.rank, launch.count, together=partial(_are_together, config))
+    trials = _all_trials(tasks, config, notice)
+    mine = share_out(trials, launch.rank, launch.count, together=partial(_are_together, config))
     weights = {model: weights_fingerprints(model) for model in config.models}
     tables: dict[str, dict[str, LabelledTable]] = {}
-    progress = Progress(config.output, mine)
-    for cell in mine:
-        folder = config.output / cell.folder
-        data = tasks[cell.task]
-        if (folder / "result.json").exists():
-            _check_result(folder, data, weights.get(cell.arm.model))
-            continue
-        if cell.task not in tables:
-            tables = {cell.task: data.load()}
-        notice(progress.line(cell))
-        _compute(cell, data, tables[cell.task], config, device, notice)
-    return _finish(config, tasks, cells, is_last=launch.is_last())
+    known: list[tuple[Trial, float]] = []
+    missing = [trial for trial in mine if not (config.output / trial.folder / "result.json").exists()]
+    for trial in (trial for trial in mine if trial not in missing):
+        model = trial.method.model
+        found = _check_result(config.output / trial.folder, tasks[trial.task], weights[model] if model else None)
+        known.append((trial, found.wall_seconds))
+    for place, trial in enumerate(missing):
+        if trial.task not in tables:
+            tables = {trial.task: tasks[trial.task].load()}
+        notice(progress_line(missing[place:], known, len(mine)))
+        start = time.perf_counter()
+        if _compute(trial, tasks[trial.task], tables[trial.task], config, device, notice):
+            known.append((trial, time.perf_counter() - start))
+    return _finish(config, tasks, trials, is_last=launch.is_last())
 
 
-def _say_as(rank: int, notice: Notice, sentence: str) -> None:
+def _as_process(rank: int, notice: Notice, sentence: str) -> None:
     notice(f"process {rank}: {sentence}")
 
 
-def _are_together(config: BenchmarkConfig, cell: Cell) -> bool:
-    """Say whether the seeds of an arm share something that one process must make: a learning rate, or embeddings."""
-    return cell.arm.kind == "probe" or is_tuned_once(cell, _protocol(cell.task, config))
+def _are_together(config: BenchmarkConfig, trial: Trial) -> bool:
+    """Return whether the seeds of a method share something that one process must make: a rate, or embeddings."""
+    return trial.method.kind == "probe" or is_tuned_once(trial, _protocol(trial.task, config))
 
 
 def _check_models(config: BenchmarkConfig) -> None:
-    from longstrand.training.methods import FinetuneMethod, check_method
-
     for model in config.models:
         if not (model / "config.json").is_file():
             raise UsageError(f"{model}: no model folder (it has no config.json).")
-    for way in config.ways:
-        if isinstance(way, FinetuneMethod):
-            check_method(way)
+    for method in config.methods:
+        if isinstance(method, FinetuneMethod):
+            check_method(method)
     if not config.models and list(config.baselines) == ["none"]:
         raise UsageError("there is nothing to run: give a model (--model FOLDER) or baselines.")
 
 
 def _check_folder(config: BenchmarkConfig, rank: int) -> None:
-    """Bind the folder to the settings that results depend on, as soon as it has a cell.
+    """Bind the folder to the settings that results depend on, as soon as it has a trial.
 
     Raises:
         ResumeError: it holds a run with other data or another protocol.
     """
     path = config.output / "config.yaml"
     settings = yaml.safe_load(dump_config(config))
-    if path.exists() and (config.output / "cells").exists():
+    if path.exists() and (config.output / "trials").exists():
         changed = [
             f"{key}: {old!r} -> {new!r}"
             for key, old, new in differences(read_yaml(path), settings)
@@ -205,60 +246,62 @@ def _protocol(task: str, config: BenchmarkConfig) -> Protocol:
     return protocol_of(task.split("/")[0], config.protocol)
 
 
-def _all_cells(tasks: dict[str, TaskData], config: BenchmarkConfig, notice: Notice) -> list[Cell]:
-    cells: list[Cell] = []
+def _all_trials(tasks: dict[str, TaskData], config: BenchmarkConfig, notice: Notice) -> list[Trial]:
+    trials: list[Trial] = []
     for name, data in tasks.items():
-        protocol = _protocol(name, config)
+        protocol, mine = _protocol(name, config), config
         if data.problem == "token":
             labels = data.load()["train"].task
             check_strand(labels, protocol.strand)
             check_strand(labels, protocol.finetuned_strand)
-        ways = tuple(way for way in config.ways if way != PROBE)
-        if data.kind == "bin" and len(ways) < len(config.ways) and config.models:
-            notice(f"{name}: not probed, its labels are numbers per bin; fine-tune with the way 'frozen' instead")
-        mine = config.model_copy(update={"ways": ways}) if data.kind == "bin" else config
+        if data.kind == "bin":
+            methods = tuple(method for method in config.methods if method != PROBE)
+            if len(methods) < len(config.methods) and config.models:
+                notice(
+                    f"{name}: not probed, its labels are numbers per bin; fine-tune with the method 'frozen' instead"
+                )
+            mine = config.model_copy(update={"methods": methods})
         problem = "bins" if data.kind == "bin" else data.problem
-        arms: list[Arm] = arms_of(mine, problem, len(data.class_names))
-        cells += cells_of(name, arms, config)
-    if not cells:
+        trials += trials_of(name, methods_of(mine, problem, len(data.class_names)), config)
+    if not trials:
         raise UsageError("no task is left that can be run.")
-    return cells
+    return trials
 
 
 def _compute(
-    cell: Cell, data: TaskData, tables: dict[str, LabelledTable], config: BenchmarkConfig, device: str, notice: Notice
-) -> None:
-    """Compute one cell and write its result, or its error."""
-    folder = config.output / cell.folder
+    trial: Trial, data: TaskData, tables: dict[str, LabelledTable], config: BenchmarkConfig, device: str, notice: Notice
+) -> bool:
+    """Compute one trial and write its result, or its error; returns whether it has a result."""
+    folder = config.output / trial.folder
     folder.mkdir(parents=True, exist_ok=True)
-    protocol = _protocol(cell.task, config)
-    said: list[str] = []
-
-    def tell(sentence: str) -> None:
-        said.append(sentence)
-        notice(sentence)
-
-    shared = config.output / "shared" / cell.task / cell.arm_folder
-    place = Place(folder, shared, protocol, device, config.threads, tell, config.keep_models, config.seeds[0])
-    start = time.perf_counter()
+    shared = config.output / "shared" / trial.task / trial.method_folder
+    context = RunContext(
+        folder,
+        shared,
+        _protocol(trial.task, config),
+        device,
+        config.threads,
+        notice,
+        config.keep_models,
+        config.seeds[0],
+    )
     try:
-        thinned = thin_out(tables, cell.num_train or protocol.max_train_rows, cell.seed)
         with _signals_given_back():
-            outcome = run_arm(cell, thinned, data.data_settings(), place)
-        result = _result(cell, data, outcome, thinned, protocol.resamples)
-        result |= {"protocol": protocol.model_dump(mode="json"), "notices": said, "provenance": provenance()}
-        result["wall_seconds"] = time.perf_counter() - start
-        _write_scores(outcome.scores["test"], folder / "test.parquet")
-        write_json(folder / "result.json", result)
+            result, scores = run_trial(trial, tables, data, context)
+        write_scores(scores, folder / "test.parquet")
+        write_json(folder / "result.json", result.model_dump(mode="json"))
         (folder / "error.json").unlink(missing_ok=True)
+        return True
     except StoppedBySignal:
         raise KeyboardInterrupt from None
     except Exception as error:
         reason = str(error) if isinstance(error, LongstrandError) else f"{type(error).__name__}: {error}"
         attempts = read_json(folder / "error.json")["attempts"] if (folder / "error.json").exists() else 0
-        facts = {**cell.facts(), "reason": reason, "traceback": traceback.format_exc(), "attempts": attempts + 1}
+        facts = {key: value for key, value in trial.facts().items() if key != "finetuning"}
+        facts |= {"reason": reason, "traceback": traceback.format_exc(), "attempts": attempts + 1}
         write_json(folder / "error.json", facts)
-        notice(f"{cell.task}: {cell.arm.name} failed ({reason.splitlines()[0][:300]}); the others go on")
+        notice(f"{trial.task}: {trial.method.name} failed ({reason.splitlines()[0][:300]}); the others go on")
+        return False
 
 
 @contextmanager
@@ -273,61 +316,63 @@ def _signals_given_back() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def _result(
-    cell: Cell, data: TaskData, outcome: Outcome, tables: dict[str, LabelledTable], resamples: int
-) -> dict[str, Any]:
-    return {
-        **cell.facts(),
-        "metric": data.metric,
-        "rows": {name: len(table) for name, table in tables.items()},
-        "valid": evaluate(outcome.scores["valid"], num_resamples=0, curves=False),
-        "test": evaluate(outcome.scores["test"], num_resamples=resamples, curves=False),
-        "cost": outcome.cost,
-        "facts": outcome.facts,
-        "data": data.fingerprint,
-        "weights": None if cell.arm.model is None else weights_fingerprints(cell.arm.model),
-    }
-
-
-def _check_result(folder: Path, data: TaskData, weights: dict[str, str] | None) -> None:
+def _check_result(folder: Path, data: TaskData, weights: dict[str, str] | None) -> Result:
     """Refuse to mix results of other data or other weights into one table.
 
     Raises:
-        ResumeError: the tables or the model changed since the cell was computed.
+        ResumeError: the tables or the model changed since the trial was computed.
     """
-    before = read_json(folder / "result.json")
-    for what, old, new in (("data", before["data"], data.fingerprint), ("model", before["weights"], weights)):
+    before = read_result(folder)
+    for what, old, new in (("data", before.data, data.fingerprint), ("model", before.weights, weights)):
         if old != new:
             raise ResumeError(
-                f"{folder}: the {what} changed since this cell was computed; delete the cell, or use another output."
+                f"{folder}: the {what} changed since this trial was computed; delete the trial, or use another output."
             )
+    return before
 
 
-def _write_scores(scores: Scores, path: Path) -> None:
-    """Keep targets and predictions of the test rows, for paired tests: one row a sequence, or a base."""
-    import polars as pl
-
-    targets = scores.targets if scores.targets.ndim == 2 else scores.targets[:, None]
-    unit = np.arange(len(targets)) if scores.unit is None else scores.unit
-    columns: dict[str, Any] = {"unit": unit.astype(np.int64)}
-    columns |= {f"target_{number}": targets[:, number] for number in range(targets.shape[1])}
-    columns |= {
-        f"value_{number}": scores.values[:, number].astype(np.float32) for number in range(scores.values.shape[1])
-    }
-    temporary = path.with_name(f".tmp-{path.name}")
-    pl.DataFrame(columns).write_parquet(temporary)
-    temporary.replace(path)
-
-
-def _finish(config: BenchmarkConfig, tasks: dict[str, TaskData], cells: Sequence[Cell], *, is_last: bool) -> RunSummary:
-    """Collect what is there and, in the last process to end, flag collapsed runs and write the results."""
+def _finish(
+    config: BenchmarkConfig, tasks: dict[str, TaskData], trials: Sequence[Trial], *, is_last: bool
+) -> RunSummary:
+    """Count what is there and, in the last process to end, write the results."""
     failed, num_done = {}, 0
-    for cell in cells:
-        folder = config.output / cell.folder
+    for trial in trials:
+        folder = config.output / trial.folder
         if (folder / "result.json").exists():
             num_done += 1
         elif (folder / "error.json").exists():
-            failed[f"{cell.task}: {cell.arm.name}, seed {cell.seed}"] = read_json(folder / "error.json")["reason"]
-    if num_done and is_last:
-        write_results(config.output, tasks)
-    return RunSummary(config.output, num_done, failed, num_done == len(cells), is_last)
+            failed[f"{trial.task}: {trial.method.name}, seed {trial.seed}"] = read_json(folder / "error.json")["reason"]
+    found = write_results(config.output, tasks) if num_done and is_last else None
+    return RunSummary(config.output, num_done, failed, num_done == len(trials), is_last, found)
+
+
+def progress_line(missing: Sequence[Trial], known: Sequence[tuple[Trial, float]], count: int) -> str:
+    """Say which trial is begun, how many there are, and how long it and the rest may take.
+
+    Args:
+        missing: the one that is begun, and those after it.
+        known: finished trials with their seconds; a kind of trial that was never seen leaves the time out.
+        count: of all trials of this process.
+    """
+    guesses = [seconds_of(each, known) for each in missing]
+    left = "" if None in guesses else f", about {duration(sum(filter(None, guesses)))} left"
+    trial = missing[0]
+    rows = "" if trial.num_train is None else f", {trial.num_train:,} rows"
+    return f"[{count - len(missing) + 1}/{count}{left}] {trial.task}: {trial.method.name}, seed {trial.seed}{rows}"
+
+
+def seconds_of(trial: Trial, known: Sequence[tuple[Trial, float]]) -> float | None:
+    """Guess the time of a trial: the mean of its method on its task, else of its method, else of its kind; or None.
+
+    For the same number of training rows, except that a method's other numbers of rows are better than another method.
+    """
+
+    def likeness(other: Trial) -> int:
+        same, rows = other.method.name == trial.method.name, other.num_train == trial.num_train
+        if same and rows:
+            return 4 if other.task == trial.task else 3
+        return 2 if same else 1 if other.method.kind == trial.method.kind else 0
+
+    scored = [(likeness(other), seconds) for other, seconds in known]
+    best = max((score for score, _ in scored), default=0)
+    return fmean(seconds for score, seconds in scored if score == best) if best else None

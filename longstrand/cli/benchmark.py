@@ -12,10 +12,11 @@ from longstrand.cli.options import new_app
 
 if TYPE_CHECKING:
     from longstrand.benchmarks.protocol import BenchmarkConfig
+    from longstrand.benchmarks.results import Benchmark
 
 app = new_app(
     no_args_is_help=True,
-    help="Compare models, ways to use them and baselines on tasks, honestly.",
+    help="Compare models, methods to use them and baselines on tasks, honestly.",
 )
 
 
@@ -98,8 +99,9 @@ def run(
     data: Annotated[Path | None, typer.Option(help="Your own folder of CSV, TSV, Parquet or BED files.")] = None,
     tasks: Annotated[Path | None, typer.Option(help="Folder of tasks made by 'longstrand benchmark build'.")] = None,
     model: Annotated[list[Path] | None, typer.Option(help="Model folder; repeat it for several.")] = None,
-    way: Annotated[
-        list[str] | None, typer.Option(help="full, lora, ia3, frozen, probe or another adapter of PEFT; repeat it.")
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", "--way", help="full, lora, ia3, frozen, probe or another adapter of PEFT; repeat it."),
     ] = None,
     baselines: Annotated[str | None, typer.Option(help="all, none, or names with commas.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds with commas, for example 0,1,2.")] = None,
@@ -109,13 +111,14 @@ def run(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Compare models, ways to use them, a random start and a ladder of baselines: one honest table, and a report.
+    """Compare models, methods to use them, a random start and baselines: one honest table, and a report.
 
     Every line is trained by the same protocol, chosen on validation rows and measured once on the test rows. Kill it at
     any moment: the same command goes on. Several GPUs: torchrun --nproc-per-node N -m longstrand benchmark run ...
     """
     resolved = _resolve(config, settings or [], {
-        "data": data, "tasks": tasks, "models": list(model) if model else None, "ways": list(way) if way else None,
+        "data": data, "tasks": tasks, "models": list(model) if model else None,
+        "methods": list(method) if method else None,
         "baselines": baselines, "seeds": _numbers(seeds, "--seeds"), "fewshot": _numbers(fewshot, "--fewshot"),
         "output": output, "strict": strict or None, "device": device,
     })  # fmt: skip
@@ -126,8 +129,8 @@ def run(
         return  # the last process shows the table; an exit status now would make torchrun stop the others
     for name, reason in found.failed.items():
         typer.echo(f"failed: {name}: {reason}", err=True)
-    if found.num_done:
-        _show(found.folder, as_json)
+    if found.found is not None:
+        _show(found.found, found.folder, as_json)
     if found.failed:
         raise typer.Exit(1)
 
@@ -138,11 +141,10 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Write results.json, results.parquet and report.html of a run anew, from the finished cells."""
-    from longstrand.benchmarks.results import write_results
+    from longstrand.benchmarks.page import write_results
 
     for folder in folders:
-        write_results(folder)
-        _show(folder, as_json)
+        _show(write_results(folder), folder, as_json)
 
 
 def _numbers(text: str | None, option: str) -> list[int] | None:
@@ -167,14 +169,13 @@ def _resolve(config: Path | None, settings: list[str], options: dict[str, object
     return build_config(BenchmarkConfig, values, str(config or "settings"), options={"output": "--output"})
 
 
-def _show(folder: Path, as_json: bool) -> None:
+def _show(found: Benchmark, folder: Path, as_json: bool) -> None:
     """Print the table of each task, best first, and what is better than the best baseline."""
-    from longstrand.benchmarks.terminal import result_lines
-    from longstrand.runtime import read_json
+    from longstrand.benchmarks.page import text_lines
 
-    results = read_json(folder / "results.json")
     if as_json:
-        typer.echo(json.dumps({key: results[key] for key in ("tasks", "summary", "comparisons", "errors")}, indent=2))
+        plain = found.to_dict()
+        typer.echo(json.dumps({key: plain[key] for key in ("tasks", "summary", "comparisons", "errors")}, indent=2))
         return
-    typer.echo("\n".join(result_lines(results)))
+    typer.echo("\n".join(text_lines(found)))
     typer.echo(f"report: {folder / 'report.html'}")

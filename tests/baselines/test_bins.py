@@ -12,9 +12,9 @@ from sklearn.linear_model import Ridge
 from longstrand.baselines import bins
 from longstrand.baselines.bins import BinKmerRegression, _Ridge, bin_features, fit_means
 from longstrand.baselines.cnn import PIECE_BASES, CnnBaseline, Training, in_pieces, inputs
-from longstrand.baselines.ladder import Setting, as_values, fit_baseline, kind_of, rungs
 from longstrand.baselines.networks import Basenji, pool_sizes
 from longstrand.baselines.onehot import UNKNOWN, digits_of
+from longstrand.baselines.registry import BaselineSettings, as_values, baselines_for, fit_baseline, kind_of
 from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.targets import Task
 from longstrand.errors import UsageError
@@ -94,7 +94,7 @@ def test_ridge_agrees_with_scikit_learn_track_by_track() -> None:
 @pytest.mark.parametrize("name", ["kmer-bins", "cnn-basenji"])
 @pytest.mark.parametrize("loss", ["counts", "squared"])
 def test_a_planted_motif_is_found(name: str, loss: str) -> None:
-    setting = Setting(cnn=Training(epochs=6), bin_loss=loss)
+    setting = BaselineSettings(cnn=Training(epochs=6), bin_loss=loss)
     train, valid, test = (motif_table(rows, seed) for seed, rows in enumerate((150, 40, 40)))
     said = fit_baseline(name, train, valid, setting).predict(test.sequences)
     unit = np.repeat(np.arange(40), [len(values) for values in test.targets])
@@ -112,7 +112,7 @@ def test_nothing_is_found_in_shuffled_bins() -> None:
 
 def test_both_strands_are_one_prediction() -> None:
     train = motif_table(30, 0)
-    setting = Setting(both_strands=True, cnn=Training(epochs=1))
+    setting = BaselineSettings(both_strands=True, cnn=Training(epochs=1))
     for name in ("kmer-bins", "cnn-basenji", "place"):
         model = fit_baseline(name, train, train, setting)
         text = train.sequences[1]
@@ -129,7 +129,9 @@ def test_no_prediction_depends_on_its_batch() -> None:
 
 
 def test_rungs_of_bins() -> None:
-    assert rungs("bins") == ["majority", "place", "kmer-bins", "cnn-basenji"] and "place" not in rungs("regression")
+    assert baselines_for("bins") == ["majority", "place", "kmer-bins", "cnn-basenji"] and "place" not in baselines_for(
+        "regression"
+    )
     table = motif_table(4, 0)
     assert kind_of(table.task) == "bins" and kind_of(replace(table.task, bin_bases=None)) == "regression"
     with pytest.raises(UsageError, match="unknown baseline for bins problems 'kmer'"):

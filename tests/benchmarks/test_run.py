@@ -13,27 +13,26 @@ import polars as pl
 import pytest
 import torch
 
-from longstrand.benchmarks import arms
-from longstrand.benchmarks.arms import is_out_of_memory
-from longstrand.benchmarks.cells import (
-    Arm,
-    Cell,
-    arms_of,
-    cells_of,
+from longstrand.benchmarks import run_trial as module
+from longstrand.benchmarks.page import write_results
+from longstrand.benchmarks.probing.embeddings import cache_embeddings, parse_layers
+from longstrand.benchmarks.probing.probe import Choice, Probe, ProbeSettings, make_folds, probe
+from longstrand.benchmarks.protocol import BenchmarkConfig, Protocol, protocol_of
+from longstrand.benchmarks.results import read_results
+from longstrand.benchmarks.run import benchmark, progress_line, run_benchmark, seconds_of
+from longstrand.benchmarks.run_trial import is_out_of_memory, run_trial
+from longstrand.benchmarks.tasks.task import load_task_data
+from longstrand.benchmarks.trials import (
+    Method,
+    Trial,
+    methods_of,
     model_names,
     nested_order,
     share_out,
     thin_out,
-    way_name,
+    training_title,
+    trials_of,
 )
-from longstrand.benchmarks.probing.embeddings import cache_embeddings, parse_layers
-from longstrand.benchmarks.probing.probe import Choice, Probe, ProbeSettings, make_folds, probe
-from longstrand.benchmarks.protocol import BenchmarkConfig, Protocol, protocol_of
-from longstrand.benchmarks.reports.compare import flags_of, ranks, summarise
-from longstrand.benchmarks.reports.page import fewshot_sections, make_page
-from longstrand.benchmarks.results import read_results, read_scores, write_results
-from longstrand.benchmarks.run import run_benchmark
-from longstrand.benchmarks.tasks.task import load_task_data
 from longstrand.config import build
 from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.targets import Task
@@ -75,7 +74,7 @@ def config(folder: Path, output: str | Path = "run", **changes: Any) -> Benchmar
         "output": folder / output,
         "data": folder / "data",
         "models": [folder / "tiny"],
-        "ways": ["full", "lora", "probe"],
+        "methods": ["full", "lora", "probe"],
         "protocol": FAST,
         "device": "cpu",
         "threads": 1,
@@ -85,7 +84,7 @@ def config(folder: Path, output: str | Path = "run", **changes: Any) -> Benchmar
 
 def test_one_command_gives_the_whole_table(world: Path) -> None:
     results = json.loads((world / "run" / "results.json").read_text())
-    full = {row["arm"]: row for row in results["summary"] if row["num_train"] is None}
+    full = {row["method"]: row for row in results["summary"] if row["num_train"] is None}
     assert list(full) == [
         "majority",
         "k-mer regression",
@@ -103,29 +102,26 @@ def test_one_command_gives_the_whole_table(world: Path) -> None:
         assert row["cost"]["seconds"] > 0 and row["low"] <= row["high"]
     trained = {name: full[f"tiny: {name}"]["cost"]["trained_parameters"] for name in ("full", "lora", "probe")}
     assert trained["probe"] < trained["full"] and trained["lora"] < trained["full"]
-    whats = {(row["arm"], row["what"]): row["against"] for row in results["comparisons"]}
+    whats = {(row["method"], row["what"]): row["against"] for row in results["comparisons"]}
     assert whats["tiny: full", "best baseline"] == "k-mer regression"
     assert whats["tiny: full", "random start"] == "tiny: random init"
     assert whats["tiny: probe", "random start"] == "tiny: probe of random init"
-    assert results["provenance"]["versions"]["torch"] and results["cells"][0]["data"].startswith("sha256:")
-    assert not list((world / "run" / "cells").rglob("model.safetensors"))
-    page = (world / "run" / "report.html").read_text()
-    for words in (
-        "own/motif",
-        "Is the data sane?".lower(),
-        "what quality costs",
-        "layers of tiny: probe",
-        "corrected p",
-    ):
-        assert words.lower() in page.lower()
+    assert results["provenance"]["versions"]["torch"] and results["results"][0]["data"].startswith("sha256:")
+    assert not list((world / "run" / "trials").rglob("model.safetensors"))
+    titles = [section["title"] for section in json.loads((world / "run" / "report.json").read_text())["sections"]]
+    assert {"own/motif", "own/motif: is the data sane?", "own/motif: what quality costs", "Protocol"} <= set(titles)
 
 
 def test_the_table_for_programs(world: Path) -> None:
     import polars as pl
 
     frame = pl.read_parquet(world / "run" / "results.parquet")
-    assert {"task", "arm", "seed", "split", "metric", "value", "cost_seconds", "commit", "data"} <= set(frame.columns)
-    one = frame.filter((pl.col("arm") == "majority") & (pl.col("split") == "test") & (pl.col("metric") == "accuracy"))
+    assert {"task", "method", "seed", "split", "metric", "value", "cost_seconds", "commit", "data"} <= set(
+        frame.columns
+    )
+    one = frame.filter(
+        (pl.col("method") == "majority") & (pl.col("split") == "test") & (pl.col("metric") == "accuracy")
+    )
     assert one["value"].to_list() == [0.5]
 
 
@@ -133,9 +129,9 @@ def test_a_model_is_read_on_other_strands_than_it_was_trained_on(world: Path) ->
     said = {}
     for read in (None, "+"):
         protocol = {**FAST, "strand": "both", "predict_strand": read}
-        arms = {"ways": ["full"], "baselines": ("none",), "random_init": False}
-        run_benchmark(config(world, f"read_{read}", protocol=protocol, keep_models=True, **arms))
-        (cell,) = (world / f"read_{read}" / "cells").rglob("test.parquet")
+        lines = {"methods": ["full"], "baselines": ("none",), "random_init": False}
+        run_benchmark(config(world, f"read_{read}", protocol=protocol, keep_models=True, **lines))
+        (cell,) = (world / f"read_{read}" / "trials").rglob("test.parquet")
         said[read] = pl.read_parquet(cell).sort("unit")
         (folder,) = cell.parent.rglob("model")
         rows = load_task_data(world / f"read_{read}" / "tasks" / "own" / "motif").load()["test"].raw.sequences
@@ -146,27 +142,33 @@ def test_a_model_is_read_on_other_strands_than_it_was_trained_on(world: Path) ->
             assert same == (strand == (read or "both")), (read, strand)
 
 
+def test_from_a_notebook(world: Path, tmp_path: Path) -> None:
+    frame = benchmark(world / "data", [], output=tmp_path, baselines=["majority", "kmer"], protocol=FAST)
+    assert frame["method"].to_list() == ["majority", "k-mer regression"] and frame["value"][1] > 0.8
+    again = benchmark(world / "data", [], output=tmp_path, baselines=["majority", "kmer"], protocol=FAST)
+    assert again.equals(frame)
+
+
 def test_few_shot_curve(world: Path) -> None:
     found = run_benchmark(
         config(world, "few", models=(), baselines=("majority", "kmer"), fewshot=(16, 40), seeds=(0, 1))
     )
     assert found.complete and found.num_done == 2 * 5  # one seed is enough where no row is left out
     results = json.loads((world / "few" / "results.json").read_text())
-    sizes = {row["num_train"]: row for row in results["summary"] if row["arm"] == "k-mer regression"}
+    sizes = {row["num_train"]: row for row in results["summary"] if row["method"] == "k-mer regression"}
     assert set(sizes) == {16, 40, None} and sizes[16]["seeds"] == [0, 1] and sizes[None]["seeds"] == [0]
     assert sizes[16]["mean"] <= sizes[None]["mean"]
-    assert "with few rows" in (world / "few" / "report.html").read_text()
 
 
 def test_a_finished_run_computes_nothing_and_may_grow(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = shutil.copytree(world / "run", world / "grown")
     asked: list[str] = []
 
-    def note(cell: Cell, *rest: Any) -> Any:
-        asked.append(cell.arm.name)
+    def note(trial: Trial, *rest: Any) -> Any:
+        asked.append(trial.method.name)
         raise UsageError("not now")
 
-    monkeypatch.setattr("longstrand.benchmarks.run.run_arm", note)
+    monkeypatch.setattr("longstrand.benchmarks.run.run_trial", note)
     more = {"baselines": ("majority", "kmer", "onehot"), "seeds": (0, 1)}
     found = run_benchmark(config(world, "grown", **more))
     assert asked == ["one-hot regression"] and not found.complete
@@ -177,34 +179,33 @@ def test_a_finished_run_computes_nothing_and_may_grow(world: Path, monkeypatch: 
 
 def test_other_weights_or_data_are_not_mixed_in(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world / "tiny", tmp_path / "tiny")
-    settings = {"output": tmp_path / "run", "models": [tmp_path / "tiny"], "ways": ["probe"], "random_init": False}
+    settings = {"output": tmp_path / "run", "models": [tmp_path / "tiny"], "methods": ["probe"], "random_init": False}
     run_benchmark(config(world, **settings, baselines=("majority",)))  # type: ignore[arg-type]
     shutil.rmtree(tmp_path / "tiny")
     tiny_checkpoint(tmp_path / "tiny", hidden_size=16, num_hidden_layers=2)
-    with pytest.raises(ResumeError, match="the model changed since this cell was computed"):
+    with pytest.raises(ResumeError, match="the model changed since this trial was computed"):
         run_benchmark(config(world, **settings, baselines=("majority",)))  # type: ignore[arg-type]
     result = next((tmp_path / "run").rglob("majority*/all/seed0/result.json"))
     result.write_text(json.dumps(json.loads(result.read_text()) | {"data": "sha256:0"}))
-    with pytest.raises(ResumeError, match="the data changed since this cell was computed"):
+    with pytest.raises(ResumeError, match="the data changed since this trial was computed"):
         run_benchmark(config(world, **settings, baselines=("majority",)))  # type: ignore[arg-type]
 
 
-def test_a_crashed_cell_is_marked_and_tried_again(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = arms.run_arm
+def test_a_crashed_trial_is_marked_and_tried_again(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = run_trial
 
-    def crash(cell: Cell, *rest: Any) -> Any:
-        if cell.arm.baseline == "kmer":
+    def crash(trial: Trial, *rest: Any) -> Any:
+        if trial.method.baseline == "kmer":
             raise RuntimeError("the disk is on fire")
-        return real(cell, *rest)
+        return real(trial, *rest)
 
-    monkeypatch.setattr("longstrand.benchmarks.run.run_arm", crash)
+    monkeypatch.setattr("longstrand.benchmarks.run.run_trial", crash)
     small = {"baselines": ("majority", "kmer", "onehot"), "models": ()}
     said: list[str] = []
     found = run_benchmark(config(world, "crash", **small), notice=said.append)
     assert found.num_done == 2 and not found.complete
     assert found.failed == {"own/motif: k-mer regression, seed 0": "RuntimeError: the disk is on fire"}
     assert any("k-mer regression failed (RuntimeError: the disk is on fire); the others go on" in line for line in said)
-    assert "the disk is on fire" in (world / "crash" / "report.html").read_text()
     run_benchmark(config(world, "crash", **small))
     (error,) = (world / "crash").rglob("error.json")
     assert json.loads(error.read_text())["attempts"] == 2
@@ -214,7 +215,7 @@ def test_a_crashed_cell_is_marked_and_tried_again(world: Path, monkeypatch: pyte
 
 
 def test_lack_of_memory_makes_micro_batches_smaller(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = arms.finetune
+    real = module.finetune
     sizes: list[tuple[int, int]] = []
 
     def greedy(settings: Any, **rest: Any) -> Any:
@@ -223,17 +224,17 @@ def test_lack_of_memory_makes_micro_batches_smaller(world: Path, monkeypatch: py
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return real(settings, **rest)
 
-    monkeypatch.setattr(arms, "finetune", greedy)
+    monkeypatch.setattr(module, "finetune", greedy)
     said: list[str] = []
-    run_benchmark(config(world, "oom", baselines=("none",), ways=["full"], random_init=False), notice=said.append)
+    run_benchmark(config(world, "oom", baselines=("none",), methods=["full"], random_init=False), notice=said.append)
     assert sizes == [(16, 16), (16, 8), (16, 4)]
     assert [line for line in said if "going on with 4 sequences of a micro-batch, the same effective batch" in line]
     (result,) = read_results(world / "oom")
-    assert result["facts"]["micro_batch_size"] == 4 and len(result["notices"]) == 2
+    assert result.details["micro_batch_size"] == 4 and len(result.notices) == 2
     assert is_out_of_memory(MemoryError()) and not is_out_of_memory(ValueError("out of memory"))
 
 
-def test_ranks_share_the_cells(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_share_the_trials(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"baselines": ("majority", "kmer", "onehot"), "models": ()}
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
@@ -244,20 +245,20 @@ def test_ranks_share_the_cells(world: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert found.complete
 
 
-def test_cells_are_shared_out_by_hand() -> None:
-    a, b = Arm("a", "finetune"), Arm("b", "baseline")
-    cells = [Cell("t", arm, seed, rows) for arm in (b, a) for rows in (9, None) for seed in (0, 1)]
-    apart = [share_out(cells, rank, 3, together=lambda cell: False) for rank in range(3)]
+def test_trials_are_shared_out_by_hand() -> None:
+    a, b = Method("a", "finetune"), Method("b", "baseline")
+    cells = [Trial("t", method, seed, rows) for method in (b, a) for rows in (9, None) for seed in (0, 1)]
+    apart = [share_out(cells, rank, 3, together=lambda trial: False) for rank in range(3)]
     assert apart == [cells[0::3], cells[1::3], cells[2::3]]
-    tuned = [share_out(cells, rank, 2, together=lambda cell: cell.arm is a) for rank in range(2)]
+    tuned = [share_out(cells, rank, 2, together=lambda trial: trial.method is a) for rank in range(2)]
     assert tuned == [[cells[0], cells[2], cells[4], cells[5]], [cells[1], cells[3], cells[6], cells[7]]]
-    few = share_out(cells, 6, 7, together=lambda cell: cell.arm is a)
+    few = share_out(cells, 6, 7, together=lambda trial: trial.method is a)
     assert few == []
 
 
 def spy(monkeypatch: pytest.MonkeyPatch, broken: Any = lambda seed, rate: None) -> list[tuple[int, float]]:
     """Record seed and learning rate of each fine-tuning; ``broken`` gives an error to raise instead of training."""
-    real = arms.finetune
+    real = module.finetune
     asked: list[tuple[int, float]] = []
 
     def note(settings: Any, **rest: Any) -> Any:
@@ -267,13 +268,13 @@ def spy(monkeypatch: pytest.MonkeyPatch, broken: Any = lambda seed, rate: None) 
             raise error
         return real(settings, **rest)
 
-    monkeypatch.setattr(arms, "finetune", note)
+    monkeypatch.setattr(module, "finetune", note)
     return asked
 
 
 ONCE: dict[str, Any] = {
     "baselines": ("none",),
-    "ways": ["full"],
+    "methods": ["full"],
     "random_init": False,
     "seeds": (0, 1),
     "protocol": FAST | {"rate_factors": [0.001, 100], "learning_rate": 1e-4, "tune_on": "first_seed"},
@@ -283,7 +284,7 @@ ONCE: dict[str, Any] = {
 def test_the_first_seed_chooses_the_rate(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = spy(monkeypatch)
     run_benchmark(config(world, "once", **ONCE))
-    first, second = (result["facts"] for result in read_results(world / "once"))
+    first, second = (result.details for result in read_results(world / "once"))
     best = first["learning_rate"]
     assert asked == [(0, pytest.approx(1e-7)), (0, pytest.approx(1e-2)), (1, best)]
     values = first["rates"]
@@ -316,7 +317,7 @@ def test_a_rate_that_diverges_is_not_chosen(world: Path, monkeypatch: pytest.Mon
     said: list[str] = []
     run_benchmark(config(world, "steep", **ONCE | {"seeds": (0,)}), notice=said.append)
     (result,) = read_results(world / "steep")
-    assert result["facts"]["learning_rate"] == pytest.approx(1e-7) and result["facts"]["rates"]["0.01"] is None
+    assert result.details["learning_rate"] == pytest.approx(1e-7) and result.details["rates"]["0.01"] is None
     assert any("tiny: full diverged with learning rate 0.01" in line for line in said)
     spy(monkeypatch, lambda seed, rate: TrainingError("it diverged"))
     found = run_benchmark(config(world, "cliff", **ONCE | {"seeds": (0,)}))
@@ -330,8 +331,8 @@ def test_what_is_refused(world: Path, tmp_path: Path) -> None:
         ({"data": None}, UsageError, "give either a folder of your own data"),
         ({"only": ("own/motiv",)}, UsageError, r"unknown task 'own/motiv' \(did you mean 'own/motif'"),
         ({"baselines": ("kmers",)}, UsageError, r"unknown baseline 'kmers'"),
-        ({"ways": ["lorra"]}, UsageError, "PEFT has no adapter 'lorra'"),
-        ({"ways": ["full", "full"]}, UsageError, "'tiny: full' is asked for twice"),
+        ({"methods": ["lorra"]}, UsageError, "PEFT has no adapter 'lorra'"),
+        ({"methods": ["full", "full"]}, UsageError, "'tiny: full' is asked for twice"),
     ]:
         with pytest.raises(error, match=words):
             run_benchmark(config(world, output=str(tmp_path / "out"), **changes))
@@ -340,7 +341,7 @@ def test_what_is_refused(world: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no benchmark run"):
         write_results(tmp_path)
     (tmp_path / "config.yaml").write_text("{}")
-    with pytest.raises(InputError, match="no cell has a result yet"):
+    with pytest.raises(InputError, match="no trial has a result yet"):
         write_results(tmp_path)
 
 
@@ -353,19 +354,36 @@ def test_protocols() -> None:
     assert Protocol(learning_rate=0.5).rate_of(FinetuneMethod()) == 0.5
 
 
-def test_cells_and_names(tmp_path: Path) -> None:
+def test_methods_and_names(tmp_path: Path) -> None:
     models = [tmp_path / "a" / "model", tmp_path / "b" / "model", tmp_path / "c"]
     assert model_names(models) == ["a/model", "b/model", "c"]
-    assert way_name(FinetuneMethod.model_validate({"peft": "lora", "r": 4})) == "lora (r=4)"
+    assert training_title(FinetuneMethod.model_validate({"peft": "lora", "r": 4})) == "lora (r=4)"
     settings = BenchmarkConfig(output=tmp_path, models=tuple(models[:1]), seeds=(0, 1), fewshot=(10,))
-    lines = arms_of(settings, "token", 3)
-    assert [arm.name for arm in lines][:3] == ["majority", "k-mer context regression", "CNN, SpliceAI style"]
-    assert [arm.name.split(": ")[1] for arm in lines if arm.kind == "probe"] == ["probe", "probe of random init"]
-    found = cells_of("t", lines, settings)
-    majority = [(cell.seed, cell.num_train) for cell in found if cell.arm.baseline == "majority"]
+    lines = methods_of(settings, "token", 3)
+    assert [method.name for method in lines][:3] == ["majority", "k-mer context regression", "CNN, SpliceAI style"]
+    assert [method.name.split(": ")[1] for method in lines if method.kind == "probe"] == [
+        "probe",
+        "probe of random init",
+    ]
+    found = trials_of("t", lines, settings)
+    majority = [(trial.seed, trial.num_train) for trial in found if trial.method.baseline == "majority"]
     assert majority == [(0, 10), (1, 10), (0, None)]
-    assert len({cell.folder for cell in found}) == len(found)
-    assert Arm("x", "finetune", init="random").group == "control"
+    assert len({trial.folder for trial in found}) == len(found)
+    assert Method("x", "finetune", init="random").group == "control"
+
+
+def test_a_trial_takes_what_the_most_similar_ones_took() -> None:
+    full, lora = Method("full", "finetune"), Method("lora", "finetune")
+    known = [(Trial("a", full, 0), 10.0), (Trial("a", full, 1), 20.0), (Trial("b", full, 0), 60.0)]
+    known += [(Trial("a", full, 0, 100), 4.0), (Trial("a", Method("k", "baseline"), 0), 1.0)]
+    assert seconds_of(Trial("a", full, 2), known) == 15  # its task
+    assert seconds_of(Trial("c", full, 2), known) == 30  # its method, on other tasks
+    assert seconds_of(Trial("c", full, 2, 50), known) == pytest.approx(94 / 4)  # its method, with other rows
+    assert seconds_of(Trial("a", lora, 0), known) == pytest.approx(94 / 4)  # its kind
+    assert seconds_of(Trial("a", Method("p", "probe"), 0), known) is None
+    missing = [Trial("b", full, 1, 1000), Trial("a", full, 2)]
+    assert progress_line(missing, known, 5) == "[4/5, about 38 s left] b: full, seed 1, 1,000 rows"
+    assert progress_line(missing, [], 2) == "[1/2] b: full, seed 1, 1,000 rows"
 
 
 def classes(num_rows: int, num_classes: int = 3, seed: int = 0) -> LabelledTable:
@@ -390,51 +408,6 @@ def test_few_rows_are_nested_and_stratified() -> None:
     assert [len(part) for part in small.values()] == [20, 32, 50]
     assert set(small["train"].raw.rows) <= set(large["train"].raw.rows)
     assert thin_out(tables, None, 0) is tables and thin_out(tables, 500, 0) is tables
-
-
-def entry(task: str, arm: str, value: float, *, metric: str = "mcc", seed: int = 0) -> dict[str, Any]:
-    cell = {"value": value, "low": value - 0.1, "high": value + 0.1}
-    facts = {"group": "model", "kind": "finetune", "model": None, "num_train": None, "metric": metric, "seed": seed}
-    return {"task": task, "arm": arm, **facts, "flags": [], "cost": {"seconds": 1.0},
-            "valid": {"metrics": {metric: cell}}, "test": {"metrics": {metric: cell}}}  # fmt: skip
-
-
-def test_summary_and_ranks_by_hand() -> None:
-    results = [entry("t", "a", 0.5), entry("t", "a", 0.7, seed=1), entry("t", "b", 0.6), entry("t", "c", 0.9)]
-    results += [entry("u", "a", 0.1, metric="mse"), entry("u", "b", 0.3, metric="mse")]
-    rows = summarise(results)
-    assert rows[0]["mean"] == pytest.approx(0.6) and rows[0]["sd"] == pytest.approx(0.1414, abs=1e-4)
-    assert rows[0]["low"] == pytest.approx(0.5) and rows[1]["sd"] is None
-    found = {item["arm"]: item["ranks"] for item in ranks(rows)}
-    assert found == {"a": [1.5, 1.0], "b": [1.5, 2.0]}
-    assert ranks([*summarise([entry("t", "a", 0.5)]), *summarise([entry("u", "b", 0.5)])]) == []
-
-
-def test_collapse_is_flagged() -> None:
-    majority = entry("t", "majority", float("nan"))
-    assert flags_of(entry("t", "a", 0.005), majority) == ["no better than the majority"]
-    assert flags_of(entry("t", "a", 0.3), majority) == []
-    constant = entry("t", "a", 0.0)
-    constant["test"]["constant_prediction"] = True
-    assert flags_of(constant, None) == ["constant prediction"]
-    low = entry("t", "majority", 1.0, metric="mse")
-    assert flags_of(entry("t", "a", 0.5, metric="mse"), low) == []
-    assert flags_of(entry("t", "a", 1.2, metric="mse"), low) == ["no better than the majority"]
-
-
-def test_report_of_several_tasks(world: Path) -> None:
-    collected = json.loads((world / "run" / "results.json").read_text())
-    second = [row | {"task": "own/two"} for row in collected["summary"]]
-    facts = collected["tasks"]["own/motif"]
-    paper = {"value": 0.9, "metric": "mcc", "source": "Paper 2024", "protocol": "five epochs"}
-    tasks = collected["tasks"] | {"own/two": facts | {"published": {"BigModel": paper}}}
-    page = make_page(collected | {"summary": collected["summary"] + second, "tasks": tasks})
-    titles = [section["title"] for section in page["sections"]]
-    assert titles[:2] == ["All tasks", "Mean rank"] and "own/two: published numbers" in titles
-    published = next(section for section in page["sections"] if section["title"] == "own/two: published numbers")
-    assert published["rows"][-1] == ["BigModel", "mcc", 0.9, "published"]
-    assert "Paper 2024; five epochs." in published["explain"]
-    assert fewshot_sections("t", "mcc", [row for row in second if row["num_train"] is None]) == []
 
 
 def embedded(world: Path, folder: Path, **changes: Any) -> tuple[Any, dict[str, LabelledTable]]:
@@ -533,18 +506,6 @@ def test_layers_are_read_from_words() -> None:
         parse_layers(["last"], 2)
     with pytest.raises(UsageError, match="no layer 3"):
         parse_layers(["3"], 2)
-
-
-def test_damaged_predictions_are_named(tmp_path: Path) -> None:
-    for content in (b"{", None):
-        if content is not None:
-            (tmp_path / "test.parquet").write_bytes(content)
-        else:
-            (tmp_path / "test.parquet").unlink()
-        with pytest.raises(
-            InputError, match=r"test.parquet: the predictions of this cell are missing or damaged; delete"
-        ):
-            read_scores({"folder": tmp_path, "test": {"problem": "single_label"}})
 
 
 def test_numbers_are_words_too(tmp_path: Path) -> None:

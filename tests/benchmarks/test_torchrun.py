@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from longstrand.benchmarks.cells import Arm, Cell
 from longstrand.benchmarks.results import read_results
+from longstrand.benchmarks.trials import Method, Trial
 from tests.benchmarks.test_run import motif_rows
 from tests.toys import tiny_checkpoint
 
@@ -40,7 +40,7 @@ def launch(world: Path) -> subprocess.Popen[str]:
         "longstrand",
     ]
     command += ["benchmark", "run", "--data", str(world / "data"), "--model", str(world / "tiny")]
-    command += ["--output", str(world / "run"), "--way", "full", "--way", "probe", "--baselines", "majority,kmer"]
+    command += ["--output", str(world / "run"), "--method", "full", "--method", "probe", "--baselines", "majority,kmer"]
     command += ["--seeds", "0,1", "--device", "cpu", *SETTINGS.split()]
     return subprocess.Popen(
         command,
@@ -70,7 +70,7 @@ def test_killed_crashed_and_ended(tmp_path: Path) -> None:
     for seed, name in enumerate(("one", "two")):
         with open(tmp_path / "data" / f"{name}.csv", "w", newline="") as file:
             csv.writer(file).writerows([["sequence", "label"], *motif_rows(90, seed)])
-    cells = tmp_path / "run" / "cells"
+    cells = tmp_path / "run" / "trials"
     # kill one process as soon as a cell is done
     running = launch(tmp_path)
     deadline = time.monotonic() + LIMIT
@@ -85,7 +85,7 @@ def test_killed_crashed_and_ended(tmp_path: Path) -> None:
     assert status != 0 and "process 0: [1/" in said and "process 1: [1/" in said
     assert not (tmp_path / "run" / "results.json").exists()
     # a cell that cannot be written is marked; the others go on, in both processes
-    broken = tmp_path / "run" / Cell("own/one", Arm("k-mer regression", "baseline", "kmer"), 0).folder
+    broken = tmp_path / "run" / Trial("own/one", Method("k-mer regression", "baseline", "kmer"), 0).folder
     result = broken / "result.json"
     result.unlink(missing_ok=True)
     (broken / "test.parquet").unlink(missing_ok=True)
@@ -103,5 +103,5 @@ def test_killed_crashed_and_ended(tmp_path: Path) -> None:
     results = read_results(tmp_path / "run")
     assert len(results) == 20 and not list(cells.rglob("error.json"))
     for result in results:
-        if result["kind"] == "finetune":
-            assert result["facts"]["rates_tried_with_seed"] == 0
+        if result.kind == "finetune":
+            assert result.details["rates_tried_with_seed"] == 0

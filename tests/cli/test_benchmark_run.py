@@ -44,7 +44,7 @@ def test_run_and_report(world: Path, capsys: pytest.CaptureFixture[str]) -> None
     code, again, _ = call(capsys, "benchmark", "report", world / "run")
     assert code == 0 and again == out and (world / "run" / "report.html").exists()
     code, text, _ = call(capsys, "benchmark", "report", world / "run", "--json")
-    assert code == 0 and {row["arm"] for row in json.loads(text)["summary"]} == {"majority", "k-mer regression"}
+    assert code == 0 and {row["method"] for row in json.loads(text)["summary"]} == {"majority", "k-mer regression"}
 
 
 def test_a_failed_cell_is_the_exit_code(
@@ -53,7 +53,7 @@ def test_a_failed_cell_is_the_exit_code(
     def crash(*unused: object) -> None:
         raise RuntimeError("no luck")
 
-    monkeypatch.setattr("longstrand.benchmarks.run.run_arm", crash)
+    monkeypatch.setattr("longstrand.benchmarks.run.run_trial", crash)
     words = ("benchmark", "run", "--data", world / "data", "--output", world / "failed", "--baselines", "majority")
     code, out, err = call(capsys, *words)
     assert code == 1 and out == ""

@@ -215,16 +215,21 @@ def write_data(folder: Path) -> Path:
 
 def test_probes_stand_in_the_table_of_a_run(model_folder: Path, tmp_path: Path) -> None:
     protocol = {"resamples": 20, "probe": {"folds": 2, "trials": 0, "max_bases": 300}}
-    values = {"data": write_data(tmp_path / "data"), "models": [model_folder], "ways": ["probe"], "protocol": protocol}
+    values = {
+        "data": write_data(tmp_path / "data"),
+        "models": [model_folder],
+        "methods": ["probe"],
+        "protocol": protocol,
+    }
     values |= {"baselines": ["majority"], "output": tmp_path / "run", "seeds": (0, 1), "device": "cpu"}
     values |= {"protocol": protocol | {"epochs": 1}}
     found = run_benchmark(build(BenchmarkConfig, values))
     assert found.complete and not found.failed
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    rows = {row["arm"]: row for row in results["summary"]}
+    rows = {row["method"]: row for row in results["summary"]}
     assert rows["tiny: probe"]["mean"] > 0.9 and rows["tiny: probe"]["metric"] == "f1_macro"
     assert "tiny: probe of random init" in rows and len(results["probes"][0]["curve"]) == 2
-    seconds = [cell["facts"]["embedding_seconds"] for cell in results["cells"] if cell["arm"] == "tiny: probe"]
+    seconds = [each["details"]["embedding_seconds"] for each in results["results"] if each["method"] == "tiny: probe"]
     assert seconds[0] > 0 and seconds[1] == 0  # the second seed reads what the first one kept
     assert "layers of tiny: probe" in (tmp_path / "run" / "report.html").read_text()
 

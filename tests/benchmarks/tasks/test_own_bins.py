@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from longstrand.benchmarks.cells import take
 from longstrand.benchmarks.checks.bin_sanity import gc_of_bins
 from longstrand.benchmarks.protocol import BenchmarkConfig
-from longstrand.benchmarks.results import read_results, read_scores
+from longstrand.benchmarks.results import read_results
 from longstrand.benchmarks.run import run_benchmark
 from longstrand.benchmarks.tasks.bins import context_of, write_targets
 from longstrand.benchmarks.tasks.build import add_truncation, build_task
 from longstrand.benchmarks.tasks.own import find_tasks
 from longstrand.benchmarks.tasks.own_bins import read_windows
 from longstrand.benchmarks.tasks.task import TaskData, load_task_data
+from longstrand.benchmarks.trials import take
 from longstrand.config import build
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
@@ -262,7 +262,7 @@ def config(folder: Path, output: str = "run", **changes: Any) -> BenchmarkConfig
         "output": folder / output,
         "data": folder / "data",
         "models": [folder / "tiny"],
-        "ways": ["full", "lora", "probe"],
+        "methods": ["full", "lora", "probe"],
         "build_options": {"bin_bases": "16", "window": "64"},
         "protocol": FAST,
         "device": "cpu",
@@ -272,33 +272,33 @@ def config(folder: Path, output: str = "run", **changes: Any) -> BenchmarkConfig
 
 
 def test_the_table_has_every_line(world: Path) -> None:
-    results = {result["arm"]: result for result in read_results(world / "run")}
+    results = {result.method: result for result in read_results(world / "run")}
     assert set(results) == {
         "majority", "mean by place in the window", "k-mer regression of bins", "CNN, Basenji style",
         "tiny: full", "tiny: lora", "tiny: random init",
     }  # fmt: skip
-    tracks = {arm: result["test"]["per_class"] for arm, result in results.items()}
+    tracks = {method: result.test["per_class"] for method, result in results.items()}
     assert tracks["k-mer regression of bins"]["motifs"]["pearson"] > 0.5
     assert tracks["mean by place in the window"]["place"]["pearson"] > 0.99
-    assert results["majority"]["test"]["metrics"]["pearson"]["value"] == 0.0
-    assert results["majority"]["test"]["metrics"]["mse"]["value"] > 0
+    assert results["majority"].test["metrics"]["pearson"]["value"] == 0.0
+    assert results["majority"].test["metrics"]["mse"]["value"] > 0
     page = (world / "run" / "report.html").read_text()
     assert "CNN, Basenji style" in page and "2 track(s) in bins of 16 bases: motifs, place" in page
 
 
 def test_scores_are_of_bins_by_sequence(world: Path) -> None:
-    result = next(part for part in read_results(world / "run") if part["arm"] == "tiny: full")
-    scores = read_scores(result)
-    assert scores.unit is not None and len(scores.unit) == 4 * result["rows"]["test"]
+    result = next(part for part in read_results(world / "run") if part.method == "tiny: full")
+    scores = result.scores()
+    assert scores.unit is not None and len(scores.unit) == 4 * result.rows["test"]
     assert (np.bincount(scores.unit) == 4).all() and np.isnan(scores.targets).any()
     comparisons = json.loads((world / "run" / "results.json").read_text())["comparisons"]
     assert {part["what"] for part in comparisons} == {"best baseline", "random start"}
-    assert all(part["p"] is not None for part in comparisons)
+    assert all(part["found"]["p"] is not None for part in comparisons)
 
 
 def test_the_same_command_goes_on(world: Path) -> None:
-    gone = next((world / "run" / "cells").rglob("tiny_lora*")) / "all" / "seed0"
-    kept = next((world / "run" / "cells").rglob("tiny_full*/all/seed0/result.json"))
+    gone = next((world / "run" / "trials").rglob("tiny_lora*")) / "all" / "seed0"
+    kept = next((world / "run" / "trials").rglob("tiny_full*/all/seed0/result.json"))
     before = kept.stat().st_mtime_ns
     (gone / "result.json").unlink()
     summary = run_benchmark(config(world))
@@ -309,13 +309,13 @@ def test_the_same_command_goes_on(world: Path) -> None:
 def test_few_rows_memory_and_what_is_said(world: Path) -> None:
     said: list[str] = []
     memory = {"num_tokens": 2, "segment_length": 24, "bins_per_segment": 1, "split": "left"}
-    changes = {"fewshot": [8], "random_init": False, "baselines": ["place"], "ways": ["frozen", "probe"]}
+    changes = {"fewshot": [8], "random_init": False, "baselines": ["place"], "methods": ["frozen", "probe"]}
     found = run_benchmark(config(world, "memory", protocol=FAST | {"memory": memory}, **changes), notice=said.append)
     assert found.complete and not found.failed
     assert any("not probed, its labels are numbers per bin" in sentence for sentence in said)
     results = read_results(world / "memory")
-    assert {result["num_train"] for result in results} == {8, None}
-    assert {result["protocol"]["memory"]["num_tokens"] for result in results} == {2}
+    assert {result.num_train for result in results} == {8, None}
+    assert {result.protocol.memory.num_tokens for result in results} == {2}
 
 
 def test_rows_are_taken_without_being_read(world: Path) -> None:

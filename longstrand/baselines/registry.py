@@ -1,6 +1,7 @@
-"""The ladder of baselines: every rung that a language model has to climb past, in one table in plain sight.
+"""The baselines that a language model has to be compared with, in one table in plain sight.
 
-A rung has ``fit(train, valid)``; what it gives has ``predict(sequences, pairs)``. Adding one is a line in `LADDER`.
+A baseline has ``fit(train, valid, settings)``; what it gives has ``predict(sequences, pairs)``. Adding one is a
+line in `BASELINES`.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Fitted(Protocol):
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all rungs share.
+class BaselineSettings:
+    """What all baselines share.
 
     ``seed``, ``both_strands``, ``kmer`` (k of the k-mer regression), ``cnn`` (training), and ``bin_loss``: numbers per
     bin are counts (Poisson loss) or any (squared error).
@@ -53,7 +54,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Rung:
+class Baseline:
     """One baseline.
 
     Attributes:
@@ -65,48 +66,24 @@ class Rung:
 
     title: str
     problems: frozenset[str]
-    fit: Callable[[LabelledTable, LabelledTable | None, Setting], Fitted]
+    fit: Callable[[LabelledTable, LabelledTable | None, BaselineSettings], Fitted]
     seeded: bool = False
 
 
-def _majority(train: LabelledTable, valid: LabelledTable | None, setting: Setting) -> Fitted:
+def _majority(train: LabelledTable, valid: LabelledTable | None, settings: BaselineSettings) -> Fitted:
     if train.task.bin_bases is not None:
         return fit_means(train)
     return _MajorityModel(Majority.fit(train), train.task.problem == "token")
-
-
-def _place(train: LabelledTable, valid: LabelledTable | None, setting: Setting) -> Fitted:
-    return fit_means(train, by_place=True, both_strands=setting.both_strands)
-
-
-def _kmer_bins(train: LabelledTable, valid: LabelledTable | None, setting: Setting) -> Fitted:
-    return BinKmerRegression(both_strands=setting.both_strands, seed=setting.seed).fit(train, valid)
-
-
-def _kmer(train: LabelledTable, valid: LabelledTable | None, setting: Setting) -> Fitted:
-    return KmerRegression(setting.kmer, both_strands=setting.both_strands, seed=setting.seed).fit(train, valid)
-
-
-def _boosting(train: LabelledTable, valid: LabelledTable | None, setting: Setting) -> Fitted:
-    return KmerBoosting(both_strands=setting.both_strands, seed=setting.seed).fit(train, valid)
-
-
-def _one_hot(train: LabelledTable, valid: LabelledTable | None, setting: Setting) -> Fitted:
-    return OneHotRegression(seed=setting.seed).fit(train, valid)
-
-
-def _context(train: LabelledTable, valid: LabelledTable | None, setting: Setting) -> Fitted:
-    return ContextRegression(seed=setting.seed).fit(train, valid)
 
 
 @dataclass(frozen=True)
 class _Cnn:
     network: str
 
-    def __call__(self, train: LabelledTable, valid: LabelledTable | None, setting: Setting) -> Fitted:
-        counts = train.task.bin_bases is not None and setting.bin_loss == "counts"
-        settings = replace(setting.cnn, seed=setting.seed, both_strands=setting.both_strands, counts=counts)
-        return CnnBaseline(self.network, settings).fit(train, valid)
+    def __call__(self, train: LabelledTable, valid: LabelledTable | None, settings: BaselineSettings) -> Fitted:
+        counts = train.task.bin_bases is not None and settings.bin_loss == "counts"
+        training = replace(settings.cnn, seed=settings.seed, both_strands=settings.both_strands, counts=counts)
+        return CnnBaseline(self.network, training).fit(train, valid)
 
 
 @dataclass(frozen=True)
@@ -128,46 +105,52 @@ def _problems(network: str) -> frozenset[str]:
 
 
 def kind_of(task: Task) -> str:
-    """Name the kind of problem as rungs do: ``bins`` for numbers per bin, else the task's problem."""
+    """Name the kind of problem as `BASELINES` does: ``bins`` for numbers per bin, else the task's problem."""
     return task.problem if task.bin_bases is None else "bins"
 
 
-LADDER: dict[str, Rung] = {
-    "majority": Rung("majority", SEQUENCE | TOKEN | BINS, _majority),
-    "place": Rung("mean by place in the window", BINS, _place),
-    "kmer": Rung("k-mer regression", SEQUENCE, _kmer),
-    "boosting": Rung("boosting on k-mers", SEQUENCE, _boosting),
-    "onehot": Rung("one-hot regression", SEQUENCE, _one_hot),
-    "context": Rung("k-mer context regression", TOKEN, _context),
-    "kmer-bins": Rung("k-mer regression of bins", BINS, _kmer_bins),
-    "cnn-deepsea": Rung("CNN, DeepSEA style", _problems("deepsea"), _Cnn("deepsea"), seeded=True),
-    "cnn-deepstarr": Rung("CNN, DeepSTARR style", _problems("deepstarr"), _Cnn("deepstarr"), seeded=True),
-    "cnn-aparent": Rung("CNN, APARENT style", _problems("aparent"), _Cnn("aparent"), seeded=True),
-    "cnn-spliceai": Rung("CNN, SpliceAI style", _problems("spliceai"), _Cnn("spliceai"), seeded=True),
-    "cnn-basenji": Rung("CNN, Basenji style", _problems("basenji"), _Cnn("basenji"), seeded=True),
-}
+BASELINES: dict[str, Baseline] = {
+    "majority": Baseline("majority", SEQUENCE | TOKEN | BINS, _majority),
+    "place": Baseline("mean by place in the window", BINS,
+                      lambda train, valid, s: fit_means(train, by_place=True, both_strands=s.both_strands)),
+    "kmer": Baseline("k-mer regression", SEQUENCE, lambda train, valid, s: KmerRegression(
+        s.kmer, both_strands=s.both_strands, seed=s.seed).fit(train, valid)),
+    "boosting": Baseline("boosting on k-mers", SEQUENCE, lambda train, valid, s: KmerBoosting(
+        both_strands=s.both_strands, seed=s.seed).fit(train, valid)),
+    "onehot": Baseline("one-hot regression", SEQUENCE,
+                       lambda train, valid, s: OneHotRegression(seed=s.seed).fit(train, valid)),
+    "context": Baseline("k-mer context regression", TOKEN,
+                        lambda train, valid, s: ContextRegression(seed=s.seed).fit(train, valid)),
+    "kmer-bins": Baseline("k-mer regression of bins", BINS, lambda train, valid, s: BinKmerRegression(
+        both_strands=s.both_strands, seed=s.seed).fit(train, valid)),
+    "cnn-deepsea": Baseline("CNN, DeepSEA style", _problems("deepsea"), _Cnn("deepsea"), seeded=True),
+    "cnn-deepstarr": Baseline("CNN, DeepSTARR style", _problems("deepstarr"), _Cnn("deepstarr"), seeded=True),
+    "cnn-aparent": Baseline("CNN, APARENT style", _problems("aparent"), _Cnn("aparent"), seeded=True),
+    "cnn-spliceai": Baseline("CNN, SpliceAI style", _problems("spliceai"), _Cnn("spliceai"), seeded=True),
+    "cnn-basenji": Baseline("CNN, Basenji style", _problems("basenji"), _Cnn("basenji"), seeded=True),
+}  # fmt: skip
 
 
-def rungs(problem: str, num_outputs: int = 1) -> list[str]:
+def baselines_for(problem: str, num_outputs: int = 1) -> list[str]:
     """List the baselines that are for a kind of problem, simplest first."""
-    names = [name for name, rung in LADDER.items() if problem in rung.problems]
+    names = [name for name, baseline in BASELINES.items() if problem in baseline.problems]
     if num_outputs > MAX_BOOSTED_OUTPUTS:
         names = [name for name in names if name != "boosting"]
     return names
 
 
 def fit_baseline(
-    name: str, train: LabelledTable, valid: LabelledTable | None = None, setting: Setting | None = None
+    name: str, train: LabelledTable, valid: LabelledTable | None = None, settings: BaselineSettings | None = None
 ) -> Fitted:
     """Train one baseline by name.
 
     Raises:
         UsageError: there is no such baseline, or not for this kind of problem.
     """
-    one_of(name, LADDER, "baseline")
+    one_of(name, BASELINES, "baseline")
     kind = kind_of(train.task)
-    one_of(name, rungs(kind, train.task.num_outputs), f"baseline for {kind} problems")
-    return LADDER[name].fit(train, valid, setting or Setting())
+    one_of(name, baselines_for(kind, train.task.num_outputs), f"baseline for {kind} problems")
+    return BASELINES[name].fit(train, valid, settings or BaselineSettings())
 
 
 def as_values(said: Any) -> np.ndarray:

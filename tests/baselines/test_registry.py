@@ -1,4 +1,4 @@
-"""Every rung of the ladder finds a planted motif and nothing in shuffled labels; no prediction depends on its batch."""
+"""Every baseline finds a planted motif and nothing in shuffled labels; no prediction depends on its batch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 from longstrand.baselines.boosting import KmerBoosting
 from longstrand.baselines.cnn import CnnBaseline, Training, inputs
 from longstrand.baselines.context import ContextRegression, context_features
-from longstrand.baselines.ladder import Setting, as_values, fit_baseline, rungs
 from longstrand.baselines.networks import SEQUENCE_NETWORKS, SpliceAI
 from longstrand.baselines.onehot import OneHotRegression, one_hot, padded_digits
+from longstrand.baselines.registry import BaselineSettings, as_values, baselines_for, fit_baseline
 from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.targets import Task
 from longstrand.errors import UsageError
 from longstrand.evaluation.metrics import Scores, evaluate
 
-FAST = Setting(kmer=4, cnn=Training(epochs=10, batch_size=16, learning_rate=5e-3))
+FAST = BaselineSettings(kmer=4, cnn=Training(epochs=10, batch_size=16, learning_rate=5e-3))
 
 
 def table(problem: str, num_rows: int, seed: int, *, shuffled: bool = False) -> LabelledTable:
@@ -58,7 +58,7 @@ def quality(name: str, problem: str, *, shuffled: bool = False) -> float:
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [(name, "single_label") for name in rungs("single_label") if name != "majority"]
+    [(name, "single_label") for name in baselines_for("single_label") if name != "majority"]
     + [(name, "multi_label") for name in ("kmer", "boosting", "onehot", "cnn-deepsea")]
     + [(name, "regression") for name in ("kmer", "boosting", "onehot", "cnn-deepstarr")]
     + [("context", "token"), ("cnn-spliceai", "token")],
@@ -80,9 +80,9 @@ def test_the_majority_of_every_problem() -> None:
 
 
 def test_rungs_by_problem() -> None:
-    assert rungs("single_label")[:4] == ["majority", "kmer", "boosting", "onehot"]
-    assert rungs("token") == ["majority", "context", "cnn-spliceai"]
-    assert "boosting" not in rungs("multi_label", 919)
+    assert baselines_for("single_label")[:4] == ["majority", "kmer", "boosting", "onehot"]
+    assert baselines_for("token") == ["majority", "context", "cnn-spliceai"]
+    assert "boosting" not in baselines_for("multi_label", 919)
     with pytest.raises(UsageError, match="unknown baseline for token problems 'kmer'"):
         fit_baseline("kmer", table("token", 4, 0))
     with pytest.raises(UsageError, match=r"unknown network 'deepseq' \(did you mean 'deepsea'"):

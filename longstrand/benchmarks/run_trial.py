@@ -1,4 +1,4 @@
-"""Compute one cell: train or probe by the protocol, predict validation and test rows, measure, count the cost."""
+"""Compute one trial: train or probe by the protocol, predict validation and test rows, measure, count the cost."""
 
 from __future__ import annotations
 
@@ -6,27 +6,30 @@ import gc
 import logging
 import re
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from longstrand.baselines.cnn import Training
-from longstrand.baselines.ladder import Setting, as_values, fit_baseline
-from longstrand.benchmarks.cells import Cell
+from longstrand.baselines.registry import BaselineSettings, as_values, fit_baseline
 from longstrand.benchmarks.probing.embeddings import parse_layers
 from longstrand.benchmarks.probing.steps import choose_probe, embed_tables, predict_split
 from longstrand.benchmarks.protocol import Protocol
+from longstrand.benchmarks.results import Result
+from longstrand.benchmarks.tasks.task import TaskData
+from longstrand.benchmarks.trials import Trial, thin_out
 from longstrand.data.labelled import LabelledTable
 from longstrand.data.splits import Splits
 from longstrand.errors import ResumeError, TrainingError
-from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores
+from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores, evaluate
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import longest_input
 from longstrand.models.checkpoint import load_model
-from longstrand.runtime import fingerprint_file, read_json, seed_everything, write_json
+from longstrand.runtime import fingerprint_file, provenance, read_json, seed_everything, write_json
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.examples import LabelledSplits
 from longstrand.training.finetune import finetune
@@ -40,16 +43,16 @@ OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memo
 
 
 class StoppedBySignal(Exception):
-    """A fine-tuning inside a cell was asked to stop; its state is saved."""
+    """A fine-tuning inside a trial was asked to stop; its state is saved."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where and how a cell is computed.
+class RunContext:
+    """Where and how a trial is computed.
 
     Attributes:
-        folder: of the cell.
-        shared: folder for what cells of one task and model share (cached embeddings).
+        folder: of the trial.
+        shared: folder for what trials of one task and model share (cached embeddings).
         protocol: of the suite, with the run's overrides.
         device: name of the device.
         threads: CPU threads, or None.
@@ -68,19 +71,8 @@ class Place:
     first_seed: int = 0
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a cell gives.
-
-    Attributes:
-        scores: {"valid", "test"} -> targets and predictions.
-        cost: parameters, trained_parameters, storage_bytes, seconds, peak_memory_bytes, peak_memory_of.
-        facts: what else is to be recorded (learning rate, layer curve, ...).
-    """
-
-    scores: dict[str, Scores]
-    cost: dict[str, Any]
-    facts: dict[str, Any]
+Measured = tuple[dict[str, Scores], dict[str, Any], dict[str, Any]]
+"""Scores of valid and test, cost, and what else is to be recorded (learning rate, layer curve, ...)."""
 
 
 def weights_fingerprints(model: Path) -> dict[str, str]:
@@ -96,20 +88,52 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def run_arm(cell: Cell, tables: Mapping[str, LabelledTable], data: Mapping[str, Any], place: Place) -> Outcome:
-    """Compute a cell.
+def run_trial(
+    trial: Trial, tables: Mapping[str, LabelledTable], data: TaskData, context: RunContext
+) -> tuple[Result, Scores]:
+    """Compute a trial.
 
     Args:
-        cell: what.
-        tables: train, valid and test rows, thinned out already.
-        data: the ``data`` section of ``longstrand finetune`` for the task.
-        place: where and how.
+        trial: what.
+        tables: train, valid and test rows of the task; they are thinned out here.
+        data: the task.
+        context: where and how.
+
+    Returns:
+        The result, and targets and predictions of the test rows.
     """
-    if cell.arm.kind == "baseline":
-        return run_baseline(cell, tables, place, bin_loss=data.get("bin_loss", "squared"))
-    if cell.arm.kind == "probe":
-        return run_probe(cell, tables, place)
-    return run_finetuning(cell, tables, data, place)
+    start, notices, protocol = time.perf_counter(), list[str](), context.protocol
+
+    def notice(sentence: str) -> None:
+        notices.append(sentence)
+        context.notice(sentence)
+
+    context = replace(context, notice=notice)
+    thinned = thin_out(dict(tables), trial.num_train or protocol.max_train_rows, trial.seed)
+    settings, kind = data.data_settings(), trial.method.kind
+    if kind == "baseline":
+        scores, cost, details = run_baseline(trial, thinned, context, bin_loss=settings.get("bin_loss", "squared"))
+    elif kind == "probe":
+        scores, cost, details = run_probe(trial, thinned, context)
+    else:
+        scores, cost, details = run_finetuning(trial, thinned, settings, context)
+    model = trial.method.model
+    result = Result(
+        **trial.facts(),
+        metric=data.metric,
+        rows={name: len(table) for name, table in thinned.items()},
+        valid=evaluate(scores["valid"], num_resamples=0, curves=False),
+        test=evaluate(scores["test"], num_resamples=protocol.resamples, curves=False),
+        cost=cost,
+        details=details,
+        data=data.fingerprint,
+        weights=None if model is None else weights_fingerprints(model),
+        protocol=protocol,
+        notices=tuple(notices),
+        provenance=provenance(),
+        wall_seconds=time.perf_counter() - start,
+    )
+    return result, scores["test"]
 
 
 def scores_of(table: LabelledTable, said: Any) -> Scores:
@@ -125,15 +149,15 @@ def scores_of(table: LabelledTable, said: Any) -> Scores:
 
 
 def run_baseline(
-    cell: Cell, tables: Mapping[str, LabelledTable], place: Place, *, bin_loss: str = "squared"
-) -> Outcome:
-    """Fit a rung of the ladder; numbers per bin are counts or any (squared)."""
-    protocol = place.protocol
-    cnn = Training(epochs=protocol.cnn_epochs, device=place.device)
+    trial: Trial, tables: Mapping[str, LabelledTable], context: RunContext, *, bin_loss: str = "squared"
+) -> Measured:
+    """Fit a baseline; numbers per bin are counts or any (squared)."""
+    protocol = context.protocol
+    cnn = Training(epochs=protocol.cnn_epochs, device=context.device)
     both = protocol.strand == "both"
-    setting = Setting(seed=cell.seed, both_strands=both, kmer=protocol.kmer, cnn=cnn, bin_loss=bin_loss)
-    with measured_cost(place.device if "cnn" in cell.arm.baseline else "cpu") as cost:
-        model = fit_baseline(cell.arm.baseline, tables["train"], tables["valid"], setting)
+    settings = BaselineSettings(seed=trial.seed, both_strands=both, kmer=protocol.kmer, cnn=cnn, bin_loss=bin_loss)
+    with measured_cost(context.device if "cnn" in trial.method.baseline else "cpu") as cost:
+        model = fit_baseline(trial.method.baseline, tables["train"], tables["valid"], settings)
     scores = {
         name: scores_of(tables[name], model.predict(tables[name].sequences, tables[name].pairs))
         for name in ("valid", "test")
@@ -144,27 +168,27 @@ def run_baseline(
     facts = {
         name: getattr(model, name) for name in ("penalty", "num_iterations", "epochs_trained") if hasattr(model, name)
     }
-    return Outcome(scores, cost, facts)
+    return scores, cost, facts
 
 
-def run_probe(cell: Cell, tables: Mapping[str, LabelledTable], place: Place) -> Outcome:
+def run_probe(trial: Trial, tables: Mapping[str, LabelledTable], context: RunContext) -> Measured:
     """Probe the frozen encoder; embeddings of all rows are shared by the seeds (not of random weights)."""
-    protocol, arm = place.protocol, cell.arm
-    assert arm.model is not None
-    tokenizer = load_tokenizer(arm.model)
-    model = load_model(arm.model, "encoder", tokenizer=tokenizer)
-    if arm.init == "random":
-        seed_everything(cell.seed)
+    protocol, method = context.protocol, trial.method
+    assert method.model is not None
+    tokenizer = load_tokenizer(method.model)
+    model = load_model(method.model, "encoder", tokenizer=tokenizer)
+    if method.init == "random":
+        seed_everything(trial.seed)
         model = type(model)(model.config)
-    model = model.to(place.device)
+    model = model.to(context.device)
     about = {
-        "model": weights_fingerprints(arm.model),
-        "init": arm.init,
-        "seed": cell.seed if arm.init == "random" else 0,
+        "model": weights_fingerprints(method.model),
+        "init": method.init,
+        "seed": trial.seed if method.init == "random" else 0,
     }
     limits = [value for value in (longest_input(model.config), protocol.max_tokens) if value is not None]
-    shared = arm.init == "pretrained" and cell.num_train is None and protocol.max_train_rows is None
-    folder = (place.shared if shared else place.folder) / "embeddings"
+    shared = method.init == "pretrained" and trial.num_train is None and protocol.max_train_rows is None
+    folder = (context.shared if shared else context.folder) / "embeddings"
     wanted: Any = protocol.probe.poolings
     settings = PredictOptions(
         output="embeddings",
@@ -179,12 +203,12 @@ def run_probe(cell: Cell, tables: Mapping[str, LabelledTable], place: Place) -> 
     def embed(size: int) -> Any:
         fitting = settings.changed(batch_tokens=size)
         named = {name: tables[name] for name in ("train", "valid", "test")}
-        more = {"tokenizer": tokenizer, "settings": fitting, "about": about, "notice": place.notice}
+        more = {"tokenizer": tokenizer, "settings": fitting, "about": about, "notice": context.notice}
         return embed_tables(model, named, folder, probe_settings=protocol.probe, **more)
 
-    with measured_cost(place.device) as cost:
-        cache = _with_less_memory(embed, protocol.batch_tokens, 64, place, "tokens of a batch")
-        found = choose_probe(cache, tables, protocol.probe.model_copy(update={"seed": cell.seed}))
+    with measured_cost(context.device) as cost:
+        cache = _with_less_memory(embed, protocol.batch_tokens, 64, context, "tokens of a batch")
+        found = choose_probe(cache, tables, protocol.probe.model_copy(update={"seed": trial.seed}))
     scores = {name: scores_of(tables[name], predict_split(found, cache, name)) for name in ("valid", "test")}
     trained = found.probe.num_parameters
     total = sum(weight.numel() for weight in model.parameters()) + trained
@@ -192,15 +216,17 @@ def run_probe(cell: Cell, tables: Mapping[str, LabelledTable], place: Place) -> 
     facts = {"probe": found.to_dict(), "embedding_seconds": cache.seconds}
     if not shared:
         shutil.rmtree(folder)
-    return Outcome(scores, cost, facts)
+    return scores, cost, facts
 
 
-def is_tuned_once(cell: Cell, protocol: Protocol) -> bool:
-    """Say whether one seed chooses the learning rate that the other seeds of a cell's arm, task and rows take."""
-    return cell.arm.kind == "finetune" and protocol.tune_on == "first_seed" and len(protocol.rate_factors) > 1
+def is_tuned_once(trial: Trial, protocol: Protocol) -> bool:
+    """Say whether one seed chooses the learning rate that the other seeds of a trial's method, task and rows take."""
+    return trial.method.kind == "finetune" and protocol.tune_on == "first_seed" and len(protocol.rate_factors) > 1
 
 
-def run_finetuning(cell: Cell, tables: Mapping[str, LabelledTable], data: Mapping[str, Any], place: Place) -> Outcome:
+def run_finetuning(
+    trial: Trial, tables: Mapping[str, LabelledTable], data: Mapping[str, Any], context: RunContext
+) -> Measured:
     """Fine-tune with each learning rate of the protocol; the best on the validation rows is measured.
 
     With ``tune_on: first_seed`` a later seed is trained once, with the rate that the first one chose.
@@ -209,54 +235,54 @@ def run_finetuning(cell: Cell, tables: Mapping[str, LabelledTable], data: Mappin
         ResumeError: the first seed has no result.
         TrainingError: training diverged with every rate.
     """
-    assert cell.arm.way is not None
+    assert trial.method.finetuning is not None
     raw = Splits(tables["train"].raw, tables["valid"].raw, tables["test"].raw, "the built task")
     splits = LabelledSplits(tables["train"], tables["valid"], tables["test"], raw)
-    base = place.protocol.rate_of(cell.arm.way)
-    rates = [base * factor for factor in place.protocol.rate_factors]
-    before = _rate_of_other_seed(cell, place) if is_tuned_once(cell, place.protocol) else None
+    base = context.protocol.rate_of(trial.method.finetuning)
+    rates = [base * factor for factor in context.protocol.rate_factors]
+    before = _rate_of_other_seed(trial, context) if is_tuned_once(trial, context.protocol) else None
     if before is not None:
         rates = [before["learning_rate"]]
-    rate, (result, micro), tried = _best_rate(cell, splits, data, place, rates)
-    scored = result.scored or _score_again(result, splits, place.protocol)
+    rate, (result, micro), tried = _best_rate(trial, splits, data, context, rates)
+    scored = result.scored or _score_again(result, splits, context.protocol)
     scores = {name: scored[name].scores() for name in ("valid", "test")}
     report = result.report
     facts = {
         "learning_rate": rate,
         "rates": tried if before is None else before["rates"],
-        "rates_tried_with_seed": cell.seed if before is None else before["rates_tried_with_seed"],
+        "rates_tried_with_seed": trial.seed if before is None else before["rates_tried_with_seed"],
         "micro_batch_size": micro,
         "best_step": report["best_step"],
         "steps": report["steps"],
         "truncated": {name: counts["num_truncated"] for name, counts in report["splits"].items()},
         "max_tokens": report["splits"]["train"]["max_tokens"],
     }
-    if not place.keep_model:
-        for folder in place.folder.glob("rate*"):
+    if not context.keep_model:
+        for folder in context.folder.glob("rate*"):
             shutil.rmtree(folder, ignore_errors=True)
-    return Outcome(scores, report["cost"], facts)
+    return scores, report["cost"], facts
 
 
-def _rate_of_other_seed(cell: Cell, place: Place) -> dict[str, Any] | None:
-    """Find what a finished seed of the same arm, task and rows says of its learning rate; None: this seed is to choose.
+def _rate_of_other_seed(trial: Trial, context: RunContext) -> dict[str, Any] | None:
+    """Find what a finished seed of the same method, task and rows says of its rate; None: this seed is to choose.
 
     Raises:
         ResumeError: another seed is to choose, and has no result.
     """
-    for path in sorted(place.folder.parent.glob("seed*/result.json")):
-        facts: dict[str, Any] = read_json(path)["facts"]
-        if path.parent != place.folder and facts["rates_tried_with_seed"] != cell.seed:
+    for path in sorted(context.folder.parent.glob("seed*/result.json")):
+        facts: dict[str, Any] = read_json(path)["details"]
+        if path.parent != context.folder and facts["rates_tried_with_seed"] != trial.seed:
             return facts
-    if cell.seed != place.first_seed:
+    if trial.seed != context.first_seed:
         raise ResumeError(
-            f"seed {place.first_seed} chooses the learning rate for all seeds and has no result; "
+            f"seed {context.first_seed} chooses the learning rate for all seeds and has no result; "
             "run the same command again when it can be computed."
         )
     return None
 
 
 def _best_rate(
-    cell: Cell, splits: LabelledSplits, data: Mapping[str, Any], place: Place, rates: Sequence[float]
+    trial: Trial, splits: LabelledSplits, data: Mapping[str, Any], context: RunContext, rates: Sequence[float]
 ) -> tuple[float, tuple[Any, int], dict[str, float | None]]:
     """Fine-tune with each rate; gives the best on the validation rows, its result, and the value of each.
 
@@ -270,10 +296,10 @@ def _best_rate(
     diverged: TrainingError | None = None
     for rate in rates:
         try:
-            result, micro = _one_finetuning(cell, splits, data, place, rate)
+            result, micro = _one_finetuning(trial, splits, data, context, rate)
         except TrainingError as error:
             diverged, tried[f"{rate:g}"] = error, None
-            place.notice(f"{cell.task}: {cell.arm.name} diverged with learning rate {rate:g}")
+            context.notice(f"{trial.task}: {trial.method.name} diverged with learning rate {rate:g}")
             continue
         metric = result.report["metric"]
         value = result.report["valid"]["metrics"].get(metric, {}).get("value")
@@ -307,12 +333,12 @@ def _score_again(result: Any, splits: LabelledSplits, protocol: Protocol) -> dic
 
 
 def _one_finetuning(
-    cell: Cell, splits: LabelledSplits, data: Mapping[str, Any], place: Place, rate: float
+    trial: Trial, splits: LabelledSplits, data: Mapping[str, Any], context: RunContext, rate: float
 ) -> tuple[Any, int]:
     """Fine-tune at one learning rate, with smaller and smaller micro-batches if memory ends."""
-    protocol = place.protocol
+    protocol = context.protocol
     start = protocol.micro_batch_size or protocol.batch_size
-    remembered = place.folder / "micro_batch.json"
+    remembered = context.folder / "micro_batch.json"
     if remembered.exists():
         start = read_json(remembered)["size"]
     used = start
@@ -321,16 +347,16 @@ def _one_finetuning(
         nonlocal used
         used = size
         write_json(remembered, {"size": size})
-        config = _finetune_config(cell, data, place, rate, size)
+        config = _finetune_config(trial, data, context, rate, size)
         result = finetune(config, splits=splits, notice=logger.info)
         if result.stopped_by is not None:
             raise StoppedBySignal(result.stopped_by)
         return result
 
-    return _with_less_memory(train, start, 1, place, "sequences of a micro-batch"), used
+    return _with_less_memory(train, start, 1, context, "sequences of a micro-batch"), used
 
 
-def _with_less_memory(work: Callable[[int], Any], size: int, smallest: int, place: Place, what: str) -> Any:
+def _with_less_memory(work: Callable[[int], Any], size: int, smallest: int, context: RunContext, what: str) -> Any:
     """Do the work with ``size``; when memory ends, say so and try with half, down to ``smallest``."""
     import torch
 
@@ -344,19 +370,21 @@ def _with_less_memory(work: Callable[[int], Any], size: int, smallest: int, plac
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        place.notice(f"{place.folder.name}: out of memory; going on with {size} {what}, the same effective batch")
+        context.notice(f"{context.folder.name}: out of memory; going on with {size} {what}, the same effective batch")
 
 
-def _finetune_config(cell: Cell, data: Mapping[str, Any], place: Place, rate: float, micro: int) -> FinetuneConfig:
-    protocol = place.protocol
+def _finetune_config(
+    trial: Trial, data: Mapping[str, Any], context: RunContext, rate: float, micro: int
+) -> FinetuneConfig:
+    protocol = context.protocol
     batch = protocol.batch_size
     while batch % micro:
         micro -= 1
     return FinetuneConfig(
-        output=place.folder / f"rate{rate:g}-micro{micro}",
-        model={"path": cell.arm.model, "init": cell.arm.init, "pooling": protocol.pooling},  # type: ignore[arg-type]
+        output=context.folder / f"rate{rate:g}-micro{micro}",
+        model={"path": trial.method.model, "init": trial.method.init, "pooling": protocol.pooling},  # type: ignore[arg-type]
         data=dict(data),  # type: ignore[arg-type]
-        method=cell.arm.way or FinetuneMethod(),
+        method=trial.method.finetuning or FinetuneMethod(),
         memory=protocol.memory,
         training={  # type: ignore[arg-type]
             "epochs": protocol.epochs,
@@ -367,9 +395,9 @@ def _finetune_config(cell: Cell, data: Mapping[str, Any], place: Place, rate: fl
             "strand": protocol.strand,
             "precision": protocol.precision,
             "max_tokens": protocol.max_tokens,
-            "seed": cell.seed,
-            "device": place.device,
-            "threads": place.threads,
+            "seed": trial.seed,
+            "device": context.device,
+            "threads": context.threads,
             "tensorboard": False,
         },
         evaluation={  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The cells of a benchmark: one model (or baseline), one way to use it, one task, one seed, one number of rows."""
+"""The trials of a benchmark: one model used by one method (or a baseline), a task, a seed, a number of rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from longstrand.baselines.ladder import LADDER, rungs
+from longstrand.baselines.registry import BASELINES, baselines_for
 from longstrand.benchmarks.protocol import PROBE, BenchmarkConfig
 from longstrand.data.bins import BinTargets
 from longstrand.data.labelled import LabelledTable
@@ -24,15 +24,15 @@ FEWEST_VALID = 32
 
 
 @dataclass(frozen=True)
-class Arm:
+class Method:
     """One line of the table.
 
     Attributes:
         name: what the reader sees, unique in a run.
         kind: baseline, finetune or probe.
-        baseline: name in the ladder, for baselines.
+        baseline: name in `longstrand.baselines.registry.BASELINES`, for baselines.
         model: folder, else None.
-        way: of fine-tuning, else None.
+        finetuning: which weights are trained, for fine-tuning.
         init: pretrained, or random for the control.
         seeded: whether another seed gives another result.
     """
@@ -41,7 +41,7 @@ class Arm:
     kind: Literal["baseline", "finetune", "probe"]
     baseline: str = ""
     model: Path | None = None
-    way: FinetuneMethod | None = None
+    finetuning: FinetuneMethod | None = None
     init: Literal["pretrained", "random"] = "pretrained"
     seeded: bool = True
 
@@ -52,71 +52,73 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """One thing to compute; ``num_train`` None means all training rows."""
 
     task: str
-    arm: Arm
+    method: Method
     seed: int
     num_train: int | None = None
 
     @property
     def folder(self) -> str:
-        """Give its place in the run folder."""
+        """Return its place in the run folder."""
         rows = "all" if self.num_train is None else f"n{self.num_train}"
-        return f"cells/{self.task}/{self.arm_folder}/{rows}/seed{self.seed}"
+        return f"trials/{self.task}/{self.method_folder}/{rows}/seed{self.seed}"
 
     @property
-    def arm_folder(self) -> str:
-        """Give the name of its arm as a folder, unique in a run."""
-        word = re.sub(r"[^\w.+-]+", "_", self.arm.name).strip("_")
-        return f"{word}-{hashlib.sha256(self.arm.name.encode()).hexdigest()[:6]}"
+    def method_folder(self) -> str:
+        """Return the name of its method as a folder, unique in a run."""
+        word = re.sub(r"[^\w.+-]+", "_", self.method.name).strip("_")
+        return f"{word}-{hashlib.sha256(self.method.name.encode()).hexdigest()[:6]}"
 
     def facts(self) -> dict[str, Any]:
-        """Describe the cell in its result."""
-        arm = self.arm
+        """Return what its result says of it."""
+        method = self.method
         return {
             "task": self.task,
-            "arm": arm.name,
-            "group": arm.group,
-            "kind": arm.kind,
-            "baseline": arm.baseline or None,
-            "model": None if arm.model is None else str(arm.model),
-            "way": None if arm.way is None else arm.way.model_dump(),
-            "init": None if arm.model is None else arm.init,
+            "method": method.name,
+            "group": method.group,
+            "kind": method.kind,
+            "baseline": method.baseline or None,
+            "model": None if method.model is None else str(method.model),
+            "finetuning": method.finetuning,
+            "init": None if method.model is None else method.init,
             "seed": self.seed,
             "num_train": self.num_train,
         }
 
 
-def arms_of(config: BenchmarkConfig, problem: str, num_outputs: int) -> list[Arm]:
+def methods_of(config: BenchmarkConfig, problem: str, num_outputs: int) -> list[Method]:
     """List the lines of the table for a kind of problem, baselines first.
 
     Raises:
         UsageError: a baseline is unknown.
     """
-    names = rungs(problem, num_outputs)
+    names = baselines_for(problem, num_outputs)
     if list(config.baselines) == ["none"]:
         names = []
     elif list(config.baselines) != ["all"]:
-        asked = [one_of(name, LADDER, "baseline") for name in config.baselines]
+        asked = [one_of(name, BASELINES, "baseline") for name in config.baselines]
         names = [name for name in names if name in asked]
-    arms = [Arm(LADDER[name].title, "baseline", name, seeded=LADDER[name].seeded) for name in names]
+    methods = [Method(BASELINES[name].title, "baseline", name, seeded=BASELINES[name].seeded) for name in names]
     for model, title in zip(config.models, model_names(config.models)):
-        for way in config.ways:
-            if way == PROBE:
-                arms.append(Arm(f"{title}: probe", "probe", model=model))
+        for method in config.methods:
+            if method == PROBE:
+                methods.append(Method(f"{title}: probe", "probe", model=model))
             else:
-                arms.append(Arm(f"{title}: {way_name(way)}", "finetune", model=model, way=way))
+                methods.append(Method(f"{title}: {training_title(method)}", "finetune", model=model, finetuning=method))
         if config.random_init:
-            arms.append(Arm(f"{title}: random init", "finetune", model=model, way=FinetuneMethod(), init="random"))
-            if PROBE in config.ways:
-                arms.append(Arm(f"{title}: probe of random init", "probe", model=model, init="random"))
-    titles = [arm.name for arm in arms]
+            methods.append(
+                Method(f"{title}: random init", "finetune", model=model, finetuning=FinetuneMethod(), init="random")
+            )
+            if PROBE in config.methods:
+                methods.append(Method(f"{title}: probe of random init", "probe", model=model, init="random"))
+    titles = [method.name for method in methods]
     twice = next((name for name in titles if titles.count(name) > 1), None)
     if twice is not None:
-        raise UsageError(f"'{twice}' is asked for twice; name each model and way once.")
-    return arms
+        raise UsageError(f"'{twice}' is asked for twice; name each model and method once.")
+    return methods
 
 
 def model_names(models: Sequence[Path]) -> list[str]:
@@ -133,38 +135,38 @@ def model_names(models: Sequence[Path]) -> list[str]:
     return names
 
 
-def way_name(way: FinetuneMethod) -> str:
-    """Write a way with the settings that were given."""
-    given = ", ".join(f"{key}={value}" for key, value in way.settings.items())
-    return f"{way.name} ({given})" if given else way.name
+def training_title(finetuning: FinetuneMethod) -> str:
+    """Write a method of fine-tuning with the settings that were given: lora (r=4)."""
+    given = ", ".join(f"{key}={value}" for key, value in finetuning.settings.items())
+    return f"{finetuning.name} ({given})" if given else finetuning.name
 
 
-def cells_of(task: str, arms: Sequence[Arm], config: BenchmarkConfig) -> list[Cell]:
-    """List the cells of a task: the cheap ones first; what no seed changes is computed once for all rows."""
+def trials_of(task: str, methods: Sequence[Method], config: BenchmarkConfig) -> list[Trial]:
+    """List the trials of a task: the cheap ones first; what no seed changes is computed once for all rows."""
     order = {"baseline": 0, "probe": 1, "finetune": 2}
-    cells = []
-    for arm in sorted(arms, key=lambda arm: order[arm.kind]):
+    trials = []
+    for method in sorted(methods, key=lambda method: order[method.kind]):
         for num_train in (*sorted(config.fewshot), None):
-            fixed = not arm.seeded and num_train is None
-            cells += [Cell(task, arm, seed, num_train) for seed in (config.seeds[:1] if fixed else config.seeds)]
-    return cells
+            fixed = not method.seeded and num_train is None
+            trials += [Trial(task, method, seed, num_train) for seed in (config.seeds[:1] if fixed else config.seeds)]
+    return trials
 
 
-def share_out(cells: Sequence[Cell], rank: int, count: int, *, together: Callable[[Cell], bool]) -> list[Cell]:
-    """Give one process its cells, in their order; every cell belongs to exactly one of ``count`` processes.
+def share_out(trials: Sequence[Trial], rank: int, count: int, *, together: Callable[[Trial], bool]) -> list[Trial]:
+    """Give one process its trials, in their order; every trial belongs to exactly one of ``count`` processes.
 
     Args:
-        cells: all of the run.
+        trials: all of the run.
         rank: number of the process, from 0.
         count: number of processes.
-        together: says of a cell whether all seeds of its arm, task and number of rows must be computed by one process,
-            because the later ones need what the first one found.
+        together: says of a trial whether all seeds of its method, task and number of rows must be computed by one
+            process, because the later ones need what the first one found.
     """
-    units: dict[Any, list[Cell]] = {}
-    for cell in cells:
-        key = (cell.task, cell.arm.name, cell.num_train)
-        units.setdefault(key if together(cell) else (*key, cell.seed), []).append(cell)
-    return [cell for unit in list(units.values())[rank::count] for cell in unit]
+    units: dict[Any, list[Trial]] = {}
+    for trial in trials:
+        key = (trial.task, trial.method.name, trial.num_train)
+        units.setdefault(key if together(trial) else (*key, trial.seed), []).append(trial)
+    return [trial for unit in list(units.values())[rank::count] for trial in unit]
 
 
 def thin_out(tables: dict[str, LabelledTable], num_train: int | None, seed: int) -> dict[str, LabelledTable]:

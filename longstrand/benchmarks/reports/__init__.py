@@ -1,1 +1,0 @@
-"""Tables, differences, figures, pages and documents from the results of runs."""
