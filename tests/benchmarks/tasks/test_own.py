@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from longstrand.benchmarks.arms import scores_of
+
 from longstrand.benchmarks.suites.catalogue import build_named
 from longstrand.benchmarks.tasks.build import build_task
 from longstrand.benchmarks.tasks.own import choose_chroms, find_tasks
