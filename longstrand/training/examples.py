@@ -16,6 +16,7 @@ from longstrand.data.labelled_files import read_labelled
 from longstrand.data.labelled_intervals import GenomeWindows
 from longstrand.data.labelled_tokens import cut_pieces, is_bio
 from longstrand.data.long_rows import refuse_pieces
+from longstrand.data.rows import TABLES, column_names, detect_file
 from longstrand.data.splits import Splits, choose_rows, split_at_random, split_by_chrom, split_by_column
 from longstrand.data.targets import Task, read_class_names
 from longstrand.errors import InputError, UsageError
@@ -111,15 +112,20 @@ def read_splits(
         if settings.negative_ratio:
             windows.reserve(*(path for path in (settings.train, settings.valid, settings.test) if path is not None))
 
+    columns = settings.columns
+    if columns.split is None and not (settings.valid or settings.test or settings.valid_chroms or settings.test_chroms):
+        names = column_names(settings.train) if detect_file(settings.train) in TABLES else []
+        columns = columns.model_copy(update={"split": "split" if "split" in names else None})
+
     def read(path: Any) -> RawTable:
-        return read_labelled(path, settings.columns, alphabet=alphabet, windows=windows, class_names=class_names)
+        return read_labelled(path, columns, alphabet=alphabet, windows=windows, class_names=class_names)
 
     parts: dict[str, RawTable] = {"train": read(settings.train)}
     origin = ["the training file"]
-    if settings.columns.split is not None:
+    if columns.split is not None:
         _refuse_second_source(settings, "a split column")
-        parts = split_by_column(parts["train"], settings.columns.split)
-        origin = [f"the column '{settings.columns.split}'"]
+        parts = split_by_column(parts["train"], columns.split)
+        origin = [f"the column '{columns.split}'"]
     elif settings.valid_chroms or settings.test_chroms:
         _refuse_second_source(settings, "chromosomes")
         parts = split_by_chrom(parts["train"], settings.valid_chroms, settings.test_chroms)
@@ -138,7 +144,7 @@ def read_splits(
 def _split_rest(parts: dict[str, RawTable], settings: DataSettings, origin: list[str]) -> Splits:
     """Split off at random what is still missing, and choose the training rows."""
     shares = {"valid": settings.valid_fraction, "test": settings.test_fraction}
-    explicit = settings.columns.split is not None or bool(settings.valid_chroms or settings.test_chroms)
+    explicit = parts["train"].splits is not None or bool(settings.valid_chroms or settings.test_chroms)
     missing = {name: share for name, share in shares.items() if name not in parts and share > 0}
     if explicit:
         missing.pop("test", None)

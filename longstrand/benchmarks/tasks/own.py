@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from longstrand.genome.intervals import IntervalTable
 
 TABLE_KINDS = ("table", "parquet", "xlsx", "json", "bed")
+logger = logging.getLogger(__name__)
+
 ENDINGS = (".csv", ".tsv", ".parquet", ".pq", ".xlsx", ".json", ".jsonl", ".bed", ".narrowPeak", ".broadPeak")
 CLASS_NAMES = "labels.txt"
 OWN = "your own file"
@@ -74,26 +77,37 @@ def find_tasks(folder: Path) -> list[Task]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one with CSV, TSV, Parquet or BED files.")
-    tasks: dict[str, Task] = {}
+    found: list[Task] = []
     for place in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
-        tables = {_stem(path): path for path in sorted(place.iterdir()) if path.is_file() and _is_table(path)}
+        tables = [path for path in sorted(place.iterdir()) if path.is_file() and _is_table(path)]
         name = "/".join(place.relative_to(folder).parts) or folder.resolve().name
         signals = sorted(path for path in place.iterdir() if path.is_file() and is_signal(path))
-        given = {NAMES[stem.lower()]: path for stem, path in tables.items() if stem.lower() in NAMES}
+        splits = [(NAMES[_stem(path).lower()], path) for path in tables if _stem(path).lower() in NAMES]
+        given = dict(splits)
         if "train" in given:
-            tasks[f"own/{name}"] = _task(f"own/{name}", folder, given, signals)
+            _refuse_namesakes(splits)
+            for path in sorted(set(tables) - {path for _, path in splits}):
+                logger.warning("%s: left out, it is no split of the data set '%s'", path, name)
+            found.append(_task(f"own/{name}", folder, given, signals))
             continue
         if signals and not tables:
-            tasks[f"own/{name}"] = _task(f"own/{name}", folder, {}, signals)
+            found.append(_task(f"own/{name}", folder, {}, signals))
         prefix = "" if place == folder else f"{name}/"
-        for stem, path in tables.items():
-            tasks[f"own/{prefix}{stem}"] = _task(f"own/{prefix}{stem}", folder, {"all": path}, signals)
-    if not tasks:
+        found += [_task(f"own/{prefix}{_stem(path)}", folder, {"all": path}, signals) for path in tables]
+    _refuse_namesakes([(task.id, folder / task.files[0].name) for task in found])
+    if not found:
         raise InputError(
             f"{folder}: holds no data set; expected train/test tables in sub-folders, single tables, or BED files "
             f"({', '.join(ENDINGS)}, also .gz), or signal tracks (.bw, .bedgraph) with a genome."
         )
-    return [tasks[name] for name in sorted(tasks)]
+    return sorted(found, key=lambda task: task.id)
+
+
+def _refuse_namesakes(named: Sequence[tuple[str, Path]]) -> None:
+    first: dict[str, Path] = {}
+    for name, path in named:
+        if first.setdefault(name, path) != path:
+            raise InputError(f"{path}: it and {first[name]} are both '{name}'; rename or remove one of them.")
 
 
 def _is_table(path: Path) -> bool:

@@ -84,6 +84,30 @@ def test_a_split_column_is_obeyed(tmp_path: Path) -> None:
     assert data.facts["split_rule"] == "the column 'split' for train, valid, test"
 
 
+def test_a_split_column_of_intervals_is_obeyed(tmp_path: Path) -> None:
+    write_genome(tmp_path)
+    words = ("train", "train", "valid", "test")
+    rows = [f"chr{n % 4},{100 * n},{100 * n + 50},{'ab'[n % 2]},{words[n // 4 % 4]}" for n in range(32)]
+    (tmp_path / "p.csv").write_text("\n".join(["chrom,start,end,label,split", *rows]) + "\n")
+    (task,) = find_tasks(tmp_path)
+    data = build_task(task, tmp_path, tmp_path / "out")
+    assert {name: len(table) for name, table in data.load().items()} == {"train": 16, "valid": 8, "test": 8}
+    tables = load_splits(build(DataSettings, {"train": tmp_path / "p.csv", "fasta": tmp_path / "genome.fa"}))
+    assert [len(table) for _, table in tables.items()] == [16, 8, 8]
+    assert tables.raw.origin == "the column 'split'"
+
+
+@pytest.mark.parametrize(
+    "names", [("sites.csv", "sites.tsv"), ("sites.csv", "sites/train.csv"), ("train.csv", "training.tsv")]
+)
+def test_two_data_sets_of_one_name_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("sequence,label\nACGT,1\n")
+    with pytest.raises(InputError, match="rename or remove one of them"):
+        find_tasks(tmp_path)
+
+
 def write_genome(folder: Path, num_chroms: int = 4) -> list[str]:
     chroms = dna(num_chroms, 4000, seed=2)
     write_fasta(folder / "genome.fa", {f"chr{n}": text for n, text in enumerate(chroms)})
