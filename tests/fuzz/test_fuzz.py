@@ -96,7 +96,7 @@ def table_text(chance: random.Random) -> bytes:
     header = ["chrom", "start", "end", "strand", "label"] if kind == "places" else ["name", "sequence", "label"]
     if kind == "json":
         return json.dumps([dict(zip(header, row)) for row in rows]).encode()
-    separator = chance.choice(",\t;")
+    separator = chance.choice(",\t" if kind == "vectors" else ",\t;")
     return "".join(separator.join(cells) + "\n" for cells in [header, *rows]).encode()
 
 
