@@ -106,6 +106,43 @@ def load_config(model: type[Config], path: Path | None, overrides: Sequence[str]
     return build(model, merge(base, overrides), str(path) if path is not None else "settings")
 
 
+def from_command_line(
+    model: type[Config],
+    path: Path | None,
+    words: Sequence[str],
+    options: Mapping[str, tuple[str, Any]],
+    *,
+    plain: Mapping[str, str] | None = None,
+) -> Config:
+    """Merge a YAML file, ``key=value`` words and options, each overriding what is before it, and validate.
+
+    Args:
+        model: what it should be.
+        path: the YAML file, or None.
+        words: ``key=value``.
+        options: ``{option: (dotted key, value)}``; None stands for an option that was not given.
+        plain: sections that may be written as one value, and the key that it stands for: ``{"data": "train"}``.
+
+    Raises:
+        ConfigError: as `read_yaml`, `merge` and `build`; a required key names the option that sets it.
+    """
+    values = merge(read_yaml(path) if path is not None else {}, words)
+    for section, key in (plain or {}).items():
+        if section in values and not isinstance(values[section], dict):
+            values[section] = {key: values[section]}
+    for key, value in options.values():
+        *sections, last = key.split(".")
+        node = values
+        for section in sections if value is not None else ():
+            node[section] = node[section] if isinstance(node.get(section), dict) else {}
+            node = node[section]
+        if value is not None:
+            node[last] = value
+    required = {key: option for option, (key, _) in options.items()}
+    required |= {section: required[f"{section}.{key}"] for section, key in (plain or {}).items()}
+    return build(model, values, str(path or "settings"), options=required)
+
+
 def dump_config(config: StrictModel) -> str:
     """Write the complete resolved configuration as YAML text that `load_config` reads back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

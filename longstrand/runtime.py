@@ -19,22 +19,23 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from longstrand.errors import CheckpointError, InputError, UsageError
+from longstrand.errors import CheckpointError, InputError, LongstrandError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 @lru_cache(maxsize=1)
@@ -154,6 +155,48 @@ def world_size() -> int:
 def local_rank() -> int:
     """Give the number of this process on its machine (0 if alone)."""
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def join_processes(device: torch.device) -> None:
+    """Connect the processes of one ``torchrun`` job, so that one can tell the others; alone, do nothing."""
+    import torch
+
+    if world_size() > 1 and not torch.distributed.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(
+            backend, timeout=timedelta(days=1)
+        )  # the others wait while rank 0 measures
+
+
+def gather(value: Any) -> list[Any]:
+    """Collect one small value from each joined process, in the order of their ranks; alone: ``[value]``."""
+    from torch import distributed
+
+    if world_size() == 1 or not distributed.is_initialized():
+        return [value]
+    found: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(found, value)
+    return found
+
+
+def on_rank_0(work: Callable[[], Result]) -> Result:
+    """Do something on the first of the joined processes alone, and give its result (or its error) to all.
+
+    Raises:
+        LongstrandError: the one that ``work`` raised, in every process.
+    """
+    outcome: tuple[Any, LongstrandError | None] = (None, None)
+    if rank() == 0:
+        try:
+            outcome = (work(), None)
+        except LongstrandError as error:
+            outcome = (None, error)
+    result, failure = gather(outcome)[0]
+    if failure is not None:
+        raise failure
+    return result  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,11 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from longstrand.cli.options import new_app
+from longstrand.cli.pretrain import finish
 
 app = new_app()
-
-REQUIRED = {"output": "--output", **dict.fromkeys(("model", "model.path"), "--model")}
-REQUIRED |= dict.fromkeys(("data", "data.train"), "--train")
 
 SHOWN = (
     "mcc",
@@ -56,20 +53,34 @@ def finetune(
     output: Annotated[
         Path | None, typer.Option(help="Run folder; the same command resumes an interrupted run.")
     ] = None,
-    label: Annotated[str | None, typer.Option(help="Label column(s), with commas between them.")] = None,
+    sequence_column: Annotated[str | None, typer.Option(help="Column with the sequences.")] = None,
+    label: Annotated[
+        str | None, typer.Option("--label-column", "--label", help="Label column(s), with commas between them.")
+    ] = None,
     problem: Annotated[
         str | None, typer.Option(help="single_label, multi_label, regression or token; by default inferred.")
     ] = None,
-    fasta: Annotated[Path | None, typer.Option(help="Genome of the intervals.")] = None,
+    fasta: Annotated[Path | None, typer.Option("--genome", "--fasta", help="Genome of the intervals.")] = None,
     window: Annotated[int | None, typer.Option(help="Bases around the centre of each interval.")] = None,
     exact_text: ExactOption = None,
     valid_chroms: Annotated[str | None, typer.Option(help="Chromosomes for validation, with commas.")] = None,
     test_chroms: Annotated[str | None, typer.Option(help="Chromosomes for the test, with commas.")] = None,
     init: Annotated[str | None, typer.Option(help="pretrained, or random for the control.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training rows, at most.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Weights that are trained: full, frozen (the head), or an adapter (lora, ia3).")
+    ] = None,
+    strand: Annotated[
+        str | None, typer.Option(help="+, or both: average the two strands; by default both unless labels run one way.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training rows, at most; by default by size.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", "--lr", help="Learning rate; by default tried on the validation rows.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of new weights, row order and dropout.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Fine-tune a model on your labelled sequences or intervals, and measure it once on test rows.
@@ -77,78 +88,73 @@ def finetune(
     The kind of problem (classes, several labels, numbers, labels per base) is found in the table and printed. Beside
     the model, k-mer regression is measured on the same rows. Kill it at any moment: the same command resumes it.
     """
-    options = {
-        "output": output,
-        "model.path": model,
-        "model.init": init,
-        "data.train": train,
-        "data.valid": valid,
-        "data.test": test,
-        "data.columns.labels": label,
-        "data.problem": problem,
-        "data.fasta": fasta,
-        "data.window": window,
-        "data.exact_text": exact_text,
-        "data.valid_chroms": valid_chroms,
-        "data.test_chroms": test_chroms,
-        "training.epochs": epochs,
-        "training.learning_rate": lr,
-        "training.seed": seed,
-        "training.device": device,
-    }
-    resolved = _resolve(config, settings or [], options)
+    from longstrand.config import from_command_line
     from longstrand.training.finetune import finetune as run
-
-    result = run(resolved, notice=lambda sentence: typer.echo(sentence, err=True))
-    if as_json:
-        about = {"folder": str(result.folder), "model": str(result.model), "stopped_by": result.stopped_by}
-        typer.echo(json.dumps(result.report | about, indent=2, default=str))
-        return
-    _show(result)
-
-
-def _resolve(config: Path | None, settings: list[str], options: dict[str, Any]) -> Any:
-    """Merge the YAML file, ``key=value`` words and options into a validated `FinetuneConfig`."""
-    from longstrand.config import build, merge, read_yaml
     from longstrand.training.settings import FinetuneConfig
 
-    values = merge(read_yaml(config) if config else {}, settings)
-    for section, plain in (("model", "path"), ("data", "train")):
-        if isinstance(values.get(section), str):
-            values[section] = {plain: values[section]}
-    for key, value in options.items():
-        if value is not None:
-            _put(values, key.split("."), value)
-    return build(FinetuneConfig, values, str(config or "settings"), options=REQUIRED)
-
-
-def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
-    for part in path[:-1]:
-        if values.get(part) is None:
-            values[part] = {}
-        values = values[part]
-    values[path[-1]] = value
+    options = {
+        "--output": ("output", output),
+        "--model": ("model.path", model),
+        "--init": ("model.init", init),
+        "--train": ("data.train", train),
+        "--valid": ("data.valid", valid),
+        "--test": ("data.test", test),
+        "--sequence-column": ("data.columns.sequence", sequence_column),
+        "--label-column": ("data.columns.labels", label),
+        "--problem": ("data.problem", problem),
+        "--genome": ("data.fasta", fasta),
+        "--window": ("data.window", window),
+        "--exact-text": ("data.exact_text", exact_text),
+        "--valid-chroms": ("data.valid_chroms", valid_chroms),
+        "--test-chroms": ("data.test_chroms", test_chroms),
+        "--method": ("method", method),
+        "--strand": ("training.strand", strand),
+        "--epochs": ("training.epochs", epochs),
+        "--rate": ("training.learning_rate", rate),
+        "--seed": ("training.seed", seed),
+        "--device": ("training.device", device),
+        "--threads": ("training.threads", threads),
+    }
+    plain = {"model": "path", "data": "train"}
+    resolved = from_command_line(FinetuneConfig, config, settings or [], options, plain=plain)
+    finish(run(resolved, notice=lambda sentence: typer.echo(sentence, err=True)), as_json, _show)
 
 
 def _show(result: Any) -> None:
-    if result.stopped_by:
-        typer.echo(
-            f"stopped by {result.stopped_by}; the state is in {result.folder}. The same command goes on from there."
-        )
-        return
     report = result.report
     split = "test" if "test" in report else "valid"
+    if report["collapsed"]:
+        typer.echo("NOT TRAINED: the model gives the same answer to every sequence, see below")
     typer.echo(f"model: {result.model}  (best step {report['best_step']} of {report['steps']})")
-    typer.echo(f"{split}: {_line(report[split])}")
+    typer.echo(f"{split}: {metrics_line(report[split])}")
     for name, title in (("kmer", "k-mer regression"), ("majority", "majority")):
         if name in report.get("baselines", {}):
-            typer.echo(f"  {title}: {_line(report['baselines'][name][split])}")
+            typer.echo(f"  {title}: {metrics_line(report['baselines'][name][split])}")
     for warning in report["warnings"]:
         typer.echo(f"mind: {warning}")
-    typer.echo(f"next: longstrand predict {shlex.quote(str(result.model))} new.csv --output predictions.csv")
+    if report["settings"]["evaluation"]["page"]:
+        typer.echo(f"report: {result.folder / 'report.html'}")
+    typer.echo(
+        f"next: longstrand predict {shlex.quote(str(result.model))} new.csv --output predictions.csv{_as_read(report)}"
+    )
 
 
-def _line(evaluation: dict[str, Any]) -> str:
+def _as_read(report: dict[str, Any]) -> str:
+    """Write the options with which ``predict`` reads rows as this run measured them."""
+    data, columns = report["settings"]["data"], report["settings"]["data"]["columns"]
+    words = {
+        "--fasta": data["fasta"],
+        "--window": data["window"],
+        "--sequence-column": None if columns["sequence"] == "sequence" else columns["sequence"],
+        "--pair-column": columns["pair"],
+        "--strand": None if report["settings"]["evaluation"]["strand"] == "+" else "both",
+    }
+    text = "".join(f" {option} {shlex.quote(str(value))}" for option, value in words.items() if value is not None)
+    text += " --exact-text" if data["exact_text"] else ""
+    return text + (" --truncate" if any(part["num_truncated"] for part in report["splits"].values()) else "")
+
+
+def metrics_line(evaluation: dict[str, Any]) -> str:
     """Write the usual metrics of an evaluation with their intervals."""
     parts = []
     for name in SHOWN:

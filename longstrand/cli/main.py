@@ -22,6 +22,7 @@ VERBS = {
     "tokenizer": "Train a tokenizer on your genomes, or look at one.",
     "pretrain": "Pre-train a DNA language model on FASTA files.",
     "finetune": "Train a model on your labelled sequences or intervals.",
+    "evaluate": "Measure a fine-tuned model on new labelled rows.",
     "benchmark": "Compare models and baselines on published tasks or your own data.",
     "predict": "Apply a fine-tuned model to sequences or intervals.",
     "embed": "Turn sequences into vectors with any model.",

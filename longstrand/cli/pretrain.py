@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +14,6 @@ import typer
 from longstrand.cli.options import new_app
 
 app = new_app()
-
-REQUIRED = {"data": "--genome", "data.genomes": "--genome", "output": "--output"}
 
 
 @app.command()
@@ -44,57 +44,43 @@ def pretrain(
     Windows are read from the indexed FASTA on the fly; contigs or stretches are held out and measured. Kill it at any
     moment: the same command resumes it and ends with the same weights.
     """
-    from longstrand.config import build, merge, read_yaml
-    from longstrand.runtime import rank
-
     if list_presets:
         _show_presets()
         return
-    values = merge(read_yaml(config) if config else {}, settings or [])
-    options = {
-        "output": output,
-        "data.genomes": [str(path) for path in genome] if genome else None,
-        "tokenizer.path": tokenizer,
-        "model.start_from": start_from,
-        "model.preset": preset,
-        "training.steps": steps,
-        "training.seed": seed,
-        "training.device": device,
-    }
-    for key, value in options.items():
-        if value is not None:
-            _put(values, key.split("."), value)
-    if "warmup_steps" not in values.get("training", {}) and steps is not None:
-        _put(values, ["training", "warmup_steps"], min(500, steps // 10))
-
+    from longstrand.config import from_command_line
     from longstrand.training.pretrain import pretrain as run
     from longstrand.training.settings import PretrainConfig
 
-    result = run(build(PretrainConfig, values, str(config or "settings"), options=REQUIRED))
-    if rank() != 0:
-        return
-    if as_json:
-        print(
-            json.dumps(
-                result.report | {"folder": str(result.folder), "stopped_by": result.stopped_by}, indent=2, default=str
-            )
-        )
-        return
-    _show(result)
+    options = {
+        "--output": ("output", output),
+        "--genome": ("data.genomes", [str(path) for path in genome] if genome else None),
+        "--tokenizer": ("tokenizer.path", tokenizer),
+        "--from": ("model.start_from", start_from),
+        "--preset": ("model.preset", preset),
+        "--steps": ("training.steps", steps),
+        "--seed": ("training.seed", seed),
+        "--device": ("training.device", device),
+    }
+    resolved = from_command_line(PretrainConfig, config, settings or [], options, plain={"data": "genomes"})
+    finish(run(resolved), as_json, _show)
 
 
-def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
-    for part in path[:-1]:
-        values = values.setdefault(part, {})
-    values[path[-1]] = value
+def finish(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
+    """Print what a training run did, once for all processes; exit with 128 + signal if a signal stopped it."""
+    from longstrand.runtime import rank
+
+    if rank() == 0 and as_json:
+        facts = {"folder": str(result.folder), "model": str(result.model), "stopped_by": result.stopped_by}
+        print(json.dumps(result.report | facts, indent=2, default=str))
+    elif rank() == 0 and result.stopped_by:
+        print(f"stopped by {result.stopped_by}; the state is in {result.folder}. The same command goes on from there.")
+    elif rank() == 0:
+        show(result)
+    if result.stopped_by:
+        raise SystemExit(128 + signal.Signals[result.stopped_by])
 
 
 def _show(result: Any) -> None:
-    if result.stopped_by:
-        print(
-            f"stopped by {result.stopped_by}; {result.folder} holds the state, and the same command goes on from there."
-        )
-        return
     report, held = result.report, result.report["hold_out"]
     print(f"model: {result.model}  ({report['parameters']:,} parameters, {report['bases_seen']:,} bases seen)")
     numbers = (

@@ -9,7 +9,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from longstrand.runtime import progress, rank
+from longstrand.errors import UsageError
+from longstrand.runtime import gather, progress, rank
 from longstrand.training.run_folder import MetricsLog
 
 
@@ -60,7 +61,14 @@ class TensorBoardCallback(TrainerCallback):
     """Writes every number to TensorBoard; on resume, later events of the killed run are purged."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise UsageError(
+                "training.tensorboard needs the package tensorboard: pip install 'longstrand[tensorboard]', or leave "
+                "the setting out; metrics.csv holds the same numbers."
+            ) from None
+        self._make, self._folder = SummaryWriter, folder
         self._writer: Any = None
 
     def on_train_begin(
@@ -68,9 +76,7 @@ class TensorBoardCallback(TrainerCallback):
     ) -> None:
         """Open the event file."""
         if rank() == 0:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self._folder), purge_step=state.global_step + 1)
+            self._writer = self._make(str(self._folder), purge_step=state.global_step + 1)
 
     def on_log(
         self,
@@ -95,7 +101,7 @@ class TensorBoardCallback(TrainerCallback):
 
 
 class StopOnSignal(TrainerCallback):
-    """On SIGTERM (or Ctrl-C): finish the step, save a checkpoint, stop. ``received`` names the signal."""
+    """On SIGTERM or Ctrl-C in any process: finish the step, save a checkpoint, stop. ``received`` names the signal."""
 
     def __init__(self) -> None:
         self.received: str | None = None
@@ -115,6 +121,7 @@ class StopOnSignal(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask the Trainer to save and stop."""
+        self.received = next((name for name in gather(self.received) if name is not None), None)
         if self.received is not None:
             control.should_save = True
             control.should_training_stop = True

@@ -137,16 +137,22 @@ class Curriculum:
         """Give the number of segments after ``step`` finished steps."""
         return stage_of(self.config, step, self.rows)
 
-    def cut_all(self, batches: Iterator[dict[str, Any]], step: int) -> Iterator[dict[str, Any]]:
-        """Cut the batches of the step that comes after ``step`` finished ones."""
-        random = generator(self.seed, step * world_size() + rank(), "segments")
+    def cut_all(self, batches: Iterator[dict[str, Any]], step: int, num_batches: int) -> Iterator[dict[str, Any]]:
+        """Cut the batches that this process has in the step that comes after ``step`` finished ones.
+
+        The processes take turns at the batches of a step, so a row gets its segments whoever reads it.
+        """
+        random = generator(self.seed, step, "segments")
         segments = self.stage(step)
-        for batch in batches:
+        for place, batch in enumerate(batches):
             number = len(batch["input_ids"])
             wanted = np.full(number, segments)
             if self.config.mixed:
-                mixed = random.random(number) < self.config.mixed
-                wanted = np.where(mixed, random.integers(1, segments + 1, number), wanted)
+                if place == 0:
+                    drawn = random.random((num_batches * world_size(), number)) < self.config.mixed
+                    lengths = random.integers(1, segments + 1, drawn.shape)
+                mine = place * world_size() + rank()
+                wanted = np.where(drawn[mine], lengths[mine], wanted)
             yield self.cut(batch, wanted * self.room + self.num_specials)
 
     def cut(self, batch: dict[str, Any], most: Sequence[int] | np.ndarray) -> dict[str, Any]:

@@ -253,6 +253,7 @@ class Prepared:
         limit: most tokens of an input, or None.
         scale: regression: mean and deviation of the training targets.
         metric: name of the metric that chooses the best checkpoint.
+        search: what the search of settings tried; see `longstrand.training.search`.
     """
 
     splits: LabelledSplits
@@ -261,6 +262,7 @@ class Prepared:
     limit: int | None
     scale: Scale | None
     metric: str
+    search: dict[str, Any] | None = None
 
 
 def tokenize(table: LabelledTable, tokenizer: Tokenizer, limit: int | None, *, on_long: str = "truncate") -> Tokenized:

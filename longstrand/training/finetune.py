@@ -7,6 +7,7 @@ checkpoint. The best checkpoint on the validation rows is measured once on the t
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainingArguments
 
+from longstrand.data.labelled_tokens import is_bio
 from longstrand.errors import ResumeError, TrainingError, one_of
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, PRIMARY, metric_names
 from longstrand.inference.options import PredictOptions
@@ -25,9 +27,19 @@ from longstrand.inference.predict import longest_input
 from longstrand.models.adapters import AdapterFolder, base_facts, is_wrapped, load_adapter_weights
 from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.heads import labelled
+from longstrand.models.reading import Reading
 from longstrand.models.tensors import fingerprint_weights
 from longstrand.report.runs import write_run_page
-from longstrand.runtime import fingerprint_file, provenance, rank, resolve_device, seed_everything, world_size
+from longstrand.runtime import (
+    fingerprint_file,
+    join_processes,
+    model_folder,
+    on_rank_0,
+    provenance,
+    rank,
+    resolve_device,
+    seed_everything,
+)
 from longstrand.tokenization.base import Tokenizer
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.callbacks import CsvCallback, ProgressCallback, StopOnSignal, TensorBoardCallback
@@ -54,8 +66,9 @@ from longstrand.training.measure import (
 )
 from longstrand.training.methods import apply_method, check_method, measured_cost, weights_of
 from longstrand.training.run_folder import RunFolder
+from longstrand.training.search import FOLDER, choose
 from longstrand.training.settings import FinetuneConfig, TrainSettings
-from longstrand.training.trainer import Checkpointing, LongstrandTrainer
+from longstrand.training.trainer import Checkpointing, LongstrandTrainer, split_batch
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +114,9 @@ def finetune(
     if training.threads:
         torch.set_num_threads(training.threads)
     device = resolve_device(training.device)
+    join_processes(device)
+    if rank() != 0:
+        notice = logger.debug
     check_method(config.method)
     tokenizer = load_tokenizer(config.model.path)
     if splits is None:
@@ -115,6 +131,12 @@ def finetune(
         run.check_inputs(_fingerprints(config, tokenizer, splits))
         if run.report is not None:
             return FinetuneResult(run.path, run.path / "model", run.report)
+        chosen = choose(
+            config, splits, num_parameters=_num_parameters(config.model.path), train=_try_settings, notice=notice
+        )
+        if chosen.stopped_by is not None:
+            return FinetuneResult(run.path, None, {}, chosen.stopped_by)
+        config, training = chosen.config, chosen.config.training
         model = make_model(config, splits, tokenizer)
         limit = _limit(longest_input(model.config), training.max_tokens)
         tokenized = {
@@ -123,9 +145,21 @@ def finetune(
         counts = splits.task.bin_bases is not None and config.data.bin_loss == "counts"
         scaled = splits.task.problem == "regression" and not counts
         scale = target_scale(splits.train) if scaled else None
-        return _run(config, run, model, Prepared(splits, tokenized, tokenizer, limit, scale, metric), device)
+        return _run(
+            config, run, model, Prepared(splits, tokenized, tokenizer, limit, scale, metric, chosen.search), device
+        )
     finally:
         run.close()
+
+
+def _try_settings(config: FinetuneConfig, splits: LabelledSplits) -> FinetuneResult:
+    return finetune(config, splits=splits, notice=logger.debug)
+
+
+def _num_parameters(model: Path) -> int:
+    """Estimate the number of weights from the size of their files."""
+    folder = model_folder(model)
+    return sum(path.stat().st_size for path in [*folder.glob("*.safetensors"), *folder.glob("*.bin")]) // 4
 
 
 def make_model(config: FinetuneConfig, splits: LabelledSplits, tokenizer: Tokenizer) -> Any:
@@ -184,6 +218,7 @@ def _run(config: FinetuneConfig, run: RunFolder, model: Any, data: Prepared, dev
         precision=training.precision,
         truncate=True,
         max_tokens=data.limit,
+        exact_text=config.data.exact_text,
     )
     measure = partial(score, tokenizer=data.tokenizer, settings=settings)
     stop = StopOnSignal()
@@ -214,20 +249,26 @@ def _run(config: FinetuneConfig, run: RunFolder, model: Any, data: Prepared, dev
             trainer.train_or_resume()
     if stop.received is not None and not _is_trained(run, trainer, data.metric, training.patience):
         return FinetuneResult(run.path, None, {}, stop.received)
-    if rank() != 0:
-        return FinetuneResult(run.path, run.path / "model", {})
-    return _finish(config, run, trainer, data, measure, cost)
+    scored: dict[str, Scored] = {}
+    report = on_rank_0(lambda: _finish(config, run, trainer, data, measure, cost, scored))
+    return FinetuneResult(run.path, run.path / "model", report, scored=scored)
 
 
 def _finish(
-    config: FinetuneConfig, run: RunFolder, trainer: FinetuneTrainer, data: Prepared, measure: Any, cost: dict[str, Any]
-) -> FinetuneResult:
-    """Take the best checkpoint, measure it, save it, report."""
+    config: FinetuneConfig,
+    run: RunFolder,
+    trainer: FinetuneTrainer,
+    data: Prepared,
+    measure: Callable[..., Scored],
+    cost: dict[str, Any],
+    scored: dict[str, Scored],
+) -> dict[str, Any]:
+    """Take the best checkpoint, measure it (filling ``scored``), save it, report."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
     best_step = _load_best(run, model, trainer.metrics_log.rows(), data.metric)
     if data.scale is not None:
         fold_scale(model, data.scale)
-    scored = {name: measure(model, table) for name, table in data.splits.items() if name != "train"}
+    scored |= {name: measure(model, table) for name, table in data.splits.items() if name != "train"}
     if "test" in scored:
         write_predictions(scored["test"], run.path / f"predictions_test.{config.evaluation.predictions}")
     report = make_report(config, data, scored, rows=trainer.metrics_log.rows(), best_step=best_step)
@@ -247,12 +288,31 @@ def _finish(
         | {"task": report["task"]}
         | ({"base": base_facts(config.model.path)} if is_wrapped(model) else {}),
         metrics=metrics,
+        reading=_reading(config, data),
     )
-    write_run_page(run.path, report, trainer.metrics_log.rows())
+    if config.evaluation.page:
+        write_run_page(run.path, report, trainer.metrics_log.rows())
     run.finish(report)
+    shutil.rmtree(run.path / FOLDER, ignore_errors=True)
     for folder in run.checkpoints():
         run.remove(folder)
-    return FinetuneResult(run.path, run.path / "model", report, scored=scored)
+    return report
+
+
+def _reading(config: FinetuneConfig, data: Prepared) -> Reading:
+    """Record how the rows were read, for whoever reads others with the model."""
+    pairs, task = list(zip(data.splits.train.sequences, data.tokenized["train"].encodings)), data.splits.task
+    return Reading(
+        max_tokens=data.limit,
+        longest_bases=max(min(len(text), int(np.max(encoding.offsets, initial=0))) for text, encoding in pairs),
+        window=config.data.window,
+        strand=config.evaluation.strand or "+",
+        directed=is_bio(task.names),
+        exact_text=config.data.exact_text,
+        pair=config.data.columns.pair is not None,
+        truncate=any(tokens.num_truncated for tokens in data.tokenized.values()),
+        class_names=task.names,
+    )
 
 
 class FinetuneTrainer(LongstrandTrainer):
@@ -261,6 +321,14 @@ class FinetuneTrainer(LongstrandTrainer):
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:
         counted = [{**batch, "labels": torch.where(labelled(batch["labels"]), 0, -100)} for batch in batch_samples]
         return super()._get_num_items_in_batch(counted, device)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Keep the checkpoint that `best_row` will ask for."""
+        metric = str(self.args.metric_for_best_model).removeprefix("eval_")
+        best = on_rank_0(lambda: best_row(self.metrics_log.rows(), metric))
+        if best is not None:
+            self.state.best_metric, self.state.best_global_step = best[f"eval_{metric}"], best["step"]
+        return best is not None and best["step"] == self.state.global_step
 
 
 class FinishLastStep(TrainerCallback):
@@ -279,8 +347,8 @@ class StopEarly(TrainerCallback):
         self._log, self._metric, self._patience = trainer.metrics_log, metric, patience
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look at all evaluations so far."""
-        rows = self._log.rows()
+        """Look at all evaluations so far; one process decides for all."""
+        rows = on_rank_0(self._log.rows)
         if not np.isfinite(next((row["eval_loss"] for row in reversed(rows) if "eval_loss" in row), 0.0)):
             raise TrainingError(
                 f"the validation loss is not a finite number after step {state.global_step}: training diverged; "
@@ -291,27 +359,34 @@ class StopEarly(TrainerCallback):
 
 
 def best_row(rows: list[dict[str, Any]], metric: str) -> dict[str, Any] | None:
-    """Find the first evaluation with the best metric, or None if there is no evaluation."""
+    """Find the evaluation with the best metric (of equal ones that with the lower loss); None without any."""
     evaluated = [row for row in rows if f"eval_{metric}" in row]
     sign = -1 if metric in LOWER_IS_BETTER else 1
-    return max(evaluated, key=lambda row: sign * row[f"eval_{metric}"], default=None)
+    return max(evaluated, key=lambda row: (sign * row[f"eval_{metric}"], -row["eval_loss"]), default=None)
 
 
 def is_exhausted(rows: list[dict[str, Any]], metric: str, patience: int) -> bool:
-    """Say whether ``patience`` evaluations (0: never) have passed since the best one."""
+    """Say whether ``patience`` evaluations (0: never) brought neither a better metric nor a lower loss.
+
+    The loss falls before the first metric moves: a model that still gives one answer to all is not given up.
+    """
     evaluated = [row for row in rows if f"eval_{metric}" in row]
-    best = best_row(rows, metric)
-    return patience > 0 and best is not None and len(evaluated) - 1 - evaluated.index(best) >= patience
+    last = max((evaluated.index(best) for by in (metric, "loss") if (best := best_row(evaluated, by))), default=0)
+    return patience > 0 and len(evaluated) - 1 - last >= patience
 
 
 def _is_trained(run: RunFolder, trainer: FinetuneTrainer, metric: str, patience: int) -> bool:
     """Say whether a complete checkpoint exists at or after the step where training ends."""
-    newest = run.newest_checkpoint()
-    if newest is None:
-        return False
-    step = int(newest.name[11:])
-    rows = [row for row in trainer.metrics_log.rows() if row.get("step", 0) <= step]
-    return step >= trainer.args.max_steps or is_exhausted(rows, metric, patience)
+
+    def look() -> bool:
+        newest = run.newest_checkpoint()
+        if newest is None:
+            return False
+        step = int(newest.name[11:])
+        rows = [row for row in trainer.metrics_log.rows() if row.get("step", 0) <= step]
+        return step >= trainer.args.max_steps or is_exhausted(rows, metric, patience)
+
+    return on_rank_0(look)
 
 
 def _load_best(run: RunFolder, model: Any, rows: list[dict[str, Any]], metric: str) -> int:
@@ -332,16 +407,14 @@ def _load_best(run: RunFolder, model: Any, rows: list[dict[str, Any]], metric: s
 def _arguments(
     folder: Path, training: TrainSettings, examples: TrainingExamples, metric: str, device: torch.device
 ) -> TrainingArguments:
-    batch = examples.batch_size
-    micro = training.micro_batch_size or max(1, batch // world_size())
-    micro = micro if batch % (micro * world_size()) == 0 else max(1, batch // world_size())
-    steps = len(examples) // batch
+    micro, accumulation = split_batch(examples.batch_size, training.micro_batch_size)
+    steps = len(examples) // examples.batch_size
     every = max(1, examples.num_batches // training.evaluations_per_epoch)
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=max(1, batch // (micro * world_size())),
+        gradient_accumulation_steps=accumulation,
         learning_rate=training.learning_rate,
         lr_scheduler_type=SCHEDULES[training.schedule],
         warmup_steps=int(training.warmup_fraction * steps),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,9 @@ from longstrand.baselines.majority import Majority
 from longstrand.data.bins import moments
 from longstrand.data.labelled import LabelledTable, label_warnings
 from longstrand.data.rows import Record
-from longstrand.data.splits import leakage
-from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores, evaluate, metric_names
+from longstrand.data.splits import Splits, leakage
+from longstrand.evaluation.compare import compare_predictions
+from longstrand.evaluation.metrics import LOWER_IS_BETTER, PRIMARY, Scores, evaluate, metric_names
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import predict, probabilities
 from longstrand.runtime import write_atomically
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     import polars as pl
 
     from longstrand.tokenization.base import Tokenizer
+
+
+FEW_ROWS = 50
 
 
 @dataclass(frozen=True)
@@ -192,11 +196,14 @@ def make_report(
         "steps": max((row["step"] for row in rows), default=0),
         "metric": data.metric,
         "curve": [row for row in rows if "eval_loss" in row],
+        "search": data.search,
         "training_loss": [{"step": row["step"], "loss": row["loss"]} for row in rows if "loss" in row],
     }
     for name, result in scored.items():
         report[name] = evaluate(result.scores(), num_resamples=settings.resamples, seed=0) | {"loss": result.loss()}
+    report["collapsed"] = any(report[name]["constant_prediction"] for name in scored)
     report["leakage"] = leakage(data.splits.raw)
+    report["contradictions"] = contradictions(data.splits.raw)
     if settings.baselines and task.bin_bases is None:
         report["baselines"] = run_baselines(
             data.splits.train,
@@ -204,6 +211,7 @@ def make_report(
             k=settings.kmer,
             both_strands=settings.strand == "both",
             num_resamples=settings.resamples,
+            ours={name: result.scores() for name, result in scored.items() if name == "test" and settings.resamples},
         )
     report["warnings"] = label_warnings(dict(data.splits.items())) + warnings_of(report)
     return report
@@ -238,11 +246,18 @@ def warnings_of(report: Mapping[str, Any]) -> list[str]:
         if counts["num_unknown_letters"] > 0.01 * counts["num_bases"]:
             share = 100 * counts["num_unknown_letters"] / counts["num_bases"]
             warnings.append(f"{name}: {share:.1f} % of the letters are unknown (N or ambiguous).")
+    if report["contradictions"]:
+        warnings.append(
+            f"{report['contradictions']:,} rows have the same sequence as another row and different labels; "
+            "nobody can predict them all."
+        )
+    if report["collapsed"]:
+        warnings.append(
+            "the model gives the same answer to every sequence: it has learned nothing. Try a higher rate "
+            "(--rate 1e-3), more passes (--epochs 30) or 'longstrand probe', which needs neither."
+        )
     for name in ("valid", "test"):
-        if report.get(name, {}).get("constant_prediction"):
-            warnings.append(
-                f"{name}: the model gives the same answer to every sequence; it has learned nothing useful."
-            )
+        warnings += small_or_unread(name, report.get(name), report["task"]["problem"])
         num_copies = report["leakage"].get(name, {}).get("num_rows_also_in_train", 0)
         if num_copies:
             warnings.append(f"{name}: {num_copies:,} sequences are also in the training rows (on either strand).")
@@ -250,14 +265,48 @@ def warnings_of(report: Mapping[str, Any]) -> list[str]:
     return warnings
 
 
+def small_or_unread(name: str, found: Mapping[str, Any] | None, problem: str) -> list[str]:
+    """Say what the numbers of one split leave out, and how few rows they rest on."""
+    if found is None:
+        return []
+    warnings, left_out, unit = [], found["num_not_predicted"], "bases" if problem == "token" else "rows"
+    if left_out:
+        total = left_out + found["num_evaluated"]
+        warnings.append(
+            f"{name}: {left_out:,} of {total:,} labelled {unit} were not measured, because the model did not read "
+            "them; the numbers are of the others."
+        )
+    if unit == "rows" and found["num_evaluated"] < FEW_ROWS:
+        warnings.append(f"{name}: only {found['num_evaluated']} rows; any number from so few is mostly chance.")
+    return warnings
+
+
+def contradictions(splits: Splits) -> int:
+    """Count rows whose sequence occurs in another row with different labels; missing labels contradict nothing."""
+    seen: dict[tuple[str, str], set[tuple[str | None, ...]]] = {}
+    rows = []
+    for _, table in splits.items():
+        for row, piece in enumerate(zip(table.sequences, table.pairs or [""] * len(table))):
+            labels = tuple(values[row] for values in table.labels.values())
+            if labels and None not in labels:
+                seen.setdefault(piece, set()).add(labels)
+                rows.append(piece)
+    return sum(len(seen[piece]) > 1 for piece in rows)
+
+
 def _against_baselines(report: Mapping[str, Any]) -> list[str]:
     split = "test" if "test" in report else "valid"
     primary = report[split]["primary"]
     ours = report[split]["metrics"].get(primary, {}).get("value")
-    theirs = report.get("baselines", {}).get("kmer", {}).get(split, {}).get("metrics", {}).get(primary, {}).get("value")
+    found = report.get("baselines", {}).get("kmer", {}).get(split, {})
+    theirs = found.get("metrics", {}).get(primary, {}).get("value")
     if ours is None or theirs is None or not ours < theirs:
         return []
-    return [f"{split}: k-mer regression is better ({primary} {theirs:.3f} against {ours:.3f})."]
+    paired = found.get("paired")
+    numbers = f"{primary} {theirs:.3f} against {ours:.3f}" + (f", paired test p = {paired['p']:.2g}" if paired else "")
+    if paired and paired["verdict"] == "worse":
+        return [f"{split}: k-mer regression is better ({numbers})."]
+    return [f"{split}: no evidence that the model is better than k-mer regression ({numbers})."]
 
 
 def write_predictions(scored: Scored, path: Path) -> None:
@@ -337,6 +386,7 @@ def run_baselines(
     k: int = 6,
     both_strands: bool = False,
     num_resamples: int = 1000,
+    ours: Mapping[str, Scores] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Fit k-mer regression and the majority on the training rows and evaluate them.
 
@@ -346,21 +396,27 @@ def run_baselines(
         k: bases of a k-mer.
         both_strands: count k-mers of both strands.
         num_resamples: as in `longstrand.evaluation.metrics.evaluate`.
+        ours: predictions of the model, to be compared with the k-mer regression on the same rows.
 
     Returns:
-        ``{"kmer": {split: evaluation}, "majority": {split: evaluation}}``; token problems have no ``kmer``.
+        ``{"kmer": {split: evaluation}, "majority": {split: evaluation}}``; token problems have no ``kmer``. With
+        ``ours`` an evaluation has ``paired``: the `PairedDifference`, model minus k-mer regression, and its verdict.
     """
     train, measured = train.upper_case(), {name: table.upper_case() for name, table in measured.items()}
     results: dict[str, dict[str, Any]] = {}
     if train.task.problem != "token":
         model = KmerRegression(k, both_strands=both_strands).fit(train, measured.get("valid"))
-        results["kmer"] = {
-            name: evaluate(
-                Scores(train.task, np.asarray(table.targets), model.predict(table.sequences, table.pairs)),
-                num_resamples=num_resamples,
-            )
+        theirs = {
+            name: Scores(train.task, np.asarray(table.targets), model.predict(table.sequences, table.pairs))
             for name, table in measured.items()
-        } | {"settings": {"k": k, "both_strands": both_strands, "penalty": model.penalty}}
+        }
+        results["kmer"] = {name: evaluate(scores, num_resamples=num_resamples) for name, scores in theirs.items()} | {
+            "settings": {"k": k, "both_strands": both_strands, "penalty": model.penalty}
+        }
+        for name, scores in (ours or {}).items():
+            metric = PRIMARY[train.task.problem]
+            paired = compare_predictions([scores], [theirs[name]], metric, num_resamples=max(num_resamples, 200))
+            results["kmer"][name]["paired"] = asdict(paired) | {"verdict": paired.verdict}
     majority = Majority.fit(train)
     results["majority"] = {
         name: evaluate(_constant_scores(table, majority), num_resamples=num_resamples, curves=False)

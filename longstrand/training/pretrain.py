@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +34,16 @@ from longstrand.models.config import LongstrandConfig, RecurrentMemory, preset
 from longstrand.models.memory.losses import counted_batch
 from longstrand.models.pretrained import LongstrandForMaskedLM
 from longstrand.report.runs import write_run_page
-from longstrand.runtime import provenance, rank, read_json, resolve_device, seed_everything, world_size
+from longstrand.runtime import (
+    join_processes,
+    on_rank_0,
+    provenance,
+    rank,
+    read_json,
+    resolve_device,
+    seed_everything,
+    world_size,
+)
 from longstrand.tokenization.base import Tokenizer
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.tokenization.kmer import make_kmer
@@ -45,7 +53,7 @@ from longstrand.training.curriculum import make_curriculum, row_tokens
 from longstrand.training.run_folder import RunFolder
 from longstrand.training.settings import PretrainConfig, TrainingConfig
 from longstrand.training.throughput import ThroughputMeter, measured_peak, training_flops_per_token
-from longstrand.training.trainer import Checkpointing, LongstrandTrainer
+from longstrand.training.trainer import Checkpointing, LongstrandTrainer, split_batch
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +101,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     if training.threads:
         torch.set_num_threads(training.threads)
     device = resolve_device(training.device)
+    join_processes(device)
     run = RunFolder.open(config.output, config)
     try:
         sources = tuple(GenomeSource(entry.fasta, entry.weight, entry.name) for entry in config.data.genomes)
@@ -114,14 +123,17 @@ def make_tokenizer(config: PretrainConfig, sources: tuple[GenomeSource, ...], fo
     if settings.path is not None:
         return load_tokenizer(settings.path)
     made = folder / "tokenizer"
-    if not (made / "tokenizer_config.json").exists() and rank() == 0:
+
+    def make() -> None:
+        if (made / "tokenizer_config.json").exists():
+            return
         if settings.kind == "kmer":
             tokenizer = make_kmer(settings.k, overlapping=settings.overlapping)
         else:
             tokenizer = train_bpe(_pieces(config, sources), vocab_size=settings.vocab_size)
         tokenizer.save(made)
-    while not (made / "tokenizer_config.json").exists():
-        time.sleep(0.2)
+
+    on_rank_0(make)
     return load_tokenizer(made)
 
 
@@ -208,7 +220,7 @@ def _run(
             f"training.max_tokens is {training.max_tokens}, but the model has only {limit} positions; use at most that."
         )
     collate = Collator(pad_token_id=tokenizer.pad_token_id or 0, num_bases=True, pack=training.pack)
-    micro = training.micro_batch_size or max(1, training.batch_size // world_size())
+    micro, accumulation = split_batch(training.batch_size, training.micro_batch_size)
     evaluate = hold_out_evaluation(
         data.evaluation, collate, bases_per_id=tokenizer.bases_per_id, batch_size=micro, device=device
     )
@@ -219,7 +231,7 @@ def _run(
         checkpointing=Checkpointing(keep=training.keep_checkpoints),
         throughput=_meter(model, config, device),
         model=model,
-        args=_arguments(run.path, training, micro, device),
+        args=_arguments(run.path, training, (micro, accumulation), device),
         train_dataset=data.train,
         data_collator=collate,
         callbacks=[
@@ -236,31 +248,40 @@ def _run(
     trainer.add_callback(CsvCallback(trainer.metrics_log))
     if training.tensorboard:
         trainer.add_callback(TensorBoardCallback(run.path / "tensorboard"))
-    resumed_from = run.newest_checkpoint()
+    resumed_from = on_rank_0(run.newest_checkpoint)
     trainer.train_or_resume()
     step = int(resumed_from.name[11:]) if resumed_from else 0
     if stop.received is not None and trainer.state.global_step < training.steps:
         return PretrainResult(run.path, None, {}, stop.received, step)
-    report = _report(config, data, trainer, tokenizer) if rank() == 0 else {}
-    if rank() == 0:
-        save_checkpoint(trainer.model, tokenizer, run.path / "model", provenance=report, metrics=report["hold_out"])
-        write_run_page(run.path, report, trainer.metrics_log.rows())
-        run.finish(report)
-        for folder in run.checkpoints():
-            run.remove(folder)
+    report = on_rank_0(lambda: _finish(config, run, trainer, data, tokenizer))
     return PretrainResult(run.path, run.path / "model", report, None, step)
 
 
-def _arguments(folder: Path, training: TrainingConfig, micro: int, device: torch.device) -> TrainingArguments:
+def _finish(
+    config: PretrainConfig, run: RunFolder, trainer: LongstrandTrainer, data: PretrainData, tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """Save the model, write and give the report."""
+    report = _report(config, data, trainer, tokenizer)
+    save_checkpoint(trainer.model, tokenizer, run.path / "model", provenance=report, metrics=report["hold_out"])
+    write_run_page(run.path, report, trainer.metrics_log.rows())
+    run.finish(report)
+    for folder in run.checkpoints():
+        run.remove(folder)
+    return report
+
+
+def _arguments(
+    folder: Path, training: TrainingConfig, batch: tuple[int, int], device: torch.device
+) -> TrainingArguments:
     # Trainer starts at half the schedule if the warm-up is longer than training; the settings refuse that.
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=training.steps,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=max(1, training.batch_size // (micro * world_size())),
+        per_device_train_batch_size=batch[0],
+        gradient_accumulation_steps=batch[1],
         learning_rate=training.learning_rate,
         lr_scheduler_type=SCHEDULES[training.schedule],
-        warmup_steps=training.warmup_steps,
+        warmup_steps=min(500, training.steps // 10) if training.warmup_steps is None else training.warmup_steps,
         weight_decay=training.weight_decay,
         adam_beta2=training.adam_beta2,
         max_grad_norm=training.max_grad_norm,

@@ -22,10 +22,10 @@ import yaml
 
 from longstrand.config import StrictModel, dump_config, read_yaml
 from longstrand.errors import ResumeError
-from longstrand.runtime import fingerprint_file, rank, read_json, write_atomically, write_json
+from longstrand.runtime import fingerprint_file, on_rank_0, read_json, write_atomically, write_json
 
 MANIFEST = "manifest.json"
-RESULTS = ("checkpoint-*", "metrics.jsonl", "model", "snapshots", "report.json")
+RESULTS = ("checkpoint-*", "metrics.jsonl", "model", "search", "snapshots", "report.json")
 """What a run makes once it trains; with any of them, its settings are binding."""
 
 
@@ -58,12 +58,20 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ResumeError(f"{path}: the output folder cannot be made ({error.strerror}).") from None
-        if rank() == 0:
-            run._take_lock()
-            run._forget_false_start(yaml.safe_load(dump_config(config)))
-            run._check_or_write("config.yaml", yaml.safe_load(dump_config(config)))
-            run._sweep()
+        on_rank_0(lambda: run._claim(yaml.safe_load(dump_config(config))))
         return run
+
+    def _claim(self, settings: dict[str, Any]) -> None:
+        """Take the lock, check or write the settings, remove what an interrupted save or delete left behind."""
+        self._take_lock()
+        try:
+            self._forget_false_start(settings)
+            self._check_or_write("config.yaml", settings)
+        except ResumeError:
+            self.close()
+            raise
+        for leftover in self.path.glob("tmp-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def check_inputs(self, inputs: dict[str, Any]) -> None:
         """Record the fingerprints of everything that the run reads, or check them against the recorded ones.
@@ -71,8 +79,7 @@ class RunFolder:
         Raises:
             ResumeError: a file changed since the run began.
         """
-        if rank() == 0:
-            self._check_or_write("inputs.json", json.loads(json.dumps(inputs, default=str)))
+        on_rank_0(lambda: self._check_or_write("inputs.json", json.loads(json.dumps(inputs, default=str))))
 
     def _take_lock(self) -> None:
         handle = open(self.path / ".lock", "w")  # noqa: SIM115 - stays open as long as the run
@@ -124,11 +131,6 @@ class RunFolder:
                 f"{target}: this folder holds a run with other settings or data ({'; '.join(changed[:8])}); "
                 "repeat the old settings to resume it, or use another output."
             )
-
-    def _sweep(self) -> None:
-        """Remove what an interrupted save or delete left behind."""
-        for leftover in self.path.glob("tmp-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
 
     def checkpoints(self) -> list[Path]:
         """Give all checkpoint folders, complete or not, newest first."""

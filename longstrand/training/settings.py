@@ -79,21 +79,29 @@ class ModelSettings(StrictModel):
 class TrainSettings(StrictModel):
     """Optimisation, evaluation during training, and saving."""
 
-    epochs: int = Field(5, gt=0, description="passes over the training rows, at most")
+    epochs: int | None = Field(
+        None, gt=0, description="passes over the training rows, at most; default: 30 for up to 1,000 rows, down to 3"
+    )
     batch_size: int = Field(32, gt=0, description="sequences per optimizer step, over all devices")
     micro_batch_size: int | None = Field(None, gt=0, description="sequences per forward pass and device")
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float | None = Field(
+        None, gt=0, description="default: three are tried for a third of the epochs, validation rows choose"
+    )
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of all steps")
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, ge=0, description="gradient clipping; 0: off")
     class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare classes count as much")
-    strand: Literal["+", "both"] = Field("+", description="both: each sequence is read from a random strand")
+    strand: Literal["+", "both"] | None = Field(
+        None, description="both: each sequence is read from a random strand; default: both, + for labels along it"
+    )
     max_tokens: int | None = Field(None, ge=4, description="longest input in tokens; default: what the model can read")
     on_long: Literal["truncate", "refuse"] = Field("truncate", description="what happens to longer sequences")
     metric: str | None = Field(None, description="chooses the best checkpoint; default by problem, 'loss' is allowed")
     evaluations_per_epoch: int = Field(1, gt=0)
-    patience: int = Field(3, ge=0, description="stop after this many evaluations without improvement; 0: never")
+    patience: int | None = Field(
+        None, ge=0, description="stop after so many evaluations without improvement; 0: never; default: epochs / 3"
+    )
     precision: Literal["fp32", "bf16"] = "fp32"
     pack: bool = Field(False, description="rows one after the other, not padded: same results; for CPUs")
     seed: int = Field(0, ge=0, description="of the new weights, the order of rows and dropout")
@@ -101,7 +109,7 @@ class TrainSettings(StrictModel):
     threads: int | None = Field(None, gt=0, description="CPU threads")
     num_workers: int = Field(0, ge=0, description="processes that make batches")
     log_every: int = Field(20, gt=0)
-    tensorboard: bool = True
+    tensorboard: bool = Field(False, description="also write events for TensorBoard (an extra)")
 
     @model_validator(mode="after")
     def _check(self) -> TrainSettings:
@@ -113,10 +121,13 @@ class TrainSettings(StrictModel):
 class EvaluationSettings(StrictModel):
     """How the best model is measured, once, at the end."""
 
-    strand: Literal["+", "both"] = Field("+", description="both: predictions of the two strands are averaged")
+    strand: Literal["+", "both"] | None = Field(
+        None, description="both: predictions of the two strands are averaged; default: as in training"
+    )
     resamples: int = Field(1000, ge=0, description="bootstrap resamples of the 95 % intervals; 0: none")
     baselines: bool = Field(True, description="also fit k-mer regression and the majority on the same rows")
     kmer: int = Field(6, ge=1, le=8, description="k of the k-mer regression")
+    page: bool = Field(True, description="write report.html")
     predictions: Literal["csv", "parquet"] = Field("csv", description="format of the predictions of the test rows")
     batch_tokens: int = Field(16_384, gt=0, description="most tokens in a batch of the evaluation")
 
@@ -237,7 +248,7 @@ class TrainingConfig(StrictModel):
     )
     learning_rate: float = Field(5e-4, gt=0)
     schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = "cosine"
-    warmup_steps: int = Field(500, ge=0)
+    warmup_steps: int | None = Field(None, ge=0, description="default: a tenth of the steps, 500 at most")
     weight_decay: float = Field(0.01, ge=0)
     adam_beta2: float = Field(0.98, gt=0, lt=1)
     max_grad_norm: float = Field(1.0, ge=0, description="gradient clipping; 0: off")
@@ -254,7 +265,7 @@ class TrainingConfig(StrictModel):
     eval_windows: int = Field(256, gt=0, description="hold-out windows in each evaluation, at most")
     save_every: int = Field(500, gt=0)
     keep_checkpoints: int = Field(2, gt=0)
-    tensorboard: bool = True
+    tensorboard: bool = Field(False, description="also write events for TensorBoard (an extra)")
     snapshots: tuple[int, ...] = Field((), description="steps after which the model is also kept, for learning curves")
     references: bool = Field(True, description="count tables of the same tokens, as the yardstick of the hold-out loss")
 
@@ -286,6 +297,6 @@ class PretrainConfig(StrictModel):
                 f"training.batch_size {training.batch_size} is no multiple of "
                 f"micro_batch_size {training.micro_batch_size}"
             )
-        if training.warmup_steps > training.steps:
+        if training.warmup_steps is not None and training.warmup_steps > training.steps:
             raise ValueError(f"training.warmup_steps {training.warmup_steps} exceeds training.steps {training.steps}")
         return self

@@ -23,10 +23,10 @@ from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from longstrand.errors import CheckpointError, TrainingError
+from longstrand.errors import CheckpointError, TrainingError, UsageError
 from longstrand.models.adapters import is_wrapped, save_adapter_files
 from longstrand.models.memory.losses import counted_batch
-from longstrand.runtime import rank, write_json
+from longstrand.runtime import gather, on_rank_0, rank, world_size, write_json
 from longstrand.training.curriculum import Curriculum
 from longstrand.training.run_folder import MetricsLog, RunFolder, write_manifest
 from longstrand.training.throughput import ThroughputMeter
@@ -40,6 +40,26 @@ class Checkpointing:
     """How many checkpoints are kept beside the best one."""
 
     keep: int = 2
+
+
+def split_batch(batch_size: int, most: int | None) -> tuple[int, int]:
+    """Share out a batch: sequences of a forward pass, and passes of each process before an optimizer step.
+
+    Args:
+        batch_size: sequences of an optimizer step, over all processes.
+        most: sequences of a forward pass, at most.
+
+    Raises:
+        UsageError: the processes cannot have equally many.
+    """
+    share, rest = divmod(batch_size, world_size())
+    if rest or share == 0:
+        raise UsageError(
+            f"a batch of {batch_size} sequences cannot be shared out equally over {world_size()} processes; set "
+            f"training.batch_size to a multiple of {world_size()}, no larger than the training rows."
+        )
+    micro = next(size for size in range(min(most or share, share), 0, -1) if share % size == 0)
+    return micro, share // micro
 
 
 class LongstrandTrainer(Trainer):
@@ -80,6 +100,7 @@ class LongstrandTrainer(Trainer):
         self.counts = {"tokens": 0, "bases": 0}
         self._evaluate_function = evaluate
         self._checkpointing = checkpointing or Checkpointing()
+        self._not_shared = [0, 0]
         self._staging: Path | None = None
         self._throughput = throughput
         self.add_callback(_RunCallback(self))
@@ -88,14 +109,18 @@ class LongstrandTrainer(Trainer):
 
     def train_or_resume(self) -> Any:
         """Train from the newest complete checkpoint, or from the start."""
+        checkpoint = on_rank_0(self._go_back)
+        return self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    def _go_back(self) -> Path | None:
+        """Find the newest complete checkpoint, and remove what came after it."""
         checkpoint = self.run.newest_checkpoint()
         step = int(checkpoint.name[11:]) if checkpoint else 0
-        if rank() == 0:
-            self.metrics_log.cut_back(step)
-            for stale in self.run.checkpoints():
-                if checkpoint is None or int(stale.name[11:]) > step:
-                    self.run.remove(stale)
-        return self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        self.metrics_log.cut_back(step)
+        for stale in self.run.checkpoints():
+            if checkpoint is None or int(stale.name[11:]) > step:
+                self.run.remove(stale)
+        return checkpoint
 
     def restore_running_state(self) -> None:
         """Take up the running loss and the counts of the checkpoint that training resumed from."""
@@ -103,7 +128,7 @@ class LongstrandTrainer(Trainer):
         if self.state.global_step == 0 or not file.exists():
             return
         kept = json.loads(file.read_text())
-        self._tr_loss = torch.tensor(kept["loss_sum"], dtype=torch.float32, device=self.args.device)
+        self._tr_loss = torch.tensor(kept["loss_sum"], device=self.args.device)
         self._globalstep_last_logged = kept["last_logged_step"]
         self.counts = kept["counts"]
         self._note_evaluations()
@@ -111,7 +136,7 @@ class LongstrandTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """Collect the batches of a step, cut to the current number of segments, before their targets are counted."""
         if self.curriculum is not None:
-            epoch_iterator = self.curriculum.cut_all(epoch_iterator, self.state.global_step)
+            epoch_iterator = self.curriculum.cut_all(epoch_iterator, self.state.global_step, num_batches)
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:
@@ -122,7 +147,13 @@ class LongstrandTrainer(Trainer):
     def _note_evaluations(self) -> None:
         """Tell the curriculum what has been measured so far."""
         if self.curriculum is not None:
-            self.curriculum.rows = self.metrics_log.rows()
+            self.curriculum.rows = on_rank_0(self.metrics_log.rows)
+
+    def _share_counts(self) -> None:
+        """Add up what the processes have read since the last time."""
+        for mine in gather(self._not_shared):
+            self.counts = {name: count + more for (name, count), more in zip(self.counts.items(), mine)}
+        self._not_shared = [0, 0]
 
     def get_train_dataloader(self) -> Any:
         """Make the stock loader, with workers that leave signals to the main process.
@@ -143,8 +174,10 @@ class LongstrandTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         name = f"checkpoint-{self.state.global_step}"
         final = self.run.path / name
-        if final.exists():
+        if on_rank_0(final.exists):
             return
+        self._share_counts()
+        self._loss_sum = sum(gather(float(self._tr_loss))) / self.args.world_size
         self._staging = self.run.path / f"tmp-save-{self.state.global_step}"
         try:
             if self.args.should_save and self._staging.exists():
@@ -180,7 +213,7 @@ class LongstrandTrainer(Trainer):
             self.state.best_model_checkpoint = str(self.run.path / f"checkpoint-{best}")
             self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
         kept = {
-            "loss_sum": float(self._tr_loss),
+            "loss_sum": self._loss_sum,
             "last_logged_step": self._globalstep_last_logged,
             "counts": self.counts,
         }
@@ -196,8 +229,10 @@ class LongstrandTrainer(Trainer):
                 self.run.remove(folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save the weights and config; unlike the stock Trainer, without a pickle of the arguments."""
+        """Save the weights and config, in one process; unlike the stock Trainer, without a pickle of the arguments."""
         assert output_dir is not None
+        if not self.args.should_save:
+            return
         os.makedirs(output_dir, exist_ok=True)
         if is_wrapped(self.model):
             save_adapter_files(self.model, output_dir, state_dict)
@@ -207,11 +242,10 @@ class LongstrandTrainer(Trainer):
     # Measuring ------------------------------------------------------------------------------------------------------
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Count tokens and bases (of all processes, taken to have as many as this one), then do the stock step."""
-        processes = self.args.world_size
-        self.counts["bases"] += processes * int(inputs.pop("num_bases", torch.zeros(1)).sum())
+        """Count tokens and bases, then do the stock step."""
         if "attention_mask" in inputs:
-            self.counts["tokens"] += processes * int(inputs["attention_mask"].sum())
+            self._not_shared[0] += int(inputs["attention_mask"].sum())
+        self._not_shared[1] += int(inputs.pop("num_bases", torch.zeros(1)).sum())
         return super().training_step(model, inputs, num_items_in_batch)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -219,15 +253,19 @@ class LongstrandTrainer(Trainer):
         return 0
 
     def evaluate(self, *unused: Any, **also_unused: Any) -> dict[str, float]:
-        """Call the evaluation function without gradients and log its numbers with the prefix ``eval_``."""
-        if self._evaluate_function is None:
+        """Call the evaluation function without gradients and log its numbers with the prefix ``eval_``.
+
+        One process measures for all (of a model whose weights are shared out, all do), so that all decide alike.
+        """
+        measure = self._evaluate_function
+        if measure is None:
             return {}
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         was_training = model.training
         model.eval()
         try:
             with torch.no_grad(), self.compute_loss_context_manager():
-                values = self._evaluate_function(model)
+                values = gather(measure(model))[0] if self.is_fsdp_enabled else on_rank_0(lambda: measure(model))
         finally:
             model.train(was_training)
         metrics = {f"eval_{name}": float(value) for name, value in values.items()}
@@ -244,6 +282,7 @@ class LongstrandTrainer(Trainer):
                 f"(the loss is {logs['loss']}); "
                 "use a lower learning rate or more warm-up steps, and another output."
             )
+        self._share_counts()
         if "loss" in logs and self.curriculum is not None:
             logs["segments"] = self.curriculum.stage(self.state.global_step - 1)
         if "loss" in logs and self._throughput is not None:

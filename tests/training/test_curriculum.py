@@ -90,7 +90,7 @@ def test_bases_of_cut_rows_are_counted_from_their_ids_not_from_labels_of_classes
     ids = torch.tensor(tokenizer.encode("ACGTTGCATT").input_ids)[None].long()
     labels = torch.ones_like(ids) if per_token else torch.tensor([1])
     batch = {"input_ids": ids, "labels": labels, "num_bases": torch.tensor([10])}
-    (cut,) = made.cut_all(iter([batch]), 0)
+    (cut,) = made.cut_all(iter([batch]), 0, 1)
     assert cut["input_ids"].shape == (1, 3 + 2) and cut["num_bases"].tolist() == [6]
 
 
@@ -98,7 +98,7 @@ def test_mixed_lengths_depend_on_the_step_alone():
     ids = torch.arange(10, 42)[None].repeat(64, 1)
     batch = {"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids)}
     mixer = curriculum(stages=(8,), mixed=0.5)
-    first, again, other = (next(mixer.cut_all(iter([batch]), step))["attention_mask"].sum(1) for step in (3, 3, 4))
+    first, again, other = (next(mixer.cut_all(iter([batch]), step, 1))["attention_mask"].sum(1) for step in (3, 3, 4))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert set(first.tolist()) <= {3 * n + 2 for n in range(1, 9)}
     assert 0.4 < (first == 26).float().mean() < 0.75

@@ -71,6 +71,7 @@ def settings(model: Path, output: Path, data: dict[str, Any], **changes: Any) ->
         "tensorboard": False,
         "device": "cpu",
         "threads": 1,
+        "strand": "+",
     }
     values: dict[str, Any] = {
         "output": str(output),
@@ -333,9 +334,10 @@ def test_intervals_split_by_chromosome(model: Path, tmp_path: Path) -> None:
 
 
 def test_early_stopping(model: Path, tables: dict[str, Path], tmp_path: Path) -> None:
-    result = run(model, tmp_path / "run", tables, epochs=9, patience=2, learning_rate=1e-9, schedule="constant")
+    """The metric never moves; the loss falls in the seventh decimal until rounding stops it, and counts as well."""
+    result = run(model, tmp_path / "run", tables, epochs=9, patience=2, learning_rate=1e-12, schedule="constant")
     assert result.report["steps"] == 3 * 6
-    assert result.report["best_step"] == 6
+    assert result.report["collapsed"]
     assert any("the same answer to every sequence" in warning for warning in result.report["warnings"])
 
 

@@ -1,0 +1,66 @@
+"""``longstrand evaluate``: a trained model and new labelled rows in, metrics with intervals out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from longstrand.cli.finetune import metrics_line
+from longstrand.cli.options import new_app
+
+app = new_app()
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Folder of a fine-tuned model, or of the run that trained it.")],
+    labelled: Annotated[Path, typer.Argument(help="Labelled rows: a table (sequence,label), or intervals.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for report.html, report.json and predictions.csv.")
+    ] = None,
+    train: Annotated[
+        Path | None, typer.Option(help="Training rows: k-mer regression and the majority are measured beside.")
+    ] = None,
+    genome: Annotated[Path | None, typer.Option("--genome", "--fasta", help="Genome of the intervals.")] = None,
+    window: Annotated[int | None, typer.Option(help="Bases around the middle of each interval.")] = None,
+    sequence_column: Annotated[str, typer.Option(help="Column with the sequences.")] = "sequence",
+    label_column: Annotated[
+        str | None, typer.Option("--label-column", "--label", help="Label column(s), with commas between them.")
+    ] = None,
+    pair_column: Annotated[str | None, typer.Option(help="Column with second sequences, for models of pairs.")] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="Measure the rows of each value of this column, too.")
+    ] = None,
+    strand: Annotated[str | None, typer.Option(help="+, - or both; by default as the model was measured.")] = None,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the 95 % intervals; 0: none.", min=0)] = 1000,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Measure a trained model on new labelled rows, read as the model was trained to read them.
+
+    Rows with a class that the model does not know are refused.
+    """
+    from longstrand.training.evaluate import evaluate as run
+
+    places: dict[str, Any] = {
+        "genome": genome, "window": window, "sequence_column": sequence_column, "label_column": label_column,
+        "pair_column": pair_column, "group_column": group_column,
+    }  # fmt: skip
+    more: dict[str, Any] = {"strand": strand, "device": device, "resamples": resamples}
+    notice = {"notice": lambda sentence: typer.echo(sentence, err=True)}
+    report = run(model, labelled, train=train, output=output, **more, **notice, **places)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2, default=str))
+        return
+    typer.echo(f"{report['rows']['num_rows']:,} rows: {metrics_line(report['test'])}")
+    for name, found in report["groups"].items():
+        typer.echo(f"  {name} ({found['num_rows']:,}): {metrics_line(found)}")
+    for name, found in report.get("baselines", {}).items():
+        typer.echo(f"  {name}: {metrics_line(found['test'])}")
+    for warning in report["warnings"]:
+        typer.echo(f"mind: {warning}")
+    if output is not None:
+        typer.echo(f"report: {output / 'report.html'}")

@@ -1,0 +1,235 @@
+"""Measure a trained model on new labelled rows: metrics with intervals, groups of rows, baselines beside it.
+
+The rows are read as the model was trained to read them (its reading record); who reads otherwise is told.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longstrand.data.labelled import LabelColumns, LabelledTable, label
+from longstrand.data.labelled_files import read_labelled
+from longstrand.data.labelled_intervals import GenomeWindows
+from longstrand.data.targets import Task, infer_task
+from longstrand.errors import CheckpointError, InputError, UsageError, nearest
+from longstrand.evaluation.metrics import evaluate as metrics_of
+from longstrand.inference.options import PredictOptions
+from longstrand.models.checkpoint import load_model
+from longstrand.models.network import Network
+from longstrand.models.reading import Reading, contradictions
+from longstrand.report.page import write_report
+from longstrand.report.runs import BASELINES, MODEL, evaluation_sections
+from longstrand.report.sections import Report, Table, metric_title, provenance_table
+from longstrand.runtime import fingerprint_file, provenance, resolve_device, write_json
+from longstrand.training.examples import check_strand
+from longstrand.training.measure import Scored, run_baselines, score, small_or_unread, write_predictions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where labelled rows lie; None takes what the reading record says, or the usual name.
+
+    Attributes:
+        genome: FASTA of the intervals.
+        window: bases around the middle of each interval.
+        sequence_column: column with the sequences.
+        label_column: label column(s), with commas.
+        pair_column: column with second sequences.
+        group_column: column by whose values the rows are also measured apart.
+    """
+
+    genome: str | Path | None = None
+    window: int | None = None
+    sequence_column: str = "sequence"
+    label_column: str | None = None
+    pair_column: str | None = None
+    group_column: str | None = None
+
+
+def evaluate(
+    model: Network | str | Path,
+    labelled: str | Path,
+    *,
+    train: str | Path | None = None,
+    output: str | Path | None = None,
+    strand: str | None = None,
+    device: str = "auto",
+    resamples: int = 1000,
+    notice: Callable[[str], None] = logger.info,
+    **rows: Any,
+) -> dict[str, Any]:
+    """Measure a fine-tuned model on new labelled rows.
+
+    Args:
+        model: folder, run, hub id or loaded model, with a head.
+        labelled: table (sequence,label) or intervals, as `longstrand finetune` reads them.
+        train: training rows in the same form; k-mer regression and the majority are fitted to them and stand beside.
+        output: folder for ``report.json``, ``report.html`` and ``predictions.csv``; None writes nothing.
+        strand: ``+``, ``-`` or ``both``; by default as the model was measured.
+        device: auto, cpu, cuda, mps.
+        resamples: of the 95 % intervals; 0: none.
+        notice: receives sentences for the user.
+        **rows: fields of `Rows`: genome, window, sequence_column, label_column, pair_column, group_column.
+
+    Returns:
+        ``test`` (as `longstrand.evaluation.metrics.evaluate`, with ``loss``), ``groups`` ({value: the same}),
+        ``baselines`` ({name: {"test": the same}}), ``rows``, ``task``, ``warnings``, ``provenance``.
+
+    Raises:
+        CheckpointError: the model has no head that labels could be compared with.
+        InputError: the rows are damaged, or hold a class that the model does not know.
+        UsageError: labels with a direction are to be read from both strands, or a pair is missing.
+    """
+    where = Rows(**rows)
+    network = load_model(model) if isinstance(model, str | Path) else model
+    network = network.to(resolve_device(device))
+    kind = getattr(getattr(network, "head_settings", None), "kind", "masked_lm")
+    if kind not in ("sequence", "token", "bin"):
+        raise CheckpointError(f"{network.folder}: a model of the kind '{kind}' predicts no labels; fine-tune it first.")
+    reading = network.reading or Reading()
+    if reading.pair and where.pair_column is None:
+        raise UsageError("this model reads pairs of sequences; name the column of the second one with --pair-column.")
+    for sentence in contradictions(reading, strand=strand, window=where.window):
+        notice(f"reading otherwise than in training: {sentence}")
+    table = _read(labelled, where, network, None)
+    options = PredictOptions(
+        strand=strand or reading.strand,
+        exact_text=reading.exact_text,
+        max_tokens=reading.max_tokens,
+        truncate=reading.truncate,
+    )
+    check_strand(table.task, options.strand)
+    scored = score(network, table, tokenizer=network.require_tokenizer(), settings=options)
+    report: dict[str, Any] = {
+        "kind": "evaluation",
+        "task": {"problem": table.task.problem, "names": list(table.task.names)},
+        "rows": table.counts(),
+        "test": metrics_of(scored.scores(), num_resamples=resamples, seed=0) | {"loss": scored.loss()},
+        "groups": _groups(scored, resamples) if where.group_column is not None else {},
+        "reading": asdict_reading(reading) | {"strand": options.strand},
+        "inputs": {"labelled": fingerprint_file(Path(labelled)), "model": str(network.folder)},
+        "provenance": provenance(),
+    }
+    report["warnings"] = small_or_unread("test", report["test"], table.task.problem)
+    if train is not None and table.task.bin_bases is None:
+        ours = {"test": scored.scores()} if resamples else None
+        both, known = options.strand == "both", _read(train, where, network, table.task)
+        report["baselines"] = run_baselines(
+            known, {"test": table}, both_strands=both, num_resamples=resamples, ours=ours
+        )
+    if output is not None:
+        _write(Path(output), report, scored)
+    return report
+
+
+def asdict_reading(reading: Reading) -> dict[str, Any]:
+    """Return the fields of a reading record that were decided."""
+    return {key: value for key, value in reading.model_dump(mode="json").items() if value is not None}
+
+
+def _read(path: str | Path, where: Rows, network: Network, task: Task | None) -> LabelledTable:
+    """Read labelled rows as numbers of the outputs of the model."""
+    reading = network.reading or Reading()
+    labels = None if where.label_column is None else tuple(where.label_column.split(","))
+    columns = LabelColumns(
+        sequence=where.sequence_column, pair=where.pair_column, labels=labels, name=where.group_column
+    )
+    windows = None
+    if where.genome is not None:
+        from longstrand.genome.fasta import Genome
+
+        windows = GenomeWindows(Genome(Path(where.genome)), where.window or reading.window)
+    alphabet = None if reading.exact_text else network.require_tokenizer().alphabet
+    raw = read_labelled(Path(path), columns, alphabet=alphabet, windows=windows)
+    return label(raw, task or _task(raw.labels, raw.sequences, raw.source, raw.rows, network))
+
+
+def _task(
+    labels: dict[str, list[str | None]], sequences: list[str], source: str, rows: list[int], network: Network
+) -> Task:
+    """Fit the labels of a table to the outputs of the model.
+
+    Classes are known by the model's names, or by 0, 1, ... where the table holds these numbers instead.
+    """
+    head: Any = network.head_settings
+    reading = network.reading or Reading()
+    names = tuple(head.class_names or reading.class_names or map(str, range(head.num_outputs)))
+    if head.kind == "bin":
+        return Task("regression", names, tuple(labels), "columns", names, "", head.bin_bases)
+    problem = "token" if head.kind == "token" else head.problem
+    if problem == "regression" or (problem == "multi_label" and len(labels) == len(names) > 1):
+        found = infer_task(labels, sequences, source=source, rows=rows, problem=problem)
+        if len(found.names) != len(names):
+            raise InputError(f"{source}: {len(found.names)} label(s) a row, but the model predicts {len(names)}.")
+        return replace(found, names=names)
+    values = next(iter(labels.values()))
+    given = {part.strip() for value in values if value for part in _classes(value, problem)}
+    numbers = tuple(map(str, range(len(names))))
+    codes = numbers if given <= set(numbers) and not given <= set(names) else names
+    unknown = sorted(given - set(codes) - {"", "-", "?"})
+    if unknown:
+        raise InputError(
+            f"{source}: the model does not know the class '{unknown[0]}'{nearest(unknown[0], names)}; it predicts "
+            f"{', '.join(names)}."
+        )
+    layout = "set" if problem == "multi_label" else "one"
+    return Task(problem, names, tuple(labels), layout, codes)  # type: ignore[arg-type]
+
+
+def _classes(value: str, problem: str) -> list[str]:
+    """Split a cell into class names: one, several joined by ';', or one a base."""
+    if problem == "single_label":
+        return [value[:-2] if value.endswith(".0") else value]
+    if problem == "multi_label":
+        return value.split(";")
+    return value.replace(",", " ").split() if any(mark in value for mark in " ,") else list(value)
+
+
+def _groups(scored: Scored, resamples: int) -> dict[str, dict[str, Any]]:
+    """Measure the rows of each group, largest first."""
+    table, groups = scored.table, {}
+    for row, name in enumerate(table.raw.names or []):
+        groups.setdefault(str(name), []).append(row)
+    found = {}
+    for name, chosen in sorted(groups.items(), key=lambda group: (-len(group[1]), group[0])):
+        targets: Any = table.targets
+        part = targets[chosen] if isinstance(targets, np.ndarray) else [targets[row] for row in chosen]
+        logits = scored.logits[chosen] if isinstance(scored.logits, np.ndarray) else [scored.logits[r] for r in chosen]
+        picked = Scored(LabelledTable(table.raw.take(chosen), table.task, part), logits, [], [])
+        result = metrics_of(picked.scores(), num_resamples=resamples, seed=0, curves=False)
+        found[name] = result | {"num_rows": len(chosen)}
+    return found
+
+
+def _write(folder: Path, report: Mapping[str, Any], scored: Scored) -> None:
+    """Write the report, its page and the predictions."""
+    write_report(folder, _page(report))
+    write_json(folder / "report.json", report)
+    write_predictions(scored, folder / "predictions.csv")
+
+
+def _page(report: Mapping[str, Any]) -> Report:
+    main, baselines = report["test"]["primary"], report.get("baselines", {})
+    evaluations = {MODEL: [report["test"]]} | {BASELINES[name]: [found["test"]] for name, found in baselines.items()}
+    explain = f"Measured on {report['rows']['num_rows']:,} rows. The bars are 95 % intervals."
+    parts = evaluation_sections(evaluations, explain)
+    if report["groups"]:
+        lines = [
+            [name, found["num_rows"], *(entry.get(key) for key in ("value", "low", "high"))]
+            for name, found in report["groups"].items()
+            if (entry := found["metrics"].get(main, {})) is not None
+        ]
+        parts.append(Table("Groups of rows", "", ["group", "rows", metric_title(main), "low", "high"], lines))
+    parts.append(provenance_table(report["provenance"], inputs=report["inputs"]))
+    value = report["test"]["metrics"].get(main, {}).get("value")
+    shown = "undefined" if value is None or value != value else f"{value:.3f}"
+    return Report("Evaluation", parts, str(report["inputs"]["model"]), [f"{metric_title(main)} {shown}."],
+                  report["warnings"])  # fmt: skip

@@ -1,0 +1,119 @@
+"""Train toys in this process, or in one of the two that ``torchrun`` started, and write down what happened.
+
+Run by `tests.training.test_processes` as ``python -m tests.training.processes FOLDER``, alone and under ``torchrun``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from longstrand.config import build
+from longstrand.runtime import rank, world_size
+from longstrand.training import finetune as finetuning
+from longstrand.training import pretrain as pretraining
+from longstrand.training.settings import FinetuneConfig, PretrainConfig
+from longstrand.training.trainer import LongstrandTrainer
+
+RECORD: dict[str, Any] = {}
+
+
+class Watched(LongstrandTrainer):
+    """Writes down the rows and the loss of each step, and the gradients of the first."""
+
+    job = ""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.seen: dict[str, list[Any]] = {"rows": [], "losses": []}
+        RECORD[self.job] = self.seen
+        self.add_callback(_FirstGradients(Watched.job))
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any) -> torch.Tensor:
+        real = inputs["attention_mask"].bool() if "attention_mask" in inputs else torch.ones_like(inputs["input_ids"])
+        rows = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["input_ids"], real)]
+        loss = super().training_step(model, inputs, *rest)
+        self.seen["rows"].append([self.state.global_step, rows])
+        self.seen["losses"].append([self.state.global_step, float(loss)])
+        return loss
+
+
+class _FirstGradients(TrainerCallback):
+    def __init__(self, job: str) -> None:
+        self.job = job
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step == 0 and rank() == 0:
+            found = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+            torch.save({name.removeprefix("module."): grad for name, grad in found.items()}, f"{self.job}.gradients")
+
+
+def pretrain(job: str, folder: Path, double: bool) -> None:
+    training = {
+        "max_tokens": 32, "steps": 20, "batch_size": 8, "micro_batch_size": 2, "warmup_steps": 2, "log_every": 1,
+        "eval_every": 10, "eval_windows": 4, "save_every": 20, "num_workers": 0, "device": "cpu", "threads": 1,
+        "learning_rate": 1e-2, "max_grad_norm": 0.0, "references": False,
+    }  # fmt: skip
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    values = {
+        "output": str(folder / job),
+        "data": {"genomes": [str(folder.parent / "toy.fa")], "hold_out": {"contigs": ["two"]}},
+        "tokenizer": {"kind": "kmer", "k": 3},
+        "model": {"preset": "tiny", "settings": {**sizes, "hidden_dropout": 0.0}},
+        "training": training,
+    }
+    run(job, pretraining, double, lambda: pretraining.pretrain(build(PretrainConfig, values)))
+
+
+def finetune(job: str, folder: Path, double: bool = True, **changes: Any) -> None:
+    training = {
+        "epochs": 5, "batch_size": 8, "micro_batch_size": 2, "learning_rate": 0.01, "device": "cpu", "threads": 1,
+        "log_every": 1, "max_grad_norm": 0.0, "patience": 2, "strand": "both",
+    }  # fmt: skip
+    values = {
+        "output": str(folder / job),
+        "model": {"path": str(folder.parent / "tiny"), "dropout": 0.0},
+        "data": {"train": str(folder.parent / "train.csv")},
+        "evaluation": {"resamples": 10, "kmer": 2, "page": False},
+        "training": training | changes.pop("training", {}),
+    }
+    run(job, finetuning, double, lambda: finetuning.finetune(build(FinetuneConfig, values | changes)))
+
+
+def run(job: str, module: Any, double: bool, work: Any) -> None:
+    """Do one job in float64 or float32, watched."""
+    make, Watched.job = module.make_model, job
+    if double:
+        module.make_model = lambda *args, **options: make(*args, **options).double()
+    try:
+        work()
+    finally:
+        module.make_model = make
+
+
+def main(folder: Path) -> None:
+    """Do all jobs in a folder of their own, and write ``record-RANK.json``."""
+    folder.mkdir(exist_ok=True)
+    pretraining.LongstrandTrainer = Watched  # type: ignore[misc]
+    finetuning.FinetuneTrainer.__bases__ = (Watched,)
+    os.chdir(folder)
+    pretrain("pretrain64", folder, double=True)
+    pretrain("pretrain32", folder, double=False)
+    finetune("classes", folder)
+    finetune("stopped", folder, training={"epochs": 12, "learning_rate": 0.2, "patience": 1})
+    finetune("lora", folder, method={"peft": "lora", "lora_dropout": 0.0}, training={"epochs": 2})
+    plateau = {"stages": [1, 2], "plateau": {"patience": 1, "min_gain": 1.0}, "mixed": 0.5}
+    memory = {"num_tokens": 2, "segment_length": 12, "curriculum": plateau}
+    finetune("memory", folder, memory=memory, training={"epochs": 3, "patience": 0})
+    finetune("search", folder, training={"epochs": 3, "learning_rate": None})
+    (folder / f"record-{rank()}.json").write_text(json.dumps(RECORD | {"processes": world_size()}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve())

@@ -1,0 +1,137 @@
+"""Two processes of torchrun train what one trains: the same rows, losses, weights and reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.toys import tiny_checkpoint
+
+ROOT = Path(__file__).parents[2]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+JOBS = ["pretrain64", "pretrain32", "classes", "stopped", "lora", "memory", "search"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run all jobs in one process (``one``) and in a pair (``two``), at the same time."""
+    folder = tmp_path_factory.mktemp("processes")
+    letters = random.Random(0)
+    with open(folder / "toy.fa", "w") as file:
+        for name, length in {"one": 2_000, "two": 500}.items():
+            text = "".join(letters.choice("ACGT") + letters.choice("ACGT") + "T" for _ in range(length))
+            file.write(f">{name}\n{text}\n")
+    rows = []
+    for kind in [0, 1] * 25:
+        shares = [1, 7, 1, 1] if kind else [3, 1, 3, 3]
+        rows.append(f"{''.join(letters.choices('ACGT', shares, k=letters.randint(20, 50)))},{kind}")
+    (folder / "train.csv").write_text("sequence,label\n" + "\n".join(rows) + "\n")
+    tiny_checkpoint(folder / "tiny")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    commands = {"one": [sys.executable], "two": TORCHRUN}
+    running = {
+        name: subprocess.Popen(
+            [*start, "-m", "tests.training.processes", str(folder / name)],
+            cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        for name, start in commands.items()
+    }  # fmt: skip
+    for name, process in running.items():
+        said, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, f"{name}: {said[-3000:]}"
+    return folder
+
+
+def records(world: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((world / name).glob("record-*.json"))]
+
+
+def by_step(entries: list[list[Any]]) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = {}
+    for step, value in entries:
+        found.setdefault(step, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_same_rows_in_every_step(world: Path, job: str) -> None:
+    alone, pair = records(world, "one"), records(world, "two")
+    assert [record["processes"] for record in (*alone, *pair)] == [1, 2, 2]
+    one = by_step(alone[0][job]["rows"])
+    two = [by_step(record[job]["rows"]) for record in pair]
+    assert list(one) == list(two[0]) == list(two[1]) and len(one) > 2
+    for step, passes in one.items():
+        joined = [row for rows in passes for row in rows]
+        assert sorted(joined) == sorted(row for record in two for rows in record[step] for row in rows)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_same_losses_and_weights(world: Path, job: str) -> None:
+    """In float64 rounding is all that may differ; in float32 twenty steps of Adam enlarge it."""
+    near = 1e-4 if job == "pretrain32" else 1e-9
+    one = by_step(records(world, "one")[0][job]["losses"])
+    two = [by_step(record[job]["losses"]) for record in records(world, "two")]
+    for step, losses in one.items():
+        assert sum(sum(record[step]) for record in two) / 2 == pytest.approx(sum(losses), rel=near)
+    if job == "pretrain32":
+        return
+    name = "adapter_model.safetensors" if job == "lora" else "model.safetensors"
+    weights, others = (load_file(world / side / job / "model" / name) for side in ("one", "two"))
+    assert weights.keys() == others.keys()
+    for key, tensor in weights.items():
+        torch.testing.assert_close(tensor, others[key], rtol=1e-9, atol=1e-9)
+
+
+def test_the_gradients_of_the_first_step(world: Path) -> None:
+    one, two = (torch.load(world / side / "pretrain32.gradients") for side in ("one", "two"))
+    assert one.keys() == two.keys() and len(one) > 10
+    for name, gradient in one.items():
+        assert float((gradient - two[name]).norm()) <= 1e-5 * float(gradient.norm()) + 1e-9, name
+
+
+def plain(value: Any) -> Any:
+    """Leave out what depends on place and time."""
+    if isinstance(value, dict):
+        skipped = ("provenance", "inputs", "settings", "cost", "seconds", "file", "split_origin")
+        return {key: plain(item) for key, item in value.items() if key not in skipped}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def same(one: Any, two: Any, where: str = "") -> None:
+    """Compare two reports, numbers within 1e-6 (predictions are kept in float32)."""
+    if isinstance(one, dict):
+        assert one.keys() == two.keys(), where
+        for key in one:
+            same(one[key], two[key], f"{where}.{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(two), where
+        for number, (mine, theirs) in enumerate(zip(one, two)):
+            same(mine, theirs, f"{where}[{number}]")
+    elif isinstance(one, float):
+        assert two == pytest.approx(one, rel=1e-6, abs=1e-9, nan_ok=True), where
+    else:
+        assert one == two, where
+
+
+@pytest.mark.parametrize("job", [job for job in JOBS if job != "pretrain32"])
+def test_the_same_report(world: Path, job: str) -> None:
+    one, two = (json.loads((world / side / job / "report.json").read_text()) for side in ("one", "two"))
+    same(plain(one), plain(two))
+    if job.startswith("pretrain"):
+        assert one["bases_seen"] == two["bases_seen"] > 0
+    if job == "stopped":
+        assert one["steps"] < 12 * 5
+
+
+def test_the_curriculum_went_on_in_both(world: Path) -> None:
+    rows = [json.loads(line) for line in (world / "two" / "memory" / "metrics.jsonl").read_text().splitlines()]
+    assert {row["segments"] for row in rows if "loss" in row} == {1, 2}
