@@ -9,7 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from longstrand.cli.finetune import metrics_line
-from longstrand.cli.options import new_app
+from longstrand.cli.options import (
+    DeviceOption,
+    GenomeOption,
+    JsonOption,
+    LabelColumnOption,
+    SequenceColumnOption,
+    StrandOption,
+    new_app,
+)
 
 app = new_app()
 
@@ -24,20 +32,18 @@ def evaluate(
     train: Annotated[
         Path | None, typer.Option(help="Training rows: k-mer regression and the majority are measured beside.")
     ] = None,
-    genome: Annotated[Path | None, typer.Option("--genome", "--fasta", help="Genome of the intervals.")] = None,
+    genome: GenomeOption = None,
     window: Annotated[int | None, typer.Option(help="Bases around the middle of each interval.")] = None,
-    sequence_column: Annotated[str, typer.Option(help="Column with the sequences.")] = "sequence",
-    label_column: Annotated[
-        str | None, typer.Option("--label-column", "--label", help="Label column(s), with commas between them.")
-    ] = None,
+    sequence_column: SequenceColumnOption = None,
+    label_column: LabelColumnOption = None,
     pair_column: Annotated[str | None, typer.Option(help="Column with second sequences, for models of pairs.")] = None,
     group_column: Annotated[
         str | None, typer.Option(help="Measure the rows of each value of this column, too.")
     ] = None,
-    strand: Annotated[str | None, typer.Option(help="+, - or both; by default as the model was measured.")] = None,
+    strand: StrandOption = None,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the 95 % intervals; 0: none.", min=0)] = 1000,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure a trained model on new labelled rows, read as the model was trained to read them.
 
@@ -46,10 +52,10 @@ def evaluate(
     from longstrand.training.evaluate import evaluate as run
 
     places: dict[str, Any] = {
-        "genome": genome, "window": window, "sequence_column": sequence_column, "label_column": label_column,
+        "genome": genome, "window": window, "sequence_column": sequence_column or "sequence", "label_column": label_column,
         "pair_column": pair_column, "group_column": group_column,
     }  # fmt: skip
-    more: dict[str, Any] = {"strand": strand, "device": device, "resamples": resamples}
+    more: dict[str, Any] = {"strand": strand, "device": device or "auto", "resamples": resamples}
     notice = {"notice": lambda sentence: typer.echo(sentence, err=True)}
     report = run(model, labelled, train=train, output=output, **more, **notice, **places)
     if as_json:

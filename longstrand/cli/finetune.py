@@ -8,11 +8,29 @@ from typing import Annotated, Any
 
 import typer
 
-from longstrand.cli.options import new_app
+from longstrand.cli.options import (
+    DeviceOption,
+    GenomeOption,
+    JsonOption,
+    LabelColumnOption,
+    ModelOption,
+    SequenceColumnOption,
+    ThreadsOption,
+    new_app,
+)
 from longstrand.cli.pretrain import finish
 
 app = new_app()
 
+KEYS = {
+    "output": "output", "model": "model.path", "init": "model.init", "method": "method", "train": "data.train",
+    "valid": "data.valid", "test": "data.test", "sequence_column": "data.columns.sequence",
+    "label_column": "data.columns.labels", "problem": "data.problem", "genome": "data.fasta", "window": "data.window",
+    "exact_text": "data.exact_text", "valid_chroms": "data.valid_chroms", "test_chroms": "data.test_chroms",
+    "strand": "training.strand", "epochs": "training.epochs", "rate": "training.learning_rate",
+    "seed": "training.seed", "device": "training.device", "threads": "training.threads",
+}  # fmt: skip
+"""Each option of the command, and the setting that it stands for."""
 SHOWN = (
     "mcc",
     "roc_auc",
@@ -44,7 +62,7 @@ def finetune(
     config: Annotated[
         Path | None, typer.Option(help="YAML file of settings; KEY=VALUE and the options below change it.")
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="Model folder to start from.")] = None,
+    model: ModelOption = None,
     train: TrainOption = None,
     valid: Annotated[
         Path | None, typer.Option(help="Validation table; by default a share of the training rows.")
@@ -53,14 +71,12 @@ def finetune(
     output: Annotated[
         Path | None, typer.Option(help="Run folder; the same command resumes an interrupted run.")
     ] = None,
-    sequence_column: Annotated[str | None, typer.Option(help="Column with the sequences.")] = None,
-    label: Annotated[
-        str | None, typer.Option("--label-column", "--label", help="Label column(s), with commas between them.")
-    ] = None,
+    sequence_column: SequenceColumnOption = None,
+    label_column: LabelColumnOption = None,
     problem: Annotated[
         str | None, typer.Option(help="single_label, multi_label, regression or token; by default inferred.")
     ] = None,
-    fasta: Annotated[Path | None, typer.Option("--genome", "--fasta", help="Genome of the intervals.")] = None,
+    genome: GenomeOption = None,
     window: Annotated[int | None, typer.Option(help="Bases around the centre of each interval.")] = None,
     exact_text: ExactOption = None,
     valid_chroms: Annotated[str | None, typer.Option(help="Chromosomes for validation, with commas.")] = None,
@@ -79,42 +95,21 @@ def finetune(
         float | None, typer.Option("--rate", "--lr", help="Learning rate; by default tried on the validation rows.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of new weights, row order and dropout.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Fine-tune a model on your labelled sequences or intervals, and measure it once on test rows.
 
     The kind of problem (classes, several labels, numbers, labels per base) is found in the table and printed. Beside
     the model, k-mer regression is measured on the same rows. Kill it at any moment: the same command resumes it.
     """
+    given = locals()
     from longstrand.config import from_command_line
     from longstrand.training.finetune import finetune as run
     from longstrand.training.settings import FinetuneConfig
 
-    options = {
-        "--output": ("output", output),
-        "--model": ("model.path", model),
-        "--init": ("model.init", init),
-        "--train": ("data.train", train),
-        "--valid": ("data.valid", valid),
-        "--test": ("data.test", test),
-        "--sequence-column": ("data.columns.sequence", sequence_column),
-        "--label-column": ("data.columns.labels", label),
-        "--problem": ("data.problem", problem),
-        "--genome": ("data.fasta", fasta),
-        "--window": ("data.window", window),
-        "--exact-text": ("data.exact_text", exact_text),
-        "--valid-chroms": ("data.valid_chroms", valid_chroms),
-        "--test-chroms": ("data.test_chroms", test_chroms),
-        "--method": ("method", method),
-        "--strand": ("training.strand", strand),
-        "--epochs": ("training.epochs", epochs),
-        "--rate": ("training.learning_rate", rate),
-        "--seed": ("training.seed", seed),
-        "--device": ("training.device", device),
-        "--threads": ("training.threads", threads),
-    }
+    options = {f"--{name.replace('_', '-')}": (key, given[name]) for name, key in KEYS.items()}
     plain = {"model": "path", "data": "train"}
     resolved = from_command_line(FinetuneConfig, config, settings or [], options, plain=plain)
     finish(run(resolved, notice=lambda sentence: typer.echo(sentence, err=True)), as_json, _show)

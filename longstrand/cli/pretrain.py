@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from longstrand.cli.options import new_app
+from longstrand.cli.options import DeviceOption, JsonOption, new_app
 
 app = new_app()
 
@@ -35,9 +35,9 @@ def pretrain(
     preset: Annotated[str | None, typer.Option(help="Size of a new model (--list-presets shows them).")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, windows and masks.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    device: DeviceOption = None,
     list_presets: Annotated[bool, typer.Option("--list-presets", help="Show the model sizes and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Pre-train a masked DNA language model on FASTA files.
 

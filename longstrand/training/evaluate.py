@@ -28,7 +28,7 @@ from longstrand.report.runs import BASELINES, MODEL, evaluation_sections
 from longstrand.report.sections import Report, Table, metric_title, provenance_table
 from longstrand.runtime import fingerprint_file, provenance, resolve_device, write_json
 from longstrand.training.examples import check_strand
-from longstrand.training.measure import Scored, run_baselines, score, small_or_unread, write_predictions
+from longstrand.training.measure import Scored, run_baselines, score, unread, write_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def evaluate(
         "inputs": {"labelled": fingerprint_file(Path(labelled)), "model": str(network.folder)},
         "provenance": provenance(),
     }
-    report["warnings"] = small_or_unread("test", report["test"], table.task.problem)
+    report["warnings"] = unread("test", report["test"], table.task.problem)
     if train is not None and table.task.bin_bases is None:
         ours = {"test": scored.scores()} if resamples else None
         both, known = options.strand == "both", _read(train, where, network, table.task)

@@ -16,7 +16,7 @@ from longstrand.baselines.majority import Majority
 from longstrand.data.bins import moments
 from longstrand.data.labelled import LabelledTable, label_warnings
 from longstrand.data.rows import Record
-from longstrand.data.splits import Splits, leakage
+from longstrand.data.splits import leakage
 from longstrand.evaluation.compare import compare_predictions
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, PRIMARY, Scores, evaluate, metric_names
 from longstrand.inference.options import PredictOptions
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from longstrand.tokenization.base import Tokenizer
-
-
-FEW_ROWS = 50
 
 
 @dataclass(frozen=True)
@@ -203,7 +200,6 @@ def make_report(
         report[name] = evaluate(result.scores(), num_resamples=settings.resamples, seed=0) | {"loss": result.loss()}
     report["collapsed"] = any(report[name]["constant_prediction"] for name in scored)
     report["leakage"] = leakage(data.splits.raw)
-    report["contradictions"] = contradictions(data.splits.raw)
     if settings.baselines and task.bin_bases is None:
         report["baselines"] = run_baselines(
             data.splits.train,
@@ -246,18 +242,13 @@ def warnings_of(report: Mapping[str, Any]) -> list[str]:
         if counts["num_unknown_letters"] > 0.01 * counts["num_bases"]:
             share = 100 * counts["num_unknown_letters"] / counts["num_bases"]
             warnings.append(f"{name}: {share:.1f} % of the letters are unknown (N or ambiguous).")
-    if report["contradictions"]:
-        warnings.append(
-            f"{report['contradictions']:,} rows have the same sequence as another row and different labels; "
-            "nobody can predict them all."
-        )
     if report["collapsed"]:
         warnings.append(
             "the model gives the same answer to every sequence: it has learned nothing. Try a higher rate "
             "(--rate 1e-3), more passes (--epochs 30) or 'longstrand probe', which needs neither."
         )
     for name in ("valid", "test"):
-        warnings += small_or_unread(name, report.get(name), report["task"]["problem"])
+        warnings += unread(name, report.get(name), report["task"]["problem"])
         num_copies = report["leakage"].get(name, {}).get("num_rows_also_in_train", 0)
         if num_copies:
             warnings.append(f"{name}: {num_copies:,} sequences are also in the training rows (on either strand).")
@@ -265,8 +256,8 @@ def warnings_of(report: Mapping[str, Any]) -> list[str]:
     return warnings
 
 
-def small_or_unread(name: str, found: Mapping[str, Any] | None, problem: str) -> list[str]:
-    """Say what the numbers of one split leave out, and how few rows they rest on."""
+def unread(name: str, found: Mapping[str, Any] | None, problem: str) -> list[str]:
+    """Say what the numbers of one split leave out."""
     if found is None:
         return []
     warnings, left_out, unit = [], found["num_not_predicted"], "bases" if problem == "token" else "rows"
@@ -276,22 +267,7 @@ def small_or_unread(name: str, found: Mapping[str, Any] | None, problem: str) ->
             f"{name}: {left_out:,} of {total:,} labelled {unit} were not measured, because the model did not read "
             "them; the numbers are of the others."
         )
-    if unit == "rows" and found["num_evaluated"] < FEW_ROWS:
-        warnings.append(f"{name}: only {found['num_evaluated']} rows; any number from so few is mostly chance.")
     return warnings
-
-
-def contradictions(splits: Splits) -> int:
-    """Count rows whose sequence occurs in another row with different labels; missing labels contradict nothing."""
-    seen: dict[tuple[str, str], set[tuple[str | None, ...]]] = {}
-    rows = []
-    for _, table in splits.items():
-        for row, piece in enumerate(zip(table.sequences, table.pairs or [""] * len(table))):
-            labels = tuple(values[row] for values in table.labels.values())
-            if labels and None not in labels:
-                seen.setdefault(piece, set()).add(labels)
-                rows.append(piece)
-    return sum(len(seen[piece]) > 1 for piece in rows)
 
 
 def _against_baselines(report: Mapping[str, Any]) -> list[str]:
