@@ -52,8 +52,8 @@ def evaluate(
     from longstrand.training.evaluate import evaluate as run
 
     places: dict[str, Any] = {
-        "genome": genome, "window": window, "sequence_column": sequence_column or "sequence", "label_column": label_column,
-        "pair_column": pair_column, "group_column": group_column,
+        "genome": genome, "window": window, "sequence_column": sequence_column or "sequence",
+        "label_column": label_column, "pair_column": pair_column, "group_column": group_column,
     }  # fmt: skip
     more: dict[str, Any] = {"strand": strand, "device": device or "auto", "resamples": resamples}
     notice = {"notice": lambda sentence: typer.echo(sentence, err=True)}
