@@ -23,7 +23,7 @@ from longstrand.errors import InputError, UsageError, one_of
 from longstrand.inference.contig_readers import Outputs, Reading, read_segments, read_windows
 from longstrand.inference.contig_rows import ContigRow, Spool, stretches
 from longstrand.inference.jobs import JobResult, layout_of, with_default_output
-from longstrand.inference.loaded import obey, open_model
+from longstrand.inference.loaded import as_trained, obey, open_model
 from longstrand.inference.options import PredictOptions, TrackOptions
 from longstrand.inference.predict import head_of, longest_input, probabilities
 from longstrand.inference.resumable import Finished, ResumableOutput, cut_into_parts
@@ -112,7 +112,7 @@ class ContigJob:
         Raises:
             UsageError: the model reads any length, so that somebody has to say.
         """
-        window, limit = self.options.window, longest_input(self.model.config)
+        window, limit = self.options.window, self.options.max_tokens or longest_input(self.model.config)
         if window is None:
             if limit is None or self.per == "sequence" or self.model.config.memory is not None:
                 raise UsageError("say how many bases the model is to read at a time: --window 2000.")
@@ -216,6 +216,7 @@ def predict_contig_file(
     embeds = wanted.output == "embeddings"
     loaded = open_model(model, "encoder" if embeds else None, device=wanted.device)
     used, notes = obey(wanted, loaded.reading)
+    notes += as_trained(wanted, used)
     if embeds:
         names = tuple(f"e{number}" for number in range(loaded.network.config.hidden_size))
     else:

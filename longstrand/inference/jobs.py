@@ -19,7 +19,7 @@ import numpy as np
 from longstrand.config import build
 from longstrand.data.rows import Columns, Record, has_intervals
 from longstrand.errors import InputError
-from longstrand.inference.loaded import AnyOptions, fingerprint_input, obey, open_model
+from longstrand.inference.loaded import AnyOptions, as_trained, fingerprint_input, obey, open_model
 from longstrand.inference.options import FileOptions
 from longstrand.inference.predict import Prediction, head_of, predict
 from longstrand.inference.resumable import Counts, Finished, ResumableOutput, cut_into_parts
@@ -249,6 +249,7 @@ def predict_file(
     used, notes = obey(wanted, loaded.reading, has_pairs=wanted.pair_column is not None)
     if not intervals and "window" not in wanted.model_fields_set:
         used = used.changed(window=None)
+    notes += as_trained(wanted, used)
     used, layout = _laid_out(used, loaded.network)
     layout = replace(layout, with_intervals=intervals)
     records = read_file(source, used, opened)

@@ -84,7 +84,7 @@ def obey(
         has_pairs: rows have two sequences; None: not known yet.
 
     Returns:
-        The options to use, and sentences about what differs from training or was taken from it.
+        The options to use, and sentences about what differs from training.
 
     Raises:
         UsageError: a reading that training refuses: one sequence for a model of pairs, two for one of single
@@ -92,9 +92,9 @@ def obey(
     """
     if reading is None:
         return options, []
-    given = options.model_fields_set
+    given = options.model_fields_set | ({"strand"} if options.pooling == "tokens" else set())
     wanted = {name: getattr(reading, name) for name in OBEYED if name in type(options).model_fields}
-    if "shifts" in given or options.tta:
+    if options.tta:
         wanted.pop("strand")
     taken = {name: value for name, value in wanted.items() if name not in given and value not in (None, "+", False)}
     used = options.changed(**taken)
@@ -109,11 +109,16 @@ def obey(
             if reading.pair
             else "this model reads single sequences, so --pair-column has no meaning."
         )
-    notes = [f"note: read as in training: {', '.join(f'{name} {value}' for name, value in taken.items())}."] * bool(
-        taken
-    )
     other = contradictions(reading, **{name: getattr(options, name) for name in wanted if name in given})
-    return used, notes + [f"note: read otherwise than in training: {'; '.join(other)}."] * bool(other)
+    return used, [f"note: read otherwise than in training: {'; '.join(other)}."] * bool(other)
+
+
+def as_trained(wanted: PredictOptions, used: PredictOptions) -> list[str]:
+    """Say what `obey` took from training."""
+    taken = [
+        f"{name} {getattr(used, name)}" for name in OBEYED if name in used.model_fields_set - wanted.model_fields_set
+    ]
+    return [f"note: read as in training: {', '.join(taken)}."] if taken else []
 
 
 def fingerprint_model(folder: Path) -> str:

@@ -266,7 +266,8 @@ class _Engine:
         if self.limit is None or length <= self.limit:
             return _Reading(*view, encoding, truncated=False)
         if not self.options.truncate or len(texts) == 2 or self.bin_bases is not None:
-            raise InputError(too_long(record, length, self.limit, can_be_cut=len(texts) == 1))
+            ends = "position table of this model ends at" if self.options.max_tokens is None else "longest input is"
+            raise InputError(too_long(record, length, self.limit, ends, can_be_cut=len(texts) == 1))
         return _Reading(*view, self._cut(texts[0]), truncated=True)
 
     def _encode_bins(self, texts: list[str], record: Record) -> Encoding:
@@ -437,15 +438,16 @@ def num_lower_case(sequence: str) -> int:
     return sum(map(str.islower, sequence)) if not sequence.isupper() else 0
 
 
-def too_long(record: Record, num_tokens: int, limit: int, *, can_be_cut: bool) -> str:
+def too_long(record: Record, num_tokens: int, limit: int, ends: str, *, can_be_cut: bool) -> str:
     """Say that a sequence does not fit, and what can be done."""
     num_bases = record.num_bases + len(record.second or "")
     fitting = int(limit * max(1.0, num_bases / num_tokens))
+    more = "" if "table" in ends else ", a higher --max-tokens"
     cut = ", or pass --truncate to keep what fits from the left" if can_be_cut else "; pairs cannot be cut"
     return (
         f"{record.where or record.name}: the sequence of {num_bases:,} bases has {num_tokens:,} tokens, but the "
-        f"position table of this model ends at {limit:,} (about {fitting:,} bases); use shorter sequences or "
-        f"windows{cut}."
+        f"{ends} {limit:,} (about {fitting:,} bases); use shorter sequences or "
+        f"windows{more}{cut}."
     )
 
 
