@@ -54,6 +54,7 @@ def cells_of(notebook: Path) -> list[Cell]:
 def run_notebook(notebook: Path) -> Iterator[Cell]:
     """Execute a notebook in a copy of its folder and give its cells with their outputs."""
     names: dict[str, Any] = {"__name__": "__main__"}
+    notebook = notebook.resolve()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(shutil.copytree(notebook.parent, f"{folder}/run")):
         for number, cell in enumerate(cells_of(notebook), 1):
             if cell.markdown:
@@ -80,8 +81,9 @@ def page_of(notebook: Path) -> str:
         parts.append(f"```python\n{cell.text}\n```")
         if cell.printed.strip():
             parts.append(f"```text\n{cell.printed.rstrip()}\n```")
-        if hasattr(cell.value, "_repr_png_"):
-            parts.append(f"![picture](data:image/png;base64,{base64.b64encode(cell.value._repr_png_()).decode()})")
+        if hasattr(cell.value, "savefig"):
+            cell.value.savefig(target := io.BytesIO(), format="png", dpi=120)
+            parts.append(f"![picture](data:image/png;base64,{base64.b64encode(target.getvalue()).decode()})")
         elif hasattr(cell.value, "_repr_html_"):
             parts.append(f'<div class="output">{cell.value._repr_html_()}</div>')
         elif cell.value is not None:
