@@ -41,7 +41,7 @@ tokenizer = AutoTokenizer.from_pretrained("model")
 network = AutoModelForSequenceClassification.from_pretrained(
     "model", new_head={"problem": "single_label", "num_outputs": 2, "pooling": "mean"}
 )
-network = get_peft_model(network, LoraConfig(r=4, target_modules=["query", "value"], modules_to_save=["head"]))
+network = get_peft_model(network, LoraConfig(r=4, target_modules=["query", "value"], modules_to_save=["classifier"]))
 network.print_trainable_parameters()
 
 # %%

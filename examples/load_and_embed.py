@@ -41,13 +41,16 @@ figure
 # %% [markdown]
 # ## What the model expects at each base
 #
-# Each base is hidden in turn, and the model says which letter it expects. Tall letters are places where it is sure.
+# Each base is hidden in turn, and the model gives a probability to each letter. The first row is the sequence. In the
+# second row a letter is as tall as its probability. The third row is the probability of the true letter: the model reads
+# six bases as one token, and is sure about few of them.
 
 # %%
+import numpy as np
 from longstrand.genome.fasta import Genome
 
-region = "chr1:2,201-2,320"
 sequence = Genome("data/peaks/genome.fa").fetch("chr1", 2200, 2320)
 expected = ls.base_probabilities(model, sequence)
-tokens = model.tokenizer.encode(sequence).offsets
-ls.plot([ls.Ruler(sequence), ls.Logo(expected, "expected (bits)"), ls.Tokens(tokens)], region)
+true = expected[np.arange(len(sequence)), ["ACGT".index(base) for base in sequence]]
+rows = [ls.Ruler(sequence), ls.Logo(expected, "probability", kind="height"), ls.Track(true, "of the true base", kind="fill")]
+ls.plot([*rows, ls.Tokens(model.tokenizer.encode(sequence).offsets)], "chr1:2,201-2,320")
