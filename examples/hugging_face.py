@@ -48,7 +48,13 @@ network.print_trainable_parameters()
 table = pl.read_csv("data/coding.csv").filter(pl.col("split") == "train")
 rows = [{**tokenizer(text), "labels": int(label == "coding")} for text, label in zip(table["sequence"], table["label"])]
 arguments = TrainingArguments(
-    "trained", num_train_epochs=3, learning_rate=3e-3, logging_steps=4, report_to="none", disable_tqdm=True, use_cpu=True
+    "trained",
+    num_train_epochs=3,
+    learning_rate=3e-3,
+    logging_steps=4,
+    report_to="none",
+    disable_tqdm=True,
+    use_cpu=True,
 )
 trainer = Trainer(network, arguments, train_dataset=rows, processing_class=tokenizer)
 trainer.remove_callback(PrinterCallback)

@@ -52,5 +52,9 @@ from longstrand.genome.fasta import Genome
 sequence = Genome("data/peaks/genome.fa").fetch("chr1", 2200, 2320)
 expected = ls.base_probabilities(model, sequence)
 true = expected[np.arange(len(sequence)), ["ACGT".index(base) for base in sequence]]
-rows = [ls.Ruler(sequence), ls.Logo(expected, "probability", kind="height"), ls.Track(true, "of the true base", kind="fill")]
+rows = [
+    ls.Ruler(sequence),
+    ls.Logo(expected, "probability", kind="height"),
+    ls.Track(true, "of the true base", kind="fill"),
+]
 ls.plot([*rows, ls.Tokens(model.tokenizer.encode(sequence).offsets)], "chr1:2,201-2,320")

@@ -116,7 +116,7 @@ def _redirect(markdown: str, source: Path) -> str:
     def change(match: re.Match[str]) -> str:
         target = (source.parent / match.group(2)).resolve()
         home = source.parent if source.is_relative_to(ROOT / "docs") else ROOT / "docs"
-        if target.is_relative_to(ROOT / "docs"):
+        if target.is_relative_to(ROOT / "docs") and target.is_file():
             page = target
         elif target.is_relative_to(ROOT) and str(target.relative_to(ROOT)) in OUTSIDE:
             page = ROOT / "docs" / OUTSIDE[str(target.relative_to(ROOT))]
