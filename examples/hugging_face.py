@@ -1,17 +1,15 @@
 # %% [markdown]
 # # A published checkpoint in Hugging Face code
 #
-# `import longstrand.auto` registers our classes. After that, the code that you know from `transformers` and `peft` works:
-# `Auto` classes, `pipeline`, `Trainer`, adapters. No code of the checkpoint is executed.
+# `import longstrand.auto` registers our classes. After that, the code that you know from `transformers` and `peft`
+# works: `Auto` classes, `pipeline`, `Trainer`, adapters. No code of the checkpoint is executed.
 
 # %%
-import longstrand as ls
-import longstrand.auto
 from longstrand.models.published.convert import convert_folder
 
 # %% [markdown]
-# The next line writes a folder in the format of Nucleotide Transformer v1. It takes the place of a download. Then we convert
-# it, as you would convert a published model. Every tensor is accounted for, or the conversion is refused.
+# The next line writes a folder in the format of Nucleotide Transformer v1. It takes the place of a download. Then we
+# convert it, as you would convert a published model. Every tensor is accounted for, or the conversion is refused.
 
 # %%
 convert_folder("mixed_6mer_1m", "published", target="published", family="nt_v1")

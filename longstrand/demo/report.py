@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,8 @@ from longstrand.report.sections import (
     Report,
     Section,
     Table,
-    TokenLengths,
     metric_title,
     provenance_table,
-    token_lengths,
 )
 from longstrand.runtime import provenance
 
@@ -34,7 +31,6 @@ NAMES = {
     "kmer": "6-mer regression",
     "majority": "majority class",
 }
-SAMPLE_BASES = 200_000
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,6 @@ def write(
     parts = [
         *quality_sections(evaluations, arms),
         runs.pretraining_curve(pretrained.report, read_rows(pretrained.folder / "metrics.jsonl")),
-        tokens_of(pretrained.folder / "tokenizer", materials),
         *overlap_sections(arms),
         *data_sections(materials),
         commands_of(config, materials),
@@ -179,31 +174,6 @@ def quality_sections(evaluations: Mapping[str, list[Any]], arms: Mapping[str, Se
 def read_rows(file: Path) -> list[dict[str, Any]]:
     """Read the rows of a ``metrics.jsonl``."""
     return [json.loads(line) for line in file.read_text().splitlines()]
-
-
-def tokens_of(folder: Path, materials: Materials) -> TokenLengths:
-    """Cut a sample of the first genome and describe the tokens."""
-    from longstrand.genome.fasta import Genome
-    from longstrand.genome.sequence import normalise
-    from longstrand.tokenization.hub import load_tokenizer
-
-    tokenizer = load_tokenizer(folder)
-    genome = Genome(materials.genomes[0])
-    lengths: Counter[int] = Counter()
-    words: Counter[str] = Counter()
-    left = SAMPLE_BASES
-    for chrom, length in genome.contigs.items():
-        text = normalise(genome.fetch(chrom, 0, min(length, left)), tokenizer.alphabet).sequence
-        left -= len(text)
-        for number in tokenizer.encode(text, add_special_tokens=False).input_ids:
-            bases = int(tokenizer.bases_per_id[number])
-            if bases > 0 and "N" not in (word := tokenizer.token_strings[number]):
-                lengths[bases] += 1
-                words[word] += 1
-        if left <= 0:
-            break
-    longest = sorted(words, key=lambda word: (-len(word), -words[word]))[:8]
-    return token_lengths(lengths, [(word, words[word]) for word in longest])
 
 
 def overlap_sections(arms: Mapping[str, Sequence[Any]]) -> list[Section]:

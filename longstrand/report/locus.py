@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, Protocol
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,22 +43,23 @@ BASES = "ACGT"
 BASE_COLOURS = {"A": "#2e8b57", "C": "#3f7fbf", "G": "#d9822b", "T": "#c8485a"}
 
 
-class Component(Protocol):
-    """What `plot` draws: one row of the picture."""
+class Component:
+    """One row of the picture: a name at its left, a height, and how it is drawn."""
 
-    @property
-    def name(self) -> str:
-        """Text at the left of the row."""
+    name: str
+    inches: ClassVar[float]
 
     def height(self, region: Interval) -> float:
-        """Return the height of the row in inches."""
+        """Return the height in inches."""
+        return self.inches
 
     def draw(self, axes: Axes, region: Interval) -> None:
         """Draw into axes whose horizontal limits are already those of the region."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
-class Ruler:
+class Ruler(Component):
     """Positions of the region, counted from 1, and its letters where they are legible.
 
     Attributes:
@@ -97,7 +98,7 @@ class Ruler:
 
 
 @dataclass(frozen=True, eq=False)
-class Track:
+class Track(Component):
     """Numbers along the genome.
 
     Attributes:
@@ -155,7 +156,7 @@ class Track:
 
 
 @dataclass(frozen=True, eq=False)
-class Logo:
+class Logo(Component):
     """Letters as tall as their values: what a model expects at each base, or how much each base matters.
 
     Attributes:
@@ -172,10 +173,7 @@ class Logo:
     kind: Literal["information", "height"] = "information"
     sequence: str = ""
     start: int | None = None
-
-    def height(self, region: Interval) -> float:
-        """Return the height in inches."""
-        return 0.9
+    inches: ClassVar[float] = 0.9
 
     def heights(self) -> FloatArray:
         """Compute the height of every letter, ``(n, 4)``.
@@ -215,7 +213,7 @@ class Logo:
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens:
+class Tokens(Component):
     """How a tokenizer cuts the region: one box a token.
 
     Attributes:
@@ -257,7 +255,7 @@ class Tokens:
 
 
 @dataclass(frozen=True, eq=False)
-class Genes:
+class Genes(Component):
     """Transcripts: introns as lines with arrows along the strand, exons as boxes, coding exons (CDS) as tall boxes.
 
     Attributes:
@@ -286,7 +284,10 @@ class Genes:
                 coding.setdefault(item.parent, []).append((item.start, item.end))
         found = [item for item in transcripts(features) if item.start < region.end and item.end > region.start]
         letter = region.length * 0.011  # bases that one letter of a name covers in a picture of the usual width
-        spans = [(item.start, max(item.end, item.start + int(letter * (len(_label(item)) + 1)))) for item in found]
+        spans = [
+            (item.start, max(item.end, item.start + int(letter * (len(item.gene or item.name) + 1))))
+            for item in found
+        ]
         rows = pack_rows(spans)
         if max(rows, default=0) >= MAX_ROWS:
             rows = [int(item.strand == "-") for item in found]
@@ -310,14 +311,14 @@ class Genes:
             boxes += [Rectangle((start, middle - 0.2), end - start, 0.4) for start, end in coding]
             axes.add_collection(PatchCollection(boxes, facecolor=colour, edgecolor="none", zorder=2))
             if named:
-                axes.text(left, middle - 0.2, _label(item), fontsize=7, va="top", color=INK, clip_on=True)
+                axes.text(left, middle - 0.2, (item.gene or item.name), fontsize=7, va="top", color=INK, clip_on=True)
         if not placed:
             axes.text(0.5, 0.5, "no gene here", transform=axes.transAxes, ha="center", va="center", color=SOFT)
         axes.set_ylim(-rows, 0)
 
 
 @dataclass(frozen=True, eq=False)
-class Marks:
+class Marks(Component):
     """Intervals to point at: boxes in a row of their own, shaded through all rows.
 
     Attributes:
@@ -329,10 +330,7 @@ class Marks:
     intervals: Sequence[Interval]
     labels: Sequence[str] = ()
     name: str = ""
-
-    def height(self, region: Interval) -> float:
-        """Return the height in inches."""
-        return 0.26
+    inches: ClassVar[float] = 0.26
 
     def draw(self, axes: Axes, region: Interval) -> None:
         """Draw the boxes and their labels.
@@ -518,7 +516,3 @@ def _values_axis(axes: Axes) -> None:
     axes.tick_params(axis="y", labelsize=7)
     axes.spines["left"].set_visible(True)
     axes.spines["left"].set_color(FAINT)
-
-
-def _label(item: Transcript) -> str:
-    return item.gene or item.name

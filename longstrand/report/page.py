@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 
 from longstrand.report import locus, plots
 from longstrand.report.sections import (
+    Cell,
     Commands,
-    Confusion,
     Curves,
     Grid,
     MetricRow,
@@ -29,7 +29,6 @@ from longstrand.report.sections import (
     Report,
     Section,
     Table,
-    TokenLengths,
     metric_meaning,
     metric_title,
 )
@@ -44,8 +43,7 @@ class View:
 
     Attributes:
         figures: pictures.
-        columns, rows: a table; a cell is a plain value, or a mapping with ``value`` and some of ``note`` (small text
-            below), ``colour`` (of a dot), ``shade`` (0 to 1) and ``bold``.
+        columns, rows: a table.
         folded: name under which the table is folded away; empty: it is shown.
         terms: words and their meaning.
         commands: what a command does, and the command.
@@ -53,7 +51,7 @@ class View:
 
     figures: Sequence[Figure] = ()
     columns: Sequence[str] = ()
-    rows: Sequence[Sequence[Any]] = ()
+    rows: Sequence[Sequence[Cell]] = ()
     folded: str = ""
     terms: Sequence[tuple[str, str]] = ()
     commands: Sequence[tuple[str, str]] = ()
@@ -157,7 +155,7 @@ def _metrics(section: Metrics) -> View:
     return View(figures, ["model", *map(metric_title, metrics)], lines, folded, terms)
 
 
-def _interval(row: MetricRow | None) -> Any:
+def _interval(row: MetricRow | None) -> Cell:
     if row is None or row.value is None:
         return None
     note = "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
@@ -170,30 +168,13 @@ def _grid(section: Grid) -> View:
              for sign, scores in zip(signs, zip(*section.rows.values()))]  # fmt: skip
     lines = []
     for name, scores in section.rows.items():
-        cells: list[Any] = [name]
+        cells: list[Cell] = [name]
         for score, sign, column in zip(scores, signs, known):
             share = 0.0 if score is None else (sign * score - min(column)) / ((max(column) - min(column)) or 1.0)
             best = score is not None and sign * score == max(column)
             cells.append({"value": score, "shade": round(share * share, 3), "bold": best})
         lines.append(cells)
     return View((), ["", *section.columns], lines)
-
-
-def _confusion(section: Confusion) -> View:
-    rows = [[name, *row] for name, row in zip(section.classes, section.counts)]
-    columns = ["true / predicted", *section.classes]
-    if len(section.classes) > 12:
-        return View((), columns, rows)
-    return View([plots.draw_confusion(section.counts, section.classes)], columns, rows, "The counts")
-
-
-def _token_lengths(section: TokenLengths) -> View:
-    lengths = sorted(section.bases)
-    shares = [100 * section.bases[length] / max(1, sum(section.bases.values())) for length in lengths]
-    labels = {"x_label": "bases in a token", "y_label": "share of tokens (%)"}
-    rows = [[token, len(token), count] for token, count in section.longest]
-    columns = ["longest tokens seen", "bases", "times"]
-    return View([plots.draw_bars(lengths, shares, mean=section.mean, **labels)], columns if rows else (), rows)
 
 
 VIEWS: dict[type[Section], Callable[[Any], View]] = {
@@ -203,9 +184,7 @@ VIEWS: dict[type[Section], Callable[[Any], View]] = {
     Points: _points,
     Grid: _grid,
     Metrics: _metrics,
-    Confusion: _confusion,
     Ranking: lambda section: View([plots.draw_ranking(section.models, section.prevalence)]),
-    TokenLengths: _token_lengths,
     locus.Locus: lambda section: View([locus.plot(section.components, section.region)]),
     Commands: lambda section: View(commands=section.commands),
 }

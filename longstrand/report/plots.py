@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from longstrand.report.sections import Line, MetricRow, Point, RankedModel
@@ -21,7 +20,6 @@ from longstrand.report.sections import Line, MetricRow, Point, RankedModel
 COLOURS = ["#0b6e75", "#d9822b", "#7a5195", "#9aa3ab", "#c8485a", "#3f7fbf", "#8a9a2b", "#6b4a33"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "p"]
 INK, SOFT, FAINT = "#24343c", "#5b6b73", "#dfe5e8"
-BLUES = LinearSegmentedColormap.from_list("report", ["#f4f8f8", "#0b6e74"])
 DASHES = (0, (4, 3))
 STYLE = {
     "svg.fonttype": "none",
@@ -196,28 +194,6 @@ def draw_forest(
     return figure
 
 
-def draw_confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Canvas:
-    """Draw a confusion matrix; rows are the truth, columns the prediction, shading is the share of the row."""
-    size = max(2.7, 0.75 * len(classes) + 1.2)
-    shares = [[count / max(1, sum(row)) for count in row] for row in counts]
-    with rc_context({**STYLE, "axes.grid": False}):
-        figure = Canvas(figsize=(size + 0.7, size), layout="constrained")
-        axes = figure.add_subplot()
-        axes.pcolormesh(shares, cmap=BLUES, vmin=0, vmax=1)
-        axes.invert_yaxis()
-        for row, line in enumerate(counts):
-            for column, count in enumerate(line):
-                colour = "white" if shares[row][column] > 0.55 else "black"
-                label = f"{count:,}\n{100 * shares[row][column]:.0f} %"
-                axes.text(column + 0.5, row + 0.5, label, ha="center", va="center", color=colour, fontsize=9)
-        middles = [place + 0.5 for place in range(len(classes))]
-        axes.set_xticks(middles, classes, rotation=30 if len(classes) > 4 else 0)
-        axes.set_yticks(middles, classes)
-        axes.set(xlabel="predicted", ylabel="true")
-        axes.tick_params(length=0)
-    return figure
-
-
 def draw_ranking(models: Sequence[RankedModel], prevalence: float) -> Canvas:
     """Draw the ROC curves (left) and the precision-recall curves (right); dashed lines are what guessing reaches."""
     with rc_context(STYLE):
@@ -236,19 +212,6 @@ def draw_ranking(models: Sequence[RankedModel], prevalence: float) -> Canvas:
         for axes, title in ((left, "area under the curve"), (right, "average precision")):
             axes.set(xlim=(-0.01, 1.01), ylim=(0, 1.01))
             axes.legend(loc="lower right" if axes is left else "lower left", title=title, fontsize=8.5)
-    return figure
-
-
-def draw_bars(values: Sequence[float], heights: Sequence[float], *, x_label: str, y_label: str, mean: float) -> Canvas:
-    """Draw a bar at each value; a dashed line marks the mean."""
-    with rc_context(STYLE):
-        figure = Canvas(figsize=(6.4, 2.9), layout="constrained")
-        axes = figure.add_subplot()
-        axes.bar(values, heights, width=0.85, color=COLOURS[0])
-        axes.axvline(mean, color=COLOURS[1], lw=1.5, ls=DASHES, label=f"mean {mean:.2f}")
-        axes.set(xlabel=x_label, ylabel=y_label)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend()
     return figure
 
 

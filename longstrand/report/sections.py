@@ -8,44 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
 from typing import Any, Literal
 
-Cell = str | int | float | bool | None
+import yaml
+
+Cell = str | int | float | bool | Mapping[str, Any] | None
+"""A value, or ``value`` with some of ``note`` (small text), ``colour`` (of a dot), ``shade`` (0 to 1), ``bold``."""
 Evaluation = Mapping[str, Any]
 """What `longstrand.evaluation.metrics.evaluate` returns."""
 
-# What each metric means, in one sentence that needs no statistics course.
-GLOSSARY: dict[str, tuple[str, str]] = {
-    "accuracy": ("accuracy", "share of calls that are right."),
-    "balanced_accuracy": ("balanced accuracy", "mean over the classes of the share found; guessing gives 1 / classes."),
-    "f1": ("F1", "balance of finding all positives and calling few false ones; 1 is perfect, 0 the worst."),
-    "f1_macro": ("F1, mean over classes", "balance of finding each class and calling few others so; 1 is perfect."),
-    "f1_micro": ("F1, all labels pooled", "balance of finding all labels and calling few false ones; 1 is perfect."),
-    "mcc": ("Matthews correlation", "agreement of call and truth: 1 is perfect, 0 is guessing, -1 is always wrong."),
-    "mean_mcc": ("Matthews correlation, mean over labels", "agreement of call and truth: 1 is perfect, 0 is guessing."),
-    "roc_auc": ("area under ROC", "how often a random positive scores above a random negative; guessing gives 0.5."),
-    "mean_roc_auc": ("area under ROC, mean over labels", "how often a positive outscores a negative; guessing: 0.5."),
-    "average_precision": ("average precision", "share of right calls over all thresholds; guessing: positives' share."),
-    "mean_average_precision": ("average precision, mean over labels", "share of right calls over all thresholds."),
-    "precision": ("precision", "share of the positive calls that are right."),
-    "recall": ("recall", "share of the positives that were found."),
-    "pearson": ("Pearson correlation", "linear agreement of prediction and measurement; 1 is perfect, 0 is none."),
-    "spearman": ("Spearman correlation", "agreement in the order of prediction and measurement; 1 is perfect."),
-    "r2": ("R squared", "share of the variation that the prediction explains; predicting the mean gives 0."),
-    "mse": ("mean squared error", "mean squared distance of prediction and measurement; smaller is better."),
-    "mae": ("mean absolute error", "mean distance of prediction and measurement, in its unit; smaller is better."),
-    "loss": ("loss", "mean surprise about the right answer, in nats; smaller is better."),
-}
+
+@cache
+def glossary() -> dict[str, list[str]]:
+    """Read what each metric means: its full name and one sentence."""
+    return yaml.safe_load(resources.files("longstrand.report").joinpath("metrics.yaml").read_text())
 
 
 def metric_title(name: str) -> str:
     """Return the full name of a metric, or the name itself."""
-    return GLOSSARY.get(name.removeprefix("test_"), (name.replace("_", " "), ""))[0]
+    return glossary().get(name.removeprefix("test_"), [name.replace("_", " "), ""])[0]
 
 
 def metric_meaning(name: str) -> str:
     """Return the sentence that explains a metric, or an empty string."""
-    return GLOSSARY.get(name.removeprefix("test_"), ("", ""))[1]
+    return glossary().get(name.removeprefix("test_"), ["", ""])[1]
 
 
 @dataclass(frozen=True)
@@ -180,14 +168,6 @@ class Metrics(Section):
 
 
 @dataclass(frozen=True)
-class Confusion(Section):
-    """How often each true class (row of ``counts``) was called each class (column)."""
-
-    counts: Sequence[Sequence[int]]
-    classes: Sequence[str]
-
-
-@dataclass(frozen=True)
 class RankedModel:
     """The curves of one model on one class, with the areas under them."""
 
@@ -206,19 +186,6 @@ class Ranking(Section):
 
     models: Sequence[RankedModel]
     prevalence: float
-
-
-@dataclass(frozen=True)
-class TokenLengths(Section):
-    """How a tokenizer cuts DNA: length in bases to number of tokens, and the longest tokens with their counts."""
-
-    bases: Mapping[int, int]
-    longest: Sequence[tuple[str, int]]
-
-    @property
-    def mean(self) -> float:
-        """Bases per token."""
-        return sum(length * count for length, count in self.bases.items()) / max(1, sum(self.bases.values()))
 
 
 @dataclass(frozen=True)
@@ -255,13 +222,18 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def confusion(title: str, counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Confusion:
-    """Make the section on right and wrong calls."""
+def confusion(title: str, counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Table:
+    """Tabulate how often each true class (row) was called each class (column), shaded by the share of the row."""
     explain = (
         "Each row is a true class, each column a call; the diagonal holds the right calls. "
         "The percentage is the share of the row: a perfect model shows 100 % on the diagonal."
     )
-    return Confusion(title, explain, [[int(count) for count in row] for row in counts], classes)
+    rows = []
+    for name, line in zip(classes, counts):
+        shares = [count / max(1, sum(line)) for count in line]
+        cells = [{"value": int(count), "note": f"{100 * s:.0f} %", "shade": s} for count, s in zip(line, shares)]
+        rows.append([name, *cells])
+    return Table(title, explain, ["true \\ predicted", *classes], rows)
 
 
 def ranking(title: str, evaluations: Mapping[str, Evaluation], *, positive: str) -> Ranking:
@@ -289,16 +261,6 @@ def ranking(title: str, evaluations: Mapping[str, Evaluation], *, positive: str)
         "positive. Right: the share of right calls, for each share of positives found. Dashed: guessing."
     )
     return Ranking(title, explain, models, per_class[positive]["num_true"] / max(1, total))
-
-
-def token_lengths(bases: Mapping[int, int], longest: Sequence[tuple[str, int]]) -> TokenLengths:
-    """Make the section on how a tokenizer cuts DNA; see `TokenLengths`."""
-    mean = TokenLengths("", "", bases, longest).mean
-    explain = (
-        f"The model reads tokens, not single bases: here one token covers {mean:.2f} bases on average, "
-        f"so 512 tokens cover about {512 * mean:,.0f} bases. Long tokens are frequent words, mostly repeats."
-    )
-    return TokenLengths("How the tokenizer cuts DNA", explain, bases, longest)
 
 
 def provenance_table(provenance: Mapping[str, Any], **files: Any) -> Table:

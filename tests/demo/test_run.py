@@ -28,7 +28,7 @@ def test_the_whole_path_and_its_resumption(tmp_path: Path, monkeypatch: pytest.M
     result = run_demo(config, say=said.append)
     report = json.loads(result.data.read_text())
     kinds = [section["kind"] for section in report["sections"]]
-    assert kinds[0] == "metrics" and {"curves", "ranking", "confusion", "tokenlengths", "table"} <= set(kinds)
+    assert kinds[0] == "metrics" and {"curves", "ranking", "table"} <= set(kinds)
     models = {row["model"] for row in report["sections"][0]["rows"]}
     assert models == {"pre-trained", "random start", "6-mer regression", "majority class"}
     seeds = next(row["seeds"] for row in report["sections"][0]["rows"] if row["model"] == "random start")

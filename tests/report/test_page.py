@@ -27,7 +27,6 @@ from longstrand.report.sections import (
     Report,
     Section,
     Table,
-    TokenLengths,
     confusion,
     flatten,
     metric_meaning,
@@ -35,7 +34,6 @@ from longstrand.report.sections import (
     metric_title,
     provenance_table,
     ranking,
-    token_lengths,
 )
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
@@ -80,7 +78,6 @@ def every_kind() -> list[Section]:
         Curves("Curve", "Learning.", [line], **labels, references={"chance": 2.5}),
         confusion("Calls", [[1, 1, 0], [0, 1, 0], [1, 0, 2]], ["no", "yes", "maybe"]),
         ranking("Ranking", {"a<b": evaluation()}, positive="yes"),
-        token_lengths({1: 3, 4: 1}, [("ACGT", 1)]),
         Points("Cost", "", [Point("a<b", "g", 2.0, 0.5)], x_label="seconds", y_label="accuracy"),
         Grid("All", "", ["t<1>", "u"], {"a<b": [0.5, 2.0], "c": [0.25, None]}, [False, True]),
         Table("Table", "", ["name", "rows"], [["x", 1200], ["y", None]]),
@@ -134,7 +131,7 @@ def test_the_page_says_the_numbers() -> None:
 def test_pictures_are_described_and_well_formed() -> None:
     text = render_html(report())
     pictures = ["<svg" + part.split("</svg>")[0] + "</svg>" for part in text.split("<svg")[1:]]
-    assert len(pictures) == 7
+    assert len(pictures) == 5
     for picture in pictures:
         root = ElementTree.fromstring(picture)
         assert root.get("role") == "img"
@@ -199,11 +196,13 @@ def test_ranking_of_one_class_is_refused() -> None:
         ranking("t", {"m": evaluation()}, positive="no")
 
 
-def test_tokens_by_hand() -> None:
-    section = token_lengths({1: 3, 4: 1}, [("ACGT", 1)])
-    assert section.mean == 7 / 4
-    assert "about 896 bases" in section.explain
-    assert VIEWS[TokenLengths](section).rows == [["ACGT", 4, 1]]
+def test_calls_are_shaded_by_their_share_of_the_row() -> None:
+    first, second = confusion("t", [[1, 3], [0, 0]], ["no", "yes"]).rows
+    assert first[0] == "no" and [(cell["value"], cell["note"], cell["shade"]) for cell in first[1:]] == [
+        (1, "25 %", 0.25),
+        (3, "75 %", 0.75),
+    ]
+    assert [cell["shade"] for cell in second[1:]] == [0, 0]
 
 
 def test_lines_of_different_lengths_are_refused() -> None:
