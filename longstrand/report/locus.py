@@ -285,8 +285,7 @@ class Genes(Component):
         found = [item for item in transcripts(features) if item.start < region.end and item.end > region.start]
         letter = region.length * 0.011  # bases that one letter of a name covers in a picture of the usual width
         spans = [
-            (item.start, max(item.end, item.start + int(letter * (len(item.gene or item.name) + 1))))
-            for item in found
+            (item.start, max(item.end, item.start + int(letter * (len(item.gene or item.name) + 1)))) for item in found
         ]
         rows = pack_rows(spans)
         if max(rows, default=0) >= MAX_ROWS:
