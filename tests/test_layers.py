@@ -29,8 +29,8 @@ LAYERS = [
     {"benchmarks.suites"},
     {"benchmarks.probing", "benchmarks.reports"},
     {"benchmarks"},
-    {"demo"},
-    {"info", "serve"},
+    {"info"},
+    {"demo", "serve"},
     {"cli"},
 ]
 ROOT_FILES = {"__init__", "__main__", "auto", "errors", "config", "runtime"}

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from longstrand.cli.options import new_app
-from longstrand.errors import InputError
 
 app = new_app()
 
@@ -24,18 +23,21 @@ def doctor(
     Ends with code 1 if something will not work.
     """
     from longstrand.info.doctor import examine
+    from longstrand.runtime import model_folder
 
-    if folder is not None and not folder.is_dir():
-        raise InputError(f"{folder}: no such folder.")
+    if folder is not None:
+        folder = model_folder(folder)
     checks = examine(folder)
     broken = [check for check in checks if check.status == "broken"]
     if as_json:
         print(json.dumps({"healthy": not broken, "checks": [check.to_dict() for check in checks]}, indent=2))
     else:
         for check in checks:
-            print(f"{check.status:<7} {check.name:<22} {check.found}")
+            print(f"{check.status:<11} {check.name:<22} {check.found}")
             if check.advice:
-                print(f"{'':<30} -> {check.advice}")
-        print("something will not work; see above." if broken else "everything works.")
+                print(f"{'':<34} -> {check.advice}")
+        missing = [check.name for check in checks if check.status == "not checked"]
+        left = f"; not checked: {', '.join(missing)}" if missing else ""
+        print("something will not work; see above." if broken else f"everything that was checked works{left}.")
     if broken:
         raise typer.Exit(1)

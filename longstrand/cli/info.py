@@ -15,13 +15,13 @@ app = new_app()
 
 @app.command()
 def info(
-    folder: Annotated[Path, typer.Argument(help="Folder of a model, a tokenizer or a run.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a model, tokenizer or run, shipped name or hub id.")],
     fasta: Annotated[
-        Path | None, typer.Option(help="Genome to measure bases per token on; by default a simulated one.")
+        Path | None, typer.Option(help="Genome to measure bases per token on; by default as written down in training.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a model, tokenizer or run folder is: family, size, context, tokenizer, quirks, metrics, origin.
+    """Describe what a model, tokenizer or run folder is: family, size, context, tokenizer, quirks, metrics, origin.
 
     Weights are not loaded, so this is quick for a model of any size.
     """

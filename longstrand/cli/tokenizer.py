@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 app = new_app(no_args_is_help=True, help="Train a tokenizer on your genomes, or look at one.")
 
+MEASURED_BASES = 200_000
+"""Bases of the training genomes on which bases per token are measured."""
 _PIECE = 10_000
 
 
@@ -46,6 +48,7 @@ def train(
     from longstrand.errors import UsageError, one_of
     from longstrand.runtime import provenance
     from longstrand.tokenization.kmer import make_kmer
+    from longstrand.tokenization.report import inspect_tokenizer
     from longstrand.tokenization.train import describe_training, train_bpe, write_training_record
 
     one_of(kind, ("bpe", "kmer"), "kind of tokenizer")
@@ -70,6 +73,8 @@ def train(
     except ValueError as error:
         raise UsageError(str(error)) from None
     tokenizer.save(output)
+    sample = _training_pieces(sources, num_bases=MEASURED_BASES, seed=seed, exclude=_known(hold_out or [], sources))
+    details["bases_per_token"] = inspect_tokenizer(tokenizer, sample).bases_per_token
     summary = describe_training(tokenizer, **details)
     write_training_record(output, summary | {"provenance": provenance()})
     if as_json:

@@ -17,7 +17,7 @@ from longstrand import runtime
 from longstrand.errors import LongstrandError
 from longstrand.runtime import cache_dir, data_root, is_writable, machine, model_folder, prepare_numba
 
-Status = Literal["ok", "note", "broken"]
+Status = Literal["ok", "note", "not checked", "broken"]
 LEAST_DISK = 2 << 30
 SHIPPED = runtime.SHIPPED / "mixed_6mer_1m"
 OPTIONAL = {"peft": "adapters (LoRA, IA3)", "pybigtools": "BigWig tracks"}
@@ -30,7 +30,7 @@ class Check:
 
     Attributes:
         name: what was looked at.
-        status: ``ok``; ``note``, worth knowing; ``broken``, something will fail.
+        status: ``ok``; ``note``, worth knowing; ``not checked``; ``broken``, something will fail.
         found: what is there.
         advice: what to do, or an empty string.
     """
@@ -48,7 +48,7 @@ class Check:
 def examine(folder: Path | None = None) -> list[Check]:
     """Run all checks of the installation, and of a checkpoint folder if one is given."""
     checks: list[Callable[[], Iterator[Check]]] = [
-        _python, _packages, _processor, _accelerator, _compiler, _numba, _folders, _optional, _self_test,
+        _python, _packages, _processor, _accelerator, _numba, _folders, _optional, _self_test,
     ]  # fmt: skip
     found = [check for group in checks for check in _guarded(group)]
     return found + (examine_checkpoint(folder) if folder is not None else [])
@@ -127,14 +127,6 @@ def _accelerator() -> Iterator[Check]:
     yield Check("bf16 on the processor", "ok", "yes" if cpu_has_bf16() else "no, fp32 is used where bf16 is asked for")
 
 
-def _compiler() -> Iterator[Check]:
-    found = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    if found:
-        yield Check("torch.compile", "ok", f"C++ compiler {Path(found).name}")
-    else:
-        yield Check("torch.compile", "note", "no C++ compiler", "nothing of Longstrand needs one.")
-
-
 def _numba() -> Iterator[Check]:
     prepare_numba()
     from longstrand.tokenization.kmer import make_kmer
@@ -171,7 +163,8 @@ def _optional() -> Iterator[Check]:
 
 def _self_test() -> Iterator[Check]:
     if not (SHIPPED / "config.json").is_file():
-        yield Check("self-test", "note", "the checkpoint of the repository is not here, nothing was computed")
+        yield Check("self-test", "not checked", f"the shipped checkpoint is not in {SHIPPED}, so nothing was computed",
+                    "reinstall the package, or name a model: longstrand doctor FOLDER")  # fmt: skip
         return
     start = time.perf_counter()
     broken = [check for check in examine_checkpoint(SHIPPED) if check.status == "broken"]

@@ -12,18 +12,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longstrand.errors import CheckpointError, InputError, LongstrandError, TokenizerError
+from longstrand.genome.sequence import normalise
 from longstrand.models.quirks import QUIRKS
 from longstrand.runtime import TOKENIZER_FILES, model_folder, read_json
 
+if TYPE_CHECKING:
+    from longstrand.tokenization.base import Tokenizer
+
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 LARGEST_HEADER = 100_000_000
+SAMPLE_BASES = 50_000
+"""Bases of a genome on which bases per token are measured."""
+METRICS = {
+    "test": "metrics on test rows",
+    "valid": "metrics on validation rows (training chose by them)",
+    "hold_out": "metrics on held-out sequence (masked tokens)",
+}
+"""Entries of a record that hold numbers, and what they were measured on."""
 
 
 @dataclass(frozen=True)
-class Finding:
+class FolderInfo:
     """What a folder holds.
 
     Attributes:
@@ -55,12 +67,12 @@ class TensorEntry:
         return prod(self.shape)
 
 
-def inspect_folder(path: Path, fasta: Path | None = None) -> Finding:
+def inspect_folder(path: Path, fasta: Path | None = None) -> FolderInfo:
     """Recognise a folder by the files in it.
 
     Args:
         path: the folder, or anything that `longstrand.runtime.model_folder` finds.
-        fasta: genome on which bases per token are measured; None takes a simulated one.
+        fasta: genome on which bases per token are measured; None: what was written down in training.
 
     Raises:
         InputError: nothing in the folder is known.
@@ -71,11 +83,11 @@ def inspect_folder(path: Path, fasta: Path | None = None) -> Finding:
     if path.is_file():
         raise InputError(f"{path}: is a file; give the folder of a model, a tokenizer or a run.")
     if (path / "config.yaml").exists():
-        return Finding(path, "run", _run_facts(path, fasta))
+        return FolderInfo(path, "run", _run_facts(path, fasta))
     if (path / "config.json").exists():
-        return Finding(path, "model", _model_facts(path, fasta))
+        return FolderInfo(path, "model", _model_facts(path, fasta))
     if any((path / name).exists() for name in TOKENIZER_FILES):
-        return Finding(path, "tokenizer", {"tokenizer": tokenizer_facts(path, fasta)})
+        return FolderInfo(path, "tokenizer", {"tokenizer": tokenizer_facts(path, fasta)})
     inner = sorted(child.name for child in path.iterdir() if child.is_dir() and _is_known(child))
     hint = f"; look at {', '.join(inner[:6])} inside it" if inner else ""
     raise InputError(
@@ -119,7 +131,7 @@ def _model_facts(folder: Path, fasta: Path | None = None) -> dict[str, dict[str,
     has_tokenizer = any((folder / name).exists() for name in TOKENIZER_FILES)
     if has_tokenizer:
         facts["tokenizer"] = tokenizer_facts(folder, fasta)
-    facts["context"] = _context(config, about, facts.get("tokenizer", {}))
+    facts["context"] = _context(config, facts.get("tokenizer", {}))
     facts |= _heads(config)
     facts |= _origin(about)
     return facts
@@ -243,22 +255,19 @@ def _without_data(files: Sequence[Path]) -> dict[str, Any]:
     return tensors
 
 
-def _context(config: dict[str, Any], about: dict[str, Any], tokenizer: dict[str, Any]) -> dict[str, Any]:
-    """Say how much DNA the model sees at once; positions that are computed set no limit."""
+def _context(config: dict[str, Any], tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """Describe how much DNA the model sees at once; positions that are computed set no limit."""
     limit = config.get("max_position_embeddings")
     positions = config.get("positions") or config.get("position_embedding_type")
     learned = positions in (None, "learned", "absolute")
-    measured, trained = tokenizer.get("bases per token"), _find(about, "bases_per_token")
     memory = config.get("memory")
     if memory:
         words = f"{memory['num_tokens']} memory tokens, {memory['direction']}"
         return {"tokens": "any number", "limit": f"none: segments of {memory['segment_length']} tokens, {words}"}
     facts: dict[str, Any] = {"tokens": limit, "limit": "position table" if learned else "none set by the positions"}
-    if limit and measured:
-        source = tokenizer["measured on"]
-        facts["bases"] = f"about {round(limit * measured):,} ({measured:.2f} bases per token, measured on {source})"
-    if limit and trained:
-        facts["bases in training"] = f"about {round(limit * trained):,} ({trained:.2f} bases per token)"
+    ratio = tokenizer.get("bases per token")
+    if limit and ratio:
+        facts["bases"] = f"about {round(limit * ratio):,} ({ratio:.2f} bases per token, {tokenizer['measured on']})"
     return facts
 
 
@@ -276,8 +285,14 @@ def _heads(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _origin(about: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Pick the metrics, the seen data and the command out of ``longstrand.json``."""
     found: dict[str, dict[str, Any]] = {}
-    metrics = _find(about, "hold_out") or _find(about, "metrics")
-    if isinstance(metrics, dict):
+    for key, title in METRICS.items():
+        places = [about, about.get("metrics"), about.get("provenance")]
+        part = next(
+            (place[key] for place in places if isinstance(place, dict) and isinstance(place.get(key), dict)), {}
+        )
+        numbers = {name: _number(value) for name, value in part.get("metrics", part).items()}
+        found |= {title: {name: value for name, value in numbers.items() if value is not None}} if numbers else {}
+    if not found and isinstance(metrics := about.get("metrics"), dict):
         found["metrics"] = {name: _number(value) for name, value in metrics.items() if _number(value) is not None}
     seen = {
         "training steps": _find(about, "steps"),
@@ -319,56 +334,71 @@ def _find(value: Any, key: str) -> Any:
 
 
 def tokenizer_facts(folder: Path, fasta: Path | None = None) -> dict[str, Any]:
-    """Describe a tokenizer folder from its files.
+    """Describe the tokenizer of a folder.
 
-    ``bases per token`` is measured on a genome: ``fasta``, or a simulated one. A tokenizer that cannot be opened has a
-    ``problem`` instead.
+    ``bases per token`` is measured on a genome (``fasta``), else taken from the folder's record of training. A
+    tokenizer that cannot be opened has a ``problem`` instead.
     """
-    vocabulary, kind = _vocabulary(folder)
-    dna = [token for token in vocabulary if token and set(token) <= set("ACGT")]
-    longest = max(dna, key=len, default="")
-    about = read_json(folder / "longstrand.json") if (folder / "longstrand.json").exists() else {}
-    own = about.get("tokenizer", about)  # elsewhere in the record of a model are settings that may not have been used
-    kmer = _find(own, "kmer") if isinstance(_find(own, "kmer"), dict) else own
-    if _find(kmer, "overlapping") is not None:
-        kind = f"k-mers of {_find(kmer, 'k')}, {'overlapping' if _find(kmer, 'overlapping') else 'side by side'}"
-    return {
-        "kind": kind,
-        "vocabulary": len(vocabulary),
-        "special tokens": " ".join(token for token in vocabulary if token[:1] in "[<" and token[-1:] in "]>") or None,
-        "longest token": f"{len(longest)} bases: {longest[:40]}{'...' if len(longest) > 40 else ''}"
-        if longest
-        else None,
-        **_measured(folder, fasta),
-    }
-
-
-def _vocabulary(folder: Path) -> tuple[list[str], str]:
-    """Give the tokens in the order of their ids, and the kind of tokenizer."""
-    if (folder / "tokenizer.json").exists():
-        content = read_json(folder / "tokenizer.json")
-        model = content.get("model", {})
-        entries = model.get("vocab", {})
-        tokens = dict(entries) if isinstance(entries, dict) else {token: n for n, (token, _) in enumerate(entries)}
-        tokens |= {entry["content"]: entry["id"] for entry in content.get("added_tokens", [])}
-        kind = {"BPE": "byte-pair encoding (BPE)", "WordLevel": "words of fixed spelling"}.get(
-            model.get("type"), model.get("type")
-        )
-        return sorted(tokens, key=lambda token: tokens[token]), str(kind)
-    lines = [line.strip() for line in (folder / "vocab.txt").read_text().splitlines()]
-    return [line for line in lines if line], "vocabulary list (vocab.txt)"
-
-
-def _measured(folder: Path, fasta: Path | None) -> dict[str, Any]:
-    from longstrand.info.context import measure_bases_per_token
     from longstrand.tokenization.hub import load_tokenizer
 
     try:
         tokenizer = load_tokenizer(folder, engine="library")
-        measured = measure_bases_per_token(tokenizer, fasta)
     except TokenizerError as error:
         return {"bases per token": None, "problem": str(error)}
-    return {"bases per token": measured.value, "measured on": measured.source, "fingerprint": tokenizer.fingerprint}
+    words = [tokenizer.token_strings[i] for i in tokenizer.dna_token_ids]
+    longest = max(words, key=len, default="")
+    kind = "byte-pair encoding (BPE)"
+    if tokenizer.kind == "kmer":
+        kind = f"k-mers of {len(longest)}, {'overlapping' if tokenizer.overlapping else 'side by side'}"
+    return {
+        "kind": kind,
+        "vocabulary": len(tokenizer.vocab),
+        "special tokens": " ".join(tokenizer.token_strings[i] for i in sorted(tokenizer.special_ids)) or None,
+        "longest token": f"{len(longest)} bases: {longest[:40]}{'...' if len(longest) > 40 else ''}"
+        if longest
+        else None,
+        **(bases_per_token(folder, tokenizer) if fasta is None else measure_bases_per_token(tokenizer, fasta)),
+        "fingerprint": tokenizer.fingerprint,
+    }
+
+
+def bases_per_token(folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return how many bases a token stands for, and how it is known: from training, or from the length of k-mers."""
+    about = read_json(folder / "longstrand.json") if (folder / "longstrand.json").exists() else {}
+    if (stored := _find(about, "bases_per_token")) is not None:
+        return {"bases per token": float(stored), "measured on": "measured on the training genome"}
+    if tokenizer.kind == "kmer":
+        longest = int(tokenizer.bases_per_id.max())
+        return {
+            "bases per token": 1.0 if tokenizer.overlapping else float(longest),
+            "measured on": "by the words' length",
+        }
+    return {"bases per token": None, "measured on": "not measured; pass --fasta GENOME"}
+
+
+def measure_bases_per_token(tokenizer: Tokenizer, fasta: Path) -> dict[str, Any]:
+    """Tokenize the first bases of a genome, N left out, special tokens not counted.
+
+    Raises:
+        InputError: the file cannot be read, or the tokenizer finds no token in it.
+    """
+    from longstrand.genome.fasta import Genome
+    from longstrand.tokenization.report import inspect_tokenizer
+
+    genome, pieces, left = Genome(fasta), list[str](), SAMPLE_BASES
+    for chrom, length in genome.contigs.items():
+        for start in range(0, length if left > 0 else 0, SAMPLE_BASES):
+            text = normalise(genome.fetch(chrom, start, min(length, start + SAMPLE_BASES))).sequence
+            for piece in filter(None, text.split("N")):
+                pieces.append(piece[: max(0, left)])
+                left -= len(pieces[-1])
+            if left <= 0:
+                break
+    try:
+        report = inspect_tokenizer(tokenizer, filter(None, pieces))
+    except InputError as error:
+        raise InputError(f"{fasta}: {error}") from None
+    return {"bases per token": report.bases_per_token, "measured on": f"measured on {fasta}"}
 
 
 def _run_facts(folder: Path, fasta: Path | None = None) -> dict[str, dict[str, Any]]:
@@ -386,7 +416,9 @@ def _run_facts(folder: Path, fasta: Path | None = None) -> dict[str, dict[str, A
     if report is not None:
         facts |= _origin(report)
     elif last:
-        facts["last metrics"] = {name: value for name, value in last.items() if isinstance(value, int | float)}
+        facts["last row of metrics.jsonl (training and validation)"] = {
+            name: value for name, value in last.items() if isinstance(value, int | float)
+        }
     if (folder / "model" / "config.json").exists():
         for title, part in _model_facts(folder / "model", fasta).items():
             facts.setdefault(title, part)

@@ -43,10 +43,10 @@ def test_a_damaged_model(folder: Path, tmp_path: Path, capsys: pytest.CaptureFix
     weights = tmp_path / "bad" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
     code, out, _ = run(capsys, tmp_path / "bad")
-    assert code == 1 and "broken  weights" in out and "something will not work" in out
+    assert code == 1 and "broken      weights" in out and "something will not work" in out
     (tmp_path / "bad" / "tokenizer.json").unlink()
     code, out, _ = run(capsys, tmp_path / "bad")
-    assert code == 1 and "broken  tokenizer" in out and "put the model's tokenizer files beside" in out
+    assert code == 1 and "broken      tokenizer" in out and "put the model's tokenizer files beside" in out
 
 
 def test_versions_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 from longstrand.cli.main import main
 from longstrand.errors import CheckpointError, InputError
 from longstrand.info.folder import inspect_folder, read_tensors, tokenizer_facts
+from longstrand.tokenization.kmer import make_kmer
 
 
 def write_weights(file: Path, tensors: dict[str, tuple[str, list[int]]]) -> None:
@@ -80,11 +81,10 @@ def test_a_model_by_hand(model_folder: Path) -> None:
     assert finding.facts["context"] == {
         "tokens": 512,
         "limit": "position table",
-        "bases": finding.facts["context"]["bases"],
-        "bases in training": "about 2,304 (4.50 bases per token)",
+        "bases": "about 2,304 (4.50 bases per token, measured on the training genome)",
     }
     assert finding.facts["heads"] == {"promoter": "sequence, single_label, cls, 2 outputs"}
-    assert finding.facts["metrics"] == {"loss": 2.5, "accuracy": 0.25}
+    assert finding.facts["metrics on held-out sequence (masked tokens)"] == {"loss": 2.5, "accuracy": 0.25}
     assert finding.facts["origin"]["command"] == "longstrand pretrain"
     assert finding.facts["origin"]["training steps"] == 20
 
@@ -97,8 +97,11 @@ def test_a_tokenizer_by_hand(tmp_path: Path) -> None:
     assert facts["special tokens"] == "[UNK] [CLS] [SEP] [PAD] [MASK]"
     (tmp_path / "g.fa").write_text(">one\nacgACNT\n")  # ACG, AC, T: six bases in three tokens
     measured = tokenizer_facts(tmp_path, tmp_path / "g.fa")
-    assert (measured["bases per token"], measured["measured on"]) == (2.0, str(tmp_path / "g.fa"))
-    assert 1.0 < facts["bases per token"] < 1.3 and facts["measured on"] == "a simulated genome"
+    assert (measured["bases per token"], measured["measured on"]) == (2.0, f"measured on {tmp_path / 'g.fa'}")
+    assert facts["bases per token"] is None and "pass --fasta GENOME" in facts["measured on"]
+    (tmp_path / "n.fa").write_text(">s\nNNN\n")
+    with pytest.raises(InputError, match=r"n.fa: the text gives no tokens"):
+        tokenizer_facts(tmp_path, tmp_path / "n.fa")
     assert inspect_folder(tmp_path).kind == "tokenizer"
 
 
@@ -113,7 +116,15 @@ def test_settings_of_the_training_do_not_name_the_tokenizer(tmp_path: Path) -> N
 def test_a_vocabulary_list(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("[PAD]\nAAA\nAAC\n")
     facts = tokenizer_facts(tmp_path)
-    assert (facts["vocabulary"], facts["bases per token"]) == (3, None)
+    assert facts["bases per token"] is None and "k-mer vocabulary" in facts["problem"]
+
+
+def test_words_of_k_bases(tmp_path: Path) -> None:
+    make_kmer(3).save(tmp_path / "a")
+    make_kmer(3, overlapping=True).save(tmp_path / "b")
+    apart, sliding = tokenizer_facts(tmp_path / "a"), tokenizer_facts(tmp_path / "b")
+    assert (apart["kind"], apart["bases per token"]) == ("k-mers of 3, side by side", 3.0)
+    assert (sliding["kind"], sliding["bases per token"]) == ("k-mers of 3, overlapping", 1.0)
 
 
 def test_an_unfinished_run(tmp_path: Path) -> None:
@@ -123,17 +134,20 @@ def test_an_unfinished_run(tmp_path: Path) -> None:
     facts = inspect_folder(tmp_path).facts
     assert facts["run"]["state"].startswith("unfinished")
     assert (facts["run"]["last step"], facts["run"]["checkpoints"]) == (40, "40")
-    assert facts["last metrics"] == {"step": 40, "loss": 3.5}
+    assert facts["last row of metrics.jsonl (training and validation)"] == {"step": 40, "loss": 3.5}
 
 
 def test_a_finished_run_shows_its_model(model_folder: Path) -> None:
     run = model_folder.parent
     (run / "config.yaml").write_text("output: x\n")
-    metrics = {"mcc": {"value": 0.5, "low": 0.25, "high": 0.75}}
-    (run / "report.json").write_text(json.dumps({"kind": "finetuning", "metrics": metrics}))
+    metrics, worse = {"mcc": {"value": 0.5, "low": 0.25, "high": 0.75}}, {"mcc": {"value": 0.125}}
+    (run / "report.json").write_text(
+        json.dumps({"kind": "finetuning", "valid": {"metrics": worse}, "test": {"metrics": metrics}})
+    )
     finding = inspect_folder(run)
     assert finding.facts["run"] == {"state": "finished", "kind": "finetuning"}
-    assert finding.facts["metrics"] == {"mcc": "0.5000 (95 % interval 0.2500 to 0.7500)"}
+    assert finding.facts["metrics on test rows"] == {"mcc": "0.5000 (95 % interval 0.2500 to 0.7500)"}
+    assert finding.facts["metrics on validation rows (training chose by them)"] == {"mcc": "0.1250"}
     assert finding.facts["model"]["layers"] == 3
 
 

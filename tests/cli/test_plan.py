@@ -1,190 +1,102 @@
-"""`longstrand plan`: counts by hand, what must grow with what, one real step, refusals."""
+"""`longstrand plan`: a real step measured, estimates by hand, the search for the largest batch, refusals."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from longstrand.cli.main import main
-from longstrand.errors import InputError, UsageError
-from longstrand.info import calibration, plan
-from longstrand.info.calibration import Rates
-from longstrand.info.memory import predict_memory
-from longstrand.info.speed import predict_time
-from longstrand.info.workload import Setting, Workload, count_parameters, make_workload
-from longstrand.models.config import LongstrandConfig, preset
+from longstrand.cli.plan import read_bytes
+from longstrand.errors import ConfigError, InputError, UsageError
+from longstrand.info import planning
+from longstrand.info.planning import GPU_EFFICIENCY, Measured, Setting, find_config, make_plan, measure_step
+from longstrand.models.config import preset
 from longstrand.models.pretrained import LongstrandForMaskedLM
-from longstrand.models.published.families import FAMILIES
 from tests.toys import tiny_checkpoint
 
-NOTHING = (0.0, 0.0)
-ONE = (1e-9, 2e-9)
-RATES = Rates({64: ONE, 256: ONE}, ONE, {128: ONE, 1024: ONE}, *[ONE] * 3, *[NOTHING] * 8)
+TINY = preset("tiny", vocab_size=100, type_vocab_size=0)
 
 
-def work(length: int = 64, config: dict[str, Any] | None = None, **setting: Any) -> Workload:
-    shape = {"vocab_size": 100, "type_vocab_size": 0, **(config or {})}
-    return make_workload(preset("tiny", **shape), Setting(length, **setting))
+def test_a_step_is_run_here() -> None:
+    """The process holds at least weights, gradients and AdamW's averages; a larger step holds and takes more."""
+    small = make_plan("tiny", TINY, Setting(16, 2), steps=1)
+    assert small.measured and small.parameters == sum(p.numel() for p in LongstrandForMaskedLM(TINY).parameters())
+    assert (small.memory.weights, small.memory.training) == (4 * small.parameters, 12 * small.parameters)
+    large = make_plan("tiny", TINY, Setting(512, 64), steps=1)
+    activations = 64 * 512 * 4 * (128 * 8 + 512 * 2) * 2
+    assert large.memory.peak - small.memory.peak > 0.5 * activations
+    assert large.seconds > 5 * small.seconds
+    infer = make_plan("tiny", TINY, Setting(512, 64, mode="infer", head="encoder"), steps=1)
+    assert infer.memory.training == 0 and infer.memory.peak < large.memory.peak
 
 
-def test_parameters_are_those_of_the_model() -> None:
-    config = preset("tiny", vocab_size=100)
-    counted = count_parameters(config, "masked_lm")
-    assert sum(counted.values()) == sum(p.numel() for p in LongstrandForMaskedLM(config).parameters())
-    assert counted["embeddings"] == 100 * 128 + 2 * 128
-    assert counted["attention"] == 2 * 4 * (128 * 128 + 128)
-    assert counted["mlp"] == 2 * (2 * 128 * 512 + 512 + 128)
-    assert counted["norms"] == (1 + 2 * 2 + 1) * 2 * 128
-    assert count_parameters(config, "token")["head"] == 2 * 128 + 2
+@pytest.mark.parametrize("head", ["sequence", "token"])
+def test_every_form_of_step_runs(head: str) -> None:
+    memory = {"num_tokens": 2, "segment_length": 12, "cls_token_id": 1, "sep_token_id": 2}
+    for config in (TINY, TINY.replace(memory=memory)):
+        for setting in (Setting(30, 2, head=head, checkpointing=True), Setting(30, 2, mode="infer", head=head)):
+            found = planning.run_step(config, setting, "cpu", 1)
+            assert found.seconds > 0 and found.peak > 1 << 20
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        {},
-        {"hidden_dropout": 0.1},
-        {"norm": "post", "positions": "learned"},
-        {"gated_mlp": True, "activation": "silu"},
-        {"hidden_dropout": 0.1, "attention_dropout": 0.1},
-        {"attention": {"pattern": "sliding", "window": 32}},
-        {"attention": {"pattern": "block_sparse", "block_size": 16}},
-        {"positions": "alibi", "max_position_embeddings": 384},
-        {"memory": {"num_tokens": 4, "segment_length": 64, "form": "mem_x_mem"}},
-    ],
-    ids=["plain", "dropout", "post", "gated", "all_dropouts", "sliding", "blocks", "alibi", "memory"],
-)
-def test_activations_are_what_a_real_step_keeps(config: dict[str, Any]) -> None:
-    """The bytes that PyTorch saves for the backward pass, against the formula, for any form of layer."""
-    length, batch = 384, 3
-    planned = work(length, {"max_position_embeddings": 512, **config}, batch=batch)
-    model = LongstrandForMaskedLM(planned.config).train()
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    saved: dict[int, tuple[int, torch.Tensor]] = {}
+def test_a_step_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Done:
+        returncode, stdout, stderr = 1, "", "RuntimeError: DefaultCPUAllocator: can't allocate memory"
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            saved[storage.data_ptr()] = (storage.nbytes(), tensor)
-        return tensor
-
-    ids = torch.randint(5, 100, (batch, length))
-    labels = torch.where(torch.arange(length) % 7 == 0, ids, -100)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(ids, labels=labels)
-    real = sum(size for size, _ in saved.values())
-    memory = predict_memory(planned)
-    assert memory.activations + memory.logits / 4 == pytest.approx(real, rel=0.2)
+    monkeypatch.setattr(planning.subprocess, "run", lambda *args, **options: Done)
+    with pytest.raises(InputError, match=r"a step of 2 x 16 tokens does not fit into the memory of this machine"):
+        measure_step(TINY, Setting(16, 2), "cpu", 1)
+    Done.stderr = "ValueError: odd"
+    with pytest.raises(ConfigError, match="the step that was to be measured failed: ValueError: odd"):
+        measure_step(TINY, Setting(16, 2), "cpu", 1)
 
 
-def test_what_grows_with_what() -> None:
-    memory = predict_memory(work(batch=4))
-    assert (memory.gradients, memory.optimizer) == (memory.weights, 2 * memory.weights)
-    assert predict_memory(work(batch=8)).activations == 2 * memory.activations
-    assert predict_memory(work(batch=4, checkpointing=True)).activations < memory.activations
-    infer = predict_memory(work(batch=4, mode="infer", head="encoder"))
-    assert infer.optimizer == infer.gradients == 0 and infer.peak < memory.peak
-    short = predict_memory(work(batch=4, precision="bf16"), native_bf16=True)
-    assert short.activations < memory.activations
-    assert predict_memory(work(batch=4, precision="bf16")).activations == memory.activations
+@pytest.mark.parametrize(("limit", "largest"), [(1000, 9), (100, 0), (199, 0), (200, 1), (100_000, 999)])
+def test_the_largest_batch_is_searched_by_running(limit: int, largest: int) -> None:
+    """A step of b sequences takes 100 + 100 b bytes, so that 1000 bytes hold nine."""
+    tried = []
+
+    def run(config, setting, device, steps, memory):
+        tried.append(setting.batch)
+        return Measured(100 + 100 * setting.batch, 1.0)
+
+    plan = make_plan("tiny", TINY, Setting(16, 4), memory_limit=limit, measure=run)
+    assert plan.largest_batch is not None and plan.largest_batch <= largest
+    assert plan.largest_batch >= largest - max(1, largest // 16) and len(tried) < 20
 
 
-def test_time_by_hand() -> None:
-    """One unit a nanosecond: linear 2 T (4 D^2 + 2 D I), attention H L^2; backward twice; once more if repeated."""
-    length, size, inner = 64, 128, 512
-    layer = 2 * length * (4 * size * size + 2 * size * inner) + 2 * length**2
-    infer = predict_time(work(mode="infer", head="encoder"), RATES)
-    assert infer.layers == pytest.approx(2 * layer * 1e-9)
-    assert predict_time(work(), RATES).layers == pytest.approx(3 * infer.layers)
-    assert predict_time(work(checkpointing=True), RATES).layers == pytest.approx(4 * infer.layers)
+def test_an_estimate_by_hand() -> None:
+    """Inference of the encoder: 2 FLOPs a weight of the layers' matrices, attention 4 D L a token and layer."""
+    setting = Setting(64, 8, mode="infer", head="encoder")
+    plan = make_plan("tiny", TINY, setting, device="a100")
+    matrices = 2 * (4 * 128 * 128 + 2 * 128 * 512)
+    flops = 512 * (2 * matrices + 2 * 4 * 128 * 64)
+    moved = 4 * plan.parameters + 2 * 512 * 128 * (4 * 2 + 4 * (6 + 8))
+    assert not plan.measured and "an estimate from the data sheet of a100" in plan.notes[0]
+    assert plan.seconds == pytest.approx(max(flops / 19.5e12, moved / 2039e9) / GPU_EFFICIENCY)
+    train = make_plan("tiny", TINY, Setting(64, 8), device="a100")
+    assert train.memory.peak > 16 * train.parameters > plan.memory.peak / 2
+    again = make_plan("tiny", TINY, Setting(64, 8, checkpointing=True), device="a100")
+    assert again.memory.peak < train.memory.peak
 
 
-def test_memory_is_so_many_segments() -> None:
-    """1000 tokens in segments of 100 with 2 x 5 memory tokens: 12 of at most 84 content tokens, read from both ends."""
-    memory = {"num_tokens": 5, "segment_length": 100, "form": "mem_x_mem"}
-    planned = work(1000, {"memory": memory})
-    assert (planned.segments, planned.width, planned.tokens) == (12, 84 + 10, 94)
-    both = work(1000, {"memory": {**memory, "direction": "bidirectional"}})
-    assert predict_time(both, RATES).layers == pytest.approx(2 * predict_time(planned, RATES).layers)
-    one = work(94, mode="infer", head="encoder")
-    several = work(1000, {"memory": memory}, mode="infer", head="encoder")
-    assert predict_time(several, RATES).layers == pytest.approx(12 * predict_time(one, RATES).layers)
-    longer = work(2000, {"memory": memory})
-    assert predict_memory(longer).activations == pytest.approx(2 * predict_memory(planned).activations, rel=0.05)
-    again = work(1000, {"memory": {**memory, "checkpointing": True}})
-    assert again.recomputes and predict_memory(again).activations < predict_memory(planned).activations / 3
+def test_cards_without_bf16_are_refused() -> None:
+    for card in ("t4", "v100"):
+        with pytest.raises(UsageError, match=f"{card} has no bf16 units; ask for --precision fp32"):
+            make_plan("tiny", TINY, Setting(16, precision="bf16"), device=card)
+    half = make_plan("tiny", TINY, Setting(16, 512, precision="bf16"), device="a100")
+    assert half.seconds < make_plan("tiny", TINY, Setting(16, 512), device="a100").seconds
 
 
-def test_new_memory_costs_time() -> None:
-    """Logits of 1000 x 100,000 numbers, written once: 0.4 GB at a nanosecond a byte."""
-    slow = replace(RATES, fresh=(1e-9, 0.0))
-    shape = work(1000, {"vocab_size": 100_000}, mode="infer")
-    assert predict_time(shape, slow).head - predict_time(shape, RATES).head == pytest.approx(0.4)
-
-
-def test_moderngena_has_the_parameters_of_its_paper() -> None:
-    config = plan.find_config("moderngena")
-    assert sum(count_parameters(config, "masked_lm").values()) == pytest.approx(135.53e6, rel=1e-4)
-    planned = make_workload(config, Setting(2048, mode="infer", head="encoder"))
-    assert {kind.path: kind.layers for kind in planned.attentions} == {"fused": 8, "gather": 14}
-
-
-def test_long_sparse_inputs_are_linear() -> None:
-    sparse = {"attention": {"pattern": "sliding", "window": 32}, "max_position_embeddings": 8192}
-    short, long = (work(length, sparse).attentions[0] for length in (2048, 4096))
-    assert short.path == long.path == "gather" and long.pairs == pytest.approx(2 * short.pairs, rel=0.05)
-    full = work(4096).attentions[0]
-    assert (full.path, full.pairs) == ("fused", 4096.0**2)
-
-
-def test_the_largest_batch_fits_and_one_more_does_not() -> None:
-    one = work()
-    batch = plan.largest_batch(one, 1 << 28, native_bf16=False)
-    assert predict_memory(one.with_batch(batch)).peak <= 1 << 28 < predict_memory(one.with_batch(batch + 1)).peak
-    assert plan.largest_batch(one, 1 << 10, native_bf16=False) == 0
-
-
-def test_every_family_has_a_size_that_builds() -> None:
-    for family in set(plan.PUBLISHED) & set(FAMILIES):
-        config = plan.find_config(family)
-        made = plan.make_plan(family, config, Setting(512, 2, head="encoder", mode="infer"), device="t4")
-        assert made.seconds > 0 and made.largest_batch and "nothing was measured" in made.notes[0]
-
-
-def test_a_published_folder_is_planned_without_its_weights(tmp_path: Path) -> None:
-    from longstrand.models.published.to_ours import export_published
-
-    config = preset("tiny", vocab_size=25, norm="pre", family="gena_bert")
-    export_published(LongstrandForMaskedLM(config), tmp_path)
-    file = tmp_path / "model.safetensors"
-    expected = file.read_bytes()
-    file.write_bytes(expected[: len(expected) // 2] + bytes(len(expected) - len(expected) // 2))
-    assert isinstance(plan.find_config(str(tmp_path)), LongstrandConfig)
-
-
-def test_the_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    calls = []
-    monkeypatch.setattr(calibration, "measure_rates", lambda: calls.append(1) or RATES)
-    monkeypatch.setattr(calibration, "cache_dir", lambda: tmp_path)
-    assert calibration.calibrate() == calibration.calibrate() == RATES and len(calls) == 1
-    calibration.calibrate(again=True)
-    assert len(calls) == 2
-
-
-@pytest.mark.slow
-def test_a_measurement_gives_positive_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "_SHORTEST", 0.0)
-    monkeypatch.setattr(calibration, "WIDTHS", (64,))
-    monkeypatch.setattr(calibration, "_ROWS", 64)
-    monkeypatch.setattr(calibration, "_FRESH", 1 << 24)
-    rates = calibration.measure_rates().to_dict()
-    pairs = [*rates.pop("linear").values(), *rates.pop("fused").values()]
-    assert all(rate > 0 for pair in pairs for rate in pair)
-    assert all(pair[0] > 0 for pair in rates.values())
+def test_sparse_attention_sees_less() -> None:
+    wide = TINY.replace(max_position_embeddings=4096)
+    sliding = wide.replace(attention={"pattern": "sliding", "window": 64})
+    blocks = wide.replace(attention={"pattern": "block_sparse", "block_size": 64})
+    full, local, sparse = (planning._seen(config, 4096) for config in (wide, sliding, blocks))
+    assert (full, local) == (4096, 65) and sparse < 1200
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -195,41 +107,34 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(calibration, "calibrate", lambda **options: RATES)
+    monkeypatch.setattr(planning, "measure_step", lambda config, setting, *_: Measured(10**8 * setting.batch, 2.0))
     folder = tiny_checkpoint(tmp_path / "tiny")
-    code, out, _ = run(capsys, "--model", folder, "--bases", 60, "--batch", 2, "--mode", "infer")
-    assert code == 0 and "infer (encoder), 2 x " in out and "largest batch" in out
+    words = ("--model", folder, "--bases", 60, "--batch", 2, "--mode", "infer", "--device", "cpu")
+    code, out, _ = run(capsys, *words, "--memory-limit", "1GB", "--steps", 3600)
+    assert code == 0 and "infer (encoder), 2 x 32 tokens" in out and "measured here" in out, out
+    assert "3,600 steps in about 2.00 hours" in out and "largest batch     10 in 1.00 GB" in out, out
     code, out, _ = run(capsys, "--model", "tiny", "--length", 32, "--attention", "sliding", "--json")
     assert code == 0 and json.loads(out)["setting"]["length"] == 32
+    assert sum(p.numel() for p in LongstrandForMaskedLM(find_config("mixed_6mer_1m")).parameters()) > 900_000
 
 
 def test_refusals(capsys: pytest.CaptureFixture[str]) -> None:
+    learned = ("--model", "tiny", "--length", 5)
     for words, sentence in [
         (("--model", "tiny"), "give either --length (tokens) or --bases"),
         (("--model", "tiny", "--bases", 5), "--bases needs the tokenizer of a model folder"),
-        (("--model", "smal", "--length", 5), "no model folder, preset or family (did you mean 'small'?)"),
-        (("--model", "bert", "--length", 9999, "--device", "t4"), "the position table of this model ends at 512"),
-        (("--model", "tiny", "--length", 5, "--device", "h20"), "unknown device 'h20' (did you mean 'h200'?)"),
-        (("--model", "tiny", "--length", 5, "--mode", "rest"), "unknown mode 'rest'"),
-        (("--model", "tiny", "--length", 5, "--attention", "half"), "--attention 'half' is unknown"),
+        (("--model", "smal", "--length", 5), "Presets (did you mean 'small'?): tiny, mini, small"),
+        ((*learned, "--device", "h20"), "unknown device 'h20' (did you mean 'h200'?)"),
+        ((*learned, "--device", "t4", "--precision", "bf16"), "t4 has no bf16 units"),
+        ((*learned, "--device", "t4", "--memory-limit", "8GB"), "--memory-limit runs steps on this machine"),
+        ((*learned, "--memory-limit", "much"), "--memory-limit 'much' is no size; write it as 800MB or 8GB"),
+        ((*learned, "--mode", "rest"), "unknown mode 'rest'"),
+        ((*learned, "--attention", "half"), "--attention 'half' is unknown"),
     ]:
         code, _, err = run(capsys, *words)
         assert code == 2 and sentence in err, err
     with pytest.raises(UsageError, match="batch is at least 1, got 0"):
         replace(Setting(4), batch=0)
-
-
-def test_bases_per_token_by_hand(tmp_path: Path) -> None:
-    """Words of three: CG is left over before the N, ACG and ACG are whole; two single letters beside them."""
-    from longstrand.info.context import measure_bases_per_token
-    from longstrand.tokenization.kmer import make_kmer
-
-    (tmp_path / "a.fa").write_text(">s\nACGcgNNNACG\n")
-    measured = measure_bases_per_token(make_kmer(3), tmp_path / "a.fa")
-    assert (measured.num_bases, measured.value) == (8, 2.0)
-    assert (measured.bases(10), measured.tokens(5)) == (20, 3)
-    (tmp_path / "n.fa").write_text(">s\nNNN\n")
-    with pytest.raises(InputError, match="holds no base other than N"):
-        measure_bases_per_token(make_kmer(3), tmp_path / "n.fa")
-    with pytest.raises(InputError, match="finds no token"):
-        measure_bases_per_token(make_kmer(9, overlapping=True), tmp_path / "a.fa")
+    with pytest.raises(UsageError, match="the position table of this model ends at 512"):
+        make_plan("x", preset("tiny", vocab_size=9, positions="learned"), Setting(9999))
+    assert [read_bytes(text) for text in ("8GB", "1.5 GiB", "800m")] == [8 * 10**9, 3 << 29, 8 * 10**8]
