@@ -49,7 +49,7 @@ def scorer(
         window: bases in the middle of each sequence that the model is shown; None: all.
         region: bases (0-based, half-open, within what is shown) that a head per token, base or bin is averaged over;
             bins that overlap it. None: all.
-        options: other settings of `predict`.
+        options: other options of `predict`; None: exact text and longest input as the reading record says.
 
     Returns:
         A function from sequences to float32 ``(n, outputs)``; NaN for a sequence without tokens.
@@ -58,7 +58,9 @@ def scorer(
         UsageError: no such output; ``region`` with one result a sequence. The function raises InputError if a sequence
             is shorter than ``window``, and what `predict` raises.
     """
-    settings = (options or PredictOptions()).changed(output="logits", strand=strand or reading_of(model).strand)
+    reading = reading_of(model)
+    settings = options or PredictOptions(exact_text=reading.exact_text, max_tokens=reading.max_tokens)
+    settings = settings.changed(output="logits", strand=strand or reading.strand)
     kind = getattr(model, "head_kind", None)
     if region is not None and kind in ("sequence", "masked_lm"):
         raise UsageError("a region is for heads per token, base or bin; this model gives one result a sequence.")
