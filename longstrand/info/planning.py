@@ -160,10 +160,10 @@ def find_config(model: str, *, vocab_size: int = 4096) -> LongstrandConfig:
 def with_attention(config: LongstrandConfig, pattern: str | None, length: int) -> LongstrandConfig:
     """Change the attention pattern, and let tables of computed positions reach the length."""
     changes: dict[str, Any] = {}
-    if pattern is not None and pattern != config.attention["pattern"]:
+    if pattern is not None and pattern != config.attention.pattern:
         changes["attention"] = {"pattern": pattern}
-        if config.rotary["local_theta"] and pattern != "sliding":
-            changes["rotary"] = {**config.rotary, "local_theta": None}
+        if config.rotary.local_theta and pattern != "sliding":
+            changes["rotary"] = {**config.rotary.model_dump(), "local_theta": None}
     if config.positions != "learned" and length > config.max_position_embeddings:
         changes["max_position_embeddings"] = length
     return config.replace(**changes) if changes else config
@@ -315,7 +315,7 @@ def _estimate(config: LongstrandConfig, setting: Setting, device: str, sizes: di
 def _seen(config: LongstrandConfig, length: int) -> float:
     """Average, over the layers, the tokens that a token attends to."""
     memory = config.memory
-    width = min(length, memory["segment_length"]) if memory else length
+    width = min(length, memory.segment_length) if memory else length
     total = 0.0
     for layer in range(config.num_hidden_layers):
         layout = make_layout(config, layer)
@@ -323,9 +323,9 @@ def _seen(config: LongstrandConfig, length: int) -> float:
             total += width
         elif layout is not None:
             blocks = layout.shape[-1] + 5 if layout.dim() == 4 else float(layout.float().mean()) * layout.shape[-1]
-            total += min(width, blocks * config.attention["block_size"])
+            total += min(width, blocks * config.attention.block_size)
         else:
-            total += min(width, 2 * (config.attention["window"] // 2) + 1)
+            total += min(width, 2 * (config.attention.window // 2) + 1)
     return total / config.num_hidden_layers
 
 
@@ -361,8 +361,8 @@ def run_step(config: LongstrandConfig, setting: Setting, device: str, steps: int
     ids = torch.randint(5, max(6, config.vocab_size), (setting.batch, setting.length)).to(device)
     if config.memory is not None:
         for place, role in ((0, "cls_token_id"), (-1, "sep_token_id")):
-            if config.memory[role] is not None:
-                ids[:, place] = config.memory[role]
+            if (special := getattr(config.memory, role)) is not None:
+                ids[:, place] = special
     step = _training(model, ids, setting) if setting.mode == "train" else _inference(model, ids, setting)
     seconds = []
     for _ in range(steps + 1):

@@ -59,7 +59,8 @@ def scorer(
             is shorter than ``window``, and what `predict` raises.
     """
     reading = reading_of(model)
-    settings = options or PredictOptions(exact_text=reading.exact_text, max_tokens=reading.max_tokens)
+    shown = {"exact_text": reading.exact_text, "max_tokens": reading.max_tokens}
+    settings = options or PredictOptions.model_validate(shown)
     settings = settings.changed(output="logits", strand=strand or reading.strand)
     kind = getattr(model, "head_kind", None)
     if region is not None and kind in ("sequence", "masked_lm"):
@@ -67,11 +68,11 @@ def scorer(
     columns = _columns(model, output)
 
     def score(sequences: Sequence[str]) -> FloatArray:
-        shown = [_middle(sequence, window, row) for row, sequence in enumerate(sequences)]
+        texts = [_middle(sequence, window, row) for row, sequence in enumerate(sequences)]
         if kind == "masked_lm":
-            rows = _pseudo_log_likelihoods(model, shown, settings)
+            rows = _pseudo_log_likelihoods(model, texts, settings)
         else:
-            results = predict(model, shown, options=settings)
+            results = predict(model, texts, options=settings)
             rows = [_average(result.values, region, result.num_bases) for result in results]
         table = np.array(rows, dtype=np.float32).reshape(len(rows), -1 if rows else len(columns))
         return table[:, columns]
