@@ -1,4 +1,4 @@
-"""Check `longstrand plan`: how far two measurements of a step differ, and on a GPU how far its data-sheet estimate is off.
+"""Check `longstrand plan`: how far two measurements of a step differ, and how good its estimate for a GPU is.
 
     python perf/plan.py [--steps 3]
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from longstrand.errors import ConfigError, InputError, LongstrandError, UsageError, nearest, one_of
 from longstrand.models.attention.layouts import is_full, longest_input, make_layout
 from longstrand.models.config import PRESETS, LongstrandConfig, preset
-from longstrand.models.networks import only_head
+from longstrand.models.networks import NETWORKS, only_head
 from longstrand.models.precision import cpu_has_bf16
 from longstrand.models.published.to_ours import import_published
 from longstrand.models.strict_load import shapes_only
@@ -269,7 +269,7 @@ def largest_batch(
 
 def parameter_shapes(config: LongstrandConfig, head: str) -> dict[str, tuple[int, ...]]:
     """List the weights of a network and their shapes; a tied decoder is the word embedding."""
-    network = shapes_only(head, _with_head(config, head))
+    network = shapes_only(NETWORKS[head], _with_head(config, head))
     tied = {"lm_head.decoder.weight"} if config.tie_word_embeddings else set()
     return {name: tuple(weight.shape) for name, weight in network.named_parameters() if name not in tied}
 
