@@ -45,8 +45,8 @@ def from_gtf(
 ) -> None:
     """From an annotation and its genome to labelled tables: splice sites, promoters, gene structure base by base.
 
-    Each task is a folder with train.csv, valid.csv, test.csv (name, chrom, sequence, label) and classes.csv (names of
-    the classes), split by chromosome where the genome has enough of them.
+    Each task is a folder with train.csv, valid.csv, test.csv (name, chrom, sequence, label), split by chromosome where
+    the genome has enough of them. Gene structure has one digit a base; classes.csv says what the digits mean.
     """
     import sys
 

@@ -1,224 +1,290 @@
-"""The report of the demo: reads what the runs measured, compares the starts honestly, writes the page."""
+"""The report of the demo: DNA first, then what each model is worth, compared by the paired test."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from longstrand.demo.materials import DemoConfig, LabelSet, Materials
+from longstrand.evaluation.compare import PairedDifference, compare_predictions
+from longstrand.evaluation.metrics import Scores, evaluate
+from longstrand.genome.annotation import read_annotation, transcripts
+from longstrand.genome.fasta import Genome
+from longstrand.genome.features import Feature
+from longstrand.genome.intervals import Interval
+from longstrand.inference.verbs import predict, predict_bases
+from longstrand.models.checkpoint import load_model
+from longstrand.questions.bases import base_probabilities
 from longstrand.report import runs
+from longstrand.report.locus import Genes, Locus, Logo, Marks, Ruler, Track
 from longstrand.report.page import write_report
-from longstrand.report.sections import (
-    Commands,
-    Report,
-    Section,
-    Table,
-    metric_title,
-    provenance_table,
-)
+from longstrand.report.sections import Commands, Report, Section, Table, metric_title, provenance_table
 from longstrand.runtime import provenance
 
-if TYPE_CHECKING:
-    from longstrand.demo.run import DemoConfig, Materials
+PRETRAINED, RANDOM = "pre-trained", "random start"
+AROUND = 24
+"""Bases beside a planted pair of motifs in the picture."""
 
-NAMES = {
-    "pretrained": "pre-trained",
-    "random": "random start",
-    "kmer": "6-mer regression",
-    "majority": "majority class",
-}
+STEP = 50
+"""Bases between two windows of the track along a chromosome."""
 
 
 @dataclass(frozen=True)
-class Written:
-    """The files of the report and its main sentences."""
-
-    page: Path
-    data: Path
-    verdict: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Difference of a metric between two models on the same test sequences.
+class Comparison:
+    """Models on the same test rows.
 
     Attributes:
-        value: mean over the seeds of the first minus the second.
-        low: lower end of the 95 % interval over resampled test sequences.
-        high: its upper end.
+        labels: the task.
+        evaluations: model name to what `evaluate` returns.
+        differences: model name to pre-trained minus this model.
+        records: reports of the two fine-tuned models.
     """
 
-    value: float
-    low: float
-    high: float
+    labels: LabelSet
+    evaluations: Mapping[str, Mapping[str, Any]]
+    differences: Mapping[str, PairedDifference]
+    records: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, labels: LabelSet, scores: Mapping[str, Scores], records: Mapping[str, Mapping[str, Any]]) -> Comparison:
+        """Measure and compare."""
+        found = {name: evaluate(values) for name, values in scores.items()}
+        metric = found[PRETRAINED]["primary"]
+        others = [name for name in scores if name not in (PRETRAINED, "majority class")]
+        pairs = {name: compare_predictions([scores[PRETRAINED]], [scores[name]], metric) for name in others}
+        return cls(labels, found, pairs, records)
+
+    @property
+    def metric(self) -> str:
+        """The metric that models are compared by."""
+        return str(self.evaluations[PRETRAINED]["primary"])
 
 
 def write(
-    config: DemoConfig, materials: Materials, pretrained: Any, arms: Mapping[str, Sequence[Any]], *, seconds: float
-) -> Written:
-    """Write ``report.html`` and ``report.json`` into the folder of the demo."""
-    evaluations = collect(arms)
-    difference = paired_difference(arms["pretrained"], arms["random"]) if _is_single_label(arms) else None
-    verdict = [runs.pretraining_sentence(pretrained.report), *comparison_verdict(evaluations, difference)]
-    parts = [
-        *quality_sections(evaluations, arms),
-        runs.pretraining_curve(pretrained.report, read_rows(pretrained.folder / "metrics.jsonl")),
-        *overlap_sections(arms),
-        *data_sections(materials),
-        commands_of(config, materials),
-        provenance_table(provenance(), data=pretrained.report["inputs"]),
-    ]
-    bases = pretrained.report["training_bases"] + pretrained.report["hold_out_bases"]
-    kind = "Two simulated genomes" if materials.facts.get("simulated") else "Your genome"
-    title = "From a genome to a DNA language model"
-    subtitle = f"{kind}, {bases / 1e6:.1f} million bases; seed {config.seed}; made in {_duration(seconds)}"
-    facts = {"kind": "demo", "difference": None if difference is None else vars(difference)}
-    report = Report(title, parts, subtitle, verdict, warnings_of(config, arms), facts)
-    page, data = write_report(config.output, report)
-    return Written(page, data, tuple(verdict))
+    config: DemoConfig,
+    materials: Materials,
+    model: Path,
+    pretrained: Any,
+    comparisons: Sequence[Comparison],
+    structure: Any,
+    *,
+    seconds: float,
+) -> tuple[Path, Path, tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Write ``report.html`` and ``report.json`` into the folder of the demo.
 
-
-def collect(arms: Mapping[str, Sequence[Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Gather the evaluations on the test set: model name to one evaluation per seed."""
-    found = {NAMES[name]: [result.report["test"] for result in results] for name, results in arms.items()}
-    for name, baseline in (arms["pretrained"][0].report.get("baselines", {}) if arms else {}).items():
-        found[NAMES[name]] = [baseline["test"]]
-    return found
-
-
-def _is_single_label(arms: Mapping[str, Sequence[Any]]) -> bool:
-    return bool(arms) and arms["pretrained"][0].report["task"]["problem"] == "single_label"
-
-
-def paired_difference(first: Sequence[Any], second: Sequence[Any], *, num_resamples: int = 1000) -> Difference:
-    """Compare Matthews correlations of two starts on the same test sequences, averaged over their seeds.
-
-    Test sequences are drawn with replacement, the same ones for all models, so that what is easy or hard for both
-    cancels out. The interval holds for these seeds; it does not cover the choice of seeds.
+    Returns:
+        The two files, the main sentences, and what to try next.
     """
-    from longstrand.evaluation.bootstrap import Resamples, confusion_metrics, paired_interval, sum_over_units
+    verdict = [*([] if pretrained is None else [runs.pretraining_sentence(pretrained.report)])]
+    for item in comparisons:
+        verdict += sentences(item)
+    if not comparisons:
+        verdict.append("No labelled sequences were given, so no classifier was trained; add --labels FOLDER.")
+    verdict += origin(materials)
+    commands = next_commands(config, materials, model)
+    parts: list[Section] = [*pictures(config, materials, model, structure)]
+    for item in comparisons:
+        parts += quality(item)
+    if structure is not None:
+        parts.append(per_class(structure.report["test"]))
+    if pretrained is not None:
+        rows = [json.loads(line) for line in (pretrained.folder / "metrics.jsonl").read_text().splitlines()]
+        parts.append(runs.pretraining_curve(pretrained.report, rows))
+    parts += planted(materials)
+    parts += [Commands("What to try next", "Run these in the folder where you started the demo.", commands)]
+    parts.append(provenance_table(provenance(), data={} if pretrained is None else pretrained.report["inputs"]))
+    kind = {"simulated": "A simulated genome", "yeast": "The yeast genome"}.get(materials.kind, "Your genome")
+    subtitle = f"{kind}; seed {config.seed}; made in {seconds / 60:.1f} minutes"
+    pairs = {item.labels.name: {name: vars(pair) for name, pair in item.differences.items()} for item in comparisons}
+    facts = {"kind": "demo", "differences": pairs}
+    found = Report(
+        "From a genome to a DNA language model", parts, subtitle, verdict, warnings_of(config, comparisons), facts
+    )
+    page, data = write_report(config.output, found)
+    return page, data, tuple(verdict), tuple(commands)
 
-    groups = [[_calls(result) for result in results] for results in (first, second)]
-    classes = sorted({word for group in groups for truth, calls in group for word in (*truth, *calls)})
-    number = {name: place for place, name in enumerate(classes)}
-    count = len(classes)
-    rows = len(groups[0][0][0])
 
-    def coefficients(calls: tuple[list[str], list[str]], weights: Any) -> Any:
-        cell = np.array([number[true] * count + number[call] for true, call in zip(*calls)])
-        cells = sum_over_units(np.arange(rows), cell, num_units=rows, num_cells=count**2)
-        return confusion_metrics((cells.T @ weights.T).T.reshape(len(weights), count, count))["mcc"]
-
-    def difference(weights: Any) -> Any:
-        one, two = (np.mean([coefficients(calls, weights) for calls in group], axis=0) for group in groups)
-        return one - two
-
-    drawn = np.concatenate([difference(weights) for weights in Resamples(rows, num_resamples, 0).blocks()])
-    seen = float(difference(np.ones((1, rows)))[0])
-    return Difference(seen, *paired_interval(seen, drawn))
-
-
-def _calls(result: Any) -> tuple[list[str], list[str]]:
-    """Read true and called classes of the test rows."""
-    import polars as pl
-
-    frame = pl.read_csv(result.folder / "predictions_test.csv", infer_schema=False)
-    return frame["label"].to_list(), [word or "?" for word in frame["predicted"].to_list()]
-
-
-def comparison_verdict(evaluations: Mapping[str, Sequence[Any]], difference: Difference | None) -> list[str]:
-    """Say which start found more, and whether the difference is clear."""
-    if not evaluations:
-        return ["No labelled sequences were given, so no classifier was trained; add --labels FOLDER."]
-    metric = next(iter(evaluations.values()))[0]["primary"]
-    means = {name: _mean_metric(results, metric) for name, results in evaluations.items()}
-    title = metric_title(metric)
-    scores = ", ".join(f"{name} {value:.3f}" for name, value in means.items() if name != NAMES["majority"])
-    lines = [f"{title} on the test sequences: {scores}."]
-    if difference is not None:
-        size = f"{difference.value:+.3f} (95 % interval {difference.low:+.3f} to {difference.high:+.3f})"
-        if difference.low > 0:
-            lines.append(f"Pre-training helped: {size} against the same network from a random start.")
-        elif difference.high < 0:
-            lines.append(f"Pre-training did harm here: {size} against the same network from a random start.")
-        else:
-            lines.append(f"Pre-training made no clear difference here: {size} against a random start.")
-    simple, own = means.get(NAMES["kmer"]), means[NAMES["pretrained"]]
-    if simple is not None and not own > simple:
-        lines.append("The 6-mer regression, which trains in seconds, is as good or better on this task: use it.")
+def sentences(item: Comparison) -> list[str]:
+    """Say what each model reached, and which differences the paired test confirms."""
+    title, name = metric_title(item.metric), item.labels.name
+    values = {model: found["metrics"][item.metric]["value"] for model, found in item.evaluations.items()}
+    shown = ", ".join(f"{model} {value:.3f}" for model, value in values.items() if model != "majority class")
+    lines = [f"{name}: {title} on the test sequences: {shown}."]
+    words = {"better": [], "worse": [], "unclear": []}  # type: dict[str, list[str]]
+    for model, pair in item.differences.items():
+        size = (
+            "" if pair.low is None else f" ({pair.difference:+.3f}, 95 % interval {pair.low:+.3f} to {pair.high:+.3f})"
+        )
+        words[pair.verdict].append(f"{model}{size}")
+    for verdict, text in (
+        ("better", "is better than"),
+        ("worse", "is worse than"),
+        ("unclear", "does not clearly differ from"),
+    ):
+        if words[verdict]:
+            lines.append(f"{name}: the pre-trained model {text} {'; '.join(words[verdict])}.")
     return lines
 
 
-def _mean_metric(results: Sequence[Mapping[str, Any]], metric: str) -> float:
-    return float(np.mean([result["metrics"][metric]["value"] for result in results]))
+def origin(materials: Materials) -> list[str]:
+    """Say where the data come from and what they cannot show."""
+    if materials.kind == "simulated":
+        return [
+            "The genome and its grammar (two motifs at one spacing) are made up, so that the right answer is known.",
+            "On real genomes, small models gain less and a 6-mer regression often wins: see docs/BENCHMARK.md.",
+        ]
+    if materials.kind == "yeast":
+        return ["The test sequences lie on chromosomes IV and XV, which the shipped checkpoint never saw."]
+    return []
 
 
-def quality_sections(evaluations: Mapping[str, list[Any]], arms: Mapping[str, Sequence[Any]]) -> list[Section]:
-    """Make the sections on the labelled task; empty without labels."""
-    if not evaluations:
-        return []
-    counts = arms["pretrained"][0].report["splits"]
+def quality(item: Comparison) -> list[Section]:
+    """Make the sections on one task."""
+    counts = item.records[PRETRAINED]["splits"]
     explain = (
-        f"All models were trained on the same {counts['train']['num_rows']:,} sequences and measured once on the same "
-        f"{counts['test']['num_rows']:,}. Dots are means over {len(arms['pretrained'])} seed(s), small rings the "
-        "single seeds, bars the 95 % interval: where the value would lie for other test sequences of the same kind."
+        f"All models learned from the same {counts['train']['num_rows']:,} sequences ({counts['valid']['num_rows']:,} "
+        f"more for validation) and were measured once on the same {counts['test']['num_rows']:,}. One training each; "
+        "bars are the 95 % interval: where the value would lie for other test sequences of the same kind."
     )
-    curves = {NAMES[name]: results[0].report for name, results in arms.items()}
-    return [*runs.evaluation_sections(evaluations, explain), runs.learning_curve(curves)]
+    parts = runs.evaluation_sections({name: [found] for name, found in item.evaluations.items()}, explain)
+    rows = [
+        [name, pair.difference, pair.low, pair.high, pair.p, pair.verdict] for name, pair in item.differences.items()
+    ]
+    columns = ["pre-trained minus", "difference", "low", "high", "p", "pre-trained is"]
+    why = f"{metric_title(item.metric)}, paired on the same test sequences; p is of a paired permutation test."
+    parts += [Table("Is the difference real?", why, columns, rows), runs.learning_curve(item.records)]
+    return [replace(part, title=f"{item.labels.name}: {part.title}") for part in parts]
 
 
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Read the rows of a ``metrics.jsonl``."""
-    return [json.loads(line) for line in file.read_text().splitlines()]
+def per_class(found: Mapping[str, Any]) -> Section:
+    """List how well each class of gene structure is found, base by base."""
+    names = list(next(iter(found["per_class"].values())))
+    rows = [[name, *(values[key] for key in names)] for name, values in found["per_class"].items()]
+    value = found["metrics"][found["primary"]]
+    explain = (
+        f"{metric_title(found['primary'])} over all test bases {value['value']:.3f} ({value['low']:.3f} to "
+        f"{value['high']:.3f}), after a minute of training."
+    )
+    return Table("Gene structure, base by base", explain, ["class", *(name.replace("_", " ") for name in names)], rows)
 
 
-def overlap_sections(arms: Mapping[str, Sequence[Any]]) -> list[Section]:
-    """Count test and validation rows that the training rows hold; empty without labels."""
-    if not arms:
-        return []
-    record = arms["pretrained"][0].report
-    return [runs.overlap_table(record["leakage"], record["splits"])]
-
-
-def data_sections(materials: Materials) -> list[Section]:
-    """Describe what was planted in a simulated genome."""
-    parts: list[Section] = []
-    planted = materials.facts.get("planted")
-    if planted:
-        names = list(planted)
-        kinds = sorted({kind for counts in planted.values() for kind in counts})
-        rows = [[kind.replace("_", " "), *(planted[name].get(kind, 0) for name in names)] for kind in kinds]
-        explain = (
-            "The genomes are made up, so the truth is known: these signals were planted. Chromosomes "
-            f"{' and '.join(materials.hold_out)} were kept from pre-training; the test sequences come from the last. "
-            "The second species has diverged copies of them, which were read without labels."
+def pictures(config: DemoConfig, materials: Materials, model: Path, structure: Any) -> list[Section]:
+    """Draw DNA: what the model expects at each base, and genes as it sees them."""
+    genome = Genome(materials.genomes[0])
+    expects = load_model(model, head="masked_lm")
+    if materials.kind == "simulated" and materials.annotation is not None:
+        features = read_annotation(materials.annotation)
+        parts = [
+            expectation(expects, genome, features, kind, str(materials.facts["test_chroms"][0]))
+            for kind in ("enhancer", "decoy")
+        ]
+        return [*parts, gene_track(genome, features, str(materials.facts["test_chroms"][0]), structure)]
+    chrom = materials.hold_out[0] if materials.hold_out else next(iter(genome.contigs))
+    middle = genome.contigs[chrom] // 2
+    place = Interval(chrom, middle - 50, middle + 50)
+    text = genome.fetch_interval(place).upper()
+    logo = Logo(base_probabilities(expects, text), "expected")
+    parts = [Locus("What the model expects at each base", EXPECTED, [Ruler(text, "sequence"), logo], place)]
+    if materials.kind == "yeast" and materials.annotation is not None:
+        folder = config.output / "finetuned" / materials.label_sets[-1].name.replace(" ", "_").replace(",", "")
+        parts.insert(
+            0, promoter_track(genome, read_annotation(materials.annotation), chrom, folder / "pretrained" / "model")
         )
-        table = Table("What is in the simulated genomes", explain, ["signal", *names], rows)
-        parts.append(table)
     return parts
 
 
-def warnings_of(config: DemoConfig, arms: Mapping[str, Sequence[Any]]) -> list[str]:
+EXPECTED = (
+    "Each token in turn is hidden, and the model guesses its bases from the sequence around it: tall letters are what "
+    "it is sure of (2 bits: certain, 0: no idea)."
+)
+
+
+def expectation(model: Any, genome: Genome, features: Sequence[Feature], kind: str, chrom: str) -> Section:
+    """Draw what the model expects around the first enhancer or decoy of a chromosome."""
+    whole = next(x for x in features if x.kind == kind and x.chrom == chrom and x.strand == "+")
+    motifs = [x for x in features if x.parent == whole.name]
+    place = Interval(chrom, whole.start - AROUND, whole.end + AROUND)
+    text = genome.fetch_interval(place).upper()
+    marks = Marks([x.interval for x in motifs], [x.note for x in motifs], "planted")
+    logo = Logo(base_probabilities(model, text), "expected")
+    titles = {
+        "enhancer": "An enhancer: two motifs, rightly spaced",
+        "decoy": "A decoy: the same two motifs, wrongly spaced",
+    }
+    more = {"enhancer": "", "decoy": " Letters beside the planted motifs show where it would expect them."}
+    return Locus(titles[kind], EXPECTED + more[kind], [Ruler(text, "sequence"), marks, logo], place)
+
+
+def gene_track(genome: Genome, features: Sequence[Feature], chrom: str, structure: Any) -> Section:
+    """Draw the gene of the forward strand with the most introns, and what the fine-tuned model calls each base."""
+    genes = [x for x in transcripts(features) if x.chrom == chrom and x.strand == "+"]
+    gene = max(genes, key=lambda item: (len(item.exons), item.start))
+    place = Interval(chrom, gene.start - 200, gene.end + 200)
+    windows = [genome.fetch(chrom, start, min(start + 512, place.end)) for start in range(place.start, place.end, 512)]
+    values = np.concatenate(predict_bases(structure.model, windows))
+    names = structure.report["task"]["names"]
+    shown = [names.index(name) for name in ("coding", "intron", "untranslated")]
+    track = Track(values[:, shown], "probability", labels=[names[number] for number in shown], limits=(0, 1))
+    explain = (
+        "The gene as planted, and what a model that learned from labels for every base makes of the sequence alone."
+    )
+    return Locus("A gene of the test chromosome", explain, [Genes(features), track], place)
+
+
+def promoter_track(genome: Genome, features: Sequence[Feature], chrom: str, folder: Path) -> Section:
+    """Draw genes of 12,000 bases and how much each place looks like the 300 bases before a gene."""
+    middle = genome.contigs[chrom] // 2
+    place = Interval(chrom, middle, middle + 12_000)
+    windows = [genome.fetch(chrom, start - 150, start + 150) for start in range(place.start, place.end, STEP)]
+    values = predict(folder, windows, strand="both")[:, -1]
+    track = Track(values, "looks like a promoter", "fill", bin_size=STEP, limits=(0, 1))
+    explain = "Windows of 300 bases, read by the model fine-tuned with the most labels; it knows no gene here."
+    return Locus(f"Chromosome {chrom}, which no model saw", explain, [Genes(features), track], place)
+
+
+def planted(materials: Materials) -> list[Section]:
+    """List what was planted in a simulated genome."""
+    counts = materials.facts.get("planted") if materials.kind == "simulated" else None
+    if not counts:
+        return []
+    explain = (
+        f"Chromosomes {' and '.join(materials.hold_out)} were kept from pre-training; test sequences are of the last."
+    )
+    rows = [[kind.replace("_", " "), count] for kind, count in sorted(counts.items())]
+    return [Table("What is in the simulated genome", explain, ["signal", "number"], rows)]
+
+
+def warnings_of(config: DemoConfig, comparisons: Sequence[Comparison]) -> list[str]:
     """List what a reader must know before believing the numbers, once each."""
     found = ["This was a quick run: it shows that everything works, the numbers mean little."] if config.quick else []
-    for name, results in arms.items():
-        for result in results:
-            found += [f"{NAMES[name]}: {sentence}" for sentence in result.report["warnings"]]
+    for item in comparisons:
+        for name, record in item.records.items():
+            found += [f"{name}: {sentence}" for sentence in record["warnings"]]
     return list(dict.fromkeys(found))
 
 
-def commands_of(config: DemoConfig, materials: Materials) -> Commands:
-    """Make the section that says what to try next."""
-    from longstrand.demo.run import next_commands
-
-    explain = "Run these in the folder where you started the demo."
-    return Commands("What to try next", explain, next_commands(config, materials))
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+def next_commands(config: DemoConfig, materials: Materials, model: Path) -> list[tuple[str, str]]:
+    """List what to try next, as commands that work as they stand (the last ones after putting in your files)."""
+    commands = [("See what the pre-trained model is:", f"longstrand info {model}")]
+    for labels in materials.label_sets[:1]:
+        test = labels.tables["test"]
+        vectors = config.output / "vectors.parquet"
+        commands.append(("Turn sequences into vectors for your own analysis:",
+                         f"longstrand embed {model} {test} --output {vectors}"))  # fmt: skip
+    if materials.kind == "simulated":
+        sites = config.output / "data" / "labels" / "splice_sites"
+        commands.append(("Find splice sites in the same genome:",
+                         f"longstrand finetune --model {model} --train {sites}/train.csv --valid {sites}/valid.csv "
+                         f"--test {sites}/test.csv --output {config.output}/splice_sites"))  # fmt: skip
+    return [
+        *commands,
+        ("Make labelled tables from your annotation:", "longstrand data from-gtf GENES.gtf GENOME.fa --output labels"),
+        ("Do the same with your genome and labels (folder with train.csv, dev.csv, test.csv; sequence,label):",
+         "longstrand demo --genome GENOME.fa --labels FOLDER --output my_demo"),
+        ("The same on the real yeast genome:", "longstrand demo --yeast --output yeast_demo"),
+    ]  # fmt: skip

@@ -1,7 +1,5 @@
-"""The first five minutes: from a genome to a measured model and a report, with one call.
+"""The first five minutes: from a genome to measured models and a report, with one call.
 
-A simulated genome (or real FASTA files) gives a tokenizer and a pre-trained encoder; labelled sequences give a
-classifier from that encoder, one from a random start, and a k-mer regression, all measured on the same test sequences.
 Every step is the library function that its own command calls, and every step resumes.
 """
 
@@ -9,96 +7,36 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
-from pydantic import Field, model_validator
 
-from longstrand.config import StrictModel, build, dump_config, read_yaml
+from longstrand.config import build, dump_config, read_yaml
+from longstrand.demo import report
+from longstrand.demo.materials import DemoConfig, LabelSet, Materials, Say, gather
+from longstrand.demo.report import PRETRAINED, RANDOM, Comparison
 from longstrand.errors import InputError, ResumeError
-from longstrand.runtime import read_json, write_atomically
+from longstrand.runtime import model_folder, write_atomically
 
 logger = logging.getLogger(__name__)
 
-Say = Callable[[str], None]
-SPLITS = ("train", "dev", "test")
-SUFFIXES = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
-
-
-class DemoConfig(StrictModel):
-    """What the demo does and where."""
-
-    output: Path = Field(Path("demo_output"), description="folder for everything that is made")
-    seed: int = Field(0, ge=0, description="seed of the simulated genome and of pre-training")
-    genome: tuple[Path, ...] = Field((), description="real FASTA files instead of the simulated genome")
-    labels: Path | None = Field(None, description="folder with train, dev and test tables (sequence,label)")
-    quick: bool = Field(False, description="a tiny run that only shows that everything works")
-    minutes: float = Field(3.0, gt=0, le=600, description="rough amount of training, in minutes of two CPU cores")
-
-    @model_validator(mode="after")
-    def _check(self) -> DemoConfig:
-        if self.labels is not None and not self.genome:
-            raise ValueError("labels belong to real genomes; give genome too")
-        return self
-
-
-SMALL_MODEL = {"initializer_range": 0.08, "rotary": {"theta": 100.0}}
-"""What helped a narrow model that trains for two minutes (docs/LOG.md): weights near 1/sqrt(width), short waves."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Sizes of a demo.
-
-    Attributes:
-        num_bases: of the simulated genome (first species).
-        vocab_size: tokens of the tokenizer.
-        preset: size of the model.
-        steps: optimizer steps of pre-training.
-        epochs: of fine-tuning, at most.
-        seeds: of fine-tuning, for each start.
-        max_train_rows: labelled sequences used for training, at most.
-        max_tokens: tokens in a window of pre-training.
-        batch_size: windows in a step of pre-training.
-        eval_windows: windows of unseen DNA that it is measured on.
-        learning_rate: of pre-training.
-        finetune_learning_rate: of fine-tuning.
-    """
-
-    num_bases: int = 3_000_000
-    vocab_size: int = 512
-    preset: str = "tiny"
-    steps: int = 700
-    epochs: int = 6
-    seeds: tuple[int, ...] = (0, 1)
-    max_train_rows: int = 1000
-    max_tokens: int = 128
-    batch_size: int = 32
-    eval_windows: int = 256
-    learning_rate: float = 2e-3
-    finetune_learning_rate: float = 5e-4
-
-
-@dataclass(frozen=True)
-class Materials:
-    """What the models are made from.
-
-    Attributes:
-        genomes: FASTA files.
-        tables: train, dev and test table, or empty.
-        hold_out: contigs that pre-training never sees.
-        facts: what a reader should know about the data.
-        class_names: names of the classes 0, 1, ... if the tables have only numbers.
-    """
-
-    genomes: tuple[Path, ...]
-    tables: dict[str, Path]
-    hold_out: tuple[str, ...]
-    facts: dict[str, Any] = field(default_factory=dict)
-    class_names: tuple[str, ...] | None = None
+SHIPPED = "mixed_6mer_1m"
+PRETRAINING = {"steps": 700, "max_tokens": 66, "batch_size": 32, "learning_rate": 2e-3, "eval_windows": 128}
+QUICK_PRETRAINING = {**PRETRAINING, "steps": 20, "batch_size": 16, "eval_windows": 32}
+K = 4
+"""Bases of a token: a motif of ten bases holds a whole one in each of its frames, and every token is seen often."""
+MODEL = {
+    "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 384,
+    "initializer_range": 0.08, "rotary": {"theta": 100.0},
+}  # fmt: skip
+"""What helps a narrow model that trains for two minutes (docs/LOG.md): weights near 1/sqrt(width), short waves."""
+MASKING = {"probability": 0.2, "mask": 0.8, "random": 0.1}
+MAX_GAP = 20
+STRUCTURE_ROWS = 300
 
 
 @dataclass(frozen=True)
@@ -110,6 +48,7 @@ class DemoResult:
         page: the report for people.
         data: the report for programs.
         verdict: what came out, in sentences.
+        commands: what to try next: (what, command).
         seconds: how long this call took.
     """
 
@@ -117,6 +56,7 @@ class DemoResult:
     page: Path
     data: Path
     verdict: tuple[str, ...]
+    commands: tuple[tuple[str, str], ...]
     seconds: float
 
 
@@ -129,28 +69,19 @@ def run_demo(config: DemoConfig, *, say: Say = logger.info) -> DemoResult:
 
     Raises:
         ResumeError: the folder holds a demo with other settings.
-        LongstrandError: a genome or a table is wrong.
+        LongstrandError: a genome or a table is wrong, or a download failed.
     """
-    from longstrand.demo import report as demo_report
-
     start = time.monotonic()
-    plan = make_plan(config)
     claim(config)
-    materials = gather(config, plan, say)
-    pretrained = run_pretraining(config, plan, materials, say)
-    arms = run_finetuning(config, plan, materials, say) if materials.tables else {}
+    materials = gather(config, say)
+    pretrained = None if config.yeast else run_pretraining(config, materials, say)
+    model = model_folder(SHIPPED) if pretrained is None else config.output / "pretrained" / "model"
+    comparisons = [compare(config, labels, model, say) for labels in materials.label_sets]
+    structure = run_structure(config, materials, model, say)
     say("writing the report")
     seconds = time.monotonic() - start
-    made = demo_report.write(config, materials, pretrained, arms, seconds=seconds)
-    return DemoResult(config.output, made.page, made.data, made.verdict, time.monotonic() - start)
-
-
-def make_plan(config: DemoConfig) -> Plan:
-    """Choose the sizes; ``minutes`` scales pre-training, so that a resumed demo has the same plan."""
-    if config.quick:
-        sizes = {"num_bases": 400_000, "vocab_size": 128, "steps": 20, "batch_size": 16, "eval_windows": 64}
-        return Plan(**sizes, epochs=2, seeds=(0,), max_train_rows=200)
-    return Plan(steps=max(50, round(Plan.steps * config.minutes / 3.0)))
+    made = report.write(config, materials, model, pretrained, comparisons, structure, seconds=seconds)
+    return DemoResult(config.output, *made, time.monotonic() - start)
 
 
 def claim(config: DemoConfig) -> None:
@@ -162,7 +93,7 @@ def claim(config: DemoConfig) -> None:
     file = config.output / "demo.yaml"
     if file.exists():
         before, now = read_yaml(file), yaml.safe_load(dump_config(config))
-        changed = [name for name in now if name != "output" and before.get(name) != now[name]]
+        changed = [name for name in now if name not in ("output", "download") and before.get(name) != now[name]]
         if changed:
             raise ResumeError(
                 f"{config.output}: holds a demo with another {' and '.join(changed)}; choose another --output, "
@@ -178,69 +109,29 @@ def claim(config: DemoConfig) -> None:
     write_atomically(file, dump_config(config))
 
 
-def gather(config: DemoConfig, plan: Plan, say: Say) -> Materials:
-    """Simulate genome and labels, or find the real ones."""
-    if config.genome:
-        return real_materials(config)
-    from longstrand.demo.simulate import write_simulation
-
-    folder = config.output / "data"
-    if not (folder / "README.txt").exists():
-        say(f"simulating two related genomes of {plan.num_bases / 1e6:g} million bases")
-        write_simulation(folder, seed=config.seed, num_bases=plan.num_bases)
-    record = read_json(folder / "simulation.json")
-    tables = {name: folder / "labels" / "promoters" / f"{name}.csv" for name in SPLITS}
-    genomes = tuple(sorted(folder.glob("species_*.fa")))
-    hold_out = tuple(record["valid_chroms"]) + tuple(record["test_chroms"])
-    return Materials(genomes, tables, hold_out, {"simulated": True, **record}, ("background", "promoter"))
-
-
-def real_materials(config: DemoConfig) -> Materials:
-    """Check the real files.
-
-    Raises:
-        InputError: a genome or a table is missing.
-    """
-    for path in config.genome:
-        if not path.is_file():
-            raise InputError(f"{path}: no such FASTA file.")
-    tables = {}
-    if config.labels is not None:
-        for name in SPLITS:
-            found = [config.labels / f"{name}{suffix}" for suffix in SUFFIXES]
-            existing = next((path for path in found if path.exists()), None)
-            if existing is None:
-                raise InputError(
-                    f"{config.labels}: holds no {name}.csv; the demo needs train.csv, dev.csv and test.csv with the "
-                    "columns sequence,label ('longstrand finetune' splits a single table by itself)."
-                )
-            tables[name] = existing
-    return Materials(config.genome, tables, (), {"simulated": False})
-
-
-def run_pretraining(config: DemoConfig, plan: Plan, materials: Materials, say: Say) -> Any:
-    """Train tokenizer and encoder on the genomes; the result of `longstrand.training.pretrain.pretrain`."""
+def run_pretraining(config: DemoConfig, materials: Materials, say: Say) -> Any:
+    """Train an encoder on the genomes; the result of `longstrand.training.pretrain.pretrain`."""
     from longstrand.training.pretrain import pretrain
     from longstrand.training.settings import PretrainConfig
 
-    say(f"training a tokenizer and pre-training an encoder on {len(materials.genomes)} genome(s), {plan.steps:,} steps")
-    hold_out = {"contigs": list(materials.hold_out)} if materials.hold_out else {}
+    training = QUICK_PRETRAINING if config.quick else PRETRAINING
+    steps = int(training["steps"])
+    say(f"pre-training an encoder on {len(materials.genomes)} genome(s), {steps:,} steps")
     values = {
         "output": config.output / "pretrained",
-        "data": {"genomes": [str(path) for path in materials.genomes], "hold_out": hold_out},
-        "tokenizer": {"vocab_size": plan.vocab_size},
-        "masking": {"probability": 0.3, "mask": 1.0, "random": 0.0},
-        "model": {"preset": plan.preset, "settings": SMALL_MODEL},
+        "data": {
+            "genomes": [str(path) for path in materials.genomes],
+            "hold_out": {"contigs": list(materials.hold_out)} if materials.hold_out else {},
+        },
+        "tokenizer": {"kind": "kmer", "k": K},
+        "masking": MASKING,
+        "model": {"preset": "tiny", "settings": MODEL},
         "training": {
-            "steps": plan.steps,
-            "max_tokens": plan.max_tokens,
-            "batch_size": plan.batch_size,
-            "learning_rate": plan.learning_rate,
-            "warmup_steps": plan.steps // 10,
-            "eval_every": max(1, plan.steps // 10),
-            "save_every": max(1, plan.steps // 4),
-            "log_every": max(1, plan.steps // 100),
-            "eval_windows": plan.eval_windows,
+            **training,
+            "warmup_steps": steps // 10,
+            "eval_every": max(1, steps // 5),
+            "save_every": max(1, steps // 5),
+            "log_every": max(1, steps // 50),
             "seed": config.seed,
             "num_workers": 0,
             "tensorboard": False,
@@ -252,77 +143,98 @@ def run_pretraining(config: DemoConfig, plan: Plan, materials: Materials, say: S
     return result
 
 
-def run_finetuning(config: DemoConfig, plan: Plan, materials: Materials, say: Say) -> dict[str, list[Any]]:
-    """Fine-tune from the pre-trained encoder and from a random start; results by start, one for each seed."""
+def compare(config: DemoConfig, labels: LabelSet, model: Path, say: Say) -> Comparison:
+    """Fine-tune from the pre-trained and from a random start, fit the baselines, and compare them on the test rows.
+
+    Raises:
+        InputError: the labels are one a base.
+    """
+    from longstrand.baselines.cnn import CnnBaseline, Training
+    from longstrand.baselines.kmer import KmerRegression
+    from longstrand.baselines.majority import Majority
+    from longstrand.evaluation.metrics import Scores
+    from longstrand.training.examples import load_splits
+    from longstrand.training.settings import DataSettings
+
+    splits = load_splits(DataSettings(**labels.tables))
+    train, valid, test = splits.train, splits.valid, splits.test
+    if test is None or train.task.problem == "token":
+        raise InputError(
+            f"{labels.tables['train']}: the demo learns one label a sequence, not one a base; use finetune."
+        )
+    scores, records = {}, {}
+    for name in (PRETRAINED, RANDOM):
+        say(f"{labels.name}: fine-tuning from the {'random' if name == RANDOM else 'pre-trained'} start")
+        records[name] = _finetune(config, labels, model, name)
+        scores[name] = Scores(train.task, np.asarray(test.targets), _predictions(config, labels, name, train.task))
+    say(f"{labels.name}: k-mer regressions and a compact CNN on the same rows")
+    baselines = {
+        "6-mer regression": KmerRegression(6, both_strands=True),
+        "gapped 6-mer regression": KmerRegression(6, both_strands=True, max_gap=MAX_GAP),
+        "compact CNN": CnnBaseline("deepsea", Training(both_strands=True, seed=config.seed)),
+    }
+    for name, baseline in baselines.items():
+        values = baseline.fit(train, valid).predict(test.sequences, test.pairs)
+        scores[name] = Scores(train.task, np.asarray(test.targets), values)
+    majority = Majority.fit(train).predict(len(test))
+    scores["majority class"] = Scores(train.task, np.asarray(test.targets), majority)
+    return Comparison.of(labels, scores, records)
+
+
+def _run_folder(config: DemoConfig, labels: LabelSet, name: str) -> Path:
+    start = "random" if name == RANDOM else "pretrained"
+    return config.output / "finetuned" / labels.name.replace(" ", "_").replace(",", "") / start
+
+
+def _finetune(config: DemoConfig, labels: LabelSet, model: Path, name: str) -> Mapping[str, Any]:
+    """Fine-tune once and give the report."""
     from longstrand.training.finetune import finetune
     from longstrand.training.settings import FinetuneConfig
 
-    results: dict[str, list[Any]] = {"pretrained": [], "random": []}
-    for seed in plan.seeds:
-        for init, done in results.items():
-            say(f"fine-tuning from the {init if init == 'pretrained' else 'random'} start, seed {seed}")
-            values = {
-                "output": config.output / "finetuned" / f"{init}_seed{seed}",
-                "model": {"path": config.output / "pretrained" / "model", "init": init},
-                "data": {
-                    "train": materials.tables["train"],
-                    "valid": materials.tables["dev"],
-                    "test": materials.tables["test"],
-                    "max_train_rows": plan.max_train_rows,
-                    "class_names": materials.class_names,
-                },
-                "training": {
-                    "epochs": plan.epochs,
-                    "learning_rate": plan.finetune_learning_rate,
-                    "seed": seed,
-                    "tensorboard": False,
-                },
-                "evaluation": {"baselines": init == "pretrained" and seed == plan.seeds[0]},
-            }
-            result = finetune(build(FinetuneConfig, values, "demo"))
-            if result.model is None:
-                raise KeyboardInterrupt
-            done.append(result)
-    return results
+    values = {
+        "output": _run_folder(config, labels, name),
+        "model": {"path": model, "init": "random" if name == RANDOM else "pretrained"},
+        "data": dict(labels.tables),
+        "training": {**labels.training, "seed": config.seed, "tensorboard": False},
+        "evaluation": {"baselines": False, "strand": labels.strand},
+    }
+    result = finetune(build(FinetuneConfig, values, "demo"))
+    if result.model is None:
+        raise KeyboardInterrupt
+    return result.report
 
 
-def describe(plan: Plan) -> dict[str, Any]:
-    """Give the sizes as a dictionary."""
-    return asdict(plan)
+def _predictions(config: DemoConfig, labels: LabelSet, name: str, task: Any) -> np.ndarray:
+    """Read what a run wrote about the test rows: float (n, num_outputs)."""
+    import polars as pl
+
+    frame = pl.read_csv(_run_folder(config, labels, name) / "predictions_test.csv")
+    word = "predicted" if task.problem == "regression" else "probability"
+    return frame.select(f"{word}_{output}" for output in task.names).to_numpy()
 
 
-def next_commands(config: DemoConfig, materials: Materials) -> Sequence[tuple[str, str]]:
-    """List what to try next, as commands that work as they stand (the last ones after putting in your files)."""
-    folder = config.output
-    pretrained = folder / "pretrained" / "model"
-    commands = [("See what the pre-trained model is:", f"longstrand info {pretrained}")]
-    if materials.tables:
-        model = folder / "finetuned" / "pretrained_seed0" / "model"
-        test = materials.tables["test"]
-        commands += [
-            ("Apply the fine-tuned classifier:", f"longstrand predict {model} {test} --output {folder / 'calls.csv'}"),
-            (
-                "Turn sequences into vectors for your own analysis:",
-                f"longstrand embed {pretrained} {test} --output {folder / 'vectors.parquet'}",
-            ),
-        ]
-    if materials.facts.get("simulated"):
-        donors = folder / "data" / "labels" / "splice_donors"
-        commands.append(
-            (
-                "Find splice donors instead of promoters, in the same genome:",
-                f"longstrand finetune --model {pretrained} --train {donors}/train.csv --valid {donors}/dev.csv "
-                f"--test {donors}/test.csv --output {folder}/splice_donors",
-            )
-        )
-    commands += [
-        (
-            "Do the same with your genome and labels (folder with train.csv, dev.csv, test.csv; sequence,label):",
-            "longstrand demo --genome GENOME.fa --labels FOLDER --output my_demo",
-        ),
-        (
-            "Pre-train longer on your genomes, on a GPU if there is one:",
-            "longstrand pretrain --genome GENOME.fa --preset small --steps 20000 --output my_model",
-        ),
-    ]
-    return commands
+def run_structure(config: DemoConfig, materials: Materials, model: Path, say: Say) -> Any:
+    """Fine-tune on a label for every base; the result of `longstrand.training.finetune.finetune`, or None."""
+    from longstrand.training.finetune import finetune
+    from longstrand.training.settings import FinetuneConfig
+
+    if materials.structure is None:
+        return None
+    say("fine-tuning on gene structure, a label for every base")
+    folder = materials.structure
+    values = {
+        "output": config.output / "gene_structure",
+        "model": {"path": model},
+        "data": {
+            **{split: folder / f"{split}.csv" for split in ("train", "valid", "test")},
+            "class_names_file": folder / "classes.csv",
+            "max_train_rows": 30 if config.quick else STRUCTURE_ROWS,
+        },
+        "training": {"epochs": 1 if config.quick else 4, "learning_rate": 1e-3, "batch_size": 8, "strand": "+",
+                     "seed": config.seed, "tensorboard": False, "metric": "loss"},
+        "evaluation": {"baselines": False, "resamples": 200},
+    }  # fmt: skip
+    result = finetune(build(FinetuneConfig, values, "demo"))
+    if result.model is None:
+        raise KeyboardInterrupt
+    return result

@@ -1,37 +1,46 @@
-"""Simulated genomes with planted, annotated signals, for demos and tests without real data.
+"""A simulated genome with planted, annotated signals, for demos and tests without real data.
 
-A genome has genes on both strands with promoters of three grammars, codon bias and three-base periodicity, introns
-GT..AG with branch point and polypyrimidine tract, CpG islands with and without promoters, families of diverged repeats,
-microsatellites, runs of N, stray motifs and decoys (the motifs of a promoter in the wrong order). A second species is a
-diverged, rearranged copy whose annotation is exact.
+It has genes on both strands (codon bias, introns GT..AG, polyadenylation signal) and, between them, a made-up grammar:
+an enhancer is a cluster of three pairs of motifs in one order, orientation and spacing. Decoys are clusters of the same
+motifs, each pair in another order, orientation or spacing, and single motifs lie about; so no word says what is an
+enhancer, only the arrangement.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from longstrand.demo.diverge import Divergence, diverge
-from longstrand.demo.labels import (
-    donor_rows,
-    format_intervals,
-    format_table,
-    promoter_rows,
-    structure_rows,
-)
-from longstrand.demo.loci import Block, LocusMaker, join_blocks
-from longstrand.demo.signals import Letters
 from longstrand.errors import InputError
-from longstrand.genome.fasta import Genome
-from longstrand.genome.features import Feature, SimulatedGenome, format_bed, format_gff3, write_fasta
+from longstrand.genome.features import Feature, SimulatedGenome, format_gff3, write_fasta
+from longstrand.genome.intervals import Interval
+from longstrand.genome.sequence import reverse_complement
 from longstrand.runtime import generator, write_atomically, write_json
 
-SPECIES_NAMES = ("species_a", "species_b", "species_c", "species_d", "species_e", "species_f")
+MOTIFS = {"ETS": "CGGAAGTG", "TBOX": "TAGGTGTG"}
+"""The two motifs of a pair in their order, in the spirit of well-known ones."""
+
+GAP = 8
+"""Bases between the two motifs of a pair."""
+
+PAIRS = 3
+FIDELITY = 0.97
+"""Chance that a base of a planted motif is as written; otherwise it is a random one."""
+
+PLANTED = {"enhancer": 0.53, "decoy": 0.41, "single": 0.06}
+"""Shares of what is planted between genes."""
+
+ROW_BASES = 170
 SMALLEST_CONTIG = 10_000
-_LARGEST_LOCUS = 8_000
+AMINO_ACIDS = "FFLLSSSSYY**CC*WLLLLPPPPHHQQRRRRIIIMTTTTNNKKSSRRVVVVAAAADDEEGGGG"
+"""Amino acid of each of `CODONS` in the standard code; ``*`` is a stop."""
+_LETTERS = np.frombuffer(b"AAACCGGTTT", np.uint8)
+CODONS = tuple(a + b + c for a in "TCAG" for b in "TCAG" for c in "TCAG")
 
 
 @dataclass(frozen=True)
@@ -40,81 +49,184 @@ class Simulation:
 
     Attributes:
         folder: holds all of it, with a ``README.txt`` and a ``simulation.json``.
-        fastas: one FASTA file for each species, repeats in lower case.
-        gff3s: one annotation for each species.
-        promoters_bed: promoters of the first species.
-        promoters: folder with ``train.csv``, ``dev.csv``, ``test.csv`` (``sequence,label``) and ``intervals.csv``.
-        splice_donors: folder of the same three tables for donor sites.
-        gene_structure: folder of the same three tables, with one letter a base as label.
-        valid_chroms: chromosomes of the first species that the dev tables come from; hold them out of pre-training.
+        fasta: the genome.
+        gff3: everything that was planted.
+        enhancers: folder with ``train.csv``, ``dev.csv``, ``test.csv`` (``sequence,label``) and ``intervals.csv``.
+        valid_chroms: chromosomes that the dev tables come from; hold them out of pre-training.
         test_chroms: those of the test tables.
     """
 
     folder: Path
-    fastas: list[Path]
-    gff3s: list[Path]
-    promoters_bed: Path
-    promoters: Path
-    splice_donors: Path
-    gene_structure: Path
-    valid_chroms: list[str]
-    test_chroms: list[str]
+    fasta: Path
+    gff3: Path
+    enhancers: Path
+    valid_chroms: tuple[str, ...]
+    test_chroms: tuple[str, ...]
 
 
-def simulate_genome(
-    *,
-    seed: int,
-    num_bases: int = 1_500_000,
-    num_contigs: int = 5,
-    species: int = 2,
-    divergence: Divergence | None = None,
-) -> list[SimulatedGenome]:
-    """Make a family of related genomes.
+@dataclass(frozen=True)
+class Block:
+    """A stretch of sequence and its features, which count from the start of the stretch (their chrom is empty)."""
+
+    sequence: str
+    features: tuple[Feature, ...] = ()
+
+    def flipped(self) -> Block:
+        """Return the same stretch on the other strand."""
+        size, other = len(self.sequence), {"+": "-", "-": "+"}
+        turned = (
+            Feature("", size - x.end, size - x.start, other[x.strand], x.kind, x.name, x.parent, x.phase, x.note)
+            for x in self.features
+        )
+        return Block(reverse_complement(self.sequence), tuple(turned))
+
+
+def moved(x: Feature, offset: int, chrom: str = "") -> Feature:
+    """Return a feature that lies ``offset`` bases further on."""
+    return Feature(chrom, x.start + offset, x.end + offset, x.strand, x.kind, x.name, x.parent, x.phase, x.note)
+
+
+def join_blocks(blocks: Sequence[Block]) -> Block:
+    """Put blocks one after the other, shifting their features."""
+    features, offset = list[Feature](), 0
+    for block in blocks:
+        features += [moved(x, offset) for x in block.features]
+        offset += len(block.sequence)
+    return Block("".join(block.sequence for block in blocks), tuple(features))
+
+
+class BlockMaker:
+    """Makes the blocks of one genome from one stream of random numbers."""
+
+    def __init__(self, random: np.random.Generator) -> None:
+        self.random, self.num_genes, self.num_planted = random, 0, 0
+        preferred = {
+            amino: random.choice([c for c, a in zip(CODONS, AMINO_ACIDS) if a == amino]) for amino in AMINO_ACIDS
+        }
+        weights = np.array(
+            [0.0 if a == "*" else 6.0 if preferred[a] == c else 1.0 for c, a in zip(CODONS, AMINO_ACIDS)]
+        )
+        self.codon_shares = weights / weights.sum()
+
+    def background(self, low: int, high: int | None = None) -> str:
+        """Draw ``low`` to ``high`` (included) bases, 40 % of them G or C."""
+        size = low if high is None else int(self.random.integers(low, high + 1))
+        return self.random.choice(_LETTERS, size=size).tobytes().decode("ascii")
+
+    def motif(self, name: str, *, turned: bool = False) -> Block:
+        """Draw one instance of a motif."""
+        text = MOTIFS[name]
+        for place in np.flatnonzero(self.random.random(len(text)) >= FIDELITY).tolist():
+            text = f"{text[:place]}{'ACGT'[self.random.integers(4)]}{text[place + 1 :]}"
+        block = Block(text, (Feature("", 0, len(text), "+", "TF_binding_site", note=name),))
+        return block.flipped() if turned else block
+
+    def planted(self, kind: str) -> Block:
+        """Make an enhancer or a decoy (clusters of pairs), or a single motif."""
+        if kind == "single":
+            return self.motif(list(MOTIFS)[self.random.integers(2)])
+        self.num_planted += 1
+        blocks = [self.pair(kind == "decoy")]
+        for _ in range(PAIRS - 1):
+            blocks += [Block(self.background(8, 18)), self.pair(kind == "decoy")]
+        block = join_blocks(blocks)
+        whole = Feature("", 0, len(block.sequence), "+", kind, f"{kind}{self.num_planted}")
+        return Block(block.sequence, (whole, *(replace(x, parent=whole.name) for x in block.features)))
+
+    def pair(self, wrong: bool) -> Block:
+        """Make the two motifs in their arrangement, or in another spacing, order or orientation."""
+        (first, second), gap, turned = MOTIFS, GAP, (False, False)
+        change = self.random.choice(["spacing", "order", "orientation"], p=(0.5, 0.2, 0.3)) if wrong else ""
+        if change == "spacing":
+            gap = int(self.random.choice([size for size in range(2 * GAP + 3) if abs(size - GAP) > 1]))
+        elif change == "order":
+            first, second = second, first
+        elif change == "orientation":
+            turned = (False, True) if self.random.random() < 0.5 else (True, False)
+        middle = Block(self.background(gap))
+        return join_blocks([self.motif(first, turned=turned[0]), middle, self.motif(second, turned=turned[1])])
+
+    def between_genes(self) -> list[Block]:
+        """Make a stretch with planted clusters and motifs, at least 40 bases apart."""
+        blocks = [Block(self.background(100, 200))]
+        for _ in range(int(self.random.integers(10, 18))):
+            block = self.planted(str(self.random.choice(list(PLANTED), p=list(PLANTED.values()))))
+            blocks += [block.flipped() if self.random.random() < 0.5 else block, Block(self.background(40, 80))]
+        return blocks
+
+    def gene(self) -> Block:
+        """Make a gene: leader, CDS cut by introns, trailer with the polyadenylation signal."""
+        self.num_genes += 1
+        gene, transcript = f"gene{self.num_genes}", f"gene{self.num_genes}.t1"
+        codons = self.random.choice(CODONS, size=int(self.random.integers(80, 220)), p=self.codon_shares)
+        coding = "ATG" + "".join(codons) + str(self.random.choice(["TAA", "TGA", "TAG"]))
+        cuts = sorted(
+            {int(x) for x in self.random.integers(60, len(coding) - 60, size=int(self.random.integers(0, 4)))}
+        )
+        cuts = [cut for before, cut in pairwise([0, *cuts]) if cut - before > 40]
+        leader, trailer = self.background(60, 120) + "GCCACC", self.background(80, 140) + "AATAAA" + self.background(20)
+        text, features, exon = leader, list[Feature](), 0
+        for number, (start, end) in enumerate(pairwise([0, *cuts, len(coding)]), 1):
+            place = len(text)
+            features.append(Feature("", place, place + end - start, "+", "CDS", f"{gene}.cds", transcript, -start % 3))
+            text += coding[start:end]
+            if end < len(coding):
+                intron = self.intron()
+                features.append(Feature("", exon, len(text), "+", "exon", f"{gene}.exon{number}", transcript))
+                exon = len(text) + len(intron)
+                features.append(Feature("", len(text), exon, "+", "intron", f"{gene}.intron{number}", transcript))
+                text += intron
+        text += trailer
+        features.append(Feature("", exon, len(text), "+", "exon", f"{gene}.exon{len(cuts) + 1}", transcript))
+        whole = (Feature("", 0, len(text), "+", "gene", gene), Feature("", 0, len(text), "+", "mRNA", transcript, gene))
+        return Block(text, (*whole, *features))
+
+    def intron(self) -> str:
+        """Make an intron: donor, filler, branch point, polypyrimidine tract, acceptor."""
+        tract = "".join(self.random.choice(list("CT"), size=int(self.random.integers(12, 20))))
+        donor = "GT" + str(self.random.choice(["AAGT", "GAGT"]))
+        return donor + self.background(40, 160) + "TACTAAC" + self.background(2, 7) + tract + "CAG"
+
+
+def simulate_genome(*, seed: int, num_bases: int = 2_000_000, num_contigs: int = 5) -> SimulatedGenome:
+    """Make a genome.
 
     Args:
-        seed: the same seed and sizes give the same genomes.
-        num_bases: of the first species, exactly; the others differ by their indels.
-        num_contigs: chromosomes (``chr1``, ... in the first species, ``b1``, ... in the second), the last two being the
-            smallest: 1/8 of the genome each if there are at least four.
-        species: genomes to make; every further one diverges from the first.
-        divergence: distance of the further species from the first.
+        seed: the same seed and sizes give the same genome.
+        num_bases: over all chromosomes, exactly.
+        num_contigs: chromosomes, ``chr1`` and so on.
 
     Raises:
-        ValueError: the sizes do not fit: at least 10,000 bases a chromosome, one to six species.
+        ValueError: the sizes do not fit: at least 10,000 bases a chromosome.
     """
-    lengths = contig_lengths(num_bases, num_contigs)
-    if not 1 <= species <= len(SPECIES_NAMES):
-        raise ValueError(f"species is a number from 1 to {len(SPECIES_NAMES)}, got {species}.")
-    maker = LocusMaker(num_bases, generator(seed, 0, "simulated genome"))
-    blocks = {f"chr{number + 1}": _fill_contig(maker, length) for number, length in enumerate(lengths)}
-    contigs = {name: block.sequence for name, block in blocks.items()}
-    features = sorted(replace(x, chrom=name) for name, block in blocks.items() for x in block.features)
-    genomes = [_to_text(SPECIES_NAMES[0], contigs, features)]
-    for number in range(1, species):
-        letter = SPECIES_NAMES[number][-1]
-        names = [f"{letter}{contig + 1}" for contig in range(num_contigs)]
-        random = generator(seed, number, "diverged genome")
-        others, lifted = diverge(contigs, features, random=random, names=names, divergence=divergence)
-        genomes.append(_to_text(SPECIES_NAMES[number], others, lifted))
-    return genomes
+    maker = BlockMaker(generator(seed, 0, "simulated genome"))
+    contigs, features = dict[str, str](), list[Feature]()
+    for number, length in enumerate(contig_lengths(num_bases, num_contigs), 1):
+        blocks, filled = list[Block](), 0
+        while filled < length - 4_000:
+            gene = maker.gene()
+            new = [*maker.between_genes(), gene if maker.random.random() < 0.5 else gene.flipped()]
+            filled += sum(len(block.sequence) for block in new)
+            blocks += new
+        block = join_blocks([*blocks, Block(maker.background(length - filled))])
+        contigs[f"chr{number}"] = block.sequence
+        features += [moved(x, 0, f"chr{number}") for x in block.features]
+    return SimulatedGenome("simulated", contigs, sorted(features))
 
 
 def contig_lengths(num_bases: int, num_contigs: int) -> list[int]:
-    """Share bases among chromosomes: from four on, the last two get an eighth each; sums exactly to ``num_bases``.
+    """Share bases among chromosomes: from three on, the last gets a quarter, the one before it a tenth.
 
     Raises:
         ValueError: a chromosome would have fewer than 10,000 bases.
     """
-    if num_contigs < 1 or num_bases // (max(num_contigs, 8) if num_contigs >= 4 else num_contigs) < SMALLEST_CONTIG:
-        raise ValueError(
-            f"{num_bases} bases do not fill {num_contigs} chromosomes; give at least {SMALLEST_CONTIG} for each "
-            f"({8 * SMALLEST_CONTIG} from four chromosomes on)."
-        )
-    if num_contigs < 4:
-        lengths = [num_bases // num_contigs] * num_contigs
+    if num_contigs < 3:
+        lengths = [num_bases // max(1, num_contigs)] * num_contigs
     else:
-        weights = np.linspace(1.3, 0.7, num_contigs - 2)
-        lengths = [int(0.75 * num_bases * weight / weights.sum()) for weight in weights] + [num_bases // 8] * 2
+        each = int(0.65 * num_bases) // (num_contigs - 2)
+        lengths = [*[each] * (num_contigs - 2), num_bases // 10, num_bases // 4]
+    if not lengths or min(lengths) < SMALLEST_CONTIG:
+        raise ValueError(f"{num_bases} bases do not fill {num_contigs} chromosomes of {SMALLEST_CONTIG} bases.")
     lengths[0] += num_bases - sum(lengths)
     return lengths
 
@@ -123,15 +235,20 @@ def write_simulation(
     folder: Path,
     *,
     seed: int = 0,
-    num_bases: int = 1_500_000,
+    num_bases: int = 2_000_000,
     num_contigs: int = 5,
-    species: int = 2,
-    divergence: Divergence | None = None,
+    num_rows: Sequence[int] = (150, 50, 2000),
 ) -> Simulation:
-    """Simulate genomes and write sequences, annotation and labelled tables for three tasks.
+    """Simulate a genome and write sequence, annotation, and labelled tables of enhancers against decoys.
 
-    The labelled tables come from the first species and are split by chromosome: the last is the test, the one before
-    it the dev set. Arguments as for `simulate_genome`.
+    The tables are split by chromosome: the last is the test, the one before it the dev set.
+
+    Args:
+        folder: where everything goes.
+        seed: of the genome.
+        num_bases: over all chromosomes.
+        num_contigs: at least three.
+        num_rows: labelled rows of train, dev and test, half of them enhancers; fewer where the genome has fewer.
 
     Raises:
         InputError: the folder cannot be written.
@@ -139,115 +256,67 @@ def write_simulation(
     """
     if num_contigs < 3:
         raise ValueError(f"labelled tables need at least 3 chromosomes (train, dev, test), got {num_contigs}.")
-    genomes = simulate_genome(
-        seed=seed, num_bases=num_bases, num_contigs=num_contigs, species=species, divergence=divergence
-    )
-    folder = Path(folder)
-    labels = [folder / "labels" / name for name in ("promoters", "splice_donors", "gene_structure")]
+    genome, folder = simulate_genome(seed=seed, num_bases=num_bases, num_contigs=num_contigs), Path(folder)
+    chroms = tuple(genome.contigs)
+    enhancers = folder / "labels" / "enhancers"
+    made = Simulation(folder, folder / "genome.fa", folder / "genome.gff3", enhancers, chroms[-2:-1], chroms[-1:])
     try:
-        for path in labels:
-            path.mkdir(parents=True, exist_ok=True)
+        enhancers.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: the folder cannot be written ({error.strerror}).") from error
-    for genome in genomes:
-        _write_genome(folder, genome)
-    chroms = list(genomes[0].contigs)
-    paths = Simulation(
-        folder=folder,
-        fastas=[folder / f"{genome.name}.fa" for genome in genomes],
-        gff3s=[folder / f"{genome.name}.gff3" for genome in genomes],
-        promoters_bed=folder / f"{genomes[0].name}.promoters.bed",
-        promoters=labels[0],
-        splice_donors=labels[1],
-        gene_structure=labels[2],
-        valid_chroms=chroms[-2:-1],
-        test_chroms=chroms[-1:],
-    )
-    sizes = _write_labels(paths, genomes[0], seed)
-    settings = {"seed": seed, "num_bases": num_bases, "num_contigs": num_contigs, "species": species}
-    planted = {genome.name: dict(Counter(item.kind for item in genome.features)) for genome in genomes}
-    splits = {"valid_chroms": paths.valid_chroms, "test_chroms": paths.test_chroms}
-    record = {**settings, "divergence": asdict(divergence or Divergence()), **splits, "planted": planted, "rows": sizes}
-    write_json(folder / "simulation.json", record)
+    write_fasta(made.fasta, genome.contigs)
     write_atomically(
-        folder / "README.txt", _README.format(dev=paths.valid_chroms[0], test=paths.test_chroms[0], **settings)
+        made.gff3, format_gff3(genome.features, {name: len(text) for name, text in genome.contigs.items()})
     )
-    return paths
+    sizes, places = dict[str, int](), list[str]()
+    for name, wanted, own in zip(("train", "dev", "test"), num_rows, (chroms[:-2], chroms[-2:-1], chroms[-1:])):
+        rows = enhancer_rows(genome, own, wanted, seed)
+        lines = (f"{read(genome, place)},{label}\n" for place, label in rows)
+        write_atomically(enhancers / f"{name}.csv", "sequence,label\n" + "".join(lines))
+        sizes[name] = len(rows)
+        places += [f"{x.chrom},{x.start},{x.end},{x.strand},{label}\n" for x, label in sorted(rows)]
+    write_atomically(enhancers / "intervals.csv", "chrom,start,end,strand,label\n" + "".join(places))
+    splits = {"valid_chroms": list(made.valid_chroms), "test_chroms": list(made.test_chroms)}
+    planted = dict(Counter(item.kind for item in genome.features))
+    settings = {"seed": seed, "num_bases": num_bases, "num_contigs": num_contigs}
+    write_json(folder / "simulation.json", {**settings, **splits, "planted": planted, "rows": sizes})
+    write_atomically(folder / "README.txt", _README.format(dev=chroms[-2], test=chroms[-1], gap=GAP, **settings))
+    return made
 
 
-_README = """Simulated genomes with planted, annotated signals (seed {seed}, {num_bases} bases, {species} species).
+_README = """A simulated genome with planted, annotated signals (seed {seed}, {num_bases} bases).
 Nothing here is real: use it to try the tools and to test methods whose answer must be known.
 
-species_*.fa        sequences; dispersed repeats are in lower case, gaps are N
-species_*.gff3      everything that was planted: genes, promoters and motifs, introns, CpG islands, repeats, decoys
-*.promoters.bed     promoters of the first species (250 bases before to 50 after the transcription start)
-labels/promoters       300 bases, 1 = promoter, 0 = background of like GC, or a promoter's motifs in the wrong order
-labels/splice_donors   80 bases around GT, 1 = an intron begins at base 40, 0 = a look-alike
-labels/gene_structure  512 bases, one letter a base: O outside, U untranslated, C coding, I intron, ? other strand
+genome.fa           the sequence
+genome.gff3         everything that was planted: genes, enhancers and their motifs, decoys
+labels/enhancers    170 bases, 'enhancer' (three pairs of motifs, {gap} bases apart, in one order and orientation) or
+                    'decoy' (the same motifs, each pair arranged in another way)
 simulation.json     settings, splits, counts
 
 Tables are split by chromosome: dev is {dev}, test is {test}, everything else is train. Leave both out of pre-training.
-The other species share ancestors with all chromosomes of the first one, so pre-training on them sees relatives of the
-test sequences (without labels).
 """
 
 
-def _write_genome(folder: Path, genome: SimulatedGenome) -> None:
-    masked = {chrom: bytearray(sequence, "ascii") for chrom, sequence in genome.contigs.items()}
-    for item in genome.features:
-        if item.kind in ("dispersed_repeat", "microsatellite"):
-            masked[item.chrom][item.start : item.end] = masked[item.chrom][item.start : item.end].lower()
-    write_fasta(folder / f"{genome.name}.fa", {chrom: text.decode("ascii") for chrom, text in masked.items()})
-    lengths = {chrom: len(sequence) for chrom, sequence in genome.contigs.items()}
-    write_atomically(folder / f"{genome.name}.gff3", format_gff3(genome.features, lengths))
-    write_atomically(folder / f"{genome.name}.promoters.bed", format_bed(genome.of_kind("promoter")))
+def enhancer_rows(
+    genome: SimulatedGenome, chroms: Sequence[str], num_rows: int, seed: int
+) -> list[tuple[Interval, str]]:
+    """Choose windows of 80 bases around enhancers and as many decoys, on random strands, shuffled.
+
+    The centre of a window is up to 8 bases off that of the cluster.
+    """
+    random = generator(seed, 0, f"enhancer rows {chroms}")
+    found = {kind: [x for x in genome.of_kind(kind) if x.chrom in chroms] for kind in ("enhancer", "decoy")}
+    each = min(num_rows // 2, *(len(items) for items in found.values()))
+    rows = list[tuple[Interval, str]]()
+    for kind, items in found.items():
+        for number in random.permutation(len(items))[:each]:
+            item = items[number]
+            start = (item.start + item.end - ROW_BASES) // 2 + int(random.integers(-8, 9))
+            rows.append((Interval(item.chrom, start, start + ROW_BASES, str(random.choice(["+", "-"]))), kind))
+    return [rows[number] for number in random.permutation(len(rows))]
 
 
-def _write_labels(paths: Simulation, genome: SimulatedGenome, seed: int) -> dict[str, dict[str, int]]:
-    """Write the tables of the three tasks and count their rows."""
-    opened = Genome(paths.fastas[0])
-    tasks = {
-        paths.promoters: promoter_rows(genome, opened, seed),
-        paths.splice_donors: donor_rows(genome, seed),
-        paths.gene_structure: structure_rows(genome),
-    }
-    split_of = dict.fromkeys(genome.contigs, "train")
-    split_of |= dict.fromkeys(paths.valid_chroms, "dev") | dict.fromkeys(paths.test_chroms, "test")
-    sizes: dict[str, dict[str, int]] = {}
-    for folder, rows in tasks.items():
-        for split in ("train", "dev", "test"):
-            chosen = [row for row in rows if split_of[row.interval.chrom] == split]
-            write_atomically(folder / f"{split}.csv", format_table(chosen))
-            sizes.setdefault(folder.name, {})[split] = len(chosen)
-    write_atomically(paths.promoters / "intervals.csv", format_intervals(tasks[paths.promoters]))
-    return sizes
-
-
-def _fill_contig(maker: LocusMaker, length: int) -> Block:
-    """Line up loci until the chromosome is full; the rest is plain background."""
-    random = maker.random
-    blocks: list[Block] = []
-    filled = 0
-    next_gap = int(random.integers(length // 4, length // 2))
-    while length - filled > _LARGEST_LOCUS or not blocks:
-        new = [maker.intergenic()]
-        if filled > next_gap:
-            new += [maker.gap(), maker.intergenic()]
-            next_gap += int(random.integers(length // 4, length // 2))
-        if random.random() < 0.7:
-            new += [maker.repeat(), maker.intergenic()]
-        if random.random() < 0.5:
-            new += [maker.decoy(), maker.intergenic()]
-        if random.random() < 0.15:
-            new += [maker.orphan_island(), maker.intergenic()]
-        new.append(maker.gene())
-        new = [block.flipped() if random.random() < 0.5 else block for block in new]
-        blocks += new
-        filled += sum(len(block.sequence) for block in new)
-    blocks.append(Block(maker.plain.take(length - filled), []))
-    return join_blocks(blocks)
-
-
-def _to_text(name: str, contigs: dict[str, Letters], features: list[Feature]) -> SimulatedGenome:
-    texts = {chrom: sequence.tobytes().decode("ascii") for chrom, sequence in contigs.items()}
-    return SimulatedGenome(name, texts, features)
+def read(genome: SimulatedGenome, place: Interval) -> str:
+    """Return the bases of a place as read on its strand."""
+    text = genome.contigs[place.chrom][place.start : place.end]
+    return reverse_complement(text) if place.strand == "-" else text

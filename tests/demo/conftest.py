@@ -9,4 +9,4 @@ from longstrand.demo.simulate import Simulation, write_simulation
 
 @pytest.fixture(scope="session")
 def simulation(tmp_path_factory: pytest.TempPathFactory) -> Simulation:
-    return write_simulation(tmp_path_factory.mktemp("simulation"), seed=5, num_bases=240_000, num_contigs=4)
+    return write_simulation(tmp_path_factory.mktemp("simulation"), seed=5, num_bases=240_000, num_rows=(60, 20, 400))

@@ -1,95 +1,68 @@
-"""The demo: the whole path in small, resumed, compared honestly; settings and folders that are refused."""
+"""The demo: the whole path in small, resumed, compared by the paired test; settings and folders that are refused."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
+import numpy as np
 import pytest
 
 from longstrand.cli.main import main
 from longstrand.config import build
-from longstrand.demo import report as demo_report
-from longstrand.demo import run as demo
-from longstrand.demo.run import DemoConfig, Plan, claim, make_plan, real_materials, run_demo
+from longstrand.data.targets import Task
+from longstrand.demo import materials, run
+from longstrand.demo.materials import DemoConfig, LabelSet, own_materials, yeast_materials
+from longstrand.demo.report import Comparison, sentences
+from longstrand.demo.run import claim, run_demo
 from longstrand.errors import ConfigError, InputError, ResumeError
-
-TINY = Plan(
-    num_bases=100_000, vocab_size=64, steps=4, epochs=1, seeds=(0, 1), max_train_rows=24, max_tokens=32, batch_size=4
-)
+from longstrand.evaluation.metrics import Scores
 
 
 def test_the_whole_path_and_its_resumption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "make_plan", lambda config: TINY)
-    said: list[str] = []
-    config = DemoConfig(output=tmp_path / "out")
-    result = run_demo(config, say=said.append)
+    monkeypatch.setattr(run, "QUICK_PRETRAINING", {**run.PRETRAINING, "steps": 4, "batch_size": 4, "eval_windows": 8})
+    config = DemoConfig(output=tmp_path / "out", quick=True)
+    result = run_demo(config)
     report = json.loads(result.data.read_text())
-    kinds = [section["kind"] for section in report["sections"]]
-    assert kinds[0] == "metrics" and {"curves", "ranking", "table"} <= set(kinds)
-    models = {row["model"] for row in report["sections"][0]["rows"]}
-    assert models == {"pre-trained", "random start", "6-mer regression", "majority class"}
-    seeds = next(row["seeds"] for row in report["sections"][0]["rows"] if row["model"] == "random start")
-    assert len(seeds) == 2
-    assert report["difference"]["low"] <= report["difference"]["value"] <= report["difference"]["high"]
-    assert result.page.read_text().startswith("<!doctype html>")
-    assert "background" in result.page.read_text()
+    sections = {section["title"]: section for section in report["sections"]}
+    assert [section["kind"] for section in report["sections"][:3]] == ["locus"] * 3
+    models = {"pre-trained", "random start", "6-mer regression", "gapped 6-mer regression", "compact CNN"}
+    table = sections["enhancers: How well does each model do?"]
+    assert {row["model"] for row in table["rows"]} == {*models, "majority class"}
+    assert set(report["differences"]["enhancers"]) == models - {"pre-trained"}
+    for name, pair in report["differences"]["enhancers"].items():
+        shown = {row["model"]: row["value"] for row in table["rows"] if row["metric"] == table["main"]}
+        assert pair["difference"] == pytest.approx(shown["pre-trained"] - shown[name], abs=1e-9)
+    assert {row[0] for row in sections["Gene structure, base by base"]["rows"]} >= {"coding", "intron"}
+    page = result.page.read_text()
+    assert page.startswith("<!doctype html>") and "made up" in page and "docs/BENCHMARK" in page
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.safetensors")}
     again = run_demo(config)
-    assert again.verdict == result.verdict
+    assert again.verdict == result.verdict and len(kept) == 4
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
 
 
-def test_minutes_scale_the_training() -> None:
-    assert make_plan(DemoConfig(minutes=6.0)).steps == 2 * make_plan(DemoConfig(minutes=3.0)).steps
-    assert make_plan(DemoConfig(quick=True)).steps < make_plan(DemoConfig(minutes=0.1)).steps
+def comparison(pretrained: np.ndarray, other: np.ndarray, truth: np.ndarray) -> Comparison:
+    task = Task("single_label", ("decoy", "enhancer"), ("label",), "one", ("decoy", "enhancer"))
+
+    def scores(called: np.ndarray) -> Scores:
+        return Scores(task, truth, np.stack([1 - called, called], axis=1).astype(float))
+
+    labels = LabelSet("enhancers", {}, {})
+    return Comparison.of(labels, {"pre-trained": scores(pretrained), "random start": scores(other)}, {})
 
 
-def fake_run(folder: Path, labels: str, calls: str) -> Any:
-    """Write the predictions of a run: one letter for each test sequence."""
-    folder.mkdir()
-    lines = ["row,label,predicted", *(f"{n},{a},{b}" for n, (a, b) in enumerate(zip(labels, calls), start=1))]
-    (folder / "predictions_test.csv").write_text("\n".join(lines) + "\n")
-    return SimpleNamespace(folder=folder)
-
-
-def test_the_difference_by_hand(tmp_path: Path) -> None:
-    # Perfect calls have MCC 1. With one of four wrong: (1*2 - 0*1) / sqrt(1*2*2*3) = 1 / sqrt(3).
-    labels = "pppp" * 8 + "nnnn" * 8
-    perfect = fake_run(tmp_path / "a", labels, labels)
-    half = fake_run(tmp_path / "b", labels, "ppnn" * 8 + "nnnn" * 8)
-    difference = demo_report.paired_difference([perfect], [half])
-    assert difference.value == pytest.approx(1 - 1 / 3**0.5)
-    assert 0 < difference.low < difference.value < difference.high < 1
-    reverse = demo_report.paired_difference([half, half], [perfect])
-    assert reverse.value == pytest.approx(-difference.value)
-    same = demo_report.paired_difference([half], [half])
-    assert (same.value, same.low, same.high) == (0, 0, 0)
-
-
-def evaluations(pretrained: float, kmer: float) -> dict[str, list[dict[str, Any]]]:
-    def one(value: float) -> dict[str, Any]:
-        return {"primary": "mcc", "metrics": {"mcc": {"value": value}}}
-
-    return {"pre-trained": [one(pretrained)], "random start": [one(0.25)], "6-mer regression": [one(kmer)]}
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [(0.1, 0.3, "Pre-training helped"), (-0.1, 0.3, "no clear difference"), (-0.3, -0.1, "did harm")],
-)
-def test_the_verdict_follows_the_interval(low: float, high: float, words: str) -> None:
-    difference = demo_report.Difference((low + high) / 2, low, high)
-    lines = demo_report.comparison_verdict(evaluations(0.5, 0.4), difference)
-    assert words in lines[1]
-    assert len(lines) == 2
-    assert "use it" in demo_report.comparison_verdict(evaluations(0.5, 0.5), difference)[2]
-
-
-def test_without_labels_there_is_no_classifier() -> None:
-    assert "no classifier was trained" in demo_report.comparison_verdict({}, None)[0]
+def test_better_is_said_only_where_the_paired_test_confirms_it() -> None:
+    truth = np.arange(200) % 2
+    half_wrong = np.where(np.arange(200) % 4 < 2, 1 - truth, truth)
+    lines = sentences(comparison(truth, half_wrong, truth))
+    assert "pre-trained 1.000, random start 0.000" in lines[0]
+    assert "is better than random start (+1.000" in lines[1]
+    assert "is worse than random start (-1.000" in sentences(comparison(half_wrong, truth, truth))[1]
+    one_wrong = truth.copy()
+    one_wrong[0] = 1 - one_wrong[0]
+    lines = sentences(comparison(truth, one_wrong, truth))
+    assert "does not clearly differ from random start" in lines[1] and len(lines) == 2
 
 
 def test_a_changed_setting_is_refused(tmp_path: Path) -> None:
@@ -109,14 +82,57 @@ def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
 
 def test_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.fa: no such FASTA file"):
-        real_materials(DemoConfig(genome=(tmp_path / "absent.fa",)))
+        own_materials(DemoConfig(genome=(tmp_path / "absent.fa",)))
     genome = tmp_path / "g.fa"
     genome.write_text(">a\nACGT\n")
     (tmp_path / "train.csv").write_text("sequence,label\nA,1\n")
     with pytest.raises(InputError, match=r"holds no dev\.csv"):
-        real_materials(DemoConfig(genome=(genome,), labels=tmp_path))
-    with pytest.raises(ConfigError, match="labels belong to real genomes"):
-        build(DemoConfig, {"labels": tmp_path}, "demo")
+        own_materials(DemoConfig(genome=(genome,), labels=tmp_path))
+    (tmp_path / "valid.csv").write_text("sequence,label\nA,1\n")
+    (tmp_path / "test.tsv").write_text("sequence\tlabel\nA\t1\n")
+    (found,) = own_materials(DemoConfig(genome=(genome,), labels=tmp_path)).label_sets
+    assert {split: path.name for split, path in found.tables.items()} == {
+        "train": "train.csv", "valid": "valid.csv", "test": "test.tsv",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"labels": "x"}, "labels belong to real genomes"),
+        ({"annotation": "x.gtf"}, "annotation and download belong to yeast"),
+        ({"download": True}, "annotation and download belong to yeast"),
+        ({"yeast": True, "quick": True}, "leave out labels and quick"),
+        ({"yeast": True, "genome": ["x.fa"]}, "both genome and annotation"),
+        ({"yeast": True, "genome": ["x.fa"], "annotation": "x.gtf", "download": True}, "give download, or genome"),
+    ],
+)
+def test_options_that_contradict_each_other(values: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build(DemoConfig, values, "demo")
+
+
+def test_yeast_tables_have_so_many_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    lengths = {"I": 60_000, "XVI": 20_000, "IV": 20_000, "XV": 20_000}
+    texts = {name: "".join(random.choice(list("ACGT"), size=size)) for name, size in lengths.items()}
+    (tmp_path / "g.fa").write_text("".join(f">{name}\n{text}\n" for name, text in texts.items()))
+    lines = [
+        f'{name}\tx\texon\t{start}\t{start + 500}\t.\t+\t.\tgene_id "{name}{start}"; transcript_id "{name}{start}";\n'
+        for name, size in lengths.items() for start in range(1001, size - 1000, 1000)
+    ]  # fmt: skip
+    (tmp_path / "g.gtf").write_text("".join(lines))
+    monkeypatch.setattr(materials, "YEAST_LABELS", (20, 40))
+    config = DemoConfig(output=tmp_path / "out", yeast=True, genome=(tmp_path / "g.fa",), annotation=tmp_path / "g.gtf")
+    made = yeast_materials(config, lambda line: None)
+    counts = [
+        [len(labels.tables[split].read_text().splitlines()) - 1 for split in ("train", "valid")]
+        for labels in made.label_sets
+    ]
+    assert counts == [[16, 4], [32, 8]]
+    test = made.label_sets[0].tables["test"].read_text()
+    assert {line.split(",")[1] for line in test.splitlines()[1:]} == {"IV", "XV"}
+    assert f",{texts['IV'][700:1000]},promoter" in test
 
 
 def test_the_command_says_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def recipe():
 @pytest.fixture(scope="module")
 def experiment(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("close")
-    genomes = simulate_genome(seed=3, num_bases=60_000, num_contigs=2, species=3)
+    genomes = [simulate_genome(seed=seed, num_bases=60_000, num_contigs=2) for seed in (3, 4, 5)]
     for name, genome in zip("abc", genomes):
         records = (f">{contig}\n{text}\n" for contig, text in genome.contigs.items())
         with gzip.open(folder / f"{name}.fa.gz", "wt") as file:

@@ -31,7 +31,7 @@ def recipe():
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    genome = simulate_genome(seed=5, num_bases=120_000, num_contigs=3, species=1)[0]
+    genome = simulate_genome(seed=5, num_bases=120_000, num_contigs=3)
     root = tmp_path_factory.mktemp("data")
     folder = root / "data" / "genomes"
     folder.mkdir(parents=True)

@@ -23,8 +23,8 @@ from longstrand.runtime import write_atomically
 
 Tables = tuple[dict[str, RawTable], str]
 
-STRUCTURE = {"O": "intergenic", "U": "untranslated", "C": "coding", "I": "intron"}
-"""Letters of the per-base labels; ``?`` (no label) is what only the other strand transcribes."""
+STRUCTURE = {"0": "intergenic", "1": "untranslated", "2": "coding", "3": "intron"}
+"""Digits of the per-base labels; ``?`` (no label) is what only the other strand transcribes."""
 
 MARGIN = 100
 """Bases beside a gene that its windows of gene structure begin with."""
@@ -35,7 +35,8 @@ class MadeTables:
     """What `from_gtf` wrote for one task.
 
     Attributes:
-        folder: with ``train.csv``, ``valid.csv``, ``test.csv`` (name, chrom, sequence, label) and ``classes.csv``.
+        folder: with ``train.csv``, ``valid.csv``, ``test.csv`` (name, chrom, sequence, label); of gene
+            structure also ``classes.csv``, the names of the digits.
         rows: rows of each split.
         split_rule: how the rows were split.
     """
@@ -89,7 +90,7 @@ def from_gtf(
             notice(f"{name}: left out; {error}")
             continue
         folder = Path(output) / name
-        found[name] = MadeTables(folder, _write(folder, tables, CLASSES[name]), rule)
+        found[name] = MadeTables(folder, _write(folder, tables, STRUCTURE if name == "gene_structure" else {}), rule)
         counts = ", ".join(f"{count:,} {split}" for split, count in found[name].rows.items())
         notice(f"{name}: {counts}; {rule}")
     if not found:
@@ -108,25 +109,26 @@ def _write(folder: Path, tables: Mapping[str, RawTable], classes: Mapping[str, s
     for split, table in tables.items():
         columns = {"name": table.names, "chrom": table.chroms, "sequence": table.sequences, **table.labels}
         write_atomically(folder / f"{split}.csv", pl.DataFrame(columns).write_csv())
-    lines = (f"{label},{name}\n" for label, name in classes.items())
-    write_atomically(folder / "classes.csv", "label,label_name\n" + "".join(lines))
+    if classes:
+        lines = (f"{label},{name}\n" for label, name in classes.items())
+        write_atomically(folder / "classes.csv", "label,label_name\n" + "".join(lines))
     return {split: len(table) for split, table in tables.items()}
 
 
 def splice_site_tables(annotation: Path, fasta: Path, options: Mapping[str, Any]) -> Tables:
     """Make windows with a donor, an acceptor or neither in the middle; see `splice_windows`."""
-    names = {name: name for name in CLASSES["splice_sites"]}
+    names = {name: name for name in ("neither", "acceptor", "donor")}
     return splice_windows(annotation, fasta, {**options, "window": options["splice_window"]}, codes=names)
 
 
 def promoter_tables(annotation: Path, fasta: Path, options: Mapping[str, Any]) -> Tables:
     """Make windows around transcription starts and GC-matched ones elsewhere; see `annotated_promoters`."""
     chosen = {**options, "window": options["promoter_window"], "negatives": "genome"}
-    return annotated_promoters(annotation, fasta, chosen, names=tuple(CLASSES["promoters"]))
+    return annotated_promoters(annotation, fasta, chosen, names=("other", "promoter"))
 
 
 def structure_tables(annotation: Path, fasta: Path, options: Mapping[str, Any]) -> Tables:
-    """Cut genes with 100 bases around them into windows, read on the gene's strand, with one letter a base.
+    """Cut genes with 100 bases around them into windows, read on the gene's strand, with one digit a base.
 
     Windows of two genes on one strand do not overlap; one that would leave the chromosome or holds another letter than
     ACGT is left out.
@@ -164,24 +166,24 @@ def structure_tables(annotation: Path, fasta: Path, options: Mapping[str, Any]) 
 
 
 def paint(features: Sequence[Feature], lengths: Mapping[str, int], strand: str) -> dict[str, np.ndarray]:
-    """Return one letter of `STRUCTURE` or ``?`` a base for each contig, seen from one strand: uint8 ASCII.
+    """Return one digit of `STRUCTURE` or ``?`` a base for each contig, seen from one strand: uint8 ASCII.
 
     Where transcripts differ, coding goes before intron before untranslated. Gaps under 20 bases between exons are no
     introns. Genes without CDS and genes of the other strand alone have no label.
     """
-    maps = {name: np.full(length, ord("O"), np.uint8) for name, length in lengths.items()}
+    maps = {name: np.full(length, ord("0"), np.uint8) for name, length in lengths.items()}
     coding = {item.parent for item in features if item.kind == "CDS"}
-    layers: dict[str, list[tuple[str, int, int]]] = {"?": [], "U": [], "I": [], "C": []}
+    layers: dict[str, list[tuple[str, int, int]]] = {"?": [], "1": [], "3": [], "2": []}
     for item in transcripts(features):
         if item.strand != strand or item.name not in coding:
             layers["?"].append((item.chrom, item.start, item.end))
             continue
-        layers["U"] += [(item.chrom, *exon) for exon in item.exons]
+        layers["1"] += [(item.chrom, *exon) for exon in item.exons]
         gaps = ((end, start) for (_, end), (start, _) in zip(item.exons, item.exons[1:]))
         for end, start in gaps:
-            layers["I" if start - end > MIN_INTRON else "?"].append((item.chrom, end, start))
+            layers["3" if start - end > MIN_INTRON else "?"].append((item.chrom, end, start))
     proteins = (x for x in features if x.kind in ("CDS", "stop_codon") and x.strand == strand)
-    layers["C"] = [(x.chrom, x.start, x.end) for x in proteins]
+    layers["2"] = [(x.chrom, x.start, x.end) for x in proteins]
     for letter, places in layers.items():
         for chrom, start, end in places:
             maps[chrom][start:end] = ord(letter)
@@ -193,13 +195,6 @@ TASKS: dict[str, Callable[[Path, Path, Mapping[str, Any]], Tables]] = {
     "promoters": promoter_tables,
     "gene_structure": structure_tables,
 }
-CLASSES = {
-    "splice_sites": {name: name for name in ("neither", "acceptor", "donor")},
-    "promoters": {name: name for name in ("other", "promoter")},
-    "gene_structure": STRUCTURE,
-}
-"""Label to name of each class."""
-
 DEFAULTS: dict[str, Any] = {
     "splice_window": 400,
     "promoter_window": 300,

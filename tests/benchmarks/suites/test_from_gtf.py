@@ -57,10 +57,10 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_structure_by_hand(files: tuple[Path, Path], tmp_path: Path, split: str, chrom: str) -> None:
     from_gtf(*files, tmp_path / "out", tasks=["gene_structure"], options=OPTIONS)
     found = rows(tmp_path / "out" / "gene_structure" / f"{split}.csv")
-    whole = "O" * 100 + "U" * 50 + "C" * 50 + "I" * 100 + "C" * 53 + "U" * 47
+    whole = "0" * 100 + "1" * 50 + "2" * 50 + "3" * 100 + "2" * 53 + "1" * 47
     assert {row["chrom"] for row in found} == {chrom}
     if chrom == "c":  # windows begin at the left, which is the end of this gene
-        whole, found = "U" * 50 + "C" * 50 + "I" * 100 + "C" * 53 + "U" * 47 + "O" * 100, found[::-1]
+        whole, found = "1" * 50 + "2" * 50 + "3" * 100 + "2" * 53 + "1" * 47 + "0" * 100, found[::-1]
     assert "".join(row["label"] for row in found) == whole
     text = {name.split("\n")[0]: name.split("\n")[1] for name in files[1].read_text().split(">")[1:]}[chrom]
     assert all(row["sequence"] in (text, reverse_complement(text))[chrom == "c"] for row in found)
@@ -77,13 +77,13 @@ def test_splice_sites_and_promoters_have_names(files: tuple[Path, Path], tmp_pat
     assert promoters["promoter"] == sequence[700:1000]
     assert promoters["other"] in reverse_complement(sequence) or promoters["other"] in sequence
     names = rows(tmp_path / "out" / "gene_structure" / "classes.csv")
-    assert {row["label"]: row["label_name"] for row in names}["C"] == "coding"
+    assert {row["label"]: row["label_name"] for row in names}["2"] == "coding"
 
 
 def test_paint_marks_what_only_the_other_strand_says(files: tuple[Path, Path]) -> None:
     maps = paint(read_annotation(files[0]), dict.fromkeys("abc", LENGTH), "-")
-    assert maps["a"].tobytes().decode() == "O" * 1000 + "?" * 300 + "O" * 4700
-    assert maps["c"].tobytes().decode().strip("O")[::-1] == "U" * 50 + "C" * 50 + "I" * 100 + "C" * 53 + "U" * 47
+    assert maps["a"].tobytes().decode() == "0" * 1000 + "?" * 300 + "0" * 4700
+    assert maps["c"].tobytes().decode().strip("0")[::-1] == "1" * 50 + "2" * 50 + "3" * 100 + "2" * 53 + "1" * 47
 
 
 def test_what_is_not_possible_is_said(files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -1,0 +1,214 @@
+"""What a demo is made from: its settings, and the genome and labelled tables that they lead to."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from longstrand.benchmarks.suites.from_gtf import from_gtf
+from longstrand.config import StrictModel
+from longstrand.demo.download import fetch
+from longstrand.demo.simulate import write_simulation
+from longstrand.errors import InputError, UsageError
+from longstrand.runtime import cache_dir, read_json, write_atomically
+
+Say = Callable[[str], None]
+SPLITS = {"train": ("train",), "valid": ("dev", "valid", "val"), "test": ("test",)}
+SUFFIXES = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
+YEAST_TEST = ("IV", "XV")
+"""Chromosomes that the shipped checkpoint never saw."""
+YEAST_VALID = ("XVI",)
+YEAST_LABELS = (300, 2000)
+
+
+class DemoConfig(StrictModel):
+    """What the demo does and where."""
+
+    output: Path = Field(Path("demo_output"), description="folder for everything that is made")
+    seed: int = Field(0, ge=0, description="seed of training; the simulated genome is always the same")
+    genome: tuple[Path, ...] = Field((), description="FASTA files instead of the simulated genome")
+    labels: Path | None = Field(None, description="folder with train, dev and test tables (sequence,label)")
+    quick: bool = Field(False, description="a tiny run that only shows that everything works")
+    yeast: bool = Field(False, description="the yeast genome with the shipped checkpoint")
+    annotation: Path | None = Field(None, description="yeast: GTF or GFF3 of the genome")
+    download: bool = Field(False, description="yeast: get genome and annotation")
+
+    @model_validator(mode="after")
+    def _check(self) -> DemoConfig:
+        if self.labels is not None and not self.genome:
+            raise ValueError("labels belong to real genomes; give genome too")
+        if not self.yeast and (self.annotation is not None or self.download):
+            raise ValueError("annotation and download belong to yeast")
+        if self.yeast and (self.labels is not None or self.quick):
+            raise ValueError("yeast has labels and a size of its own; leave out labels and quick")
+        if self.yeast and (self.annotation is None) != (not self.genome):
+            raise ValueError("yeast needs both genome and annotation, or neither")
+        if self.yeast and self.download and self.genome:
+            raise ValueError("give download, or genome and annotation")
+        return self
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Labelled tables of one task.
+
+    Attributes:
+        name: for the reader; the folder of its runs is called so.
+        tables: ``train``, ``valid``, ``test``.
+        training: settings of fine-tuning.
+        strand: on which strand the test sequences are read.
+    """
+
+    name: str
+    tables: Mapping[str, Path]
+    training: Mapping[str, Any]
+    strand: str = "both"
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What the models are made from.
+
+    Attributes:
+        kind: ``simulated``, ``own`` or ``yeast``.
+        genomes: FASTA files.
+        label_sets: tasks; each is learned from the pre-trained and from a random start.
+        hold_out: contigs that pre-training never sees.
+        annotation: genes of the first genome, or None.
+        structure: folder with a label for every base, or None.
+        facts: what was planted in a simulated genome.
+    """
+
+    kind: str
+    genomes: Sequence[Path]
+    label_sets: Sequence[LabelSet] = ()
+    hold_out: Sequence[str] = ()
+    annotation: Path | None = None
+    structure: Path | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def gather(config: DemoConfig, say: Say) -> Materials:
+    """Simulate, download or find genome and labels.
+
+    Raises:
+        InputError: a file is missing or wrong.
+        UsageError: yeast without files and without leave to download.
+    """
+    if config.yeast:
+        return yeast_materials(config, say)
+    return own_materials(config) if config.genome else simulated_materials(config, say)
+
+
+SIMULATED_TRAINING = {"epochs": 20, "learning_rate": 1e-3, "batch_size": 16, "patience": 0, "metric": "loss"}
+QUICK_TRAINING = {"epochs": 2, "learning_rate": 1e-3, "batch_size": 16}
+
+
+def simulated_materials(config: DemoConfig, say: Say) -> Materials:
+    """Simulate a genome and its labels, the same ones for every seed."""
+    folder = config.output / "data"
+    if not (folder / "simulation.json").exists():
+        size = 400_000 if config.quick else 2_400_000
+        say(f"simulating a genome of {size / 1e6:g} million bases")
+        made = write_simulation(folder, num_bases=size)
+        chroms = {"valid_chroms": made.valid_chroms, "test_chroms": made.test_chroms}
+        from_gtf(made.gff3, made.fasta, folder / "labels", tasks=("splice_sites", "gene_structure"),
+                 options={**chroms, "splice_window": 80})  # fmt: skip
+    record = read_json(folder / "simulation.json")
+    training = QUICK_TRAINING if config.quick else SIMULATED_TRAINING
+    enhancers = LabelSet("enhancers", find_tables(folder / "labels" / "enhancers"), training, "+")
+    hold_out = (*record["valid_chroms"], *record["test_chroms"])
+    annotation, structure = folder / "genome.gff3", folder / "labels" / "gene_structure"
+    return Materials("simulated", [folder / "genome.fa"], [enhancers], hold_out, annotation, structure, record)
+
+
+def own_materials(config: DemoConfig) -> Materials:
+    """Check the files of the user.
+
+    Raises:
+        InputError: a genome or a table is missing.
+    """
+    for path in config.genome:
+        if not path.is_file():
+            raise InputError(f"{path}: no such FASTA file.")
+    training = QUICK_TRAINING if config.quick else {"epochs": 6, "learning_rate": 1e-3}
+    sets = [] if config.labels is None else [LabelSet(config.labels.name, find_tables(config.labels), training)]
+    return Materials("own", config.genome, sets)
+
+
+def find_tables(folder: Path) -> dict[str, Path]:
+    """Find the three tables of a folder.
+
+    Raises:
+        InputError: one is missing.
+    """
+    tables = {}
+    for split, names in SPLITS.items():
+        candidates = [folder / f"{name}{suffix}" for name in names for suffix in SUFFIXES]
+        found = next((path for path in candidates if path.exists()), None)
+        if found is None:
+            raise InputError(
+                f"{folder}: holds no {names[0]}.csv; the demo needs train.csv, dev.csv and test.csv with the "
+                "columns sequence,label ('longstrand finetune' splits a single table by itself)."
+            )
+        tables[split] = found
+    return tables
+
+
+def yeast_facts() -> dict[str, str]:
+    """Read addresses, release and terms of the yeast genome."""
+    return tomllib.loads(Path(__file__).with_name("yeast.toml").read_text())
+
+
+def yeast_materials(config: DemoConfig, say: Say) -> Materials:
+    """Find or download the yeast genome and label the 300 bases before genes, with 300 and with 2,000 rows.
+
+    A fifth of the labelled rows is for validation; test rows come from chromosomes IV and XV.
+
+    Raises:
+        UsageError: there are no files, and the user has not asked for a download.
+        InputError: a file is missing or wrong.
+    """
+    facts, folder = yeast_facts(), config.output / "data"
+    genome, annotation = (config.genome or (None,))[0], config.annotation
+    if genome is None or annotation is None:
+        offer = f"{facts['release']}\n  {facts['genome']}\n  {facts['annotation']}\n  terms: {facts['terms']}\n" \
+                f"  addresses and terms: {facts['verified']}"  # fmt: skip
+        if not config.download:
+            raise UsageError(f"demo --yeast needs the yeast genome:\n  {offer}\nadd --download to get both "
+                             "files (about 4 MB), or give --genome and --annotation.")  # fmt: skip
+        say(offer)
+        genome, annotation = (fetch(facts[name], cache_dir() / "yeast", say=say) for name in ("genome", "annotation"))
+    made = folder / "labels" / "promoters"
+    if not (made / f"train_{YEAST_LABELS[-1]}.csv").exists():
+        say("labelling the 300 bases before every gene")
+        options = {"before": 300, "promoter_window": 300, "valid_chroms": YEAST_VALID, "test_chroms": YEAST_TEST}
+        from_gtf(annotation, genome, folder / "labels", tasks=("promoters",), options=options)
+        for count in YEAST_LABELS:
+            for split, rows in (("valid", count // 5), ("train", count - count // 5)):
+                _thin(made / f"{split}.csv", made / f"{split}_{count}.csv", rows)
+    training = {"learning_rate": 1e-3, "strand": "both", "epochs": 5}
+    sets = [
+        LabelSet(
+            f"{count:,} labels",
+            {split: made / (f"{split}_{count}.csv" if split != "test" else "test.csv") for split in SPLITS},
+            {**training, "epochs": 20} if count < 1000 else training,
+        )
+        for count in YEAST_LABELS
+    ]
+    return Materials("yeast", [genome], sets, YEAST_TEST, annotation, facts=facts)
+
+
+def _thin(source: Path, target: Path, num_rows: int) -> None:
+    """Keep so many rows of a table, the same ones every time, as many of each class."""
+    import polars as pl
+
+    table = pl.read_csv(source, infer_schema=False)
+    shares = table.partition_by("label", maintain_order=True)
+    kept = [share.sample(num_rows // len(shares), seed=0) for share in shares]
+    write_atomically(target, pl.concat(kept).sample(fraction=1.0, shuffle=True, seed=0).write_csv())
