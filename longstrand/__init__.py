@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from longstrand.benchmarks.run import benchmark as benchmark
     from longstrand.inference.jobs import embed_file as embed_file
     from longstrand.inference.jobs import predict_file as predict_file
     from longstrand.inference.verbs import embed as embed
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from longstrand.report.locus import Track as Track
     from longstrand.report.locus import plot as plot
     from longstrand.tokenization.hub import load_tokenizer as load_tokenizer
+    from longstrand.training.evaluate import evaluate as evaluate
+    from longstrand.training.verbs import finetune as finetune
+    from longstrand.training.verbs import pretrain as pretrain
 
 __version__ = "0.1.0"
 
@@ -34,6 +38,9 @@ _VERBS = {
     "longstrand.models.published.adapters": ["load_adapter"],
     "longstrand.tokenization.hub": ["load_tokenizer"],
     "longstrand.inference.verbs": ["embed", "predict", "predict_bases", "iter_predict"],
+    "longstrand.training.verbs": ["finetune", "pretrain"],
+    "longstrand.training.evaluate": ["evaluate"],
+    "longstrand.benchmarks.run": ["benchmark"],
     "longstrand.inference.jobs": ["predict_file", "embed_file"],
     "longstrand.questions.bases": ["base_probabilities"],
     "longstrand.report.locus": ["plot", "Ruler", "Track", "Logo", "Tokens", "Genes", "Marks"],

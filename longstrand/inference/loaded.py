@@ -115,9 +115,8 @@ def obey(
 
 def as_trained(wanted: PredictOptions, used: PredictOptions) -> list[str]:
     """Say what `obey` took from training."""
-    taken = [
-        f"{name} {getattr(used, name)}" for name in OBEYED if name in used.model_fields_set - wanted.model_fields_set
-    ]
+    names = [name for name in OBEYED if name in used.model_fields_set - wanted.model_fields_set]
+    taken = [f"{name} {value}" for name in names if (value := getattr(used, name)) is not None]
     return [f"note: read as in training: {', '.join(taken)}."] if taken else []
 
 
