@@ -261,6 +261,46 @@ def _torchrun_store() -> Any:
     return PrefixStore(f"longstrand/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
+class FreeCores:
+    """Measures how many cores other programs leave free, from its making to `count`."""
+
+    def __init__(self) -> None:
+        self._start = self._sample()
+
+    def count(self) -> int | None:
+        """Return the cores (of those this process may use) that others did not keep busy, at least 1; None: unknown."""
+        if self._start is None or (now := self._sample()) is None or (seconds := now[0] - self._start[0]) < 0.05:
+            return None
+        others = (now[1] - self._start[1]) / seconds
+        return max(1, round(len(os.sched_getaffinity(0)) - others))
+
+    @staticmethod
+    def _sample() -> tuple[float, float] | None:
+        """Return the time, and the seconds that cores were busy for other processes."""
+        try:
+            lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+        except OSError:
+            return None
+        mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        ticks = sum(int(word) for line in lines if line[0] in mine for word in (*line[1:4], *line[6:9]))
+        return time.perf_counter(), ticks / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
+
+
+@contextmanager
+def torch_threads(number: int | None) -> Iterator[None]:
+    """Let PyTorch use so many threads inside; None: as many as it does."""
+    import torch
+
+    before = torch.get_num_threads()
+    if number is not None and number != before:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
+
+
 def resolve_device(name: str = "auto") -> torch.device:
     """Turn a device name into a device; ``auto`` is cuda if there is one, else cpu (mps only on request).
 

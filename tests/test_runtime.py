@@ -156,3 +156,21 @@ def test_processes_meet_where_torchrun_keeps_a_store(monkeypatch: pytest.MonkeyP
     launches[0].announce("tasks are built")
     assert launches[1].wait_for("tasks are built")
     assert not launches[1].is_last() and launches[0].is_last()
+
+
+def test_free_cores_leave_out_what_others_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four cores over two seconds: others kept them busy for 3 s (1.5 cores), so 2.5 are free."""
+    samples = iter([(0.0, 10.0), (2.0, 13.0), (0.0, 10.0), (2.0, 30.0)])
+    monkeypatch.setattr(runtime.FreeCores, "_sample", staticmethod(lambda: next(samples)))
+    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda _: set(range(4)))
+    assert runtime.FreeCores().count() == 2
+    assert runtime.FreeCores().count() == 1
+
+
+def test_threads_are_given_back() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    with runtime.torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before

@@ -30,7 +30,7 @@ from longstrand.inference.resumable import Finished, ResumableOutput, cut_into_p
 from longstrand.inference.sequences import open_genome
 from longstrand.inference.strands import average
 from longstrand.inference.tracks import Stripe, TrackLayout, track_file
-from longstrand.runtime import check_output, resolve_device
+from longstrand.runtime import check_output, resolve_device, torch_threads
 
 if TYPE_CHECKING:
     from longstrand.genome.fasta import Genome
@@ -232,7 +232,8 @@ def predict_contig_file(
 
     identity = {"model": loaded.fingerprint(), "tokenizer": loaded.tokenizer.fingerprint}
     contigs = () if used.contigs == ("all",) else used.contigs
-    done = predict_contigs(job, target, contigs=contigs, identity=identity, overwrite=overwrite, advance=advance)
+    with torch_threads(used.threads or loaded.threads):
+        done = predict_contigs(job, target, contigs=contigs, identity=identity, overwrite=overwrite, advance=advance)
     counts = done.counts if done else {}
     skipped = counts.get("bases", 0) - counts.get("bases_read", 0)
     if skipped:

@@ -266,7 +266,8 @@ def predict_file(
 
     def predictor(records: Iterator[Record]) -> Iterator[Prediction]:
         nonlocal computed, longest
-        for prediction in predict(loaded.network, records, tokenizer=loaded.tokenizer, options=used):
+        options = used.changed(threads=used.threads or loaded.threads)
+        for prediction in predict(loaded.network, records, tokenizer=loaded.tokenizer, options=options):
             computed, longest = computed + 1, max(longest, prediction.num_bases)
             yield prediction
 

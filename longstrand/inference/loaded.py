@@ -20,7 +20,7 @@ from longstrand.models.checkpoint import load_network
 from longstrand.models.network import Network
 from longstrand.models.reading import Reading, contradictions
 from longstrand.models.tensors import fingerprint_weights
-from longstrand.runtime import fingerprint_bytes, fingerprint_file, model_folder
+from longstrand.runtime import FreeCores, fingerprint_bytes, fingerprint_file, model_folder
 from longstrand.tokenization.base import Tokenizer
 from longstrand.tokenization.hub import load_tokenizer
 
@@ -38,12 +38,14 @@ class LoadedModel:
         tokenizer: its own.
         reading: how training showed it its input; None: not known.
         fingerprint: identifies the weights.
+        threads: processor threads to use, as many as other programs left free while it was loaded; None: as they are.
     """
 
     network: Network
     tokenizer: Tokenizer
     reading: Reading | None
     fingerprint: Callable[[], str]
+    threads: int | None = None
 
 
 def open_model(
@@ -67,10 +69,12 @@ def open_model(
         if not isinstance(model, nn.Module):
             raise UsageError(f"a model is a folder, a name or a loaded model; got a {type(model).__name__}.")
         return LoadedModel(model, model.require_tokenizer(), model.reading, lambda: fingerprint_network(model))
-    folder = model_folder(model)
+    cores, folder = FreeCores(), model_folder(model)
     tokenizer = load_tokenizer(folder, engine="library" if is_small else "own")
     network = load_network(folder, head, tokenizer=tokenizer, device=device or "auto")
-    return LoadedModel(network, tokenizer, network.reading, lambda: fingerprint_model(folder))
+    free = cores.count() if next(network.parameters()).device.type == "cpu" else None
+    threads = None if free is None else min(free, torch.get_num_threads())
+    return LoadedModel(network, tokenizer, network.reading, lambda: fingerprint_model(folder), threads)
 
 
 def obey(

@@ -23,7 +23,7 @@ from longstrand.inference.options import PredictOptions
 from longstrand.inference.sequences import as_records
 from longstrand.inference.strands import View, average, flip_back, flip_offsets, read_on, shift_back, shift_text
 from longstrand.models.packing import unpack
-from longstrand.runtime import resolve_device
+from longstrand.runtime import resolve_device, torch_threads
 
 if TYPE_CHECKING:
     from longstrand.genome.intervals import Interval
@@ -138,7 +138,8 @@ def _run(engine: _Engine, model: Any, records: Iterable[Record], device: str | N
         model.to(resolve_device(device))
     try:
         for rows in engine.buffers(records):
-            engine.compute(rows)
+            with torch_threads(engine.options.threads):
+                engine.compute(rows)
             for row in rows:
                 yield engine.result(row)
                 row.readings.clear()

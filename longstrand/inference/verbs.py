@@ -74,6 +74,7 @@ def _iterate(
     used, notes = obey(options, reading, has_pairs=has_pairs)
     if wanted.output != "embeddings":
         used = with_default_output(used, head_of(loaded.network))
+    used = used.changed(threads=used.threads or loaded.threads)
     for note in notes:
         warnings.warn(note.removeprefix("note: "), stacklevel=3)
     rows = records if first is None else chain([first], records)
