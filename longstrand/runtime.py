@@ -79,6 +79,8 @@ def data_root() -> Path | None:
     return folder if folder.is_dir() else None
 
 
+IGNORED_LABEL = -100
+"""Integer label that no loss and no metric counts; missing float labels are NaN."""
 SHIPPED = Path(__file__).resolve().parent / "checkpoints"
 """Checkpoints that come with the package, by name."""
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")

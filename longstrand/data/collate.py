@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from longstrand.runtime import IGNORED_LABEL
+
 if TYPE_CHECKING:
     import torch
 
-IGNORED = -100
 PADDING = -1
 """Number of the document of padding tokens in a packed batch."""
 
@@ -104,6 +105,6 @@ def _padded(rows: Rows, key: str, width: int, filler: int) -> np.ndarray:
 def _labels(rows: Rows, width: int) -> np.ndarray:
     examples = [example for row in rows for example in row]
     if all(np.shape(example["labels"]) == np.shape(example["input_ids"]) for example in examples):
-        return _padded(rows, "labels", width, IGNORED)
+        return _padded(rows, "labels", width, IGNORED_LABEL)
     stacked = np.stack([np.asarray(example["labels"]) for example in examples])
     return stacked.astype(np.float32 if stacked.dtype.kind == "f" else np.int64)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from longstrand.data.rows import is_missing
 from longstrand.errors import InputError, nearest
+from longstrand.runtime import IGNORED_LABEL
 
 if TYPE_CHECKING:
     import numpy as np
 
-IGNORED = -100
 UNLABELLED = "?"
 """A base without a label in a label string or list."""
 
@@ -109,11 +109,11 @@ def encode_tokens(
     """
     import numpy as np
 
-    index = {code: position for position, code in enumerate(codes)} | {UNLABELLED: IGNORED}
+    index = {code: position for position, code in enumerate(codes)} | {UNLABELLED: IGNORED_LABEL}
     encoded = []
     for position, parts in enumerate(_all_parts(values, sequences, source, rows)):
         if parts is None:
-            encoded.append(np.full(len(sequences[position]), IGNORED, dtype=np.int16))
+            encoded.append(np.full(len(sequences[position]), IGNORED_LABEL, dtype=np.int16))
             continue
         strange = next((part for part in parts if part not in index), None)
         if strange is not None:

@@ -17,8 +17,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from longstrand.config import StrictModel
-
-IGNORED = -100
+from longstrand.runtime import IGNORED_LABEL
 
 
 class MaskingConfig(StrictModel):
@@ -84,7 +83,7 @@ def mask_tokens(
     wanted = maskable[places]
     places, fate = places[wanted], fate[wanted]
     masked = input_ids.copy()
-    labels = np.full(len(input_ids), IGNORED, dtype=np.int64)
+    labels = np.full(len(input_ids), IGNORED_LABEL, dtype=np.int64)
     labels[places] = input_ids[places]
     masked[places[fate < config.mask]] = mask_token_id
     swapped = places[(fate >= config.mask) & (fate < config.mask + config.random)]

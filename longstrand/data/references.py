@@ -1,24 +1,155 @@
-"""What a masked language model's loss should be read against: unigram, two neighbours, and random DNA."""
+"""What a masked language model's loss should be read against: unigram, two neighbours, and random DNA.
+
+The two-neighbour reference counts pairs only. It mixes the unigram, the token given its left and given its right
+neighbour, and the product of the two (the exact posterior if tokens were a first-order chain), with weights by
+expectation maximisation on tokens that were not counted. Pairs are smoothed by absolute discounting.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
 from longstrand.data.examples import MaskedExamples
-from longstrand.data.masking import IGNORED
-from longstrand.data.ngram_reference import Triples, fit_count_table, join_triples, triples_of
 from longstrand.data.regions import GenomeSource, HoldOut, HoldOuts
 from longstrand.data.windows import Source, TrainingWindows
-from longstrand.runtime import generator
+from longstrand.runtime import IGNORED_LABEL, generator
 from longstrand.tokenization.base import Tokenizer
 
+DISCOUNT = 0.75
+"""What each count of a pair gives to pairs that were not seen."""
 DEVELOPMENT_EVERY = 10
-"""Every tenth stretch of the training data tunes the tables before it is counted too."""
+"""Every tenth stretch of the training data sets the weights of the mixture and is not counted."""
+_BLOCK = 2048
+
+
+@dataclass(frozen=True)
+class Triples:
+    """Tokens with their neighbours, as three int64 columns of equal length.
+
+    The neighbour beyond the end of a sequence is an own id, the size of the vocabulary.
+    """
+
+    left: np.ndarray
+    token: np.ndarray
+    right: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+    def __getitem__(self, rows: slice) -> Triples:
+        return Triples(self.left[rows], self.token[rows], self.right[rows])
+
+
+def triples_of(sequences: Iterable[np.ndarray], is_target: np.ndarray) -> Triples:
+    """List all target tokens of some sequences with their neighbours.
+
+    Args:
+        sequences: arrays of ids, special tokens included.
+        is_target: bool (vocab_size,), which ids are predicted.
+    """
+    edge = np.array([len(is_target)], dtype=np.int64)
+    joined = np.concatenate([edge, *(part for ids in sequences for part in (ids.astype(np.int64), edge))])
+    places = np.flatnonzero(np.append(is_target, False)[joined])
+    return Triples(joined[places - 1], joined[places], joined[places + 1])
+
+
+def join_triples(parts: Iterable[Triples]) -> Triples:
+    """Put the rows of several parts into one."""
+    columns = list(zip(*((part.left, part.token, part.right) for part in parts)))
+    return Triples(*(np.concatenate(column) for column in columns))
+
+
+class PairTable:
+    """P(token | one neighbour): counts less `DISCOUNT`, and the rest by the unigram.
+
+    Attributes:
+        kept: sparse (V + 1, V + 1), what the counts themselves say.
+        share: (V + 1,) weight of the unigram after each neighbour; 1 for one never seen.
+    """
+
+    def __init__(self, neighbour: np.ndarray, token: np.ndarray, size: int) -> None:
+        counts = scipy.sparse.csr_array((np.ones(len(token)), (neighbour, token)), shape=(size, size))
+        counts.sum_duplicates()
+        totals = np.maximum(counts.sum(axis=1), 1)
+        counts.data -= DISCOUNT
+        self.kept = (scipy.sparse.diags_array(1 / totals) @ counts).tocsr()
+        self.share = 1 - self.kept.sum(axis=1)
+
+    def chance(self, neighbour: np.ndarray, token: np.ndarray, unigram: np.ndarray) -> np.ndarray:
+        """Compute the probability (n,) of each token beside its neighbour."""
+        seen = np.asarray(self.kept[neighbour, token]).ravel() if len(token) else np.zeros(0)
+        chances: np.ndarray = seen + self.share[neighbour] * unigram[token]
+        return chances
+
+
+class TwoNeighbours:
+    """The mixture of the module, counted on some tokens and weighted on others.
+
+    Args:
+        counted: tokens to count.
+        development: tokens that set the weights.
+        is_target: bool (V,), which ids are predicted.
+
+    Attributes:
+        unigram: (V + 1,) with one added to each count; 0 for ids that are not predicted.
+        weights: (4,) of unigram, left, right and their product.
+    """
+
+    def __init__(self, counted: Triples, development: Triples, is_target: np.ndarray) -> None:
+        size = len(is_target) + 1
+        smoothed = np.bincount(counted.token, minlength=size) + np.append(is_target, False)
+        self.unigram: np.ndarray = smoothed / smoothed.sum()
+        self.left = PairTable(counted.left, counted.token, size)
+        self.right = PairTable(counted.right, counted.token, size)
+        self.weights = mixture_weights(self.parts(development))
+
+    def parts(self, triples: Triples) -> np.ndarray:
+        """Compute the four estimates (n, 4) of each token."""
+        alone = self.unigram[triples.token]
+        left = self.left.chance(triples.left, triples.token, self.unigram)
+        right = self.right.chance(triples.right, triples.token, self.unigram)
+        product = left * right / np.maximum(alone, 1e-300)
+        return np.stack((alone, left, right, product / self._norm(triples)), axis=1)
+
+    def chance(self, triples: Triples) -> np.ndarray:
+        """Compute the probability (n,) of each token between its neighbours."""
+        chances: np.ndarray = self.parts(triples) @ self.weights
+        return chances
+
+    def _norm(self, triples: Triples) -> np.ndarray:
+        """Sum P(t | left) P(t | right) / P(t) over all tokens t, (n,): only pairs that were seen need their numbers."""
+        inverse = np.divide(1, self.unigram, out=np.zeros_like(self.unigram), where=self.unigram > 0)
+        over = self.right.kept @ scipy.sparse.diags_array(inverse)
+        both = [
+            (self.left.kept[triples.left[i : i + _BLOCK]] * over[triples.right[i : i + _BLOCK]]).sum(axis=1)
+            for i in range(0, len(triples), _BLOCK)
+        ]
+        left, right = self.left.share[triples.left], self.right.share[triples.right]
+        sums: np.ndarray = np.concatenate([np.zeros(0), *both]) + right * (1 - left) + left * (1 - right) + left * right
+        return sums
+
+
+def mixture_weights(parts: np.ndarray, *, num_rounds: int = 100) -> np.ndarray:
+    """Find the mixture of K estimates that is most likely, by expectation maximisation.
+
+    Args:
+        parts: (n, K) probabilities that each estimate gives to what was seen.
+        num_rounds: rounds; the likelihood never falls from one to the next.
+
+    Returns:
+        (K,) weights, summing to 1.
+    """
+    weights = np.full(parts.shape[1], 1 / parts.shape[1])
+    for _ in range(num_rounds if len(parts) else 0):
+        joint = parts * weights
+        weights = (joint / joint.sum(axis=1, keepdims=True)).mean(axis=0)
+    return weights
 
 
 @dataclass(frozen=True)
@@ -86,8 +217,8 @@ def reference_losses(
         raise ValueError("no token of the evaluation set is masked, so there is nothing to measure.")
     blocks = list(_training_blocks(genomes, tokenizer, holdout, sentences, max_tokens))
     counted, development = _split([triples_of(block, is_target) for block in blocks])
-    table = fit_count_table(counted, development, is_target)
-    left, right = table.one_sided(masked)
+    table = TwoNeighbours(counted, development, is_target)
+    _, left, right, _ = table.parts(masked).T
     num_counted = len(counted) + len(development)
     random_unigram, random_two = _random_dna_losses(tokenizer, is_target, table.unigram, num_counted)
     return ReferenceLosses(
@@ -108,8 +239,10 @@ def masked_triples(examples: MaskedExamples, vocab_size: int) -> Triples:
     parts = []
     for example in examples:
         labels = example["labels"]
-        true = np.concatenate(([vocab_size], np.where(labels == IGNORED, example["input_ids"], labels), [vocab_size]))
-        places = 1 + np.flatnonzero(labels != IGNORED)
+        true = np.concatenate(
+            ([vocab_size], np.where(labels == IGNORED_LABEL, example["input_ids"], labels), [vocab_size])
+        )
+        places = 1 + np.flatnonzero(labels != IGNORED_LABEL)
         parts.append(Triples(true[places - 1], true[places], true[places + 1]))
     return join_triples(parts)
 
@@ -181,7 +314,7 @@ def _random_dna_losses(
         parts.append(triples_of([_encode(tokenizer, [text])], is_target))
     test = join_triples(parts[:: DEVELOPMENT_EVERY // 2])
     counted, development = _split([part for number, part in enumerate(parts) if number % (DEVELOPMENT_EVERY // 2)])
-    table = fit_count_table(counted, development, is_target)
+    table = TwoNeighbours(counted, development, is_target)
     return _loss(table.unigram[test.token]), _loss(table.chance(test))
 
 

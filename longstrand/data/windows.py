@@ -120,7 +120,7 @@ class TrainingWindows(Sequence[Window]):
 
         Args:
             genomes: FASTA files, open genomes, or `GenomeSource` with weights.
-            num_bases: bases of a window (for a token budget see `longstrand.data.examples.bases_for_tokens`).
+            num_bases: bases of a window (for a token budget see `longstrand.data.examples.measure_budget`).
             num_samples: windows of the whole run; ``len`` of this object.
             seed: everything random follows from it.
             strand: read ``+``, ``-``, or each window on a strand drawn with equal chance.

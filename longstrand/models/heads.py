@@ -16,9 +16,7 @@ from torch import Tensor, nn
 
 from longstrand.models.config import Head, LongstrandConfig
 from longstrand.models.encoder import ACTIVATIONS, layer_norm
-
-MISSING = -100
-"""Integer label that is not counted; missing float labels are NaN."""
+from longstrand.runtime import IGNORED_LABEL
 
 
 class MaskedLMHead(nn.Module):
@@ -87,7 +85,7 @@ def divisor(num_items: Tensor | int | None, count: Tensor) -> Tensor:
 
 def labelled(labels: Tensor) -> Tensor:
     """Say which targets count: integers other than -100, numbers other than NaN. Same shape, bool."""
-    return ~labels.isnan() if labels.is_floating_point() else labels != MISSING
+    return ~labels.isnan() if labels.is_floating_point() else labels != IGNORED_LABEL
 
 
 def head_loss(
@@ -122,7 +120,7 @@ def head_loss(
         weight = None if head.class_weights is None else torch.tensor(head.class_weights, device=logits.device)
         reduction = "sum" if weights is None else "none"
         loss = F.cross_entropy(
-            logits.flatten(0, -2), labels.flatten().long(), weight, ignore_index=MISSING, reduction=reduction
+            logits.flatten(0, -2), labels.flatten().long(), weight, ignore_index=IGNORED_LABEL, reduction=reduction
         )
         loss = loss if weights is None else (loss * weights.flatten()).sum()
         return loss / divisor(num_items, labelled(labels).sum())

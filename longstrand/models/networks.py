@@ -20,13 +20,14 @@ from transformers.utils import ModelOutput
 from longstrand.errors import ConfigError
 from longstrand.models.config import Head, LongstrandConfig
 from longstrand.models.encoder import Encoder
-from longstrand.models.heads import MISSING, MaskedLMHead, OutputHead, divisor, head_loss, labelled, pool
+from longstrand.models.heads import MaskedLMHead, OutputHead, divisor, head_loss, labelled, pool
 from longstrand.models.memory.losses import all_segments_loss, pooled_mask, step_weights, without_context
 from longstrand.models.memory.recurrence import RecurrentOutput
 from longstrand.models.memory.streaming import SegmentOutput, stream_masked_lm, stream_sequence, stream_token
 from longstrand.models.network import Network
 from longstrand.models.packing import unpack
 from longstrand.models.precision import without_emulation
+from longstrand.runtime import IGNORED_LABEL
 
 
 @dataclass
@@ -142,12 +143,12 @@ class MaskedLM(_WithEncoder):
             return output.to_tuple() if as_tuple else output
         labels = without_context(labels, encoded)
         flat = labels.flatten()
-        places = (flat != MISSING).nonzero().flatten()
+        places = (flat != IGNORED_LABEL).nonzero().flatten()
         logits = self.lm_head(hidden.flatten(0, 1).index_select(0, places))
         loss_sum = F.cross_entropy(logits.float(), flat.index_select(0, places), reduction="sum")
         count = torch.tensor(places.numel(), device=loss_sum.device)
         loss = loss_sum / divisor(num_items, count)
-        weights = self.token_weights(encoded, labels != MISSING)
+        weights = self.token_weights(encoded, labels != IGNORED_LABEL)
         if weights is not None:
             losses = F.cross_entropy(logits.float(), flat.index_select(0, places), reduction="none")
             loss = (losses * weights.flatten().index_select(0, places)).sum()
@@ -304,7 +305,7 @@ class BinRegression(_WithEncoder):
         row, places, present = bins
         counted = getattr(encoded, "counted", None)
         present = present if counted is None else present & counted[row, places]
-        filler = torch.nan if labels.is_floating_point() else MISSING
+        filler = torch.nan if labels.is_floating_point() else IGNORED_LABEL
         if labels.shape[:2] != present.shape:
             raise ValueError(
                 f"labels are for {tuple(labels.shape[:2])} rows and bins, the input has {tuple(present.shape)}"

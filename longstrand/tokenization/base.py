@@ -19,13 +19,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from longstrand.runtime import IGNORED_LABEL
+
 IntArray = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
 AnyArray = npt.NDArray[Any]
 ToBases = Literal["mean", "max", "sum", "share"]
 FromBases = Literal["mean", "max", "majority", "first"]
 
-IGNORED_LABEL = -100
 _WORTH_THREADS = 100_000
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from longstrand.data.bins import encode_bins, moments
-from longstrand.data.collate import IGNORED, Collator
+from longstrand.data.collate import Collator
 from longstrand.data.labelled import LabelledTable, RawTable, infer_task, label
 from longstrand.data.labelled_files import read_labelled
 from longstrand.data.labelled_intervals import GenomeWindows
@@ -21,7 +21,7 @@ from longstrand.data.splits import Splits, choose_rows, split_at_random, split_b
 from longstrand.data.targets import Task, read_class_names
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import reverse_complement
-from longstrand.runtime import generator
+from longstrand.runtime import IGNORED_LABEL, generator
 from longstrand.training.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -432,7 +432,7 @@ class LabelCollator:
         batch = self._pad([{name: value for name, value in item.items() if name != "labels"} for item in examples])
         labels = [np.asarray(item["labels"]) for item in examples]
         if self._per_token:
-            stacked = np.full(tuple(batch["input_ids"].shape), IGNORED, dtype=np.int64)
+            stacked = np.full(tuple(batch["input_ids"].shape), IGNORED_LABEL, dtype=np.int64)
             for row, values in zip(stacked, [np.concatenate(labels)] if self._pack else labels):
                 row[: len(values)] = values
         elif labels[0].ndim == 2:

@@ -35,6 +35,7 @@ from longstrand.models.memory.losses import counted_batch
 from longstrand.models.pretrained import LongstrandForMaskedLM
 from longstrand.report.runs import write_run_page
 from longstrand.runtime import (
+    IGNORED_LABEL,
     join_processes,
     on_rank_0,
     provenance,
@@ -434,7 +435,7 @@ def hold_out_evaluation(
 
     The loss is the mean over all masked tokens of all windows (not a mean of batch means). Bits per base divide the
     information by the bases that the masked tokens spell. They are *not* independent of the tokenizer (segmentation
-    leaks which tokens can stand between two others): read them beside `longstrand.data.ngram_reference`.
+    leaks which tokens can stand between two others): read them beside `longstrand.data.references`.
 
     Args:
         examples: masked examples, the same windows and masks at every call.
@@ -453,7 +454,7 @@ def hold_out_evaluation(
         for batch in DataLoader(examples, batch_size=batch_size, collate_fn=collate):
             batch.pop("num_bases", None)
             batch = counted_batch(batch, model.config)
-            labels = batch["labels"][batch["labels"] != -100]
+            labels = batch["labels"][batch["labels"] != IGNORED_LABEL]
             output = model(**{name: value.to(device) for name, value in batch.items()})
             loss += float(output.loss_sum)
             correct += int((output.label_logits.argmax(-1).cpu() == labels).sum())

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from longstrand.data.examples import MaskedExamples, WindowTokenizer, measure_budget
-from longstrand.data.masking import IGNORED, MaskingConfig
+from longstrand.data.masking import MaskingConfig
 from longstrand.data.windows import EvaluationWindows, TrainingWindows, Window, choose_holdout
 from longstrand.errors import TokenizerError
 from longstrand.genome.intervals import Interval
+from longstrand.runtime import IGNORED_LABEL
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.tokenization.kmer import make_kmer
 from longstrand.tokenization.train import train_bpe
@@ -51,10 +52,10 @@ def test_examples_are_masked_windows(path):
         ids, labels = example["input_ids"], example["labels"]
         text = window.sequence[: len(ids) - 2]
         original = np.array([1, *(5 + "ACGTN".index(letter) for letter in text), 2])
-        assert np.array_equal(np.where(labels == IGNORED, ids, labels), original)
-        assert np.all((labels == IGNORED) | (labels >= 5)) and not (labels == 9).any()
+        assert np.array_equal(np.where(labels == IGNORED_LABEL, ids, labels), original)
+        assert np.all((labels == IGNORED_LABEL) | (labels >= 5)) and not (labels == 9).any()
         assert example["num_bases"] == len(text) == 38
-        chosen, num_dna = chosen + (labels != IGNORED).sum(), num_dna + sum(letter != "N" for letter in text)
+        chosen, num_dna = chosen + (labels != IGNORED_LABEL).sum(), num_dna + sum(letter != "N" for letter in text)
     assert abs(chosen / num_dna - 0.15) < 0.015
 
 
@@ -163,11 +164,11 @@ def test_real_tokenizers(path, kind):
     full = 0
     for window, example in zip(windows, examples):
         ids, labels = example["input_ids"], example["labels"]
-        restored = np.where(labels == IGNORED, ids, labels)
+        restored = np.where(labels == IGNORED_LABEL, ids, labels)
         if "N" not in window.sequence:
             text = tokenizer.decode(restored, skip_special_tokens=True)
             assert text == window.sequence[: example["num_bases"]]
-        assert np.isin(labels[labels != IGNORED], tokenizer.dna_token_ids).all()
+        assert np.isin(labels[labels != IGNORED_LABEL], tokenizer.dna_token_ids).all()
         full += len(ids) == 32
     assert full > 40
 

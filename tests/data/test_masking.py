@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from longstrand.config import build
-from longstrand.data.masking import IGNORED, MaskingConfig, kmer_spans, mask_tokens, span_rate, spread
+from longstrand.data.masking import MaskingConfig, kmer_spans, mask_tokens, span_rate, spread
 from longstrand.errors import ConfigError
-from longstrand.runtime import generator
+from longstrand.runtime import IGNORED_LABEL, generator
 
 MASK, NUM_SPECIAL, VOCAB = 4, 5, 105
 DNA = np.arange(NUM_SPECIAL, VOCAB, dtype=np.int32)
@@ -46,7 +46,7 @@ def mask_many(config, *, length=400, rows=400, seed=1):
 )
 def test_shares_are_exact_in_expectation(config):
     ids, maskable, masked, labels = mask_many(config)
-    chosen = labels != IGNORED
+    chosen = labels != IGNORED_LABEL
     assert not chosen[~maskable].any()
     assert np.array_equal(labels[chosen], ids[chosen])
     assert np.array_equal(masked[~chosen], ids[~chosen])
@@ -104,7 +104,7 @@ def test_span_lengths_follow_one_over_n():
         random_token_ids=DNA,
         generator=generator(3, 0, "mask"),
     )
-    steps = np.diff((labels != IGNORED).astype(int), prepend=0, append=0)
+    steps = np.diff((labels != IGNORED_LABEL).astype(int), prepend=0, append=0)
     runs = np.flatnonzero(steps == -1) - np.flatnonzero(steps == 1)
     shares = np.bincount(runs, minlength=4)[1:4] / len(runs)
     assert np.allclose(shares, [6 / 11, 3 / 11, 2 / 11], atol=0.03)
@@ -119,11 +119,11 @@ def test_span_rate_by_hand():
 def test_fate_of_a_span_is_shared():
     config = MaskingConfig(kind="kmer_span", kmer=5, probability=0.05, mask=0.5, random=0.0)
     _, _, masked, labels = mask_many(config)
-    inside = (labels[:, 1:] != IGNORED) & (labels[:, :-1] != IGNORED)
+    inside = (labels[:, 1:] != IGNORED_LABEL) & (labels[:, :-1] != IGNORED_LABEL)
     differ = (masked[:, 1:] == MASK) != (masked[:, :-1] == MASK)
     assert differ[inside].mean() < 0.08  # only where two spans meet
     apart = mask_many(config.model_copy(update={"fate": "token"}))
-    inside = (apart[3][:, 1:] != IGNORED) & (apart[3][:, :-1] != IGNORED)
+    inside = (apart[3][:, 1:] != IGNORED_LABEL) & (apart[3][:, :-1] != IGNORED_LABEL)
     differ = (apart[2][:, 1:] == MASK) != (apart[2][:, :-1] == MASK)
     assert abs(differ[inside].mean() - 0.5) < 0.05
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from longstrand.models.config import Head, LongstrandConfig
-from longstrand.models.heads import MISSING, head_loss, labelled, pool
+from longstrand.models.heads import head_loss, labelled, pool
 from longstrand.models.memory.recurrence import RecurrentOutput, counted_mask
+from longstrand.runtime import IGNORED_LABEL
 
 
 def without_context(labels: Tensor, encoded: Any) -> Tensor:
@@ -37,7 +38,7 @@ def counted_batch(batch: dict[str, Any], config: Any) -> dict[str, Any]:
 
 
 def _missing_outside(labels: Tensor, counted: Tensor) -> Tensor:
-    filler = torch.nan if labels.is_floating_point() else MISSING
+    filler = torch.nan if labels.is_floating_point() else IGNORED_LABEL
     return labels.masked_fill(~(counted if labels.dim() == 2 else counted[..., None]), filler)
 
 
@@ -102,7 +103,7 @@ def all_segments_loss(
     right = torch.minimum(torch.full_like(totals, context.right), totals - 1 - left)
     counts = (places >= left) & (places < totals - right)
     spread = labels[:, None].expand(-1, number, *labels.shape[1:])
-    filler = torch.nan if labels.is_floating_point() else MISSING
+    filler = torch.nan if labels.is_floating_point() else IGNORED_LABEL
     mine = counts if spread.dim() == 2 else counts[..., None]
     spread = spread.masked_fill(~mine, filler)
     known = labelled(spread) if spread.dim() == 2 else labelled(spread).any(-1)

@@ -4,21 +4,20 @@ import numpy as np
 import pytest
 
 from longstrand.data.examples import MaskedExamples
-from longstrand.data.masking import IGNORED
-from longstrand.data.ngram_reference import (
-    CountTable,
+from longstrand.data.references import (
     PairTable,
-    Smoothing,
+    ReferenceLosses,
     Triples,
-    Tuning,
-    fit_count_table,
+    TwoNeighbours,
     join_triples,
+    masked_triples,
     mixture_weights,
+    reference_losses,
     triples_of,
 )
-from longstrand.data.references import ReferenceLosses, masked_triples, reference_losses
 from longstrand.data.windows import EvaluationWindows, HoldOut, Window
 from longstrand.genome.intervals import Interval
+from longstrand.runtime import IGNORED_LABEL
 from longstrand.tokenization.kmer import make_kmer
 from tests.data.window_toys import BaseTokenizer, random_dna, write_fasta
 
@@ -47,39 +46,38 @@ def test_triples_by_hand():
     assert len(join_triples([triples, triples])) == 6
 
 
-def test_smoothing_by_hand():
-    """Context 0 saw 2, 2, 3: with discount 0.5 and strength 1 a quarter of 2/4 goes to each of four tokens' share."""
-    smoothing = Smoothing(0.5, 1.0)
+def test_discounting_by_hand():
+    """Neighbour 0 saw 2, 2, 3: 2 keeps (2 - 0.75) / 3, 3 keeps 0.25 / 3, and the unigram gets half."""
     table = PairTable(np.array([0, 0, 0]), np.array([2, 2, 3]), 5)
     uniform = np.full(5, 0.2)
-    chances = table.chance(np.zeros(5, dtype=int), np.arange(5), uniform, smoothing)
-    assert chances == pytest.approx([0.1, 0.1, 1.5 / 4 + 0.1, 0.5 / 4 + 0.1, 0.1])
-    assert table.chance(np.array([4]), np.array([2]), uniform, smoothing) == pytest.approx([0.2])
-    dense = table.sparse_part(smoothing).toarray() + table.share(smoothing)[:, None] * uniform
+    chances = table.chance(np.zeros(5, dtype=int), np.arange(5), uniform)
+    assert chances == pytest.approx([0.1, 0.1, 1.25 / 3 + 0.1, 0.25 / 3 + 0.1, 0.1])
+    assert table.chance(np.array([4]), np.array([2]), uniform) == pytest.approx([0.2])
+    dense = table.kept.toarray() + table.share[:, None] * uniform
     assert dense.sum(axis=1) == pytest.approx(np.ones(5))
 
 
 def test_probabilities_sum_to_one_for_seen_and_unseen_neighbours():
     sequences = [np.random.default_rng(seed).integers(0, 5, size=40) for seed in range(3)]
-    tuning = Tuning(Smoothing(0.3, 0.0), Smoothing(0.5, 2.0), Smoothing(0.7, 1.0), np.array([0.4, 0.3, 0.2, 0.1]))
-    for counted in (triples_of(sequences, TARGETS), triples_of(sequences, TARGETS)[:2], triples_of([], TARGETS)):
-        table = CountTable(counted, TARGETS, tuning)
+    every = triples_of(sequences, TARGETS)
+    for counted in (every, every[:2]):
+        table = TwoNeighbours(counted, every, TARGETS)
         for left in range(6):
             for right in range(6):
-                chances = table.chance(all_tokens(left, right))
-                assert chances[TARGETS].sum() == pytest.approx(1.0)
+                parts = table.parts(all_tokens(left, right))
+                assert parts[TARGETS].sum(axis=0) == pytest.approx(np.ones(4))
+                assert parts[~TARGETS].max() == 0
 
 
-def test_chain_is_the_posterior_of_a_first_order_chain():
+def test_the_product_is_the_posterior_of_a_first_order_chain():
     sequences = [np.random.default_rng(seed).integers(2, 5, size=40) for seed in range(3)]
-    tuning = Tuning(Smoothing(0.3, 1.0), Smoothing(0.5, 2.0), Smoothing(0.0, 1e12), np.array([1.0, 0.0, 0.0, 0.0]))
-    table = CountTable(triples_of(sequences, TARGETS), TARGETS, tuning)
+    counted = triples_of(sequences, TARGETS)
+    table = TwoNeighbours(counted, counted, TARGETS)
     for left in range(2, 6):
         for right in range(2, 6):
-            every = all_tokens(left, right)[2:5]
-            by_left, by_right = table.one_sided(every)
-            product = by_left * by_right / table.unigram[2:5]
-            assert table.chance(every) == pytest.approx(product / product.sum())
+            alone, by_left, by_right, product = table.parts(all_tokens(left, right)[2:5]).T
+            expected = by_left * by_right / alone
+            assert product == pytest.approx(expected / expected.sum())
 
 
 def test_mixture_weights_by_hand():
@@ -97,11 +95,11 @@ def test_a_known_chain_is_learned_to_its_entropy():
     posterior = joint / joint.sum(axis=1, keepdims=True)
     ids = [2 + markov(30_000, seed=seed, transitions=transitions) for seed in range(3)]
     counted, development, test = (triples_of([part], TARGETS)[1:-1] for part in ids)
-    table = fit_count_table(counted, development, TARGETS)
+    table = TwoNeighbours(counted, development, TARGETS)
     loss = -np.log(table.chance(test)).mean()
     truth = -np.log(posterior[test.left - 2, test.token - 2, test.right - 2]).mean()
     assert abs(loss - truth) < 0.002
-    assert loss < -np.log(table.one_sided(test)[0]).mean() < -np.log(table.unigram[test.token]).mean()
+    assert loss < -np.log(table.parts(test)[:, 1]).mean() < -np.log(table.unigram[test.token]).mean()
 
 
 def test_sparse_data_fall_back_gracefully():
@@ -109,7 +107,7 @@ def test_sparse_data_fall_back_gracefully():
     targets = np.ones(1000, dtype=bool)
     draw = np.random.default_rng(1)
     parts = [triples_of([draw.zipf(1.3, size=300) % 1000], targets) for _ in range(3)]
-    table = fit_count_table(*parts[:2], targets)
+    table = TwoNeighbours(*parts[:2], targets)
     assert -np.log(table.chance(parts[2])).mean() < math.log(1000)
 
 
@@ -145,7 +143,7 @@ def test_references_of_a_genome(tmp_path):
     losses = reference_losses([path], tokenizer, evaluation, holdout=holdout)
     assert losses.two_neighbour < min(losses.left, losses.right) < losses.unigram < math.log(16)
     assert losses.random_two_neighbour == pytest.approx(losses.random_unigram, abs=0.01)
-    assert losses.num_masked == sum((example["labels"] != IGNORED).sum() for example in evaluation)
+    assert losses.num_masked == sum((example["labels"] != IGNORED_LABEL).sum() for example in evaluation)
     assert losses.bases_per_masked == pytest.approx(2.0, abs=0.05)
     assert losses.bits_per_base(math.log(16)) == pytest.approx(4 / losses.bases_per_masked)
     again = reference_losses([path], tokenizer, evaluation, holdout={"toy": holdout})
@@ -155,14 +153,6 @@ def test_references_of_a_genome(tmp_path):
 
 
 def test_errors(tmp_path):
-    triples = triples_of([np.array([2, 3])], TARGETS)
-    table = CountTable(triples, TARGETS)
-    with pytest.raises(ValueError, match="was not tuned"):
-        table.chance(triples)
-    with pytest.raises(ValueError, match="was not tuned"):
-        table.one_sided(triples)
-    with pytest.raises(ValueError, match="needs tokens to count"):
-        fit_count_table(triples, triples[:0], TARGETS)
     path = write_fasta(tmp_path / "toy.fa", {"a": "ACGT" * 50})
     windows = [Window(Interval("a", 0, 4), "NNNN")]
     nothing = MaskedExamples(windows, BaseTokenizer(), max_tokens=9, seed=1)
