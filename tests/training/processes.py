@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from longstrand.cli import main as command_line
 from longstrand.config import build
 from longstrand.runtime import rank, world_size
 from longstrand.training import finetune as finetuning
@@ -97,6 +98,27 @@ def run(job: str, module: Any, double: bool, work: Any) -> None:
         module.make_model = make
 
 
+def verbs(folder: Path) -> None:
+    """Run the commands that share out pieces of work on what was trained; each has an environment of its own."""
+    launched, table = dict(os.environ), str(folder.parent / "train.csv")
+    common = ["--device", "cpu"]
+    commands = {
+        "predict": ["predict", "classes", table, "--output", "predictions.csv", *common],
+        "embed": ["embed", "pretrain32", table, "--output", "vectors.csv", *common],
+        "probe": ["probe", "--model", "pretrain32", "--train", table, "--output", "probed", "--trials", "2", *common],
+        "benchmark": ["benchmark", "run", "--data", table, "--model", "pretrain32", "--output", "compared", *common,
+                      "--baselines", "majority,kmer", "protocol.epochs=1", "protocol.resamples=20", "protocol.kmer=2",
+                      "threads=1"],
+    }  # fmt: skip
+    for number, (name, words) in enumerate(commands.items()):
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(number)  # the meetings of one command are not those of another
+        try:
+            command_line.main(words)
+        except SystemExit as end:
+            RECORD[name] = end.code
+        os.environ |= launched
+
+
 def main(folder: Path) -> None:
     """Do all jobs in a folder of their own, and write ``record-RANK.json``."""
     folder.mkdir(exist_ok=True)
@@ -112,6 +134,7 @@ def main(folder: Path) -> None:
     memory = {"num_tokens": 2, "segment_length": 12, "curriculum": plateau}
     finetune("memory", folder, memory=memory, training={"epochs": 3, "patience": 0})
     finetune("search", folder, training={"epochs": 3, "learning_rate": None})
+    verbs(folder)
     (folder / f"record-{rank()}.json").write_text(json.dumps(RECORD | {"processes": world_size()}))
 
 
