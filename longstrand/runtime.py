@@ -172,12 +172,20 @@ def join_processes(device: torch.device) -> None:
         )  # the others wait while rank 0 measures
 
 
-def gather(value: Any) -> list[Any]:
-    """Collect one small value from each joined process, in the order of their ranks; alone: ``[value]``."""
+def _are_joined() -> bool:
+    if world_size() == 1:
+        return False
     from torch import distributed
 
-    if world_size() == 1 or not distributed.is_initialized():
+    return bool(distributed.is_initialized())
+
+
+def gather(value: Any) -> list[Any]:
+    """Collect one small value from each joined process, in the order of their ranks; alone: ``[value]``."""
+    if not _are_joined():
         return [value]
+    from torch import distributed
+
     found: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(found, value)
     return found
@@ -190,6 +198,8 @@ def on_rank_0(work: Callable[[], Result]) -> Result:
         LongstrandError: the one that ``work`` raised, in every process.
     """
     outcome: tuple[Any, LongstrandError | None] = (None, None)
+    if not _are_joined():
+        return work()
     if rank() == 0:
         try:
             outcome = (work(), None)

@@ -32,11 +32,6 @@ from longstrand.training.settings import FinetuneConfig
 from tests.toys import tiny_checkpoint
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("model") / "tiny")
-
-
 def two_kinds(num_rows: int, seed: int = 0) -> list[tuple[str, int]]:
     """Sequences of 8 to 20 bases, class 1 rich in C."""
     random = np.random.default_rng(seed)
@@ -52,15 +47,6 @@ def write(path: Path, header: list[str], rows: list[Any]) -> Path:
     with open(path, "w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
     return path
-
-
-@pytest.fixture
-def tables(tmp_path: Path) -> dict[str, Path]:
-    sizes = {"train": 48, "valid": 22, "test": 25}
-    return {
-        name: write(tmp_path / f"{name}.csv", ["sequence", "label"], two_kinds(size, seed))
-        for seed, (name, size) in enumerate(sizes.items())
-    }
 
 
 def settings(model: Path, output: Path, data: dict[str, Any], **changes: Any) -> FinetuneConfig:

@@ -1,0 +1,99 @@
+"""Measuring a trained model on new rows: the numbers by hand, groups, the reading record, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sklearn.metrics import matthews_corrcoef
+
+from longstrand.cli.main import main
+from longstrand.errors import CheckpointError, InputError
+from longstrand.training.evaluate import evaluate
+from tests.training.test_finetune import run, two_kinds, write
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fine-tune once, with class names, on both strands, on the first 8 tokens."""
+    from tests.toys import tiny_checkpoint
+
+    folder = tmp_path_factory.mktemp("evaluate")
+    start = tiny_checkpoint(folder / "tiny")
+    rows = [(text, ("low", "high")[kind]) for text, kind in two_kinds(48)]
+    data = {"train": write(folder / "train.csv", ["sequence", "label"], rows)}
+    result = run(
+        start, folder / "run", data, strand="both", max_tokens=8, evaluation={"baselines": False, "page": False}
+    )
+    assert result.model is not None
+    return result.folder
+
+
+def new_rows(folder: Path, names: tuple[str, str] = ("low", "high")) -> Path:
+    rows = [
+        (text, names[kind], "first" if place < 12 else "second") for place, (text, kind) in enumerate(two_kinds(30, 5))
+    ]
+    return write(folder / "new.csv", ["sequence", "label", "batch"], rows)
+
+
+def test_numbers_groups_and_files(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", str(trained), str(new_rows(tmp_path)), "--group-column", "batch", "--resamples", "20"]
+    words += ["--train", str(trained.parent / "train.csv"), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert not end.value.code
+    said = capsys.readouterr().out
+    assert said.startswith("30 rows: mcc ") and "second (18): " in said and "kmer: " in said
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    with open(tmp_path / "out" / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = matthews_corrcoef([row["label"] for row in rows], [row["predicted"] for row in rows])
+    assert report["test"]["metrics"]["mcc"]["value"] == pytest.approx(expected, abs=1e-9)
+    first = rows[:12]
+    expected = matthews_corrcoef([row["label"] for row in first], [row["predicted"] for row in first])
+    assert report["groups"]["first"]["metrics"]["mcc"]["value"] == pytest.approx(expected, abs=1e-9)
+    assert {name: found["num_rows"] for name, found in report["groups"].items()} == {"second": 18, "first": 12}
+    assert report["reading"]["strand"] == "both" and report["reading"]["max_tokens"] == 8
+    assert any(row["truncated"] == "true" for row in rows)
+    assert report["baselines"]["kmer"]["test"]["paired"]["verdict"] in ("better", "worse", "unclear")
+    assert (tmp_path / "out" / "report.html").stat().st_size > 1000
+
+
+def test_the_test_rows_again_give_what_the_run_measured(trained: Path, tmp_path: Path) -> None:
+    with open(trained / "predictions_test.csv", newline="") as file:
+        measured = list(csv.DictReader(file))
+    texts = [text for text, _ in two_kinds(48)]
+    rows = [(texts[int(row["row"]) - 1], row["label"]) for row in measured]
+    path = write(tmp_path / "test.csv", ["sequence", "label"], rows)
+    report = evaluate(trained, path, output=tmp_path / "out", resamples=0, device="cpu")
+    with open(tmp_path / "out" / "predictions.csv", newline="") as file:
+        again = list(csv.DictReader(file))
+    for mine, theirs in zip(again, measured):
+        assert float(mine["probability_high"]) == pytest.approx(float(theirs["probability_high"]), abs=1e-6)
+    assert report["groups"] == {}
+
+
+def test_numbers_stand_for_the_names_of_the_model(trained: Path, tmp_path: Path) -> None:
+    """The model's classes are sorted by name: 0 is high, 1 is low."""
+    named = evaluate(trained, new_rows(tmp_path), resamples=0, device="cpu")
+    numbered = evaluate(trained, new_rows(tmp_path, ("1", "0")), resamples=0, device="cpu")
+    assert named["test"]["metrics"] == numbered["test"]["metrics"]
+
+
+def test_refusals(trained: Path, tmp_path: Path, model: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"does not know the class 'hihg' \(did you mean 'high'\?\); it predicts high, low"
+    ):
+        evaluate(trained, new_rows(tmp_path, ("low", "hihg")), resamples=0)
+    with pytest.raises(CheckpointError, match="predicts no labels; fine-tune it first"):
+        evaluate(model, new_rows(tmp_path), resamples=0)
+
+
+def test_reading_otherwise_is_said(trained: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    options: dict[str, Any] = {"strand": "+", "resamples": 0, "notice": said.append, "device": "cpu"}
+    evaluate(trained, new_rows(tmp_path), **options)
+    assert any("strand '+' (the model was measured with 'both')" in sentence for sentence in said)
