@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shares = [1, 7, 1, 1] if kind else [3, 1, 3, 3]
         rows.append(f"{''.join(letters.choices('ACGT', shares, k=letters.randint(20, 50)))},{kind}")
     (folder / "train.csv").write_text("sequence,label\n" + "\n".join(rows) + "\n")
+    (folder / "data").mkdir()
+    shutil.copy(folder / "train.csv", folder / "data" / "toy.csv")
     tiny_checkpoint(folder / "tiny")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     commands = {"one": [sys.executable], "two": TORCHRUN}
@@ -135,3 +138,17 @@ def test_the_same_report(world: Path, job: str) -> None:
 def test_the_curriculum_went_on_in_both(world: Path) -> None:
     rows = [json.loads(line) for line in (world / "two" / "memory" / "metrics.jsonl").read_text().splitlines()]
     assert {row["segments"] for row in rows if "loss" in row} == {1, 2}
+
+
+def test_commands_share_out_their_work(world: Path) -> None:
+    """Each command ends well in both processes; what it writes is what one process writes."""
+    for record in (*records(world, "one"), *records(world, "two")):
+        assert {name: record[name] for name in ("predict", "embed", "probe", "benchmark")} == dict.fromkeys(
+            ("predict", "embed", "probe", "benchmark"), 0
+        )
+    for name in ("predictions.csv", "vectors.csv"):
+        assert (world / "one" / name).read_bytes() == (world / "two" / name).read_bytes()
+    probed = [json.loads((world / side / "probed" / "report.json").read_text()) for side in ("one", "two")]
+    same(plain(probed[0]["probe"]["chosen"]), plain(probed[1]["probe"]["chosen"]))
+    same(plain(probed[0]["test"]), plain(probed[1]["test"]))
+    assert (world / "two" / "compared" / "results.json").exists()
