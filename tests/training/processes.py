@@ -106,7 +106,8 @@ def verbs(folder: Path) -> None:
         "predict": ["predict", "classes", table, "--output", "predictions.csv", *common],
         "embed": ["embed", "pretrain32", table, "--output", "vectors.csv", *common],
         "probe": ["probe", "--model", "pretrain32", "--train", table, "--output", "probed", "--trials", "2", *common],
-        "benchmark": ["benchmark", "run", "--data", str(folder.parent / "data"), "--model", "pretrain32/model", "--output", "compared", *common,
+        "benchmark": ["benchmark", "run", "--data", str(folder.parent / "data"), "--model", "pretrain32/model",
+                      "--output", "compared", *common,
                       "--baselines", "majority,kmer", "protocol.epochs=1", "protocol.resamples=20", "protocol.kmer=2",
                       "threads=1"],
     }  # fmt: skip
