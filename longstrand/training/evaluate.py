@@ -139,8 +139,9 @@ def _read(path: str | Path, where: Rows, network: Network, task: Task | None) ->
     """Read labelled rows as numbers of the outputs of the model."""
     reading = network.reading or Reading()
     labels = None if where.label_column is None else tuple(where.label_column.split(","))
+    group = where.group_column if task is None else None
     columns = LabelColumns(
-        sequence=where.sequence_column, pair=where.pair_column, labels=labels, name=where.group_column
+        sequence=where.sequence_column, pair=where.pair_column, labels=labels, name=group
     )
     windows = None
     if where.genome is not None:

@@ -28,7 +28,7 @@ def test_rates_epochs_and_strand_by_size() -> None:
     assert default_epochs(74, 32) == 100  # two steps an epoch: 300 steps would be 150 epochs
     assert default_strand(Task("single_label", ("a", "b"), ("label",))) == "both"
     assert default_strand(Task("token", ("a", "b"), ("label",))) == "+"
-    assert default_strand(Task("single_label", ("O", "B-exon"), ("label",))) == "+"
+    assert default_strand(Task("single_label", ("O", "B-exon", "I-exon"), ("label",))) == "+"
 
 
 def fake(scores: dict[float, Any]) -> Any:
