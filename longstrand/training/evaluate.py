@@ -140,9 +140,7 @@ def _read(path: str | Path, where: Rows, network: Network, task: Task | None) ->
     reading = network.reading or Reading()
     labels = None if where.label_column is None else tuple(where.label_column.split(","))
     group = where.group_column if task is None else None
-    columns = LabelColumns(
-        sequence=where.sequence_column, pair=where.pair_column, labels=labels, name=group
-    )
+    columns = LabelColumns(sequence=where.sequence_column, pair=where.pair_column, labels=labels, name=group)
     windows = None
     if where.genome is not None:
         from longstrand.genome.fasta import Genome
