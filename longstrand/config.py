@@ -36,10 +36,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         value = yaml.safe_load(Path(path).read_text())
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f"{path}:{line + 1}" if line is not None else str(path)
-        raise ConfigError(f"{where}: not readable as YAML ({getattr(error, 'problem', error)}).") from None
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        raise ConfigError(f"{where}: not readable as YAML ({problem}).") from None
     if value is None:
         return {}
     if not isinstance(value, dict):

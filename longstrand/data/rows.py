@@ -49,6 +49,8 @@ SEQUENCE_NAMES = ("sequence", "seq")
 """Column of the sequences where nobody names one."""
 TABLES: tuple[FileKind, ...] = ("table", "parquet", "xlsx", "json")
 SLICE = 2048
+_BLANK = " \t\n\r\f\v"
+"""What ends a FASTA name, to this reader and to the indexed one; other letters that Unicode calls blank do not."""
 LONGEST_CELL = (1 << 31) - 1
 
 Row = tuple[int, list[str | None]]
@@ -204,7 +206,7 @@ def read_entries(path: Path) -> Iterator[tuple[str, str]]:
             if line.startswith(">"):
                 if title is not None:
                     yield title, "".join(lines)
-                title, lines = line[1:].strip(), []
+                title, lines = line[1:].strip(_BLANK), []
             elif title is not None:
                 lines.append("".join(line.split()))
             elif line.strip():
@@ -402,7 +404,7 @@ def _bed_lines(path: Path, width: int) -> Iterator[Row]:
 def _fasta_records(path: Path) -> Iterator[Record]:
     """Yield every entry; its name is the first word of the title line."""
     for index, (title, sequence) in enumerate(read_entries(path)):
-        name = (title.split() or [""])[0]
+        name = re.split(f"[{_BLANK}]+", title, maxsplit=1)[0]
         yield Record(index, name, sequence, where=f"{path}, row {index + 1} ('{name}')")
 
 
@@ -449,27 +451,17 @@ def _interval_records(path: Path, columns: Columns, genome: Genome, window: int 
     if columns.name is not None:
         find_column(list(table.labels), columns.name, path, "name")
     check_on_genome(table, genome)
-    names = table.labels.get(columns.name or "name")
-    return (
-        _interval_record(genome, table, names, index, None if window is None else window_around(item, window), flank)
-        for index, item in enumerate(table.intervals)
-    )
+    names = table.labels.get(columns.name or "name") or [None] * len(table)
 
+    def record(index: int, interval: Interval) -> Record:
+        start, end = (interval.start, interval.end) if window is None else window_around(interval, window)
+        wide = genome.fetch_padded(interval.chrom, start - flank, end + flank, interval.strand)
+        flanks = wide[:flank], wide[len(wide) - flank :]
+        where = f"{table.where(index)} (row {index + 1})"
+        sequence = wide[flank : len(wide) - flank]
+        return Record(index, names[index] or str(interval), sequence, interval, None, where, flanks)
 
-def _interval_record(
-    genome: Genome,
-    table: IntervalTable,
-    names: list[str | None] | None,
-    index: int,
-    around: tuple[int, int] | None,
-    flank: int,
-) -> Record:
-    interval = table.intervals[index]
-    start, end = around or (interval.start, interval.end)
-    wide = genome.fetch_padded(interval.chrom, start - flank, end + flank, interval.strand)
-    sequence, flanks = wide[flank : len(wide) - flank], (wide[:flank], wide[len(wide) - flank :])
-    name = (names[index] if names is not None else None) or str(interval)
-    return Record(index, name, sequence, interval, None, f"{table.where(index)} (row {index + 1})", flanks)
+    return itertools.starmap(record, enumerate(table.intervals))
 
 
 def _table_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:

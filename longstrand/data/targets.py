@@ -237,7 +237,8 @@ class _ColumnReader:
             return False
         distinct = set(words)
         pairs = [first == second for word in distinct for first, second in itertools.pairwise(word)]
-        are_like_words = len(set("".join(words))) > 2 * len(distinct) or sum(pairs) < 0.3 * len(pairs)
+        letters = {letter for letter in "".join(words) if not letter.isdigit()}
+        are_like_words = len(letters) > 4 and (len(letters) > 2 * len(distinct) or sum(pairs) < 0.3 * len(pairs))
         if len(words) >= 2 * len(distinct) and are_like_words:
             raise self._ask(
                 f"every label, such as '{words[0]}', has as many letters as its sequence has bases",

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from longstrand.errors import InputError
-
 
 @dataclass(frozen=True, order=True, slots=True)
 class Interval:
@@ -43,10 +41,6 @@ class Interval:
     def overlaps(self, other: Interval) -> bool:
         """Say whether the two share a base, on either strand; an empty interval overlaps nothing."""
         return self.chrom == other.chrom and max(self.start, other.start) < min(self.end, other.end)
-
-    def contains(self, other: Interval) -> bool:
-        """Say whether every base of ``other`` lies in this interval, on either strand."""
-        return self.chrom == other.chrom and self.start <= other.start and other.end <= self.end
 
     def expand(self, margin: int) -> Interval:
         """Add ``margin`` bases on both sides; the left side stops at 0, the right side is not bounded here."""
@@ -134,37 +128,3 @@ class IntervalTable:
         """Name a row for a message: ``peaks.bed:17``."""
         line = self.lines[row] if self.lines else row + 1
         return f"{self.path}:{line}" if self.path is not None else f"row {row + 1}"
-
-
-@dataclass(frozen=True)
-class ChromSplit:
-    """A table cut into three by chromosome; each part keeps the order of the whole."""
-
-    train: IntervalTable
-    valid: IntervalTable
-    test: IntervalTable
-
-
-def split_by_chrom(table: IntervalTable, valid_chroms: Iterable[str], test_chroms: Iterable[str]) -> ChromSplit:
-    """Give the rows of some chromosomes to validation and test, all others to training.
-
-    Raises:
-        InputError: a chromosome is in both lists or has no row in the table (the error names those that have).
-    """
-    valid, test = set(valid_chroms), set(test_chroms)
-    place = f"{table.path}: " if table.path is not None else ""
-    both = sorted(valid & test)
-    if both:
-        raise InputError(f"{place}{', '.join(both)} cannot be both a validation and a test chromosome.")
-    present = list(dict.fromkeys(item.chrom for item in table.intervals))
-    absent = sorted((valid | test) - set(present))
-    if absent:
-        raise InputError(
-            f"{place}no interval on {', '.join(absent)}; there are intervals on {', '.join(present[:30])}."
-        )
-    chroms = [item.chrom for item in table.intervals]
-    return ChromSplit(
-        table.take([row for row, chrom in enumerate(chroms) if chrom not in valid and chrom not in test]),
-        table.take([row for row, chrom in enumerate(chroms) if chrom in valid]),
-        table.take([row for row, chrom in enumerate(chroms) if chrom in test]),
-    )

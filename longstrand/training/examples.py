@@ -12,8 +12,7 @@ import numpy as np
 from longstrand.data.bins import encode_bins, moments
 from longstrand.data.collate import Collator
 from longstrand.data.labelled import LabelledTable, RawTable, infer_task, label
-from longstrand.data.labelled_files import read_labelled
-from longstrand.data.labelled_intervals import GenomeWindows
+from longstrand.data.labelled_files import GenomeWindows, read_labelled
 from longstrand.data.labelled_tokens import cut_pieces, is_bio
 from longstrand.data.long_rows import refuse_pieces
 from longstrand.data.rows import TABLES, column_names, detect_file

@@ -12,8 +12,7 @@ import pytest
 import zstandard
 
 from longstrand.data.labelled import LabelColumns, label, label_warnings
-from longstrand.data.labelled_files import read_labelled
-from longstrand.data.labelled_intervals import GenomeWindows
+from longstrand.data.labelled_files import GenomeWindows, read_labelled
 from longstrand.data.rows import Columns, detect_file, read_intervals, read_records, read_table
 from longstrand.data.targets import infer_task
 from longstrand.errors import InputError, UsageError

@@ -10,8 +10,7 @@ import polars as pl
 import pytest
 
 from longstrand.data.labelled import LabelColumns
-from longstrand.data.labelled_files import read_labelled
-from longstrand.data.labelled_intervals import GenomeWindows
+from longstrand.data.labelled_files import GenomeWindows, read_labelled
 from longstrand.data.rows import column_names, read_table, show_rows
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome

@@ -23,8 +23,7 @@ import torch
 
 from longstrand.config import load_config
 from longstrand.data.labelled import LabelColumns, label
-from longstrand.data.labelled_files import read_labelled
-from longstrand.data.labelled_intervals import GenomeWindows
+from longstrand.data.labelled_files import GenomeWindows, read_labelled
 from longstrand.data.rows import Columns, has_intervals, read_intervals, read_records, read_table
 from longstrand.data.targets import infer_task
 from longstrand.errors import LongstrandError
@@ -84,7 +83,7 @@ def table_text(chance: random.Random) -> bytes:
     kind = chance.choice(["classes", "numbers", "bases", "vectors", "places", "json"])
     rows = []
     for number in range(chance.randint(1, 12)):
-        text = letters(chance, chance.randint(1, 9))
+        text = letters(chance, chance.randint(4, 12))
         value = {
             "classes": chance.choice(["yes", "no", "maybe"]), "numbers": f"{chance.random():.3f}",
             "bases": "".join(chance.choices("EI", k=len(text))), "vectors": ";".join(chance.choices("01", k=3)),

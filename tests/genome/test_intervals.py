@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longstrand.errors import InputError
-from longstrand.genome.intervals import Interval, IntervalTable, merge_intervals, split_by_chrom, subtract_intervals
+from longstrand.genome.intervals import Interval, IntervalTable, merge_intervals, subtract_intervals
 
 spans = st.lists(
     st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 40), st.integers(0, 9)).map(
@@ -35,8 +34,6 @@ def test_overlap_is_half_open() -> None:
     assert not item.overlaps(Interval("chr1", 14, 20))
     assert not item.overlaps(Interval("chr2", 10, 14))
     assert not item.overlaps(Interval("chr1", 12, 12))
-    assert item.contains(Interval("chr1", 11, 14))
-    assert not item.contains(Interval("chr1", 11, 15))
 
 
 @pytest.mark.parametrize(("start", "end"), [(-1, 3), (4, 3)])
@@ -73,20 +70,6 @@ def table() -> IntervalTable:
     return IntervalTable(
         [Interval(chrom, place, place + 3) for place, chrom in enumerate(chroms)], {"label": list("abcde")}
     )
-
-
-def test_split_by_chromosome_keeps_order_and_labels() -> None:
-    split = split_by_chrom(table(), ["chr2"], ["chr3"])
-    assert split.train.labels["label"] == ["a", "c"]
-    assert split.valid.labels["label"] == ["b", "e"]
-    assert [x.chrom for x in split.test.intervals] == ["chr3"]
-
-
-def test_split_refuses_what_cannot_be() -> None:
-    with pytest.raises(InputError, match="chr2 cannot be both a validation and a test chromosome"):
-        split_by_chrom(table(), ["chr2"], ["chr2"])
-    with pytest.raises(InputError, match="no interval on chrX; there are intervals on chr1, chr2, chr3"):
-        split_by_chrom(table(), ["chrX"], [])
 
 
 def test_take_and_where() -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longstrand.benchmarks.tasks.build import check_labels, source_paths, split_off_valid, write_task
 from longstrand.benchmarks.tasks.own_bins import BIN_OPTIONS, TRACK_OPTIONS, build_columns, build_tracks
+from longstrand.benchmarks.tasks.places import choose_contigs
 from longstrand.benchmarks.tasks.released import SEED
 from longstrand.benchmarks.tasks.task import Kind, Option, Problem, SourceFile, Task, TaskData
 from longstrand.data.labelled import LabelColumns, RawTable, infer_task
-from longstrand.data.labelled_files import read_labelled
-from longstrand.data.labelled_intervals import GenomeWindows
+from longstrand.data.labelled_files import GenomeWindows, read_labelled
 from longstrand.data.long_rows import cut_rows, refuse_pieces
 from longstrand.data.rows import Columns, column_names, has_intervals, read_intervals
 from longstrand.data.splits import NAMES, split_at_random, split_by_chrom, split_by_column
@@ -253,33 +254,9 @@ def _split(table: RawTable, options: Mapping[str, Any]) -> tuple[dict[str, RawTa
     valid, test = options["valid_chroms"], options["test_chroms"]
     if table.chroms is not None and (test or len(set(table.chroms)) >= 3):
         if not test:
-            valid, test = choose_chroms(table.chroms)
+            valid, test = choose_contigs(Counter(table.chroms))
         tables = split_by_chrom(table, valid, test)
         rule = f"by chromosome (validation {', '.join(valid) or 'split off train'}, test {', '.join(test)})"
         return (tables if "valid" in tables else tables | split_off_valid(tables["train"], seed=seed)), rule
     tables = split_at_random(table, HELD_OUT, seed=seed)
     return tables, f"at random (seed {seed}), stratified by label, identical sequences together"
-
-
-def choose_chroms(chroms: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Choose whole chromosomes for validation (a tenth of the rows) and test (a fifth), as near as they allow.
-
-    The chromosomes with the fewest rows come first, ties by name, so that most rows stay for training; at least one for
-    each, and at least one is left.
-
-    Example:
-        >>> choose_chroms(["a"] * 7 + ["b"] * 2 + ["c"])
-        (('c',), ('b',))
-    """
-    counts = sorted((chroms.count(name), name) for name in dict.fromkeys(chroms))
-    valid: list[str] = []
-    test: list[str] = []
-    held = {"valid": 0, "test": 0}
-    for count, name in counts[:-1]:
-        if held["valid"] == 0 or held["valid"] + count <= 0.1 * len(chroms):
-            valid.append(name)
-            held["valid"] += count
-        elif held["test"] == 0 or held["test"] + count <= 0.2 * len(chroms):
-            test.append(name)
-            held["test"] += count
-    return tuple(valid), tuple(test)

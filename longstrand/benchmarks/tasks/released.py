@@ -8,14 +8,13 @@ from typing import Any
 
 from longstrand.benchmarks.tasks.build import join_rows, make_rows, source_paths, split_off_valid, write_task
 from longstrand.benchmarks.tasks.task import Option, Task, TaskData
-from longstrand.data.labelled import LabelColumns, RawTable
+from longstrand.data.labelled import RawTable
 from longstrand.data.labelled_files import read_labelled
-from longstrand.data.rows import column_names, detect_file, read_entries, read_table, take_column
+from longstrand.data.rows import detect_file, read_entries, read_table, take_column
 from longstrand.errors import InputError
 
 ANY_VERSION = Option(False, "accept files whose content is not that of the published ones")
 SEED = Option(0, "seed of the split, where the published files leave one to us")
-SEQUENCE_COLUMNS = ("sequence", "seq")
 TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 
 
@@ -61,10 +60,7 @@ def read_rows(path: Path) -> RawTable:
     """
     if detect_file(path) == "fasta":
         return _read_titled(path)
-    header = column_names(path)
-    sequence = next((name for name in SEQUENCE_COLUMNS if name in header), SEQUENCE_COLUMNS[0])
-    labels = ("labels",) if "label" not in header and "labels" in header else ("label",)
-    return read_labelled(path, LabelColumns(sequence=sequence, labels=labels))
+    return read_labelled(path)
 
 
 def _read_titled(path: Path) -> RawTable:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from longstrand.benchmarks.arms import scores_of
 
+from longstrand.benchmarks.run_trial import scores_of
 from longstrand.benchmarks.suites.catalogue import build_named
 from longstrand.benchmarks.tasks.build import build_task
-from longstrand.benchmarks.tasks.own import choose_chroms, find_tasks
+from longstrand.benchmarks.tasks.own import find_tasks
 from longstrand.config import build
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import reverse_complement
@@ -126,9 +126,9 @@ def test_labelled_intervals_are_split_by_chromosome(tmp_path: Path) -> None:
     (task,) = find_tasks(tmp_path)
     data = build_task(task, tmp_path, tmp_path / "out")
     tables = data.load()
-    assert {name: len(table) for name, table in tables.items()} == {"train": 26, "valid": 2, "test": 4}
-    assert tables["test"].sequences[1] == chroms[2][100:150]
-    assert data.facts["split_rule"] == "by chromosome (validation chr3, test chr2)"
+    assert {name: len(table) for name, table in tables.items()} == {"train": 26, "valid": 4, "test": 2}
+    assert tables["valid"].sequences[1] == chroms[2][100:150]
+    assert data.facts["split_rule"] == "by chromosome (validation chr2, test chr3)"
     named = {"valid_chroms": "chr1", "test_chroms": "chr0", "window": "30"}
     again = build_task(task, tmp_path, tmp_path / "out", options=named).load()
     # The window of 30 bases around base 25 of each interval of 50.
@@ -147,10 +147,6 @@ def test_intervals_of_one_class_get_matched_negatives(tmp_path: Path) -> None:
         "valid": 0.5,
         "test": 0.5,
     }
-
-
-def test_choose_chroms_by_hand() -> None:
-    assert choose_chroms(["a"] * 70 + ["b"] * 15 + ["c"] * 5 + ["d"] * 5 + ["e"] * 5) == (("c", "d"), ("e", "b"))
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
