@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from longstrand.data.labelled import LabelColumns, LabelledTable, label
-from longstrand.data.labelled_files import read_labelled
-from longstrand.data.labelled_intervals import GenomeWindows
+from longstrand.data.labelled_files import GenomeWindows, read_labelled
 from longstrand.data.targets import Task, infer_task
 from longstrand.errors import CheckpointError, InputError, UsageError, nearest
 from longstrand.evaluation.metrics import evaluate as metrics_of
