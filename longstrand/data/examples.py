@@ -152,12 +152,15 @@ class TokenBudget:
         stride: bases that nearly every full example covers (tile size of the epoch order and of evaluation).
         bases_per_token: mean over the sample.
         num_tokens: DNA tokens of a full example.
+        repeated: bases that full examples spell beyond ``stride``, as a share of it: in the epoch order neighbouring
+            examples overlap by that much. 0 for k-mers without N; some percent for BPE.
     """
 
     num_bases: int
     stride: int
     bases_per_token: float
     num_tokens: int
+    repeated: float
 
 
 def measure_budget(
@@ -204,7 +207,8 @@ def measure_budget(
     expected = mean * encoder.room
     full = full or [round(expected)]
     most, least = max(*full, round(1.02 * expected)), min(full)
-    return TokenBudget(max(MIN_WINDOW, most), max(MIN_WINDOW, least), mean, encoder.room)
+    repeated = max(0.0, sum(full) / len(full) / max(MIN_WINDOW, least) - 1)
+    return TokenBudget(max(MIN_WINDOW, most), max(MIN_WINDOW, least), mean, encoder.room, repeated)
 
 
 def _with_kmer(masking: MaskingConfig, tokenizer: Tokenizer) -> MaskingConfig:

@@ -89,8 +89,9 @@ class TrainingWindows(Sequence[Window]):
     ``order="random"``: the centre of each window is uniform over all allowed bases (times the genome's weight); near
     the end of an allowed stretch the window is slid inwards, so every window is full unless its stretch is shorter.
     ``order="epoch"``: the allowed stretches are cut into tiles of at most ``stride`` bases, visited in a keyed random
-    order; every epoch covers every allowed base once, with other borders and another order. Windows read on past their
-    tile by ``num_bases - stride`` bases, the reserve for a tokenizer that spells some stretches with fewer tokens.
+    order; the tiles of an epoch cover every allowed base once, with other borders and another order. Windows read on
+    past their tile by ``num_bases - stride`` bases, the reserve for a tokenizer that spells some stretches with fewer
+    tokens: neighbouring BPE examples overlap (`TokenBudget.repeated` says by how much).
 
     Attributes:
         genomes: the open genomes.

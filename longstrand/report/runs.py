@@ -62,10 +62,16 @@ def pretraining_page(record: Record, rows: Sequence[Record]) -> Report:
     facts += [["bases read in training", record["bases_seen"]], ["tokens read in training", record["tokens_seen"]]]
     facts += [["bases in the training genomes", seen], ["bases held out", unseen]]
     facts += [["bases per token", record["bases_per_token"]]]
+    facts += (
+        [["read twice an epoch, as windows overlap", f"{record['epoch_overlap']:.1%}"]]
+        if "epoch_overlap" in record
+        else []
+    )
     held = [[name.replace("_", " "), value] for name, value in record["hold_out"].items() if isinstance(value, float)]
     explain = (
         "Loss: mean surprise per hidden token in nats; accuracy: share of hidden tokens guessed exactly; bits per "
-        "base: the surprise divided by the bases that the token spells. They cannot be compared between tokenizers."
+        "base: the surprise divided by the bases that the token spells. Tokens are guessed from both sides: this "
+        "is no compression rate. None of the numbers can be compared between tokenizers."
     )
     parts = [
         pretraining_curve(record, rows),

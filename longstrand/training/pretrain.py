@@ -363,6 +363,7 @@ def _report(
         "steps": trainer.state.global_step,
         "parameters": sum(weight.numel() for weight in trainer.model.parameters()),
         "bases_per_token": data.budget.bases_per_token,
+        "epoch_overlap": data.budget.repeated,
         "hold_out_bases": int(data.evaluation.windows.regions.num_bases),
         "training_bases": int(windows.regions.num_bases),
         "short_window_share": windows.short_share,

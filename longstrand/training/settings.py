@@ -190,7 +190,10 @@ class DataConfig(StrictModel):
     genomes: tuple[GenomeEntry, ...] = Field(min_length=1, description="FASTA files")
     hold_out: HoldOutConfig = Field(default_factory=HoldOutConfig)
     strand: Literal["+", "-", "both"] = Field("both", description="both: each window is read from a random strand")
-    order: Literal["random", "epoch"] = Field("epoch", description="epoch: every base once before any base twice")
+    order: Literal["random", "epoch"] = Field(
+        "epoch",
+        description="epoch: windows cover every base in turn; with BPE neighbours overlap, the report says by how much",
+    )
     sentences: tuple[int, int] | None = Field(
         None, description="GENA-LM: pieces of this many bases are tokenized apart"
     )

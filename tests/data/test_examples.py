@@ -126,6 +126,20 @@ def test_budget_of_a_fixed_step_tokenizer(path, step):
     assert budget.bases_per_token == pytest.approx(step, rel=0.01)
     assert budget.stride == 20 * step
     assert budget.num_bases == pytest.approx(1.02 * 20 * step, abs=1.5)
+    assert budget.repeated == 0
+
+
+def test_windows_of_an_epoch_overlap_as_much_as_the_budget_says(path):
+    """Bases that the examples of one epoch spell, against the bases that their tiles cover."""
+    tokenizer = train_bpe([random_dna(20_000, seed=8)], vocab_size=64)
+    budget = measure_budget([path], tokenizer, max_tokens=32)
+    options = {"num_bases": budget.num_bases, "stride": budget.stride, "order": "epoch", "strand": "+", "seed": 1}
+    length = TrainingWindows([path], num_samples=1, **options).epoch_length
+    windows = TrainingWindows([path], num_samples=length, **options)
+    encoder = WindowTokenizer(tokenizer, max_tokens=32)
+    spelled = sum(encoder.encode(window).num_bases for window in windows)
+    assert 0 < budget.repeated < 0.3
+    assert spelled / windows.regions.num_bases - 1 == pytest.approx(budget.repeated, abs=0.08)
 
 
 def test_budget_where_no_stretch_fills_it(path):
