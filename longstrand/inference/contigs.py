@@ -20,8 +20,15 @@ import numpy as np
 
 from longstrand.config import build
 from longstrand.errors import InputError, UsageError, one_of
-from longstrand.inference.contig_readers import Outputs, Reading, read_segments, read_windows
-from longstrand.inference.contig_rows import ContigRow, Spool, stretches
+from longstrand.inference.contig_readers import (
+    ContigRow,
+    Outputs,
+    Reading,
+    Spool,
+    read_segments,
+    read_windows,
+    stretches,
+)  # fmt: skip
 from longstrand.inference.jobs import JobResult, layout_of, with_default_output
 from longstrand.inference.loaded import as_trained, obey, open_model
 from longstrand.inference.options import PredictOptions, TrackOptions

@@ -345,22 +345,16 @@ def too_long_notes(longest: int, reading: Reading | None) -> list[str]:
 
 def notices(counts: Counts, *, exact_text: bool = False) -> list[str]:
     """Say what a user should know before trusting the numbers."""
-    lower, unknown, lines = counts.get("lower_case_letters", 0), counts.get("unknown_letters", 0), []
-    if counts.get("truncated"):
-        lines.append(f"note: {counts['truncated']:,} sequences were cut to what the model can read.")
-    if exact_text and (lower or unknown):
-        lines.append(
-            f"note: {lower:,} lower-case letters and {unknown:,} characters other than A, C, G and T went to the "
-            "tokenizer as they are."
-        )
-    elif lower:
-        lines.append(f"note: {lower:,} lower-case letters were read as upper case (--exact-text keeps them).")
-    if unknown and not exact_text:
-        lines.append(
-            f"note: {unknown:,} unknown letters in {counts['with_unknown_letters']:,} sequences were read as N."
-        )
-    if counts.get("empty"):
-        lines.append(
-            f"note: {counts['empty']:,} sequences are empty or too short for the tokenizer; their values are missing."
-        )
-    return lines
+    lower, unknown = counts.get("lower_case_letters", 0), counts.get("unknown_letters", 0)
+    lines = {
+        f"{counts.get('truncated', 0):,} sequences were cut to what the model can read": counts.get("truncated"),
+        f"{lower:,} lower-case letters and {unknown:,} characters other than A, C, G and T went to the tokenizer as "
+        "they are": exact_text and (lower or unknown),
+        f"{lower:,} lower-case letters were read as upper case (--exact-text keeps them)": lower and not exact_text,
+        f"{unknown:,} unknown letters in {counts.get('with_unknown_letters', 0):,} sequences were read as N": unknown
+        and not exact_text,
+        f"{counts.get('empty', 0):,} sequences are empty or too short for the tokenizer; their values are missing": (
+            counts.get("empty")
+        ),
+    }
+    return [f"note: {line}." for line, holds in lines.items() if holds]

@@ -25,57 +25,27 @@ NOT_CONTENT = frozenset({"batch_tokens", "pack", "device", "threads", "part_rows
 class PredictOptions(StrictModel):
     """How to read sequences and what to give back."""
 
-    output: Output = Field(
-        "logits",
-        description="probabilities or logits (the raw numbers) of the head, or embeddings of the encoder",
-    )
+    output: Output = Field("logits", description="probabilities, logits of the head, or embeddings of the encoder")
     pooling: Pooling = Field(
-        "mean",
-        description="embeddings: one vector a sequence, as mean or max over its tokens without special ones, mean_all "
-        "(with special ones) or cls (the first token); or one vector per base (bases) or per token (tokens)",
+        "mean", description="embeddings: mean or max over tokens, mean_all (special ones too), cls, bases or tokens"
     )
-    layer: int = Field(
-        -1, description="embeddings: layer to take; 0 = embedding output, 1 = first layer, -1 = last (normalised)"
-    )
-    layers: tuple[int, ...] = Field((), description="embeddings: several layers in place of layer, one after the other")
-    poolings: tuple[SequencePooling, ...] = Field(
-        (), description="embeddings: several poolings in place of pooling, for each layer one after the other"
-    )
-    strand: StrandPolicy = Field(
-        "+", description="read sequences as given (+), their reverse complement (-), or average the two (both)"
-    )
+    layer: int = Field(-1, description="embeddings: 0 = embedding output, 1 = first layer, -1 = last (normalised)")
+    layers: tuple[int, ...] = Field((), description="embeddings: several layers, one after the other")
+    poolings: tuple[SequencePooling, ...] = Field((), description="embeddings: several poolings for each layer")
+    strand: StrandPolicy = Field("+", description="sequences as given (+), reverse complement (-), or average (both)")
     shifts: tuple[int, ...] = Field(
-        (0,), min_length=1,
-        description="average over windows moved by so many bases, for example 0,1,-1; each on the strands asked for",
-    )  # fmt: skip
-    tta: bool = Field(
-        False, description="test-time augmentation: average over the eight strands and shifts that GENA-LM published"
+        (0,), min_length=1, description="average over windows moved by so many bases: 0,1,-1"
     )
-    truncate: bool = Field(
-        False, description="cut sequences that are too long for the model on the right, instead of refusing them"
-    )
+    tta: bool = Field(False, description="average over the eight strands and shifts that GENA-LM published")
+    truncate: bool = Field(False, description="cut sequences that are too long on the right, instead of refusing them")
     max_tokens: int | None = Field(
-        None, ge=1,
-        description="longest input in tokens, special ones included; by default as in training, else what the model "
-        "can read",
-    )  # fmt: skip
-    exact_text: bool = Field(
-        False,
-        description="give the text to the tokenizer as it is; by default it is put into upper case, and letters that "
-        "the model does not know are read as N",
+        None, ge=1, description="longest input with special tokens; by default as in training"
     )
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="fp32, or bf16 (mixed; faster on GPUs, two to three digits)"
-    )
+    exact_text: bool = Field(False, description="no upper case and no N for unknown letters before the tokenizer")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="fp32, or bf16 (faster on GPUs, 2 to 3 digits)")
     batch_tokens: int = Field(8192, ge=1, description="most tokens in a batch; lower it if memory runs out")
-    pack: bool | None = Field(
-        None,
-        description="put sequences of different lengths into one row, so that no padding is computed; by default on a "
-        "CPU",
-    )
-    device: str | None = Field(
-        None, description="auto (a GPU if there is one), cpu, cuda, cuda:1, mps; by default where the model is"
-    )
+    pack: bool | None = Field(None, description="put rows one after the other, without padding; by default on a CPU")
+    device: str | None = Field(None, description="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
     threads: int | None = Field(None, ge=1, description="processor threads; by default as many as there are free cores")
 
     @field_validator("shifts", "layers", "contigs", "columns", mode="before", check_fields=False)
@@ -116,35 +86,28 @@ class PredictOptions(StrictModel):
 class FileOptions(PredictOptions):
     """How a file is read, predicted and written."""
 
-    window: int | None = Field(None, ge=1, description="bases around the middle of each interval; by default all of it")
+    window: int | None = Field(
+        None, ge=1, description="bases around the middle of each interval; of contigs, at a time"
+    )
     sequence_column: str = Field("sequence", description="column with the sequences")
     pair_column: str | None = Field(None, description="column with second sequences, for models of pairs")
-    name_column: str | None = Field(
-        None, description="column with row names; by default 'name' or 'id' if there is one"
-    )
+    name_column: str | None = Field(None, description="column with row names; by default 'name' or 'id'")
     part_rows: int | None = Field(None, ge=1, description="rows between two safe points of the output")
 
 
 class TrackOptions(PredictOptions):
     """How whole contigs are read and what is written of them."""
 
-    contigs: tuple[str, ...] = Field(
-        (),
-        description="read whole contigs of the FASTA file, 'all' or names separated by commas, and write a track: "
-        ".bedgraph, .bw or .zarr; a model with memory streams them, others read overlapping windows",
-    )
+    contigs: tuple[str, ...] = Field((), description="'all' or names with commas; write a .bedgraph, .bw or .zarr")
     columns: tuple[str, ...] = Field((), description="tracks: the output to write; .zarr holds all of them")
     bin_size: int = Field(1, ge=1, description="tracks: bases of a bin")
     reduce: Literal["mean", "sum"] = Field("mean", description="tracks: a bin gets the mean or the sum of its bases")
-    window: int | None = Field(
-        None, ge=1, description="bases read at a time; by default, with memory whole contigs, else what the model reads"
-    )
+    window: int | None = Field(None, ge=1, description="bases read at a time; by default all, or what the model reads")
     step: int | None = Field(
-        None, ge=1,
-        description="tracks, windows: bases in the middle of a window that are kept; by default three quarters",
-    )  # fmt: skip
+        None, ge=1, description="tracks: bases kept of a window's middle; by default three quarters"
+    )
     gap: int = Field(
-        1000, ge=0, description="tracks: runs of so many N are left out and end what memory carries; 0: read everything"
+        1000, ge=0, description="tracks: runs of so many N are left out and end memory; 0: read everything"
     )
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from longstrand.errors import InputError, UsageError
 from longstrand.inference.resumable import remove
+from longstrand.inference.writers import append_chunks
 
 ZARR_CHUNK_BYTES = 1 << 20
 
@@ -90,15 +91,14 @@ def checked(stripes: Iterable[Stripe], layout: TrackLayout) -> Iterator[Stripe]:
     Raises:
         InputError: naming contig and base.
     """
-    order = {contig: place for place, contig in enumerate(layout.contigs)}
-    before: tuple[int, int] = (-1, 0)
+    due = dict.fromkeys(layout.contigs, 0)
     for stripe in stripes:
-        place, first = order[stripe.contig], stripe.first
-        if (place, first) < before or first + len(stripe.values) > layout.num_bins(stripe.contig):
+        first, end = stripe.first, stripe.first + len(stripe.values)
+        if due.get(stripe.contig) != first or end > layout.num_bins(stripe.contig):
             raise InputError(
                 f"{stripe.contig}: bins from {first:,} on are out of order or beyond the end of the contig."
             )
-        before = (place, first + len(stripe.values))
+        due[stripe.contig] = end
         infinite = np.flatnonzero(np.isinf(stripe.values).any(axis=1))
         if len(infinite):
             base = (first + int(infinite[0])) * layout.bin_size
@@ -216,8 +216,8 @@ class ZarrTrack(TrackFile):
             arrays[contig] = group.create_array(
                 contig, shape=(bins, width), chunks=(min(chunk, bins), width), dtype="f4", fill_value=float("nan")
             )
-        for stripe in _whole_chunks(stripes, chunk):
-            arrays[stripe.contig][stripe.first : stripe.first + len(stripe.values)] = stripe.values
+        for contig, found in groupby(stripes, key=lambda stripe: stripe.contig):
+            append_chunks(arrays[contig], (stripe.values for stripe in found), chunk)
 
 
 TRACK_FILES: dict[str, Any] = {
@@ -247,22 +247,3 @@ def track_file(output: Path) -> TrackFile:
         raise UsageError(f"output '{output}': no track format; end the name with {', '.join(TRACK_FILES)}.")
     chosen: TrackFile = TRACK_FILES[ending]()
     return chosen
-
-
-def _whole_chunks(stripes: Iterable[Stripe], chunk: int) -> Iterator[Stripe]:
-    """Cut stripes at multiples of ``chunk`` bins, joining what belongs to one chunk."""
-    contig, first, waiting, held = "", 0, list[np.ndarray](), 0
-    for stripe in stripes:
-        if stripe.contig != contig:
-            if held:
-                yield Stripe(contig, first, np.concatenate(waiting))
-            contig, first, waiting, held = stripe.contig, stripe.first, [], 0
-        waiting.append(stripe.values)
-        held += len(stripe.values)
-        if held >= chunk:
-            joined = np.concatenate(waiting)
-            whole = held // chunk * chunk
-            yield Stripe(contig, first, joined[:whole])
-            first, waiting, held = first + whole, [joined[whole:].copy()], held - whole
-    if held:
-        yield Stripe(contig, first, np.concatenate(waiting))

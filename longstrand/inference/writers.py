@@ -259,8 +259,13 @@ def _append(group: Any, name: str, arrays: Any) -> None:
     target = group.create_array(
         name, shape=(total, *shape_of_one), chunks=(chunk, *shape_of_one), dtype="str" if is_text else dtype
     )
+    append_chunks(target, arrays(), chunk)
+
+
+def append_chunks(target: Any, arrays: Iterable[np.ndarray], chunk: int) -> None:
+    """Write arrays one below the other into a chunked array from its first row on, whole chunks at a time."""
     start = 0
-    for piece in _whole_chunks(arrays(), chunk):
+    for piece in _whole_chunks(arrays, chunk):
         target[start : start + len(piece)] = piece
         start += len(piece)
 

@@ -19,7 +19,7 @@ from longstrand.config import build
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
 from longstrand.inference import contig_readers, contigs
-from longstrand.inference.contig_rows import ContigRow, Stretch, stretches
+from longstrand.inference.contig_readers import ContigRow, Stretch, stretches
 from longstrand.inference.contigs import ContigJob, predict_contigs
 from longstrand.inference.options import TrackOptions
 from longstrand.inference.predict import predict
@@ -109,7 +109,7 @@ def test_stretches_by_hand(genome: Genome) -> None:
 
 
 def test_rows_read_by_hand(genome: Genome, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longstrand.inference.contig_rows.PIECE", 4)
+    monkeypatch.setattr("longstrand.inference.contig_readers.PIECE", 4)
     text = CONTIGS["one"]
     row = ContigRow(Stretch("one", 0, 10), ("+", -2))
     assert "".join(row.pieces(genome, "ACGTN")) == "NN" + text[:8]
@@ -131,7 +131,7 @@ def test_rows_read_by_hand(genome: Genome, monkeypatch: pytest.MonkeyPatch) -> N
 def test_streams_what_predict_says_of_the_whole(
     memory: dict[str, Any], genome: Genome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("longstrand.inference.contig_rows.PIECE", 50)
+    monkeypatch.setattr("longstrand.inference.contig_readers.PIECE", 50)
     monkeypatch.setattr(contigs, "CHUNK_BYTES", 1200)
     monkeypatch.setattr("longstrand.tokenization.pieces.MARGIN", 16)
     model = network(**memory)

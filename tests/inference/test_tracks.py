@@ -57,7 +57,7 @@ def broken() -> Iterator[Stripe]:
     [
         (broken, "No space left"),
         (lambda: [STRIPES[0], stripe("c2", 3, 1, float("inf"))], "c2, base 13: the value is infinite"),
-        (lambda: [STRIPES[1], STRIPES[0]], "c2: bins from 0 on are out of order"),
+        (lambda: [STRIPES[1], STRIPES[0]], "c2: bins from 3 on are out of order"),
         (lambda: [stripe("c10", 0, 1, 1, 1)], "c10: bins from 0 on are out of order or beyond the end"),
     ],
 )
