@@ -43,7 +43,7 @@ network = get_peft_model(network, LoraConfig(r=4, target_modules=["query", "valu
 network.print_trainable_parameters()
 
 # %%
-table = pl.read_csv("data/coding.csv").filter(pl.col("split") == "train")
+table = pl.read_csv("data/coding/train.csv")
 rows = [{**tokenizer(text), "labels": int(label == "coding")} for text, label in zip(table["sequence"], table["label"])]
 arguments = TrainingArguments(
     "trained",

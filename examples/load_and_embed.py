@@ -18,7 +18,7 @@ print(f"{model.num_parameters():,} parameters; {len(model.tokenizer.vocab):,} to
 # %%
 import polars as pl
 
-table = pl.read_csv("data/coding.csv")
+table = pl.read_csv("data/coding/train.csv")
 vectors = ls.embed(model, table["sequence"], pooling="mean")
 vectors.shape
 
@@ -41,9 +41,9 @@ figure
 # %% [markdown]
 # ## What the model expects at each base
 #
-# Each base is hidden in turn, and the model gives a probability to each letter. The first row is the sequence. In the
-# second row a letter is as tall as its probability. The third row is the probability of the true letter: the model reads
-# six bases as one token, and is sure about few of them.
+# Each base is hidden in turn, and the model gives a probability to each letter. The first row is the sequence. In
+# the second row a letter is as tall as its probability. The third row is the probability of the true letter: the model
+# reads six bases as one token, and is sure about few of them.
 
 # %%
 import numpy as np

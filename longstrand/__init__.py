@@ -43,6 +43,9 @@ _VERBS = {
     "longstrand.benchmarks.run": ["benchmark"],
     "longstrand.inference.jobs": ["predict_file", "embed_file"],
     "longstrand.questions.bases": ["base_probabilities"],
+    "longstrand.training.verbs": ["finetune", "pretrain"],
+    "longstrand.training.evaluate": ["evaluate"],
+    "longstrand.benchmarks.run": ["benchmark"],
     "longstrand.report.locus": ["plot", "Ruler", "Track", "Logo", "Tokens", "Genes", "Marks"],
 }
 _LAZY = {name: module for module, names in _VERBS.items() for name in names}
