@@ -3,7 +3,7 @@
     python recipes/defaults.py run --output runs/defaults [--tables splice/dranet_donor] [--rows 400] [--seeds 0]
     python recipes/defaults.py show --output runs/defaults
 
-``run`` fine-tunes each table (in ``$LONGSTRAND_DATA/labelled``) from the shipped checkpoint and from random weights,
+``run`` fine-tunes each table (in ``$LONGSTRAND_DATA/data/labelled``) from the shipped checkpoint and from random weights,
 once with the defaults and once with each rate and number of epochs of the grid; finished runs are not repeated, so it
 may be stopped at any time. ``show`` prints, for each table and start, the mean test value over seeds of the defaults
 and of the best grid cell, the difference, the collapsed runs, and what the search cost in chosen runs.
@@ -42,7 +42,7 @@ def data_of(table: str, rows: int | None) -> dict[str, Any]:
     """Give the data section of a table, with its own validation rows if it has some."""
     root = data_root()
     assert root is not None, "set LONGSTRAND_DATA to the folder of real data"
-    folder = root / "labelled" / table
+    folder = root / "data" / "labelled" / table
     novel = folder / "test_novel.csv.gz"  # without the rows that are also in the training rows
     data: dict[str, Any] = {"test": str(novel if novel.exists() else folder / "test.csv.gz")}
     if (folder / "dev.csv.gz").exists():
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
                     result = folder.with_suffix(".json")
                     if result.exists():
                         continue
-                    more = {"model": {"init": start}, "evaluation": {"resamples": 0, "baselines": False, "page": False}}
+                    more = {"init": start, "evaluation": {"resamples": 0, "baselines": False, "page": False}}
                     given = data_of(table, options.rows)
                     fixed = {"seed": seed, "threads": options.threads, "pack": True, "device": "cpu"}
                     done = finetune("mixed_6mer_1m", output=folder, **given, **more, **fixed, **settings)

@@ -146,3 +146,12 @@ class CsvCallback(TrainerCallback):
             self._log.write_csv(self._log.path.with_suffix(".csv"))
 
     on_train_end = on_evaluate
+
+
+class FinishLastStep(TrainerCallback):
+    """Logs, evaluates and saves the last step, whatever the intervals."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for all three."""
+        if state.global_step >= state.max_steps:
+            control.should_log = control.should_evaluate = control.should_save = True

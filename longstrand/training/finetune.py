@@ -42,7 +42,13 @@ from longstrand.runtime import (
 )
 from longstrand.tokenization.base import Tokenizer
 from longstrand.tokenization.hub import load_tokenizer
-from longstrand.training.callbacks import CsvCallback, ProgressCallback, StopOnSignal, TensorBoardCallback
+from longstrand.training.callbacks import (
+    CsvCallback,
+    FinishLastStep,
+    ProgressCallback,
+    StopOnSignal,
+    TensorBoardCallback,
+)
 from longstrand.training.curriculum import make_curriculum
 from longstrand.training.examples import (
     LabelCollator,
@@ -68,11 +74,9 @@ from longstrand.training.methods import apply_method, check_method, measured_cos
 from longstrand.training.run_folder import RunFolder
 from longstrand.training.search import FOLDER, choose
 from longstrand.training.settings import FinetuneConfig, TrainSettings
-from longstrand.training.trainer import Checkpointing, LongstrandTrainer, split_batch
+from longstrand.training.trainer import Checkpointing, LongstrandTrainer, split_batch, training_arguments
 
 logger = logging.getLogger(__name__)
-
-SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
 @dataclass(frozen=True)
@@ -331,15 +335,6 @@ class FinetuneTrainer(LongstrandTrainer):
         return best is not None and best["step"] == self.state.global_step
 
 
-class FinishLastStep(TrainerCallback):
-    """Logs, evaluates and saves the last step, whatever the intervals."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for all three."""
-        if state.global_step >= state.max_steps:
-            control.should_log = control.should_evaluate = control.should_save = True
-
-
 class StopEarly(TrainerCallback):
     """Stops when the metric has not improved for a number of evaluations; stateless, so a resumed run agrees."""
 
@@ -407,37 +402,20 @@ def _load_best(run: RunFolder, model: Any, rows: list[dict[str, Any]], metric: s
 def _arguments(
     folder: Path, training: TrainSettings, examples: TrainingExamples, metric: str, device: torch.device
 ) -> TrainingArguments:
-    micro, accumulation = split_batch(examples.batch_size, training.micro_batch_size)
     steps = len(examples) // examples.batch_size
     every = max(1, examples.num_batches // training.evaluations_per_epoch)
-    return TrainingArguments(
-        output_dir=str(folder),
+    return training_arguments(
+        folder,
+        training,
+        split_batch(examples.batch_size, training.micro_batch_size),
+        device,
         max_steps=steps,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=accumulation,
-        learning_rate=training.learning_rate,
-        lr_scheduler_type=SCHEDULES[training.schedule],
         warmup_steps=int(training.warmup_fraction * steps),
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        bf16=training.precision == "bf16",
-        seed=training.seed,
-        data_seed=training.seed,
-        use_cpu=device.type == "cpu",
-        dataloader_num_workers=training.num_workers,
-        train_sampling_strategy="sequential",
-        remove_unused_columns=False,
-        logging_strategy="steps",
         logging_steps=min(training.log_every, every),
-        logging_nan_inf_filter=False,
-        eval_strategy="steps",
         eval_steps=every,
-        save_strategy="steps",
         save_steps=every,
         metric_for_best_model=f"eval_{metric}",
         greater_is_better=metric not in LOWER_IS_BETTER,
-        disable_tqdm=True,
-        report_to="none",
     )
 
 

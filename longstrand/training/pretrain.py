@@ -49,17 +49,22 @@ from longstrand.tokenization.base import Tokenizer
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.tokenization.kmer import make_kmer
 from longstrand.tokenization.train import train_bpe
-from longstrand.training.callbacks import CsvCallback, ProgressCallback, StopOnSignal, TensorBoardCallback
+from longstrand.training.callbacks import (
+    CsvCallback,
+    FinishLastStep,
+    ProgressCallback,
+    StopOnSignal,
+    TensorBoardCallback,
+)
 from longstrand.training.curriculum import make_curriculum, row_tokens
 from longstrand.training.run_folder import RunFolder
 from longstrand.training.settings import PretrainConfig, TrainingConfig
 from longstrand.training.throughput import ThroughputMeter, measured_peak, training_flops_per_token
-from longstrand.training.trainer import Checkpointing, LongstrandTrainer, split_batch
+from longstrand.training.trainer import Checkpointing, LongstrandTrainer, split_batch, training_arguments
 
 logger = logging.getLogger(__name__)
 
 Collate = Callable[[Sequence[Any]], dict[str, torch.Tensor]]
-SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup", "inverse_sqrt": "inverse_sqrt"}
 
 
 @dataclass(frozen=True)
@@ -237,7 +242,7 @@ def _run(
         data_collator=collate,
         callbacks=[
             stop,
-            MeasureLastStep(),
+            FinishLastStep(),
             ProgressCallback("pre-training"),
             Snapshots(training.snapshots, run.path / "snapshots", tokenizer),
         ],
@@ -275,46 +280,21 @@ def _arguments(
     folder: Path, training: TrainingConfig, batch: tuple[int, int], device: torch.device
 ) -> TrainingArguments:
     # Trainer starts at half the schedule if the warm-up is longer than training; the settings refuse that.
-    return TrainingArguments(
-        output_dir=str(folder),
+    return training_arguments(
+        folder,
+        training,
+        batch,
+        device,
         max_steps=training.steps,
-        per_device_train_batch_size=batch[0],
-        gradient_accumulation_steps=batch[1],
-        learning_rate=training.learning_rate,
-        lr_scheduler_type=SCHEDULES[training.schedule],
         warmup_steps=min(500, training.steps // 10) if training.warmup_steps is None else training.warmup_steps,
-        weight_decay=training.weight_decay,
         adam_beta2=training.adam_beta2,
-        max_grad_norm=training.max_grad_norm,
-        bf16=training.precision == "bf16",
         torch_compile=training.compile,
         gradient_checkpointing=training.gradient_checkpointing,
-        seed=training.seed,
-        data_seed=training.seed,
-        use_cpu=device.type == "cpu",
-        dataloader_num_workers=training.num_workers,
-        train_sampling_strategy="sequential",
-        remove_unused_columns=False,
         ddp_find_unused_parameters=False,
-        logging_strategy="steps",
         logging_steps=training.log_every,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps",
         eval_steps=training.eval_every,
-        save_strategy="steps",
         save_steps=training.save_every,
-        disable_tqdm=True,
-        report_to="none",
     )
-
-
-class MeasureLastStep(TrainerCallback):
-    """Logs and evaluates the last step, whatever the intervals."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for a row of both kinds."""
-        if state.global_step >= state.max_steps:
-            control.should_log = control.should_evaluate = control.should_save = True
 
 
 class Snapshots(TrainerCallback):

@@ -29,9 +29,11 @@ from longstrand.models.memory.losses import counted_batch
 from longstrand.runtime import gather, on_rank_0, rank, world_size, write_json
 from longstrand.training.curriculum import Curriculum
 from longstrand.training.run_folder import MetricsLog, RunFolder, write_manifest
+from longstrand.training.settings import TrainingConfig, TrainSettings
 from longstrand.training.throughput import ThroughputMeter
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
+SCHEDULES = {"constant": "constant_with_warmup"}
 STATE_FILE = "longstrand_state.json"
 
 
@@ -60,6 +62,35 @@ def split_batch(batch_size: int, most: int | None) -> tuple[int, int]:
         )
     micro = next(size for size in range(min(most or share, share), 0, -1) if share % size == 0)
     return micro, share // micro
+
+
+def training_arguments(
+    folder: Path, training: TrainSettings | TrainingConfig, batch: tuple[int, int], device: torch.device, **more: Any
+) -> TrainingArguments:
+    """Translate the settings that both kinds of training have; ``batch`` as `split_batch` gives it."""
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=batch[0],
+        gradient_accumulation_steps=batch[1],
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=SCHEDULES.get(training.schedule, training.schedule),
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        bf16=training.precision == "bf16",
+        seed=training.seed,
+        data_seed=training.seed,
+        use_cpu=device.type == "cpu",
+        dataloader_num_workers=training.num_workers,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        logging_strategy="steps",
+        logging_nan_inf_filter=False,
+        eval_strategy="steps",
+        save_strategy="steps",
+        disable_tqdm=True,
+        report_to="none",
+        **more,
+    )
 
 
 class LongstrandTrainer(Trainer):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from longstrand.config import from_command_line
+from longstrand.config import StrictModel, from_command_line
 from longstrand.training import finetune as finetuning
 from longstrand.training import pretrain as pretraining
 from longstrand.training.finetune import FinetuneResult
@@ -15,7 +15,7 @@ from longstrand.training.pretrain import PretrainResult
 from longstrand.training.settings import FinetuneConfig, PretrainConfig
 
 logger = logging.getLogger(__name__)
-SECTIONS = ("data", "model", "evaluation", "tokenizer", "masking", "training")
+SECTIONS = ("training", "data", "model", "evaluation", "tokenizer", "masking")
 
 
 def finetune(
@@ -35,8 +35,8 @@ def finetune(
         output: run folder.
         method: full, frozen, lora, ia3, or the settings of an adapter.
         notice: receives sentences for the user.
-        **settings: sections as mappings (``training={"epochs": 10}``, ``data={"test": "test.csv"}``), or settings of
-            the section training by their own names (``epochs=10, learning_rate=1e-3, seed=1``).
+        **settings: any setting by its own name (``epochs=10, test="test.csv", init="random"``), or sections as
+            mappings (``evaluation={"strand": "both"}``).
 
     Returns:
         Run folder, model folder and report; ``result.report["test"]["metrics"]`` holds the numbers.
@@ -54,8 +54,7 @@ def pretrain(*, genomes: str | Path | list[str | Path], output: str | Path, **se
     Args:
         genomes: FASTA files.
         output: run folder.
-        **settings: sections as mappings (``model={"preset": "tiny"}``), or settings of the section training by their
-            own names (``steps=1000, seed=1``).
+        **settings: any setting by its own name (``steps=1000, preset="tiny"``), or sections as mappings.
 
     Raises:
         LongstrandError: anything wrong with the settings, the genomes, the tokenizer or the run folder.
@@ -65,13 +64,19 @@ def pretrain(*, genomes: str | Path | list[str | Path], output: str | Path, **se
     return pretraining.pretrain(_build(PretrainConfig, given, settings))
 
 
-def _build(model: type[Any], given: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
-    """Put keywords where they belong: sections and fields of the whole, else settings of training."""
+def _build(model: type[StrictModel], given: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+    """Put keywords where they belong: fields of the whole, of training, or of the first section that has them."""
     options = {key: (key, value) for key, value in given.items()}
     for name, value in settings.items():
         if isinstance(value, Mapping) and name in SECTIONS:
             options |= {f"{name}.{key}": (f"{name}.{key}", item) for key, item in value.items()}
-        else:
-            key = name if name in model.model_fields else f"training.{name}"
-            options[key] = (key, value)
+            continue
+        owners = [part for part in SECTIONS if name in getattr(_type(model, part), "model_fields", {})]
+        key = name if name in model.model_fields else f"{next(iter(owners), SECTIONS[0])}.{name}"
+        options[key] = (key, value)
     return from_command_line(model, None, [], options)
+
+
+def _type(model: type[StrictModel], section: str) -> Any:
+    field = model.model_fields.get(section)
+    return None if field is None else field.annotation

@@ -104,9 +104,9 @@ def verbs(folder: Path) -> None:
     common = ["--device", "cpu"]
     commands = {
         "predict": ["predict", "classes", table, "--output", "predictions.csv", *common],
-        "embed": ["embed", "pretrain32", table, "--output", "vectors.csv", *common],
-        "probe": ["probe", "--model", "pretrain32", "--train", table, "--output", "probed", "--trials", "2", *common],
-        "benchmark": ["benchmark", "run", "--data", str(folder.parent / "data"), "--model", "pretrain32/model",
+        "embed": ["embed", "pretrain64", table, "--output", "vectors.csv", *common],
+        "probe": ["probe", "--model", "pretrain64", "--train", table, "--output", "probed", "--trials", "2", *common],
+        "benchmark": ["benchmark", "run", "--data", str(folder.parent / "data"), "--model", "pretrain64/model",
                       "--output", "compared", *common,
                       "--baselines", "majority,kmer", "protocol.epochs=1", "protocol.resamples=20", "protocol.kmer=2",
                       "threads=1"],
