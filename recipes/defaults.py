@@ -3,7 +3,7 @@
     python recipes/defaults.py run --output runs/defaults [--tables splice/dranet_donor] [--rows 400] [--seeds 0]
     python recipes/defaults.py show --output runs/defaults
 
-``run`` fine-tunes each table (in ``$LONGSTRAND_DATA/data/labelled``) from the shipped checkpoint and from random weights,
+``run`` fine-tunes each table (in ``$LONGSTRAND_DATA/data/labelled``) from the shipped checkpoint and random weights,
 once with the defaults and once with each rate and number of epochs of the grid; finished runs are not repeated, so it
 may be stopped at any time. ``show`` prints, for each table and start, the mean test value over seeds of the defaults
 and of the best grid cell, the difference, the collapsed runs, and what the search cost in chosen runs.
