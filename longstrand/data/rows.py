@@ -304,8 +304,8 @@ def show_rows(rows: Sequence[int], limit: int = 5) -> str:
 def read_intervals(path: Path) -> IntervalTable:
     """Read intervals with the columns that came with them.
 
-    BED and bedGraph: columns 4 and 5 are the labels ``name`` and ``score``, those from 7 on ``column_7``...; a comment
-    line ``#chrom start end ...`` in front names them instead. GFF: labels ``kind``, ``name`` and ``parent``. Tables
+    BED and bedGraph: columns 4 and 5 are the labels ``name`` and ``score``, those from 7 on ``column_7``...; a first
+    line ``#chrom start end ...`` makes the file a table. GFF: labels ``kind``, ``name`` and ``parent``. Tables
     have columns ``chrom``, ``start``, ``end`` (in any case, also ``chromStart`` and the like), optionally ``strand``,
     and any others as labels; coordinates are 0-based half-open, as in BED. A strand of ``.`` or ``*`` counts as ``+``.
 
@@ -371,18 +371,10 @@ def _interval(where: str, chrom: str, start: str, end: str, strand: str) -> Inte
 def _bed_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
     """Return the names of the columns of a BED file, and its rows with the numbers of their lines."""
     with open_text(path) as lines:
-        remark = ""
-        for line in lines:
-            if not is_comment(line) and line.strip():
-                break
-            remark = line if line.startswith("#") else remark
-        width = len(_bed_cells(line))
+        first = next((line for line in lines if line.strip() and not is_comment(line)), "")
+    width = max(3, len(_bed_cells(first)))
     usual = ["chrom", "start", "end", "name", "score", "strand"]
-    names = (usual + [f"column_{place}" for place in range(7, width + 1)])[: max(3, width)]
-    named = [cell.strip() for cell in _bed_cells(remark.lstrip("#").strip())]
-    if len(named) == width and interval_columns(named) == (0, 1, 2) and len(set(named)) == width:
-        names = named
-    return names, _bed_lines(path, max(3, width))
+    return (usual + [f"column_{place}" for place in range(7, width + 1)])[:width], _bed_lines(path, width)
 
 
 def _bed_cells(line: str) -> list[str]:

@@ -165,6 +165,8 @@ def _text_kind(lines: list[str], path: Path) -> FileKind:
     cells = data.split("\t") if "\t" in data else data.split()
     if len(cells) == 9 and parse_whole(cells[3]) and parse_whole(cells[4]) and cells[6] in ("+", "-", ".", "?"):
         return "gff"
+    if re.match(r"#\w", start) and lines[0].count("\t") == data.count("\t") > 1 and _names_intervals(lines[0]):
+        return "table"
     if len(cells) >= 3 and parse_whole(cells[1]) is not None and parse_whole(cells[2]) is not None:
         return "bedgraph" if any(is_track) or (promised == "bedgraph" and len(cells) == 4) else "bed"
     if promised in ("bed", "bedgraph", "gff", "fasta", "vcf") and not _names_intervals(data):

@@ -78,6 +78,12 @@ def test_tables(tmp_path: Path, name: str) -> None:
     assert table.lines == ([1, 2] if name.endswith("parquet") else [2, 3])
 
 
+def test_a_bed_file_whose_first_line_names_its_columns_is_a_table(tmp_path: Path) -> None:
+    text = "#chrom\tstart\tend\tstrand\tlabel\nchr1\t5\t9\t-\tx\n"
+    table = read_intervals(write(tmp_path / "x.bed", text))
+    assert (table.intervals, table.labels) == ([Interval("chr1", 5, 9, "-")], {"label": ["x"]})
+
+
 def test_table_without_strand_and_with_other_names(tmp_path: Path) -> None:
     table = read_intervals(write(tmp_path / "x.csv", "name,chr,chromStart,chromEnd\nx,1,5,9\n"))
     assert table.intervals == [Interval("1", 5, 9)]
