@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from longstrand.benchmarks.probe_run import probe as probe
     from longstrand.benchmarks.run import benchmark as benchmark
     from longstrand.inference.jobs import embed_file as embed_file
     from longstrand.inference.jobs import predict_file as predict_file
@@ -43,6 +44,7 @@ _VERBS = {
     "longstrand.training.verbs": ["finetune", "pretrain"],
     "longstrand.training.evaluate": ["evaluate"],
     "longstrand.benchmarks.run": ["benchmark"],
+    "longstrand.benchmarks.probe_run": ["probe"],
     "longstrand.report.locus": ["plot", "Ruler", "Track", "Logo", "Tokens", "Genes", "Marks"],
 }
 _LAZY = {name: module for module, names in _VERBS.items() for name in names}

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from longstrand.benchmarks.probing.embeddings import cache_embeddings
+from longstrand.benchmarks.probing.states import cache_states
 from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.targets import Task
 from longstrand.inference.options import PredictOptions
@@ -57,10 +57,8 @@ def main() -> None:
                 list(predict(model, texts, tokenizer=tokenizer, options=settings))
             else:
                 with tempfile.TemporaryDirectory() as folder:
-                    about: dict[str, Any] = {"model": "simulated"}
-                    cache_embeddings(
-                        model, {"train": table}, Path(folder), tokenizer=tokenizer, settings=settings, about=about
-                    )
+                    more: dict[str, Any] = {"identity": {"model": "simulated"}, "sampling": {}}
+                    cache_states(model, {"train": table}, Path(folder), tokenizer=tokenizer, options=settings, **more)
             times[name].append(time.perf_counter() - start)
             counts[name] = len(passes)
     seconds = {name: statistics.median(values[1:]) for name, values in times.items()}

@@ -36,8 +36,6 @@ LAYERS = [
 ROOT_FILES = {"__init__", "__main__", "auto", "errors", "config", "runtime"}
 """The only files of the package that lie loose in its root."""
 NOT_YET = [
-    ("longstrand.benchmarks.tasks.task", "longstrand.benchmarks.tasks.bins"),
-    ("longstrand.benchmarks.tasks.build", "longstrand.benchmarks.tasks.bins"),
     ("longstrand.training.measure", "longstrand.training.finetune"),
 ]
 """Imports that still close a cycle; this list only gets shorter."""

@@ -5,32 +5,30 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from longstrand.benchmarks.page import layer_sections
-from longstrand.benchmarks.probing.embeddings import parse_layers
-from longstrand.benchmarks.probing.probe import ProbeResult, ProbeSettings
-from longstrand.benchmarks.probing.probe_bases import BASES
-from longstrand.benchmarks.probing.steps import Cache, choose_probe, embed_tables, predict_split
-from longstrand.benchmarks.run_trial import scores_of
-from longstrand.config import StrictModel
+from longstrand.benchmarks.probing.probe import ProbeResult, ProbeSettings, choose_probe, where_of
+from longstrand.benchmarks.probing.states import States, cache_states, probe_options
+from longstrand.benchmarks.run_trial import load_encoder, scores_of, weights_fingerprints
+from longstrand.config import StrictModel, build
 from longstrand.data.labelled import LabelledTable, label_warnings
 from longstrand.errors import InputError, UsageError
 from longstrand.evaluation.metrics import PRIMARY, evaluate
-from longstrand.inference.options import PredictOptions
-from longstrand.inference.predict import longest_input
-from longstrand.models.checkpoint import load_model
 from longstrand.report.page import write_report
 from longstrand.report.sections import Metrics, Report, Section, Table, metric_rows, metric_title, provenance_table
-from longstrand.runtime import fingerprint_file, provenance, resolve_device, seed_everything
+from longstrand.runtime import fingerprint_file, leave_process_group, model_folder, provenance, resolve_device
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.examples import check_strand, load_splits
 from longstrand.training.measure import run_baselines
 from longstrand.training.run_folder import RunFolder
 from longstrand.training.settings import DataSettings
+
+if TYPE_CHECKING:
+    from longstrand.models.network import Network
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +49,55 @@ class ProbeConfig(StrictModel):
     device: str = Field("auto", description="auto, cpu, cuda, mps")
 
 
-def run_probe(config: ProbeConfig, *, notice: Callable[[str], None] = logger.info) -> dict[str, Any]:
-    """Embed once, choose without the test rows, measure once; writes ``report.html`` and ``report.json``.
+def probe(
+    model: str | Path | Network,
+    train: str | Path,
+    *,
+    valid: str | Path | None = None,
+    test: str | Path | None = None,
+    output: str | Path = "probe",
+    **settings: Any,
+) -> dict[str, Any]:
+    """Find the layer, pooling and simple probe that read labels best off a frozen model.
+
+    Args:
+        model: folder, name that `longstrand.load_model` takes, or loaded model.
+        train: labelled table; by default a share of its rows is for validation and for the test.
+        valid: validation rows.
+        test: test rows.
+        output: run folder; the same call uses the states again that are kept there.
+        settings: further ones of `ProbeConfig`, for example ``probe={"trials": 0}``.
 
     Returns:
-        The report: ``probe`` (layer curve, trials, choice), ``test``, ``baselines``, ``seconds``, ...
+        The report: ``probe`` (curve of the layers, trials, choice), ``test`` (metrics with intervals), ``baselines``.
 
     Raises:
         LongstrandError: wrong settings, labels or model.
     """
+    folder = model_folder(getattr(model, "folder", None) or model)
+    data = {"train": Path(train), "valid": valid and Path(valid), "test": test and Path(test)}
+    data = {name: path for name, path in data.items() if path} | settings.pop("data", {})
+    report = run_probe(build(ProbeConfig, {"model": folder, "data": data, "output": Path(output)} | settings))
+    assert report is not None, "a notebook is one process"
+    return report
+
+
+def run_probe(config: ProbeConfig, *, notice: Callable[[str], None] = logger.info) -> dict[str, Any] | None:
+    """Embed once, choose without the test rows, measure once; writes ``report.html`` and ``report.json``.
+
+    Returns:
+        The report: ``probe`` (layer curve, trials, choice), ``test``, ``baselines``, ``seconds``, ... None in all
+        processes of a ``torchrun`` but the first, which does the work.
+
+    Raises:
+        LongstrandError: wrong settings, labels or model.
+    """
+    launch = leave_process_group()
+    if launch.rank:
+        return None
+    if launch.count > 1:
+        notice(f"probing is done by one process; the other {launch.count - 1} end")
+    config = config.model_copy(update={"model": model_folder(config.model)})
     tokenizer = load_tokenizer(config.model)
     splits = load_splits(config.data, alphabet=tokenizer.alphabet)
     notice(splits.task.notice())
@@ -71,15 +109,25 @@ def run_probe(config: ProbeConfig, *, notice: Callable[[str], None] = logger.inf
     _refuse_constant(splits.test)
     run = RunFolder.open(config.output, config)
     try:
-        files = sorted(config.model.glob("*.safetensors"))
-        about = {"model": {path.name: fingerprint_file(path) for path in files}, "init": config.init}
-        run.check_inputs(about | {"tables": [fingerprint_file(Path(table.raw.source)) for _, table in splits.items()]})
+        identity = {"model": weights_fingerprints(config.model), "init": config.init}
+        tables = dict(splits.items())
+        run.check_inputs(identity | {"tables": [fingerprint_file(Path(table.raw.source)) for table in tables.values()]})
         if run.report is not None:
             return run.report
-        tables = dict(splits.items())
-        cache = _embed(config, tables, tokenizer, about, notice)
-        found = choose_probe(cache, tables, config.probe)
-        report = _report(config, cache, found, tables)
+        model = load_encoder(config.model, random_seed=config.probe.seed if config.init == "random" else None)
+        read = {name: getattr(config, name) for name in ("strand", "precision", "batch_tokens")}
+        settings = config.probe
+        states = cache_states(
+            model.to(resolve_device(config.device)),
+            tables,
+            config.output / "embeddings",
+            tokenizer=tokenizer,
+            options=probe_options(model, settings.layers, settings.poolings, max_tokens=config.max_tokens, **read),
+            identity=identity,
+            sampling=settings.sampling(),
+            notice=notice,
+        )
+        report = _report(config, states, choose_probe(states, tables, settings), tables)
         _write(config, report)
         run.finish(report)
         return report
@@ -105,33 +153,11 @@ def _refuse_constant(test: LabelledTable) -> None:
         )
 
 
-def _embed(
-    config: ProbeConfig, tables: dict[str, LabelledTable], tokenizer: Any, about: dict[str, Any], notice: Any
-) -> Cache:
-    model = load_model(config.model, "encoder", tokenizer=tokenizer)
-    if config.init == "random":
-        seed_everything(config.probe.seed)
-        model = type(model)(model.config)
-    limits = [value for value in (longest_input(model.config), config.max_tokens) if value is not None]
-    wanted: Any = config.probe.poolings
-    settings = PredictOptions(
-        output="embeddings",
-        layers=parse_layers(config.probe.layers, model.config.num_hidden_layers),
-        poolings=wanted,
-        strand=config.strand,
-        precision=config.precision,
-        max_tokens=min(limits) if limits else None,
-        batch_tokens=config.batch_tokens,
-    )
-    model = model.to(resolve_device(config.device))
-    folder = config.output / "embeddings"
-    more = {"tokenizer": tokenizer, "settings": settings, "about": about, "notice": notice}
-    return embed_tables(model, tables, folder, probe_settings=config.probe, **more)
-
-
-def _report(config: ProbeConfig, cache: Cache, found: ProbeResult, tables: dict[str, LabelledTable]) -> dict[str, Any]:
+def _report(
+    config: ProbeConfig, states: States, found: ProbeResult, tables: dict[str, LabelledTable]
+) -> dict[str, Any]:
     test = tables["test"]
-    scores = scores_of(test, predict_split(found, cache, "test"))
+    scores = scores_of(test, found.predict(states, "test"))
     measured = {name: tables[name] for name in ("valid", "test")}
     both = config.strand == "both"
     baselines = run_baselines(tables["train"], measured, both_strands=both, num_resamples=config.resamples)
@@ -143,16 +169,10 @@ def _report(config: ProbeConfig, cache: Cache, found: ProbeResult, tables: dict[
         "probe": found.to_dict(),
         "test": evaluate(scores, num_resamples=config.resamples, curves=False),
         "baselines": {name: {"test": entry["test"]} for name, entry in baselines.items()},
-        "embedding_seconds": cache.seconds,
+        "embedding_seconds": states.seconds,
         "settings": config.model_dump(mode="json"),
         "provenance": provenance(),
     }
-
-
-def where_of(chosen: dict[str, Any]) -> str:
-    """Say in words what was chosen."""
-    read = "each base" if chosen["pooling"] == BASES else f"{chosen['pooling']} pooling"
-    return f"layer {chosen['layer']}, {read}, {chosen['kind']} probe"
 
 
 def _write(config: ProbeConfig, report: dict[str, Any]) -> None:

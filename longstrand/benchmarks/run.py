@@ -148,6 +148,7 @@ def run_benchmark(config: BenchmarkConfig, *, notice: Notice = logger.info) -> R
     if config.threads:
         torch.set_num_threads(config.threads)
     device = str(resolve_device(config.device))
+    config = config.model_copy(update={"models": tuple(map(model_folder, config.models))})
     _check_models(config)
     _check_folder(config, launch.rank)
     tasks = _tasks(config, launch, notice)

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from longstrand.baselines.cnn import Training
 from longstrand.baselines.registry import BaselineSettings, as_values, fit_baseline
-from longstrand.benchmarks.probing.embeddings import parse_layers
-from longstrand.benchmarks.probing.steps import choose_probe, embed_tables, predict_split
+from longstrand.benchmarks.probing.probe import choose_probe
+from longstrand.benchmarks.probing.states import cache_states, probe_options
 from longstrand.benchmarks.protocol import Protocol
 from longstrand.benchmarks.results import Result
 from longstrand.benchmarks.tasks.task import TaskData
@@ -36,6 +36,9 @@ from longstrand.training.finetune import finetune
 from longstrand.training.measure import Scored, score
 from longstrand.training.methods import FinetuneMethod, measured_cost
 from longstrand.training.settings import FinetuneConfig
+
+if TYPE_CHECKING:
+    from longstrand.models.network import Network
 
 logger = logging.getLogger(__name__)
 Notice = Callable[[str], None]
@@ -102,11 +105,11 @@ def run_trial(
     Returns:
         The result, and targets and predictions of the test rows.
     """
-    start, notices, protocol = time.perf_counter(), list[str](), context.protocol
+    start, notices, protocol, tell = time.perf_counter(), list[str](), context.protocol, context.notice
 
     def notice(sentence: str) -> None:
         notices.append(sentence)
-        context.notice(sentence)
+        tell(sentence)
 
     context = replace(context, notice=notice)
     thinned = thin_out(dict(tables), trial.num_train or protocol.max_train_rows, trial.seed)
@@ -172,51 +175,52 @@ def run_baseline(
 
 
 def run_probe(trial: Trial, tables: Mapping[str, LabelledTable], context: RunContext) -> Measured:
-    """Probe the frozen encoder; embeddings of all rows are shared by the seeds (not of random weights)."""
-    protocol, method = context.protocol, trial.method
+    """Probe the frozen encoder; states of all rows are shared by the seeds (not of random weights)."""
+    protocol, method, seed = context.protocol, trial.method, trial.seed
     assert method.model is not None
-    tokenizer = load_tokenizer(method.model)
-    model = load_model(method.model, "encoder", tokenizer=tokenizer)
-    if method.init == "random":
-        seed_everything(trial.seed)
-        model = type(model)(model.config)
-    model = model.to(context.device)
-    about = {
-        "model": weights_fingerprints(method.model),
-        "init": method.init,
-        "seed": trial.seed if method.init == "random" else 0,
-    }
-    limits = [value for value in (longest_input(model.config), protocol.max_tokens) if value is not None]
-    shared = method.init == "pretrained" and trial.num_train is None and protocol.max_train_rows is None
+    is_random = method.init == "random"
+    model = load_encoder(method.model, random_seed=seed if is_random else None).to(context.device)
+    identity = {"model": weights_fingerprints(method.model), "init": method.init, "seed": seed if is_random else 0}
+    shared = not is_random and trial.num_train is None and protocol.max_train_rows is None
     folder = (context.shared if shared else context.folder) / "embeddings"
-    wanted: Any = protocol.probe.poolings
-    settings = PredictOptions(
-        output="embeddings",
-        layers=parse_layers(protocol.probe.layers, model.config.num_hidden_layers),
-        poolings=wanted,
-        strand=protocol.strand,
-        precision=protocol.precision,
-        max_tokens=min(limits) if limits else None,
-        batch_tokens=protocol.batch_tokens,
-    )
+    read = {"strand": protocol.strand, "precision": protocol.precision, "batch_tokens": protocol.batch_tokens}
+    found = protocol.probe
+    options = probe_options(model, found.layers, found.poolings, max_tokens=protocol.max_tokens, **read)
 
     def embed(size: int) -> Any:
-        fitting = settings.changed(batch_tokens=size)
-        named = {name: tables[name] for name in ("train", "valid", "test")}
-        more = {"tokenizer": tokenizer, "settings": fitting, "about": about, "notice": context.notice}
-        return embed_tables(model, named, folder, probe_settings=protocol.probe, **more)
+        return cache_states(
+            model,
+            {name: tables[name] for name in ("train", "valid", "test")},
+            folder,
+            tokenizer=model.require_tokenizer(),
+            options=options.changed(batch_tokens=size),
+            identity=identity,
+            sampling=found.sampling(),
+            notice=context.notice,
+        )
 
     with measured_cost(context.device) as cost:
-        cache = _with_less_memory(embed, protocol.batch_tokens, 64, context, "tokens of a batch")
-        found = choose_probe(cache, tables, protocol.probe.model_copy(update={"seed": trial.seed}))
-    scores = {name: scores_of(tables[name], predict_split(found, cache, name)) for name in ("valid", "test")}
-    trained = found.probe.num_parameters
+        states = _with_less_memory(embed, protocol.batch_tokens, 64, context, "tokens of a batch")
+        chosen = choose_probe(states, tables, found.model_copy(update={"seed": seed}))
+    scores = {name: scores_of(tables[name], chosen.predict(states, name)) for name in ("valid", "test")}
+    trained = chosen.probe.num_parameters
     total = sum(weight.numel() for weight in model.parameters()) + trained
     cost |= {"parameters": total, "trained_parameters": trained, "storage_bytes": 4 * trained}
-    facts = {"probe": found.to_dict(), "embedding_seconds": cache.seconds}
     if not shared:
         shutil.rmtree(folder)
-    return scores, cost, facts
+    return scores, cost, {"probe": chosen.to_dict(), "embedding_seconds": states.seconds}
+
+
+def load_encoder(folder: str | Path, *, random_seed: int | None = None) -> Network:
+    """Load an encoder, or make the same one with random weights."""
+    model = load_model(folder, "encoder")
+    if random_seed is None:
+        return model
+    seed_everything(random_seed)
+    tokenizer = model.require_tokenizer()
+    fresh = type(model)(model.config)
+    fresh.tokenizer = tokenizer
+    return fresh
 
 
 def is_tuned_once(trial: Trial, protocol: Protocol) -> bool:

@@ -27,7 +27,7 @@ def list_tasks(
 ) -> None:
     """List the tasks that can be built: id, rows, bases, metric, and what has to be at hand."""
     from longstrand.benchmarks.suites.catalogue import all_tasks, choose_tasks
-    from longstrand.benchmarks.tasks.listing import full_text, table_lines, task_facts
+    from longstrand.benchmarks.tasks.task import full_text, table_lines, task_facts
 
     tasks = list(all_tasks().values()) if suite is None else choose_tasks([suite])
     if as_json:

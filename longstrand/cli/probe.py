@@ -39,7 +39,8 @@ def probe(
     Every layer and pooling comes from one pass over the sequences, which is kept; the choice is made on training and
     validation rows, and the winner is measured once on the test rows, beside k-mer regression.
     """
-    from longstrand.benchmarks.probe_run import ProbeConfig, run_probe, where_of
+    from longstrand.benchmarks.probe_run import ProbeConfig, run_probe
+    from longstrand.benchmarks.probing.probe import where_of
     from longstrand.config import build, merge, read_yaml
 
     options: dict[str, Any] = {"output": output, "model": model, "init": init, "device": device}
@@ -52,6 +53,8 @@ def probe(
             values[section] = {**(values.get(section) or {}), **given}
     resolved = build(ProbeConfig, values, str(config or "settings"), options=REQUIRED)
     report = run_probe(resolved, notice=lambda sentence: typer.echo(sentence, err=True))
+    if report is None:
+        return  # another process of the same torchrun does the work
     if as_json:
         typer.echo(json.dumps(report, indent=2, default=str))
         return

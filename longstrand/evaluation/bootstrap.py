@@ -76,7 +76,7 @@ class Resamples:
 SCALES = {"pearson": "fisher", "spearman": "fisher", "r2": "log", "mse": "log", "mae": "log"}
 """On which scale the error of a metric is about symmetric; all others have bounds and take Wilson's score interval."""
 
-PRIOR_UNITS = 0.04
+PRIOR_UNITS = 0.03
 """Units, worth one unit each, that a score interval adds: they keep it wide where resamples hardly vary."""
 
 

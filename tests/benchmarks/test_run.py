@@ -15,8 +15,7 @@ import torch
 
 from longstrand.benchmarks import run_trial as module
 from longstrand.benchmarks.page import write_results
-from longstrand.benchmarks.probing.embeddings import cache_embeddings, parse_layers
-from longstrand.benchmarks.probing.probe import Choice, Probe, ProbeSettings, make_folds, probe
+from longstrand.benchmarks.probing.probe import ProbeSettings
 from longstrand.benchmarks.protocol import BenchmarkConfig, Protocol, protocol_of
 from longstrand.benchmarks.results import read_results
 from longstrand.benchmarks.run import benchmark, progress_line, run_benchmark, seconds_of
@@ -37,8 +36,6 @@ from longstrand.config import build
 from longstrand.data.labelled import LabelledTable, RawTable
 from longstrand.data.targets import Task
 from longstrand.errors import ConfigError, InputError, ResumeError, TrainingError, UsageError
-from longstrand.evaluation.metrics import Scores, evaluate
-from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import predict
 from longstrand.models.checkpoint import load_model
 from longstrand.tokenization.hub import load_tokenizer
@@ -408,104 +405,6 @@ def test_few_rows_are_nested_and_stratified() -> None:
     assert [len(part) for part in small.values()] == [20, 32, 50]
     assert set(small["train"].raw.rows) <= set(large["train"].raw.rows)
     assert thin_out(tables, None, 0) is tables and thin_out(tables, 500, 0) is tables
-
-
-def embedded(world: Path, folder: Path, **changes: Any) -> tuple[Any, dict[str, LabelledTable]]:
-    rows = {
-        name: motif_rows(size, seed) for seed, (name, size) in enumerate({"train": 60, "valid": 24, "test": 30}.items())
-    }
-    task = Task("single_label", ("0", "1"), ("l",))
-    tables = {
-        name: LabelledTable(RawTable(name, list(range(len(part))), [text for text, _ in part], {}), task,
-                            np.array([label for _, label in part]))
-        for name, part in rows.items()
-    }  # fmt: skip
-    model = load_model(world / "tiny", "encoder")
-    passes: list[int] = []
-    model.register_forward_hook(lambda *_: passes.append(1))
-    settings = PredictOptions(output="embeddings", batch_tokens=100_000, **changes)
-    tokenizer = load_tokenizer(world / "tiny")
-    cache = cache_embeddings(model, tables, folder, tokenizer=tokenizer, settings=settings, about={"model": "m"})
-    return (cache, passes), tables
-
-
-def test_embeddings_are_made_once(world: Path, tmp_path: Path) -> None:
-    (cache, passes), tables = embedded(world, tmp_path / "e")
-    assert len(passes) == 3  # one batch a split, for all layers and poolings
-    assert cache.layers == (0, 1) and cache.poolings == ("cls", "mean", "max")
-    assert cache.get("test", 1, "max").shape == (30, 16)
-    (again, passes), _ = embedded(world, tmp_path / "e")
-    assert passes == [] and again.seconds == 0 and again.num_tokens == cache.num_tokens
-    state = json.loads((tmp_path / "e" / "train.json").read_text())
-    (tmp_path / "e" / "train.json").write_text(json.dumps(state | {"rows": 40}))
-    (third, passes), _ = embedded(world, tmp_path / "e")
-    assert len(passes) == 1 and np.allclose(third.get("train", 1, "mean"), cache.get("train", 1, "mean"), atol=1e-6)
-    (_, passes), _ = embedded(world, tmp_path / "e", strand="both")
-    assert len(passes) == 3
-    tokens = {"train": LabelledTable(tables["train"].raw, Task("token", ("a", "b"), ("l",)), [np.zeros(3)])}
-    with pytest.raises(UsageError, match="labels per bin cannot be probed yet"):
-        cache_embeddings(None, tokens, tmp_path, tokenizer=None, settings=PredictOptions(), about={})  # type: ignore[arg-type]
-
-
-def test_probing_chooses_without_the_test_rows(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (cache, _), tables = embedded(world, tmp_path / "e")
-    settings = ProbeSettings(folds=3, trials=3)
-    found = probe(cache, {name: tables[name] for name in ("train", "valid")}, settings)
-    assert len(found.curve) == 6 and len(found.trials) == 3
-    assert all(len(tried.scores) == 3 for tried in found.curve)
-    assert found.chosen.mean == max(tried.mean for tried in (*found.curve, *found.trials))
-    assert found.to_dict()["parameters"] > 16
-    plain = probe(cache, tables, ProbeSettings(folds=0, trials=0))
-    assert all(len(tried.scores) == 1 and tried.spread == 0 for tried in plain.curve)
-    said = plain.probe.predict(cache.get("test", plain.chosen.choice.layer, plain.chosen.choice.pooling))
-    assert said.shape == (30, 2) and np.allclose(said.sum(axis=1), 1, atol=1e-5)
-    import sys
-
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(UsageError, match=r"pip install 'longstrand\[hpo\]'"):
-        probe(cache, tables, settings)
-
-
-def test_folds_keep_identical_sequences_together() -> None:
-    train, valid = classes(60, 2), classes(20, 2, seed=1)
-    train.raw.sequences[5] = valid.raw.sequences[3] = train.raw.sequences[0]
-    folds = make_folds({"train": train, "valid": valid}, ProbeSettings(folds=4))
-    assert sorted(np.concatenate([fold.score for fold in folds]).tolist()) == list(range(80))
-    for fold in folds:
-        assert not set(fold.fit) & set(fold.score)
-        assert len({0, 5, 63} & set(fold.score.tolist())) in (0, 3)
-    with pytest.raises(UsageError, match="too few for 50 folds"):
-        make_folds({"train": train, "valid": valid}, ProbeSettings(folds=50))
-    with pytest.raises(ConfigError, match="one fold leaves nothing"):
-        build(ProbeSettings, {"folds": 1})
-
-
-@pytest.mark.parametrize("problem", ["single_label", "multi_label", "regression"])
-@pytest.mark.parametrize("kind", ["linear", "mlp"])
-def test_probes_of_every_problem(kind: str, problem: str) -> None:
-    random = np.random.default_rng(0)
-    vectors = random.normal(size=(400, 12)).astype(np.float32) * 3 + 1
-    if problem == "single_label":
-        targets: Any = (vectors[:, 0] > 1).astype(np.int64) + (vectors[:, 0] > 3)
-        task = Task("single_label", ("a", "b", "c"), ("l",))
-    else:
-        targets = np.stack([vectors[:, 0] * 2 + 9, vectors[:, 1]], axis=1)
-        targets = targets if problem == "regression" else (targets > targets.mean(axis=0)).astype(np.float32)
-        targets[::9, 1] = np.nan
-        task = Task(problem, ("a", "b"), ("a", "b"))  # type: ignore[arg-type]
-    fitted = Probe(task, Choice(0, "mean", kind, 1.0, 16 if kind == "mlp" else 0)).fit(vectors[:300], targets[:300])
-    found = evaluate(Scores(task, targets[300:], fitted.predict(vectors[300:])), num_resamples=0, curves=False)
-    name = {"single_label": "accuracy", "multi_label": "mean_roc_auc", "regression": "pearson"}[problem]
-    assert found["metrics"][name]["value"] > 0.75 and fitted.num_parameters > 12
-
-
-def test_layers_are_read_from_words() -> None:
-    assert parse_layers(["all"], 2) == (0, 1, 2)
-    assert parse_layers(["-1", "2", "0"], 2) == (2, 0)
-    with pytest.raises(UsageError, match="layers are 'all' or numbers"):
-        parse_layers(["last"], 2)
-    with pytest.raises(UsageError, match="no layer 3"):
-        parse_layers(["3"], 2)
 
 
 def test_numbers_are_words_too(tmp_path: Path) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from longstrand.benchmarks.tasks.build import make_rows
-from longstrand.benchmarks.tasks.task import Task
+from longstrand.benchmarks.tasks.task import BenchmarkTask, make_rows
 from longstrand.data.labelled import RawTable
 from longstrand.runtime import generator
 
@@ -38,10 +37,11 @@ def write_fasta(path: Path, entries: dict[str, str]) -> Path:
     return path
 
 
-def plain_task(**changes: Any) -> Task:
+def plain_task(**changes: Any) -> BenchmarkTask:
     """Give a task that builds nothing, for functions that only look at its facts."""
 
     def build(*_: Any) -> Any:
         raise AssertionError("not to be built")
 
-    return Task(**{"id": "toy/task", "title": "toy", "files": (), "build": build, "split_rule": "by hand", **changes})
+    values = {"id": "toy/task", "title": "toy", "files": (), "build": build, "split_rule": "by hand", **changes}
+    return BenchmarkTask(**values)

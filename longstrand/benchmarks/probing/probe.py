@@ -3,6 +3,9 @@
 Every layer and pooling is scored by k-fold cross-validation over training and validation rows (identical sequences, on
 either strand, in one fold) or, without folds, on the validation rows. Optuna's TPE then searches layer, pooling, kind
 of probe and its settings by the same score. The one winner is fitted on the training rows and sees the test rows once.
+
+With labels per base a sampled base is a row, there is no pooling, and the bases of a sequence (of its pieces, and of
+identical sequences) are in one fold.
 """
 
 from __future__ import annotations
@@ -17,11 +20,12 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from longstrand.baselines.linear import Rows, fit_linear
-from longstrand.benchmarks.probing.embeddings import Embeddings
+from longstrand.benchmarks.probing.states import BASES, States, rows_of_bases
 from longstrand.config import StrictModel
 from longstrand.data.labelled import LabelledTable, Words
 from longstrand.data.targets import Task
 from longstrand.errors import UsageError
+from longstrand.evaluation.bootstrap import confusion_metrics
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, PRIMARY, Scores, primary_value
 from longstrand.genome.sequence import reverse_complement
 from longstrand.runtime import generator
@@ -52,6 +56,10 @@ class ProbeSettings(StrictModel):
         if self.folds == 1:
             raise ValueError("one fold leaves nothing to fit on; use folds=0 (validation rows) or 2 and more")
         return self
+
+    def sampling(self) -> dict[str, Any]:
+        """Return which bases are kept, and how, where labels are per base."""
+        return {"max_bases": self.max_bases, "seed": self.seed, "dtype": self.states}
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,11 @@ class ProbeResult:
     chosen: Tried
     probe: Probe
 
+    def predict(self, states: States, split: str) -> np.ndarray:
+        """Apply the winner to a split: float32 (rows or bases, num_outputs), NaN where no base was seen."""
+        choice, width = self.chosen.choice, self.probe.task.num_outputs
+        return states.apply(split, choice.layer, choice.pooling, self.probe.predict, width)
+
     def to_dict(self) -> dict[str, Any]:
         """Give everything but the fitted probe as plain values."""
         return {
@@ -118,6 +131,12 @@ class ProbeResult:
             "chosen": plain(self.chosen),
             "parameters": self.probe.num_parameters,
         }
+
+
+def where_of(chosen: Mapping[str, Any]) -> str:
+    """Say in words what was chosen."""
+    read = "each base" if chosen["pooling"] == BASES else f"{chosen['pooling']} pooling"
+    return f"layer {chosen['layer']}, {read}, {chosen['kind']} probe"
 
 
 def plain(tried: Tried) -> dict[str, Any]:
@@ -212,22 +231,27 @@ class Fold:
 
 
 class Search:
-    """Scores choices on the folds; vectors of a layer and pooling are read once while it is in use."""
+    """Scores choices on the folds; vectors of a layer and pooling are read once while it is in use.
 
-    weights: np.ndarray | None = None
+    Args:
+        states: of ``train`` and ``valid``.
+        tables: the same splits.
+        settings: how to choose.
+    """
 
-    def __init__(self, cache: Embeddings, tables: Mapping[str, LabelledTable], settings: ProbeSettings) -> None:
-        self.cache, self.settings = cache, settings
-        self.layers, self.poolings = cache.layers, cache.poolings
-        self.task = tables["train"].task
+    def __init__(self, states: States, tables: Mapping[str, LabelledTable], settings: ProbeSettings) -> None:
+        self.states, self.settings, self.task = states, settings, tables["train"].task
         self.metric = PRIMARY[self.task.problem]
-        self.targets = np.concatenate([np.asarray(tables[name].targets) for name in ("train", "valid")])
-        self.folds = make_folds(tables, settings)
-        self.held: tuple[tuple[int, str], np.ndarray] | None = None
+        self.targets = np.concatenate([targets_of(states, tables, name) for name in ("train", "valid")])
+        parts = [states.samples[name].weights for name in ("train", "valid") if name in states.samples]
+        self.weights = np.concatenate(parts) if parts else None
+        self.folds = make_folds(states, tables, settings)
+        self._held: tuple[tuple[int, str], np.ndarray] | None = None
 
     def run(self) -> tuple[list[Tried], list[Tried], Tried]:
         """Score the linear probe on every layer and pooling, then search: ``(curve, trials, the best of all)``."""
-        curve = [self.score(Choice(layer, pooling)) for layer in self.layers for pooling in self.poolings]
+        places = [(layer, pooling) for layer in self.states.layers for pooling in self.states.poolings]
+        curve = [self.score(Choice(*place)) for place in places]
         best = max(curve, key=lambda tried: tried.mean)
         trials = run_trials(self, best.choice) if self.settings.trials else []
         return curve, trials, max([best, *trials], key=lambda tried: tried.mean)
@@ -238,42 +262,54 @@ class Search:
         scores = []
         for fold in self.folds:
             weights = None if self.weights is None else self.weights[fold.fit]
-            probe = Probe(self.task, choice, self.settings.seed)
-            said = probe.fit(vectors[fold.fit], self.targets[fold.fit], weights).predict(vectors[fold.score])
-            value = self.measure(said, fold.score)
+            fitted = Probe(self.task, choice, self.settings.seed)
+            found = fitted.fit(vectors[fold.fit], self.targets[fold.fit], weights).predict(vectors[fold.score])
+            value = self.measure(found, fold.score)
             value = -1.0 if value != value else value
             scores.append(-value if self.metric in LOWER_IS_BETTER else value)
         return Tried(choice, tuple(scores))
 
-    def measure(self, said: np.ndarray, rows: np.ndarray) -> float:
-        """Measure predictions of some rows."""
-        return primary_value(Scores(self.task, self.targets[rows], said), self.metric)
+    def measure(self, values: np.ndarray, rows: np.ndarray) -> float:
+        """Measure predictions of some rows; sampled bases with the classes weighted back to their share."""
+        if self.weights is None:
+            return primary_value(Scores(self.task, self.targets[rows], values), self.metric)
+        width = self.task.num_outputs
+        cells = self.targets[rows] * width + values.argmax(axis=1)
+        counts = np.bincount(cells, self.weights[rows], minlength=width**2).reshape(1, width, width)
+        return float(confusion_metrics(counts)[self.metric][0])
 
     def _vectors(self, layer: int, pooling: str) -> np.ndarray:
-        if self.held is None or self.held[0] != (layer, pooling):
-            self.held = (layer, pooling), self.read(layer, pooling)
-        return self.held[1]
-
-    def read(self, layer: int, pooling: str) -> np.ndarray:
-        """Read the vectors of training and validation rows: float32 (n, hidden)."""
-        return np.concatenate([self.cache.get(name, layer, pooling) for name in ("train", "valid")])
+        if self._held is None or self._held[0] != (layer, pooling):
+            parts = [self.states.read(name, layer, pooling) for name in ("train", "valid")]
+            self._held = (layer, pooling), np.concatenate(parts)
+        return self._held[1]
 
 
-def probe(cache: Embeddings, tables: Mapping[str, LabelledTable], settings: ProbeSettings) -> ProbeResult:
-    """Score every layer and pooling, search, and fit the winner on the training rows.
+def targets_of(states: States, tables: Mapping[str, LabelledTable], name: str) -> np.ndarray:
+    """Return the targets of a split: of its rows, or of its sampled bases."""
+    if name not in states.samples:
+        return np.asarray(tables[name].targets)
+    chosen: np.ndarray = np.concatenate(list(tables[name].targets)).astype(np.int64)[states.samples[name].places]
+    return chosen
+
+
+def choose_probe(states: States, tables: Mapping[str, LabelledTable], settings: ProbeSettings) -> ProbeResult:
+    """Score every layer and pooling, search, and fit the winner on the training rows, or their sampled bases.
 
     Args:
-        cache: embeddings of ``train`` and ``valid`` (and ``test``).
+        states: of ``train`` and ``valid`` (and ``test``).
         tables: the same splits.
         settings: how to choose.
 
     Raises:
-        UsageError: a search is asked for and Optuna is not installed.
+        UsageError: a search is asked for and Optuna is not installed; too few sequences for the folds.
     """
-    search = Search(cache, tables, settings)
+    search = Search(states, tables, settings)
     curve, trials, chosen = search.run()
-    vectors = cache.get("train", chosen.choice.layer, chosen.choice.pooling)
-    fitted = Probe(search.task, chosen.choice, settings.seed).fit(vectors, np.asarray(tables["train"].targets))
+    vectors = states.read("train", chosen.choice.layer, chosen.choice.pooling)
+    weights = states.samples["train"].weights if states.samples else None
+    fitted = Probe(search.task, chosen.choice, settings.seed)
+    fitted.fit(vectors, targets_of(states, tables, "train"), weights)
     return ProbeResult(search.metric, tuple(curve), tuple(trials), chosen, fitted)
 
 
@@ -289,8 +325,8 @@ def run_trials(search: Search, start: Choice) -> list[Tried]:
     settings, tried = search.settings, []
 
     def objective(trial: Any) -> float:
-        layer = trial.suggest_categorical("layer", list(search.layers))
-        pooling = trial.suggest_categorical("pooling", list(search.poolings))
+        layer = trial.suggest_categorical("layer", list(search.states.layers))
+        pooling = trial.suggest_categorical("pooling", list(search.states.poolings))
         kind = trial.suggest_categorical("kind", list(settings.probes))
         strength = trial.suggest_float("strength", 1e-4, 1e2, log=True)
         width = trial.suggest_categorical("width", [32, 64, 128]) if kind == "mlp" else 0
@@ -306,28 +342,39 @@ def run_trials(search: Search, start: Choice) -> list[Tried]:
     return tried
 
 
-def make_folds(tables: Mapping[str, LabelledTable], settings: ProbeSettings) -> list[Fold]:
-    """Divide the rows of training and validation (in this order), at most ``max_rows`` of them.
+def make_folds(states: States, tables: Mapping[str, LabelledTable], settings: ProbeSettings) -> list[Fold]:
+    """Divide the rows (or sampled bases) of training and validation, in this order, at most ``max_rows`` of them.
 
     Raises:
         UsageError: fewer different sequences than folds.
     """
-    train, valid = tables["train"], tables["valid"]
-    first, second = np.arange(len(train)), len(train) + np.arange(len(valid))
+    names, sizes = list[str](), list[int]()
+    for split in ("train", "valid"):
+        table = tables[split]
+        mine = [group_of(table, row, split) for row in range(len(table))]
+        if split in states.samples:
+            mine = [mine[row] for row in rows_of_bases(table, states.samples[split].places)]
+        names += mine
+        sizes.append(len(mine))
+    first, second = np.arange(sizes[0]), sizes[0] + np.arange(sizes[1])
     random = generator(settings.seed, 0, "probe folds")
     if settings.folds == 0:
         half = settings.max_rows
         return [Fold(np.sort(random.permutation(first)[:half]), np.sort(random.permutation(second)[:half]))]
-    rows = random.permutation(np.concatenate([first, second]))[: settings.max_rows]
-    names = [sequence_group(table, row) for table in (train, valid) for row in range(len(table))]
     groups: dict[str, list[int]] = {}
-    for row in rows.tolist():
+    for row in random.permutation(np.concatenate([first, second]))[: settings.max_rows].tolist():
         groups.setdefault(names[row], []).append(row)
-    return deal_groups(_by_class(tables, list(groups.values())), settings.folds)
+    members = list(groups.values())
+    if tables["train"].task.problem == "single_label":  # so that dealing them out in turn is stratified
+        targets = np.concatenate([np.asarray(tables[name].targets) for name in ("train", "valid")])
+        members.sort(key=lambda group: int(targets[group[0]]))
+    return deal_groups([np.array(group) for group in members], settings.folds)
 
 
-def sequence_group(table: LabelledTable, row: int) -> str:
-    """Name the group that a sequence belongs to: the same for identical sequences on either strand."""
+def group_of(table: LabelledTable, row: int, split: str) -> str:
+    """Name the group that a row belongs to: that of identical sequences on either strand, or of pieces of one."""
+    if table.raw.is_cut:
+        return f"{split}, row {table.raw.rows[row]}"
     text = table.sequences[row]
     return min(text, reverse_complement(text))
 
@@ -345,12 +392,3 @@ def deal_groups(groups: Sequence[np.ndarray], num_folds: int) -> list[Fold]:
         Fold(np.sort(np.concatenate([part for place, part in enumerate(member) if place != number])), member[number])
         for number in range(num_folds)
     ]
-
-
-def _by_class(tables: Mapping[str, LabelledTable], groups: Sequence[list[int]]) -> list[np.ndarray]:
-    """Order groups by the class of their first row, so that dealing them out in turn is stratified."""
-    arrays = [np.array(group) for group in groups]
-    if tables["train"].task.problem != "single_label":
-        return arrays
-    targets = np.concatenate([np.asarray(tables[name].targets) for name in ("train", "valid")])
-    return sorted(arrays, key=lambda group: int(targets[group[0]]))

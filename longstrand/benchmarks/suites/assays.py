@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from longstrand.benchmarks.tasks.build import make_rows, source_paths, split_off_valid, write_task
-from longstrand.benchmarks.tasks.task import Task, TaskData
+from longstrand.benchmarks.tasks.build import source_paths, split_off_valid, write_task
+from longstrand.benchmarks.tasks.task import BenchmarkTask, TaskData, make_rows
 from longstrand.data.labelled import RawTable
 from longstrand.data.rows import read_entries, read_table, take_column
 from longstrand.data.splits import choose_rows
@@ -16,7 +16,7 @@ from longstrand.errors import InputError
 DEEPSTARR_TARGETS = ("Dev_log2_enrichment", "Hk_log2_enrichment")
 
 
-def build_deepstarr(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+def build_deepstarr(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
     """Build DeepSTARR from its FASTA files and activity tables, which belong together row by row.
 
     The published split is by chromosome; every sequence is there on both strands, as published.
@@ -49,7 +49,7 @@ def read_deepstarr(fasta: Path, activity: Path) -> RawTable:
     return make_rows(sequences, labels, source=fasta, names=titles)
 
 
-def build_aparent(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+def build_aparent(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
     """Build APARENT: the share of proximal polyadenylation from a sequence and its longer context.
 
     By default a tenth of the training rows is for validation. With ``published=yes`` the test rows are also the

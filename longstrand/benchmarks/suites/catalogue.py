@@ -1,48 +1,114 @@
-"""All tasks by id, and whole suites: what is known, what a folder holds of it, what it lacks."""
+"""All tasks by id, and whole suites: what is known, what a folder holds of it, what it lacks.
+
+What is published of a suite (files, checksums, rows, numbers) is data: ``SUITE.toml`` beside this module. There a task
+takes what it does not say from ``defaults``; ``options`` name choices of its builder, ``published.NAME`` are values by
+model of the measure that ``numbers.NAME`` describes; -1 rows are not published.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from longstrand.benchmarks.suites.gena import gena_tasks
-from longstrand.benchmarks.suites.genomes import genome_tasks
-from longstrand.benchmarks.suites.genomic import genomic_tasks
-from longstrand.benchmarks.suites.gue import gue_tasks
-from longstrand.benchmarks.suites.nt import nt_revised_tasks, nt_tasks
+from longstrand.benchmarks.suites.assays import build_aparent, build_deepstarr
+from longstrand.benchmarks.suites.deepsea import build_deepsea
+from longstrand.benchmarks.suites.promoters import build_annotated_promoters, build_epd_promoters
+from longstrand.benchmarks.suites.species import build_species
+from longstrand.benchmarks.suites.splice import build_splice_tokens, build_splice_windows, build_spliceai
+from longstrand.benchmarks.tasks.bins import build_bins
 from longstrand.benchmarks.tasks.build import Notice, build_task, find_file, resolve_options
 from longstrand.benchmarks.tasks.own import find_tasks
-from longstrand.benchmarks.tasks.task import Task, TaskData
+from longstrand.benchmarks.tasks.released import (
+    ANY_VERSION,
+    SEED,
+    build_class_folders,
+    build_named_fasta,
+    build_tables,
+)
+from longstrand.benchmarks.tasks.task import BenchmarkTask, Option, Published, SourceFile, TaskData
 from longstrand.errors import InputError, UsageError, nearest
 
-SUITES = {
-    "gue": gue_tasks,
-    "nt": nt_tasks,
-    "nt_revised": nt_revised_tasks,
-    "genomic_benchmarks": genomic_tasks,
-    "gena": gena_tasks,
-    "longstrand": genome_tasks,
+SUITES = ("gue", "nt", "nt_revised", "genomic_benchmarks", "gena", "longstrand")
+BUILDERS: dict[str, Callable[..., TaskData]] = {
+    "annotated_promoters": build_annotated_promoters,
+    "aparent": build_aparent,
+    "bins": build_bins,
+    "class_folders": build_class_folders,
+    "deepsea": build_deepsea,
+    "deepstarr": build_deepstarr,
+    "epd_promoters": build_epd_promoters,
+    "named_fasta": build_named_fasta,
+    "species": build_species,
+    "splice_tokens": build_splice_tokens,
+    "splice_windows": build_splice_windows,
+    "spliceai": build_spliceai,
+    "tables": build_tables,
 }
-"""Suites by name: the functions that list their tasks."""
+FIELDS = ("id", "title", "split_rule", "kind", "problem", "metric", "window", "needs")
 
 
-def all_tasks() -> dict[str, Task]:
+@lru_cache(maxsize=len(SUITES))
+def suite_tasks(suite: str) -> tuple[BenchmarkTask, ...]:
+    """Read the tasks of a suite."""
+    facts = tomllib.loads((Path(__file__).parent / f"{suite}.toml").read_text())
+    return tuple(_task(entry, facts) for entry in facts["task"])
+
+
+def _task(entry: Mapping[str, Any], facts: Mapping[str, Any]) -> BenchmarkTask:
+    """Make a task from its entry and what all of the suite share."""
+    values = {**facts.get("defaults", {}), **entry}
+    choices = {**facts.get("options", {}), **entry.get("option", {})}
+    options = {"seed": SEED, "any_version": ANY_VERSION}
+    options |= {name: Option(_fixed(choice["default"]), choice["help"]) for name, choice in choices.items()}
+    published = {
+        model: Published(value=value, **facts["numbers"][group])
+        for group, members in entry.get("published", {}).items()
+        for model, value in members.items()
+    }
+    files = [
+        SourceFile(
+            file["name"],
+            file.get("published", values.get("published_as")),
+            file.get("sha256"),
+            tuple(file.get("also", ())),
+        )
+        for file in values["files"]
+    ]
+    rows = tuple(None if count < 0 else count for count in values.get("num_rows", ()))
+    return BenchmarkTask(
+        **{name: values[name] for name in FIELDS if name in values},
+        files=tuple(files),
+        build=BUILDERS[values["build"]],
+        num_rows=rows or None,  # type: ignore[arg-type]
+        published=published,
+        options={name: options[name] for name in values["options"]},
+        notes=tuple(values.get("notes", ())),
+    )
+
+
+def _fixed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def all_tasks() -> dict[str, BenchmarkTask]:
     """Give every known task by its id, suite after suite."""
-    return {task.id: task for tasks in SUITES.values() for task in tasks()}
+    return {task.id: task for suite in SUITES for task in suite_tasks(suite)}
 
 
-def choose_tasks(names: Sequence[str]) -> list[Task]:
+def choose_tasks(names: Sequence[str]) -> list[BenchmarkTask]:
     """Give the tasks of ids and of whole suites, in the order asked for, each once.
 
     Raises:
         UsageError: there is no such task or suite; the nearest is named.
     """
     known = all_tasks()
-    chosen: dict[str, Task] = {}
+    chosen: dict[str, BenchmarkTask] = {}
     for name in names:
         if name in SUITES:
-            chosen |= {task.id: task for task in SUITES[name]()}
+            chosen |= {task.id: task for task in suite_tasks(name)}
         elif name in known:
             chosen[name] = known[name]
         else:
@@ -55,7 +121,7 @@ def choose_tasks(names: Sequence[str]) -> list[Task]:
 
 def look_at_suite(
     suite: str, sources: Path, options: Mapping[str, Any] | None = None
-) -> tuple[list[Task], list[Task], list[str]]:
+) -> tuple[list[BenchmarkTask], list[BenchmarkTask], list[str]]:
     """Compare a folder with a suite: ``(tasks it holds, tasks it lacks, data sets that are not of the suite)``.
 
     Raises:
@@ -64,10 +130,10 @@ def look_at_suite(
     sources = Path(sources)
     if not sources.is_dir():
         raise InputError(f"{sources}: no such folder; --source is the folder that holds the suite '{suite}'.")
-    held: list[Task] = []
-    lacking: list[Task] = []
+    held: list[BenchmarkTask] = []
+    lacking: list[BenchmarkTask] = []
     used: set[Path] = set()
-    for task in SUITES[suite]():
+    for task in suite_tasks(suite):
         known = {name: value for name, value in (options or {}).items() if name in task.options}
         chosen = resolve_options(task, known)
         paths = [find_file(sources, item, chosen) for item in task.files]
@@ -87,7 +153,7 @@ def look_at_suite(
     return held, lacking, list(dict.fromkeys(extra))
 
 
-def refuse_gaps(suite: str, sources: Path, lacking: Sequence[Task]) -> None:
+def refuse_gaps(suite: str, sources: Path, lacking: Sequence[BenchmarkTask]) -> None:
     """Refuse a folder that lacks tasks of a suite.
 
     Raises:
@@ -146,8 +212,8 @@ def build_named(
 
 def _named_tasks(
     names: Sequence[str], sources: Path, options: Mapping[str, Any], *, available: bool, notice: Notice
-) -> list[Task]:
-    tasks: list[Task] = []
+) -> list[BenchmarkTask]:
+    tasks: list[BenchmarkTask] = []
     for name in names:
         if name.split("/")[0] == "own":
             own = find_tasks(sources)
@@ -172,7 +238,7 @@ def _named_tasks(
     return tasks
 
 
-def _known(task: Task, options: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Any]:
+def _known(task: BenchmarkTask, options: Mapping[str, Any], tasks: Sequence[BenchmarkTask]) -> dict[str, Any]:
     """Of several tasks, each takes the options it has; an option that none has is refused by the first."""
     everywhere = {name for other in tasks for name in other.options}
     return {name: value for name, value in options.items() if name in task.options or name not in everywhere}

@@ -11,8 +11,8 @@ import numpy as np
 
 from longstrand.benchmarks.suites.promoters import annotated_promoters
 from longstrand.benchmarks.suites.splice import MIN_INTRON, splice_windows
-from longstrand.benchmarks.tasks.build import make_rows
 from longstrand.benchmarks.tasks.places import split_windows, take_splits
+from longstrand.benchmarks.tasks.task import make_rows
 from longstrand.data.labelled import RawTable
 from longstrand.errors import InputError, one_of
 from longstrand.genome.annotation import read_annotation, transcripts

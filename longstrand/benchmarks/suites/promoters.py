@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from longstrand.benchmarks.tasks.build import make_rows, source_paths, write_task
+from longstrand.benchmarks.tasks.build import source_paths, write_task
 from longstrand.benchmarks.tasks.places import split_windows, take_splits
-from longstrand.benchmarks.tasks.task import Task, TaskData
+from longstrand.benchmarks.tasks.task import BenchmarkTask, TaskData, make_rows
 from longstrand.data.labelled import RawTable
 from longstrand.data.rows import has_intervals, read_entries, read_intervals
 from longstrand.errors import InputError, UsageError, one_of
@@ -47,7 +47,7 @@ class Promoters:
     places: list[Interval] | None = None
 
 
-def build_epd_promoters(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+def build_epd_promoters(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
     """Build promoters against negatives made from them, in five folds.
 
     Raises:
@@ -280,7 +280,7 @@ def fold_split(rows: RawTable, folds: Sequence[int], number: int) -> dict[str, R
     return {name: rows.take([row for row, fold in enumerate(folds) if fold in own]) for name, own in wanted.items()}
 
 
-def build_annotated_promoters(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+def build_annotated_promoters(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
     """Build promoters of any annotated genome; see `annotated_promoters`."""
     annotation, fasta = source_paths(task, sources, options)
     tables, origin = annotated_promoters(annotation, fasta, options)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from longstrand.benchmarks.tasks.build import make_rows, source_paths, write_task
+from longstrand.benchmarks.tasks.build import source_paths, write_task
 from longstrand.benchmarks.tasks.places import BLOCKS, choose_contigs
-from longstrand.benchmarks.tasks.task import SPLITS, Task, TaskData
+from longstrand.benchmarks.tasks.task import SPLITS, BenchmarkTask, TaskData, make_rows
 from longstrand.errors import InputError
 from longstrand.genome.fasta import Genome
 from longstrand.runtime import generator
@@ -19,7 +19,7 @@ FASTA_ENDINGS = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
 SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}
 
 
-def build_species(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+def build_species(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
     """Build windows of ``window`` bases from every genome of a folder, ``per_species`` of each, labelled by file name.
 
     Windows hold no N, are drawn evenly over the allowed stretches of their split and do not overlap each other. Whole

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from longstrand.benchmarks.tasks.build import make_rows, source_paths, split_off_valid, write_task
+from longstrand.benchmarks.tasks.build import source_paths, split_off_valid, write_task
 from longstrand.benchmarks.tasks.places import split_windows, take_splits
-from longstrand.benchmarks.tasks.task import Task, TaskData
+from longstrand.benchmarks.tasks.task import BenchmarkTask, TaskData, make_rows
 from longstrand.data.labelled import RawTable
 from longstrand.data.labelled_tokens import UNLABELLED
 from longstrand.data.rows import read_headless
@@ -29,7 +29,7 @@ MIN_INTRON = 20
 """Shorter gaps between exons are frame shifts and errors of annotation, not introns."""
 
 
-def build_spliceai(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+def build_spliceai(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
     """Build SpliceAI's rows: 15,000 bases on the strand of the transcript, labels for the 5,000 in the middle.
 
     The bases around the target have no label (``?``). Runs of N at the ends (transcripts at the edge of a contig, and
@@ -100,7 +100,7 @@ def annotated_sites(found: Sequence[Transcript]) -> list[Site]:
     return sorted(sites)
 
 
-def build_splice_windows(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+def build_splice_windows(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
     """Build windows around splice sites; see `splice_windows`."""
     annotation, fasta = source_paths(task, sources, options)
     tables, origin = splice_windows(annotation, fasta, options)
@@ -210,7 +210,7 @@ def _next_pair(genome: Genome, item: Transcript, start: int, pair: str, ahead: b
     return start + offset if item.strand == "+" else end - 1 - offset
 
 
-def build_splice_tokens(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+def build_splice_tokens(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
     """Build rows as SpliceAI's from any annotated genome: transcripts of genes in pieces, a label a base.
 
     Each gene gives the stretch from its first to its last transcribed base on its strand, cut into targets of

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from longstrand.benchmarks.checks.bin_sanity import check_bins, refuse_flat
-from longstrand.benchmarks.tasks.build import describe, fingerprint_rows, make_rows, source_paths, write_rows
-from longstrand.benchmarks.tasks.task import SPLITS, Task, TaskData, file_sums, load_task_data, save_facts
-from longstrand.benchmarks.tasks.tfrecords import read_records
-from longstrand.data.bins import BinTargets, count_bins
-from longstrand.data.labelled import LabelledTable, RawTable
-from longstrand.data.rows import read_table
-from longstrand.data.targets import Task as Problem
+from longstrand.benchmarks.checks.sanity import check_bins, refuse_flat
+from longstrand.benchmarks.tasks.build import describe, fingerprint_rows, source_paths, write_rows
+from longstrand.benchmarks.tasks.task import (
+    SPLITS,
+    BenchmarkTask,
+    TaskData,
+    file_sums,
+    label_bins,
+    load_task_data,
+    make_rows,
+    save_facts,
+)
+from longstrand.data.labelled import RawTable
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
 from longstrand.runtime import fingerprint_bytes, read_json, write_json
 
+_BYTES_FIELD = 2
 CHUNK_BYTES = 1 << 20
 """Rows that share a chunk of an array of targets hold about so much, so that small rows are no file each."""
 
@@ -37,7 +45,7 @@ class Shape:
     seq_length: int
 
 
-def build_bins(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+def build_bins(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
     """Build rows of ``window`` bases around each published region, with targets in a Zarr array (rows, bins, targets).
 
     The region of row *i* of a split is line *i* of that split in ``sequences.bed``, over all record files in the order
@@ -112,7 +120,7 @@ def read_regions(path: Path) -> dict[str, list[Interval]]:
     return regions
 
 
-def _chosen_targets(task: Task, words: Sequence[str], num_targets: int) -> list[int]:
+def _chosen_targets(task: BenchmarkTask, words: Sequence[str], num_targets: int) -> list[int]:
     chosen = [int(word) if str(word).isdigit() else -1 for word in words] or list(range(num_targets))
     if any(not 0 <= number < num_targets for number in chosen):
         raise UsageError(f"task '{task.id}': targets are numbers from 0 to {num_targets - 1}, got {', '.join(words)}.")
@@ -183,7 +191,7 @@ def write_targets(path: Path, rows: Iterable[np.ndarray], num_rows: int, most_bi
 
 
 def save_bins(
-    task: Task,
+    task: BenchmarkTask,
     output: Path,
     tables: Mapping[str, RawTable],
     about: tuple[Sequence[str], Mapping[str, Any]],
@@ -217,7 +225,7 @@ def save_bins(
             )
     files = {name: f"{name}.parquet" for name in SPLITS}
     arrays = {name: f"{name}.zarr" for name in SPLITS}
-    labelled = {name: _labelled(tables[name], output / arrays[name], names, bins) for name in SPLITS}
+    labelled = {name: label_bins(tables[name], output / arrays[name], names, bins) for name in SPLITS}
     report, found = check_bins(tables, labelled)
     refuse_flat(task.id, found, names)
     for name in SPLITS:
@@ -244,33 +252,68 @@ def save_bins(
     return load_task_data(output, check=False)
 
 
-def load_bins(data: TaskData) -> dict[str, LabelledTable]:
-    """Read the three tables of a built task of numbers per bin; targets stay on the disk unless they are small.
-
-    Raises:
-        InputError: a table or an array is missing or damaged.
-    """
-    tables = {}
-    for name, path in data.tables.items():
-        frame = read_table(path)
-        columns = {key: frame[key].to_list() if key in frame.columns else None for key in ("name", "chrom")}
-        rows = make_rows(frame["sequence"].to_list(), {}, source=path, names=columns["name"], chroms=columns["chrom"])
-        tables[name] = _labelled(rows, data.arrays[name], data.class_names, data.facts["bins"])
-    return tables
-
-
-def _labelled(rows: RawTable, array: Path, names: Sequence[str], bins: Mapping[str, Any]) -> LabelledTable:
-    size = bins["bin_bases"]
-    where = (f"{rows.source}, row {row}" for row in rows.rows)
-    number = [count_bins(len(text), size, where=place) for text, place in zip(rows.sequences, where)]
-    why = f"declared: one number for each bin of {size:,} bases"
-    task = Problem("regression", tuple(names), tuple(names), "columns", tuple(names), why, size)
-    return LabelledTable(rows, task, BinTargets(array, number, context=bins["context"]))
-
-
 def _array_sum(path: Path) -> str:
     import zarr
 
     array: Any = zarr.open_array(str(path), mode="r")
     parts = [fingerprint_bytes(np.ascontiguousarray(array[row]).tobytes()) for row in range(array.shape[0])]
     return fingerprint_bytes(json.dumps(parts).encode())
+
+
+def read_records(path: Path) -> Iterator[dict[str, bytes]]:
+    """Give the byte features of every example of a zlib-compressed TFRecord file.
+
+    The check sums of the records are not compared; zlib checks the whole file.
+
+    Raises:
+        InputError: the file is missing, truncated or not of this kind.
+    """
+    try:
+        data = zlib.decompress(Path(path).read_bytes())
+    except (OSError, zlib.error) as error:
+        raise InputError(f"{path}: not readable as a compressed TFRecord file ({error}); get it again.") from None
+    place = 0
+    while place < len(data):
+        if place + 12 > len(data):
+            raise InputError(f"{path}: the file ends within a record; get it again.")
+        (size,) = struct.unpack_from("<Q", data, place)
+        start = place + 12
+        if start + size + 4 > len(data):
+            raise InputError(f"{path}: the file ends within a record; get it again.")
+        yield _byte_features(data[start : start + size])
+        place = start + size + 4
+
+
+def _byte_features(message: bytes) -> dict[str, bytes]:
+    """Read an Example message: features (1) -> map entries (1) -> key (1), value (2) -> bytes list (1) -> bytes (1)."""
+    features = {}
+    for _, block in _fields(message):
+        for _, entry in _fields(block):
+            parts = dict(_fields(entry))
+            for kind, values in _fields(parts.get(2, b"")):
+                if kind == 1:
+                    features[parts[1].decode()] = next((value for _, value in _fields(values)), b"")
+    return features
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Give number and content of every length-delimited field of a protobuf message; others do not occur here."""
+    place = 0
+    while place < len(message):
+        tag, place = _varint(message, place)
+        size, place = _varint(message, place)
+        if tag & 7 != _BYTES_FIELD or place + size > len(message):
+            raise InputError("a record holds something else than byte strings; it is no Basenji record.")
+        yield tag >> 3, message[place : place + size]
+        place += size
+
+
+def _varint(message: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while place < len(message):
+        byte = message[place]
+        value |= (byte & 127) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 128:
+            return value, place
+    raise InputError("a record ends within a number; it is no Basenji record.")

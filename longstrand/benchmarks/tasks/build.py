@@ -15,14 +15,14 @@ from longstrand.benchmarks.checks.sanity import check_splits, leaks, lines_of, t
 from longstrand.benchmarks.tasks.task import (
     METRICS,
     SPLITS,
+    BenchmarkTask,
     SourceFile,
-    Task,
     TaskData,
     file_sums,
     load_task_data,
     save_facts,
 )
-from longstrand.data.labelled import LabelledTable, RawTable, count_letters, infer_task, label, normalised
+from longstrand.data.labelled import LabelledTable, RawTable, count_letters, infer_task, label
 from longstrand.errors import InputError, UsageError, nearest
 from longstrand.runtime import fingerprint_bytes, read_json, write_json
 
@@ -38,7 +38,7 @@ VALID_SHARE = 0.1
 
 
 def build_task(
-    task: Task,
+    task: BenchmarkTask,
     sources: Path,
     output: Path,
     *,
@@ -87,7 +87,7 @@ def add_truncation(data: TaskData, tokenizer: Tokenizer, max_tokens: int, *, nam
         The result as a sentence. Windows of bins are never cut; it then says how many do not fit.
     """
     if data.kind == "bin":
-        from longstrand.benchmarks.checks.bin_sanity import too_long
+        from longstrand.benchmarks.checks.sanity import too_long
 
         return too_long(data.load(), tokenizer, max_tokens)
     found = truncation(data.load(), tokenizer, max_tokens)
@@ -97,7 +97,7 @@ def add_truncation(data: TaskData, tokenizer: Tokenizer, max_tokens: int, *, nam
     return truncation_line(found, max_tokens)
 
 
-def resolve_options(task: Task, given: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_options(task: BenchmarkTask, given: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in defaults and read words as the kind of value the default is.
 
     Raises:
@@ -112,7 +112,7 @@ def resolve_options(task: Task, given: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def _read_value(task: Task, name: str, value: Any) -> Any:
+def _read_value(task: BenchmarkTask, name: str, value: Any) -> Any:
     default = task.options[name].default
     if not isinstance(value, str) or isinstance(default, str) or default is None:
         return value
@@ -130,7 +130,7 @@ def _read_value(task: Task, name: str, value: Any) -> Any:
         raise UsageError(f"task '{task.id}': option '{name}' is {kind}, got '{value}'.") from None
 
 
-def check_files(task: Task, sources: Path, options: Mapping[str, Any]) -> None:
+def check_files(task: BenchmarkTask, sources: Path, options: Mapping[str, Any]) -> None:
     """Check that all files of a task are there and are the published ones.
 
     Raises:
@@ -155,7 +155,7 @@ def find_file(sources: Path, item: SourceFile, options: Mapping[str, Any]) -> Pa
     return None
 
 
-def source_paths(task: Task, sources: Path, options: Mapping[str, Any]) -> list[Path]:
+def source_paths(task: BenchmarkTask, sources: Path, options: Mapping[str, Any]) -> list[Path]:
     """Give the paths of the files of a task, in its order.
 
     Raises:
@@ -188,42 +188,13 @@ def content_sum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_sum(task: Task, item: SourceFile, path: Path) -> None:
+def _check_sum(task: BenchmarkTask, item: SourceFile, path: Path) -> None:
     found = content_sum(path)
     if found != item.sha256:
         raise InputError(
             f"{path}: not the published file of task '{task.id}' (SHA-256 {found[:12]}..., published {item.sha256}; "
             f"{item.published}); get it again, or accept another version with any_version=yes."
         )
-
-
-def make_rows(
-    sequences: Sequence[str],
-    labels: Mapping[str, Sequence[str | None]],
-    *,
-    source: object,
-    pairs: Sequence[str] | None = None,
-    names: Sequence[str] | None = None,
-    chroms: Sequence[str] | None = None,
-) -> RawTable:
-    """Make a table of rows: sequences are normalised, rows are numbered from 1.
-
-    Raises:
-        InputError: a sequence is empty or holds something that is no nucleotide letter.
-    """
-    rows = list(range(1, len(sequences) + 1))
-    clean, num_lower_case = normalised(list(sequences), source, rows, "ACGTN")
-    seconds = None if pairs is None else normalised(list(pairs), source, rows, "ACGTN")[0]
-    return RawTable(
-        source=str(source),
-        rows=rows,
-        sequences=clean,
-        labels={name: list(values) for name, values in labels.items()},
-        letters=count_letters(clean, num_lower_case),
-        pairs=seconds,
-        names=None if names is None else list(names),
-        chroms=None if chroms is None else list(chroms),
-    )
 
 
 def join_rows(tables: Iterable[RawTable], source: object) -> RawTable:
@@ -256,7 +227,7 @@ def split_off_valid(train: RawTable, *, seed: int = 0, share: float = VALID_SHAR
 
 
 def write_task(
-    task: Task,
+    task: BenchmarkTask,
     folder: Path,
     tables: Mapping[str, RawTable],
     options: Mapping[str, Any],
@@ -304,7 +275,7 @@ def write_task(
     return load_task_data(folder, check=False)
 
 
-def describe(task: Task, options: Mapping[str, Any], sources: Iterable[Path]) -> dict[str, Any]:
+def describe(task: BenchmarkTask, options: Mapping[str, Any], sources: Iterable[Path]) -> dict[str, Any]:
     """Give the facts of a task for ``task.json``."""
     return {
         "id": task.id,
@@ -323,7 +294,7 @@ def describe(task: Task, options: Mapping[str, Any], sources: Iterable[Path]) ->
 
 
 def check_labels(
-    task: Task, tables: Mapping[str, RawTable], class_names: Sequence[str] | None = None
+    task: BenchmarkTask, tables: Mapping[str, RawTable], class_names: Sequence[str] | None = None
 ) -> dict[str, LabelledTable]:
     """Give the splits with targets.
 
@@ -349,7 +320,7 @@ def check_labels(
     return labelled
 
 
-def _check_measurable(task: Task, name: str, table: LabelledTable) -> None:
+def _check_measurable(task: BenchmarkTask, name: str, table: LabelledTable) -> None:
     """Refuse a split in which a class has no row, or in which the primary metric is undefined."""
     import numpy as np
 
@@ -373,7 +344,7 @@ def _check_measurable(task: Task, name: str, table: LabelledTable) -> None:
         )
 
 
-def problem_is_number(task: Task) -> bool:
+def problem_is_number(task: BenchmarkTask) -> bool:
     """Say whether the labels are numbers to be predicted."""
     return METRICS[task.problem] is METRICS["regression"]
 

@@ -12,7 +12,7 @@ from longstrand.benchmarks.tasks.build import check_labels, source_paths, split_
 from longstrand.benchmarks.tasks.own_bins import BIN_OPTIONS, TRACK_OPTIONS, build_columns, build_tracks
 from longstrand.benchmarks.tasks.places import choose_contigs
 from longstrand.benchmarks.tasks.released import SEED
-from longstrand.benchmarks.tasks.task import Kind, Option, Problem, SourceFile, Task, TaskData
+from longstrand.benchmarks.tasks.task import BenchmarkTask, Kind, Option, Problem, SourceFile, TaskData
 from longstrand.data.labelled import LabelColumns, RawTable, infer_task
 from longstrand.data.labelled_files import GenomeWindows, read_labelled
 from longstrand.data.long_rows import cut_rows, refuse_pieces
@@ -59,7 +59,7 @@ OPTIONS = {
 }
 
 
-def find_tasks(folder: Path) -> list[Task]:
+def find_tasks(folder: Path) -> list[BenchmarkTask]:
     """List the data sets of a folder as tasks ``own/NAME``, by name.
 
     A folder (at any depth) with a ``train`` table is one task, named after its path; ``valid`` (``dev``, ``val``) and
@@ -78,7 +78,7 @@ def find_tasks(folder: Path) -> list[Task]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one with CSV, TSV, Parquet or BED files.")
-    found: list[Task] = []
+    found: list[BenchmarkTask] = []
     for place in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
         tables = [path for path in sorted(place.iterdir()) if path.is_file() and _is_table(path)]
         name = "/".join(place.relative_to(folder).parts) or folder.resolve().name
@@ -119,14 +119,14 @@ def _stem(path: Path) -> str:
     return Path(path.name.removesuffix(path.suffix) if path.suffix in (".gz", ".bgz", ".zst") else path.name).stem
 
 
-def _task(identifier: str, folder: Path, given: Mapping[str, Path], signals: Sequence[Path] = ()) -> Task:
+def _task(identifier: str, folder: Path, given: Mapping[str, Path], signals: Sequence[Path] = ()) -> BenchmarkTask:
     """Describe a data set; what kind of problem it poses is known once its rows are read (`build_own`)."""
     if signals and not all(map(has_intervals, given.values())):
         signals = ()
     files = tuple(SourceFile(str(path.relative_to(folder)), OWN) for path in (*given.values(), *signals))
     names = tuple(given)
 
-    def build(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+    def build(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
         paths = source_paths(task, sources, options)
         tables, tracks = dict(zip(names, paths)), {_stem(path): path for path in paths[len(names) :]}
         if not tracks or options["tracks"] == ("none",):
@@ -138,10 +138,11 @@ def _task(identifier: str, folder: Path, given: Mapping[str, Path], signals: Seq
 
     rule = f"given files for {', '.join(names)}" if "train" in given else "by column, chromosome or at random"
     choices = OPTIONS | (TRACK_OPTIONS if signals else {})
-    return Task(identifier, f"your data set {identifier[4:]}", files, build, rule, options=choices, needs="your folder")
+    title = f"your data set {identifier[4:]}"
+    return BenchmarkTask(identifier, title, files, build, rule, options=choices, needs="your folder")
 
 
-def build_own(task: Task, given: Mapping[str, Path], output: Path, options: Mapping[str, Any]) -> TaskData:
+def build_own(task: BenchmarkTask, given: Mapping[str, Path], output: Path, options: Mapping[str, Any]) -> TaskData:
     """Read, split and write a data set of the user.
 
     Raises:
@@ -171,7 +172,7 @@ def build_own(task: Task, given: Mapping[str, Path], output: Path, options: Mapp
     )
     kind: Kind = "token" if found.problem == "token" else "sequence"
     problem: Problem = "single_label" if found.problem == "token" else found.problem
-    resolved = Task(
+    resolved = BenchmarkTask(
         **{name: getattr(task, name) for name in ("id", "title", "files", "build", "options", "needs")},
         split_rule=origin,
         kind=kind,

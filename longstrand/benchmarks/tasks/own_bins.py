@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from longstrand.benchmarks.tasks.bins import save_bins, write_targets
-from longstrand.benchmarks.tasks.build import make_rows
 from longstrand.benchmarks.tasks.places import split_windows, take_splits
-from longstrand.benchmarks.tasks.task import SPLITS, Option, Task, TaskData
+from longstrand.benchmarks.tasks.task import SPLITS, BenchmarkTask, Option, TaskData, make_rows
 from longstrand.data.bins import bin_targets
 from longstrand.data.labelled import RawTable
 from longstrand.data.rows import read_intervals
@@ -89,7 +88,7 @@ def _tiles(genome: Genome, window: int) -> Iterator[Interval]:
 
 
 def build_tracks(
-    task: Task,
+    task: BenchmarkTask,
     given: Mapping[str, Path | None],
     signals: Mapping[str, Path],
     output: Path,
@@ -206,7 +205,7 @@ def _words_of(table: IntervalTable, column: str) -> list[str]:
 
 
 def build_columns(
-    task: Task,
+    task: BenchmarkTask,
     tables: Mapping[str, RawTable],
     output: Path,
     options: Mapping[str, Any],
@@ -231,7 +230,7 @@ def build_columns(
 
 
 def _save(
-    task: Task,
+    task: BenchmarkTask,
     output: Path,
     tables: Mapping[str, RawTable],
     names: Sequence[str],

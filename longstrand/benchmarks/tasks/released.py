@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from longstrand.benchmarks.tasks.build import join_rows, make_rows, source_paths, split_off_valid, write_task
-from longstrand.benchmarks.tasks.task import Option, Task, TaskData
+from longstrand.benchmarks.tasks.build import join_rows, source_paths, split_off_valid, write_task
+from longstrand.benchmarks.tasks.task import BenchmarkTask, Option, TaskData, make_rows
 from longstrand.data.labelled import RawTable
 from longstrand.data.labelled_files import read_labelled
 from longstrand.data.rows import detect_file, read_entries, read_table, take_column
@@ -18,7 +18,7 @@ SEED = Option(0, "seed of the split, where the published files leave one to us")
 TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 
 
-def build_tables(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+def build_tables(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
     """Build a task published as ``train``, ``dev`` and ``test`` tables of ``sequence,label``."""
     paths = source_paths(task, sources, options)
     names = ("train", "valid", "test") if len(paths) == 3 else ("train", "test")
@@ -28,7 +28,7 @@ def build_tables(task: Task, sources: Path, output: Path, options: Mapping[str, 
     return write_task(task, output, tables, options, sources=paths)
 
 
-def build_named_fasta(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+def build_named_fasta(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
     """Build a task published as ``train.fna`` and ``test.fna`` whose titles end in ``|label`` (or as tables)."""
     paths = source_paths(task, sources, options)
     tables = {name: read_rows(path) for name, path in zip(("train", "test"), paths)}
@@ -36,7 +36,7 @@ def build_named_fasta(task: Task, sources: Path, output: Path, options: Mapping[
     return write_task(task, output, tables, options, sources=paths)
 
 
-def build_class_folders(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+def build_class_folders(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
     """Build a Genomic Benchmarks task from any of its releases.
 
     Full sequences: ``train/CLASS/*.txt``, one file a sequence; tables ``train*.parquet`` of ``seq,label``. Coordinates:
@@ -76,7 +76,7 @@ def _read_titled(path: Path) -> RawTable:
     return make_rows(sequences, {"label": labels}, source=path, names=names)
 
 
-def _read_split(task: Task, folder: Path, split: str, options: Mapping[str, Any]) -> RawTable:
+def _read_split(task: BenchmarkTask, folder: Path, split: str, options: Mapping[str, Any]) -> RawTable:
     tables = sorted(
         path for path in [*folder.glob(f"{split}*"), *folder.glob(f"data/{split}*")] if path.suffix in TABLE_ENDINGS
     )

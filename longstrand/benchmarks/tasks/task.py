@@ -1,22 +1,32 @@
 """What a benchmark task is, what a built task is, and how a built task is read back from its folder.
 
-A `Task` is a value: which files it needs, how they become tables, how they are split, and how the result is measured.
-`build_task` turns it into a `TaskData`: a folder with three tables that ``longstrand finetune`` reads, the facts of the
-task (``task.json``) and the sanity report (``sanity.json``).
+A `BenchmarkTask` is a value: which files it needs, how they become tables, how they are split, and how the result is
+measured. `build_task` turns it into a `TaskData`: a folder with three tables that ``longstrand finetune`` reads, the
+facts of the task (``task.json``) and the sanity report (``sanity.json``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from longstrand.data.bins import BinTargets, count_bins
+from longstrand.data.labelled import (
+    LabelColumns,
+    LabelledTable,
+    RawTable,
+    count_letters,
+    infer_task,
+    label,
+    normalised,
+)
+from longstrand.data.labelled_files import read_labelled
+from longstrand.data.rows import read_table
+from longstrand.data.targets import Task
 from longstrand.errors import InputError, UsageError, nearest
 from longstrand.runtime import fingerprint_file, read_json, write_json
-
-if TYPE_CHECKING:
-    from longstrand.data.labelled import LabelledTable, RawTable
 
 Kind = Literal["sequence", "token", "bin"]
 Problem = Literal["single_label", "multi_label", "regression"]
@@ -79,7 +89,7 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Task:
+class BenchmarkTask:
     """One benchmark task, as data.
 
     Attributes:
@@ -105,7 +115,7 @@ class Task:
     id: str
     title: str
     files: tuple[SourceFile, ...]
-    build: Callable[[Task, Path, Path, Mapping[str, Any]], TaskData]
+    build: Callable[[BenchmarkTask, Path, Path, Mapping[str, Any]], TaskData]
     split_rule: str
     kind: Kind = "sequence"
     problem: Problem = "single_label"
@@ -195,12 +205,7 @@ class TaskData:
         Raises:
             InputError: a table is missing or damaged.
         """
-        from longstrand.data.labelled import LabelColumns, infer_task, label
-        from longstrand.data.labelled_files import read_labelled
-
         if self.kind == "bin":
-            from longstrand.benchmarks.tasks.bins import load_bins
-
             return load_bins(self)
         columns = LabelColumns(**self.data_settings()["columns"])
         raw = {name: read_labelled(path, columns, alphabet=alphabet) for name, path in self.tables.items()}
@@ -220,8 +225,6 @@ class TaskData:
 
     def _with_pieces(self, split: str, table: RawTable) -> RawTable:
         """Give the pieces of a sequence the same row number again, so that they count as one in tests and folds."""
-        from longstrand.data.rows import read_table
-
         column = read_table(self.tables[split]).get_column(self.facts["piece_column"])
         return replace(table, rows=[int(number) for number in column], is_cut=True)
 
@@ -298,3 +301,118 @@ def file_sums(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
 def save_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write ``task.json``, the last file of a built task: a folder without it is not complete."""
     write_json(Path(folder) / "task.json", {"format": FORMAT, "version": VERSION, **facts})
+
+
+def make_rows(
+    sequences: Sequence[str],
+    labels: Mapping[str, Sequence[str | None]],
+    *,
+    source: object,
+    pairs: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    chroms: Sequence[str] | None = None,
+) -> RawTable:
+    """Make a table of rows: sequences are normalised, rows are numbered from 1.
+
+    Raises:
+        InputError: a sequence is empty or holds something that is no nucleotide letter.
+    """
+    rows = list(range(1, len(sequences) + 1))
+    clean, num_lower_case = normalised(list(sequences), source, rows, "ACGTN")
+    seconds = None if pairs is None else normalised(list(pairs), source, rows, "ACGTN")[0]
+    return RawTable(
+        source=str(source),
+        rows=rows,
+        sequences=clean,
+        labels={name: list(values) for name, values in labels.items()},
+        letters=count_letters(clean, num_lower_case),
+        pairs=seconds,
+        names=None if names is None else list(names),
+        chroms=None if chroms is None else list(chroms),
+    )
+
+
+def load_bins(data: TaskData) -> dict[str, LabelledTable]:
+    """Read the three tables of a built task of numbers per bin; targets stay on the disk unless they are small.
+
+    Raises:
+        InputError: a table or an array is missing or damaged.
+    """
+    tables = {}
+    for name, path in data.tables.items():
+        frame = read_table(path)
+        columns = {key: frame[key].to_list() if key in frame.columns else None for key in ("name", "chrom")}
+        rows = make_rows(frame["sequence"].to_list(), {}, source=path, names=columns["name"], chroms=columns["chrom"])
+        tables[name] = label_bins(rows, data.arrays[name], data.class_names, data.facts["bins"])
+    return tables
+
+
+def label_bins(rows: RawTable, array: Path, names: Sequence[str], bins: Mapping[str, Any]) -> LabelledTable:
+    """Join windows with their numbers per bin, which stay on the disk.
+
+    Raises:
+        InputError: a window is no whole number of bins.
+    """
+    size = bins["bin_bases"]
+    where = (f"{rows.source}, row {row}" for row in rows.rows)
+    number = [count_bins(len(text), size, where=place) for text, place in zip(rows.sequences, where)]
+    why = f"declared: one number for each bin of {size:,} bases"
+    task = Task("regression", tuple(names), tuple(names), "columns", tuple(names), why, size)
+    return LabelledTable(rows, task, BinTargets(array, number, context=bins["context"]))
+
+
+def task_facts(task: BenchmarkTask) -> dict[str, Any]:
+    """Give the facts of a task as plain values."""
+    return {
+        "id": task.id,
+        "title": task.title,
+        "kind": task.kind,
+        "problem": task.problem,
+        "metric": task.metric,
+        "loss": task.loss,
+        "window": task.window,
+        "num_rows": list(task.num_rows) if task.num_rows else None,
+        "split_rule": task.split_rule,
+        "files": [asdict(item) for item in task.files],
+        "options": {name: {"default": item.default, "help": item.help} for name, item in task.options.items()},
+        "published": {model: asdict(item) for model, item in task.published.items()},
+        "notes": list(task.notes),
+        "needs": task.needs,
+    }
+
+
+def table_lines(tasks: Sequence[BenchmarkTask]) -> list[str]:
+    """Write a table with one line a task."""
+    rows = [("id", "train / valid / test", "bases", "kind", "metric", "needs")]
+    for task in tasks:
+        counts = "-" if task.num_rows is None else " / ".join("-" if n is None else f"{n:,}" for n in task.num_rows)
+        window = "-" if task.window is None else f"{task.window:,}"
+        rows.append((task.id, counts, window, f"{task.kind}, {task.problem}", task.metric, task.needs))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[-1]]).rstrip() for row in rows]
+    return [*lines, "", "'longstrand benchmark list ID' shows one task in full."]
+
+
+def full_text(task: BenchmarkTask) -> str:
+    """Write everything about one task."""
+    lines = [f"{task.id}: {task.title}", f"kind: {task.kind}, {task.problem}; metric {task.metric}, loss {task.loss}"]
+    if task.num_rows:
+        lines.append("rows: " + " / ".join("-" if n is None else f"{n:,}" for n in task.num_rows))
+    lines += [f"split: {task.split_rule}", "files:"]
+    for item in task.files:
+        checked = ", checksum known" if item.sha256 else ""
+        lines.append(f"  {item.name}  ({item.published}{checked})")
+    lines += [f"option {name}={_show(item.default)}: {item.help}" for name, item in task.options.items()]
+    sources: dict[tuple[str, str, str], list[str]] = {}
+    for model, fact in task.published.items():
+        sources.setdefault((fact.metric, fact.source, fact.protocol), []).append(f"{model} {fact.value:g}")
+    for (metric, source, protocol), numbers in sources.items():
+        lines.append(f"published {metric}, {source}{'; ' + protocol if protocol else ''}:")
+        lines += [f"  {number}" for number in numbers]
+    return "\n".join([*lines, *(f"note: {note}" for note in task.notes)])
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

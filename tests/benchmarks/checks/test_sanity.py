@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from longstrand.benchmarks.checks.kmer_kernel import canonical_words
 from longstrand.benchmarks.checks.sanity import check_splits, composition, leaks, lines_of, truncation, truncation_line
-from longstrand.benchmarks.checks.shared_kmers import compare_kmers, sampling, sketch
 from longstrand.data.labelled import LabelledTable, RawTable, infer_task, label
+from longstrand.evaluation.leakage import canonical_words, compare_kmers, sampling, sketch
 from longstrand.genome.sequence import reverse_complement
 from longstrand.tokenization.kmer import make_kmer
 from tests.benchmarks.toys import dna, rows

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from longstrand.benchmarks.suites.catalogue import all_tasks
-from longstrand.benchmarks.suites.deepsea import find_places, widen
-from longstrand.benchmarks.suites.deepsea_files import _stretches, read_deepsea
+from longstrand.benchmarks.suites.deepsea import _stretches, find_places, read_deepsea, widen
 from longstrand.benchmarks.suites.species import draw_windows
 from longstrand.benchmarks.suites.splice import (
     Site,
@@ -27,10 +26,9 @@ from longstrand.benchmarks.suites.splice import (
     site_window,
     token_row,
 )
-from longstrand.benchmarks.tasks.bins import read_regions
+from longstrand.benchmarks.tasks.bins import read_records, read_regions
 from longstrand.benchmarks.tasks.build import build_task
 from longstrand.benchmarks.tasks.places import choose_contigs, split_windows
-from longstrand.benchmarks.tasks.tfrecords import read_records
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.annotation import Transcript
 from longstrand.genome.fasta import Genome

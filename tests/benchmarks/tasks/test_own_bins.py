@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from longstrand.benchmarks.checks.bin_sanity import gc_of_bins
+from longstrand.benchmarks.checks.sanity import gc_of_bins
 from longstrand.benchmarks.protocol import BenchmarkConfig
 from longstrand.benchmarks.results import read_results
 from longstrand.benchmarks.run import run_benchmark

@@ -14,7 +14,15 @@ import pytest
 
 from longstrand.benchmarks.tasks import build as building
 from longstrand.benchmarks.tasks.build import build_task, check_labels, content_sum, resolve_options, write_task
-from longstrand.benchmarks.tasks.task import Option, Published, SourceFile, Task, TaskData, find_built, load_task_data
+from longstrand.benchmarks.tasks.task import (
+    BenchmarkTask,
+    Option,
+    Published,
+    SourceFile,
+    TaskData,
+    find_built,
+    load_task_data,
+)
 from longstrand.errors import InputError, UsageError
 from tests.benchmarks.toys import dna, plain_task, rows, write_csv
 
@@ -29,8 +37,8 @@ def tables(**changes: Any) -> dict[str, Any]:
     return made | changes
 
 
-def toy_task(**changes: Any) -> Task:
-    def build(task: Task, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+def toy_task(**changes: Any) -> BenchmarkTask:
+    def build(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
         return write_task(task, output, tables(), options, sources=[sources / "data.csv"])
 
     files = (SourceFile("{file}", "the toy archive"),)
@@ -80,7 +88,7 @@ def test_a_metric_that_the_labels_do_not_have_is_refused() -> None:
 
 
 def test_strict_refuses_and_removes(tmp_path: Path, sources: Path) -> None:
-    def build(task: Task, _: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
+    def build(task: BenchmarkTask, _: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
         return write_task(task, output, tables(test=rows(SEQUENCES[:3], [0, 1, 0])), options)
 
     with pytest.raises(InputError, match=r"refused \(--strict\): 3 of 3 test rows \(100.0%\) are also train rows"):

@@ -1,4 +1,4 @@
-"""Probing of labels per base: the sample, the cache against plain predictions, folds, the choice, a run, the CLI."""
+"""Probing: of labels per base, the sample, the cache against plain predictions, folds, the choice, a run, the CLI."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from longstrand.benchmarks.probing import base_states
-from longstrand.benchmarks.probing.base_states import BaseStates, Sample, cache_base_states, sample_bases
-from longstrand.benchmarks.probing.probe import ProbeSettings
-from longstrand.benchmarks.probing.probe_bases import _folds, predict_bases, probe_bases
+from longstrand.benchmarks.probing import states as module
+from longstrand.benchmarks.probing.probe import Choice, Probe, ProbeSettings, Search, choose_probe, make_folds
+from longstrand.benchmarks.probing.states import Sample, States, cache_states, parse_layers, sample_bases
 from longstrand.benchmarks.protocol import BenchmarkConfig
 from longstrand.benchmarks.run import run_benchmark
-from longstrand.benchmarks.tasks.build import make_rows
+from longstrand.benchmarks.tasks.task import make_rows
 from longstrand.config import build
-from longstrand.data.labelled import LabelledTable, infer_task, label
-from longstrand.errors import InputError, UsageError
+from longstrand.data.labelled import LabelledTable, RawTable, infer_task, label
+from longstrand.data.targets import Task
+from longstrand.errors import ConfigError, InputError, UsageError
+from longstrand.evaluation.metrics import Scores, evaluate
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import predict
 from longstrand.models.checkpoint import load_model
 from longstrand.tokenization.hub import load_tokenizer
+from tests.benchmarks.test_run import classes, motif_rows
 from tests.benchmarks.toys import dna
 from tests.toys import tiny_checkpoint
 
@@ -58,15 +60,15 @@ def tables() -> dict[str, LabelledTable]:
     return tables_of({"train": (12, 41), "valid": (6, 30), "test": (5, 33)})
 
 
-def cached(model_folder: Path, tables: dict[str, LabelledTable], folder: Path, **changes: Any) -> BaseStates:
-    settings = PredictOptions(output="embeddings", **changes.pop("settings", {}))
-    return cache_base_states(
+def cached(model_folder: Path, tables: dict[str, LabelledTable], folder: Path, **changes: Any) -> States:
+    options = PredictOptions(output="embeddings", **changes.pop("settings", {}))
+    return cache_states(
         changes.pop("model", None) or load_model(model_folder, "encoder"),
         tables,
         folder,
         tokenizer=load_tokenizer(model_folder),
-        settings=settings,
-        about={"model": "toy"},
+        options=options,
+        identity={"model": "toy"},
         sampling=SAMPLING | changes.pop("sampling", {}),
         **changes,
     )
@@ -107,13 +109,13 @@ def test_the_cache_holds_what_predict_gives_from_one_pass(
                 [row.values for row in predict(model, table.sequences, tokenizer=tokenizer, options=alone)]
             )
             if name in cache.samples:
-                found = cache.sampled(name, layer)
+                found = cache.read(name, layer, "bases")
                 assert np.allclose(found, wanted[cache.samples[name].places], atol=1e-5) and found.shape == (60, 16)
             if name != "train":
-                every = cache.said(name, layer, lambda part: part[:, :3], 3)
+                every = cache.apply(name, layer, "bases", lambda part: part[:, :3], 3)
                 assert np.allclose(every, wanted[:, :3], atol=1e-5, equal_nan=True)
     tokens = 5 * 17 if strand == "+" else 5 * 33
-    assert (cache.folder / "test.states").stat().st_size <= tokens * 2 * 16 * 4
+    assert (cache.folder / "test" / "states").stat().st_size <= tokens * 2 * 16 * 4
     again = cached(model_folder, tables, tmp_path / "c", settings={"strand": strand})
     assert again.seconds == 0 and again.num_tokens == cache.num_tokens
 
@@ -122,26 +124,24 @@ def test_an_interrupted_cache_goes_on(
     model_folder: Path, tables: dict[str, LabelledTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = cached(model_folder, tables, tmp_path / "whole")
-    monkeypatch.setattr(base_states, "_BLOCK", 4)
-    given: list[int] = []
+    monkeypatch.setattr(module, "PART_ROWS", {True: 4, False: 4})
+    real, parts_made = module._Writer._arrays, list[int]()
 
-    def stop(self: Any, rows: Any) -> None:
-        if len(given) == 2:
-            self.states.write_bytes(self.states.read_bytes() + b"half a row")
+    def stop(self: Any, values: Any, first_base: int) -> Any:
+        if len(parts_made) == 2:
             raise KeyboardInterrupt
-        given.append(1)
-        append(self, rows)
+        parts_made.append(first_base)
+        return real(self, values, first_base)
 
-    append = base_states._Filler._append
-    monkeypatch.setattr(base_states._Filler, "_append", stop)
+    monkeypatch.setattr(module._Writer, "_arrays", stop)
     with pytest.raises(KeyboardInterrupt):
         cached(model_folder, tables, tmp_path / "parts")
-    assert json.loads((tmp_path / "parts" / "train.json").read_text())["rows"] == 8
-    monkeypatch.setattr(base_states._Filler, "_append", append)
+    assert parts_made == [0, 4 * 41] and len(list((tmp_path / "parts" / "train.parts").glob("*.npz"))) == 2
+    monkeypatch.setattr(module._Writer, "_arrays", real)
     parts = cached(model_folder, tables, tmp_path / "parts")
     for name in ("train", "valid", "test"):
-        assert (parts.folder / f"{name}.runs").read_bytes() == (whole.folder / f"{name}.runs").read_bytes()
-        sizes = [np.fromfile(cache.folder / f"{name}.states", np.float32) for cache in (whole, parts)]
+        assert np.array_equal(parts.runs(name), whole.runs(name))
+        sizes = [np.fromfile(cache.folder / name / "states", np.float32) for cache in (whole, parts)]
         assert np.allclose(*sizes, atol=1e-5)
     said: list[str] = []
     other = cached(model_folder, tables, tmp_path / "parts", sampling={"seed": 1}, notice=said.append)
@@ -160,22 +160,22 @@ def test_states_that_float16_does_not_hold(
 
 def test_the_bases_of_a_sequence_are_in_one_fold(tables: dict[str, LabelledTable]) -> None:
     samples = {name: sample_bases(tables[name], 100, 0, "toy") for name in ("train", "valid")}
-    cache = BaseStates(Path(), (0,), 1, "float32", samples)
+    cache = States(Path(), (0,), ("bases",), 1, "float32", samples)
     train, valid = tables["train"], tables["valid"]
     rows = np.concatenate([samples["train"].places // 41, 12 + samples["valid"].places // 30])
     for pieces in (False, True):
         together = {0: 1, 2: 3} if pieces else {}
         raw = replace(train.raw, rows=[together.get(row, row) for row in range(12)], is_cut=pieces)
         cut = {"train": replace(train, raw=raw), "valid": valid}
-        folds = _folds(cache, cut, ProbeSettings(folds=3))
+        folds = make_folds(cache, cut, ProbeSettings(folds=3))
         assert sorted(np.concatenate([fold.score for fold in folds]).tolist()) == list(range(200))
         for fold in folds:
             held = {together.get(row, row) for row in rows[fold.score].tolist()}
             assert not held & {together.get(row, row) for row in rows[fold.fit].tolist()}
-    (only,) = _folds(cache, tables, ProbeSettings(folds=0, max_rows=50))
+    (only,) = make_folds(cache, tables, ProbeSettings(folds=0, max_rows=50))
     assert len(only.fit) == 50 == len(only.score) and only.fit.max() < 100 <= only.score.min()
     with pytest.raises(UsageError, match="18 different sequences are too few for 10 folds"):
-        _folds(cache, tables, ProbeSettings(folds=10))
+        make_folds(cache, tables, ProbeSettings(folds=10))
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
@@ -183,10 +183,10 @@ def test_a_probe_reads_the_token_off_the_states(kind: str, model_folder: Path, t
     tables = tables_of({"train": (30, 40), "valid": (12, 40), "test": (6, 41)})
     cache = cached(model_folder, tables, tmp_path / "c", sampling={"max_bases": 600}, settings={"max_tokens": 18})
     settings = build(ProbeSettings, {"folds": 2, "trials": 0 if kind == "linear" else 2, "probes": [kind]})
-    found = probe_bases(cache, tables, settings)
+    found = choose_probe(cache, tables, settings)
     assert [(tried.choice.layer, tried.choice.pooling) for tried in found.curve] == [(0, "bases"), (1, "bases")]
     assert found.metric == "f1_macro" and len(found.trials) == settings.trials and found.chosen.mean > 0.9
-    said = predict_bases(found, cache, "test", 2).reshape(6, 41, 2)
+    said = found.predict(cache, "test").reshape(6, 41, 2)
     # 18 tokens are [CLS], 16 two-mers and [SEP]: 32 bases.
     assert np.isnan(said[:, 32:]).all() and not np.isnan(said[:, :32]).any()
     targets = np.stack(tables["test"].targets)[:, :32]
@@ -194,11 +194,9 @@ def test_a_probe_reads_the_token_off_the_states(kind: str, model_folder: Path, t
 
 
 def test_scores_see_the_classes_at_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    from longstrand.benchmarks.probing import probe_bases as module
-
     tables = tables_of({"train": (8, 40), "valid": (4, 40)})
     samples = {name: Sample(np.arange(4), np.array([1.0, 1.0, 9.0, 9.0])) for name in tables}
-    search = module._BaseSearch(BaseStates(Path(), (0,), 1, "float32", samples), tables, ProbeSettings(folds=0))
+    search = Search(States(Path(), (0,), ("bases",), 1, "float32", samples), tables, ProbeSettings(folds=0))
     search.targets = np.array([0, 0, 1, 1, 0, 0, 1, 1])
     said = np.array([[1, 0], [0, 1], [0, 1], [0, 1]])
     # True 0: one right, one called 1; true 1: 18 right. F1 of 0: 2 / (2 + 1) = 2/3; of 1: 36 / (36 + 1) = 36/37.
@@ -228,10 +226,9 @@ def test_probes_stand_in_the_table_of_a_run(model_folder: Path, tmp_path: Path) 
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     rows = {row["method"]: row for row in results["summary"]}
     assert rows["tiny: probe"]["mean"] > 0.9 and rows["tiny: probe"]["metric"] == "f1_macro"
-    assert "tiny: probe of random init" in rows and len(results["probes"][0]["curve"]) == 2
+    assert "tiny: probe of random init" in rows and len(results["results"][1]["details"]["probe"]["curve"]) == 2
     seconds = [each["details"]["embedding_seconds"] for each in results["results"] if each["method"] == "tiny: probe"]
     assert seconds[0] > 0 and seconds[1] == 0  # the second seed reads what the first one kept
-    assert "layers of tiny: probe" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_the_command_probes_labels_per_base(model_folder: Path, tmp_path: Path) -> None:
@@ -258,3 +255,99 @@ def test_test_rows_without_a_metric_are_refused_before_anything_is_computed(mode
     with pytest.raises(InputError, match=r"test.csv: all test values of 'label' are the same, so pearson is undefined"):
         run_probe(build(ProbeConfig, values))
     assert not (tmp_path / "run").exists()
+
+
+def embedded(model_folder: Path, folder: Path, **changes: Any) -> tuple[Any, dict[str, LabelledTable]]:
+    rows = {
+        name: motif_rows(size, seed) for seed, (name, size) in enumerate({"train": 60, "valid": 24, "test": 30}.items())
+    }
+    task = Task("single_label", ("0", "1"), ("l",))
+    tables = {
+        name: LabelledTable(RawTable(name, list(range(len(part))), [text for text, _ in part], {}), task,
+                            np.array([label for _, label in part]))
+        for name, part in rows.items()
+    }  # fmt: skip
+    model = load_model(model_folder, "encoder")
+    passes: list[int] = []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    options = PredictOptions(output="embeddings", batch_tokens=100_000, **changes)
+    tokenizer = load_tokenizer(model_folder)
+    cache = cache_states(
+        model, tables, folder, tokenizer=tokenizer, options=options, identity={"model": "m"}, sampling={}
+    )
+    return (cache, passes), tables
+
+
+def test_embeddings_are_made_once(model_folder: Path, tmp_path: Path) -> None:
+    (cache, passes), _ = embedded(model_folder, tmp_path / "e")
+    assert len(passes) == 3  # one batch a split, for all layers and poolings
+    assert cache.layers == (0, 1) and cache.poolings == ("cls", "mean", "max")
+    assert cache.read("test", 1, "max").shape == (30, 16)
+    (again, passes), _ = embedded(model_folder, tmp_path / "e")
+    assert passes == [] and again.seconds == 0 and again.num_tokens == cache.num_tokens
+    (_, passes), _ = embedded(model_folder, tmp_path / "e", strand="both")
+    assert len(passes) == 3
+
+
+def test_probing_chooses_without_the_test_rows(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cache, _), tables = embedded(model_folder, tmp_path / "e")
+    settings = ProbeSettings(folds=3, trials=3)
+    found = choose_probe(cache, {name: tables[name] for name in ("train", "valid")}, settings)
+    assert len(found.curve) == 6 and len(found.trials) == 3
+    assert all(len(tried.scores) == 3 for tried in found.curve)
+    assert found.chosen.mean == max(tried.mean for tried in (*found.curve, *found.trials))
+    assert found.to_dict()["parameters"] > 16
+    plain = choose_probe(cache, tables, ProbeSettings(folds=0, trials=0))
+    assert all(len(tried.scores) == 1 and tried.spread == 0 for tried in plain.curve)
+    said = plain.predict(cache, "test")
+    assert said.shape == (30, 2) and np.allclose(said.sum(axis=1), 1, atol=1e-5)
+    import sys
+
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(UsageError, match=r"pip install 'longstrand\[hpo\]'"):
+        choose_probe(cache, tables, settings)
+
+
+def test_folds_keep_identical_sequences_together() -> None:
+    train, valid = classes(60, 2), classes(20, 2, seed=1)
+    train.raw.sequences[5] = valid.raw.sequences[3] = train.raw.sequences[0]
+    states = States(Path(), (0,), ("mean",), 1)
+    folds = make_folds(states, {"train": train, "valid": valid}, ProbeSettings(folds=4))
+    assert sorted(np.concatenate([fold.score for fold in folds]).tolist()) == list(range(80))
+    for fold in folds:
+        assert not set(fold.fit) & set(fold.score)
+        assert len({0, 5, 63} & set(fold.score.tolist())) in (0, 3)
+    with pytest.raises(UsageError, match="too few for 50 folds"):
+        make_folds(states, {"train": train, "valid": valid}, ProbeSettings(folds=50))
+    with pytest.raises(ConfigError, match="one fold leaves nothing"):
+        build(ProbeSettings, {"folds": 1})
+
+
+@pytest.mark.parametrize("problem", ["single_label", "multi_label", "regression"])
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_probes_of_every_problem(kind: str, problem: str) -> None:
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(400, 12)).astype(np.float32) * 3 + 1
+    if problem == "single_label":
+        targets: Any = (vectors[:, 0] > 1).astype(np.int64) + (vectors[:, 0] > 3)
+        task = Task("single_label", ("a", "b", "c"), ("l",))
+    else:
+        targets = np.stack([vectors[:, 0] * 2 + 9, vectors[:, 1]], axis=1)
+        targets = targets if problem == "regression" else (targets > targets.mean(axis=0)).astype(np.float32)
+        targets[::9, 1] = np.nan
+        task = Task(problem, ("a", "b"), ("a", "b"))  # type: ignore[arg-type]
+    fitted = Probe(task, Choice(0, "mean", kind, 1.0, 16 if kind == "mlp" else 0)).fit(vectors[:300], targets[:300])
+    found = evaluate(Scores(task, targets[300:], fitted.predict(vectors[300:])), num_resamples=0, curves=False)
+    name = {"single_label": "accuracy", "multi_label": "mean_roc_auc", "regression": "pearson"}[problem]
+    assert found["metrics"][name]["value"] > 0.75 and fitted.num_parameters > 12
+
+
+def test_layers_are_read_from_words() -> None:
+    assert parse_layers(["all"], 2) == (0, 1, 2)
+    assert parse_layers(["-1", "2", "0"], 2) == (2, 0)
+    with pytest.raises(UsageError, match="layers are 'all' or numbers"):
+        parse_layers(["last"], 2)
+    with pytest.raises(UsageError, match="no layer 3"):
+        parse_layers(["3"], 2)
