@@ -176,7 +176,8 @@ def flags_of(result: Result, majority: Result | None) -> tuple[str, ...]:
     """Say whether a run collapsed: the same answer for all rows, or no better than the majority's result."""
     if result.baseline == "majority":
         return ()
-    flags = ["constant prediction"] if result.test.get("constant_prediction") else []
+    is_constant = any(split.get("constant_prediction") for split in (result.test, result.valid))
+    flags = ["constant prediction"] if is_constant else []
     if majority is not None:
         ours, theirs = result.value(), majority.value() or 0.0
         if ours is None or sign_of(result.metric) * (ours - theirs) <= COLLAPSED:
@@ -199,11 +200,6 @@ class Line:
     def first(self) -> Result:
         """Return the result of the first seed, for what all seeds share."""
         return self.results[0]
-
-    @property
-    def key(self) -> tuple[str, str, int | None]:
-        """Return task, method and number of training rows."""
-        return self.first.task, self.first.method, self.first.num_train
 
     def values(self, metric: str | None = None, *, split: str = "test", end: str = "value") -> list[float]:
         """Return a metric of each seed that has one."""
