@@ -62,12 +62,14 @@ class LabelSet:
         tables: ``train``, ``valid``, ``test``.
         training: settings of fine-tuning.
         strand: on which strand the test sequences are read.
+        foreseen: also read the language model by its guesses of hidden tokens.
     """
 
     name: str
     tables: Mapping[str, Path]
     training: Mapping[str, Any]
     strand: str = "both"
+    foreseen: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def simulated_materials(config: DemoConfig, say: Say) -> Materials:
                  options={**chroms, "splice_window": 80})  # fmt: skip
     record = read_json(folder / "simulation.json")
     training = QUICK_TRAINING if config.quick else SIMULATED_TRAINING
-    enhancers = LabelSet("enhancers", find_tables(folder / "labels" / "enhancers"), training, "+")
+    enhancers = LabelSet("enhancers", find_tables(folder / "labels" / "enhancers"), training, "+", foreseen=True)
     hold_out = (*record["valid_chroms"], *record["test_chroms"])
     annotation, structure = folder / "genome.gff3", folder / "labels" / "gene_structure"
     return Materials("simulated", [folder / "genome.fa"], [enhancers], hold_out, annotation, structure, record)

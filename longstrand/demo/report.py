@@ -27,6 +27,8 @@ from longstrand.report.sections import Commands, Report, Section, Table, metric_
 from longstrand.runtime import provenance
 
 PRETRAINED, RANDOM = "pre-trained", "random start"
+FORESEEN = ", by what it foresees"
+"""Ending of the names of models that are read by their guesses of hidden tokens."""
 AROUND = 24
 """Bases beside a planted pair of motifs in the picture."""
 
@@ -41,7 +43,7 @@ class Comparison:
     Attributes:
         labels: the task.
         evaluations: model name to what `evaluate` returns.
-        differences: model name to pre-trained minus this model.
+        differences: model name to the first model minus this one.
         records: reports of the two fine-tuned models.
     """
 
@@ -52,17 +54,17 @@ class Comparison:
 
     @classmethod
     def of(cls, labels: LabelSet, scores: Mapping[str, Scores], records: Mapping[str, Mapping[str, Any]]) -> Comparison:
-        """Measure and compare."""
+        """Measure, and compare the first model with the others."""
         found = {name: evaluate(values) for name, values in scores.items()}
-        metric = found[PRETRAINED]["primary"]
-        others = [name for name in scores if name not in (PRETRAINED, "majority class")]
-        pairs = {name: compare_predictions([scores[PRETRAINED]], [scores[name]], metric) for name in others}
+        first, *others = (name for name in scores if name != "majority class")
+        metric = found[first]["primary"]
+        pairs = {name: compare_predictions([scores[first]], [scores[name]], metric) for name in others}
         return cls(labels, found, pairs, records)
 
     @property
     def metric(self) -> str:
         """The metric that models are compared by."""
-        return str(self.evaluations[PRETRAINED]["primary"])
+        return str(next(iter(self.evaluations.values()))["primary"])
 
 
 def write(
@@ -127,7 +129,7 @@ def sentences(item: Comparison) -> list[str]:
         ("unclear", "does not clearly differ from"),
     ):
         if words[verdict]:
-            lines.append(f"{name}: the pre-trained model {text} {'; '.join(words[verdict])}.")
+            lines.append(f"{name}: {next(iter(values))} {text} {'; '.join(words[verdict])}.")
     return lines
 
 
@@ -155,7 +157,7 @@ def quality(item: Comparison) -> list[Section]:
     rows = [
         [name, pair.difference, pair.low, pair.high, pair.p, pair.verdict] for name, pair in item.differences.items()
     ]
-    columns = ["pre-trained minus", "difference", "low", "high", "p", "pre-trained is"]
+    columns = [f"{next(iter(item.evaluations))} minus", "difference", "low", "high", "p", "it is"]
     why = f"{metric_title(item.metric)}, paired on the same test sequences; p is of a paired permutation test."
     parts += [Table("Is the difference real?", why, columns, rows), runs.learning_curve(item.records)]
     return [replace(part, title=f"{item.labels.name}: {part.title}") for part in parts]
@@ -210,11 +212,11 @@ def expectation(model: Any, genome: Genome, features: Sequence[Feature], kind: s
     motifs = [x for x in features if x.parent == whole.name]
     place = Interval(chrom, whole.start - AROUND, whole.end + AROUND)
     text = genome.fetch_interval(place).upper()
-    marks = Marks([x.interval for x in motifs], [x.note for x in motifs], "planted")
+    marks = Marks([x.interval for x in motifs], name="planted")
     logo = Logo(base_probabilities(model, text), "expected")
     titles = {
-        "enhancer": "An enhancer: two motifs, rightly spaced",
-        "decoy": "A decoy: the same two motifs, wrongly spaced",
+        "enhancer": "An enhancer: three pairs of motifs, as planted",
+        "decoy": "A decoy: the same motifs, arranged in other ways",
     }
     more = {"enhancer": "", "decoy": " Letters beside the planted motifs show where it would expect them."}
     return Locus(titles[kind], EXPECTED + more[kind], [Ruler(text, "sequence"), marks, logo], place)
