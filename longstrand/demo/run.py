@@ -250,7 +250,7 @@ def _finetune(config: DemoConfig, labels: LabelSet, model: Path, name: str) -> M
         "model": {"path": model, "init": "random" if name == RANDOM else "pretrained"},
         "data": dict(labels.tables),
         "training": {**labels.training, "seed": config.seed, "tensorboard": False},
-        "evaluation": {"baselines": False, "strand": labels.strand},
+        "evaluation": {"baselines": False, "strand": labels.strand, "resamples": 0, "page": False},
     }
     result = finetune(build(FinetuneConfig, values, "demo"))
     if result.model is None:
@@ -286,7 +286,7 @@ def run_structure(config: DemoConfig, materials: Materials, model: Path, say: Sa
         },
         "training": {"epochs": 1 if config.quick else 4, "learning_rate": 1e-3, "batch_size": 8, "strand": "+",
                      "seed": config.seed, "tensorboard": False, "metric": "loss"},
-        "evaluation": {"baselines": False, "resamples": 200},
+        "evaluation": {"baselines": False, "resamples": 200, "page": False},
     }  # fmt: skip
     result = finetune(build(FinetuneConfig, values, "demo"))
     if result.model is None:
