@@ -113,7 +113,7 @@ def evaluate(
         "rows": table.counts(),
         "test": metrics_of(scored.scores(), num_resamples=resamples, seed=0) | {"loss": scored.loss()},
         "groups": _groups(scored, resamples) if where.group_column is not None else {},
-        "reading": asdict_reading(reading) | {"strand": options.strand},
+        "reading": reading.model_dump(mode="json", exclude_none=True) | {"strand": options.strand},
         "inputs": {"labelled": fingerprint_file(Path(labelled)), "model": str(network.folder)},
         "provenance": provenance(),
     }
@@ -127,11 +127,6 @@ def evaluate(
     if output is not None:
         _write(Path(output), report, scored)
     return report
-
-
-def asdict_reading(reading: Reading) -> dict[str, Any]:
-    """Return the fields of a reading record that were decided."""
-    return {key: value for key, value in reading.model_dump(mode="json").items() if value is not None}
 
 
 def _read(path: str | Path, where: Rows, network: Network, task: Task | None) -> LabelledTable:

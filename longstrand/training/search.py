@@ -24,6 +24,7 @@ from longstrand.training.settings import FinetuneConfig
 
 FACTORS = (0.3, 1.0, 3.0)
 FOLDER = "search"
+FEW_LABELS = 1000
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,10 @@ def choose(
         f"trying {len(rates)} learning rates ({', '.join(f'{rate:g}' for rate in rates)}) for {epochs} epochs each on "
         f"{len(rows):,} rows; --rate skips this"
     )
+    if len(splits.train) < FEW_LABELS and config.model.init == "pretrained":
+        notice(
+            f"only {len(splits.train):,} training rows: 'longstrand probe' is quicker and often as good; try it first"
+        )
     trials: list[dict[str, Any]] = []
     for rate in rates:
         trial = _trial(full, rate, epochs)

@@ -8,9 +8,11 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -152,3 +154,49 @@ def test_commands_share_out_their_work(world: Path) -> None:
     same(plain(probed[0]["probe"]["chosen"]), plain(probed[1]["probe"]["chosen"]))
     same(plain(probed[0]["test"]), plain(probed[1]["test"]))
     assert (world / "two" / "compared" / "results.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_process_ends_both_and_any_number_resumes(tmp_path: Path, processes: int) -> None:
+    """One of two is killed after a checkpoint; one or two go on and reach the weights of an uninterrupted run."""
+    letters = random.Random(0)
+    (tmp_path / "toy.fa").write_text("".join(f">{name}\n{''.join(letters.choices('ACGT', k=6000))}\n" for name in "ab"))
+    fields = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes = f"model.settings={json.dumps(fields | {'hidden_dropout': 0.0})}"
+    words = [
+        "-m",
+        "longstrand",
+        "pretrain",
+        "--genome",
+        str(tmp_path / "toy.fa"),
+        "--preset",
+        "tiny",
+        "--device",
+        "cpu",
+    ]
+    words += ["--steps", "300", "data.hold_out.contigs=[b]", "tokenizer.kind=kmer", "tokenizer.k=3", sizes]
+    words += ["training.max_tokens=32", "training.batch_size=4", "training.save_every=20", "training.eval_windows=2"]
+    words += ["training.eval_every=300", "training.num_workers=0", "training.threads=1", "training.references=false"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    start = {1: [sys.executable], 2: TORCHRUN}
+    straight = [*start[1], *words, "--output", str(tmp_path / "straight")]
+    subprocess.run(straight, check=True, env=environment, capture_output=True, timeout=600)
+    cut = [*words, "--output", str(tmp_path / "cut")]
+    pair = subprocess.Popen([*start[2], *cut], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while not list((tmp_path / "cut").glob("checkpoint-*")):
+        assert pair.poll() is None
+        time.sleep(0.05)
+    workers = [child for child in psutil.Process(pair.pid).children() if "longstrand" in " ".join(child.cmdline())]
+    workers[-1].kill()
+    pair.communicate(timeout=300)
+    assert pair.returncode != 0 and not (tmp_path / "cut" / "report.json").exists()
+    done = subprocess.run([*start[processes], *cut], env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("hold-out: ") == 1
+    rows = [json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows if "loss" in row]
+    assert steps == sorted(set(steps)) and steps[-1] == 300
+    one, two = (load_file(tmp_path / side / "model" / "model.safetensors") for side in ("straight", "cut"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, two[name], rtol=1e-3, atol=1e-3)

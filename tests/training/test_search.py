@@ -70,7 +70,8 @@ def test_validation_rows_choose_the_rate(
     assert found.config.training.patience == 16
     assert found.search is not None and found.search["chosen"]["learning_rate"] == best
     assert [trial["epochs"] for trial in found.search["trials"]] == [16] * 3
-    assert "--rate skips this" in said[0] and f"learning rate {best:g}" in said[1]
+    assert "--rate skips this" in said[0] and "'longstrand probe' is quicker" in said[1]
+    assert f"learning rate {best:g}" in said[2]
     nothing = choose(found.config, splits, num_parameters=1000, train=fake({}), notice=said.append)
     assert nothing.search is None and nothing.config == found.config
 
