@@ -6,6 +6,7 @@ This is the only module that reads environment variables. It imports torch and n
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import importlib.metadata
 import json
@@ -51,6 +52,7 @@ def cache_dir() -> Path:
     if is_writable(folder):
         return folder
     fallback = Path(tempfile.mkdtemp(prefix="longstrand-cache-"))
+    atexit.register(shutil.rmtree, fallback, ignore_errors=True)
     logger.warning("the cache %s cannot be written; using %s for this process (set LONGSTRAND_CACHE)", folder, fallback)
     return fallback
 
