@@ -2,11 +2,13 @@
 
 The two-neighbour reference counts pairs only. It mixes the unigram, the token given its left and given its right
 neighbour, and the product of the two (the exact posterior if tokens were a first-order chain), with weights by
-expectation maximisation on tokens that were not counted. Pairs are smoothed by absolute discounting.
+expectation maximisation on tokens that were not counted. Pairs are smoothed by discounting, as
+much as the same tokens ask for.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +23,8 @@ from longstrand.data.windows import Source, TrainingWindows
 from longstrand.runtime import IGNORED_LABEL, generator
 from longstrand.tokenization.base import Tokenizer
 
-DISCOUNT = 0.75
-"""What each count of a pair gives to pairs that were not seen."""
+SMOOTHING = tuple(itertools.product((0.5, 0.75, 0.9), (0.0, 10.0, 100.0, 1000.0)))
+"""Discounts (what each count of a pair gives away) and strengths (how often the unigram counts) that are tried."""
 DEVELOPMENT_EVERY = 10
 """Every tenth stretch of the training data sets the weights of the mixture and is not counted."""
 _BLOCK = 2048
@@ -66,20 +68,28 @@ def join_triples(parts: Iterable[Triples]) -> Triples:
 
 
 class PairTable:
-    """P(token | one neighbour): counts less `DISCOUNT`, and the rest by the unigram.
+    """P(token | one neighbour) = (count - discount) / (total + strength), and the rest by the unigram.
 
     Attributes:
         kept: sparse (V + 1, V + 1), what the counts themselves say.
         share: (V + 1,) weight of the unigram after each neighbour; 1 for one never seen.
     """
 
-    def __init__(self, neighbour: np.ndarray, token: np.ndarray, size: int) -> None:
+    def __init__(self, neighbour: np.ndarray, token: np.ndarray, size: int, smoothing: tuple[float, float]) -> None:
+        discount, strength = smoothing
         counts = scipy.sparse.csr_array((np.ones(len(token)), (neighbour, token)), shape=(size, size))
         counts.sum_duplicates()
-        totals = np.maximum(counts.sum(axis=1), 1)
-        counts.data -= DISCOUNT
+        totals = np.maximum(counts.sum(axis=1) + strength, 1)
+        counts.data -= discount
         self.kept = (scipy.sparse.diags_array(1 / totals) @ counts).tocsr()
         self.share = 1 - self.kept.sum(axis=1)
+
+    @classmethod
+    def fit(cls, neighbour: str, counted: Triples, development: Triples, unigram: np.ndarray) -> PairTable:
+        """Count pairs with the ``left`` or ``right`` neighbour, smoothed as fits the development tokens best."""
+        own, theirs = getattr(counted, neighbour), getattr(development, neighbour)
+        tables = [cls(own, counted.token, len(unigram), smoothing) for smoothing in SMOOTHING]
+        return min(tables, key=lambda table: _loss(table.chance(theirs, development.token, unigram)))
 
     def chance(self, neighbour: np.ndarray, token: np.ndarray, unigram: np.ndarray) -> np.ndarray:
         """Compute the probability (n,) of each token beside its neighbour."""
@@ -105,8 +115,8 @@ class TwoNeighbours:
         size = len(is_target) + 1
         smoothed = np.bincount(counted.token, minlength=size) + np.append(is_target, False)
         self.unigram: np.ndarray = smoothed / smoothed.sum()
-        self.left = PairTable(counted.left, counted.token, size)
-        self.right = PairTable(counted.right, counted.token, size)
+        self.left = PairTable.fit("left", counted, development, self.unigram)
+        self.right = PairTable.fit("right", counted, development, self.unigram)
         self.weights = mixture_weights(self.parts(development))
 
     def parts(self, triples: Triples) -> np.ndarray:

@@ -48,11 +48,15 @@ def test_triples_by_hand():
 
 def test_discounting_by_hand():
     """Neighbour 0 saw 2, 2, 3: 2 keeps (2 - 0.75) / 3, 3 keeps 0.25 / 3, and the unigram gets half."""
-    table = PairTable(np.array([0, 0, 0]), np.array([2, 2, 3]), 5)
+    table = PairTable(np.array([0, 0, 0]), np.array([2, 2, 3]), 5, (0.75, 0.0))
     uniform = np.full(5, 0.2)
     chances = table.chance(np.zeros(5, dtype=int), np.arange(5), uniform)
     assert chances == pytest.approx([0.1, 0.1, 1.25 / 3 + 0.1, 0.25 / 3 + 0.1, 0.1])
     assert table.chance(np.array([4]), np.array([2]), uniform) == pytest.approx([0.2])
+    strong = PairTable(np.array([0, 0, 0]), np.array([2, 2, 3]), 5, (0.5, 1.0))
+    assert strong.chance(np.zeros(5, dtype=int), np.arange(5), uniform) == pytest.approx(
+        [0.1, 0.1, 1.5 / 4 + 0.1, 0.5 / 4 + 0.1, 0.1]
+    )
     dense = table.kept.toarray() + table.share[:, None] * uniform
     assert dense.sum(axis=1) == pytest.approx(np.ones(5))
 
