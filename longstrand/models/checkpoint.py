@@ -23,6 +23,7 @@ from longstrand.models.adapters import is_adapter, read_merged
 from longstrand.models.attention.layouts import make_layout
 from longstrand.models.config import LongstrandConfig
 from longstrand.models.memory.segments import with_memory
+from longstrand.models.network import with_special_ids
 from longstrand.models.networks import NETWORKS
 from longstrand.models.published.to_ours import import_published, published_name
 from longstrand.models.reading import KEY, Reading, read_reading
@@ -153,6 +154,8 @@ def _read_checked(
     if changes:
         config, tensors = _changed(config, tensors, _with_special_ids(changes, config, path, tokenizer))
     kind = one_of(head or config.kind, NETWORKS, "head")
+    if new_head is not None and kind == "sequence":
+        new_head = with_special_ids(new_head, path, tokenizer)
     options = {"new_head": new_head, "problems": problems, "rename": rename}
     return kind, check_weights(config, tensors, kind, where=str(path), **options)
 
@@ -274,7 +277,8 @@ def save_checkpoint(
     try:
         with replacing_folder(folder) as temporary:
             if tokenizer is not None:
-                tokenizer.save(temporary)
+                exact = reading is not None and reading.exact_text
+                tokenizer.save(temporary, **({"exact_text": True} if exact else {}))
             model.save_pretrained(temporary)
             write_record(temporary, tokenizer, provenance, metrics, reading)
     except (OSError, SafetensorError) as error:

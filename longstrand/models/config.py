@@ -145,7 +145,10 @@ class Head(ModelSettings):
     problem: Literal["single_label", "multi_label", "regression", "counts"] | None = Field(
         None, description="kind of target; counts: softplus and a Poisson loss"
     )
-    pooling: Literal["cls", "mean", "max"] = Field("mean", description="vector of a sequence (mean, max: real tokens)")
+    pooling: Literal["cls", "mean", "max", "mean_all"] = Field(
+        "mean", description="vector of a sequence; mean and max leave special_token_ids out, mean_all does not"
+    )
+    special_token_ids: list[int] | None = Field(None, description="ids that are no DNA, for mean and max; null = none")
     form: Literal["linear", "pooler", "dense", "normed"] = Field(
         "linear",
         description="before the output layer: nothing, dense + tanh, dropout + dense + activation, or ModernBERT's "

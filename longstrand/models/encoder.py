@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from longstrand.errors import ConfigError, InputError, nearest
 from longstrand.models.attention.layer import SelfAttention
-from longstrand.models.attention.layouts import pattern_for
+from longstrand.models.attention.layouts import pattern_for, rows_as_documents
 from longstrand.models.attention.mask import AttentionInputs, AttentionMask, padding_bias, prepare
 from longstrand.models.attention.patterns import Full, SlidingWindow
 from longstrand.models.config import EncoderSettings, LongstrandConfig
@@ -152,6 +152,8 @@ class EncoderLayer(nn.Module):
 class Encoder(Network):
     """Embeddings, layers, final norm; plain PyTorch. `longstrand.models.pretrained` joins it to transformers."""
 
+    layer_class: ClassVar[type[EncoderLayer]] = EncoderLayer
+
     def __init__(self, config: LongstrandConfig | None = None) -> None:
         super().__init__()
         if config is not None:
@@ -161,10 +163,9 @@ class Encoder(Network):
         """Make the layers; apart from the constructor so that transformers' base class may run before it."""
         self.config = config
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(EncoderLayer(config, layer) for layer in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(self.layer_class(config, layer) for layer in range(config.num_hidden_layers))
         self.final_norm = layer_norm(config) if config.norm == "pre_final" else nn.Identity()
         self.memory = InitialMemory(config) if config.memory is not None and config.memory.num_tokens else None
-        self.gradient_checkpointing = False
 
     @without_emulation
     def forward(
@@ -184,9 +185,9 @@ class Encoder(Network):
         """Encode tokens.
 
         Args:
-            input_ids: (B, L) ids; or give ``inputs_embeds``. Both only where ``mask_token_id`` is configured (see
-                `longstrand.models.id_quirks`) or ``memory``, with which rows of any length are read in segments (see
-                `longstrand.models.memory.recurrence`) and the result is a `RecurrentOutput`.
+            input_ids: (B, L) ids; or give ``inputs_embeds``. With both, the vectors are used, and the ids say which
+                tokens are special (quirks of ids, memory, pooling). With ``memory``, rows of any length are read in
+                segments (see `longstrand.models.memory.recurrence`) and the result is a `RecurrentOutput`.
             attention_mask: (B, L), 1 = real token; None = all are real.
             token_type_ids: (B, L); None = zeros.
             position_ids: (1 or B, L); None = 0, 1, ...
@@ -223,7 +224,6 @@ class Encoder(Network):
             document_ids=document_ids,
             keep=keep,
             weigh=weigh,
-            recompute=self.gradient_checkpointing,
         )
         output = BaseModelOutput(
             last_hidden_state=states[-1],
@@ -253,14 +253,15 @@ class Encoder(Network):
         document_ids: Tensor | None = None,
         keep: bool = False,
         weigh: bool = False,
-        recompute: bool = False,
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Encode rows whole; the arguments of `forward`, and whether layers are recomputed in the backward pass.
+        """Encode rows whole; the arguments of `forward`.
 
         Returns:
             Hidden states, (B, L, D) of every layer with ``keep``, else the last only; and attention probabilities.
         """
         words = self._words(input_ids, inputs_embeds, attention_mask, document_ids)
+        if document_ids is None:
+            document_ids = rows_as_documents(attention_mask, self.config)
         counted = position_ids is None
         if position_ids is None and document_ids is None:
             position_ids = count_positions(input_ids, attention_mask, words, self.config)
@@ -272,10 +273,7 @@ class Encoder(Network):
         scene = replace(scene, counted=counted)
         path = "dense" if slow else "flex" if self.config._attn_implementation == "flex_attention" else "auto"
         for layer, (sight, angles) in zip(self.layers, self._geometry(scene, position_ids, path)):
-            if recompute and self.training:
-                hidden, weights = self._gradient_checkpointing_func(layer.__call__, hidden, sight, angles, slow)
-            else:
-                hidden, weights = layer(hidden, sight, angles, slow)
+            hidden, weights = layer(hidden, sight, angles, slow)
             if keep:
                 states.append(hidden)
             if weigh:
@@ -286,10 +284,8 @@ class Encoder(Network):
     def _words(
         self, input_ids: Tensor | None, inputs_embeds: Tensor | None, mask: Tensor | None, documents: Tensor | None
     ) -> Tensor:
-        knows_ids = self.config.mask_token_id is not None or self.config.memory is not None
-        both_allowed = knows_ids and input_ids is not None
-        if (input_ids is None) == (inputs_embeds is None) and not both_allowed:
-            raise ValueError("give either input_ids or inputs_embeds, not both and not neither")
+        if input_ids is None and inputs_embeds is None:
+            raise ValueError("give input_ids or inputs_embeds")
         table = self.embeddings.word_embeddings
         words = table(input_ids) if inputs_embeds is None else inputs_embeds
         mask_row = table.weight[self.config.mask_token_id or 0]

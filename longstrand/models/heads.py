@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from longstrand.errors import InputError
 from longstrand.models.config import Head, LongstrandConfig
 from longstrand.models.encoder import ACTIVATIONS, layer_norm
 from longstrand.runtime import IGNORED_LABEL
@@ -63,18 +64,45 @@ class OutputHead(nn.Module):
 def pool(hidden: Tensor, attention_mask: Tensor | None, pooling: str) -> Tensor:
     """Make one vector of a sequence; hidden (B, L, D) -> (B, D).
 
-    ``cls`` is the first token; ``mean`` and ``max`` run over real tokens (mask 1), so padding never counts. A row
-    without any real token is pooled over all of its positions.
+    ``cls`` is the first token; the others run over the tokens with mask 1 (see `content_mask`), so padding never
+    counts. A row without any is pooled over all of its positions.
     """
     if pooling == "cls":
         return hidden[:, 0]
     if attention_mask is None:
-        return hidden.mean(1) if pooling == "mean" else hidden.amax(1)
+        return hidden.amax(1) if pooling == "max" else hidden.mean(1)
     real = attention_mask.bool()
     real = (real | ~real.any(-1, keepdim=True))[..., None]
     if pooling == "max":
         return hidden.masked_fill(~real, torch.finfo(hidden.dtype).min).amax(1)
     return (hidden * real).sum(1) / real.sum(1)
+
+
+def content_mask(mask: Tensor | None, input_ids: Tensor | None, head: Head) -> Tensor | None:
+    """Find the tokens that the head pools over: with ``mean`` and ``max``, real ones that are DNA.
+
+    Args:
+        mask: (B, L), 1 = real token; None = all are.
+        input_ids: (B, L).
+        head: its pooling and special ids.
+
+    Returns:
+        (B, L) bool, or ``mask``. A row of special tokens alone keeps them.
+
+    Raises:
+        InputError: vectors are given without ids, so that special tokens cannot be told.
+    """
+    if head.pooling not in ("mean", "max") or not head.special_token_ids:
+        return mask
+    if input_ids is None:
+        raise InputError(
+            f"pooling {head.pooling} leaves special tokens out, and inputs_embeds does not say which they are; give "
+            "input_ids beside inputs_embeds."
+        )
+    special = torch.isin(input_ids, torch.tensor(head.special_token_ids, device=input_ids.device))
+    real = torch.ones_like(special) if mask is None else mask.bool()
+    content = real & ~special
+    return torch.where(content.any(-1, keepdim=True), content, real)
 
 
 def divisor(num_items: Tensor | int | None, count: Tensor) -> Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -11,6 +14,8 @@ from longstrand.models.config import LongstrandConfig
 from longstrand.models.reading import Reading
 from longstrand.runtime import TOKENIZER_FILES
 from longstrand.tokenization.base import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 class Network(nn.Module):
@@ -33,10 +38,8 @@ class Network(nn.Module):
     def tokenizer(self) -> Tokenizer | None:
         """Return the tokenizer of the model's folder, opened on first use; None if there is none beside the weights."""
         folder = self.folder
-        if self._tokenizer is None and folder and any((folder / name).is_file() for name in TOKENIZER_FILES):
-            from longstrand.tokenization.hub import load_tokenizer
-
-            self._tokenizer = load_tokenizer(folder)
+        if self._tokenizer is None and folder is not None:
+            self._tokenizer = tokenizer_of(folder)
         return self._tokenizer
 
     @tokenizer.setter
@@ -56,3 +59,29 @@ class Network(nn.Module):
                 f"{where} has no tokenizer beside its weights; pass one: tokenizer=load_tokenizer(...)."
             )
         return tokenizer
+
+
+def tokenizer_of(folder: Path) -> Tokenizer | None:
+    """Open the tokenizer beside the weights in a folder, or return None if there is none."""
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return None
+    from longstrand.tokenization.hub import load_tokenizer
+
+    return load_tokenizer(folder)
+
+
+def with_special_ids(head: Mapping[str, Any], folder: Path, tokenizer: Tokenizer | None = None) -> dict[str, Any]:
+    """Tell a new sequence head which ids are no DNA, so that ``mean`` and ``max`` leave them out.
+
+    Args:
+        head: its settings; what it says itself stays.
+        folder: of the model, whose tokenizer is asked.
+        tokenizer: asked instead.
+    """
+    if head.get("pooling", "mean") not in ("mean", "max") or "special_token_ids" in head:
+        return dict(head)
+    tokenizer = tokenizer_of(folder) if tokenizer is None else tokenizer
+    ids = getattr(tokenizer, "special_ids", None)
+    if ids is None:
+        logger.warning("%s: no tokenizer beside the weights, so pooling counts special tokens, too", folder)
+    return {**head, "special_token_ids": None if ids is None else sorted(ids)}

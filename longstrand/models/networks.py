@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 from transformers.utils import ModelOutput
 
-from longstrand.errors import ConfigError
+from longstrand.errors import ConfigError, InputError
 from longstrand.models.config import Head, LongstrandConfig
 from longstrand.models.encoder import Encoder
-from longstrand.models.heads import MaskedLMHead, OutputHead, divisor, head_loss, labelled, pool
+from longstrand.models.heads import MaskedLMHead, OutputHead, content_mask, divisor, head_loss, labelled, pool
 from longstrand.models.memory.losses import all_segments_loss, pooled_mask, step_weights, without_context
 from longstrand.models.memory.recurrence import RecurrentOutput
 from longstrand.models.memory.streaming import SegmentOutput, stream_masked_lm, stream_sequence, stream_token
@@ -85,13 +85,27 @@ class _WithEncoder(Network):
         """Make the encoder and the head."""
         self.config = config
         self.head_settings = config.heads[self.head_kind]
-        self.encoder = Encoder(config)
+        self.encoder = self.make_encoder(config)
+
+    def make_encoder(self, config: LongstrandConfig) -> Encoder:
+        """Make the encoder."""
+        return Encoder(config)
 
     def stream(self, segments: Iterable[Tensor | Mapping[str, Tensor]], **options: Any) -> Iterator[SegmentOutput]:
         """Encode segments as they come and apply the head; see `longstrand.models.memory.streaming.stream`.
 
-        ``logits`` are (B, n, C) per token, and for a sequence head (B, C) of all segments so far.
+        ``logits`` are (B, n, C) per token, and for a sequence head (B, C) of all segments so far: after the last, those
+        of the whole rows.
+
+        Raises:
+            InputError: the memory is bidirectional or has context segments.
         """
+        memory = self.config.memory
+        if memory is not None and (memory.direction == "bidirectional" or memory.context.left or memory.context.right):
+            raise InputError(
+                "a model with bidirectional memory or context segments needs whole rows: what it says about a segment "
+                "depends on later ones; call the model itself, or encoder.stream for the states of one pass."
+            )
         return STREAMS[self.head_kind](self, self.encoder.stream(segments, **options))
 
     def token_weights(self, encoded: Any, known: Tensor) -> Tensor | None:
@@ -191,13 +205,16 @@ class SequenceClassification(_WithEncoder):
         encoded = self.encoder(input_ids, attention_mask, token_type_ids, position_ids, **kwargs)
         head, mask, hidden = self.head_settings, pooled_mask(attention_mask, encoded), encoded.last_hidden_state
         if (documents := kwargs.get("document_ids")) is not None:
-            hidden, mask = unpack(hidden, documents if mask is None else documents.masked_fill(mask == 0, -1))
+            documents = documents if mask is None else documents.masked_fill(mask == 0, -1)
+            hidden, mask = unpack(hidden, documents)
+            input_ids = None if input_ids is None else unpack(input_ids[..., None], documents)[0][..., 0]
+        mask = content_mask(mask, input_ids, head)
         logits = self.classifier(pool(hidden, mask, head.pooling))
         everywhere = isinstance(encoded, RecurrentOutput) and self.config.memory.loss == "all"
         if labels is None:
             loss = None
         elif everywhere:
-            options = {"config": self.config, "num_items": num_items}
+            options = {"config": self.config, "num_items": num_items, "content": mask}
             loss = all_segments_loss(self.classifier, encoded, labels, head, **options)
         else:
             loss = head_loss(logits, labels, head, num_items)

@@ -10,12 +10,13 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as hf_logging
 
 from longstrand.models.config import LongstrandConfig
-from longstrand.models.encoder import Encoder, refuse_unknown
+from longstrand.models.encoder import Encoder, EncoderLayer, refuse_unknown
 from longstrand.models.memory.segments import InitialMemory
-from longstrand.models.network import Network
+from longstrand.models.network import Network, with_special_ids
 from longstrand.models.networks import BinRegression, MaskedLM, SequenceClassification, TokenClassification, only_head
 from longstrand.models.published.to_ours import import_published, is_published, published_name
 from longstrand.models.reading import read_reading
@@ -31,6 +32,10 @@ from longstrand.models.tensors import read_record, read_tensors
 from longstrand.runtime import model_folder
 
 
+class PretrainedLayer(GradientCheckpointingLayer, EncoderLayer):
+    """A layer that transformers may recompute in the backward pass."""
+
+
 class LongstrandPreTrainedModel(PreTrainedModel, Network):
     """Base of the encoder and of the encoder with a head."""
 
@@ -39,13 +44,14 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flex_attn = True
-    _no_split_modules: ClassVar[list[str]] = ["EncoderLayer"]
+    _no_split_modules: ClassVar[list[str]] = ["PretrainedLayer"]
     kind: ClassVar[str] = "encoder"
     """What `longstrand.models.networks.NETWORKS` calls it."""
 
-    def __init__(self, config: LongstrandConfig, **unknown: Any) -> None:
+    def __init__(self, config: LongstrandConfig, *, shared: bool = False, **unknown: Any) -> None:
         refuse_unknown(unknown)
-        config = only_head(config, self.kind if self.kind != "encoder" else None)
+        if not shared:
+            config = only_head(config, self.kind if self.kind != "encoder" else None)
         super().__init__(config)
         self.build(config)
         self.post_init()
@@ -80,6 +86,8 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
             imported = import_published(folder, tensors=tensors)
             tensors = imported.tensors
             known = {"problems": imported.problems, "rename": partial(published_name, imported.family)}
+        if new_head is not None and cls.kind == "sequence":
+            new_head = with_special_ids(new_head, folder)
         weights = check_weights(config, tensors, cls.kind, where=str(folder), new_head=new_head, **known)
         model = cls.from_checked(weights, dtype, **kwargs)
         model.name_or_path = model.config.name_or_path = str(pretrained_model_name_or_path)
@@ -137,8 +145,13 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
 
         For a finished model prefer `longstrand.models.checkpoint.save_checkpoint`: tokenizer, record, atomic.
         """
-        with quiet_transformers():
-            super().save_pretrained(save_directory, *args, **kwargs)
+        config = self.config
+        self.config = only_head(config, None) if self.kind == "encoder" else config
+        try:
+            with quiet_transformers():
+                super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            self.config = config
 
     def get_input_embeddings(self) -> nn.Embedding:
         """Give the word embedding."""
@@ -153,12 +166,18 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
         if isinstance(module, InitialMemory):
             module.reset(self.config.initializer_range)
 
+    def make_encoder(self, config: LongstrandConfig) -> Encoder:
+        """Make the encoder of a model with a head, a transformers model itself; it shares the configuration."""
+        return LongstrandModel(config, shared=True)
+
     def _encoder(self) -> Encoder:
         return self if isinstance(self, Encoder) else self.encoder
 
 
 class LongstrandModel(LongstrandPreTrainedModel, Encoder):
     """The encoder without a head."""
+
+    layer_class: ClassVar[type[EncoderLayer]] = PretrainedLayer
 
 
 class LongstrandForMaskedLM(LongstrandPreTrainedModel, MaskedLM):

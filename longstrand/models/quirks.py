@@ -36,6 +36,10 @@ QUIRKS: dict[str, str] = {
         "training (the models were trained and evaluated with random ones). Read by "
         "`attention.layouts._bigbird_pattern`."
     ),
+    "blocks_of_padded_length": (
+        "The blocks of BigBird follow the padded length of the batch, so that a padded row depends on its batch mates, "
+        "as in transformers. Read by `attention.layouts.rows_as_documents`."
+    ),
     "dropout_before_embedding_norm": (
         "Dropout of the embeddings comes before their norm, as in transformers' BigBird; matters in training only. "
         "Read by `encoder.Embeddings.forward`."

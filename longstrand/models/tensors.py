@@ -201,7 +201,8 @@ def _read_legacy(file: Path) -> dict[str, Tensor]:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Say whether all numbers are finite; their extremes tell, in one pass without a copy."""
+    """Say whether all numbers are finite; their sum tells in one pass, unless it overflows, then their extremes do."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    return all(bool(extreme.isfinite()) for extreme in torch.aminmax(tensor))
+    wide = tensor.dtype if tensor.dtype.itemsize > 4 else torch.float32
+    return bool(tensor.sum(dtype=wide).isfinite()) or all(bool(end.isfinite()) for end in torch.aminmax(tensor))

@@ -242,8 +242,7 @@ def _gradients_of_batch(
             words[row, masked] = own
     words.requires_grad_()
     inputs["inputs_embeds"] = words.to(table.weight.dtype)
-    if model.config.mask_token_id is not None or model.config.memory is not None:
-        inputs["input_ids"] = ids
+    inputs["input_ids"] = ids
     scalars = torch.stack(_targets(model, inputs, ids, asked, target))
     (values,) = torch.autograd.grad(scalars.sum(), words)
     ends = scalars.tolist()

@@ -221,8 +221,11 @@ class Tokenizer(ABC):
         """Write ids as text, without spaces; overlapping k-mers are merged back into one sequence."""
 
     @abstractmethod
-    def save(self, folder: Path | str) -> None:
-        """Write files from which `load_tokenizer` and ``AutoTokenizer`` restore this tokenizer."""
+    def save(self, folder: Path | str, *, exact_text: bool = False) -> None:
+        """Write files from which `load_tokenizer` and ``AutoTokenizer`` restore this tokenizer.
+
+        ``AutoTokenizer`` reads lower case as upper case, as our commands do, unless ``exact_text``.
+        """
 
     @abstractmethod
     def _identity(self) -> Any:

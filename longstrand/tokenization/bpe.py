@@ -177,10 +177,16 @@ class BpeTokenizer(Tokenizer):
         skip = self.special_ids if skip_special_tokens else frozenset()
         return "".join(self.token_strings[int(i)] for i in ids if int(i) not in skip)
 
-    def save(self, folder: Path | str) -> None:
-        """Write the definition unchanged, and a configuration that names the special tokens."""
-        options = {"kind": "bpe"}
-        write_tokenizer_files(Path(folder), self.definition, self._roles(), options=options, max_tokens=self.max_tokens)
+    def save(self, folder: Path | str, *, exact_text: bool = False) -> None:
+        """Write the definition (with upper-casing in front), and a configuration that names the special tokens."""
+        write_tokenizer_files(
+            Path(folder),
+            self.definition,
+            self._roles(),
+            options={"kind": "bpe"},
+            max_tokens=self.max_tokens,
+            upper_case="" if exact_text else self.alphabet,
+        )
 
 
 def _pair(merge: str | list[str]) -> tuple[str, str]:

@@ -52,15 +52,60 @@ def write_tokenizer_files(
     *,
     options: Mapping[str, Any],
     max_tokens: int | None,
+    upper_case: str,
 ) -> None:
-    """Write a folder for `load_tokenizer` and ``AutoTokenizer``; other sections of ``longstrand.json`` stay."""
+    """Write a folder for `load_tokenizer` and ``AutoTokenizer``; other sections of ``longstrand.json`` stay.
+
+    Args:
+        folder: created if absent.
+        definition: the text of ``tokenizer.json``.
+        roles: names of the special tokens.
+        options: our section of ``longstrand.json``.
+        max_tokens: longest input, or None.
+        upper_case: letters whose lower case the file turns into upper case first, as our commands do before they
+            tokenize. Our own tokenizers leave these steps out (`without_upper_case`), so ids and fingerprint stay.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "tokenizer.json", definition)
+    write_atomically(folder / "tokenizer.json", _with_upper_case(definition, upper_case))
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     settings |= dict(roles) | ({"model_max_length": max_tokens} if max_tokens is not None else {})
     write_json(folder / "tokenizer_config.json", settings)
     described = read_object(folder / "longstrand.json")
     write_json(folder / "longstrand.json", described | {"tokenizer": dict(options)})
+
+
+def _with_upper_case(definition: str, letters: str) -> str:
+    if not letters:
+        return definition
+    parsed = json.loads(definition)
+    steps = [{"type": "Replace", "pattern": {"String": letter.lower()}, "content": letter} for letter in letters]
+    steps += _normalizers(parsed)
+    return json.dumps(parsed | {"normalizer": {"type": "Sequence", "normalizers": steps}}, ensure_ascii=False, indent=1)
+
+
+def without_upper_case(definition: str) -> str:
+    """Take out the steps that `write_tokenizer_files` put in front; other definitions come back as they are."""
+    parsed = json.loads(definition)
+    if not isinstance(parsed, dict) or not any(map(_is_upper_case, steps := _normalizers(parsed))):
+        return definition
+    kept = [step for step in steps if not _is_upper_case(step)]
+    whole = kept[0] if len(kept) == 1 and kept[0].get("type") == "Sequence" else None
+    normalizer = whole or ({"type": "Sequence", "normalizers": kept} if kept else None)
+    return json.dumps(parsed | {"normalizer": normalizer}, ensure_ascii=False, indent=1)
+
+
+def _normalizers(parsed: dict[str, Any]) -> list[dict[str, Any]]:
+    """List the steps before the splitting; one that was there already is a step, a sequence or not."""
+    normalizer = parsed.get("normalizer")
+    if normalizer is None:
+        return []
+    steps = normalizer.get("normalizers") if normalizer.get("type") == "Sequence" else None
+    return list(steps) if steps and any(map(_is_upper_case, steps)) else [normalizer]
+
+
+def _is_upper_case(step: dict[str, Any]) -> bool:
+    letter = (step.get("pattern") or {}).get("String", "") if step.get("type") == "Replace" else ""
+    return len(letter) == 1 and letter.islower() and step.get("content") == letter.upper()
 
 
 def template_json(tokenizer: Tokenizer) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from longstrand.errors import CheckpointError, TokenizerError
 from longstrand.runtime import TOKENIZER_FILES, model_folder
 from longstrand.tokenization.base import Tokenizer
 from longstrand.tokenization.bpe import BpeTokenizer, EngineChoice
-from longstrand.tokenization.files import parse_definition, read_object, read_settings
+from longstrand.tokenization.files import parse_definition, read_object, read_settings, without_upper_case
 from longstrand.tokenization.kmer import kmer_from_vocab, read_vocab_file
 
 
@@ -46,6 +46,8 @@ def load_tokenizer(folder: Path | str, *, engine: EngineChoice = "own") -> Token
 
 def _load_json(path: Path, engine: EngineChoice) -> Tokenizer:
     text = path.read_text(encoding="utf-8")
+    parse_definition(text, str(path))
+    text = without_upper_case(text)
     parsed = parse_definition(text, str(path))
     roles, max_tokens = read_settings(path.parent)
     if parsed["model"].get("type", "BPE") == "WordLevel":

@@ -182,10 +182,11 @@ class _KmerBase(Tokenizer):
     def _pre_tokenizer(self) -> dict[str, Any]:
         return {"type": "WhitespaceSplit"}
 
-    def save(self, folder: Path | str) -> None:
+    def save(self, folder: Path | str, *, exact_text: bool = False) -> None:
         """Write ``tokenizer.json``, ``tokenizer_config.json`` and the k-mer options in ``longstrand.json``.
 
-        ``AutoTokenizer`` reads the first two. It gives the same ids for DNA; overlapping k-mers cannot be expressed
+        ``AutoTokenizer`` reads the first two. It gives the same ids for DNA, in lower case too unless ``exact_text``.
+        Overlapping k-mers cannot be expressed
         there, so such a folder wants the k-mers separated by spaces, as DNABERT's own scripts write them.
         """
         from longstrand.tokenization.files import template_json, write_tokenizer_files
@@ -206,7 +207,14 @@ class _KmerBase(Tokenizer):
             "model": {"type": "WordLevel", "vocab": self.vocab, "unk_token": self.token_strings[self._unk]},
         }
         text = json.dumps(definition, ensure_ascii=False, indent=1)
-        write_tokenizer_files(Path(folder), text, self._roles(), options=self._options(), max_tokens=self.max_tokens)
+        write_tokenizer_files(
+            Path(folder),
+            text,
+            self._roles(),
+            options=self._options(),
+            max_tokens=self.max_tokens,
+            upper_case="" if exact_text else self.alphabet,
+        )
 
 
 class KmerTokenizer(_KmerBase):

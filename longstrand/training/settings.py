@@ -71,7 +71,9 @@ class ModelSettings(StrictModel):
     init: Literal["pretrained", "random"] = Field(
         "pretrained", description="random: same architecture without the learned weights, as the control"
     )
-    pooling: Literal["cls", "mean", "max"] = Field("mean", description="vector of a sequence")
+    pooling: Literal["cls", "mean", "max", "mean_all"] = Field(
+        "mean", description="vector of a sequence; mean and max leave special tokens out, mean_all does not"
+    )
     form: Literal["linear", "pooler"] = Field("linear", description="pooler: dense + tanh before the output")
     dropout: float | None = Field(None, ge=0, lt=1, description="dropout during fine-tuning; default: the model's own")
 

@@ -156,6 +156,20 @@ def pattern_for(config: LongstrandConfig, layer: int, layout: Tensor | None, len
     return BlockSparse(layout[:, :num_blocks, :num_blocks], settings.block_size)
 
 
+def rows_as_documents(attention_mask: Tensor | None, config: LongstrandConfig) -> Tensor | None:
+    """Make each row of a padded batch a document, (B, L) int64, where its pattern depends on its own length; else None.
+
+    The blocks of layout ``bigbird`` (last block, random blocks) follow the length. With the quirk
+    ``blocks_of_padded_length`` it is that of the batch, as published, and a row's result depends on its batch mates.
+    """
+    attention = config.attention
+    if attention.pattern != "block_sparse" or attention.layout != "bigbird" or attention_mask is None:
+        return None
+    if "blocks_of_padded_length" in config.quirks or bool(attention_mask.all()):
+        return None
+    return torch.zeros_like(attention_mask, dtype=torch.long)
+
+
 def _bigbird_pattern(config: LongstrandConfig, tables: Tensor, length: int) -> Pattern:
     """Count the blocks of transformers' BigBird; an input of at most 5 + 2 r blocks is attended fully, this once."""
     block_size, num_random = config.attention.block_size, config.attention.num_random_blocks

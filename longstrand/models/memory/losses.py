@@ -67,19 +67,34 @@ def step_weights(segments: Tensor, num_segments: Tensor, known: Tensor, config: 
     return torch.where(known, 1.0 / (number * counts[from_end.clamp(0, number - 1)]), 0.0)
 
 
-def segment_vectors(encoded: RecurrentOutput, pooling: str) -> Tensor:
-    """Make one vector of each segment, (B, S, D): its [CLS], or the mean or maximum of its content tokens."""
+def segment_vectors(encoded: RecurrentOutput, pooling: str, content: Tensor | None = None) -> Tensor:
+    """Make one vector of each segment, (B, S, D): its [CLS], or the mean or maximum of its content tokens.
+
+    ``content`` (B, L) says which tokens are pooled over, None = all of the segment.
+    """
     if pooling == "cls":
         assert encoded.segment_states is not None
         return encoded.segment_states
     assert encoded.segment_ids is not None and encoded.num_segments is not None
     hidden, ids = encoded.last_hidden_state, encoded.segment_ids
-    parts = [pool(hidden, (ids == segment).long(), pooling) for segment in range(int(encoded.num_segments.max()))]
+    parts = []
+    for segment in range(int(encoded.num_segments.max())):
+        inside = ids == segment
+        pooled = inside if content is None else inside & content.bool()
+        pooled = torch.where(pooled.any(-1, keepdim=True), pooled, inside)
+        parts.append(pool(hidden, pooled, pooling))
     return torch.stack(parts, dim=1)
 
 
 def all_segments_loss(
-    classifier: Any, encoded: RecurrentOutput, labels: Tensor, head: Head, *, config: LongstrandConfig, num_items: Any
+    classifier: Any,
+    encoded: RecurrentOutput,
+    labels: Tensor,
+    head: Head,
+    *,
+    config: LongstrandConfig,
+    num_items: Any,
+    content: Tensor | None = None,
 ) -> Tensor:
     """Compute the loss of a sequence head on every segment of a row against the row's label.
 
@@ -93,9 +108,10 @@ def all_segments_loss(
         head: settings of the head.
         config: of the model.
         num_items: targets of the global batch, or None.
+        content: (B, L) tokens that are pooled over, or None.
     """
     assert encoded.num_segments is not None
-    logits = classifier(segment_vectors(encoded, head.pooling))
+    logits = classifier(segment_vectors(encoded, head.pooling, content))
     number, context = logits.shape[1], config.memory.context
     places = torch.arange(number, device=logits.device).expand(len(logits), number)
     totals = encoded.num_segments[:, None]

@@ -338,13 +338,12 @@ def encode_step(
             if settings.form == "mem_x_mem":
                 words = words.index_put((row, writes), memory.to(words.dtype))
         known = ids if config.mask_token_id is not None else None
-        states, _ = encoder.encode(known, mask, vectors.types, inputs_embeds=words, keep=keep, recompute=False)
+        states, _ = encoder.encode(known, mask, vectors.types, inputs_embeds=words, keep=keep)
         return tuple(states)
 
-    recompute = settings.checkpointing or encoder.gradient_checkpointing
     learning = encoder.training and torch.is_grad_enabled()
     offload = settings.offload and learning and device.type == "cuda"
     with torch.autograd.graph.save_on_cpu(pin_memory=True) if offload else nullcontext():
-        states = checkpoint(run, memory, use_reentrant=False) if recompute and learning else run(memory)
+        states = checkpoint(run, memory, use_reentrant=False) if settings.checkpointing and learning else run(memory)
     written = states[-1][row, writes] if memory.shape[1] else memory
     return states, written.to(memory.dtype)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from longstrand.errors import InputError
+from longstrand.models.config import Head
 from longstrand.models.memory.recurrence import Batch, Vectors, encode_step, initial_memory, on_host
 from longstrand.models.memory.segments import Template, make_step
 from longstrand.models.precision import without_emulation
@@ -24,6 +25,7 @@ class SegmentOutput:
 
     Attributes:
         last_hidden_state: (B, n, D) at the tokens of the segment; zeros at padding.
+        input_ids: (B, n).
         attention_mask: (B, n), 1 = real token.
         memory: (B, M, D) after it; give it to another `stream` to go on.
         cls_state: (B, D) of [CLS], or None without it.
@@ -32,6 +34,7 @@ class SegmentOutput:
     """
 
     last_hidden_state: Tensor
+    input_ids: Tensor
     attention_mask: Tensor
     memory: Tensor
     cls_state: Tensor | None = None
@@ -93,6 +96,7 @@ def _stream_step(encoder: Any, batch: Batch, memory: Tensor) -> SegmentOutput:
     width = config.hidden_size
     hidden = memory.new_zeros(*batch.ids.shape, width)
     mask = torch.from_numpy(batch.real).long().to(memory.device)
+    ids = torch.from_numpy(batch.ids).to(memory.device)
     has_cls, has_sep = (
         settings.form == "cls_mem_sep" and settings.cls_token_id is not None,
         bool(template.after) and settings.form == "cls_mem_sep",
@@ -100,7 +104,7 @@ def _stream_step(encoder: Any, batch: Batch, memory: Tensor) -> SegmentOutput:
     cls_state = memory.new_zeros(len(memory), width) if has_cls else None
     sep_state = memory.new_zeros(len(memory), width) if has_sep else None
     if not len(active):
-        return SegmentOutput(hidden, mask, memory, cls_state, sep_state)
+        return SegmentOutput(hidden, ids, mask, memory, cls_state, sep_state)
     step = make_step(parts, [batch.ids[row] for row in active], config)
     rows = torch.from_numpy(active).to(memory.device)
     (states,), written = encode_step(encoder, step, memory[rows], Vectors())
@@ -111,7 +115,7 @@ def _stream_step(encoder: Any, batch: Batch, memory: Tensor) -> SegmentOutput:
             sep_state[row] = states[place, before + len(part)]
     if cls_state is not None:
         cls_state[rows] = states[:, 0].to(cls_state.dtype)
-    return SegmentOutput(hidden, mask, memory.index_copy(0, rows, written), cls_state, sep_state)
+    return SegmentOutput(hidden, ids, mask, memory.index_copy(0, rows, written), cls_state, sep_state)
 
 
 def stream_token(network: Any, outputs: Iterator[SegmentOutput]) -> Iterator[SegmentOutput]:
@@ -130,32 +134,40 @@ def stream_masked_lm(network: Any, outputs: Iterator[SegmentOutput]) -> Iterator
 
 def stream_sequence(network: Any, outputs: Iterator[SegmentOutput]) -> Iterator[SegmentOutput]:
     """Add the logits (B, C) of the sequence head on all segments so far: after the last, those of the whole rows."""
-    pooled = _Pooled(network.head_settings.pooling)
+    pooled = _Pooled(network.head_settings)
     for output in outputs:
         with torch.no_grad():
             yield replace(output, logits=network.classifier(pooled.add(output)))
 
 
 class _Pooled:
-    """A running `longstrand.models.heads.pool`: [CLS] of a row's last segment, or a mean or maximum of all tokens."""
+    """A running `longstrand.models.heads.pool`: [CLS] of a row's last segment, or a mean or maximum of tokens.
 
-    def __init__(self, pooling: str) -> None:
-        self._pooling = pooling
+    The closing special tokens of the last segment count where the head does not leave them out.
+    """
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
         self._content: Tensor | None = None
         self._count: Tensor | None = None
         self._specials: list[Tensor | None] = [None, None]
 
     def add(self, output: SegmentOutput) -> Tensor:
         """Take in a segment and give the vector (B, D) so far."""
-        real, hidden = output.attention_mask.bool()[..., None], output.last_hidden_state
-        alive = real.any(1)
+        real, hidden = output.attention_mask.bool(), output.last_hidden_state
+        alive = real.any(1, keepdim=True)
         for place, state in enumerate((output.cls_state, output.sep_state)):
             before = self._specials[place]
             self._specials[place] = state if before is None or state is None else torch.where(alive, state, before)
         specials = [state for state in self._specials if state is not None]
-        if self._pooling == "cls":
+        pooling, left_out = self._head.pooling, self._head.special_token_ids
+        if pooling == "cls":
             return specials[0]
-        if self._pooling == "max":
+        if pooling != "mean_all" and left_out:
+            specials = []
+            real = real & ~torch.isin(output.input_ids, torch.tensor(left_out, device=real.device))
+        real = real[..., None]
+        if pooling == "max":
             new = hidden.masked_fill(~real, torch.finfo(hidden.dtype).min).amax(1)
             self._content = new if self._content is None else torch.maximum(self._content, new)
             return torch.stack((self._content, *specials)).amax(0)

@@ -36,6 +36,8 @@ from longstrand.models.published.to_ours import (
     published_settings,
 )
 from longstrand.models.quirks import QUIRKS
+from longstrand.models.reading import KEY as READING
+from longstrand.models.reading import read_reading
 from longstrand.models.strict_load import check_weights
 from longstrand.models.tensors import INDEX, RECORD, WEIGHTS, read_record, read_tensors
 from longstrand.runtime import model_folder, provenance, read_json, replacing_folder, write_atomically, write_json
@@ -170,7 +172,7 @@ def _to_longstrand(folder: Path, output: Path, family: str | None) -> Conversion
         if rest:
             save_file(rest, new / PUBLISHED_REST)
         write_json(new / RECORD, {"published": _memory(folder, entry, published)})
-        write_record(new, tokenizer, provenance(), None)
+        write_record(new, tokenizer, provenance(), None, read_reading(folder))
     if len(widths) == 1 and config.dtype != torch.float32:
         notes.append(f"weights stay {str(config.dtype).removeprefix('torch.')}, as published.")
     return Conversion(
@@ -254,6 +256,8 @@ def _to_published(folder: Path, output: Path, family: str | None) -> Conversion:
         carried, left = _carry(folder, new)
         write_atomically(new / "config.json", text)
         save_file(tensors, new / WEIGHTS, metadata=memory.get("metadata", {"format": "pt"}))
+        if READING in record:
+            write_json(new / RECORD, {READING: record[READING]})
     return Conversion(
         source=str(folder),
         output=str(output),

@@ -107,6 +107,7 @@ def _heads(published: Published, names: Collection[str]) -> dict[str, Any]:
     if any("TokenClassification" in str(name) for name in published.get("architectures") or ()):
         return {"token": {"kind": "token", "form": "normed", **target(published)}}
     pooling = published.get("classifier_pooling", "cls")
+    pooling = "mean_all" if pooling == "mean" else pooling
     return {"sequence": {"kind": "sequence", "pooling": pooling, "form": "normed", **target(published)}}
 
 
@@ -115,7 +116,8 @@ def _published(config: LongstrandConfig) -> Published:
     attention, sliding = config.attention, config.attention.pattern == "sliding"
     wrong = [f"a {head.kind} head of form {head.form}" for head in config.heads.values()
              if head.kind != "masked_lm" and head.form != "normed"]  # fmt: skip
-    wrong += ["max pooling"] if any(head.pooling == "max" for head in config.heads.values()) else []
+    poolings = [head.pooling for head in config.heads.values() if head.kind == "sequence"]
+    wrong += [f"pooling {pooling} (only cls and mean_all)" for pooling in poolings if pooling in ("max", "mean")]
     wrong += ["attention block_sparse"] if attention.pattern == "block_sparse" else []
     wrong += ["different biases in the two MLP projections"] if _uneven(config) else []
     if wrong:
@@ -141,7 +143,9 @@ def _uneven(config: LongstrandConfig) -> bool:
 
 def _published_head(config: LongstrandConfig) -> Published:
     poolings = [head.pooling for head in config.heads.values() if head.kind == "sequence"]
-    return published_heads(config, "ModernBert") | ({"classifier_pooling": poolings[0]} if poolings else {})
+    return published_heads(config, "ModernBert") | (
+        {"classifier_pooling": poolings[0].removesuffix("_all")} if poolings else {}
+    )
 
 
 def is_modernbert(published: Published, names: Collection[str]) -> bool:

@@ -82,20 +82,26 @@ def activation(published: Published, key: str = "hidden_act") -> str:
 
 
 def target(published: Published) -> dict[str, Any]:
-    """Read the number of outputs and the kind of problem of a published classifier, as transformers reads them."""
+    """Read the outputs, their names and the kind of problem of a published classifier, as transformers reads them."""
     outputs = published.get("num_labels") or len(published.get("id2label") or (0, 1))
     problem = PROBLEMS.get(published.get("problem_type") or "")
     if problem is None:
         problem = "regression" if outputs == 1 else "single_label"
         logger.warning("problem_type is not set; taking %s for %d outputs", problem, outputs)
-    return {"problem": problem, "num_outputs": outputs}
+    names = {int(number): str(name) for number, name in (published.get("id2label") or {}).items()}
+    if sorted(names) != list(range(outputs)) or all(name == f"LABEL_{number}" for number, name in names.items()):
+        return {"problem": problem, "num_outputs": outputs}
+    return {"problem": problem, "num_outputs": outputs, "class_names": [names[number] for number in range(outputs)]}
 
 
 def published_heads(config: LongstrandConfig, prefix: str) -> Published:
-    """Write the architecture, number of outputs and problem type of the head of a model."""
+    """Write the architecture, problem type, number and names of outputs of the head of a model."""
     names = {"masked_lm": "MaskedLM", "sequence": "SequenceClassification", "token": "TokenClassification"}
     published: Published = {}
     for head in config.heads.values():
+        if head.class_names:
+            published["id2label"] = {str(number): name for number, name in enumerate(head.class_names)}
+            published["label2id"] = {name: number for number, name in enumerate(head.class_names)}
         if head.kind == "bin":
             if (prefix, head.problem) != ("Bert", "counts"):
                 raise CheckpointError("only GENA's BERT has a published head for bins, and only for counts.")
