@@ -75,10 +75,11 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
         loading_info, new_head = kwargs.pop("output_loading_info", False), kwargs.pop("new_head", None)
         folder = model_folder(pretrained_model_name_or_path, **kwargs)
         kwargs.pop("subfolder", None)
+        asked = [kwargs.pop(name, None) for name in ("dtype", "torch_dtype")]
+        dtype = asked[0] or asked[1] or "auto"
         config = kwargs.pop("config", None)
         if not isinstance(config, LongstrandConfig):
             config, kwargs = LongstrandConfig.from_pretrained(folder, return_unused_kwargs=True, **kwargs)
-        dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or "auto"
         wanted = None if dtype == "auto" else resolve_dtype(dtype)
         tensors = read_tensors(folder, wanted)
         known: dict[str, Any] = {}

@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from longstrand.errors import InputError
 from longstrand.models import precision
 from longstrand.models.config import Head, preset
-from longstrand.models.heads import divisor, head_loss, labelled, pool
+from longstrand.models.heads import content_mask, divisor, head_loss, labelled, pool
 from longstrand.models.pretrained import (
     LongstrandForMaskedLM,
     LongstrandForSequenceClassification,
@@ -180,3 +181,29 @@ def test_token_head_ignores_missing_tokens():
     result = model(ids, labels=labels)
     assert result.logits.shape == (2, 7, 4)
     torch.testing.assert_close(result.loss, F.cross_entropy(result.logits.flatten(0, 1), labels.flatten()))
+
+
+def test_mean_leaves_special_tokens_out_and_mean_all_does_not():
+    ids, mask = torch.tensor([[1, 7, 8, 2, 3], [1, 2, 3, 3, 3]]), torch.tensor([[1, 1, 1, 1, 0], [1, 1, 0, 0, 0]])
+    hidden = torch.tensor([[1.0, 2.0, 4.0, 9.0, 50.0], [3.0, 5.0, 50.0, 50.0, 50.0]])[..., None]
+    for pooling, expected in (("mean", [3.0, 4.0]), ("mean_all", [4.0, 4.0]), ("max", [4.0, 5.0]), ("cls", [1.0, 3.0])):
+        settings = head("regression", 1, pooling=pooling, special_token_ids=[1, 2, 3])
+        assert pool(hidden, content_mask(mask, ids, settings), pooling).flatten().tolist() == expected
+    assert content_mask(mask, ids, head("regression", 1)) is mask
+    with pytest.raises(InputError, match="give input_ids beside inputs_embeds"):
+        content_mask(mask, None, head("regression", 1, special_token_ids=[1]))
+
+
+def test_a_packed_batch_pools_as_padded_rows():
+    torch.manual_seed(0)
+    heads = {
+        "sequence": {"kind": "sequence", "problem": "regression", "num_outputs": 1, "special_token_ids": [1, 2, 6]}
+    }
+    model = LongstrandForSequenceClassification(preset("tiny", vocab_size=23, heads=heads)).eval()
+    ids, mask = torch.tensor([[1, 7, 6, 8, 2], [1, 9, 2, 3, 3]]), torch.tensor([[1] * 5, [1, 1, 1, 0, 0]])
+    packed, documents = torch.tensor([[1, 7, 6, 8, 2, 1, 9, 2]]), torch.tensor([[0] * 5 + [1] * 3])
+    with torch.no_grad():
+        expected = model(ids, mask).logits
+        torch.testing.assert_close(model(packed, document_ids=documents).logits, expected)
+        vectors = model.get_input_embeddings()(ids)
+        torch.testing.assert_close(model(ids, mask, inputs_embeds=vectors).logits, expected)

@@ -447,3 +447,59 @@ def test_the_reading_record_comes_with_the_model(tmp_path):
     assert load_network(tmp_path / "read").reading == Reading(max_tokens=12, strand="both")
     head = {"problem": "regression", "num_outputs": 1}
     assert load_model(tmp_path / "read", "sequence", new_head=head).reading is None
+
+
+def test_class_names_go_both_ways(tmp_path):
+    head = {"kind": "sequence", "problem": "single_label", "num_outputs": 2, "class_names": ["TATA", "other"]}
+    heads = {"sequence": {**head, "pooling": "cls", "form": "pooler"}}
+    size = {"norm": "post", "positions": "learned", "type_vocab_size": 2, "heads": heads}
+    model = MODELS["sequence"](preset("tiny", vocab_size=23, **size))
+    export_published(model, tmp_path, "bert")
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["id2label"] == {"0": "TATA", "1": "other"} and stored["label2id"] == {"TATA": 0, "other": 1}
+    assert load_model(tmp_path).config.head("sequence").class_names == ["TATA", "other"]
+    assert load_model(tmp_path).config.id2label == {0: "TATA", 1: "other"}
+
+
+def test_a_new_head_knows_special_tokens_and_automatic_types(tmp_path):
+    folder = tiny_checkpoint(tmp_path / "model")
+    model = load_model(folder, "sequence", new_head={"problem": "regression", "num_outputs": 1})
+    assert model.config.head("sequence").special_token_ids == sorted(model.tokenizer.special_ids)
+    load_model(folder, dtype="bfloat16").save_pretrained(tmp_path / "short")
+    for dtype, expected in (("auto", torch.bfloat16), (torch.float32, torch.float32)):
+        assert LongstrandForMaskedLM.from_pretrained(tmp_path / "short", dtype=dtype).dtype == expected
+    assert load_model(tmp_path / "short", dtype="auto").dtype == torch.bfloat16
+    with pytest.raises(UsageError, match="unknown type of weights 'float23'"):
+        load_model(folder, dtype="float23")
+
+
+def test_the_encoder_of_a_model_can_be_saved(tmp_path):
+    model = load_model(tiny_checkpoint(tmp_path / "model"))
+    model.base_model.save_pretrained(tmp_path / "encoder")
+    again = load_model(tmp_path / "encoder")
+    assert again.kind == "encoder" and model.config.head("masked_lm") is not None
+    with torch.no_grad():
+        assert torch.equal(again(IDS % 20).last_hidden_state, model.encoder(IDS % 20).last_hidden_state)
+
+
+def test_shards_are_those_of_their_index(tmp_path):
+    folder = tiny_checkpoint(tmp_path / "model")
+    (folder / "longstrand.json").unlink()
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    parts = {f"model-0000{i + 1}-of-00002.safetensors": names[i::2] for i in range(2)}
+    for file, some in parts.items():
+        save_file({name: tensors[name] for name in some}, folder / file)
+    index = {name: file for file, some in parts.items() for name in some}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in read_tensors(folder).items())
+    save_file({"more": torch.zeros(1)}, folder / "model-00003-of-00003.safetensors")
+    with pytest.raises(CheckpointError, match=r"does not name: model-00003-of-00003.safetensors; remove them"):
+        read_tensors(folder)
+    (folder / "model-00003-of-00003.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": index | {"gone": next(iter(parts))}})
+    )
+    with pytest.raises(CheckpointError, match=r"in no part: gone"):
+        read_tensors(folder)

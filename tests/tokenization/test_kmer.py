@@ -201,4 +201,8 @@ def test_auto_tokenizer_gives_the_same_ids(tokenizer, tmp_path):
             shown = text
         else:
             shown = " ".join(text[i : i + 3] for i in range(len(text) - 2))
-        assert theirs(shown)["input_ids"] == tokenizer.encode(text).input_ids.tolist()
+        assert theirs(shown)["input_ids"] == tokenizer.encode(text.upper()).input_ids.tolist()
+    assert load_tokenizer(tmp_path).fingerprint == tokenizer.fingerprint
+    tokenizer.save(tmp_path / "exact", exact_text=True)
+    exact = AutoTokenizer.from_pretrained(tmp_path / "exact")
+    assert set(exact("acg")["input_ids"]) - set(exact("ACG")["input_ids"]) == {tokenizer.unk_token_id}
