@@ -137,7 +137,7 @@ def origin(materials: Materials) -> list[str]:
     """Say where the data come from and what they cannot show."""
     if materials.kind == "simulated":
         return [
-            "The genome and its grammar (two motifs at one spacing) are made up, so that the right answer is known.",
+            "Genome and grammar (pairs of motifs at one spacing) are made up, so that the right answer is known.",
             "On real genomes, small models gain less and a 6-mer regression often wins: see docs/BENCHMARK.md.",
         ]
     if materials.kind == "yeast":
@@ -235,7 +235,7 @@ def gene_track(genome: Genome, features: Sequence[Feature], chrom: str, structur
     explain = (
         "The gene as planted, and what a model that learned from labels for every base makes of the sequence alone."
     )
-    return Locus("A gene of the test chromosome", explain, [Genes(features), track], place)
+    return Locus("A gene of the test chromosome", explain, [Genes(inside(features, place)), track], place)
 
 
 def promoter_track(genome: Genome, features: Sequence[Feature], chrom: str, folder: Path) -> Section:
@@ -246,7 +246,12 @@ def promoter_track(genome: Genome, features: Sequence[Feature], chrom: str, fold
     values = predict(folder, windows, strand="both")[:, -1]
     track = Track(values, "looks like a promoter", "fill", bin_size=STEP, limits=(0, 1))
     explain = "Windows of 300 bases, read by the model fine-tuned with the most labels; it knows no gene here."
-    return Locus(f"Chromosome {chrom}, which no model saw", explain, [Genes(features), track], place)
+    return Locus(f"Chromosome {chrom}, which no model saw", explain, [Genes(inside(features, place)), track], place)
+
+
+def inside(features: Sequence[Feature], place: Interval) -> list[Feature]:
+    """Keep the features that overlap a place."""
+    return [x for x in features if x.chrom == place.chrom and x.start < place.end and x.end > place.start]
 
 
 def planted(materials: Materials) -> list[Section]:
