@@ -5,6 +5,8 @@
 # works: `Auto` classes, `pipeline`, `Trainer`, adapters. No code of the checkpoint is executed.
 
 # %%
+import longstrand as ls
+import longstrand.auto
 from longstrand.models.published.convert import convert_folder
 
 # %% [markdown]
