@@ -245,7 +245,7 @@ def label_warnings(tables: Mapping[str, LabelledTable]) -> list[str]:
             warnings.append(f"train: the class '{name}' has {counts[name]} row(s){hint}.")
         if len(single) > 5:
             warnings.append(f"train: {len(single) - 5} more classes have one row or none.")
-    if task.problem != "regression":
+    if task.problem != "regression" and not tables["train"].raw.is_cut:
         found: dict[tuple[str, str], set[tuple[str | None, ...]]] = {}
         for table in tables.values():
             cells = zip(*table.raw.labels.values()) if table.raw.labels else ()

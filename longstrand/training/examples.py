@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,8 +13,8 @@ from longstrand.data.bins import encode_bins, moments
 from longstrand.data.collate import Collator
 from longstrand.data.labelled import LabelledTable, RawTable, infer_task, label
 from longstrand.data.labelled_files import GenomeWindows, read_labelled
-from longstrand.data.labelled_tokens import cut_pieces, is_bio
-from longstrand.data.long_rows import refuse_pieces
+from longstrand.data.labelled_tokens import is_bio
+from longstrand.data.long_rows import cut_rows, refuse_pieces
 from longstrand.data.rows import TABLES, column_names, detect_file
 from longstrand.data.splits import Splits, choose_rows, split_at_random, split_by_chrom, split_by_column
 from longstrand.data.targets import Task, read_class_names
@@ -79,7 +79,7 @@ def load_splits(settings: DataSettings, *, alphabet: str | None = "ACGTN") -> La
     if settings.piece_bases is not None:
         if task.problem != "token":
             raise UsageError(f"piece_bases cuts labels per base, but the problem is {task.problem}; leave it out.")
-        tables = {name: _in_pieces(part, settings.piece_bases) for name, part in tables.items()}
+        tables = {name: label(cut_rows(part, settings.piece_bases), task) for name, part in raw.items()}
     return LabelledSplits(tables["train"], tables["valid"], tables.get("test"), raw)
 
 
@@ -158,26 +158,6 @@ def _split_rest(parts: dict[str, RawTable], settings: DataSettings, origin: list
 def _refuse_second_source(settings: DataSettings, what: str) -> None:
     if settings.valid is not None or settings.test is not None:
         raise UsageError(f"the split is given twice: by {what} and by valid or test files; choose one.")
-
-
-def _in_pieces(table: LabelledTable, num_bases: int) -> LabelledTable:
-    """Cut sequences with labels per base into pieces; rows and names are repeated."""
-    assert isinstance(table.targets, list)
-    places = [(row, *ends) for row, text in enumerate(table.sequences) for ends in cut_pieces(len(text), num_bases)]
-    raw = table.raw
-    names = raw.names or [str(row) for row in raw.rows]
-    pieces = replace(
-        raw,
-        rows=[raw.rows[row] for row, _, _ in places],
-        sequences=[raw.sequences[row][start:end] for row, start, end in places],
-        names=[f"{names[row]}:{start}-{end}" for row, start, end in places],
-        is_cut=True,
-        labels={},
-        pairs=None,
-        chroms=None,
-        splits=None,
-    )
-    return LabelledTable(pieces, table.task, [table.targets[row][start:end] for row, start, end in places])
 
 
 def check_strand(task: Task, *strands: str) -> None:
