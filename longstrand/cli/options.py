@@ -55,8 +55,6 @@ ThreadsOption = Annotated[
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an output that was made otherwise.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
-"""For the help text: `longstrand.cli.main` takes the word from the line before a verb sees it."""
 
 
 def options_of(
