@@ -44,8 +44,6 @@ GPUS: dict[str, tuple[float, float, float, float | None]] = {
 makers' data sheets."""
 GPU_EFFICIENCY = 0.4
 """Share of peak and bandwidth that a step is taken to reach on a GPU; an assumption, not a measurement."""
-USABLE = 0.9
-"""Share of the memory that a run should fill."""
 MASKED_SHARE = 0.15
 MEMORY_WORDS = ("alloc", "out of memory")
 
