@@ -2,7 +2,7 @@
 
 Input *i* of a reader is a pure function of its name and *i* (the seed), so a failure is repeated with
 ``pytest tests/fuzz -m slow -k NAME`` and ``LONGSTRAND_FUZZ=i``. Harmless changes (line ends, order of columns, letter
-case, compression) must change no value. The counts of the last run stand in ``docs/changes``.
+case, compression) must change no value. The counts of the last run stand in ``docs/LOG.md``.
 """
 
 from __future__ import annotations
