@@ -256,6 +256,11 @@ def leave_process_group() -> Launch:
     store = _torchrun_store() if count > 1 else None
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         os.environ.pop(name, None)
+    if torch.distributed.is_initialized():  # by a training before this job, in the same process
+        from accelerate.state import AcceleratorState
+
+        torch.distributed.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)
     if count > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         devices = visible.split(",") if visible else [str(device) for device in range(torch.cuda.device_count())]

@@ -91,7 +91,8 @@ class TrainingWindows(Sequence[Window]):
     ``order="epoch"``: the allowed stretches are cut into tiles of at most ``stride`` bases, visited in a keyed random
     order; the tiles of an epoch cover every allowed base once, with other borders and another order. Windows read on
     past their tile by ``num_bases - stride`` bases, the reserve for a tokenizer that spells some stretches with fewer
-    tokens: neighbouring BPE examples overlap (`TokenBudget.repeated` says by how much).
+    tokens: neighbouring BPE examples overlap (`TokenBudget.repeated` says by how much). With ``start`` a tile and what is
+    read on are a chunk of up to ``num_bases + start`` bases, in which the window begins at a drawn place.
 
     Attributes:
         genomes: the open genomes.
@@ -109,7 +110,7 @@ class TrainingWindows(Sequence[Window]):
         num_samples: int,
         seed: int,
         strand: StrandChoice = "both",
-        shift: int = 0,
+        start: int = 0,
         order: Literal["random", "epoch"] = "random",
         stride: int | None = None,
         holdout: HoldOuts = None,
@@ -125,10 +126,10 @@ class TrainingWindows(Sequence[Window]):
             num_samples: windows of the whole run; ``len`` of this object.
             seed: everything random follows from it.
             strand: read ``+``, ``-``, or each window on a strand drawn with equal chance.
-            shift: move each window by up to this many bases, within its allowed stretch. In the epoch order the tile
-                borders move from epoch to epoch anyway, and a shift gives up the exact coverage.
+            start: most bases that a window leaves out at the beginning of its chunk, drawn anew for each (Nucleotide
+                Transformer: 100); only in the epoch order, whose coverage is then no longer exact.
             order: see above.
-            stride: bases of an epoch tile, at most ``num_bases`` (the default).
+            stride: bases of an epoch tile, at most ``num_bases + start``; by default ``num_bases``.
             holdout: what is kept out; its margin is ``num_bases`` unless it says otherwise.
             only: use these intervals alone.
             sentences: shortest and longest sentence, (500, 1000) in GENA-LM's corpus; each is tokenized apart.
@@ -138,15 +139,17 @@ class TrainingWindows(Sequence[Window]):
             ValueError: a number is out of range, or the epoch order was asked for with unequal weights.
             UsageError: nothing is left to train on, or a contig is unknown.
         """
-        _check_sizes(num_bases, num_samples, shift, sentences)
+        _check_sizes(num_bases, num_samples, start, sentences)
         one_of(strand, ("+", "-", "both"), "strand")
         one_of(order, ("random", "epoch"), "order of windows")
         self.genomes, weights, self.names = open_genomes(genomes)
         if order == "epoch" and len(set(weights)) > 1:
             raise ValueError("the epoch order covers every base once, so all genomes need the same weight.")
+        if start and order == "random":
+            raise ValueError("start moves windows in their chunks, and the random order has none; use order epoch.")
         self.num_bases, self.num_samples, self.seed = num_bases, num_samples, seed
-        self._stride = _checked_stride(stride, num_bases)
-        self._strand, self._shift, self._order, self._sentences = strand, shift, order, sentences
+        self._stride = _checked_stride(stride or num_bases, num_bases + start)
+        self._strand, self._start, self._order, self._sentences = strand, start, order, sentences
         self._reader = _Reader(self.genomes, self.names, alphabet)
         self.regions = training_regions(self.genomes, self.names, margin=num_bases, holdout=holdout, only=only)
         self._cumulative = np.cumsum(self.regions.lengths * np.array(weights)[self.regions.genomes])
@@ -176,8 +179,7 @@ class TrainingWindows(Sequence[Window]):
         """
         index = _checked_index(index, self.num_samples)
         strand = _strand_of(self._strand, self.seed, index)
-        place = self._tile(index, strand) if self._order == "epoch" else self._random_place(index)
-        region, start, end = self._shifted(index, *place)
+        region, start, end = self._tile(index, strand) if self._order == "epoch" else self._random_place(index)
         breaks = _sentence_breaks(self._sentences, end - start, self.seed, index)
         return self._reader.read(self.regions, region, start, end, strand, breaks)
 
@@ -199,14 +201,13 @@ class TrainingWindows(Sequence[Window]):
             key = mix_bits(key_of(self.seed, "order") ^ epoch)
             self._permutation = (epoch, Permutation(len(self._tiles), key=key))
         region, start, end = self._tiles.place(self._permutation[1](step), seed=self.seed, epoch=epoch)
-        return read_on(self.regions, region, start, end, strand, self.num_bases - self._stride)
-
-    def _shifted(self, index: int, region: int, start: int, end: int) -> tuple[int, int, int]:
-        if not self._shift:
-            return region, start, end
-        step = draw_below(self.seed, index, "shift", bound=2 * self._shift + 1) - self._shift
-        step = max(int(self.regions.starts[region]) - start, min(step, int(self.regions.ends[region]) - end))
-        return region, start + step, end + step
+        reserve = self.num_bases + self._start - self._stride
+        region, start, end = read_on(self.regions, region, start, end, strand, reserve)
+        spare = max(0, min(self._start, end - start - self.num_bases))
+        left_out = draw_below(self.seed, index, "left out", bound=spare + 1)
+        if strand == "-":
+            return region, max(start, end - left_out - self.num_bases), end - left_out
+        return region, start + left_out, min(end, start + left_out + self.num_bases)
 
 
 class EvaluationWindows(Sequence[Window]):
@@ -252,7 +253,7 @@ class EvaluationWindows(Sequence[Window]):
         one_of(strand, ("+", "-", "both"), "strand")
         self.genomes, _, self.names = open_genomes(genomes)
         self.num_bases, self.seed = num_bases, seed
-        self._stride = _checked_stride(stride, num_bases)
+        self._stride = _checked_stride(stride or num_bases, num_bases)
         self._strand, self._sentences = strand, sentences
         self._reader = _Reader(self.genomes, self.names, alphabet)
         self.regions = heldout_regions(self.genomes, self.names, holdout=holdout, intervals=intervals)
@@ -315,20 +316,18 @@ def _checked_index(index: int, length: int) -> int:
     return place
 
 
-def _checked_stride(stride: int | None, num_bases: int) -> int:
-    if stride is None:
-        return num_bases
-    if not MIN_WINDOW <= stride <= num_bases:
-        raise ValueError(f"the stride must be {MIN_WINDOW} to {num_bases} bases (one window), got {stride}.")
+def _checked_stride(stride: int, most: int) -> int:
+    if not MIN_WINDOW <= stride <= most:
+        raise ValueError(f"the stride must be {MIN_WINDOW} to {most} bases, got {stride}.")
     return stride
 
 
-def _check_sizes(num_bases: int, num_samples: int, shift: int, sentences: tuple[int, int] | None) -> None:
+def _check_sizes(num_bases: int, num_samples: int, start: int, sentences: tuple[int, int] | None) -> None:
     if num_bases < MIN_WINDOW:
         raise ValueError(f"a window needs at least {MIN_WINDOW} bases, got {num_bases}.")
     if num_samples < 1:
         raise ValueError(f"the number of windows must be positive, got {num_samples}.")
-    if shift < 0:
-        raise ValueError(f"the shift cannot be negative, got {shift}.")
+    if start < 0:
+        raise ValueError(f"start cannot be negative, got {start}.")
     if sentences is not None and not 1 <= sentences[0] <= sentences[1]:
         raise ValueError(f"sentences are (shortest, longest) with 1 <= shortest <= longest, got {sentences}.")

@@ -21,7 +21,7 @@ from longstrand.errors import ConfigError, InputError
 from longstrand.models.config import Head, LongstrandConfig
 from longstrand.models.encoder import Encoder
 from longstrand.models.heads import MaskedLMHead, OutputHead, content_mask, divisor, head_loss, labelled, pool
-from longstrand.models.memory.losses import all_segments_loss, pooled_mask, step_weights, without_context
+from longstrand.models.memory.losses import all_segments_loss, counted_labels, pooled_mask, step_weights
 from longstrand.models.memory.recurrence import RecurrentOutput
 from longstrand.models.memory.streaming import SegmentOutput, stream_masked_lm, stream_sequence, stream_token
 from longstrand.models.network import Network
@@ -155,7 +155,7 @@ class MaskedLM(_WithEncoder):
         if labels is None:
             output = MaskedLMOutput(logits=self.lm_head(hidden), **extras)
             return output.to_tuple() if as_tuple else output
-        labels = without_context(labels, encoded)
+        labels = counted_labels(labels, input_ids, self.config, getattr(encoded, "counted", None))
         flat = labels.flatten()
         places = (flat != IGNORED_LABEL).nonzero().flatten()
         logits = self.lm_head(hidden.flatten(0, 1).index_select(0, places))
@@ -258,7 +258,7 @@ class TokenClassification(_WithEncoder):
         logits = self.classifier(encoded.last_hidden_state)
         loss = None
         if labels is not None:
-            labels = without_context(labels, encoded)
+            labels = counted_labels(labels, input_ids, self.config, getattr(encoded, "counted", None))
             known = labelled(labels) if labels.dim() == 2 else labelled(labels).any(-1)
             weights = self.token_weights(encoded, known)
             items = num_items if weights is None else 1

@@ -152,7 +152,10 @@ def evaluation_sections(evaluations: Mapping[str, Sequence[Record]], explain: st
     """
     first = next(iter(evaluations.values()))[0]
     rows = [row for name, results in evaluations.items() for row in metric_rows(name, results)]
-    parts = [Metrics("How well does each model do?", explain, rows, main=first["primary"])]
+    title = "How well does each model do?"
+    if not any(row.metric == first["primary"] for row in rows):
+        return [Table(title, "No row could be measured: the model reads nothing of them.", ["rows"], [[0]])]
+    parts: list[Section] = [Metrics(title, explain, rows, main=first["primary"])]
     drawn = {name: results[0] for name, results in evaluations.items() if results[0].get("curves")}
     positive = next((name for name, curve in first.get("curves", {}).items() if curve["roc"]["fpr"]), None)
     if positive is not None and all(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,8 +25,9 @@ from longstrand.data.collate import Collator
 from longstrand.data.examples import MaskedExamples, TokenBudget, measure_budget
 from longstrand.data.references import reference_losses
 from longstrand.data.rows import read_intervals
+from longstrand.data.tiles import MIN_WINDOW
 from longstrand.data.windows import EvaluationWindows, GenomeSource, HoldOut, TrainingWindows, choose_holdout
-from longstrand.errors import InputError, nearest
+from longstrand.errors import InputError, UsageError, nearest
 from longstrand.genome.fasta import chrom_twin
 from longstrand.inference.predict import longest_input
 from longstrand.models.checkpoint import load_model, save_checkpoint
@@ -163,7 +164,13 @@ def make_data(config: PretrainConfig, sources: tuple[GenomeSource, ...], tokeniz
     holdout, max_tokens = _hold_out(config, sources), window_tokens(config, tokenizer)
     budget = measure_budget(sources, tokenizer, max_tokens=max_tokens, holdout=holdout, sentences=data.sentences)
     num_bases, stride = data.num_bases or budget.num_bases, min(budget.stride, data.num_bases or budget.stride)
-    common: dict[str, Any] = {"num_bases": num_bases, "stride": stride, "holdout": holdout}
+    common: dict[str, Any] = {"num_bases": num_bases, "holdout": holdout}
+    chunks = stride
+    if data.start or data.overlap is not None:
+        chunks = num_bases + data.start - (data.overlap or 0)
+        if chunks < MIN_WINDOW:
+            raise UsageError(f"data.overlap {data.overlap} leaves nothing of chunks of {num_bases + data.start} bases.")
+        budget = replace(budget, repeated=max(0.0, stride * (1 + budget.repeated) / chunks - 1))
     common |= {"sentences": data.sentences, "alphabet": tokenizer.alphabet}
     windows = TrainingWindows(
         sources,
@@ -171,9 +178,13 @@ def make_data(config: PretrainConfig, sources: tuple[GenomeSource, ...], tokeniz
         seed=training.seed,
         strand=data.strand,
         order=data.order,
+        start=data.start,
+        stride=chunks,
         **common,
     )
-    fixed = EvaluationWindows(sources, strand="both", max_windows=training.eval_windows, seed=0, **common)
+    fixed = EvaluationWindows(
+        sources, strand="both", max_windows=training.eval_windows, seed=0, stride=stride, **common
+    )
     examples = partial(MaskedExamples, tokenizer=tokenizer, max_tokens=max_tokens)
     # Measured under [MASK] alone: kept and random tokens would let a model copy its input, and no count table can.
     hidden = config.masking.model_copy(update={"mask": 1.0, "random": 0.0})

@@ -202,11 +202,19 @@ class DataConfig(StrictModel):
     num_bases: int | None = Field(
         None, ge=16, description="bases read per window; by default enough to fill max_tokens"
     )
+    start: int = Field(
+        0, ge=0, description="epoch: a window leaves out 0 to this many bases at the beginning of its chunk, drawn anew"
+    )
+    overlap: int | None = Field(
+        None, ge=0, description="epoch: bases that neighbouring chunks share; a chunk has num_bases + start bases"
+    )
 
     @model_validator(mode="after")
     def _check_order(self) -> DataConfig:
         if self.order == "epoch" and len({genome.weight for genome in self.genomes}) > 1:
             raise ValueError("order epoch reads every base equally often; with different weights set data.order=random")
+        if self.order == "random" and (self.start or self.overlap is not None):
+            raise ValueError("data.start and data.overlap lay out the chunks of data.order=epoch; leave them out")
         return self
 
     @field_validator("genomes", mode="before")

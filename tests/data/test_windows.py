@@ -147,21 +147,25 @@ def test_epoch_windows_read_on_in_the_direction_of_reading(path):
         assert second.sequence.startswith(first.sequence)
 
 
-def test_shift_moves_windows_within_their_stretch(path):
-    plain = TrainingWindows([path], num_bases=64, num_samples=300, seed=5, strand="+", order="epoch")
-    moved = TrainingWindows([path], num_bases=64, num_samples=300, seed=5, strand="+", order="epoch", shift=7)
-    steps = [second.interval.start - first.interval.start for first, second in zip(plain, moved)]
-    assert {abs(step) for step in steps} == set(range(8))
-    for first, second in zip(plain, moved):
-        place = second.interval
-        assert place.length == first.interval.length
-        assert any(start <= place.start and place.end <= end for start, end in KNOWN[place.chrom])
+def test_chunks_overlap_and_windows_start_anywhere_in_their_beginning(path):
+    """As of Nucleotide Transformer, ten times smaller: chunks of 61 share 5 bases, windows of 51 start at 0 to 10."""
+    chunks = TrainingWindows([path], num_bases=61, stride=56, num_samples=400, seed=5, order="epoch")
+    windows = TrainingWindows([path], num_bases=51, start=10, stride=56, num_samples=400, seed=5, order="epoch")
+    left_out = set()
+    for chunk, window in zip(chunks, windows):
+        outer, inner = chunk.interval, window.interval
+        assert (inner.chrom, inner.strand) == (outer.chrom, outer.strand)
+        assert inner.length == min(51, outer.length) and outer.start <= inner.start and inner.end <= outer.end
+        if outer.length == 61:
+            left_out.add(inner.start - outer.start if inner.strand == "+" else outer.end - inner.end)
+    assert left_out == set(range(11))
 
 
 @pytest.mark.parametrize("order", ["random", "epoch"])
 def test_training_never_reaches_the_holdout_or_its_margin(path, order):
     holdout = HoldOut(contigs=("c",), intervals=(Interval("a", 200, 250),))
-    settings = {"num_bases": 40, "stride": 30, "num_samples": 3000, "seed": 4, "shift": 20, "order": order}
+    settings = {"num_bases": 40, "stride": 30, "num_samples": 3000, "seed": 4, "order": order}
+    settings["start"] = 20 if order == "epoch" else 0
     windows = TrainingWindows([path], holdout=holdout, **settings)
     covered = coverage(windows)
     assert covered["c"].sum() == 0
@@ -237,9 +241,10 @@ def test_errors(path):
     for change, message in [
         ({"num_bases": 15}, "at least 16 bases, got 15"),
         ({"num_samples": 0}, "number of windows must be positive"),
-        ({"shift": -1}, "shift cannot be negative"),
+        ({"start": -1}, "start cannot be negative"),
+        ({"start": 9}, "the random order has none"),
         ({"sentences": (9, 5)}, r"shortest <= longest, got \(9, 5\)"),
-        ({"stride": 65}, r"stride must be 16 to 64 bases \(one window\), got 65"),
+        ({"stride": 65}, "stride must be 16 to 64 bases, got 65"),
     ]:
         with pytest.raises(ValueError, match=message):
             TrainingWindows([path], **(good | change))

@@ -345,3 +345,8 @@ def test_panels_share_colours_and_one_legend() -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
     file = to_svg(figure, "y against x", file=True)
     assert "var(--" not in file and ElementTree.fromstring(file).get("height")
+
+
+def test_rows_that_nothing_was_read_of_have_no_metrics():
+    (table,) = evaluation_sections({"m": [{"primary": "mcc", "metrics": {}}]}, "")
+    assert isinstance(table, Table) and "No row could be measured" in table.explain and table.rows == [[0]]

@@ -100,16 +100,17 @@ def run(job: str, module: Any, double: bool, work: Any) -> None:
 
 def verbs(folder: Path) -> None:
     """Run the commands that share out pieces of work on what was trained; each has an environment of its own."""
+    Watched.job = "verbs"
     launched, table = dict(os.environ), str(folder.parent / "train.csv")
     common = ["--device", "cpu"]
     commands = {
         "predict": ["predict", "classes", table, "--output", "predictions.csv", *common],
         "embed": ["embed", "pretrain64", table, "--output", "vectors.csv", *common],
         "probe": ["probe", "--model", "pretrain64", "--train", table, "--output", "probed", "--trials", "2", *common],
-        "benchmark": ["benchmark", "run", "--data", str(folder.parent / "data"), "--model", "pretrain64/model",
-                      "--output", "compared", *common,
-                      "--baselines", "majority,kmer", "protocol.epochs=1", "protocol.resamples=20", "protocol.kmer=2",
-                      "threads=1"],
+        "benchmark": ["benchmark", "run", "--data", str(folder.parent / "data"), "--model", "pretrain64",
+                      "--output", "compared", *common, "--method", "full", "--method", "probe", "random_init=false",
+                      "--baselines", "majority,kmer", "protocol.epochs=2", "protocol.resamples=20", "protocol.kmer=2",
+                      "protocol.probe.trials=2", "threads=1"],
     }  # fmt: skip
     for number, (name, words) in enumerate(commands.items()):
         os.environ["TORCHELASTIC_RESTART_COUNT"] = str(number)  # the meetings of one command are not those of another

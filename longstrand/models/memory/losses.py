@@ -16,10 +16,27 @@ from longstrand.models.memory.recurrence import RecurrentOutput, counted_mask
 from longstrand.runtime import IGNORED_LABEL
 
 
-def without_context(labels: Tensor, encoded: Any) -> Tensor:
-    """Set labels (B, L) or (B, L, C) to missing at tokens that do not count (memory's ``context``, ``loss``)."""
-    counted = getattr(encoded, "counted", None)
-    return labels if counted is None else _missing_outside(labels, counted)
+def counted_labels(labels: Tensor, ids: Tensor | None, config: LongstrandConfig, counted: Tensor | None) -> Tensor:
+    """Set labels (B, L) or (B, L, C) to missing at tokens that do not count.
+
+    These are those of memory's ``context`` and ``loss``, and the row's [CLS] and [SEP], which stand in no segment of
+    their own; the published codes drop their labels, too.
+
+    Args:
+        labels: of the tokens.
+        ids: (B, L) tokens; None where the model has no special ones.
+        config: of the model.
+        counted: (B, L) bool, what the encoder says about context and segments; None = all count.
+    """
+    memory = config.memory
+    if memory is None or ids is None:
+        return labels
+    specials = (memory.cls_token_id, None if memory.bins_per_segment else memory.sep_token_id)
+    content = torch.ones_like(ids, dtype=torch.bool) if counted is None else counted
+    for special in specials if memory.form == "cls_mem_sep" else ():
+        content = content if special is None else content & (ids != special)
+    filler = torch.nan if labels.is_floating_point() else IGNORED_LABEL
+    return labels.masked_fill(~(content if labels.dim() == 2 else content[..., None]), filler)
 
 
 def counted_batch(batch: dict[str, Any], config: Any) -> dict[str, Any]:
@@ -34,12 +51,7 @@ def counted_batch(batch: dict[str, Any], config: Any) -> dict[str, Any]:
     if config.memory is None or labels is None or ids is None or of_rows or labels.shape[:2] != ids.shape:
         return batch
     counted = counted_mask(config, ids, batch.get("attention_mask"))
-    return batch if counted is None else {**batch, "labels": _missing_outside(labels, counted)}
-
-
-def _missing_outside(labels: Tensor, counted: Tensor) -> Tensor:
-    filler = torch.nan if labels.is_floating_point() else IGNORED_LABEL
-    return labels.masked_fill(~(counted if labels.dim() == 2 else counted[..., None]), filler)
+    return {**batch, "labels": counted_labels(labels, ids, config, counted)}
 
 
 def pooled_mask(attention_mask: Tensor | None, encoded: Any) -> Tensor | None:

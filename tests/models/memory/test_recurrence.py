@@ -14,6 +14,7 @@ from longstrand import load_model
 from longstrand.errors import CheckpointError, InputError
 from longstrand.models.checkpoint import load_network, save_checkpoint
 from longstrand.models.config import preset
+from longstrand.models.memory.losses import counted_batch
 from longstrand.models.memory.recurrence import average_passes, counted_mask, read_segments
 from longstrand.models.pretrained import MODELS, LongstrandModel
 from tests.toys import tiny_checkpoint
@@ -346,6 +347,21 @@ def test_labels_of_tokens_count_everywhere_in_the_last_segment_or_outside_contex
         assert (mask is None) == (name == "all")
         assert mask is None or (mask & (labels != -100)).sum() == counted[name]
     assert counted == {"all": 3, "last": 2, "context": 2}
+
+
+def test_labels_at_cls_and_sep_do_not_count():
+    """Ten tokens in two segments between the row's own [CLS] (1) and [SEP] (2), which have labels as well."""
+    batch = rows(10, 10)
+    everywhere, content = torch.full((2, 12), 7), torch.full((2, 12), 7)
+    content[:, [0, -1]] = -100
+    for memory in (MEMORY, {**MEMORY, "num_tokens": 0, "segment_length": 64}):
+        model = make("masked_lm", memory=memory)
+        output = model(**batch, labels=everywhere)
+        assert output.num_labels == 20
+        torch.testing.assert_close(output.loss, model(**batch, labels=content).loss)
+        assert torch.equal(counted_batch({**batch, "labels": everywhere}, model.config)["labels"], content)
+        tokens = make("token", {"problem": "single_label", "num_outputs": 9}, memory=memory)
+        torch.testing.assert_close(tokens(**batch, labels=everywhere).loss, tokens(**batch, labels=content).loss)
 
 
 def test_context_is_left_out_of_pooling():
