@@ -91,8 +91,8 @@ class TrainingWindows(Sequence[Window]):
     ``order="epoch"``: the allowed stretches are cut into tiles of at most ``stride`` bases, visited in a keyed random
     order; the tiles of an epoch cover every allowed base once, with other borders and another order. Windows read on
     past their tile by ``num_bases - stride`` bases, the reserve for a tokenizer that spells some stretches with fewer
-    tokens: neighbouring BPE examples overlap (`TokenBudget.repeated` says by how much). With ``start`` a tile and what is
-    read on are a chunk of up to ``num_bases + start`` bases, in which the window begins at a drawn place.
+    tokens: neighbouring BPE examples overlap (`TokenBudget.repeated` says by how much). With ``start`` a tile and
+    what is read on are a chunk of up to ``num_bases + start`` bases, in which the window begins at a drawn place.
 
     Attributes:
         genomes: the open genomes.
