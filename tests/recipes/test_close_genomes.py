@@ -1,4 +1,4 @@
-"""The recipe on close genomes: blocks and windows are what it says, arms read alike, and it runs from end to end."""
+"""The recipe on close genomes: blocks and windows are what it says, methods read alike, and it runs from end to end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from longstrand.runtime import read_json
 from tests.toys import tiny_checkpoint
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "close_genomes.py"
-ARMS = ("kmer", "one_segment", "rmt_curriculum", "block_sparse")
+METHODS = ("kmer", "one_segment", "rmt_curriculum", "block_sparse")
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +59,11 @@ def test_blocks_are_apart_and_windows_lie_in_them(recipe, experiment):
         assert (unit >= len(parts["test"])) == label
 
 
-def test_all_arms_read_the_same_number_of_tokens(recipe):
-    for arm in recipe.ARMS.values():
+def test_all_methods_read_the_same_number_of_tokens(recipe):
+    for method in recipe.METHODS.values():
         for scale in (recipe.FULL, recipe.SMOKE):
-            steps = arm.steps(scale)
-            assert sum(n * segments for n, (segments, _) in zip(steps, arm.stages)) == scale.budget * arm.times
+            steps = method.steps(scale)
+            assert sum(n * segments for n, (segments, _) in zip(steps, method.stages)) == scale.budget * method.times
             assert sum(steps) * scale.batch_size % scale.num_classes == 0
 
 
@@ -81,7 +81,7 @@ def test_the_rate_is_chosen_by_validation_loss_with_the_first_seed(recipe, exper
 
 
 def test_the_recipe_runs_and_collects(recipe, experiment):
-    for name in ARMS:
+    for name in METHODS:
         recipe.run_cell(experiment, name, 0)
     group = read_json(experiment.output / "group.json")
     assert len(group["group"]) == 2 and np.array(group["confusion"]).sum() == 2 * 5 * experiment.scale.valid_rows
@@ -89,12 +89,12 @@ def test_the_recipe_runs_and_collects(recipe, experiment):
     with (experiment.output / "close_genomes.csv").open() as file:
         written = list(csv.DictReader(file))
     assert len(written) == len(rows) and tuple(written[0]) == recipe.COLUMNS
-    accuracy = {(row["arm"], row["segments"]): row["value"] for row in rows if row["metric"] == "accuracy"}
+    accuracy = {(row["method"], row["segments"]): row["value"] for row in rows if row["metric"] == "accuracy"}
     assert len({accuracy["truncated", n] for n in (1, 2, 5)}) == 1
     assert accuracy["truncated", 1] == accuracy["mean_of_segments", 1]
     assert accuracy["kmer", 1] == accuracy["kmer_mean_of_segments", 1]
-    assert {row["train_segments"] for row in rows if row["arm"] == "rmt_curriculum"} == {4}
-    assert all((row["seconds"] is not None and row["seconds"] > 0) for row in rows if row["arm"].startswith("rmt"))
+    assert {row["train_segments"] for row in rows if row["method"] == "rmt_curriculum"} == {4}
+    assert all((row["seconds"] is not None and row["seconds"] > 0) for row in rows if row["method"].startswith("rmt"))
     assert "rmt_curriculum" in recipe.summary(rows)
     report = read_json(experiment.output / "close_genomes.json")
     assert "rmt_two_segments-seed1" in report["missing"] and str(experiment.output) not in str(report)
@@ -114,5 +114,5 @@ def test_a_stream_says_what_predict_says_of_windows_of_each_length(recipe, exper
 
 def test_a_finished_cell_is_not_run_again(recipe, experiment, monkeypatch):
     monkeypatch.setattr(recipe, "measure", lambda *_: pytest.fail("measured again"))
-    for name in ARMS:
+    for name in METHODS:
         recipe.run_cell(experiment, name, 0)

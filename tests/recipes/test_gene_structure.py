@@ -97,19 +97,19 @@ def test_a_cell_of_each_kind_runs_resumes_and_is_collected(recipe, simulated, tm
             assert row["label"].startswith("?" * 240) and row["label"].endswith("?" * 240)
             for base in range(int(start), int(start) + scale.window):
                 assert seen.setdefault(f"{contig}:{base}", split) == split
-    for arm in ("majority", "plain", "rmt_context"):
-        cell = recipe.Cell(tmp_path, tables, MODEL, arm, scale)
+    for method in ("majority", "plain", "rmt_context"):
+        cell = recipe.Cell(tmp_path, tables, MODEL, method, scale)
         cell.run(0)
-        written = (tmp_path / arm / "seed0.json").stat().st_mtime_ns
+        written = (tmp_path / method / "seed0.json").stat().st_mtime_ns
         cell.run(0)
-        assert (tmp_path / arm / "seed0.json").stat().st_mtime_ns == written
+        assert (tmp_path / method / "seed0.json").stat().st_mtime_ns == written
     recipe.collect(tmp_path, scale, tmp_path / "results")
     rows = list(csv.DictReader((tmp_path / "results" / "gene_structure.csv").open()))
-    value = {(row["task"], row["arm"], row["metric"]): float(row["value"]) for row in rows}
+    value = {(row["task"], row["method"], row["metric"]): float(row["value"]) for row in rows}
     assert value["all", "majority", "mcc"] == 0 and -1 <= value["toy", "rmt_context", "mcc"] <= 1
     assert value["all", "ceiling_6mer", "mcc"] > 0.9
     record = read_json(tmp_path / "results" / "gene_structure.json")
-    assert {(pair["arm"], pair["than"]) for pair in record["differences"]} == {("rmt_context", "plain")}
+    assert {(pair["method"], pair["than"]) for pair in record["differences"]} == {("rmt_context", "plain")}
     assert "annotation" in (tmp_path / "figures" / "gene_structure.svg").read_text()
     assert str(tmp_path) not in (tmp_path / "results" / "gene_structure.json").read_text()
 
