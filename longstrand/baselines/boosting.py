@@ -9,27 +9,12 @@ from typing import Any
 import numpy as np
 
 from longstrand.baselines.kmer import kmer_counts
-from longstrand.baselines.linear import Constant, mean_loss, predict_all
+from longstrand.baselines.linear import Constant, Rows, SequenceModel, fit_outputs, mean_loss, sequence_rows
 from longstrand.data.labelled import LabelledTable
 from longstrand.data.targets import Task
 
 MAX_K = 4
 """Counts of 1-mers to 4-mers are 340 features; trees on thousands of rare ones are slow and no better."""
-
-
-@dataclass(frozen=True)
-class BoostingModel:
-    """Fitted trees; ``num_iterations`` was chosen on the validation rows."""
-
-    task: Task
-    max_k: int
-    both_strands: bool
-    num_iterations: int
-    estimators: tuple[Any, ...]
-
-    def predict(self, sequences: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
-        """Give class probabilities, label probabilities or numbers: float32 (n, num_outputs)."""
-        return predict_all(self.task, self.estimators, _features(sequences, pairs, self.max_k, self.both_strands))
 
 
 @dataclass(frozen=True)
@@ -48,53 +33,40 @@ class KmerBoosting:
     max_iterations: int = 150
     seed: int = 0
 
-    def fit(self, train: LabelledTable, valid: LabelledTable | None = None) -> BoostingModel:
+    def fit(self, train: LabelledTable, valid: LabelledTable | None = None) -> SequenceModel:
         """Grow trees on the training rows, and keep as many as have the lowest loss on the validation rows.
 
         Raises:
             ValueError: the problem is token-level.
         """
-        task = train.task
-        if task.problem == "token":
-            raise ValueError("boosting on k-mers has no token-level form; use the context regression.")
-        features = _features(train.sequences, train.pairs, self.max_k, self.both_strands)
-        num_iterations = self.max_iterations
-        fitted = self._fit_all(task, features, np.asarray(train.targets), num_iterations)
+        task, what = train.task, "boosting on k-mers"
+        rows, num_iterations = sequence_rows(self.features, train, what), self.max_iterations
+        fitted = self._fit_all(task, rows, num_iterations)
         if valid is not None:
-            held_out = _features(valid.sequences, valid.pairs, self.max_k, self.both_strands)
-            num_iterations = _best_length(task, fitted, held_out, np.asarray(valid.targets), self.max_iterations)
+            held_out = sequence_rows(self.features, valid, what)
+            num_iterations = _best_length(task, fitted, held_out, num_iterations)
             if num_iterations < self.max_iterations:
-                fitted = self._fit_all(task, features, np.asarray(train.targets), num_iterations)
-        return BoostingModel(task, self.max_k, self.both_strands, num_iterations, fitted)
+                fitted = self._fit_all(task, rows, num_iterations)
+        return SequenceModel(task, self.features, fitted, num_iterations=num_iterations)
 
-    def _fit_all(self, task: Task, features: np.ndarray, targets: np.ndarray, length: int) -> tuple[Any, ...]:
+    def features(self, sequences: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
+        """Count k-mers of 1 to ``max_k`` bases: float32 (n, 4 + 16 + ...), for pairs twice as wide."""
+        sides, sizes = [sequences] if pairs is None else [sequences, pairs], range(1, self.max_k + 1)
+        counts = [kmer_counts(side, k, both_strands=self.both_strands).toarray() for side in sides for k in sizes]
+        return np.concatenate(counts, axis=1)
+
+    def _fit_all(self, task: Task, rows: Rows, length: int) -> tuple[Any, ...]:
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
         settings: dict[str, Any] = {"max_iter": length, "early_stopping": False, "max_leaf_nodes": 15}
         settings |= {"random_state": self.seed, "learning_rate": 0.1, "l2_regularization": 1.0}
-
-        def classifier(rows: np.ndarray, truth: np.ndarray) -> Any:
-            if len(np.unique(truth)) < 2:
-                return Constant(float(truth[0]) if len(truth) else 0.0)
-            return HistGradientBoostingClassifier(**settings).fit(rows, truth)
-
-        if task.problem == "single_label":
-            return (classifier(features, targets),)
-        fitted = []
-        for column in targets.T:
-            known = ~np.isnan(column)
-            if task.problem == "regression":
-                fitted.append(HistGradientBoostingRegressor(**settings).fit(features[known], column[known]))
-            else:
-                fitted.append(classifier(features[known], column[known].astype(int)))
-        return tuple(fitted)
+        classifier, regressor = HistGradientBoostingClassifier(**settings), HistGradientBoostingRegressor(**settings)
+        return fit_outputs(task, rows, classifier=classifier, regressor=regressor)
 
 
-def _best_length(
-    task: Task, estimators: tuple[Any, ...], features: np.ndarray, targets: np.ndarray, longest: int
-) -> int:
+def _best_length(task: Task, estimators: tuple[Any, ...], rows: Rows, longest: int) -> int:
     """Find the number of iterations with the lowest validation loss, 1 to ``longest``."""
-    losses = np.zeros(longest)
+    losses, features, targets = np.zeros(longest), rows.features, rows.targets
     for column, model in enumerate(estimators):
         if isinstance(model, Constant):
             continue
@@ -110,10 +82,3 @@ def _best_length(
                 values = said[:, None] if said.ndim == 1 else said[:, 1:2]
                 losses[stage] += mean_loss(task, values, targets[:, column : column + 1])
     return int(losses.argmin()) + 1
-
-
-def _features(sequences: Sequence[str], pairs: Sequence[str] | None, max_k: int, both_strands: bool) -> np.ndarray:
-    """Count k-mers of 1 to ``max_k`` bases: float32 (n, 4 + 16 + ...), for pairs twice as wide."""
-    texts = [sequences] if pairs is None else [sequences, pairs]
-    blocks = [kmer_counts(part, k, both_strands=both_strands).toarray() for part in texts for k in range(1, max_k + 1)]
-    return np.concatenate(blocks, axis=1)

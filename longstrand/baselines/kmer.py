@@ -7,17 +7,14 @@ strength of the penalty is chosen on the validation rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from scipy import sparse
 
-from longstrand.baselines.linear import Rows, fit_linear, predict_all
+from longstrand.baselines.linear import SequenceModel, fit_sequences
+from longstrand.baselines.onehot import UNKNOWN, digits_of
 from longstrand.data.labelled import LabelledTable
-from longstrand.data.targets import Task
-
-_SKIP = 4
 
 
 def kmer_counts(sequences: Sequence[str], k: int, *, both_strands: bool = False, gap: int = 0) -> sparse.csr_matrix:
@@ -40,7 +37,8 @@ def kmer_counts(sequences: Sequence[str], k: int, *, both_strands: bool = False,
         raise ValueError(f"k must be 1 to 12, got {k}.")
     if gap and k % 2:
         raise ValueError(f"k must be even with a gap, got {k}.")
-    digits, row = _digits(sequences)
+    digits = digits_of("|".join(sequences))
+    row = np.repeat(np.arange(len(sequences), dtype=np.int32), [len(text) + 1 for text in sequences])[: len(digits)]
     if len(digits) < k + gap:
         return sparse.csr_matrix((len(sequences), 4**k), dtype=np.float32)
     num_places = len(digits) - k - gap + 1
@@ -50,7 +48,7 @@ def kmer_counts(sequences: Sequence[str], k: int, *, both_strands: bool = False,
     for place in range(k):
         offset = place if 2 * place < k else place + gap
         here = digits[offset : offset + num_places]
-        valid &= here < _SKIP
+        valid &= here < UNKNOWN
         code = code * 4 + here
         mirrored += (3 - here.astype(np.int32)) * 4**place
     rows = row[:num_places][valid]
@@ -59,43 +57,27 @@ def kmer_counts(sequences: Sequence[str], k: int, *, both_strands: bool = False,
 
 
 @dataclass(frozen=True)
-class KmerModel:
-    """A fitted k-mer regression.
-
-    Attributes:
-        task: kind of problem and names of the outputs.
-        k: bases of a k-mer.
-        both_strands: whether k-mers of both strands are counted.
-        max_gap: k-mers whose halves are 1 to this many bases apart are counted too.
-        penalty: the chosen C (logistic) or alpha (ridge).
-        estimators: fitted estimators; one, or one an output.
-    """
-
-    task: Task
-    k: int
-    both_strands: bool
-    max_gap: int
-    penalty: float
-    estimators: tuple[Any, ...]
-
-    def predict(self, sequences: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
-        """Give class probabilities, label probabilities or numbers: float32 (n, num_outputs)."""
-        features = _features(sequences, pairs, self.k, self.both_strands, self.max_gap)
-        return predict_all(self.task, self.estimators, features)
-
-
 class KmerRegression:
     """Logistic or ridge regression on k-mer counts; with ``max_gap`` also of k-mers with a gap between their halves.
+
+    Attributes:
+        k: bases of a k-mer.
+        both_strands: count k-mers of both strands.
+        max_gap: k-mers whose halves are 1 to this many bases apart are counted too.
+        seed: of the regression.
 
     Example:
         >>> model = KmerRegression(k=6).fit(train, valid)  # doctest: +SKIP
         >>> model.predict(test.sequences)  # doctest: +SKIP
     """
 
-    def __init__(self, k: int = 6, *, both_strands: bool = False, max_gap: int = 0, seed: int = 0) -> None:
-        self.k, self.both_strands, self.max_gap, self.seed = k, both_strands, max_gap, seed
+    k: int = 6
+    _: KW_ONLY
+    both_strands: bool = False
+    max_gap: int = 0
+    seed: int = 0
 
-    def fit(self, train: LabelledTable, valid: LabelledTable | None = None) -> KmerModel:
+    def fit(self, train: LabelledTable, valid: LabelledTable | None = None) -> SequenceModel:
         """Fit on the training rows; choose the penalty by the loss on the validation rows, from strong to weak until it
         grows.
 
@@ -104,38 +86,13 @@ class KmerRegression:
         Raises:
             ValueError: the problem is token-level.
         """
-        if train.task.problem == "token":
-            raise ValueError("k-mer regression has no token-level form; use the context regression.")
-        rows, held_out = (
-            None
-            if table is None
-            else Rows(
-                _features(table.sequences, table.pairs, self.k, self.both_strands, self.max_gap),
-                np.asarray(table.targets),
-            )
-            for table in (train, valid)
-        )
-        assert rows is not None
-        model = fit_linear(train.task, rows, held_out, seed=self.seed, what=f"{self.k}-mer regression")
-        return KmerModel(train.task, self.k, self.both_strands, self.max_gap, model.penalty, model.estimators)
+        return fit_sequences(self.features, train, valid, seed=self.seed, what=f"{self.k}-mer regression")
 
-
-def _features(
-    sequences: Sequence[str], pairs: Sequence[str] | None, k: int, both_strands: bool, max_gap: int
-) -> sparse.csr_matrix:
-    sides = (sequences,) if pairs is None else (sequences, pairs)
-    counts = [kmer_counts(side, k, both_strands=both_strands, gap=gap) for side in sides for gap in range(max_gap + 1)]
-    return counts[0] if len(counts) == 1 else sparse.hstack(counts, format="csr")
-
-
-def _digits(sequences: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Give the digit of each base, with a skipped one after each sequence, and the sequence of each: uint8, int32."""
-    table = np.full(256, _SKIP, dtype=np.uint8)
-    for digit, letter in enumerate(b"ACGT"):
-        table[letter] = digit
-    text = np.frombuffer("|".join(sequences).encode("ascii"), dtype=np.uint8)
-    lengths = np.array([len(sequence) + 1 for sequence in sequences], dtype=np.int64)
-    return table[text], np.repeat(np.arange(len(sequences), dtype=np.int32), lengths)[: len(text)]
+    def features(self, sequences: Sequence[str], pairs: Sequence[str] | None = None) -> sparse.csr_matrix:
+        """Count k-mers, those of pairs and of each gap beside each other: sparse float32 (n, d)."""
+        sides, gaps = (sequences,) if pairs is None else (sequences, pairs), range(self.max_gap + 1)
+        counts = [kmer_counts(side, self.k, both_strands=self.both_strands, gap=gap) for side in sides for gap in gaps]
+        return counts[0] if len(counts) == 1 else sparse.hstack(counts, format="csr")
 
 
 def _count(rows: np.ndarray, codes: np.ndarray, shape: tuple[int, int]) -> sparse.csr_matrix:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
+from longstrand.data.labelled import LabelledTable
 from longstrand.data.targets import Task
 
 logger = logging.getLogger(__name__)
@@ -88,30 +90,93 @@ def fit_linear(
     return best[1]
 
 
+Features = Callable[[Sequence[str], Sequence[str] | None], Any]
+"""Gives features (n, d) of sequences and, in problems of pairs, of the second ones."""
+
+
+@dataclass(frozen=True)
+class SequenceModel:
+    """Estimators on features of whole sequences.
+
+    Attributes:
+        task: kind of problem and names of the outputs.
+        features: of sequences.
+        estimators: fitted estimators; one (classes), or one an output.
+        penalty: the chosen C (logistic) or alpha (ridge); None for trees.
+        num_iterations: the chosen number of trees; None for regressions.
+    """
+
+    task: Task
+    features: Features
+    estimators: tuple[Any, ...]
+    penalty: float | None = None
+    num_iterations: int | None = None
+
+    def predict(self, sequences: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
+        """Return class probabilities, label probabilities or numbers: float32 (n, num_outputs)."""
+        return predict_all(self.task, self.estimators, self.features(sequences, pairs))
+
+
+def sequence_rows(features: Features, table: LabelledTable, what: str) -> Rows:
+    """Return the features and targets of a table.
+
+    Raises:
+        ValueError: the problem is token-level.
+    """
+    if table.task.problem == "token":
+        raise ValueError(f"{what} has no token-level form; use the context regression.")
+    return Rows(features(table.sequences, table.pairs), np.asarray(table.targets))
+
+
+def fit_sequences(
+    features: Features, train: LabelledTable, valid: LabelledTable | None, *, seed: int, what: str
+) -> SequenceModel:
+    """Fit a regression on features of sequences; see `fit_linear`.
+
+    Raises:
+        ValueError: the problem is token-level.
+    """
+    rows = sequence_rows(features, train, what)
+    held_out = None if valid is None else sequence_rows(features, valid, what)
+    model = fit_linear(train.task, rows, held_out, seed=seed, what=what)
+    return SequenceModel(train.task, features, model.estimators, penalty=model.penalty)
+
+
 def _fit_all(task: Task, train: Rows, penalty: float, seed: int) -> tuple[Any, ...]:
-    targets = np.asarray(train.targets)
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    solver = "sparse_cg" if sparse.issparse(train.features) else "auto"
+    ridge = Ridge(alpha=penalty, solver=solver, tol=1e-3, max_iter=200)
+    logistic = LogisticRegression(C=penalty, max_iter=200, tol=1e-3, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return fit_outputs(task, train, classifier=logistic, regressor=ridge)
+
+
+def fit_outputs(task: Task, rows: Rows, *, classifier: Any, regressor: Any) -> tuple[Any, ...]:
+    """Fit copies of an estimator of scikit-learn: one for classes, else one an output, without missing targets."""
+    from sklearn.base import clone
+
+    targets = np.asarray(rows.targets)
     if task.problem in ("single_label", "token"):
-        return (_logistic(train.features, targets, penalty, seed, train.weights),)
+        return (_classifier(classifier, rows.features, targets, rows.weights),)
     fitted = []
     for column in targets.T:
         known = ~np.isnan(column)
         if task.problem == "regression":
-            fitted.append(_ridge(train.features[known], column[known], penalty))
+            fitted.append(clone(regressor).fit(rows.features[known], column[known].astype(np.float64)))
         else:
-            fitted.append(_logistic(train.features[known], column[known].astype(int), penalty, seed, None))
+            fitted.append(_classifier(classifier, rows.features[known], column[known].astype(int), None))
     return tuple(fitted)
 
 
-def _logistic(features: Any, targets: np.ndarray, penalty: float, seed: int, weights: np.ndarray | None) -> Any:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
+def _classifier(estimator: Any, features: Any, targets: np.ndarray, weights: np.ndarray | None) -> Any:
+    from sklearn.base import clone
 
     if len(np.unique(targets)) < 2:
         return Constant(float(targets[0]) if len(targets) else 0.0)
-    model = LogisticRegression(C=penalty, max_iter=200, tol=1e-3, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(features, targets, sample_weight=weights)
+    return clone(estimator).fit(features, targets, sample_weight=weights)
 
 
 @dataclass(frozen=True)
@@ -128,13 +193,6 @@ class Constant:
     def predict_proba(self, features: Any) -> np.ndarray:
         """Give the same probabilities of no and yes to all rows: (n, 2)."""
         return np.tile([1 - self.value, self.value], (features.shape[0], 1))
-
-
-def _ridge(features: Any, targets: np.ndarray, penalty: float) -> Any:
-    from sklearn.linear_model import Ridge
-
-    solver = "sparse_cg" if sparse.issparse(features) else "auto"
-    return Ridge(alpha=penalty, solver=solver, tol=1e-3, max_iter=200).fit(features, targets.astype(np.float64))
 
 
 def predict_all(task: Task, estimators: tuple[Any, ...], features: Any) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +17,11 @@ class Majority:
 
     Attributes:
         values: float32 (num_outputs,): class frequencies, label frequencies, or mean targets of the training rows.
+        per_base: whether it is said about every base.
     """
 
     values: np.ndarray
+    per_base: bool
 
     @classmethod
     def fit(cls, train: LabelledTable) -> Majority:
@@ -25,9 +29,12 @@ class Majority:
         if train.task.problem in ("single_label", "token"):
             targets = np.concatenate(train.targets) if isinstance(train.targets, list) else train.targets
             counts = np.bincount(targets[targets >= 0], minlength=train.task.num_outputs)
-            return cls((counts / counts.sum()).astype(np.float32))
-        return cls(np.nan_to_num(np.nanmean(np.asarray(train.targets, dtype=np.float64), axis=0)).astype(np.float32))
+            return cls((counts / counts.sum()).astype(np.float32), train.task.problem == "token")
+        means = np.nan_to_num(np.nanmean(np.asarray(train.targets, dtype=np.float64), axis=0))
+        return cls(means.astype(np.float32), False)
 
-    def predict(self, num_rows: int) -> np.ndarray:
-        """Give the same values for all rows: float32 (num_rows, num_outputs)."""
-        return np.tile(self.values, (num_rows, 1))
+    def predict(self, sequences: Sequence[str], pairs: Sequence[str] | None = None) -> Any:
+        """Return the values for each sequence, float32 (n, num_outputs), or each base: n arrays (num_bases, C)."""
+        if self.per_base:
+            return [np.tile(self.values, (len(text), 1)) for text in sequences]
+        return np.tile(self.values, (len(sequences), 1))

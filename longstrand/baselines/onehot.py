@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import sparse
 
-from longstrand.baselines.linear import LinearModel, Rows, fit_linear
+from longstrand.baselines.linear import SequenceModel, fit_sequences
 from longstrand.data.labelled import LabelledTable
 
 UNKNOWN = 4
@@ -48,41 +49,22 @@ def one_hot(digits: np.ndarray) -> sparse.csr_matrix:
 
 
 @dataclass(frozen=True)
-class OneHotModel:
-    """A fitted one-hot regression; ``length`` places have weights."""
-
-    length: int
-    linear: LinearModel
-
-    def predict(self, sequences: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
-        """Give class probabilities, label probabilities or numbers: float32 (n, num_outputs)."""
-        return self.linear.predict(_features(sequences, pairs, self.length))
-
-
-@dataclass(frozen=True)
 class OneHotRegression:
     """Logistic or ridge regression on one-hot sequences."""
 
     seed: int = 0
 
-    def fit(self, train: LabelledTable, valid: LabelledTable | None = None) -> OneHotModel:
+    def fit(self, train: LabelledTable, valid: LabelledTable | None = None) -> SequenceModel:
         """Fit on the training rows; the penalty is chosen on the validation rows.
 
         Raises:
             ValueError: the problem is token-level.
         """
-        if train.task.problem == "token":
-            raise ValueError("one-hot regression has no token-level form; use the context regression.")
         length = min(MAX_BASES, max(map(len, [*train.sequences, *(train.pairs or [])])))
-        rows, held_out = (
-            None if table is None else Rows(_features(table.sequences, table.pairs, length), np.asarray(table.targets))
-            for table in (train, valid)
-        )
-        assert rows is not None
-        return OneHotModel(length, fit_linear(train.task, rows, held_out, seed=self.seed, what="one-hot regression"))
+        return fit_sequences(partial(_features, length=length), train, valid, seed=self.seed, what="one-hot regression")
 
 
-def _features(sequences: Sequence[str], pairs: Sequence[str] | None, length: int) -> sparse.csr_matrix:
+def _features(sequences: Sequence[str], pairs: Sequence[str] | None, *, length: int) -> sparse.csr_matrix:
     first = one_hot(padded_digits(sequences, length))
     if pairs is None:
         return first

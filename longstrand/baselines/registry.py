@@ -73,7 +73,7 @@ class Baseline:
 def _majority(train: LabelledTable, valid: LabelledTable | None, settings: BaselineSettings) -> Fitted:
     if train.task.bin_bases is not None:
         return fit_means(train)
-    return _MajorityModel(Majority.fit(train), train.task.problem == "token")
+    return Majority.fit(train)
 
 
 @dataclass(frozen=True)
@@ -84,18 +84,6 @@ class _Cnn:
         counts = train.task.bin_bases is not None and settings.bin_loss == "counts"
         training = replace(settings.cnn, seed=settings.seed, both_strands=settings.both_strands, counts=counts)
         return CnnBaseline(self.network, training).fit(train, valid)
-
-
-@dataclass(frozen=True)
-class _MajorityModel:
-    majority: Majority
-    per_base: bool
-
-    def predict(self, sequences: Sequence[str], pairs: Sequence[str] | None = None) -> Any:
-        """Repeat the majority for each sequence, or each base."""
-        if self.per_base:
-            return [self.majority.predict(len(text)) for text in sequences]
-        return self.majority.predict(len(sequences))
 
 
 def _problems(network: str) -> frozenset[str]:

@@ -168,10 +168,8 @@ def run_baseline(
     parameters = getattr(model, "num_parameters", None)
     cost |= {"parameters": parameters, "trained_parameters": parameters}
     cost["storage_bytes"] = None if parameters is None else 4 * parameters
-    facts = {
-        name: getattr(model, name) for name in ("penalty", "num_iterations", "epochs_trained") if hasattr(model, name)
-    }
-    return scores, cost, facts
+    facts = {name: getattr(model, name, None) for name in ("penalty", "num_iterations", "epochs_trained")}
+    return scores, cost, {name: value for name, value in facts.items() if value is not None}
 
 
 def run_probe(trial: Trial, tables: Mapping[str, LabelledTable], context: RunContext) -> Measured:

@@ -181,7 +181,7 @@ def compare(config: DemoConfig, labels: LabelSet, model: Path, say: Say) -> Comp
     for name, baseline in baselines.items():
         values = baseline.fit(train, valid).predict(test.sequences, test.pairs)
         scores[name] = Scores(train.task, np.asarray(test.targets), values)
-    majority = Majority.fit(train).predict(len(test))
+    majority = Majority.fit(train).predict(test.sequences)
     scores["majority class"] = Scores(train.task, np.asarray(test.targets), majority)
     return Comparison.of(labels, scores, records)
 

@@ -406,5 +406,5 @@ def _constant_scores(table: LabelledTable, majority: Majority) -> Scores:
         targets = np.concatenate(table.targets).astype(np.int64)
         _, sequence = np.unique(table.raw.rows, return_inverse=True)
         unit = np.repeat(sequence, [len(labels) for labels in table.targets])
-        return Scores(table.task, targets, majority.predict(len(targets)), unit)
-    return Scores(table.task, table.targets, majority.predict(len(table)))
+        return Scores(table.task, targets, np.concatenate(majority.predict(table.sequences)), unit)
+    return Scores(table.task, table.targets, majority.predict(table.sequences))
