@@ -210,6 +210,7 @@ def test_the_real_document_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> 
     """Every number of docs/BENCHMARK.md between markers is what its results give."""
     assert main([str(REAL), "--results", str(REAL.parent / "results"), "--check"]) == 0
     assert re.search(r"62 blocks and numbers, 0 stale", capsys.readouterr().out)
+    assert not re.search(r"^ *<!--=", REAL.read_text(), re.MULTILINE)  # Markdown would end the paragraph or list there
 
 
 def test_the_real_results_name_no_path() -> None:

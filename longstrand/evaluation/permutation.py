@@ -1,14 +1,14 @@
-"""The paired permutation test of two arms: would the difference be as large if the arms were interchangeable?
+"""The paired permutation test of two models: would the difference be as large if the models were interchangeable?
 
 Under that hypothesis each test sequence could as well have been answered the other way round. Every permutation swaps
-the answers of the two arms for a random half of the sequences (all seeds and all bases of a sequence together) and
+the answers of the two models for a random half of the sequences (all seeds and all bases of a sequence together) and
 measures the metric of both again; p is the share of permutations, the one that swaps nothing included, whose difference
 is at least as large in either direction (approximate randomisation; Noreen 1989, Edgington and Onghena 2007). With few
 sequences all swaps are tried, and p is exact.
 
 Metrics that only see the order of predictions (areas under curves, Spearman) or do not see their scale (Pearson) would
-be blurred by swapping answers of arms that use different scales. For these each arm's predictions are turned into
-ranks, or standardised, before they are swapped, which leaves the metrics of the arms as they are (Venkatraman and Begg
+be blurred by swapping answers of models that use different scales. For these each model's predictions are turned into
+ranks, or standardised, before they are swapped, which leaves the metrics of the models as they are (Venkatraman and Begg
 1996).
 """
 
@@ -30,15 +30,15 @@ _CLOSE = 1e-9
 
 @dataclass(frozen=True)
 class Swaps:
-    """Which of both answers an arm has for each sequence: draws for `longstrand.evaluation.metrics.resampled`.
+    """Which of both answers a model has for each sequence: draws for `longstrand.evaluation.metrics.resampled`.
 
-    Units 0 to n - 1 are the answers of the first arm, n to 2 n - 1 those of the second. The first draw swaps nothing.
+    Units 0 to n - 1 are the answers of the first model, n to 2 n - 1 those of the second. The first draw swaps nothing.
 
     Attributes:
         num_sequences: n.
         num_permutations: random swaps; all 2 ** n if those are no more.
         seed: of the swaps.
-        other: give what is left for the second arm.
+        other: give what is left for the second model.
     """
 
     num_sequences: int
@@ -53,7 +53,7 @@ class Swaps:
 
     @property
     def num_units(self) -> int:
-        """Answers of both arms."""
+        """Answers of both models."""
         return 2 * self.num_sequences
 
     @property
@@ -85,10 +85,10 @@ def permutation_test(
     num_permutations: int = 1000,
     seed: int = 0,
 ) -> float:
-    """Give the two-sided p value of the difference of two arms on the same test rows.
+    """Give the two-sided p value of the difference of two models on the same test rows.
 
     Args:
-        ours: one for each seed of the first arm.
+        ours: one for each seed of the first model.
         theirs: of the second. Each seed counts alike, also if the numbers differ (a baseline may have one): seeds are
             paired in turn.
         metric: to compare by; the difference is between means over seeds.
@@ -115,7 +115,7 @@ def permutation_test(
 
 
 def _joined(ours: Scores, theirs: Scores, metric: str) -> tuple[Scores, int]:
-    """Put the answers of two arms below each other: the scores, and the number of sequences."""
+    """Put the answers of two models below each other: the scores, and the number of sequences."""
     units = [np.arange(len(side.targets)) if side.unit is None else side.unit for side in (ours, theirs)]
     num_sequences = 1 + max(int(unit.max()) for unit in units)
     values = np.concatenate([_comparable(side.values, metric) for side in (ours, theirs)])
@@ -125,7 +125,7 @@ def _joined(ours: Scores, theirs: Scores, metric: str) -> tuple[Scores, int]:
 
 
 def _comparable(values: np.ndarray, metric: str) -> np.ndarray:
-    """Put the predictions of an arm on a scale that the other one shares; the metric of the arm stays what it is."""
+    """Put the predictions of a model on a scale that the other one shares; the metric of the model stays what it is."""
     if metric not in ORDERED and metric != "pearson":
         return values
     from scipy.stats import rankdata

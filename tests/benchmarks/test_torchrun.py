@@ -1,4 +1,4 @@
-"""Two real processes of torchrun share a benchmark: one is killed, a cell crashes, the same command ends it (slow)."""
+"""Two real processes of torchrun share a benchmark: one is killed, a trial crashes, the same command ends it (slow)."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_killed_crashed_and_ended(tmp_path: Path) -> None:
     assert said.count("report: ") == 1 and "the others go on" in said and "failed: own/" in said
     error = json.loads((broken / "error.json").read_text())
     assert error["attempts"] == 1
-    # 2 tasks x (2 baselines without seeds + 2 ways and 2 random starts with 2 seeds each)
+    # 2 tasks x (2 baselines without seeds + 2 methods and 2 random starts with 2 seeds each)
     assert len(list(cells.rglob("result.json"))) == 2 * (2 + 4 * 2) - 1 > done
     (broken / "test.parquet").rmdir()
     status, said = finish(launch(tmp_path))

@@ -1,4 +1,4 @@
-"""The paired permutation test: exact by hand, level, seeds, sequences as units, scales of the arms."""
+"""The paired permutation test: exact by hand, level, seeds, sequences as units, scales of the models."""
 
 from __future__ import annotations
 
