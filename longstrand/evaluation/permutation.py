@@ -8,8 +8,8 @@ sequences all swaps are tried, and p is exact.
 
 Metrics that only see the order of predictions (areas under curves, Spearman) or do not see their scale (Pearson) would
 be blurred by swapping answers of models that use different scales. For these each model's predictions are turned into
-ranks, or standardised, before they are swapped, which leaves the metrics of the models as they are (Venkatraman and Begg
-1996).
+ranks, or standardised, before they are swapped, which leaves the metrics of the models as they are (Venkatraman and
+Begg 1996).
 """
 
 from __future__ import annotations
