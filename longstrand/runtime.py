@@ -27,9 +27,9 @@ from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from longstrand.errors import CheckpointError, InputError, LongstrandError, UsageError
+from longstrand.errors import CheckpointError, InputError, LongstrandError, ResumeError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -436,6 +436,25 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
+
+
+def take_lock(path: Path, busy: str) -> IO[str]:
+    """Lock a file for this process, as long as what is returned stays open; where there are no locks, go on without.
+
+    Raises:
+        ResumeError: another process holds it; ``busy`` is the sentence.
+    """
+    import fcntl
+
+    handle = open(path, "w")  # noqa: SIM115 - closed by the caller
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by workers, unlike flock
+    except (BlockingIOError, PermissionError):
+        handle.close()
+        raise ResumeError(busy) from None
+    except OSError:
+        pass
+    return handle
 
 
 def write_json(path: Path, value: Any) -> None:

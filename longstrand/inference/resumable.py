@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
 from longstrand.errors import InputError, ResumeError
-from longstrand.runtime import provenance, rank, read_json, world_size, write_json
+from longstrand.runtime import provenance, rank, read_json, take_lock, world_size, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,10 @@ class ResumableOutput:
             parts.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{parts.folder}: the folder of parts cannot be made ({error.strerror}).") from None
-        parts._take_lock()
+        parts._lock = take_lock(
+            parts.folder / f".lock-rank{rank()}",
+            f"{parts.output}: another process is writing it; wait for it or use another output.",
+        )
         manifest = parts.folder / "manifest.json"
         if others or not manifest.exists():
             parts._sweep("part-*")
@@ -150,19 +153,6 @@ class ResumableOutput:
             changed = differences(read_json(self.sidecar).get("settings", {}), self.settings)
             how = f"it was made with other settings ({'; '.join(changed[:6])})"
         return f"{self.output}: exists, and {how}; pass --overwrite or use another output."
-
-    def _take_lock(self) -> None:
-        handle = open(self.folder / f".lock-rank{rank()}", "w")  # noqa: SIM115 - held until close()
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            handle.close()
-            raise ResumeError(
-                f"{self.output}: another process is writing it; wait for it or use another output."
-            ) from None
-        except OSError:
-            pass  # a file system without locks: go on unlocked
-        self._lock = handle
 
     def close(self) -> None:
         """Release the lock."""

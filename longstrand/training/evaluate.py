@@ -16,12 +16,12 @@ import numpy as np
 from longstrand.data.labelled import LabelColumns, LabelledTable, label
 from longstrand.data.labelled_files import GenomeWindows, read_labelled
 from longstrand.data.targets import Task, infer_task
-from longstrand.errors import CheckpointError, InputError, UsageError, nearest
+from longstrand.errors import CheckpointError, InputError, nearest
 from longstrand.evaluation.metrics import evaluate as metrics_of
-from longstrand.inference.options import PredictOptions
-from longstrand.models.checkpoint import load_model
+from longstrand.inference.loaded import obey, open_model
+from longstrand.inference.options import FileOptions
 from longstrand.models.network import Network
-from longstrand.models.reading import Reading, contradictions
+from longstrand.models.reading import Reading
 from longstrand.report.page import write_report
 from longstrand.report.runs import BASELINES, MODEL, evaluation_sections
 from longstrand.report.sections import Report, Table, metric_title, provenance_table
@@ -88,23 +88,18 @@ def evaluate(
         UsageError: labels with a direction are to be read from both strands, or a pair is missing.
     """
     where = Rows(**rows)
-    network = load_model(model) if isinstance(model, str | Path) else model
-    network = network.to(resolve_device(device))
+    opened = open_model(model, device=device)
+    network = opened.network.to(resolve_device(device))
     kind = getattr(getattr(network, "head_settings", None), "kind", "masked_lm")
     if kind not in ("sequence", "token", "bin"):
         raise CheckpointError(f"{network.folder}: a model of the kind '{kind}' predicts no labels; fine-tune it first.")
-    reading = network.reading or Reading()
-    if reading.pair and where.pair_column is None:
-        raise UsageError("this model reads pairs of sequences; name the column of the second one with --pair-column.")
-    for sentence in contradictions(reading, strand=strand, window=where.window):
-        notice(f"reading otherwise than in training: {sentence}")
+    reading = opened.reading or Reading()
+    given = {"strand": strand, "window": where.window}
+    wanted = FileOptions.model_validate({name: value for name, value in given.items() if value is not None})
+    options, notes = obey(wanted, opened.reading, has_pairs=where.pair_column is not None)
+    for sentence in notes:
+        notice(sentence)
     table = _read(labelled, where, network, None)
-    options = PredictOptions(
-        strand=strand or reading.strand,
-        exact_text=reading.exact_text,
-        max_tokens=reading.max_tokens,
-        truncate=reading.truncate,
-    )
     check_strand(table.task, options.strand)
     scored = score(network, table, tokenizer=network.require_tokenizer(), settings=options)
     report: dict[str, Any] = {

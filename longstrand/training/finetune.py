@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,13 +41,6 @@ from longstrand.runtime import (
 )
 from longstrand.tokenization.base import Tokenizer
 from longstrand.tokenization.hub import load_tokenizer
-from longstrand.training.callbacks import (
-    CsvCallback,
-    FinishLastStep,
-    ProgressCallback,
-    StopOnSignal,
-    TensorBoardCallback,
-)
 from longstrand.training.curriculum import make_curriculum
 from longstrand.training.examples import (
     LabelCollator,
@@ -71,36 +63,17 @@ from longstrand.training.measure import (
     write_predictions,
 )
 from longstrand.training.methods import apply_method, check_method, measured_cost, weights_of
-from longstrand.training.run_folder import RunFolder
+from longstrand.training.run_folder import RunFolder, TrainingResult
 from longstrand.training.search import FOLDER, choose
 from longstrand.training.settings import FinetuneConfig, TrainSettings
-from longstrand.training.trainer import Checkpointing, LongstrandTrainer, split_batch, training_arguments
+from longstrand.training.trainer import LongstrandTrainer, split_batch, training_arguments
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class FinetuneResult:
-    """What a call of `finetune` did.
-
-    Attributes:
-        folder: the run folder.
-        model: the model folder, or None if training was stopped before its end.
-        report: the content of ``report.json`` (empty if stopped).
-        stopped_by: name of the signal that stopped training, or None.
-        scored: {"valid", "test"} -> predictions of the best checkpoint; empty if the run was finished before.
-    """
-
-    folder: Path
-    model: Path | None
-    report: dict[str, Any]
-    stopped_by: str | None = None
-    scored: dict[str, Scored] = field(default_factory=dict)
-
-
 def finetune(
     config: FinetuneConfig, *, notice: Callable[[str], None] = logger.info, splits: LabelledSplits | None = None
-) -> FinetuneResult:
+) -> TrainingResult:
     """Fine-tune a model on labelled sequences, or go on where an interrupted run stopped.
 
     Writes ``config.yaml``, ``metrics.jsonl``, ``metrics.csv``, ``model/`` (the best checkpoint), ``report.json`` and
@@ -134,12 +107,12 @@ def finetune(
     try:
         run.check_inputs(_fingerprints(config, tokenizer, splits))
         if run.report is not None:
-            return FinetuneResult(run.path, run.path / "model", run.report)
+            return TrainingResult(run.path, run.path / "model", run.report)
         chosen = choose(
             config, splits, num_parameters=_num_parameters(config.model.path), train=_try_settings, notice=notice
         )
         if chosen.stopped_by is not None:
-            return FinetuneResult(run.path, None, {}, chosen.stopped_by)
+            return TrainingResult(run.path, None, {}, chosen.stopped_by)
         config, training = chosen.config, chosen.config.training
         model = make_model(config, splits, tokenizer)
         limit = _limit(longest_input(model.config), training.max_tokens)
@@ -156,7 +129,7 @@ def finetune(
         run.close()
 
 
-def _try_settings(config: FinetuneConfig, splits: LabelledSplits) -> FinetuneResult:
+def _try_settings(config: FinetuneConfig, splits: LabelledSplits) -> TrainingResult:
     return finetune(config, splits=splits, notice=logger.debug)
 
 
@@ -203,7 +176,7 @@ def make_model(config: FinetuneConfig, splits: LabelledSplits, tokenizer: Tokeni
     return apply_method(model, config.method, base=settings.path)
 
 
-def _run(config: FinetuneConfig, run: RunFolder, model: Any, data: Prepared, device: torch.device) -> FinetuneResult:
+def _run(config: FinetuneConfig, run: RunFolder, model: Any, data: Prepared, device: torch.device) -> TrainingResult:
     training = config.training
     examples = TrainingExamples(
         data.splits.train,
@@ -225,37 +198,32 @@ def _run(config: FinetuneConfig, run: RunFolder, model: Any, data: Prepared, dev
         exact_text=config.data.exact_text,
     )
     measure = partial(score, tokenizer=data.tokenizer, settings=settings)
-    stop = StopOnSignal()
+    per_token, curriculum = data.splits.task.problem == "token", None
+    if config.memory is not None:
+        curriculum = make_curriculum(
+            config.memory, model.config.memory, data.tokenizer, seed=training.seed, per_token=per_token
+        )
     trainer = FinetuneTrainer(
         run=run,
+        title="fine-tuning",
+        training=training,
         evaluate=lambda net: validation_numbers(measure(net, data.splits.valid, scale=data.scale)),
-        checkpointing=Checkpointing(keep=1),
+        curriculum=curriculum,
+        steps_per_epoch=examples.num_batches,
         model=model,
         args=_arguments(run.path, training, examples, data.metric, device),
         train_dataset=examples,
-        data_collator=LabelCollator(
-            data.tokenizer.pad_token_id or 0, per_token=data.splits.task.problem == "token", pack=training.pack
-        ),
-        callbacks=[stop, FinishLastStep(), ProgressCallback("fine-tuning")],
+        data_collator=LabelCollator(data.tokenizer.pad_token_id or 0, per_token=per_token, pack=training.pack),
     )
-    trainer.steps_per_epoch = examples.num_batches
-    if config.memory is not None:
-        per_token = data.splits.task.problem == "token"
-        trainer.curriculum = make_curriculum(
-            config.memory, model.config.memory, data.tokenizer, seed=training.seed, per_token=per_token
-        )
-    trainer.add_callback(CsvCallback(trainer.metrics_log))
     trainer.add_callback(StopEarly(trainer, data.metric, training.patience))
-    if training.tensorboard:
-        trainer.add_callback(TensorBoardCallback(run.path / "tensorboard"))
     with measured_cost(str(device)) as cost:
         if not _is_trained(run, trainer, data.metric, training.patience):
             trainer.train_or_resume()
-    if stop.received is not None and not _is_trained(run, trainer, data.metric, training.patience):
-        return FinetuneResult(run.path, None, {}, stop.received)
+    if trainer.stop.received is not None and not _is_trained(run, trainer, data.metric, training.patience):
+        return TrainingResult(run.path, None, {}, trainer.stop.received)
     scored: dict[str, Scored] = {}
     report = on_rank_0(lambda: _finish(config, run, trainer, data, measure, cost, scored))
-    return FinetuneResult(run.path, run.path / "model", report, scored=scored)
+    return TrainingResult(run.path, run.path / "model", report, scored=scored)
 
 
 def _finish(

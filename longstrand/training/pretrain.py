@@ -50,41 +50,15 @@ from longstrand.tokenization.base import Tokenizer
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.tokenization.kmer import make_kmer
 from longstrand.tokenization.train import train_bpe
-from longstrand.training.callbacks import (
-    CsvCallback,
-    FinishLastStep,
-    ProgressCallback,
-    StopOnSignal,
-    TensorBoardCallback,
-)
 from longstrand.training.curriculum import make_curriculum, row_tokens
-from longstrand.training.run_folder import RunFolder
+from longstrand.training.run_folder import RunFolder, TrainingResult
 from longstrand.training.settings import PretrainConfig, TrainingConfig
 from longstrand.training.throughput import ThroughputMeter, measured_peak, training_flops_per_token
-from longstrand.training.trainer import Checkpointing, LongstrandTrainer, split_batch, training_arguments
+from longstrand.training.trainer import LongstrandTrainer, split_batch, training_arguments
 
 logger = logging.getLogger(__name__)
 
 Collate = Callable[[Sequence[Any]], dict[str, torch.Tensor]]
-
-
-@dataclass(frozen=True)
-class PretrainResult:
-    """What a call of `pretrain` did.
-
-    Attributes:
-        folder: the run folder.
-        model: the model folder, or None if training was stopped before its end.
-        report: the content of ``report.json`` (empty if stopped).
-        stopped_by: name of the signal that stopped training, or None.
-        resumed_from: step of the checkpoint that training went on from (0: from the start).
-    """
-
-    folder: Path
-    model: Path | None
-    report: dict[str, Any]
-    stopped_by: str | None = None
-    resumed_from: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,7 +72,7 @@ class PretrainData:
     sources: tuple[GenomeSource, ...]
 
 
-def pretrain(config: PretrainConfig) -> PretrainResult:
+def pretrain(config: PretrainConfig) -> TrainingResult:
     """Train a masked language model, or go on where an interrupted run stopped.
 
     Raises:
@@ -118,7 +92,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         tokenizer = make_tokenizer(config, sources, run.path)
         run.check_inputs(_fingerprints(sources, tokenizer, config))
         if run.report is not None:
-            return PretrainResult(run.path, run.path / "model", run.report)
+            return TrainingResult(run.path, run.path / "model", run.report)
         return _run(config, run, make_data(config, sources, tokenizer), tokenizer, device)
     finally:
         run.close()
@@ -229,7 +203,7 @@ def make_model(config: PretrainConfig, tokenizer: Tokenizer) -> LongstrandForMas
 
 def _run(
     config: PretrainConfig, run: RunFolder, data: PretrainData, tokenizer: Tokenizer, device: torch.device
-) -> PretrainResult:
+) -> TrainingResult:
     training = config.training
     model = make_model(config, tokenizer)
     if config.memory is None and training.max_tokens > (limit := _position_limit(model.config)):
@@ -241,37 +215,32 @@ def _run(
     evaluate = hold_out_evaluation(
         data.evaluation, collate, bases_per_id=tokenizer.bases_per_id, batch_size=micro, device=device
     )
-    stop = StopOnSignal()
+    curriculum = None
+    if config.memory is not None:
+        curriculum = make_curriculum(
+            config.memory, model.config.memory, tokenizer, seed=training.seed, per_token=True, masked=True
+        )
     trainer = LongstrandTrainer(
         run=run,
+        title="pre-training",
+        training=training,
         evaluate=evaluate,
-        checkpointing=Checkpointing(keep=training.keep_checkpoints),
+        keep=training.keep_checkpoints,
         throughput=_meter(model, config, device),
+        curriculum=curriculum,
         model=model,
         args=_arguments(run.path, training, (micro, accumulation), device),
         train_dataset=data.train,
         data_collator=collate,
-        callbacks=[
-            stop,
-            FinishLastStep(),
-            ProgressCallback("pre-training"),
-            Snapshots(training.snapshots, run.path / "snapshots", tokenizer),
-        ],
+        callbacks=[Snapshots(training.snapshots, run.path / "snapshots", tokenizer)],
     )
-    if config.memory is not None:
-        trainer.curriculum = make_curriculum(
-            config.memory, model.config.memory, tokenizer, seed=training.seed, per_token=True, masked=True
-        )
-    trainer.add_callback(CsvCallback(trainer.metrics_log))
-    if training.tensorboard:
-        trainer.add_callback(TensorBoardCallback(run.path / "tensorboard"))
     resumed_from = on_rank_0(run.newest_checkpoint)
     trainer.train_or_resume()
     step = int(resumed_from.name[11:]) if resumed_from else 0
-    if stop.received is not None and trainer.state.global_step < training.steps:
-        return PretrainResult(run.path, None, {}, stop.received, step)
+    if trainer.stop.received is not None and trainer.state.global_step < training.steps:
+        return TrainingResult(run.path, None, {}, trainer.stop.received, step)
     report = on_rank_0(lambda: _finish(config, run, trainer, data, tokenizer))
-    return PretrainResult(run.path, run.path / "model", report, None, step)
+    return TrainingResult(run.path, run.path / "model", report, None, step)
 
 
 def _finish(

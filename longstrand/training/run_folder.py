@@ -8,12 +8,11 @@ Layout: ``config.yaml`` (resolved settings), ``inputs.json`` (fingerprints of da
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -22,11 +21,33 @@ import yaml
 
 from longstrand.config import StrictModel, dump_config, read_yaml
 from longstrand.errors import ResumeError
-from longstrand.runtime import fingerprint_file, on_rank_0, read_json, write_atomically, write_json
+from longstrand.runtime import fingerprint_file, on_rank_0, read_json, take_lock, write_atomically, write_json
 
 MANIFEST = "manifest.json"
 RESULTS = ("checkpoint-*", "metrics.jsonl", "model", "search", "snapshots", "report.json")
 """What a run makes once it trains; with any of them, its settings are binding."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a call of `finetune` or `pretrain` did.
+
+    Attributes:
+        folder: the run folder.
+        model: the model folder, or None if training was stopped before its end.
+        report: the content of ``report.json`` (empty if stopped).
+        stopped_by: name of the signal that stopped training, or None.
+        resumed_from: step of the checkpoint that training went on from (0: from the start).
+        scored: of `finetune`: {"valid", "test"} -> predictions of the best checkpoint, a
+            `longstrand.training.measure.Scored`; empty if the run was finished before.
+    """
+
+    folder: Path
+    model: Path | None
+    report: dict[str, Any]
+    stopped_by: str | None = None
+    resumed_from: int = 0
+    scored: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -63,7 +84,10 @@ class RunFolder:
 
     def _claim(self, settings: dict[str, Any]) -> None:
         """Take the lock, check or write the settings, remove what an interrupted save or delete left behind."""
-        self._take_lock()
+        self._lock = take_lock(
+            self.path / ".lock",
+            f"{self.path}: another process is running in this folder; wait for it or use another output.",
+        )
         try:
             self._forget_false_start(settings)
             self._check_or_write("config.yaml", settings)
@@ -80,19 +104,6 @@ class RunFolder:
             ResumeError: a file changed since the run began.
         """
         on_rank_0(lambda: self._check_or_write("inputs.json", json.loads(json.dumps(inputs, default=str))))
-
-    def _take_lock(self) -> None:
-        handle = open(self.path / ".lock", "w")  # noqa: SIM115 - stays open as long as the run
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by workers, unlike flock
-        except (BlockingIOError, PermissionError):
-            handle.close()
-            raise ResumeError(
-                f"{self.path}: another process is running in this folder; wait for it or use another output."
-            ) from None
-        except OSError:
-            pass  # file systems without locks: go on unlocked
-        self._lock = handle
 
     def close(self) -> None:
         """Release the lock; the folder can be opened again."""

@@ -78,21 +78,42 @@ class ModelSettings(StrictModel):
     dropout: float | None = Field(None, ge=0, lt=1, description="dropout during fine-tuning; default: the model's own")
 
 
-class TrainSettings(StrictModel):
+class Optimisation(StrictModel):
+    """What all kinds of training have in common."""
+
+    batch_size: int = Field(32, gt=0, description="sequences per optimizer step, over all devices")
+    micro_batch_size: int | None = Field(
+        None, gt=0, description="sequences per forward pass and device; default: batch_size / devices"
+    )
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0, description="gradient clipping; 0: off")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    pack: bool = Field(False, description="rows one after the other, not padded: same results; for CPUs")
+    seed: int = Field(0, ge=0, description="of new weights, order, masks and dropout")
+    device: str = Field("auto", description="auto, cpu, cuda, mps")
+    threads: int | None = Field(None, gt=0, description="CPU threads; results are bit-identical only for equal numbers")
+    num_workers: int = Field(0, ge=0, description="processes that make batches")
+    log_every: int = Field(20, gt=0)
+    tensorboard: bool = Field(False, description="also write events for TensorBoard (an extra)")
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Optimisation:
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}")
+        return self
+
+
+class TrainSettings(Optimisation):
     """Optimisation, evaluation during training, and saving."""
 
     epochs: int | None = Field(
         None, gt=0, description="passes over the training rows, at most; default: 30 for up to 1,000 rows, down to 3"
     )
-    batch_size: int = Field(32, gt=0, description="sequences per optimizer step, over all devices")
-    micro_batch_size: int | None = Field(None, gt=0, description="sequences per forward pass and device")
     learning_rate: float | None = Field(
         None, gt=0, description="default: three are tried for a third of the epochs, validation rows choose"
     )
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of all steps")
-    weight_decay: float = Field(0.01, ge=0)
-    max_grad_norm: float = Field(1.0, ge=0, description="gradient clipping; 0: off")
     class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare classes count as much")
     strand: Literal["+", "both"] | None = Field(
         None, description="both: each sequence is read from a random strand; default: both, + for labels along it"
@@ -104,20 +125,6 @@ class TrainSettings(StrictModel):
     patience: int | None = Field(
         None, ge=0, description="stop after so many evaluations without improvement; 0: never; default: epochs / 3"
     )
-    precision: Literal["fp32", "bf16"] = "fp32"
-    pack: bool = Field(False, description="rows one after the other, not padded: same results; for CPUs")
-    seed: int = Field(0, ge=0, description="of the new weights, the order of rows and dropout")
-    device: str = Field("auto", description="auto, cpu, cuda, mps")
-    threads: int | None = Field(None, gt=0, description="CPU threads")
-    num_workers: int = Field(0, ge=0, description="processes that make batches")
-    log_every: int = Field(20, gt=0)
-    tensorboard: bool = Field(False, description="also write events for TensorBoard (an extra)")
-
-    @model_validator(mode="after")
-    def _check(self) -> TrainSettings:
-        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
-            raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}")
-        return self
 
 
 class EvaluationSettings(StrictModel):
@@ -250,35 +257,22 @@ class ModelConfig(StrictModel):
     start_from: Path | None = Field(None, description="checkpoint folder whose weights are the start")
 
 
-class TrainingConfig(StrictModel):
+class TrainingConfig(Optimisation):
     """Optimisation, precision, evaluation and saving."""
 
     max_tokens: int = Field(512, ge=8, description="tokens in a window, incl. special ones")
     steps: int = Field(10_000, gt=0, description="optimizer steps")
-    batch_size: int = Field(32, gt=0, description="windows per optimizer step, over all devices")
-    micro_batch_size: int | None = Field(
-        None, gt=0, description="windows per forward pass and device; default: batch_size / devices"
-    )
     learning_rate: float = Field(5e-4, gt=0)
     schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = "cosine"
     warmup_steps: int | None = Field(None, ge=0, description="default: a tenth of the steps, 500 at most")
-    weight_decay: float = Field(0.01, ge=0)
     adam_beta2: float = Field(0.98, gt=0, lt=1)
-    max_grad_norm: float = Field(1.0, ge=0, description="gradient clipping; 0: off")
-    precision: Literal["fp32", "bf16"] = "fp32"
-    pack: bool = Field(False, description="windows one after the other, not padded: same results; for CPUs")
     compile: bool = Field(False, description="torch.compile; needs a C++ compiler on CPU")
     gradient_checkpointing: bool = Field(False, description="less memory for about a third more time")
-    seed: int = Field(0, ge=0)
-    device: str = Field("auto", description="auto, cpu, cuda, mps")
-    threads: int | None = Field(None, gt=0, description="CPU threads; results are bit-identical only for equal numbers")
     num_workers: int = Field(1, ge=0, description="processes that read, tokenize and mask")
-    log_every: int = Field(20, gt=0)
     eval_every: int = Field(500, gt=0)
     eval_windows: int = Field(256, gt=0, description="hold-out windows in each evaluation, at most")
     save_every: int = Field(500, gt=0)
     keep_checkpoints: int = Field(2, gt=0)
-    tensorboard: bool = Field(False, description="also write events for TensorBoard (an extra)")
     snapshots: tuple[int, ...] = Field((), description="steps after which the model is also kept, for learning curves")
     references: bool = Field(True, description="count tables of the same tokens, as the yardstick of the hold-out loss")
 
@@ -305,11 +299,6 @@ class PretrainConfig(StrictModel):
             raise ValueError("memory reads rows in segments, which cannot be packed; set training.pack=false")
         if memory is not None and "max_tokens" in training.model_fields_set:
             raise ValueError("the length of windows is given twice: by memory and by training.max_tokens; choose one")
-        if training.micro_batch_size and training.batch_size % training.micro_batch_size:
-            raise ValueError(
-                f"training.batch_size {training.batch_size} is no multiple of "
-                f"micro_batch_size {training.micro_batch_size}"
-            )
         if training.warmup_steps is not None and training.warmup_steps > training.steps:
             raise ValueError(f"training.warmup_steps {training.warmup_steps} exceeds training.steps {training.steps}")
         return self

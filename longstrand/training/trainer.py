@@ -27,6 +27,13 @@ from longstrand.errors import CheckpointError, TrainingError, UsageError
 from longstrand.models.adapters import is_wrapped, save_adapter_files
 from longstrand.models.memory.losses import counted_batch
 from longstrand.runtime import gather, on_rank_0, rank, world_size, write_json
+from longstrand.training.callbacks import (
+    CsvCallback,
+    FinishLastStep,
+    ProgressCallback,
+    StopOnSignal,
+    TensorBoardCallback,
+)
 from longstrand.training.curriculum import Curriculum
 from longstrand.training.run_folder import MetricsLog, RunFolder, write_manifest
 from longstrand.training.settings import TrainingConfig, TrainSettings
@@ -35,13 +42,6 @@ from longstrand.training.throughput import ThroughputMeter
 Evaluate = Callable[[nn.Module], dict[str, float]]
 SCHEDULES = {"constant": "constant_with_warmup"}
 STATE_FILE = "longstrand_state.json"
-
-
-@dataclass(frozen=True)
-class Checkpointing:
-    """How many checkpoints are kept beside the best one."""
-
-    keep: int = 2
 
 
 def split_batch(batch_size: int, most: int | None) -> tuple[int, int]:
@@ -98,43 +98,47 @@ class LongstrandTrainer(Trainer):
 
     Args:
         run: the open run folder.
+        title: of the progress bar.
+        training: the settings.
         evaluate: takes the model and gives named numbers; called every ``eval_steps``. With
             ``metric_for_best_model`` in ``args``, its best checkpoint is kept.
-        count: takes a batch and gives its number of real tokens and bases, for the throughput.
-        checkpointing: how many checkpoints to keep.
+        keep: checkpoints that are kept beside the best one.
         throughput: measures the rates that go into every training row.
+        curriculum: cuts the batches to the segments of the current stage, for a model with memory.
+        steps_per_epoch: of one pass over the rows, where the data set holds several; ``epoch`` in the rows follows it.
         trainer: all other keywords are the Trainer's own.
     """
-
-    steps_per_epoch: int | None = None
-    """Steps of one pass over the rows, where the data set holds several passes; ``epoch`` in the rows follows it."""
-
-    curriculum: Curriculum | None = None
-    """Cuts the batches to the segments of the current stage, for a model with memory."""
 
     def __init__(
         self,
         *,
         run: RunFolder,
-        args: TrainingArguments,
-        evaluate: Evaluate | None = None,
-        checkpointing: Checkpointing | None = None,
+        title: str,
+        training: TrainSettings | TrainingConfig,
+        evaluate: Evaluate,
+        keep: int = 1,
         throughput: ThroughputMeter | None = None,
+        curriculum: Curriculum | None = None,
+        steps_per_epoch: int | None = None,
         **trainer: Any,
     ) -> None:
         # Trainer wants a data set as soon as evaluation is on; ours is inside the function.
-        trainer.setdefault("eval_dataset", [] if evaluate else None)
-        super().__init__(args=args, **trainer)
+        super().__init__(eval_dataset=[], **trainer)
         self.remove_callback(PrinterCallback)
-        self.run = run
+        self.run, self.curriculum, self.steps_per_epoch = run, curriculum, steps_per_epoch
         self.metrics_log = MetricsLog(run.path / "metrics.jsonl")
         self.counts = {"tokens": 0, "bases": 0}
         self._evaluate_function = evaluate
-        self._checkpointing = checkpointing or Checkpointing()
+        self._keep = keep
         self._not_shared = [0, 0]
         self._staging: Path | None = None
         self._throughput = throughput
-        self.add_callback(_RunCallback(self))
+        self.stop = StopOnSignal()
+        for callback in (self.stop, FinishLastStep(), ProgressCallback(title), _RunCallback(self)):
+            self.add_callback(callback)
+        self.add_callback(CsvCallback(self.metrics_log))
+        if training.tensorboard:
+            self.add_callback(TensorBoardCallback(run.path / "tensorboard"))
 
     # Resuming -------------------------------------------------------------------------------------------------------
 
@@ -254,8 +258,7 @@ class LongstrandTrainer(Trainer):
 
     def _rotate(self) -> None:
         best = self.state.best_global_step
-        keep = max(1, self._checkpointing.keep)
-        for folder in self.run.checkpoints()[keep:]:
+        for folder in self.run.checkpoints()[self._keep :]:
             if not best or folder.name != f"checkpoint-{best}":
                 self.run.remove(folder)
 

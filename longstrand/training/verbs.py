@@ -10,8 +10,7 @@ from typing import Any
 from longstrand.config import StrictModel, from_command_line
 from longstrand.training import finetune as finetuning
 from longstrand.training import pretrain as pretraining
-from longstrand.training.finetune import FinetuneResult
-from longstrand.training.pretrain import PretrainResult
+from longstrand.training.run_folder import TrainingResult
 from longstrand.training.settings import FinetuneConfig, PretrainConfig
 
 logger = logging.getLogger(__name__)
@@ -26,7 +25,7 @@ def finetune(
     method: str | Mapping[str, Any] = "full",
     notice: Callable[[str], None] = logger.info,
     **settings: Any,
-) -> FinetuneResult:
+) -> TrainingResult:
     """Fine-tune a model on labelled rows, measure it once on test rows; the same call resumes.
 
     Args:
@@ -48,7 +47,7 @@ def finetune(
     return finetuning.finetune(_build(FinetuneConfig, given, settings), notice=notice)
 
 
-def pretrain(*, genomes: str | Path | list[str | Path], output: str | Path, **settings: Any) -> PretrainResult:
+def pretrain(*, genomes: str | Path | list[str | Path], output: str | Path, **settings: Any) -> TrainingResult:
     """Pre-train a masked language model on FASTA files; the same call resumes.
 
     Args:

@@ -27,7 +27,8 @@ from longstrand.inference.predict import predict
 from longstrand.models.checkpoint import load_model
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training import finetune as module
-from longstrand.training.finetune import FinetuneResult, FinetuneTrainer, best_row, finetune, is_exhausted
+from longstrand.training.finetune import FinetuneTrainer, best_row, finetune, is_exhausted
+from longstrand.training.run_folder import TrainingResult
 from longstrand.training.settings import FinetuneConfig
 from tests.toys import tiny_checkpoint
 
@@ -68,7 +69,7 @@ def settings(model: Path, output: Path, data: dict[str, Any], **changes: Any) ->
     return build(FinetuneConfig, values | {"training": training | changes})
 
 
-def run(model: Path, output: Path, data: dict[str, Any], **changes: Any) -> FinetuneResult:
+def run(model: Path, output: Path, data: dict[str, Any], **changes: Any) -> TrainingResult:
     return finetune(settings(model, output, data, **changes))
 
 

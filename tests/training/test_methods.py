@@ -17,8 +17,9 @@ from longstrand.inference.predict import predict
 from longstrand.models.adapters import adapter_config, adapter_names, add_adapter
 from longstrand.models.checkpoint import load_model, load_network
 from longstrand.tokenization.hub import load_tokenizer
-from longstrand.training.finetune import FinetuneResult, finetune
+from longstrand.training.finetune import finetune
 from longstrand.training.methods import FinetuneMethod, measured_cost
+from longstrand.training.run_folder import TrainingResult
 from longstrand.training.settings import FinetuneConfig
 from tests.toys import tiny_checkpoint
 from tests.training.test_finetune import predictions, two_kinds, write
@@ -52,7 +53,7 @@ def settings(path: Path, output: Path, tables: dict[str, str], way: Any, **chang
     return build(FinetuneConfig, values)
 
 
-def run(path: Path, output: Path, tables: dict[str, str], way: Any, **changes: Any) -> FinetuneResult:
+def run(path: Path, output: Path, tables: dict[str, str], way: Any, **changes: Any) -> TrainingResult:
     return finetune(settings(path, output, tables, way, **changes))
 
 

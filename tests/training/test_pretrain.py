@@ -17,15 +17,26 @@ import torch
 import yaml
 
 from longstrand.config import build
-from longstrand.errors import CheckpointError, ConfigError, InputError, LongstrandError, ResumeError, TrainingError
-from longstrand.training.pretrain import PretrainResult, pretrain
+from longstrand.data.windows import GenomeSource, TrainingWindows
+from longstrand.errors import (
+    CheckpointError,
+    ConfigError,
+    InputError,
+    LongstrandError,
+    ResumeError,
+    TrainingError,
+    UsageError,
+)
+from longstrand.tokenization.kmer import make_kmer
+from longstrand.training.pretrain import make_data, pretrain
+from longstrand.training.run_folder import TrainingResult
 from longstrand.training.settings import PretrainConfig
 
 STEPS = 8
 
 
 @pytest.fixture(scope="module")
-def straight(genome: Path, tmp_path_factory: pytest.TempPathFactory) -> PretrainResult:
+def straight(genome: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
     """Run without interruption."""
     return run(genome, tmp_path_factory.mktemp("straight") / "run")
 
@@ -57,11 +68,11 @@ def settings(genome: Path, output: Path, **training: object) -> dict[str, object
     }  # fmt: skip
 
 
-def run(genome: Path, output: Path, **training: object) -> PretrainResult:
+def run(genome: Path, output: Path, **training: object) -> TrainingResult:
     return pretrain(build(PretrainConfig, settings(genome, output, **training)))
 
 
-def weights(result: PretrainResult) -> bytes:
+def weights(result: TrainingResult) -> bytes:
     assert result.model is not None
     return (result.model / "model.safetensors").read_bytes()
 
@@ -116,7 +127,7 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("moment", ["step-5", "save-staged", "save-manifest", "save-rename", "final-model"])
 def test_resume_is_bit_identical(
-    genome: Path, straight: PretrainResult, tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+    genome: Path, straight: TrainingResult, tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from longstrand.training import pretrain as module
     from longstrand.training import trainer as trainer_module
@@ -228,7 +239,7 @@ def test_kill_nine_at_twenty_moments(genome: Path, tmp_path: Path) -> None:
     print(f"{kills} kills, {while_saving} of them while saving")
 
 
-def test_sigterm_saves_and_exits_cleanly(genome: Path, straight: PretrainResult, tmp_path: Path) -> None:
+def test_sigterm_saves_and_exits_cleanly(genome: Path, straight: TrainingResult, tmp_path: Path) -> None:
     from longstrand.training.trainer import LongstrandTrainer
 
     step = LongstrandTrainer.training_step
@@ -247,7 +258,7 @@ def test_sigterm_saves_and_exits_cleanly(genome: Path, straight: PretrainResult,
     assert weights(resumed) == weights(straight) and keys(resumed.folder) == keys(straight.folder)
 
 
-def test_sigterm_to_the_whole_process_group(genome: Path, straight: PretrainResult, tmp_path: Path) -> None:
+def test_sigterm_to_the_whole_process_group(genome: Path, straight: TrainingResult, tmp_path: Path) -> None:
     """Workers get the signal too (as from Slurm or Ctrl-C) and must not take the run down."""
     values = settings(genome, tmp_path / "run", num_workers=1, steps=400, save_every=400)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
@@ -264,7 +275,7 @@ def test_sigterm_to_the_whole_process_group(genome: Path, straight: PretrainResu
 
 
 def test_a_full_disk_while_saving_leaves_the_old_state(
-    genome: Path, straight: PretrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    genome: Path, straight: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from longstrand.training.trainer import LongstrandTrainer
 
@@ -322,6 +333,29 @@ def test_wrong_settings(genome: Path, tmp_path: Path) -> None:
     values["data"]["genomes"] = [{"fasta": str(genome), "weight": 2.0}, str(genome)]  # type: ignore[index]
     with pytest.raises(ConfigError, match=r"set data.order=random"):
         build(PretrainConfig, values)
+    values = settings(genome, tmp_path)
+    values["data"] |= {"order": "random", "overlap": 5}  # type: ignore[operator]
+    with pytest.raises(ConfigError, match=r"chunks of data.order=epoch"):
+        build(PretrainConfig, values)
+
+
+def test_chunks_as_of_nucleotide_transformer(genome: Path, tmp_path: Path) -> None:
+    """Chunks of 90 + 10 bases that share 5: 95 bases from one to the next; windows start at 0 to 10 in them."""
+    values = settings(genome, tmp_path / "run")
+    values["data"] |= {"num_bases": 90, "start": 10, "overlap": 5}  # type: ignore[operator]
+    values["training"]["eval_windows"] = 2
+    config = build(PretrainConfig, values)
+    sources = (GenomeSource(genome, 1.0, "toy"),)
+    made = make_data(config, sources, make_kmer(3, overlapping=False))
+    windows = made.train.windows
+    expected = TrainingWindows(
+        sources, num_bases=90, start=10, stride=95, num_samples=len(windows), seed=config.training.seed, strand="both",
+        order="epoch", holdout=made.holdout, alphabet="ACGTN",
+    )  # fmt: skip
+    assert [window.interval for window in windows] == [window.interval for window in expected]
+    values["data"]["overlap"] = 99
+    with pytest.raises(UsageError, match="overlap 99 leaves nothing of chunks of 100 bases"):
+        make_data(build(PretrainConfig, values), sources, make_kmer(3, overlapping=False))
 
 
 def test_hold_outs_that_do_not_exist(genome: Path, tmp_path: Path) -> None:

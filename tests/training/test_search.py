@@ -12,7 +12,8 @@ from longstrand.cli.pretrain import finish
 from longstrand.data.targets import Task
 from longstrand.errors import TrainingError, UsageError
 from longstrand.training.examples import load_splits
-from longstrand.training.finetune import FinetuneResult, is_exhausted
+from longstrand.training.finetune import is_exhausted
+from longstrand.training.run_folder import TrainingResult
 from longstrand.training.search import choose, default_epochs, default_rates, default_strand
 from longstrand.training.trainer import split_batch
 from longstrand.training.verbs import finetune
@@ -34,14 +35,14 @@ def test_rates_epochs_and_strand_by_size() -> None:
 def fake(scores: dict[float, Any]) -> Any:
     """Give a training whose result is known: three evaluations around a score, or divergence (None)."""
 
-    def train(config: Any, splits: Any) -> FinetuneResult:
+    def train(config: Any, splits: Any) -> TrainingResult:
         assert splits.test is None and config.training.patience == 0 and not config.evaluation.page
         score = scores[config.training.learning_rate]
         if score is None:
             raise TrainingError("diverged")
         curve = [{"eval_mcc": score + shift, "eval_loss": 1 - score} for shift in (-0.3, -0.01, 0.0, 0.01)]
         report = {"metric": "mcc", "curve": curve, "collapsed": score == 0, "steps": 4, "cost": {"seconds": 1.0}}
-        return FinetuneResult(Path("x"), Path("x"), report)
+        return TrainingResult(Path("x"), Path("x"), report)
 
     return train
 
@@ -125,6 +126,6 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_stopped_run_exits_as_its_signal(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        finish(FinetuneResult(Path("run"), None, {}, name), as_json=False, show=print)
+        finish(TrainingResult(Path("run"), None, {}, name), as_json=False, show=print)
     assert stopped.value.code == 128 + signal.Signals[name] == {"SIGINT": 130, "SIGTERM": 143}[name]
     assert "The same command goes on from there" in capsys.readouterr().out
