@@ -7,8 +7,8 @@
 backward in training mode without dropout; and both layers' attention alone, projections included. ``memory``: what a
 pass adds to the peak of a fresh process that holds the layer and its input. ``length``: time per token at 4k to 32k.
 ``break-even``: from which length on blocks beat one dense call under a mask (`BREAK_EVEN` in
-longstrand/models/sight.py). ``products``: the matrix products of the layer alone, by PyTorch's choice and by ours: the
-floor. Runs alternate, the best round counts; with one thread, seconds are those of the processor.
+longstrand/models/attention/mask.py). ``products``: the matrix products of the layer alone, by PyTorch's choice and by
+ours: the floor. Runs alternate, the best round counts; with one thread, seconds are those of the processor.
 Each part updates its key in perf/results/attention.json.
 """
 
@@ -30,7 +30,7 @@ from transformers import BigBirdConfig
 from transformers.models.big_bird.modeling_big_bird import BigBirdLayer, BigBirdModel
 
 from longstrand.models.attention.block_sparse import block_lists
-from longstrand.models.attention.layer import look
+from longstrand.models.attention.layer import compute_attention
 from longstrand.models.attention.layouts import make_layout, pattern_for
 from longstrand.models.attention.mask import AttentionInputs, AttentionMask, keys_seen, prepare
 from longstrand.models.attention.patterns import SlidingWindow
@@ -77,11 +77,11 @@ def copy_weights(peer: BigBirdLayer, ours: EncoderLayer) -> None:
 
 def call_ours(config: LongstrandConfig, layer: EncoderLayer, hidden: Tensor, *, attention_only: bool = False) -> Tensor:
     """Run our layer as the encoder does, the choice of the path included."""
-    scene = AttentionInputs(hidden.shape[1], hidden.device, hidden.dtype)
-    pattern, lists = layer.attention.pattern(config, 0, scene)
-    sight = prepare(pattern, scene, lists=lists)
+    inputs = AttentionInputs(hidden.shape[1], hidden.device, hidden.dtype)
+    pattern, lists = layer.attention.pattern(config, 0, inputs)
+    mask = prepare(pattern, inputs, lists=lists)
     module = partial(layer.attention, need_weights=False) if attention_only else layer
-    return module(hidden, sight, None)[0]
+    return module(hidden, mask, None)[0]
 
 
 def call_peer(layer: BigBirdLayer, hidden: Tensor, *, attention_only: bool = False) -> Tensor:
@@ -210,12 +210,12 @@ def measure_break_even(rounds: int) -> dict:
                 continue  # BigBird attends short inputs fully
             states = [torch.randn(1, 12, length, 64) for _ in range(3)]
             lists = block_lists(pattern, length)
-            scene = AttentionInputs(length, states[0].device, states[0].dtype)
-            sights = {
-                "dense": prepare(pattern, scene, path="dense"),
-                "gather": prepare(pattern, scene, path="gather", lists=lists),
+            inputs = AttentionInputs(length, states[0].device, states[0].dtype)
+            masks = {
+                "dense": prepare(pattern, inputs, path="dense"),
+                "gather": prepare(pattern, inputs, path="gather", lists=lists),
             }
-            seconds = best_of({path: partial(_look, states, sight) for path, sight in sights.items()}, 5 * rounds)
+            seconds = best_of({path: partial(_compute, states, mask) for path, mask in masks.items()}, 5 * rounds)
             keys = keys_seen(pattern, length)
             rows[length] = {
                 "keys_seen": keys,
@@ -229,9 +229,9 @@ def measure_break_even(rounds: int) -> dict:
     return {"rows": result, "smallest_length_over_keys_where_gather_wins": min(even, default=None)}
 
 
-def _look(states: list[Tensor], sight: AttentionMask) -> None:
+def _compute(states: list[Tensor], mask: AttentionMask) -> None:
     with torch.no_grad():
-        look(*states, sight)
+        compute_attention(*states, mask)
 
 
 def measure_products(rounds: int) -> dict:

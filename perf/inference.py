@@ -54,8 +54,8 @@ def make_model(layers: int, vocab_size: int, pad_token_id: int) -> Encoder:
 def stock_style() -> Iterator[None]:
     """Switch off what our encoder does for padded batches: one masked call under a table, PyTorch's products."""
 
-    def dense(pattern: object, scene: object, **options: object) -> object:
-        return prepare(pattern, scene, path="dense")  # type: ignore[arg-type]
+    def dense(pattern: object, inputs: object, **options: object) -> object:
+        return prepare(pattern, inputs, path="dense")  # type: ignore[arg-type]
 
     with (
         mock.patch.object(encoder_module, "prepare", dense),

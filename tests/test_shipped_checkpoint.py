@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 import longstrand
 from longstrand.data.collate import Collator
@@ -36,3 +37,12 @@ def test_the_shipped_checkpoint_beats_even_odds_on_held_out_yeast(shared: Path) 
     )
     with torch.no_grad():
         assert evaluate(model)["loss"] < math.log(4096) - 0.2
+
+
+def test_it_reads_lower_case_as_upper_case_through_auto_tokenizer() -> None:
+    sequence = "ACGTNACGTTGCA" * 7 + "ACGN"
+    ours, model = longstrand.load_tokenizer(FOLDER), longstrand.load_model(FOLDER, head="masked_lm")
+    stock = AutoTokenizer.from_pretrained(FOLDER)
+    expected = ours.encode(sequence).input_ids.tolist()
+    assert stock(sequence)["input_ids"] == stock(sequence.lower())["input_ids"] == expected
+    assert model.require_tokenizer().fingerprint == ours.fingerprint == model.tokenizer_fingerprint

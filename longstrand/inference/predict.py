@@ -22,7 +22,7 @@ from longstrand.genome.sequence import normalise
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.sequences import as_records
 from longstrand.inference.strands import View, average, flip_back, flip_offsets, read_on, shift_back, shift_text
-from longstrand.models.packing import unpack
+from longstrand.models.heads import unpack
 from longstrand.runtime import resolve_device, torch_threads
 
 if TYPE_CHECKING:

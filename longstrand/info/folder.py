@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from longstrand.errors import CheckpointError, InputError, LongstrandError, TokenizerError
 from longstrand.genome.sequence import normalise
-from longstrand.models.quirks import QUIRKS
+from longstrand.models.config import QUIRKS
 from longstrand.runtime import TOKENIZER_FILES, model_folder, read_json
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ from longstrand.models.attention.layouts import pattern_for, rows_as_documents
 from longstrand.models.attention.mask import AttentionInputs, AttentionMask, padding_bias, prepare
 from longstrand.models.attention.patterns import Full, SlidingWindow
 from longstrand.models.config import EncoderSettings, LongstrandConfig
-from longstrand.models.id_quirks import count_positions, drop_masked_tokens, first_position, zero_padding
 from longstrand.models.linear import Linear
 from longstrand.models.memory.recurrence import is_recurrent, read_segments
 from longstrand.models.memory.segments import InitialMemory
@@ -29,6 +28,7 @@ from longstrand.models.memory.streaming import SegmentOutput, stream
 from longstrand.models.network import Network
 from longstrand.models.positions import RotaryAngles, rotary_angles
 from longstrand.models.precision import without_emulation
+from longstrand.models.quirks import count_positions, drop_masked_tokens, first_position, zero_padding
 
 _MLP_TOKENS = 1024
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -137,14 +137,14 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(
-        self, hidden: Tensor, sight: AttentionMask, angles: RotaryAngles | None, need_weights: bool = False
+        self, hidden: Tensor, mask: AttentionMask, angles: RotaryAngles | None, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Run one layer; hidden (B, L, D) -> the same shape, and attention probabilities if asked for."""
         if self.post_norm:
-            mixed, weights = self.attention(hidden, sight, angles, need_weights=need_weights)
+            mixed, weights = self.attention(hidden, mask, angles, need_weights=need_weights)
             hidden = self.attention_norm(hidden + self.dropout(mixed))
             return self.mlp_norm(hidden + self.dropout(self.mlp(hidden))), weights
-        mixed, weights = self.attention(self.attention_norm(hidden), sight, angles, need_weights=need_weights)
+        mixed, weights = self.attention(self.attention_norm(hidden), mask, angles, need_weights=need_weights)
         hidden = hidden + self.dropout(mixed)
         return hidden + self.dropout(self.mlp(self.mlp_norm(hidden))), weights
 
@@ -269,11 +269,11 @@ class Encoder(Network):
         hidden = self.embeddings(words, token_type_ids, position_ids)
         states, attentions = [hidden], []
         slow = weigh or self.config._attn_implementation == "eager"
-        scene = self._scene(attention_mask, position_ids, document_ids, hidden)
-        scene = replace(scene, counted=counted)
+        inputs = self._attention_inputs(attention_mask, position_ids, document_ids, hidden)
+        inputs = replace(inputs, counted=counted)
         path = "dense" if slow else "flex" if self.config._attn_implementation == "flex_attention" else "auto"
-        for layer, (sight, angles) in zip(self.layers, self._geometry(scene, position_ids, path)):
-            hidden, weights = layer(hidden, sight, angles, slow)
+        for layer, (mask, angles) in zip(self.layers, self._geometry(inputs, position_ids, path)):
+            hidden, weights = layer(hidden, mask, angles, slow)
             if keep:
                 states.append(hidden)
             if weigh:
@@ -308,7 +308,7 @@ class Encoder(Network):
                 )
         return position_ids
 
-    def _scene(
+    def _attention_inputs(
         self, attention_mask: Tensor | None, position_ids: Tensor, document_ids: Tensor | None, hidden: Tensor
     ) -> AttentionInputs:
         """Collect what all layers share."""
@@ -322,23 +322,23 @@ class Encoder(Network):
         return AttentionInputs(hidden.shape[1], hidden.device, dtype, padding, document_ids, heads, position_ids)
 
     def _geometry(
-        self, scene: AttentionInputs, position_ids: Tensor, path: str
+        self, inputs: AttentionInputs, position_ids: Tensor, path: str
     ) -> Iterator[tuple[AttentionMask, RotaryAngles | None]]:
         """Give each layer who sees whom and its rotary angles; layers of one kind share them."""
         config = self.config
         rotary = config.positions == "rotary"
-        sights: dict[Any, AttentionMask] = {}
+        masks: dict[Any, AttentionMask] = {}
         angles: dict[bool, RotaryAngles | None] = {}
         with_layout = [number for number, layer in enumerate(self.layers) if layer.attention.layout is not None]
         for number in range(len(self.layers)):
             owner = with_layout[0] if with_layout and config.attention.shared_layout else number
             attention = self.layers[owner].attention
-            pattern, lists = attention.pattern(config, number, scene)
+            pattern, lists = attention.pattern(config, number, inputs)
             local = isinstance(pattern, SlidingWindow)
             key = pattern if isinstance(pattern, Full | SlidingWindow) else owner
-            if key not in sights:
+            if key not in masks:
                 sized = partial(pattern_for, config, number, attention.layout)
-                sights[key] = prepare(pattern, scene, path=path, lists=lists, sized=sized)
+                masks[key] = prepare(pattern, inputs, path=path, lists=lists, sized=sized)
             if local not in angles:
                 angles[local] = rotary_angles(config, position_ids, local=local) if rotary else None
-            yield sights[key], angles[local]
+            yield masks[key], angles[local]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from longstrand.errors import InputError
 from longstrand.models.config import Head, LongstrandConfig
@@ -172,3 +173,24 @@ def head_loss(
 def _check_shape(labels: Tensor, shape: Any) -> None:
     if tuple(labels.shape) != tuple(shape):
         raise ValueError(f"labels have the shape {tuple(labels.shape)}, but the head predicts {tuple(shape)}")
+
+
+def unpack(states: Tensor, document_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Give each document its own row, in reading order; padding (negative numbers) is dropped.
+
+    Args:
+        states: (B, L, D): rows, tokens, features.
+        document_ids: (B, L) int64 number of each token's document, each in one piece.
+
+    Returns:
+        (N, M, D): documents, tokens of the longest, features; zero behind the end of a document. And the mask of real
+        tokens (N, M), int64.
+    """
+    rows = torch.arange(document_ids.shape[0], device=document_ids.device)[:, None].expand_as(document_ids)
+    places = torch.stack((rows, document_ids), -1).flatten(0, 1)
+    found, counts = torch.unique_consecutive(places, dim=0, return_counts=True)
+    pieces = states.flatten(0, 1).split(counts.tolist())
+    real = found[:, 1] >= 0
+    unpacked = pad_sequence([piece for piece, is_real in zip(pieces, real.tolist()) if is_real], batch_first=True)
+    steps = torch.arange(unpacked.shape[1], device=states.device)
+    return unpacked, (steps < counts[real][:, None]).long()

@@ -20,12 +20,11 @@ from transformers.utils import ModelOutput
 from longstrand.errors import ConfigError, InputError
 from longstrand.models.config import Head, LongstrandConfig
 from longstrand.models.encoder import Encoder
-from longstrand.models.heads import MaskedLMHead, OutputHead, content_mask, divisor, head_loss, labelled, pool
+from longstrand.models.heads import MaskedLMHead, OutputHead, content_mask, divisor, head_loss, labelled, pool, unpack
 from longstrand.models.memory.losses import all_segments_loss, counted_labels, pooled_mask, step_weights
 from longstrand.models.memory.recurrence import RecurrentOutput
 from longstrand.models.memory.streaming import SegmentOutput, stream_masked_lm, stream_sequence, stream_token
 from longstrand.models.network import Network
-from longstrand.models.packing import unpack
 from longstrand.models.precision import without_emulation
 from longstrand.runtime import IGNORED_LABEL
 

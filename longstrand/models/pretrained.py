@@ -96,8 +96,8 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
         model.reading = read_reading(folder) if new_head is None else None
         if not loading_info:
             return model
-        fresh = sorted(model.state_dict().keys() - weights.tensors.keys() - {DECODER})
-        return model, {"missing_keys": fresh, "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
+        fresh = model.state_dict().keys() - weights.tensors.keys() - {DECODER}
+        return model, {"missing_keys": fresh, "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
 
     @classmethod
     def from_checked(cls, weights: CheckedWeights, dtype: torch.dtype | str = "auto", **kwargs: Any) -> Self:
@@ -134,7 +134,7 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
             absent = [name for name, one in module.named_parameters(recurse=False) if one.is_meta]
             for name in absent:
                 shape = getattr(module, name).shape
-                setattr(module, name, nn.Parameter(torch.empty(shape, dtype=dtype)))
+                setattr(module, name, nn.Parameter(torch.empty(shape, dtype=dtype, device="cpu")))
             if absent:
                 self._init_weights(module)
         for parameter in there:

@@ -1,66 +1,118 @@
-"""Named switches for what published code does and ours would not; the default configuration touches none.
+"""Quirks of ESM (Nucleotide Transformer) that depend on the ids themselves, not only on their vectors.
 
-A quirk is a name in ``config.quirks``. Each one is read by exactly one function, named here, and says why it exists.
-Numbers published by the original authors may depend on a quirk; new models should never ask for one.
+Whoever gives ``inputs_embeds`` to a model with one of these quirks may give ``input_ids`` beside them; the result is
+then that of the ids, with the given vectors. Without the ids, real tokens are those of the attention mask, and no token
+is taken to be masked.
 """
 
 from __future__ import annotations
 
-QUIRKS: dict[str, str] = {
-    "double_decoder_bias": (
-        "The masked-LM head adds the vocabulary bias twice, as the DNABERT repository does (its decoder owns the bias "
-        "and the head adds it again). Read by `heads.MaskedLMHead.forward`."
-    ),
-    "token_dropout": (
-        "Vectors of <mask> are zeroed and all are scaled by 0.88 / (share of real tokens that are not masked), in "
-        "evaluation too, as in ESM and Nucleotide Transformer v1. Read by `id_quirks.drop_masked_tokens`."
-    ),
-    "positions_after_padding": (
-        "Learned positions count real tokens only and begin at pad_token_id + 1, as in ESM and Nucleotide Transformer "
-        "v1; the rows below are stored and unused. Read by `id_quirks.first_position`."
-    ),
-    "no_first_attention_norm": (
-        "The first layer has no norm before its attention, because the embedding norm is right before it, as in "
-        "ModernBERT (ModernGENA). Read by `encoder.first_attention_norm`."
-    ),
-    "zero_padding": (
-        "The encoder's result at padding is exactly 0, as in DNABERT-2, which removes padding before its layers. Read "
-        "by `id_quirks.zero_padding`."
-    ),
-    "unmasked_padding": (
-        "Padding is not masked: 1 is added to the scores of real tokens instead of -inf to those of padding, as in the "
-        "DNABERT repository since June 2021. Read by `attention.mask.padding_bias`."
-    ),
-    "zero_random_blocks": (
-        "Every random block of BigBird is block 0, counted once for each, as transformers 4.29 and later do outside of "
-        "training (the models were trained and evaluated with random ones). Read by "
-        "`attention.layouts._bigbird_pattern`."
-    ),
-    "blocks_of_padded_length": (
-        "The blocks of BigBird follow the padded length of the batch, so that a padded row depends on its batch mates, "
-        "as in transformers. Read by `attention.layouts.rows_as_documents`."
-    ),
-    "dropout_before_embedding_norm": (
-        "Dropout of the embeddings comes before their norm, as in transformers' BigBird; matters in training only. "
-        "Read by `encoder.Embeddings.forward`."
-    ),
-    "unk_segment_padding": (
-        "Segments are padded to segment_length with id 0 ([UNK]) and attention sees the padding, as in GENA-LM's "
-        "recurrent sequence classifier, whose published promoter results depend on it. Read by "
-        "`memory.padding_of`."
-    ),
-    "published_bptt": (
-        "With bptt_depth, every link before the last ones is cut and the initial memory with it, so that it never "
-        "trains, as in GENA-LM's recurrent memory. Read by `recurrence.truncate`."
-    ),
-    "mean_of_step_losses": (
-        "With loss on all segments, each step counts the same, however many labels it has (none: a loss of 0), as in "
-        "both published codes of recurrent memory. Read by `segment_losses.step_weights`."
-    ),
-    "memory_in_vocabulary": (
-        "The vocabulary keeps the rows of memory tokens, so that the masked-LM softmax runs over them too, as in both "
-        "published codes of recurrent memory. Read by `convert.import_published`, on import."
-    ),
-}
-MEMORY_QUIRKS = ("unk_segment_padding", "published_bptt", "mean_of_step_losses", "memory_in_vocabulary")
-"""Those that only mean something with recurrent memory."""
+import torch
+from torch import Tensor
+
+from longstrand.errors import InputError
+from longstrand.models.config import LongstrandConfig
+
+TRAINED_MASK_SHARE = 0.15 * 0.8
+"""Share of tokens that were <mask> in ESM's pre-training (transformers, EsmEmbeddings)."""
+
+
+def drop_masked_tokens(
+    words: Tensor,
+    input_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    *,
+    config: LongstrandConfig,
+    mask_row: Tensor,
+    documents: Tensor | None = None,
+) -> Tensor:
+    """Zero the vectors of <mask> and scale all, so that their sum is as in pre-training; also in evaluation.
+
+    Args:
+        words: (B, L, D) word vectors.
+        input_ids: (B, L) or None: no token is masked then.
+        attention_mask: (B, L), 1 = real token, or None.
+        config: without the quirk ``token_dropout`` the vectors come back as they are.
+        mask_row: (D,) word vector of <mask>.
+        documents: (B, L) int64 in a packed batch, where each document has its own factor.
+
+    Returns:
+        (B, L, D). Without masked tokens the factor is 0.88. A row of nothing but <mask> is zero.
+
+    Raises:
+        InputError: there are no ids, and the vectors hold that of <mask>.
+    """
+    if "token_dropout" not in config.quirks:
+        return words
+    if input_ids is None:
+        if bool((words.detach() == mask_row.detach()).all(-1).any()):
+            raise InputError(
+                "inputs_embeds holds the vector of the mask token, and this family scales by the number of masked "
+                "tokens; give input_ids beside inputs_embeds."
+            )
+        return words * (1 - TRAINED_MASK_SHARE)
+    masked = input_ids == config.mask_token_id
+    if documents is not None:
+        share = _share_of_documents(masked, documents)
+        scale = (1 - TRAINED_MASK_SHARE) / torch.where(share < 1, 1 - share, 1.0)
+        return words.masked_fill(masked[..., None], 0.0) * scale[..., None].to(words.dtype)
+    real = masked.shape[1] if attention_mask is None else attention_mask.sum(-1).clamp(min=1)
+    share = masked.sum(-1) / real
+    scale = (1 - TRAINED_MASK_SHARE) / torch.where(share < 1, 1 - share, 1.0)
+    return words.masked_fill(masked[..., None], 0.0) * scale[:, None, None].to(words.dtype)
+
+
+def _share_of_documents(masked: Tensor, documents: Tensor) -> Tensor:
+    """Give, at each token, the share of masked tokens of its document, (B, L)."""
+    rows = torch.arange(documents.shape[0], device=documents.device)[:, None].expand_as(documents)
+    _, number = torch.unique(torch.stack((rows, documents), -1).flatten(0, 1), dim=0, return_inverse=True)
+    counts = torch.bincount(number)
+    share = torch.bincount(number, masked.flatten().double(), minlength=counts.numel()) / counts
+    return share[number].view_as(documents)
+
+
+def first_position(config: LongstrandConfig) -> int:
+    """Give the position of the first token: 0, or pad_token_id + 1 with the quirk ``positions_after_padding``."""
+    return config.pad_token_id + 1 if "positions_after_padding" in config.quirks else 0
+
+
+def count_positions(
+    input_ids: Tensor | None, attention_mask: Tensor | None, words: Tensor, config: LongstrandConfig
+) -> Tensor | None:
+    """Count real tokens from pad_token_id + 1 on; padding has the position pad_token_id. The rows below are unused.
+
+    Args:
+        input_ids: (B, L), or None: padding is where the attention mask is 0.
+        attention_mask: (B, L) or None.
+        words: (B, L, D).
+        config: without the quirk ``positions_after_padding`` the answer is None: positions as everywhere.
+
+    Returns:
+        (B or 1, L) or None.
+
+    Raises:
+        InputError: more tokens than the table has left.
+    """
+    first, limit = first_position(config), config.max_position_embeddings
+    if first == 0:
+        return None
+    if input_ids is not None:
+        real = input_ids != config.pad_token_id
+    elif attention_mask is not None:
+        real = attention_mask.bool()
+    else:
+        real = torch.ones(1, words.shape[1], dtype=torch.bool, device=words.device)
+    counted = real.cumsum(1)
+    if counted.numel() and int(counted.max()) + first > limit:
+        raise InputError(
+            f"the input has {int(counted.max())} tokens, but the position table of this model ends at {limit - first}; "
+            f"use shorter windows or truncate to {limit - first} tokens (special tokens included)."
+        )
+    return counted * real + config.pad_token_id
+
+
+def zero_padding(hidden: Tensor, attention_mask: Tensor | None, config: LongstrandConfig) -> Tensor:
+    """Set the result (B, L, D) to 0 at padding, with the quirk ``zero_padding``; else change nothing."""
+    if attention_mask is not None and "zero_padding" in config.quirks:
+        return hidden.masked_fill(attention_mask[..., None] == 0, 0.0)
+    return hidden

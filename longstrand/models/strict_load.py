@@ -96,7 +96,7 @@ class _SkipInitialisation(TorchFunctionMode):
     """Leave new parameters as they are; initialising them on the meta device would import PyTorch's compiler."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__module__", "") == "torch.nn.init":
+        if getattr(func, "__module__", "") == "torch.nn.init" or func in (Tensor.fill_, Tensor.zero_):
             return args[0] if args else kwargs["tensor"]
         return func(*args, **(kwargs or {}))
 

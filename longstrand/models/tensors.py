@@ -27,6 +27,8 @@ RECORD = "longstrand.json"
 LAYOUT = ".attention.layout"
 """How the names of block layouts end, the one kind of integer tensor in our weights."""
 
+_STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
 
 def read_tensors(folder: Path, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Read all weights of a folder: safetensors (one file or several), or a legacy ``.bin`` without running code.
@@ -47,7 +49,7 @@ def read_tensors(folder: Path, dtype: torch.dtype | None = None) -> dict[str, Te
     tensors: dict[str, Tensor] = {}
     broken, stored, twice = list[str](), set[torch.dtype](), list[str]()
     for file in files:
-        for name, tensor in _tensors_of(file, dtype is not None):
+        for name, tensor in _tensors_of(file, dtype):
             twice += [name] if name in tensors else []
             broken += [] if _is_finite(tensor) else [name]
             if dtype is not None and tensor.is_floating_point() and tensor.dtype != dtype:
@@ -76,7 +78,7 @@ def read_file(file: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: truncated, damaged, or more than tensors.
     """
-    return dict(_tensors_of(file, one_by_one=False))
+    return dict(_tensors_of(file))
 
 
 def tensor_names(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -172,18 +174,19 @@ def _opened(file: Path) -> Iterator[Any]:
         raise CheckpointError(f"{file}: truncated or damaged, not readable as safetensors ({error}).") from None
 
 
-def _tensors_of(file: Path, one_by_one: bool) -> Iterator[tuple[str, Tensor]]:
-    """Give the tensors of a file; one by one, each has a mapping of its own, which ends with it."""
+def _tensors_of(file: Path, dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Give the tensors of a file; those to be converted have a mapping of their own, which ends with them."""
     if file.suffix != ".safetensors":
         yield from _read_legacy(file).items()
         return
     with _opened(file) as reader:
-        names = list(reader.keys())
-        if not one_by_one:
-            yield from ((name, reader.get_tensor(name)) for name in names)
-    for name in names if one_by_one else ():
-        with _opened(file) as reader:
-            yield name, reader.get_tensor(name)
+        for name in reader.keys():  # noqa: SIM118
+            if dtype is None or _STORED.get(reader.get_slice(name).get_dtype(), dtype) == dtype:
+                yield name, reader.get_tensor(name)
+                continue
+            with _opened(file) as own:
+                tensor = own.get_tensor(name)
+            yield name, tensor
 
 
 def _read_legacy(file: Path) -> dict[str, Tensor]:

@@ -16,11 +16,11 @@ from longstrand.errors import CheckpointError, ConfigError, InputError, Longstra
 from longstrand.models.attention.layouts import longest_input
 from longstrand.models.checkpoint import load_network, save_checkpoint
 from longstrand.models.config import LongstrandConfig, preset
-from longstrand.models.id_quirks import count_positions, drop_masked_tokens
 from longstrand.models.pretrained import MODELS, LongstrandForMaskedLM
 from longstrand.models.published.adapters import load_adapter
 from longstrand.models.published.families import FAMILIES
 from longstrand.models.published.to_ours import export_published, import_published
+from longstrand.models.quirks import count_positions, drop_masked_tokens
 from longstrand.models.reading import Reading
 from longstrand.models.tensors import read_tensors
 from tests.published_toys import FAMILIES as TOYS

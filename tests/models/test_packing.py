@@ -13,8 +13,8 @@ from longstrand.errors import ConfigError
 from longstrand.inference.predict import predict
 from longstrand.models.checkpoint import load_model
 from longstrand.models.config import preset
+from longstrand.models.heads import unpack
 from longstrand.models.networks import NETWORKS
-from longstrand.models.packing import unpack
 from longstrand.tokenization.kmer import make_kmer
 from longstrand.training.examples import LabelCollator
 from longstrand.training.settings import FinetuneConfig, PretrainConfig

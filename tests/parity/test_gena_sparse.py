@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from longstrand.models.attention import mask as sight
+from longstrand.models.attention import mask as attention_mask
 from longstrand.models.attention.layouts import bigbird_tables
 from longstrand.models.checkpoint import load_model
 from longstrand.models.config import preset
@@ -24,7 +24,7 @@ CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 @pytest.fixture(params=["dense", "gather"], autouse=True)
 def path(request, monkeypatch):
     """Run every comparison through both paths."""
-    monkeypatch.setattr(sight, "BREAK_EVEN", 0.0 if request.param == "gather" else 1e9)
+    monkeypatch.setattr(attention_mask, "BREAK_EVEN", 0.0 if request.param == "gather" else 1e9)
 
 
 @pytest.fixture(scope="module")

@@ -48,17 +48,17 @@ class FlexCall:
     score: Callable[..., Tensor] | None
 
     @classmethod
-    def make(cls, pattern: Pattern, scene: AttentionInputs) -> FlexCall:
+    def make(cls, pattern: Pattern, inputs: AttentionInputs) -> FlexCall:
         """Describe who sees whom.
 
         Args:
             pattern: who may see whom.
-            scene: the batch.
+            inputs: the batch.
         """
         from torch.nn.attention.flex_attention import BlockMask
 
         size = pattern.block_size if isinstance(pattern, BlockSparse) else _BLOCK
-        counts = _coarse_counts(pattern, scene, size)[None]
+        counts = _coarse_counts(pattern, inputs, size)[None]
         seen = counts > 0
         numbers = seen.sum(-1, dtype=torch.int32)
         order = torch.argsort(seen.to(torch.uint8), dim=-1, descending=True, stable=True).to(torch.int32)
@@ -66,10 +66,10 @@ class FlexCall:
             numbers,
             order,
             BLOCK_SIZE=size,
-            mask_mod=_mask(pattern, scene, counts[0], size),
-            seq_lengths=(scene.length, scene.length),
+            mask_mod=_mask(pattern, inputs, counts[0], size),
+            seq_lengths=(inputs.length, inputs.length),
         )
-        return cls(mask, _score(scene, counts[0], size))
+        return cls(mask, _score(inputs, counts[0], size))
 
     def attend(self, query_BHLK: Tensor, key_BHLK: Tensor, value_BHLK: Tensor) -> Tensor:
         """Compute the context (B, H, L, K); no dropout of probabilities.
@@ -86,20 +86,20 @@ class FlexCall:
         return _compiled()(*states, score_mod=self.score, block_mask=self.block_mask)
 
 
-def _coarse_counts(pattern: Pattern, scene: AttentionInputs, size: int) -> Tensor:
+def _coarse_counts(pattern: Pattern, inputs: AttentionInputs, size: int) -> Tensor:
     """Count blocks of ``size`` tokens, (H or 1, n, n) uint8."""
     if isinstance(pattern, BlockSparse):
-        return pattern.corner(scene.length).to(scene.device)
-    num_blocks = -(-scene.length // size)
-    places = torch.arange(num_blocks, device=scene.device)
+        return pattern.corner(inputs.length).to(inputs.device)
+    num_blocks = -(-inputs.length // size)
+    places = torch.arange(num_blocks, device=inputs.device)
     reach = num_blocks if isinstance(pattern, Full) else -(-(pattern.window // 2) // size)
     return ((places[:, None] - places).abs() <= reach).to(torch.uint8)[None]
 
 
-def _mask(pattern: Pattern, scene: AttentionInputs, counts: Tensor, size: int) -> Callable[..., Tensor]:
+def _mask(pattern: Pattern, inputs: AttentionInputs, counts: Tensor, size: int) -> Callable[..., Tensor]:
     """Say which pairs of tokens are allowed inside of the listed blocks."""
-    documents, several = scene.documents, counts.shape[0] > 1
-    padding = None if scene.padding is None else scene.padding[:, 0, 0]
+    documents, several = inputs.documents, counts.shape[0] > 1
+    padding = None if inputs.padding is None else inputs.padding[:, 0, 0]
     reach = pattern.window // 2 if isinstance(pattern, SlidingWindow) else None
 
     def allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -116,9 +116,9 @@ def _mask(pattern: Pattern, scene: AttentionInputs, counts: Tensor, size: int) -
     return allowed
 
 
-def _score(scene: AttentionInputs, counts: Tensor, size: int) -> Callable[..., Tensor] | None:
+def _score(inputs: AttentionInputs, counts: Tensor, size: int) -> Callable[..., Tensor] | None:
     """Add ALiBi and the weights of repeated blocks to the scores, or give None if there is neither."""
-    slopes, places = scene.slopes(), scene.position_ids
+    slopes, places = inputs.slopes(), inputs.position_ids
     logs = counts.clamp(min=1).float().log() if bool((counts > 1).any()) else None
     if slopes is None and logs is None:
         return None

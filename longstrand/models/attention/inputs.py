@@ -67,7 +67,7 @@ class AttentionInputs:
         return AlibiStrip.make(alibi_slopes(self.num_heads), longest, self.dtype)
 
     def of_length(self, length: int) -> AttentionInputs:
-        """Give the scene of one document."""
+        """Return the inputs of one document."""
         places = torch.arange(length, device=self.device)[None]
         return AttentionInputs(length, self.device, self.dtype, None, None, self.num_heads, places, True)
 

@@ -1,6 +1,7 @@
 """Attention: four separate projections around one function, `attend`.
 
-`longstrand.models.attention.mask` says who sees whom and by which path; `look` computes. All paths equal the dense one.
+`longstrand.models.attention.mask` says who sees whom and by which path; `compute_attention` computes. All paths equal
+the dense one.
 Legend: B batch, H heads, L tokens, K head size.
 """
 
@@ -17,7 +18,7 @@ from longstrand.models.attention.layouts import make_layout, pattern_for
 from longstrand.models.attention.mask import (
     AttentionInputs,
     AttentionMask,
-    Document,
+    PackedDocument,
     best_path,
     join_bias,
     join_masks,
@@ -50,33 +51,33 @@ class SelfAttention(nn.Module):
         self._kept: tuple[Any, ...] = ()
 
     def forward(
-        self, hidden: Tensor, sight: AttentionMask, angles: RotaryAngles | None, *, need_weights: bool
+        self, hidden: Tensor, mask: AttentionMask, angles: RotaryAngles | None, *, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Mix tokens; hidden (B, L, hidden_size) -> same shape, and probabilities (B, H, L, L) if asked for."""
         query, key, value = (self._split(project(hidden)) for project in (self.query, self.key, self.value))
         if angles is not None:
             query, key = angles.rotate(query), angles.rotate(key)
         dropout = self.dropout if self.training else 0.0
-        context, weights = look(query, key, value, sight, dropout=dropout, need_weights=need_weights)
+        context, weights = compute_attention(query, key, value, mask, dropout=dropout, need_weights=need_weights)
         return self.dense(context.transpose(1, 2).flatten(2)), weights
 
     def pattern(
-        self, config: LongstrandConfig, layer: int, scene: AttentionInputs
+        self, config: LongstrandConfig, layer: int, inputs: AttentionInputs
     ) -> tuple[Pattern, BlockLists | None]:
         """Give the pattern of a layer that uses this layout, with its block lists where they will be needed.
 
         Both are kept until the layout or the length changes.
         """
         if self.layout is None or torch.compiler.is_compiling():
-            return pattern_for(config, layer, self.layout, scene.span), None
+            return pattern_for(config, layer, self.layout, inputs.span), None
         version = 0 if self.layout.is_inference() else self.layout._version
-        sizes = (scene.span, scene.documents is None)
+        sizes = (inputs.span, inputs.documents is None)
         key = (version, sizes, tuple(config.quirks))
         if not self._kept or self._kept[0] is not self.layout or self._kept[1] != key:
-            pattern = pattern_for(config, layer, self.layout, scene.span)
-            whole = isinstance(pattern, BlockSparse) and scene.documents is None
-            gathers = whole and best_path(pattern, scene) == "gather"
-            lists = block_lists(pattern, scene.length, scene.device) if gathers else None
+            pattern = pattern_for(config, layer, self.layout, inputs.span)
+            whole = isinstance(pattern, BlockSparse) and inputs.documents is None
+            gathers = whole and best_path(pattern, inputs) == "gather"
+            lists = block_lists(pattern, inputs.length, inputs.device) if gathers else None
             self._kept = (self.layout, key, pattern, lists)
         return self._kept[2], self._kept[3]
 
@@ -117,33 +118,33 @@ def attend(
     """
     padding = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
     path = "dense" if need_weights or bias is not None else path
-    scene = AttentionInputs(query_BHLK.shape[2], query_BHLK.device, query_BHLK.dtype, padding, documents)
-    sight = prepare(pattern, scene, path=path)
+    inputs = AttentionInputs(query_BHLK.shape[2], query_BHLK.device, query_BHLK.dtype, padding, documents)
+    mask = prepare(pattern, inputs, path=path)
     if bias is not None:
-        floats = [one for one in (sight.bias, bias) if one is not None and one.dtype != torch.bool]
-        joined = join_bias(join_masks(sight.bias, bias), sum(floats) if floats else None, query_BHLK.dtype)
-        sight = AttentionMask(joined, drops=sight.drops)
-    return look(query_BHLK, key_BHLK, value_BHLK, sight, dropout=dropout, need_weights=need_weights)
+        floats = [one for one in (mask.bias, bias) if one is not None and one.dtype != torch.bool]
+        joined = join_bias(join_masks(mask.bias, bias), sum(floats) if floats else None, query_BHLK.dtype)
+        mask = AttentionMask(joined, drops=mask.drops)
+    return compute_attention(query_BHLK, key_BHLK, value_BHLK, mask, dropout=dropout, need_weights=need_weights)
 
 
-def look(
+def compute_attention(
     query_BHLK: Tensor,
     key_BHLK: Tensor,
     value_BHLK: Tensor,
-    sight: AttentionMask,
+    mask: AttentionMask,
     *,
     dropout: float = 0.0,
     need_weights: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Compute attention as `attend` does, after `prepare`; probabilities need a dense sight."""
-    states, bias = (query_BHLK, key_BHLK, value_BHLK), sight.bias
-    dropout = dropout if sight.drops else 0.0
-    if sight.blocks is not None:
-        return sight.blocks.attend(*states), None
-    if sight.strip is not None:
-        return sight.strip.attend(*states, dropout=dropout), None
-    if sight.documents is not None:
-        return _look_at_each(states, sight.documents, dropout), None
+    """Compute attention as `attend` does, after `prepare`; probabilities need a dense mask."""
+    states, bias = (query_BHLK, key_BHLK, value_BHLK), mask.bias
+    dropout = dropout if mask.drops else 0.0
+    if mask.blocks is not None:
+        return mask.blocks.attend(*states), None
+    if mask.strip is not None:
+        return mask.strip.attend(*states, dropout=dropout), None
+    if mask.documents is not None:
+        return _attend_documents(states, mask.documents, dropout), None
     if not need_weights:
         return F.scaled_dot_product_attention(*states, attn_mask=bias, dropout_p=dropout), None
     scores = query_BHLK @ key_BHLK.transpose(2, 3) * query_BHLK.shape[-1] ** -0.5
@@ -155,14 +156,14 @@ def look(
     return F.dropout(weights, dropout) @ value_BHLK, weights
 
 
-def _look_at_each(states: tuple[Tensor, ...], documents: tuple[Document, ...], dropout: float) -> Tensor:
+def _attend_documents(states: tuple[Tensor, ...], documents: tuple[PackedDocument, ...], dropout: float) -> Tensor:
     """Compute the context of documents one by one; zero where there is none. Lies as (B, L, H, K) in memory."""
     batch, heads, _, size = states[0].shape
     parts = []
     for one in documents:
-        if one.sight is None:
+        if one.mask is None:
             parts.append(states[2].new_zeros(1, one.end - one.start, heads, size))
             continue
         some = [state[one.row, None, :, one.start : one.end] for state in states]
-        parts.append(look(*some, one.sight, dropout=dropout)[0].transpose(1, 2))
+        parts.append(compute_attention(*some, one.mask, dropout=dropout)[0].transpose(1, 2))
     return torch.cat(parts, dim=1).unflatten(1, (batch, -1))[0].transpose(1, 2)

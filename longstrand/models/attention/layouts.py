@@ -17,7 +17,7 @@ from torch import Tensor
 from longstrand.errors import InputError
 from longstrand.models.attention.patterns import FULL, BlockSparse, Pattern, SlidingWindow
 from longstrand.models.config import LongstrandConfig
-from longstrand.models.id_quirks import first_position
+from longstrand.models.quirks import first_position
 from longstrand.runtime import generator
 
 _PAPER_LENGTHS = (1024, 3072, 4096)

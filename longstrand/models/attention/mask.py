@@ -21,7 +21,7 @@ from longstrand.models.attention.block_sparse import BlockLists, GatherCall, blo
 from longstrand.models.attention.inputs import AttentionInputs
 from longstrand.models.attention.patterns import BlockSparse, Full, Pattern, SlidingWindow
 from longstrand.models.config import LongstrandConfig
-from longstrand.models.positions import position_distances
+from longstrand.models.positions import alibi_bias
 
 PATHS = ("auto", "dense", "gather", "flex", "documents", "strip")
 BREAK_EVEN = 1.75
@@ -45,25 +45,25 @@ class AttentionMask:
     bias: Tensor | None = None
     blocks: Any = None
     strip: AlibiStrip | None = None
-    documents: tuple[Document, ...] | None = None
+    documents: tuple[PackedDocument, ...] | None = None
     drops: bool = True
 
 
 @dataclass(frozen=True, eq=False)
-class Document:
+class PackedDocument:
     """One document of a packed batch.
 
     Attributes:
         row: its row in the batch.
         start: its first token.
         end: the token after its last.
-        sight: who sees whom in it; None: it is padding, whose context is zero.
+        mask: who sees whom in it; None: it is padding, whose context is zero.
     """
 
     row: int
     start: int
     end: int
-    sight: AttentionMask | None
+    mask: AttentionMask | None
 
 
 Sized = Callable[[int], Pattern]
@@ -71,7 +71,7 @@ Sized = Callable[[int], Pattern]
 
 def prepare(
     pattern: Pattern,
-    scene: AttentionInputs,
+    inputs: AttentionInputs,
     *,
     path: str = "auto",
     lists: BlockLists | None = None,
@@ -83,7 +83,7 @@ def prepare(
 
     Args:
         pattern: who may see whom.
-        scene: the batch.
+        inputs: the batch.
         path: one of `PATHS`; ``auto`` is dense for full attention and for short inputs, blocks on the CPU, and
             FlexAttention on a GPU.
         lists: the pattern's block lists, if the caller kept them.
@@ -95,80 +95,80 @@ def prepare(
     """
     one_of(path, PATHS, "attention path")
     drops = isinstance(pattern, Full)
-    if isinstance(pattern, BlockSparse) and scene.documents is not None:
-        return _each_document(scene, path, sized or (lambda length: pattern))
+    if isinstance(pattern, BlockSparse) and inputs.documents is not None:
+        return _each_document(inputs, path, sized or (lambda length: pattern))
     if path == "auto":
-        path = "gather" if lists is not None else best_path(pattern, scene)
+        path = "gather" if lists is not None else best_path(pattern, inputs)
     if path == "flex":
         from longstrand.models.attention.flex import FlexCall
 
-        return AttentionMask(blocks=FlexCall.make(pattern, scene), drops=drops)
-    if path == "documents" and scene.runs is not None:
-        return _each_document(scene, "auto", lambda length: pattern)
+        return AttentionMask(blocks=FlexCall.make(pattern, inputs), drops=drops)
+    if path == "documents" and inputs.runs is not None:
+        return _each_document(inputs, "auto", lambda length: pattern)
     if path == "strip":
-        return AttentionMask(strip=scene.strip)
+        return AttentionMask(strip=inputs.strip)
     if path == "gather" and not isinstance(pattern, Full):
-        lists = lists or block_lists(pattern, scene.length, scene.device)
-        return AttentionMask(blocks=_gather_call(lists, scene), drops=drops)
-    return AttentionMask(_dense_bias(pattern, scene), drops=drops)
+        lists = lists or block_lists(pattern, inputs.length, inputs.device)
+        return AttentionMask(blocks=_gather_call(lists, inputs), drops=drops)
+    return AttentionMask(_dense_bias(pattern, inputs), drops=drops)
 
 
-def best_path(pattern: Pattern, scene: AttentionInputs) -> str:
+def best_path(pattern: Pattern, inputs: AttentionInputs) -> str:
     """Choose a path by device, pattern and length; what is short is dense."""
-    if scene.padding is not None and scene.padding.dtype != torch.bool:
+    if inputs.padding is not None and inputs.padding.dtype != torch.bool:
         return "dense"
-    if scene.device.type == "cuda":
+    if inputs.device.type == "cuda":
         from longstrand.models.attention.flex import is_available
 
-        sparse = not isinstance(pattern, Full) or scene.documents is not None
+        sparse = not isinstance(pattern, Full) or inputs.documents is not None
         return "flex" if sparse and is_available() else "dense"
-    if scene.device.type != "cpu" or torch.compiler.is_compiling():
+    if inputs.device.type != "cpu" or torch.compiler.is_compiling():
         return "dense"
     if isinstance(pattern, Full):
-        plain = scene.numbers is None
-        if scene.num_heads:
-            return "dense" if not scene.counted else "strip" if plain else "documents"
-        return "documents" if scene.documents is not None else "dense"
-    return "gather" if scene.length > BREAK_EVEN * keys_seen(pattern, scene.length) else "dense"
+        plain = inputs.numbers is None
+        if inputs.num_heads:
+            return "dense" if not inputs.counted else "strip" if plain else "documents"
+        return "documents" if inputs.documents is not None else "dense"
+    return "gather" if inputs.length > BREAK_EVEN * keys_seen(pattern, inputs.length) else "dense"
 
 
-def _each_document(scene: AttentionInputs, path: str, sized: Sized) -> AttentionMask:
+def _each_document(inputs: AttentionInputs, path: str, sized: Sized) -> AttentionMask:
     """Attend each document by itself; on the dense path, under one mask that does the same."""
-    if scene.runs is None or scene.numbers is None:
+    if inputs.runs is None or inputs.numbers is None:
         raise ValueError("with block-sparse attention, each document of a packed batch must be in one piece")
-    real = [int(scene.numbers[row, start]) >= 0 for row, start, _ in scene.runs]
+    real = [int(inputs.numbers[row, start]) >= 0 for row, start, _ in inputs.runs]
     if path == "dense":
-        runs = [run for run, is_real in zip(scene.runs, real) if is_real]
-        return AttentionMask(_squares(scene, scene.numbers.shape[0], runs, sized), drops=False)
-    lengths = {end - start for (_, start, end), is_real in zip(scene.runs, real) if is_real}
-    sights = {length: _one_document(scene, length, path, sized) for length in lengths}
+        runs = [run for run, is_real in zip(inputs.runs, real) if is_real]
+        return AttentionMask(_squares(inputs, inputs.numbers.shape[0], runs, sized), drops=False)
+    lengths = {end - start for (_, start, end), is_real in zip(inputs.runs, real) if is_real}
+    masks = {length: _one_document(inputs, length, path, sized) for length in lengths}
     documents = (
-        Document(row, start, end, sights[end - start] if is_real else None)
-        for (row, start, end), is_real in zip(scene.runs, real)
+        PackedDocument(row, start, end, masks[end - start] if is_real else None)
+        for (row, start, end), is_real in zip(inputs.runs, real)
     )
     return AttentionMask(documents=tuple(documents))
 
 
-def _one_document(scene: AttentionInputs, length: int, path: str, sized: Sized) -> AttentionMask:
+def _one_document(inputs: AttentionInputs, length: int, path: str, sized: Sized) -> AttentionMask:
     pattern = sized(length)
-    if isinstance(pattern, Full) and scene.num_heads:
-        return AttentionMask(strip=scene.strip)
-    return prepare(pattern, scene.of_length(length), path=path if path in ("gather", "flex") else "auto")
+    if isinstance(pattern, Full) and inputs.num_heads:
+        return AttentionMask(strip=inputs.strip)
+    return prepare(pattern, inputs.of_length(length), path=path if path in ("gather", "flex") else "auto")
 
 
-def _squares(scene: AttentionInputs, batch: int, runs: list[tuple[int, int, int]], sized: Sized) -> Tensor:
+def _squares(inputs: AttentionInputs, batch: int, runs: list[tuple[int, int, int]], sized: Sized) -> Tensor:
     """Make one bias (B, H or 1, L, L) in which each document has its own square."""
     squares = []
     for _, start, end in runs:
-        mask = _dense_bias(sized(end - start), scene.of_length(end - start))
+        mask = _dense_bias(sized(end - start), inputs.of_length(end - start))
         if mask is not None and mask.dtype == torch.bool:
-            mask = torch.zeros(mask.shape, dtype=scene.dtype, device=scene.device).masked_fill(
-                ~mask, torch.finfo(scene.dtype).min
+            mask = torch.zeros(mask.shape, dtype=inputs.dtype, device=inputs.device).masked_fill(
+                ~mask, torch.finfo(inputs.dtype).min
             )
         squares.append(mask)
     heads = max((mask.shape[1] for mask in squares if mask is not None), default=1)
-    shape = (batch, heads, scene.length, scene.length)
-    bias = torch.full(shape, torch.finfo(scene.dtype).min, dtype=scene.dtype, device=scene.device)
+    shape = (batch, heads, inputs.length, inputs.length)
+    bias = torch.full(shape, torch.finfo(inputs.dtype).min, dtype=inputs.dtype, device=inputs.device)
     for (row, start, end), mask in zip(runs, squares):
         bias[row, :, start:end, start:end] = 0.0 if mask is None else mask[0]
     return bias
@@ -182,39 +182,39 @@ def keys_seen(pattern: SlidingWindow | BlockSparse, length: int) -> float:
     return float((counts > 0).sum(-1, dtype=torch.float32).median()) * pattern.block_size
 
 
-def _gather_call(lists: BlockLists, scene: AttentionInputs) -> GatherCall:
+def _gather_call(lists: BlockLists, inputs: AttentionInputs) -> GatherCall:
     """Pad what the batch adds to whole blocks."""
     missing = lists.num_blocks * lists.block_size - lists.length
-    visible = None if scene.padding is None else scene.padding[:, 0, 0]
+    visible = None if inputs.padding is None else inputs.padding[:, 0, 0]
     if visible is None and missing:
-        visible = torch.ones(1, lists.length, dtype=torch.bool, device=scene.device)
-    places = None if not scene.num_heads else scene.position_ids
-    padded = [None if one is None else F.pad(one, (0, missing)) for one in (visible, scene.documents, places)]
-    return GatherCall(lists, padded[0], padded[1], scene.slopes(), padded[2])
+        visible = torch.ones(1, lists.length, dtype=torch.bool, device=inputs.device)
+    places = None if not inputs.num_heads else inputs.position_ids
+    padded = [None if one is None else F.pad(one, (0, missing)) for one in (visible, inputs.documents, places)]
+    return GatherCall(lists, padded[0], padded[1], inputs.slopes(), padded[2])
 
 
-def _dense_bias(pattern: Pattern, scene: AttentionInputs) -> Tensor | None:
+def _dense_bias(pattern: Pattern, inputs: AttentionInputs) -> Tensor | None:
     """Make what the fused call adds to the scores; a token that would see nothing sees everything."""
-    mask, distance = scene.padding, None
-    if scene.num_heads:
-        assert scene.position_ids is not None
-        distance = -scene.slopes()[None, :, None, None] * position_distances(scene.position_ids)[:, None]
+    mask, distance = inputs.padding, None
+    if inputs.num_heads:
+        assert inputs.position_ids is not None
+        distance = alibi_bias(inputs.num_heads, inputs.position_ids)
     if mask is not None and mask.dtype != torch.bool:
         mask, distance = None, mask if distance is None else distance + mask
     allowed = None
     if isinstance(pattern, BlockSparse):
-        counts = pattern.dense_counts(scene.length, scene.device)[None]
+        counts = pattern.dense_counts(inputs.length, inputs.device)[None]
         allowed = counts > 0
         if bool((counts > 1).any()):
             distance = counts.clamp(min=1).float().log() + (0.0 if distance is None else distance)
     elif isinstance(pattern, SlidingWindow):
-        allowed = pattern.dense_mask(scene.length, scene.device)[None]
-    if scene.documents is not None:
-        allowed = join_masks(allowed, (scene.documents[:, :, None] == scene.documents[:, None, :])[:, None])
+        allowed = pattern.dense_mask(inputs.length, inputs.device)[None]
+    if inputs.documents is not None:
+        allowed = join_masks(allowed, (inputs.documents[:, :, None] == inputs.documents[:, None, :])[:, None])
     if allowed is not None:
         mask = join_masks(allowed, mask)
         mask = mask | ~mask.any(-1, keepdim=True)
-    return join_bias(mask, distance, scene.dtype)
+    return join_bias(mask, distance, inputs.dtype)
 
 
 def join_masks(first: Tensor | None, second: Tensor | None) -> Tensor | None:

@@ -30,7 +30,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from longstrand.errors import InputError
 from longstrand.models.config import LongstrandConfig, RecurrentMemory
-from longstrand.models.memory.segments import NO_TOKEN, Plan, Step, Template, counted_tokens, make_step
+from longstrand.models.memory.segments import NO_TOKEN, SegmentSchedule, Step, Template, counted_tokens, make_step
 
 
 @dataclass
@@ -116,18 +116,18 @@ def read_segments(
     config: LongstrandConfig = encoder.config
     settings = config.memory
     batch = on_host(settings, input_ids, attention_mask, token_type_ids, inputs_embeds)
-    plan = Plan.of(batch.ids, batch.real, settings)
-    passes = [_Pass(encoder, plan, batch, backward=False).run(keep)]
+    schedule = SegmentSchedule.of(batch.ids, batch.real, settings)
+    passes = [_Pass(encoder, schedule, batch, backward=False).run(keep)]
     if settings.direction == "bidirectional":
-        passes.append(_Pass(encoder, plan, batch, backward=True).run(keep))
+        passes.append(_Pass(encoder, schedule, batch, backward=True).run(keep))
     states = [average_passes(layers) for layers in zip(*(each.states() for each in passes))]
     device = states[-1].device
     tensors = {
-        "segment_ids": torch.from_numpy(plan.segment_ids(batch.ids.shape[1])).to(device),
-        "num_segments": torch.tensor([len(row.order) for row in plan.rows], device=device),
+        "segment_ids": torch.from_numpy(schedule.segment_ids(batch.ids.shape[1])).to(device),
+        "num_segments": torch.tensor([len(row.order) for row in schedule.rows], device=device),
     }
     if settings.loss == "last" or settings.context.left or settings.context.right:
-        tensors["counted"] = torch.from_numpy(_counted(plan, batch.real, config)).to(device)
+        tensors["counted"] = torch.from_numpy(_counted(schedule, batch.real, config)).to(device)
     if settings.form == "cls_mem_sep" and settings.cls_token_id is not None:
         tensors["segment_states"] = average_passes([each.segment_states() for each in passes])
     return RecurrentOutput(
@@ -151,13 +151,13 @@ def counted_mask(config: LongstrandConfig, input_ids: Tensor, attention_mask: Te
     if memory is None or (memory.loss != "last" and not (memory.context.left or memory.context.right)):
         return None
     batch = on_host(memory, input_ids, attention_mask, None, None)
-    plan = Plan.of(batch.ids, batch.real, memory)
-    return torch.from_numpy(_counted(plan, batch.real, config)).to(input_ids.device)
+    schedule = SegmentSchedule.of(batch.ids, batch.real, memory)
+    return torch.from_numpy(_counted(schedule, batch.real, config)).to(input_ids.device)
 
 
-def _counted(plan: Plan, real: np.ndarray, config: LongstrandConfig) -> np.ndarray:
+def _counted(schedule: SegmentSchedule, real: np.ndarray, config: LongstrandConfig) -> np.ndarray:
     of_sequence = any(head.kind == "sequence" for head in config.heads.values())
-    return counted_tokens(plan, real, last_only=config.memory.loss == "last" and not of_sequence)
+    return counted_tokens(schedule, real, last_only=config.memory.loss == "last" and not of_sequence)
 
 
 def on_host(
@@ -190,13 +190,13 @@ def on_host(
 class _Pass:
     """One pass over all segments; collects the states of every step, flat, and where each token's are."""
 
-    def __init__(self, encoder: Any, plan: Plan, batch: Batch, *, backward: bool) -> None:
-        self._encoder, self._plan, self._batch, self._backward = encoder, plan, batch, backward
+    def __init__(self, encoder: Any, schedule: SegmentSchedule, batch: Batch, *, backward: bool) -> None:
+        self._encoder, self._schedule, self._batch, self._backward = encoder, schedule, batch, backward
         self._settings = encoder.config.memory
         self._template = Template.of(self._settings, encoder.config.pad_token_id)
         num_rows, length = batch.ids.shape
         self._token_at = np.full((num_rows, length), NO_TOKEN, dtype=np.int64)
-        self._cls_at = np.full((num_rows, plan.num_steps), NO_TOKEN, dtype=np.int64)
+        self._cls_at = np.full((num_rows, schedule.num_steps), NO_TOKEN, dtype=np.int64)
         self._sep_at = self._cls_at.copy()
         self._pieces: list[list[Tensor]] = []
         self._flat: list[Tensor] = []
@@ -207,17 +207,17 @@ class _Pass:
         """Read all steps."""
         initial = initial_memory(self._encoder, self._backward)
         memory = initial[None][:0]
-        for number in range(self._plan.num_steps):
-            rows = self._plan.active(number)
+        for number in range(self._schedule.num_steps):
+            rows = self._schedule.active(number)
             fresh = initial.expand(len(rows) - len(memory), *initial.shape)
             memory = truncate(
                 torch.cat((memory, fresh)),
                 initial,
-                remaining=self._plan.num_steps - number,
+                remaining=self._schedule.num_steps - number,
                 config=self._encoder.config,
             )
-            segments = [self._plan.segment(row, number, self._backward) for row in rows]
-            parts = [self._plan.rows[row].positions(segment) for row, segment in zip(rows, segments)]
+            segments = [self._schedule.segment(row, number, self._backward) for row in rows]
+            parts = [self._schedule.rows[row].positions(segment) for row, segment in zip(rows, segments)]
             step = make_step(parts, [self._batch.ids[row] for row in rows], self._encoder.config)
             states, memory = encode_step(self._encoder, step, memory, self._vectors(step, rows), keep=keep)
             self._note(step, rows, segments, parts)
@@ -263,7 +263,7 @@ class _Pass:
         places, settings = self._token_at.copy(), self._settings
         if settings.form == "mem_x_mem":
             return places
-        for row, cut in enumerate(self._plan.rows):
+        for row, cut in enumerate(self._schedule.rows):
             ids, last = self._batch.ids[row], (cut.backward_order if self._backward else cut.order)[-1]
             special = self._batch.real[row] & (places[row] == NO_TOKEN)
             places[row, special & (ids == settings.cls_token_id)] = self._cls_at[row, last]
@@ -284,7 +284,7 @@ class _Pass:
 
     def memory(self) -> Tensor:
         """Give the memory at the end, (B, M, D), in batch order."""
-        return self._memory[torch.from_numpy(np.argsort(self._plan.ranks)).to(self._memory.device)]
+        return self._memory[torch.from_numpy(np.argsort(self._schedule.ranks)).to(self._memory.device)]
 
     def _gather(self, layer: int, places: np.ndarray) -> Tensor:
         flat = self._flat[layer]

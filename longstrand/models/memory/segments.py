@@ -255,7 +255,7 @@ def make_step(parts: list[np.ndarray], rows: list[np.ndarray], config: Longstran
 
 
 @dataclass(frozen=True)
-class Plan:
+class SegmentSchedule:
     """How a batch is read.
 
     Attributes:
@@ -269,7 +269,7 @@ class Plan:
     num_steps: int
 
     @classmethod
-    def of(cls, ids: np.ndarray, real: np.ndarray, settings: RecurrentMemory) -> Plan:
+    def of(cls, ids: np.ndarray, real: np.ndarray, settings: RecurrentMemory) -> SegmentSchedule:
         """Cut every row of a batch; ids and real tokens (B, L)."""
         rows = [cut_row(*row, settings) for row in zip(ids, real)]
         numbers = np.array([len(row.order) for row in rows])
@@ -293,13 +293,13 @@ class Plan:
         return numbers
 
 
-def counted_tokens(plan: Plan, real: np.ndarray, last_only: bool) -> np.ndarray:
+def counted_tokens(schedule: SegmentSchedule, real: np.ndarray, last_only: bool) -> np.ndarray:
     """Say at which tokens labels count, (B, L) bool: all real ones but context, or those of the last segment read.
 
     Special tokens count with the segments that are read last.
     """
     counted = real.copy()
-    for row, cut in enumerate(plan.rows):
+    for row, cut in enumerate(schedule.rows):
         ignored = cut.order[:-1] if last_only else cut.order[: cut.num_context]
         for segment in ignored:
             counted[row, cut.positions(segment)] = False

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from longstrand.errors import CheckpointError, LongstrandError, UsageError, one_of
 from longstrand.models.checkpoint import check_tokenizer, write_record
-from longstrand.models.config import LongstrandConfig
+from longstrand.models.config import QUIRKS, LongstrandConfig
 from longstrand.models.pretrained import MODELS
 from longstrand.models.published.families import FAMILIES, Family
 from longstrand.models.published.to_ours import (
@@ -35,7 +35,6 @@ from longstrand.models.published.to_ours import (
     published_name,
     published_settings,
 )
-from longstrand.models.quirks import QUIRKS
 from longstrand.models.reading import KEY as READING
 from longstrand.models.reading import read_reading
 from longstrand.models.strict_load import check_weights

@@ -59,7 +59,7 @@ def import_published(
 
     Args:
         folder: the folder.
-        quirks: names of `longstrand.models.quirks` to switch on, besides those of the family.
+        quirks: names of `longstrand.models.config.QUIRKS` to switch on, besides those of the family.
         family: name in `FAMILIES` that the files must belong to; None takes what they are.
         tensors: the weights by their published names, if they were read already; on the meta device (shapes only)
             copies are not compared.

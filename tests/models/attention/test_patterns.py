@@ -8,7 +8,7 @@ import torch
 from longstrand.errors import InputError, UsageError
 from longstrand.models.attention.block_sparse import GatherCall, block_lists
 from longstrand.models.attention.inputs import AttentionInputs, document_runs
-from longstrand.models.attention.layer import attend, look
+from longstrand.models.attention.layer import attend, compute_attention
 from longstrand.models.attention.layouts import make_layout, pattern_for
 from longstrand.models.attention.mask import prepare
 from longstrand.models.attention.patterns import BlockSparse, Full, SlidingWindow
@@ -104,9 +104,9 @@ def test_alibi_under_full_attention_needs_no_table(length, batch):
         real[1, :3] = False
     padding = None if batch == "plain" or documents is not None else real[:, None, None, :]
     about = (length, torch.device("cpu"), torch.float32, padding, documents, H, places)
-    sights = [prepare(Full(), AttentionInputs(*about, counted)) for counted in (True, False)]
-    assert sights[0].bias is None and sights[1].bias.shape[-2:] == (length, length)
-    found, expected = (look(*states, sight)[0] * real[:, None, :, None] for sight in sights)
+    masks = [prepare(Full(), AttentionInputs(*about, counted)) for counted in (True, False)]
+    assert masks[0].bias is None and masks[1].bias.shape[-2:] == (length, length)
+    found, expected = (compute_attention(*states, mask)[0] * real[:, None, :, None] for mask in masks)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     weight = torch.randn_like(found)
     ours, theirs = (torch.autograd.grad((one * weight).sum(), states) for one in (found, expected))
@@ -157,9 +157,11 @@ def test_flex_attention_on_a_cpu_on_request(name, batch):
     real = places < torch.tensor([[length], [length - 70 * (batch == "padded")]])
     documents = (places // 160).repeat(B, 1) if batch == "documents" else None
     about = (length, torch.device("cpu"), torch.float32, real[:, None, None, :] if batch == "padded" else None)
-    scene = AttentionInputs(*about, documents, H if batch == "alibi" else 0, places)
+    inputs = AttentionInputs(*about, documents, H if batch == "alibi" else 0, places)
     with torch.no_grad():
-        found, expected = (look(*states, prepare(pattern, scene, path=path))[0] for path in ("flex", "dense"))
+        found, expected = (
+            compute_attention(*states, prepare(pattern, inputs, path=path))[0] for path in ("flex", "dense")
+        )
     torch.testing.assert_close(found * real[:, None, :, None], expected * real[:, None, :, None], atol=1e-5, rtol=1e-5)
 
 
@@ -204,9 +206,10 @@ def test_alibi_on_sparse_paths(name, batch):
     real = places < torch.tensor([[37], [30 if batch == "padded" else 37]])
     documents = (places // 11).repeat(B, 1) if batch == "documents" else None
     about = (37, torch.device("cpu"), torch.float32, real[:, None, None, :] if batch == "padded" else None)
-    scene = AttentionInputs(*about, documents, H, places, True)
+    inputs = AttentionInputs(*about, documents, H, places, True)
     found, expected = (
-        look(*states, prepare(pattern, scene, path=path))[0] * real[:, None, :, None] for path in ("gather", "dense")
+        compute_attention(*states, prepare(pattern, inputs, path=path))[0] * real[:, None, :, None]
+        for path in ("gather", "dense")
     )
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     weight = torch.randn_like(found)

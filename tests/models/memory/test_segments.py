@@ -9,7 +9,7 @@ import torch
 from longstrand.errors import InputError
 from longstrand.models.config import RecurrentMemory, preset
 from longstrand.models.memory.segments import (
-    Plan,
+    SegmentSchedule,
     Template,
     bin_segment_lengths,
     counted_tokens,
@@ -125,12 +125,14 @@ def test_short_rows_skip_early_steps():
     ids = np.full((3, 12), 3)
     for row, number in enumerate((5, 10, 1)):
         ids[row, :number] = np.arange(10, 10 + number)
-    plan = Plan.of(ids, ids != 3, RecurrentMemory(num_tokens=2, segment_length=9, split="left", **SPECIAL))
-    assert (plan.num_steps, plan.ranks.tolist()) == (3, [1, 0, 2])
-    assert [plan.active(step) for step in range(3)] == [[1], [1, 0], [1, 0, 2]]
-    assert [plan.segment(1, step, backward=False) for step in range(3)] == [0, 1, 2]
-    assert [plan.segment(0, step, backward=True) for step in (1, 2)] == [1, 0]
-    numbers = plan.segment_ids(12)
+    schedule = SegmentSchedule.of(
+        ids, ids != 3, RecurrentMemory(num_tokens=2, segment_length=9, split="left", **SPECIAL)
+    )
+    assert (schedule.num_steps, schedule.ranks.tolist()) == (3, [1, 0, 2])
+    assert [schedule.active(step) for step in range(3)] == [[1], [1, 0], [1, 0, 2]]
+    assert [schedule.segment(1, step, backward=False) for step in range(3)] == [0, 1, 2]
+    assert [schedule.segment(0, step, backward=True) for step in (1, 2)] == [1, 0]
+    numbers = schedule.segment_ids(12)
     assert numbers[0].tolist() == [0] * 4 + [1] + [-1] * 7
-    last = counted_tokens(plan, ids != 3, last_only=True)
+    last = counted_tokens(schedule, ids != 3, last_only=True)
     assert last.nonzero()[1].tolist() == [4, 8, 9, 0]
