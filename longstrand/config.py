@@ -144,6 +144,21 @@ def from_command_line(
     return build(model, values, str(path or "settings"), options=required)
 
 
+def paths_of(settings: StrictModel) -> list[Path]:
+    """Return every file and folder that settings name, in any section, but for the field ``output``."""
+    found: list[Path] = []
+    waiting: list[Any] = [value for name, value in settings if name != "output"]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Path):
+            found.append(value)
+        elif isinstance(value, BaseModel):
+            waiting += [item for _, item in value]
+        elif isinstance(value, list | tuple):
+            waiting += value
+    return found
+
+
 def dump_config(config: StrictModel) -> str:
     """Write the complete resolved configuration as YAML text that `load_config` reads back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -35,11 +35,12 @@ from longstrand.benchmarks.run_trial import (
 )
 from longstrand.benchmarks.tasks.task import TaskData, find_built, load_task_data
 from longstrand.benchmarks.trials import Trial, methods_of, share_out, trials_of
-from longstrand.config import build, dump_config, read_yaml
+from longstrand.config import build, dump_config, paths_of, read_yaml
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import LongstrandError, ResumeError, UsageError, one_of
 from longstrand.runtime import (
     Launch,
+    check_output,
     leave_process_group,
     model_folder,
     read_json,
@@ -198,6 +199,7 @@ def _check_folder(config: BenchmarkConfig, rank: int) -> None:
     Raises:
         ResumeError: it holds a run with other data or another protocol.
     """
+    check_output(config.output, paths_of(config))
     path = config.output / "config.yaml"
     settings = yaml.safe_load(dump_config(config))
     if path.exists() and (config.output / "trials").exists():

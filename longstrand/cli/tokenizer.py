@@ -46,12 +46,13 @@ def train(
     five million bases are enough for a few thousand tokens.
     """
     from longstrand.errors import UsageError, one_of
-    from longstrand.runtime import provenance
+    from longstrand.runtime import check_output, provenance
     from longstrand.tokenization.kmer import make_kmer
     from longstrand.tokenization.report import inspect_tokenizer
     from longstrand.tokenization.train import describe_training, train_bpe, write_training_record
 
     one_of(kind, ("bpe", "kmer"), "kind of tokenizer")
+    check_output(output, genomes)
     if (output / "tokenizer.json").exists() and not overwrite:
         raise UsageError(f"{output}: there is a tokenizer already; choose another folder or add --overwrite.")
     sources = [_open(path) for path in genomes]

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from longstrand.config import build, dump_config, read_yaml
+from longstrand.config import build, dump_config, paths_of, read_yaml
 from longstrand.demo import report
 from longstrand.demo.materials import DemoConfig, LabelSet, Materials, Say, gather
 from longstrand.demo.report import FORESEEN, PRETRAINED, RANDOM, Comparison
 from longstrand.errors import InputError, ResumeError
-from longstrand.runtime import model_folder, write_atomically
+from longstrand.runtime import check_output, model_folder, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +91,7 @@ def claim(config: DemoConfig) -> None:
     Raises:
         ResumeError: the folder holds a demo with other settings, or something else.
     """
+    check_output(config.output, paths_of(config))
     file = config.output / "demo.yaml"
     if file.exists():
         before, now = read_yaml(file), yaml.safe_load(dump_config(config))

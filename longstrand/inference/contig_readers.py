@@ -451,8 +451,8 @@ def read_windows(spool: Spool, reading: Reading, per: str, advance: Callable[[in
     begins = range(0, spool.row.num_bases, reading.step)[done["windows"] :]
     records = (_window_record(spool.row, reading, begin, per) for begin in begins)
     due = Due()
-    changes: Any = {"pooling": "tokens" if per == "token" else "mean", "truncate": per == "token"}
-    found = predict(reading.model, records, tokenizer=reading.tokenizer, options=reading.options, **changes)
+    options = reading.options.changed(pooling="tokens" if per == "token" else "mean")
+    found = predict(reading.model, records, tokenizer=reading.tokenizer, options=options)
     for begin, item in zip(begins, found):
         start = _window_start(spool.row, reading, begin, per)
         end = min(begin + reading.step, spool.row.num_bases)
@@ -461,7 +461,6 @@ def read_windows(spool: Spool, reading: Reading, per: str, advance: Callable[[in
         spool.write("forward", done["tokens"], values)
         done["tokens"] += len(offsets)
         done["windows"] += 1
-        done["truncated"] += item.truncated
         advance(item.num_tokens)
         if due():
             spool.sync()
@@ -472,7 +471,7 @@ def read_windows(spool: Spool, reading: Reading, per: str, advance: Callable[[in
     spool.finish({**done, **counts})
 
 
-_WINDOW_COUNTS = ("windows", "tokens", "truncated")
+_WINDOW_COUNTS = ("windows", "tokens")
 
 
 def _window_start(row: ContigRow, reading: Reading, begin: int, per: str) -> int:

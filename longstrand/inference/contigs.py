@@ -46,7 +46,7 @@ PART_CONTIGS = 256
 PART_BASES = 1 << 25
 CHUNK_BYTES = 1 << 25
 BASES_A_TOKEN = 4
-"""Assumed for the size of a window when none is given; windows with more tokens are cut, which is counted."""
+"""Assumed for the size of a window when none is given; a window with more tokens is refused."""
 
 
 @dataclass(frozen=True)
@@ -245,8 +245,6 @@ def predict_contig_file(
     skipped = counts.get("bases", 0) - counts.get("bases_read", 0)
     if skipped:
         notes.append(f"note: {skipped:,} bases in long runs of N were not read; they have no value.")
-    if counts.get("truncated"):
-        notes.append(f"note: {counts['truncated']:,} windows had more tokens than the model reads; use --window.")
     seconds = time.perf_counter() - started
     return JobResult(target, done.num_rows if done else None, counts, tuple(notes), read, seconds, existed and not read)
 
@@ -286,7 +284,7 @@ def _write_part(
             for spool in spools:
                 read_windows(spool, job.reading, job.per, advance)
         abouts = [spool.about() or {} for spool in spools]
-        counts = {key: sum(about.get(key, 0) for about in abouts) for key in ("tokens", "truncated", "windows")}
+        counts = {key: sum(about.get(key, 0) for about in abouts) for key in ("tokens", "windows")}
         views = len(job.options.views)
         for key in ("lower_case_letters", "unknown_letters"):
             counts[key] = sum(about[key] for about in abouts[::views])

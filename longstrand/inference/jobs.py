@@ -114,7 +114,7 @@ def count(predictions: Iterable[Prediction]) -> Counts:
     counts = dict.fromkeys(
         ("sequences", "bases", "tokens", "unknown_letters", "with_unknown_letters", "truncated", "empty"), 0
     )
-    counts["lower_case_letters"] = 0
+    counts |= {"lower_case_letters": 0, "longest_bases": 0}
     for prediction in predictions:
         counts["sequences"] += 1
         counts["bases"] += prediction.num_bases
@@ -124,6 +124,7 @@ def count(predictions: Iterable[Prediction]) -> Counts:
         counts["lower_case_letters"] += prediction.num_lower_case
         counts["truncated"] += prediction.truncated
         counts["empty"] += prediction.empty
+        counts["longest_bases"] = max(counts["longest_bases"], prediction.num_bases)
     return counts
 
 
@@ -262,13 +263,13 @@ def predict_file(
         "columns": len(layout.value_names),
         "part_size": list(part_sizes(layout, used.part_rows)),
     }
-    computed, rows, longest = 0, 0, 0
+    computed, rows = 0, 0
 
     def predictor(records: Iterator[Record]) -> Iterator[Prediction]:
-        nonlocal computed, longest
+        nonlocal computed
         options = used.changed(threads=used.threads or loaded.threads)
         for prediction in predict(loaded.network, records, tokenizer=loaded.tokenizer, options=options):
-            computed, longest = computed + 1, max(longest, prediction.num_bases)
+            computed += 1
             yield prediction
 
     def count_rows(number: int) -> None:
@@ -283,7 +284,9 @@ def predict_file(
                 records, predictor, parts, sink, layout, part_rows=used.part_rows, advance=count_rows
             )
     counts = finished.counts if finished else {}
-    notes += too_long_notes(longest, loaded.reading) + notices(counts, exact_text=used.exact_text)
+    notes += too_long_notes(counts.get("longest_bases", 0), loaded.reading) + notices(
+        counts, exact_text=used.exact_text
+    )
     seconds = time.perf_counter() - started
     return JobResult(
         target, finished.num_rows if finished else None, counts, tuple(notes), computed, seconds, rows == 0

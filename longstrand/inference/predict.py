@@ -19,7 +19,7 @@ from longstrand.data.bins import count_bins, encode_bins
 from longstrand.data.rows import Record
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import normalise
-from longstrand.inference.options import PredictOptions
+from longstrand.inference.options import PredictOptions, TrackOptions
 from longstrand.inference.sequences import as_records
 from longstrand.inference.strands import View, average, flip_back, flip_offsets, read_on, shift_back, shift_text
 from longstrand.models.packing import unpack
@@ -267,8 +267,7 @@ class _Engine:
         if self.limit is None or length <= self.limit:
             return _Reading(*view, encoding, truncated=False)
         if not self.options.truncate or len(texts) == 2 or self.bin_bases is not None:
-            ends = "position table of this model ends at" if self.options.max_tokens is None else "longest input is"
-            raise InputError(too_long(record, length, self.limit, ends, can_be_cut=len(texts) == 1))
+            raise InputError(too_long(record, length, self.limit, self.options))
         return _Reading(*view, self._cut(texts[0]), truncated=True)
 
     def _encode_bins(self, texts: list[str], record: Record) -> Encoding:
@@ -439,16 +438,21 @@ def num_lower_case(sequence: str) -> int:
     return sum(map(str.islower, sequence)) if not sequence.isupper() else 0
 
 
-def too_long(record: Record, num_tokens: int, limit: int, ends: str, *, can_be_cut: bool) -> str:
+def too_long(record: Record, num_tokens: int, limit: int, options: PredictOptions) -> str:
     """Say that a sequence does not fit, and what can be done."""
     num_bases = record.num_bases + len(record.second or "")
     fitting = int(limit * max(1.0, num_bases / num_tokens))
-    more = "" if "table" in ends else ", a higher --max-tokens"
-    cut = ", or pass --truncate to keep what fits from the left" if can_be_cut else "; pairs cannot be cut"
+    ends = "position table of this model ends at" if options.max_tokens is None else "longest input is"
+    remedy = "use shorter sequences or windows" + ("" if options.max_tokens is None else ", a higher --max-tokens")
+    if isinstance(options, TrackOptions):
+        remedy = f"give a smaller --window than {num_bases}"
+    elif record.second is None:
+        remedy += ", or pass --truncate to keep what fits from the left"
+    else:
+        remedy += "; pairs cannot be cut"
     return (
         f"{record.where or record.name}: the sequence of {num_bases:,} bases has {num_tokens:,} tokens, but the "
-        f"{ends} {limit:,} (about {fitting:,} bases); use shorter sequences or "
-        f"windows{more}{cut}."
+        f"{ends} {limit:,} (about {fitting:,} bases); {remedy}."
     )
 
 

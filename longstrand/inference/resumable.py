@@ -240,7 +240,8 @@ class ResumableOutput:
         counts: Counts = {}
         for record in records:
             for key, value in record["counts"].items():
-                counts[key] = counts.get(key, 0) + value
+                before = counts.get(key, 0)
+                counts[key] = max(before, value) if key.startswith("longest") else before + value
         num_rows = sum(record["num_rows"] for record in records)
         temporary = self.output.with_name(f".tmp-{self.output.name}")
         remove(temporary)

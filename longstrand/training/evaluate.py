@@ -25,7 +25,7 @@ from longstrand.models.reading import Reading, contradictions
 from longstrand.report.page import write_report
 from longstrand.report.runs import BASELINES, MODEL, evaluation_sections
 from longstrand.report.sections import Report, Table, metric_title, provenance_table
-from longstrand.runtime import fingerprint_file, provenance, resolve_device, write_json
+from longstrand.runtime import check_output, fingerprint_file, provenance, resolve_device, write_json
 from longstrand.training.examples import check_strand
 from longstrand.training.measure import Scored, run_baselines, score, unread, write_predictions
 
@@ -88,6 +88,8 @@ def evaluate(
         UsageError: labels with a direction are to be read from both strands, or a pair is missing.
     """
     where = Rows(**rows)
+    if output is not None:
+        check_output(Path(output), [labelled, train, where.genome, model])
     network = load_model(model) if isinstance(model, str | Path) else model
     network = network.to(resolve_device(device))
     kind = getattr(getattr(network, "head_settings", None), "kind", "masked_lm")

@@ -20,9 +20,9 @@ from typing import IO, Any
 
 import yaml
 
-from longstrand.config import StrictModel, dump_config, read_yaml
+from longstrand.config import StrictModel, dump_config, paths_of, read_yaml
 from longstrand.errors import ResumeError
-from longstrand.runtime import fingerprint_file, on_rank_0, read_json, write_atomically, write_json
+from longstrand.runtime import check_output, fingerprint_file, on_rank_0, read_json, write_atomically, write_json
 
 MANIFEST = "manifest.json"
 RESULTS = ("checkpoint-*", "metrics.jsonl", "model", "search", "snapshots", "report.json")
@@ -49,8 +49,10 @@ class RunFolder:
         Raises:
             ResumeError: the folder holds another run (every difference is named), something that is no run, or
                 another process is writing to it.
+            UsageError: the folder is or holds an input of the run.
         """
         path = Path(path)
+        check_output(path, paths_of(config))
         run = cls(path)
         if path.exists() and not path.is_dir():
             raise ResumeError(f"{path}: is a file; give a folder as output.")

@@ -179,6 +179,14 @@ def test_windows_keep_their_middle_by_hand(tmp_path: Path) -> None:
     assert (whole[:, 1] / 3).tolist() == list(range(1, 15))
 
 
+def test_a_window_with_too_many_tokens_names_its_place_and_the_option(genome: Genome, tmp_path: Path) -> None:
+    """Ten bases are 10 tokens and 2 special ones of K1; nothing is cut, and nothing is written."""
+    model = ToyNetwork("token", "regression")
+    model.config.memory = None
+    with pytest.raises(InputError, match=r"one, window at base 1: .* 12 tokens, .* 8 .*; give a smaller --window than"):
+        track(model, genome, tmp_path, window=10, max_tokens=8, tokenizer=K1)
+
+
 def test_a_sequence_model_gives_each_step_the_number_of_its_window(tmp_path: Path) -> None:
     (tmp_path / "g.fa").write_text(">c\nACGTACGTAC\n")
     model = ToyNetwork("sequence", "regression")

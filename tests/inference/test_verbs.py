@@ -192,6 +192,11 @@ def test_input_is_read_as_in_training_or_a_warning_says_otherwise(tmp_path: Path
     assert "note: read as in training: strand both, max_tokens 6, truncate True." in done.notes
     np.testing.assert_allclose(pl.read_csv(tmp_path / "o.csv")["probability_no"].to_numpy(), right[:, 0], atol=1e-6)
     plain = save(tmp_path / "p", reading=Reading(longest_bases=40))
+    (tmp_path / "long.csv").write_text(f"sequence\nACG\n{'ACG' * 32}\nACG\n")
+    for finished in (False, True):
+        done = ls.predict_file(plain, tmp_path / "long.csv", tmp_path / "long_out.csv", part_rows=1)
+        assert done.already_finished is finished and done.counts["longest_bases"] == 96
+        assert any("up to 96 bases, but the model was trained on at most 40" in note for note in done.notes)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ls.predict(plain, TEXTS)

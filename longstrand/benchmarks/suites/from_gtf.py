@@ -19,7 +19,7 @@ from longstrand.genome.annotation import read_annotation, transcripts
 from longstrand.genome.fasta import Genome
 from longstrand.genome.features import Feature
 from longstrand.genome.intervals import Interval
-from longstrand.runtime import write_atomically
+from longstrand.runtime import check_output, write_atomically
 
 Tables = tuple[dict[str, RawTable], str]
 
@@ -75,7 +75,8 @@ def from_gtf(
     found: dict[str, MadeTables] = {}
     refused: list[str] = []
     for name in tasks or TASKS:
-        make = TASKS[one_of(name, TASKS, "task")]
+        make, folder = TASKS[one_of(name, TASKS, "task")], Path(output) / name
+        check_output(folder, [annotation, fasta])
         try:
             tables, rule = make(Path(annotation), Path(fasta), {**DEFAULTS, **(options or {})})
             empty = [split for split, table in tables.items() if not len(table)]
@@ -89,7 +90,6 @@ def from_gtf(
             refused.append(str(error))
             notice(f"{name}: left out; {error}")
             continue
-        folder = Path(output) / name
         found[name] = MadeTables(folder, _write(folder, tables, STRUCTURE if name == "gene_structure" else {}), rule)
         counts = ", ".join(f"{count:,} {split}" for split, count in found[name].rows.items())
         notice(f"{name}: {counts}; {rule}")

@@ -24,7 +24,7 @@ from longstrand.benchmarks.tasks.task import (
 )
 from longstrand.data.labelled import LabelledTable, RawTable, count_letters, infer_task, label
 from longstrand.errors import InputError, UsageError, nearest
-from longstrand.runtime import fingerprint_bytes, read_json, write_json
+from longstrand.runtime import check_output, fingerprint_bytes, read_json, write_json
 
 if TYPE_CHECKING:
     from longstrand.tokenization.base import Tokenizer
@@ -66,6 +66,7 @@ def build_task(
     chosen = resolve_options(task, options or {})
     check_files(task, sources, chosen)
     folder = Path(output) / task.id
+    check_output(folder, source_paths(task, sources, chosen))
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)

@@ -40,7 +40,15 @@ from longstrand.models.reading import KEY as READING
 from longstrand.models.reading import read_reading
 from longstrand.models.strict_load import check_weights
 from longstrand.models.tensors import INDEX, RECORD, WEIGHTS, read_record, read_tensors
-from longstrand.runtime import model_folder, provenance, read_json, replacing_folder, write_atomically, write_json
+from longstrand.runtime import (
+    check_output,
+    model_folder,
+    provenance,
+    read_json,
+    replacing_folder,
+    write_atomically,
+    write_json,
+)
 
 PUBLISHED_REST = "published_rest.safetensors"
 """Tensors of a published checkpoint that nothing of ours uses, kept for the way back."""
@@ -137,8 +145,7 @@ def convert_folder(
 
 
 def _check_output(source: Path, output: Path, force: bool) -> None:
-    if output.exists() and output.resolve() == source.resolve():
-        raise UsageError(f"{output}: is the folder to read; write to another one.")
+    check_output(output, [source])
     if output.is_file():
         raise UsageError(f"{output}: is a file; name a folder.")
     if not output.exists() or not any(output.iterdir()):
