@@ -55,6 +55,7 @@ def train(
     check_output(output, genomes)
     if (output / "tokenizer.json").exists() and not overwrite:
         raise UsageError(f"{output}: there is a tokenizer already; choose another folder or add --overwrite.")
+    check_output(output, genomes)
     sources = [_open(path) for path in genomes]
     details: dict[str, Any] = {"kind": kind, "genomes": {str(g.path): g.fingerprint for g in sources}}
     try:

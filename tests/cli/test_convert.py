@@ -209,7 +209,7 @@ def test_an_output_that_exists(tmp_path: Path, capsys: pytest.CaptureFixture[str
     code, _, err = run(capsys, *order, tmp_path / "home", "--force")
     assert code == 2 and "not replaced, not even with --force" in err
     code, _, err = run(capsys, *order, published, "--force")
-    assert code == 2 and "is the folder to read" in err
+    assert code == 2 and "an output must not replace the input" in err
     code, _, err = run(capsys, *order, tmp_path / "home" / "thesis.txt")
     assert code == 2 and "is a file; name a folder" in err
     assert not [path for path in tmp_path.iterdir() if path.name.startswith((".tmp", ".old"))]
