@@ -19,7 +19,7 @@ import numpy as np
 from longstrand.config import build
 from longstrand.data.rows import Columns, Record, has_intervals
 from longstrand.errors import InputError
-from longstrand.inference.loaded import AnyOptions, as_trained, fingerprint_input, obey, open_model
+from longstrand.inference.loaded import AnyOptions, LoadedModel, as_trained, fingerprint_input, obey, open_model
 from longstrand.inference.options import FileOptions
 from longstrand.inference.predict import Prediction, head_of, predict
 from longstrand.inference.resumable import Counts, Finished, ResumableOutput, cut_into_parts
@@ -208,6 +208,21 @@ class JobResult:
     already_finished: bool
 
 
+def _identity(
+    loaded: LoadedModel, source: Path, genome: Genome | None, options: FileOptions, layout: Layout
+) -> dict[str, Any]:
+    """Collect what decides the content of an output: weights, tokenizer, input, genome, options, its columns."""
+    return {
+        "model": loaded.fingerprint(),
+        "tokenizer": loaded.tokenizer.fingerprint,
+        "input": fingerprint_input(source),
+        "genome": None if genome is None else genome.fingerprint,
+        **options.identity(),
+        "columns": len(layout.value_names),
+        "part_size": list(part_sizes(layout, options.part_rows)),
+    }
+
+
 def predict_file(
     model: Any,
     input: str | Path,
@@ -254,15 +269,7 @@ def predict_file(
     used, layout = _laid_out(used, loaded.network)
     layout = replace(layout, with_intervals=intervals)
     records = read_file(source, used, opened)
-    identity = {
-        "model": loaded.fingerprint(),
-        "tokenizer": loaded.tokenizer.fingerprint,
-        "input": fingerprint_input(source),
-        "genome": None if opened is None else opened.fingerprint,
-        **used.identity(),
-        "columns": len(layout.value_names),
-        "part_size": list(part_sizes(layout, used.part_rows)),
-    }
+    identity = _identity(loaded, source, opened, used, layout)
     computed, rows = 0, 0
 
     def predictor(records: Iterator[Record]) -> Iterator[Prediction]:
