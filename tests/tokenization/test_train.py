@@ -128,7 +128,8 @@ def test_saved_folder_loads_here_and_with_transformers(tmp_path):
     assert theirs.model_max_length == 512
     roles = ("unk", "cls", "sep", "pad", "mask")
     assert [getattr(theirs, f"{role}_token_id") for role in roles] == [0, 1, 2, 3, 4]
-    for text in ("ACGTTGACCATG" * 5, "ACGNNNNTTACG", "AC" + "N" * 30 + "GT[MASK]A", "acgt", ""):
+    for text in ("ACGTTGACCATG" * 5, "ACGNNNNTTACG", "AC" + "N" * 30 + "GT[MASK]A", ""):
         ids = tokenizer.encode(text).input_ids.tolist()
         assert theirs(text)["input_ids"] == ids == loaded.encode(text).input_ids.tolist()
         assert np.array_equal(loaded.encode(text).offsets, tokenizer.encode(text).offsets)
+    assert theirs("acgttg")["input_ids"] == tokenizer.encode("ACGTTG").input_ids.tolist()  # the files upper-case

@@ -78,10 +78,11 @@ def test_each_way_trains_its_weights_and_comes_back(
     loaded, base = load_model(result.model), load_model(model, "encoder")
     test = [row[0] for row in two_kinds(25, 2)]
     tokenizer = load_tokenizer(result.model)
-    said = list(predict(loaded, test, tokenizer=tokenizer, output="probabilities"))
+    said = list(predict(loaded, test, tokenizer=tokenizer, output="probabilities", strand=loaded.reading.strand))
     kept = [float(row["probability_1"]) for row in predictions(result.folder)]
     assert np.allclose([row.values[1] for row in said], kept, atol=1e-5)
-    again = list(predict(load_network(result.model), test, tokenizer=tokenizer, output="probabilities"))
+    network = load_network(result.model)
+    again = list(predict(network, test, tokenizer=tokenizer, output="probabilities", strand=network.reading.strand))
     assert np.allclose([row.values for row in again], [row.values for row in said], atol=1e-6)
     changed = {
         key for key, value in loaded.encoder.state_dict().items() if not torch.equal(value, base.state_dict()[key])
