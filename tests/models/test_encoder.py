@@ -33,7 +33,7 @@ def test_rotary_models_have_no_such_limit():
 
 def test_either_ids_or_embeddings():
     model = LongstrandModel(preset("tiny", vocab_size=9)).eval()
-    with pytest.raises(ValueError, match="give (either )?input_ids or inputs_embeds"):
+    with pytest.raises(ValueError, match=r"give (either )?input_ids or inputs_embeds"):
         model()
     ids = torch.full((1, 2), 5)  # beside vectors, ids only say what is special
     vectors = model.get_input_embeddings()(ids)

@@ -152,23 +152,24 @@ def test_one_token_to_a_megabase_in_one_batch(tmp_path):
 
 def test_labels_per_bin(model, tmp_path):
     letters, lines = random.Random(5), []
-    for _ in range(24):
+    for _ in range(84):
         text = "".join(letters.choice("ACGT") for _ in range(8 * letters.randint(3, 6)))
         shares = [text[start : start + 8].count("C") for start in range(0, len(text), 8)]
         lines.append((text, ";".join(map(str, shares))))
     memory = {"bins_per_segment": 1, "split": "left"}
     config = settings(model, tmp_path, memory=memory, data={"bin_bases": 8}, training={"strand": "both", "epochs": 6})
-    for name, part in (("train", lines[:12]), ("valid", lines[12:18]), ("test", lines[18:])):
+    for name, part in (("train", lines[:60]), ("valid", lines[60:72]), ("test", lines[72:])):
         write(tmp_path / f"{name}.csv", part)
     result = finetune(config)
-    assert result.report["test"]["num_evaluated"] == sum(line[1].count(";") + 1 for line in lines[18:])
+    assert result.report["test"]["num_evaluated"] == sum(line[1].count(";") + 1 for line in lines[72:])
     assert result.report["test"]["metrics"]["pearson"]["value"] > 0.3 and "baselines" not in result.report
     trained, tokenizer = load_model(result.model), load_tokenizer(result.model)
     assert trained.head_settings.kind == "bin" and trained.head_settings.bin_bases == 8
-    rates = next(predict(trained, [lines[20][0]], tokenizer=tokenizer, output="probabilities")).values
+    asked = {"tokenizer": tokenizer, "output": "probabilities", "strand": trained.reading.strand}
+    rates = next(predict(trained, [lines[74][0]], **asked)).values
     with open(result.folder / "predictions_test.csv", newline="") as file:
         written = list(csv.DictReader(file))[2]
-    assert written["label"] == lines[20][1].replace(".0", "")
+    assert written["label"] == lines[74][1].replace(".0", "")
     np.testing.assert_allclose(rates[:, 0], [float(cell) for cell in written["predicted_label"].split(";")], rtol=1e-3)
 
 

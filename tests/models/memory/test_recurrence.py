@@ -178,7 +178,7 @@ def test_vectors_in_place_of_ids():
         assert torch.equal(alone, bare(**batch).last_hidden_state)
     with pytest.raises(InputError, match="does not say which tokens are special, and memory needs to know"):
         model(inputs_embeds=words)
-    with pytest.raises(ValueError, match="give (either )?input_ids or inputs_embeds"):
+    with pytest.raises(ValueError, match=r"give (either )?input_ids or inputs_embeds"):
         model()
 
 
