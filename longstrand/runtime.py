@@ -20,10 +20,11 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -391,12 +392,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         ) from error
 
 
-def check_output(output: Path, inputs: Iterable[object]) -> None:
-    """Refuse an output that is one of the inputs of the same command, or a folder that holds one.
+def check_output(output: Path, inputs: Iterable[object], *, replaced: Sequence[str] = ("*",)) -> None:
+    """Refuse an output that is one of the inputs of the same command, or a folder in which one would be replaced.
 
     Args:
-        output: file or folder that will be replaced.
+        output: file or folder that will be written.
         inputs: paths that are read; what is no path (None, an open model) cannot be replaced.
+        replaced: names (with ``*``) of what is written anew inside an output folder; by default all of it.
 
     Raises:
         UsageError: naming the input.
@@ -405,8 +407,10 @@ def check_output(output: Path, inputs: Iterable[object]) -> None:
     for item in inputs:
         if not isinstance(item, str | Path) or not (path := Path(item).expanduser()).exists():
             continue
-        same = target.exists() and target.samefile(path)
-        if same or path.resolve().is_relative_to(target):
+        place = path.resolve()
+        parts = place.relative_to(target).parts if place.is_relative_to(target) else ()
+        inside = bool(parts) and any(fnmatch(parts[0], name) for name in replaced)
+        if inside or (target.exists() and target.samefile(path)):
             raise UsageError(f"{output}: an output must not replace the input {item}; use another name.")
 
 

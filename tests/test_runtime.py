@@ -174,3 +174,19 @@ def test_threads_are_given_back() -> None:
     with runtime.torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+def test_a_run_may_lie_beside_its_inputs_but_replaces_none(tmp_path):
+    (tmp_path / "model").mkdir()
+    beside, inside = tmp_path / "t.csv", tmp_path / "model" / "t.csv"
+    for path in (beside, inside):
+        path.write_text("x")
+    runtime.check_output(tmp_path, [beside, None], replaced=("model", "checkpoint-*"))
+    for output, path, replaced in (
+        (tmp_path, inside, ("model",)),
+        (tmp_path, beside, ("*",)),
+        (tmp_path, tmp_path, ("model",)),
+        (beside, beside, ("model",)),
+    ):
+        with pytest.raises(UsageError, match="an output must not replace the input"):
+            runtime.check_output(output, [path], replaced=replaced)

@@ -52,7 +52,6 @@ def train(
     from longstrand.tokenization.train import describe_training, train_bpe, write_training_record
 
     one_of(kind, ("bpe", "kmer"), "kind of tokenizer")
-    check_output(output, genomes)
     if (output / "tokenizer.json").exists() and not overwrite:
         raise UsageError(f"{output}: there is a tokenizer already; choose another folder or add --overwrite.")
     check_output(output, genomes)

@@ -78,10 +78,10 @@ class RunFolder:
         Raises:
             ResumeError: the folder holds another run (every difference is named), something that is no run, or
                 another process is writing to it.
-            UsageError: the folder is or holds an input of the run.
+            UsageError: the folder is an input of the run, or would replace one that lies in it.
         """
         path = Path(path)
-        check_output(path, paths_of(config))
+        check_output(path, paths_of(config), replaced=(*RESULTS, "config.yaml", "predictions_*", "report.*"))
         run = cls(path)
         if path.exists() and not path.is_dir():
             raise ResumeError(f"{path}: is a file; give a folder as output.")

@@ -78,7 +78,7 @@ def test_text_table(tmp_path: Path, name: str) -> None:
     assert finished.num_rows == 10
     assert finished.counts == {
         "sequences": 10, "bases": 40, "tokens": 60, "unknown_letters": 1, "with_unknown_letters": 1,
-        "truncated": 1, "empty": 0, "lower_case_letters": 0,
+        "truncated": 1, "empty": 0, "lower_case_letters": 0, "longest_bases": 4,
     }  # fmt: skip
     assert sorted(path.name for path in tmp_path.iterdir()) == [name, name + ".run.json"]
 

@@ -116,6 +116,7 @@ def plain(value: Any) -> Any:
             "file",
             "split_origin",
             "weights",
+            "embedding_seconds",
         )
         return {key: plain(item) for key, item in value.items() if key not in skipped}
     return [plain(item) for item in value] if isinstance(value, list) else value
