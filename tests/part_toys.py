@@ -1,8 +1,9 @@
-"""Rows, predictions and a predictor without a model: what parts and sinks are tested with, also in killed processes."""
+"""Rows, predictions and a predictor without a model: what parts and sinks are tested with, and processes to kill."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,13 @@ class ToyPrediction:
     empty: bool = False
     interval: None = None
     offsets: None = None
+
+
+def in_child(work: Callable[[], None]) -> Any:
+    """Start work in a copy of this process, which can be killed; nothing has to be imported anew."""
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    return process
 
 
 def predictor(rows: Iterator[Any]) -> Iterator[Any]:

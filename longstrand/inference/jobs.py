@@ -161,7 +161,8 @@ def write_predictions(
     def mine() -> Iterator[tuple[int, Record]]:
         nonlocal num_parts
         part, needed = -1, False
-        for number, record in cut_into_parts(records, max_rows=max_rows, max_bases=max_bases):
+        cut = cut_into_parts(records, lambda record: record.num_bases, max_rows=max_rows, max_bases=max_bases)
+        for number, record in cut:
             if number != part:
                 part, needed = number, parts.is_mine(number)
             num_parts = number + 1

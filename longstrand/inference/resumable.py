@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
+from typing import IO, Any, TypeVar
 
 from longstrand.errors import InputError, ResumeError
 from longstrand.runtime import provenance, rank, read_json, take_lock, world_size, write_json
@@ -32,12 +32,7 @@ VERSION = 1
 Counts = dict[str, int]
 
 
-class _Row(Protocol):
-    @property
-    def num_bases(self) -> int: ...
-
-
-AnyRow = TypeVar("AnyRow", bound=_Row)
+AnyRow = TypeVar("AnyRow")
 
 
 @dataclass(frozen=True)
@@ -55,18 +50,20 @@ class Finished:
     counts: Counts
 
 
-def cut_into_parts(rows: Iterable[AnyRow], *, max_rows: int, max_bases: int) -> Iterator[tuple[int, AnyRow]]:
-    """Number the rows by part, from 0: a part ends at ``max_rows`` rows or before it would exceed ``max_bases``.
+def cut_into_parts(
+    rows: Iterable[AnyRow], size: Callable[[AnyRow], int], *, max_rows: int, max_bases: int
+) -> Iterator[tuple[int, AnyRow]]:
+    """Number the rows by part, from 0: a part ends at ``max_rows`` rows, or before ``size`` exceeds ``max_bases``.
 
     A single row longer than ``max_bases`` is a part of its own. The cut depends on the rows alone, so every rank and
     every restart makes the same one.
     """
     part, num_rows, num_bases = 0, 0, 0
     for row in rows:
-        if num_rows and (num_rows >= max_rows or num_bases + row.num_bases > max_bases):
+        if num_rows and (num_rows >= max_rows or num_bases + size(row) > max_bases):
             part, num_rows, num_bases = part + 1, 0, 0
         num_rows += 1
-        num_bases += row.num_bases
+        num_bases += size(row)
         yield part, row
 
 
@@ -127,7 +124,7 @@ class ResumableOutput:
         manifest = parts.folder / "manifest.json"
         if others or not manifest.exists():
             parts._sweep("part-*")
-            parts._sweep("spool-*")
+            parts._sweep("rows-*")
             write_json(manifest, {"format": FORMAT, "version": VERSION, "settings": parts.settings})
         parts._sweep(f".tmp-*-rank{rank()}-*")
         return parts

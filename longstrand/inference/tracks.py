@@ -22,6 +22,8 @@ from longstrand.inference.resumable import remove
 from longstrand.inference.writers import append_chunks
 
 ZARR_CHUNK_BYTES = 1 << 20
+Bins = tuple[str, int, np.ndarray]
+"""Consecutive bins of a contig: its name, the number of the first, and float32 (bins, columns)."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +34,17 @@ class TrackLayout:
         contigs: number of bases of each contig, in order.
         bin_size: bases of a bin.
         names: names of the columns.
-        about: plain values that a Zarr group keeps as attributes.
+        attributes: plain values that a Zarr group keeps.
     """
 
     contigs: dict[str, int]
     bin_size: int
     names: tuple[str, ...]
-    about: dict[str, Any]
+    attributes: dict[str, Any]
 
     def num_bins(self, contig: str) -> int:
         """Count the bins of a contig."""
         return -(-self.contigs[contig] // self.bin_size)
-
-
-@dataclass(frozen=True)
-class Stripe:
-    """Consecutive bins of a contig: the first one's number, and float32 (bins, columns)."""
-
-    contig: str
-    first: int
-    values: np.ndarray
 
 
 class TrackFile(ABC):
@@ -65,16 +58,16 @@ class TrackFile(ABC):
     columns_at_most: int | None = 1
     ending = ""
 
-    def write(self, stripes: Iterable[Stripe], layout: TrackLayout, target: Path) -> None:
-        """Write all stripes, which come contig by contig and in order; the target appears when it is complete.
+    def write(self, chunks: Iterable[Bins], layout: TrackLayout, target: Path) -> None:
+        """Write all bins, which come contig by contig and in order; the target appears when it is complete.
 
         Raises:
-            InputError: a value is infinite, stripes are out of order, or the file does not hold what was written.
+            InputError: a value is infinite, bins are out of order, or the file does not hold what was written.
         """
         temporary = target.with_name(f".tmp-track-{target.name}{self.ending}")
         remove(temporary)
         try:
-            self._write(checked(stripes, layout), layout, temporary)
+            self._write(checked(chunks, layout), layout, temporary)
             if target.is_dir():
                 remove(target)
             os.replace(temporary, target)
@@ -82,48 +75,46 @@ class TrackFile(ABC):
             remove(temporary)
 
     @abstractmethod
-    def _write(self, stripes: Iterator[Stripe], layout: TrackLayout, target: Path) -> None: ...
+    def _write(self, chunks: Iterator[Bins], layout: TrackLayout, target: Path) -> None: ...
 
 
-def checked(stripes: Iterable[Stripe], layout: TrackLayout) -> Iterator[Stripe]:
-    """Pass stripes on, if they are finite (NaN is missing), in order and inside their contigs.
+def checked(chunks: Iterable[Bins], layout: TrackLayout) -> Iterator[Bins]:
+    """Pass bins on, if they are finite (NaN is missing), in order and inside their contigs.
 
     Raises:
         InputError: naming contig and base.
     """
     due = dict.fromkeys(layout.contigs, 0)
-    for stripe in stripes:
-        first, end = stripe.first, stripe.first + len(stripe.values)
-        if due.get(stripe.contig) != first or end > layout.num_bins(stripe.contig):
-            raise InputError(
-                f"{stripe.contig}: bins from {first:,} on are out of order or beyond the end of the contig."
-            )
-        due[stripe.contig] = end
-        infinite = np.flatnonzero(np.isinf(stripe.values).any(axis=1))
+    for contig, first, values in chunks:
+        end = first + len(values)
+        if due.get(contig) != first or end > layout.num_bins(contig):
+            raise InputError(f"{contig}: bins from {first:,} on are out of order or beyond the end of the contig.")
+        due[contig] = end
+        infinite = np.flatnonzero(np.isinf(values).any(axis=1))
         if len(infinite):
             base = (first + int(infinite[0])) * layout.bin_size
-            raise InputError(f"{stripe.contig}, base {base + 1:,}: the value is infinite; it is not written.")
-        if len(stripe.values):
-            yield stripe
+            raise InputError(f"{contig}, base {base + 1:,}: the value is infinite; it is not written.")
+        if len(values):
+            yield contig, first, values
 
 
-def spans(stripes: Iterable[Stripe], layout: TrackLayout) -> Iterator[tuple[str, int, int, float]]:
+def spans(chunks: Iterable[Bins], layout: TrackLayout) -> Iterator[tuple[str, int, int, float]]:
     """Give (contig, start, end, value) of one column, 0-based half-open; equal neighbours joined, missing left out."""
     waiting: tuple[str, int, int, float] | None = None
-    for stripe in stripes:
-        column = stripe.values[:, 0]
+    for contig, number, values in chunks:
+        column = values[:, 0]
         same = (column[1:] == column[:-1]) | (np.isnan(column[1:]) & np.isnan(column[:-1]))
         begins = np.flatnonzero(np.concatenate(([True], ~same)))
         ends = np.append(begins[1:], len(column))
-        size, length = layout.bin_size, layout.contigs[stripe.contig]
+        size, length = layout.bin_size, layout.contigs[contig]
         for begin, end, value in zip(begins.tolist(), ends.tolist(), column[begins].tolist()):
-            start, stop = (stripe.first + begin) * size, min((stripe.first + end) * size, length)
-            if waiting and waiting[0] == stripe.contig and waiting[2] == start and waiting[3] == value:
-                waiting = (stripe.contig, waiting[1], stop, value)
+            start, stop = (number + begin) * size, min((number + end) * size, length)
+            if waiting and waiting[0] == contig and waiting[2] == start and waiting[3] == value:
+                waiting = (contig, waiting[1], stop, value)
                 continue
             if waiting:
                 yield waiting
-            waiting = (stripe.contig, start, stop, value) if value == value else None
+            waiting = (contig, start, stop, value) if value == value else None
     if waiting:
         yield waiting
 
@@ -134,9 +125,9 @@ class BedGraph(TrackFile):
     def __init__(self, *, compressed: bool = False) -> None:
         self.compressed = compressed
 
-    def _write(self, stripes: Iterator[Stripe], layout: TrackLayout, target: Path) -> None:
+    def _write(self, chunks: Iterator[Bins], layout: TrackLayout, target: Path) -> None:
         with self._open(target) as file:
-            for contig, start, end, value in spans(stripes, layout):
+            for contig, start, end, value in spans(chunks, layout):
                 file.write(f"{contig}\t{start}\t{end}\t{value:.7g}\n")
 
     def _open(self, path: Path) -> IO[str]:
@@ -156,7 +147,7 @@ class BigWig(TrackFile):
                 "BigWig needs the package pybigtools: pip install 'longstrand[tracks]'; or write a .bedgraph."
             ) from None
 
-    def _write(self, stripes: Iterator[Stripe], layout: TrackLayout, target: Path) -> None:
+    def _write(self, chunks: Iterator[Bins], layout: TrackLayout, target: Path) -> None:
         """Write spans as they come, and compare what the file says about them with what was sent.
 
         The writer swallows an error of the spans that it reads; it is kept and raised here.
@@ -168,7 +159,7 @@ class BigWig(TrackFile):
 
         def lines() -> Iterator[tuple[str, int, int, float]]:
             try:
-                for contig, start, end, value in spans(stripes, layout):
+                for contig, start, end, value in spans(chunks, layout):
                     sent[0] += end - start
                     sent[1] += (end - start) * value
                     yield contig, start, end, value
@@ -198,7 +189,7 @@ class ZarrTrack(TrackFile):
 
     columns_at_most = None
 
-    def _write(self, stripes: Iterator[Stripe], layout: TrackLayout, target: Path) -> None:
+    def _write(self, chunks: Iterator[Bins], layout: TrackLayout, target: Path) -> None:
         """Write whole chunks as they fill."""
         import zarr
 
@@ -206,7 +197,7 @@ class ZarrTrack(TrackFile):
         group.attrs.update(
             {"format": "longstrand-track", "version": 1, "bin_size": layout.bin_size, "columns": list(layout.names)}
             | {"contigs": layout.contigs}
-            | layout.about
+            | layout.attributes
         )
         width = len(layout.names)
         chunk = max(1, ZARR_CHUNK_BYTES // (4 * width))
@@ -216,8 +207,8 @@ class ZarrTrack(TrackFile):
             arrays[contig] = group.create_array(
                 contig, shape=(bins, width), chunks=(min(chunk, bins), width), dtype="f4", fill_value=float("nan")
             )
-        for contig, found in groupby(stripes, key=lambda stripe: stripe.contig):
-            append_chunks(arrays[contig], (stripe.values for stripe in found), chunk)
+        for contig, found in groupby(chunks, key=lambda item: item[0]):
+            append_chunks(arrays[contig], (values for _, _, values in found), chunk)
 
 
 TRACK_FILES: dict[str, Any] = {

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,9 @@ import zarr
 from longstrand.config import build
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
-from longstrand.inference import contig_readers, contigs
-from longstrand.inference.contig_readers import ContigRow, Stretch, stretches
-from longstrand.inference.contigs import ContigJob, predict_contigs
+from longstrand.genome.intervals import Interval
+from longstrand.inference import contigs
+from longstrand.inference.contigs import ContigJob, RowCache, gap_free_regions, predict_contigs, read_parts
 from longstrand.inference.options import TrackOptions
 from longstrand.inference.predict import predict
 from longstrand.inference.strands import PUBLISHED_VIEWS
@@ -28,6 +26,7 @@ from longstrand.models.config import preset
 from longstrand.models.networks import NETWORKS
 from longstrand.tokenization.kmer import make_kmer
 from tests.inference.test_predict import ToyNetwork
+from tests.part_toys import in_child
 
 K1, K2 = make_kmer(1), make_kmer(2)
 DRAW = random.Random(5)
@@ -84,7 +83,7 @@ def track(model: Any, genome: Genome, folder: Path, **options: Any) -> dict[str,
 
 
 def expected(model: Any, **options: Any) -> dict[str, np.ndarray]:
-    """Predict each stretch as a sequence."""
+    """Predict each region as a sequence."""
     width = model.config.hidden_size if options.get("output") == "embeddings" else 3
     found = {name: np.full((len(text), width), np.nan, dtype=np.float32) for name, text in CONTIGS.items()}
     for name, start, end in (("one", 0, 333), ("two", 40, 251), ("two", 311, 528), ("three", 0, 3)):
@@ -99,22 +98,22 @@ def same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
         np.testing.assert_allclose(found[name], wanted[name], rtol=1e-4, atol=1e-5)
 
 
-def test_stretches_by_hand(genome: Genome) -> None:
-    assert stretches(genome, "two", shortest_gap=30) == [Stretch("two", 40, 251), Stretch("two", 311, 528)]
-    assert stretches(genome, "two", shortest_gap=50) == [Stretch("two", 0, 251), Stretch("two", 311, 528)]
-    assert stretches(genome, "two", shortest_gap=7)[-1] == Stretch("two", 468, 528)
-    assert stretches(genome, "two", shortest_gap=0) == [Stretch("two", 0, 528)]
-    assert stretches(genome, "three", shortest_gap=3) == []
-    assert stretches(genome, "three", shortest_gap=4) == [Stretch("three", 0, 3)]
+def test_regions_between_gaps_by_hand(genome: Genome) -> None:
+    assert gap_free_regions(genome, "two", shortest_gap=30) == [Interval("two", 40, 251), Interval("two", 311, 528)]
+    assert gap_free_regions(genome, "two", shortest_gap=50) == [Interval("two", 0, 251), Interval("two", 311, 528)]
+    assert gap_free_regions(genome, "two", shortest_gap=7)[-1] == Interval("two", 468, 528)
+    assert gap_free_regions(genome, "two", shortest_gap=0) == [Interval("two", 0, 528)]
+    assert gap_free_regions(genome, "three", shortest_gap=3) == []
+    assert gap_free_regions(genome, "three", shortest_gap=4) == [Interval("three", 0, 3)]
 
 
 def test_rows_read_by_hand(genome: Genome, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longstrand.inference.contig_readers.PIECE", 4)
+    monkeypatch.setattr("longstrand.inference.contigs.PIECE", 4)
     text = CONTIGS["one"]
-    row = ContigRow(Stretch("one", 0, 10), ("+", -2))
+    row = RowCache(Path("row"), Interval("one", 0, 10), ("+", -2))
     assert "".join(row.pieces(genome, "ACGTN")) == "NN" + text[:8]
     flip = str.maketrans("ACGT", "TGCA")
-    row = ContigRow(Stretch("one", 3, 12), ("-", 1))
+    row = RowCache(Path("row"), Interval("one", 3, 12), ("-", 1))
     assert "".join(row.pieces(genome, "ACGTN")) == text[4:13].translate(flip)[::-1]
 
 
@@ -131,7 +130,7 @@ def test_rows_read_by_hand(genome: Genome, monkeypatch: pytest.MonkeyPatch) -> N
 def test_streams_what_predict_says_of_the_whole(
     memory: dict[str, Any], genome: Genome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("longstrand.inference.contig_readers.PIECE", 50)
+    monkeypatch.setattr("longstrand.inference.contigs.PIECE", 50)
     monkeypatch.setattr(contigs, "CHUNK_BYTES", 1200)
     monkeypatch.setattr("longstrand.tokenization.pieces.MARGIN", 16)
     model = network(**memory)
@@ -233,7 +232,7 @@ def test_a_stopped_run_goes_on_from_where_it_was(
     window = None if memory else 24
     (tmp_path / "a").mkdir()
     wanted = track(model, genome, tmp_path / "a", window=window, strand="both")
-    monkeypatch.setattr(contig_readers, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(contigs, "SAVE_SECONDS", 0.0)
     options = TrackOptions(output="logits", strand="both", batch_tokens=64, window=window, gap=30)
     steps, stops = [0], 0
 
@@ -256,38 +255,25 @@ def test_a_stopped_run_goes_on_from_where_it_was(
     assert not (tmp_path / "x.zarr.parts").exists()
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from tests.inference.test_contigs import *
-contig_readers.SAVE_SECONDS = 0.0
-count = 0
-def advance(number):
-    global count
-    count += 1
-    if count == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-genome = Genome(sys.argv[3])
-model = network(num_tokens=2, segment_length=20)
-job = ContigJob(model, K2, genome, options=TrackOptions(output="logits", gap=30), names=["a", "b", "c"])
-predict_contigs(job, Path(sys.argv[1]), advance=advance)
-"""
-
-
-def test_killed_in_the_middle_of_a_contig(genome: Genome, tmp_path: Path) -> None:
+def test_killed_in_the_middle_of_a_contig(genome: Genome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = network(num_tokens=2, segment_length=20)
-    output = tmp_path / "x.zarr"
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(output), "4", str(genome.path)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert not output.exists() and (tmp_path / "x.zarr.parts" / "spool-000000" / "lanes.npz").exists()
-    steps: list[int] = []
+    output, steps = tmp_path / "x.zarr", list[int]()
+    monkeypatch.setattr(contigs, "SAVE_SECONDS", 0.0)
+
+    def work() -> None:
+        def advance(number: int) -> None:
+            steps.append(number)
+            if len(steps) == 4:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        torch.set_num_threads(1)
+        job = ContigJob(model, K2, genome, options=TrackOptions(output="logits", gap=30), names=["a", "b", "c"])
+        predict_contigs(job, output, advance=advance)
+
+    process = in_child(work)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not output.exists() and (tmp_path / "x.zarr.parts" / "rows-000000" / "state.npz").exists()
     job = ContigJob(model, K2, genome, options=TrackOptions(output="logits", gap=30), names=["a", "b", "c"])
     predict_contigs(job, output, advance=steps.append)
     group = zarr.open_group(str(output), mode="r")
@@ -333,7 +319,7 @@ def test_a_damaged_part_is_refused(genome: Genome, tmp_path: Path) -> None:
     path.write_bytes(b"1234")
     layout = contigs.TrackLayout({"one": 333}, 10, ("a",), {})
     with pytest.raises(InputError, match="shorter than it was"):
-        list(contigs._stripes([path], [["one"]], layout))
+        list(read_parts([path], [["one"]], layout))
 
 
 @pytest.mark.parametrize("window", [None, 20], ids=["stream", "windows"])

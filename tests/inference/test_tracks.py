@@ -11,29 +11,29 @@ import numpy as np
 import pytest
 
 from longstrand.errors import InputError, UsageError
-from longstrand.inference.tracks import Stripe, TrackLayout, spans, track_ending, track_file
+from longstrand.inference.tracks import Bins, TrackLayout, spans, track_ending, track_file
 
 NAN = float("nan")
 LAYOUT = TrackLayout({"c2": 17, "c10": 5}, 3, ("p",), {"reduce": "mean"})
 
 
-def stripe(contig: str, first: int, *values: float) -> Stripe:
-    return Stripe(contig, first, np.array(values, dtype=np.float32)[:, None])
+def bins(contig: str, first: int, *values: float) -> Bins:
+    return contig, first, np.array(values, dtype=np.float32)[:, None]
 
 
-STRIPES = [stripe("c2", 0, 1, 1, NAN), stripe("c2", 3, 0.5, 0.5), stripe("c2", 5, 0.5), stripe("c10", 0, 0.5, 2)]
+CHUNKS = [bins("c2", 0, 1, 1, NAN), bins("c2", 3, 0.5, 0.5), bins("c2", 5, 0.5), bins("c10", 0, 0.5, 2)]
 SPANS = [("c2", 0, 6, 1.0), ("c2", 9, 17, 0.5), ("c10", 0, 3, 0.5), ("c10", 3, 5, 2.0)]
 
 
-def test_spans_join_equal_neighbours_across_stripes_and_end_with_the_contig() -> None:
-    assert list(spans(STRIPES, LAYOUT)) == SPANS
-    assert list(spans([stripe("c2", 0, NAN, NAN)], LAYOUT)) == []
+def test_spans_join_equal_neighbours_across_chunks_and_end_with_the_contig() -> None:
+    assert list(spans(CHUNKS, LAYOUT)) == SPANS
+    assert list(spans([bins("c2", 0, NAN, NAN)], LAYOUT)) == []
 
 
 @pytest.mark.parametrize("ending", [".bedgraph", ".bedGraph.gz", ".bw", ".bigWig"])
 def test_one_column_formats(ending: str, tmp_path: Path) -> None:
     target = tmp_path / f"x{ending}"
-    track_file(target).write(iter(STRIPES), LAYOUT, target)
+    track_file(target).write(iter(CHUNKS), LAYOUT, target)
     if "bed" in ending:
         text = gzip.decompress(target.read_bytes()).decode() if ending.endswith("gz") else target.read_text()
         assert text == "c2\t0\t6\t1\nc2\t9\t17\t0.5\nc10\t0\t3\t0.5\nc10\t3\t5\t2\n"
@@ -43,31 +43,31 @@ def test_one_column_formats(ending: str, tmp_path: Path) -> None:
     assert dict(read.chroms()) == {"c2": 17, "c10": 5}
     assert [(name, *line) for name in ("c2", "c10") for line in read.records(name)] == SPANS
     with pytest.raises(InputError, match="a BigWig cannot be empty"):
-        track_file(target).write([stripe("c2", 0, NAN)], LAYOUT, target)
+        track_file(target).write([bins("c2", 0, NAN)], LAYOUT, target)
 
 
-def broken() -> Iterator[Stripe]:
-    yield STRIPES[0]
+def broken() -> Iterator[Bins]:
+    yield CHUNKS[0]
     raise OSError(28, "No space left on device")
 
 
 @pytest.mark.parametrize("ending", [".bedgraph", ".bedgraph.gz", ".bw", ".zarr"])
 @pytest.mark.parametrize(
-    ("stripes", "message"),
+    ("chunks", "message"),
     [
         (broken, "No space left"),
-        (lambda: [STRIPES[0], stripe("c2", 3, 1, float("inf"))], "c2, base 13: the value is infinite"),
-        (lambda: [STRIPES[1], STRIPES[0]], "c2: bins from 3 on are out of order"),
-        (lambda: [stripe("c10", 0, 1, 1, 1)], "c10: bins from 0 on are out of order or beyond the end"),
+        (lambda: [CHUNKS[0], bins("c2", 3, 1, float("inf"))], "c2, base 13: the value is infinite"),
+        (lambda: [CHUNKS[1], CHUNKS[0]], "c2: bins from 3 on are out of order"),
+        (lambda: [bins("c10", 0, 1, 1, 1)], "c10: bins from 0 on are out of order or beyond the end"),
     ],
 )
-def test_a_failed_track_leaves_nothing_behind(ending: str, stripes: Any, message: str, tmp_path: Path) -> None:
+def test_a_failed_track_leaves_nothing_behind(ending: str, chunks: Any, message: str, tmp_path: Path) -> None:
     """The old file stays; a writer that swallows the error of what it reads (BigWig) says it all the same."""
     target = tmp_path / f"x{ending}"
-    track_file(target).write(iter(STRIPES), LAYOUT, target)
+    track_file(target).write(iter(CHUNKS), LAYOUT, target)
     before = sorted(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
     with pytest.raises((InputError, OSError), match=message):
-        track_file(target).write(iter(stripes()), LAYOUT, target)
+        track_file(target).write(iter(chunks()), LAYOUT, target)
     assert sorted(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) == before
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
 
@@ -86,7 +86,7 @@ def test_a_bigwig_that_lost_values_is_refused(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(pybigtools, "open", lambda path, mode="r": Forgetful(path) if mode == "w" else opened(path))
     with pytest.raises(InputError, match="the BigWig that was written holds 17 bases of 19"):
-        track_file(tmp_path / "x.bw").write(iter(STRIPES), LAYOUT, tmp_path / "x.bw")
+        track_file(tmp_path / "x.bw").write(iter(CHUNKS), LAYOUT, tmp_path / "x.bw")
     assert not list(tmp_path.iterdir())
 
 
@@ -97,8 +97,8 @@ def test_zarr(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("longstrand.inference.tracks.ZARR_CHUNK_BYTES", chunk)
     layout = TrackLayout({"a": 7, "b": 2}, 1, ("p", "q"), {"reduce": "sum"})
     values = np.arange(18, dtype=np.float32).reshape(9, 2)
-    parts = [Stripe("a", 0, values[:3]), Stripe("a", 3, values[3:4]), Stripe("a", 4, values[4:7])]
-    track_file(tmp_path / "x.zarr").write([*parts, Stripe("b", 0, values[7:])], layout, tmp_path / "x.zarr")
+    parts = [("a", 0, values[:3]), ("a", 3, values[3:4]), ("a", 4, values[4:7])]
+    track_file(tmp_path / "x.zarr").write([*parts, ("b", 0, values[7:])], layout, tmp_path / "x.zarr")
     group = zarr.open_group(str(tmp_path / "x.zarr"), mode="r")
     np.testing.assert_array_equal(group["a"][:], values[:7])
     np.testing.assert_array_equal(group["b"][:], values[7:])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from longstrand.inference import resumable as parts_module
 from longstrand.inference.jobs import Layout, part_sizes, write_predictions
 from longstrand.inference.resumable import ResumableOutput, cut_into_parts, differences
 from longstrand.inference.writers import Block, CsvSink, ParquetSink, Sink, ZarrSink, sink_for
-from tests.part_toys import LAYOUT, SETTINGS, Row, ToyPrediction, predictor
+from tests.part_toys import LAYOUT, SETTINGS, Row, ToyPrediction, in_child, predictor
 
 
 def run(output: Path, *, num_rows: int = 10, settings: dict | None = None, **options: object) -> object:
@@ -55,9 +55,17 @@ def written(sink: Sink, blocks: list[Block], folder: Path, name: str) -> Path:
 
 def test_parts_are_cut_by_rows_and_bases() -> None:
     rows = [Row(i, bases) for i, bases in enumerate([4, 4, 4, 100, 1, 9, 2])]
-    numbers = [part for part, _ in cut_into_parts(rows, max_rows=3, max_bases=10)]
+    numbers = [part for part, _ in cut_into_parts(rows, lambda row: row.num_bases, max_rows=3, max_bases=10)]
     assert numbers == [0, 0, 1, 2, 3, 3, 4]
-    assert [part for part, _ in cut_into_parts(rows, max_rows=2, max_bases=10**6)] == [0, 0, 1, 1, 2, 2, 3]
+    assert [part for part, _ in cut_into_parts(rows, lambda row: row.num_bases, max_rows=2, max_bases=10**6)] == [
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+        3,
+    ]
 
 
 def test_parts_of_wide_values_hold_fewer_bases() -> None:
@@ -332,53 +340,24 @@ def test_differences() -> None:
 
 def test_full_disk_keeps_finished_parts(tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk."""
-    code = f"""
-        import resource, signal, sys
-        sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-        from pathlib import Path
-        from tests.part_toys import Row, SETTINGS, LAYOUT, predictor
-        from longstrand.inference import resumable as parts_module
-        from longstrand.inference.resumable import ResumableOutput
-        from longstrand.inference.writers import sink_for
-        from longstrand.inference.jobs import write_predictions
-        parts_module.provenance = dict  # the real one imports torch
-        from longstrand.errors import InputError
+    output = tmp_path / "o.csv"
+
+    def work() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1600, 1600))
-        sink = sink_for(Path("o.csv"))
-        with ResumableOutput.open(Path({str(tmp_path / "o.csv")!r}), SETTINGS, suffix=".csv") as parts:
+        with ResumableOutput.open(output, SETTINGS, suffix=".csv") as parts:
             try:
-                write_predictions(map(Row, range(200)), predictor, parts, sink, LAYOUT, part_rows=50)
+                write_predictions(map(Row, range(200)), predictor, parts, CsvSink(), LAYOUT, part_rows=50)
             except InputError as error:
-                print(error)
-    """
-    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    assert "o.csv: cannot be written (File too large); finished parts are kept, make room and repeat" in result.stdout
-    assert not (tmp_path / "o.csv").exists()
+                (tmp_path / "said").write_text(str(error))
+
+    process = in_child(work)
+    process.join()
+    said = (tmp_path / "said").read_text()
+    assert "o.csv: cannot be written (File too large); finished parts are kept, make room and repeat" in said
+    assert process.exitcode == 0 and not output.exists()
     assert len(list((tmp_path / "o.csv.parts").glob("part-*.csv"))) == 4
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1600
-
-
-KILLED = """
-    import sys, time
-    sys.path.insert(0, {root!r})
-    from pathlib import Path
-    from tests.part_toys import Row, SETTINGS, LAYOUT, predictor
-    from longstrand.inference import resumable as parts_module
-    from longstrand.inference.resumable import ResumableOutput
-    from longstrand.inference.writers import sink_for
-    from longstrand.inference.jobs import write_predictions
-    parts_module.provenance = dict  # the real one imports torch
-    output = Path({output!r})
-    sink = sink_for(output)
-    def slowly(rows):
-        for prediction in predictor(rows):
-            time.sleep(0.001)
-            yield prediction
-    print("start", flush=True)
-    with ResumableOutput.open(output, SETTINGS, suffix=sink.suffix) as parts:
-        parts.finished() or write_predictions(map(Row, range(150)), slowly, parts, sink, LAYOUT, part_rows=3)
-"""
 
 
 @pytest.mark.parametrize("name", ["o.csv", "o.zarr"])
@@ -386,19 +365,30 @@ def test_kill_at_any_moment(tmp_path: Path, name: str) -> None:
     """Killed again and again; the output appears once, whole, and equal to the uninterrupted one."""
     if name.endswith("zarr"):
         pytest.importorskip("zarr")
-    output = tmp_path / name
-    code = textwrap.dedent(KILLED.format(root=str(Path(__file__).parents[2]), output=str(output)))
-    random = np.random.default_rng(0)
-    for _ in range(4):
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
+    output, sink = tmp_path / name, sink_for(tmp_path / name)
+
+    def slowly(rows: Iterator[Any]) -> Iterator[Any]:
+        for prediction in predictor(rows):
+            time.sleep(0.001)
+            yield prediction
+
+    def work() -> None:
+        with ResumableOutput.open(output, SETTINGS, suffix=sink.suffix) as parts:
+            if parts.finished() is None:
+                write_predictions(map(Row, range(150)), slowly, parts, sink, LAYOUT, part_rows=10)
+
+    random, stopped = np.random.default_rng(0), 0
+    for _ in range(6):
+        process = in_child(work)
         time.sleep(float(random.uniform(0.02, 0.15)))
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        process.kill()
+        process.join()
+        stopped += process.exitcode == -signal.SIGKILL
         assert not output.exists() or (tmp_path / f"{name}.run.json").exists()
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert stopped > 1
+    process = in_child(work)
+    process.join()
+    assert process.exitcode == 0
     run(tmp_path / f"whole-{name}", num_rows=150)
     if name.endswith("csv"):
         assert output.read_bytes() == (tmp_path / f"whole-{name}").read_bytes()

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from tests.toys import tiny_checkpoint
 
+pytestmark = pytest.mark.xdist_group("processes")
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 JOBS = ["pretrain64", "pretrain32", "classes", "stopped", "lora", "memory", "search"]
