@@ -48,7 +48,7 @@ def make_page(found: Benchmark) -> page.Report:
     facts = {task: found.facts(task) for task in found.names()}
     parts: list[Section] = []
     if len(facts) > 1:
-        parts += [_overview(full, list(facts)), *_ranks(full, len(facts))]
+        parts.append(_overview(full, list(facts)))
     for task in facts:
         if found.lines_of(task):
             parts += _task_sections(task, facts[task], found)
@@ -155,20 +155,25 @@ def left_out_sentences(task: str, lines: Sequence[Line]) -> list[str]:
 
 
 def _overview(lines: Sequence[Line], tasks: Sequence[str]) -> Section:
-    """Put the main metric of every line and task into one table."""
+    """Put the main metric of every line and task into one table, with the mean rank over tasks."""
     metrics = {line.first.task: line.first.metric for line in lines}
     scores = {(line.first.method, line.first.task): line.mean() for line in lines}
-    rows = {method: [scores.get((method, task)) for task in tasks] for method, _ in scores}
+    ranks = {method: sum(each) / len(each) for method, each in ranks_of(lines).items()}
+    rows = {method: [*(scores.get((method, task)) for task in tasks), ranks.get(method)] for method, _ in scores}
     rows = {method: values for method, values in rows.items() if any(value is not None for value in values)}
     named = ", ".join(dict.fromkeys(metric_title(metrics[task]) for task in tasks))
-    explain = f"{named[0].upper()}{named[1:]} on the test rows, mean over seeds: the darker, the better; best in bold."
-    return page.Grid("All tasks", explain, tasks, rows, [metrics[task] in LOWER_IS_BETTER for task in tasks])
+    explain = (
+        f"{named[0].upper()}{named[1:]} on the test rows, mean over seeds: the darker, the better; best in bold. Mean "
+        "rank: 1 is best; of the lines that every task has."
+    )
+    lower = [*(metrics[task] in LOWER_IS_BETTER for task in tasks), True]
+    return page.grid("All tasks", explain, [*tasks, "mean rank"], rows, lower)
 
 
 def _task_sections(task: str, facts: Mapping[str, Any], found: Benchmark) -> list[Section]:
     """Make the table, the cost, the curves, the sanity notes and the published numbers of a task."""
     lines = found.lines_of(task)
-    parts = [_scores(task, facts, lines), _quality_and_cost(task, lines)]
+    parts = [_scores(task, facts, lines), _cost(task, lines)]
     probes = [(each.method, each.details["probe"]) for line in lines for each in line.results if each.kind == "probe"]
     parts += layer_sections(task, probes)
     parts += few_row_sections(task, found.lines_of(task, full=False), facts["rows"]["train"])
@@ -202,17 +207,10 @@ def _scores(task: str, facts: Mapping[str, Any], lines: Sequence[Line]) -> Secti
     )
 
 
-def _quality_and_cost(task: str, lines: Sequence[Line]) -> Section:
-    short = without_model([line.first.method for line in lines])
-    points = [
-        page.Point(short[line.first.method], GROUPS[line.first.group], max(line.cost("seconds") or 0, 0.1), line.mean())
-        for line in lines
-        if line.mean() is not None
-    ]
+def _cost(task: str, lines: Sequence[Line]) -> Section:
     explain = (
-        "Up is better, left is cheaper: seconds of training here (a probe: embedding and choosing), 0.1 at least. "
-        "Under the picture: what each method adds to the stored base model; memory of the GPU, or on a CPU of the "
-        "whole process, data and libraries included."
+        "What each method adds to the stored base model, seconds of training here (a probe: embedding and choosing), "
+        "and memory of the GPU, or on a CPU of the whole process, data and libraries included."
     )
     columns = ["model", "trained parameters", "to store (MB)", "seconds", "peak memory (MB)", "score", "sd", "seeds"]
     units = {"trained_parameters": (1, 0), "storage_bytes": (1e6, 3), "seconds": (1, 3), "peak_memory_bytes": (1e6, 0)}
@@ -221,8 +219,7 @@ def _quality_and_cost(task: str, lines: Sequence[Line]) -> Section:
         costs = [(line.cost(key), *unit) for key, unit in units.items()]
         shown = [None if cost is None else round(cost / unit, digits or None) for cost, unit, digits in costs]
         rows.append([line.first.method, *shown, line.mean(), line.sd, len(line.values())])
-    labels = {"x_label": "seconds of training", "y_label": metric_title(lines[0].first.metric)}
-    return page.Points(f"{task}: what quality costs", explain, points, table=(columns, rows), **labels)
+    return Table(f"{task}: what quality costs", explain, columns, rows)
 
 
 def without_model(methods: Sequence[str]) -> dict[str, str]:
@@ -333,17 +330,6 @@ def _mean_and_sd(line: Line | None) -> str | None:
     if line is None or line.mean() is None:
         return None
     return f"{line.mean():.3f}" + (f" ± {line.sd:.3f}" if line.sd is not None else "")
-
-
-def _ranks(lines: Sequence[Line], num_tasks: int) -> list[Section]:
-    """Show mean ranks over tasks, with the rank in each task as rings."""
-    ranks, groups = ranks_of(lines), {line.first.method: line.first.group for line in lines}
-    rows = [MetricRow(method, "mean rank", sum(each) / len(each), seeds=each) for method, each in ranks.items()]
-    explain = f"Rank within each of {num_tasks} tasks, averaged (1 is best); rings are single tasks."
-    kinds = {
-        method: GROUPS[groups[method]] for method in sorted(ranks, key=lambda name: list(GROUPS).index(groups[name]))
-    }
-    return [page.Metrics("Mean rank", explain, rows, main="mean rank", groups=kinds)] if ranks else []
 
 
 def _paired(comparisons: Sequence[Comparison]) -> list[Section]:

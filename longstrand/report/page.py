@@ -21,10 +21,8 @@ from longstrand.report.sections import (
     Cell,
     Commands,
     Curves,
-    Grid,
     MetricRow,
     Metrics,
-    Points,
     Ranking,
     Report,
     Section,
@@ -128,13 +126,6 @@ def _curves(section: Curves) -> View:
     return View([figure], columns, rows, "The numbers")
 
 
-def _points(section: Points) -> View:
-    figure = plots.draw_points(section.points, x_label=section.x_label, y_label=section.y_label)
-    plain = ["name", section.x_label, section.y_label], [[point.name, point.x, point.y] for point in section.points]
-    columns, rows = section.table or plain
-    return View([figure], columns, rows, "The numbers")
-
-
 def _metrics(section: Metrics) -> View:
     rows, main, groups = section.rows, section.main, section.groups
     models = list(dict.fromkeys(row.model for row in rows))
@@ -162,27 +153,10 @@ def _interval(row: MetricRow | None) -> Cell:
     return {"value": row.value, "bold": True, "note": note}
 
 
-def _grid(section: Grid) -> View:
-    signs = [-1 if lower else 1 for lower in section.lower]
-    known = [[sign * score for score in scores if score is not None]
-             for sign, scores in zip(signs, zip(*section.rows.values()))]  # fmt: skip
-    lines = []
-    for name, scores in section.rows.items():
-        cells: list[Cell] = [name]
-        for score, sign, column in zip(scores, signs, known):
-            share = 0.0 if score is None else (sign * score - min(column)) / ((max(column) - min(column)) or 1.0)
-            best = score is not None and sign * score == max(column)
-            cells.append({"value": score, "shade": round(share * share, 3), "bold": best})
-        lines.append(cells)
-    return View((), ["", *section.columns], lines)
-
-
 VIEWS: dict[type[Section], Callable[[Any], View]] = {
     Section: lambda section: View(),
     Table: lambda section: View((), section.columns, section.rows),
     Curves: _curves,
-    Points: _points,
-    Grid: _grid,
     Metrics: _metrics,
     Ranking: lambda section: View([plots.draw_ranking(section.models, section.prevalence)]),
     locus.Locus: lambda section: View([locus.plot(section.components, section.region)]),

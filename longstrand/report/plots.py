@@ -10,12 +10,13 @@ import html
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from longstrand.report.sections import Line, MetricRow, Point, RankedModel
+from longstrand.report.sections import Line, MetricRow
 
 COLOURS = ["#0b6e75", "#d9822b", "#7a5195", "#9aa3ab", "#c8485a", "#3f7fbf", "#8a9a2b", "#6b4a33"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "p"]
@@ -131,38 +132,6 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3g}"
 
 
-def draw_points(points: Sequence[Point], *, x_label: str, y_label: str) -> Canvas:
-    """Draw numbered points over a logarithmic horizontal axis; the legend names them, best first.
-
-    Points without x above zero, or without y, are left out.
-    """
-    shown = sorted((p for p in points if p.x and p.x > 0 and p.y is not None), key=lambda p: -(p.y or 0))
-    colours = colours_of([point.group for point in points])
-    with rc_context(STYLE):
-        figure = Canvas(figsize=(8.0, max(3.6, 0.2 * len(shown) + 0.8)), layout="constrained")
-        axes = figure.add_subplot()
-        for number, point in enumerate(shown, 1):
-            look = {"color": colours[point.group], "edgecolors": "white", "lw": 0.8}
-            axes.scatter([point.x], [point.y], s=120, zorder=3, label=f"{number}  {point.name}", **look)
-            axes.annotate(
-                str(number), (point.x, point.y), ha="center", va="center", fontsize=7, color="white", zorder=3
-            )
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value < 1e4 else _short(value))
-        axes.minorticks_off()
-        axes.margins(x=0.08, y=0.1)
-        axes.set(xlabel=x_label, ylabel=y_label)
-        if shown:
-            axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
-            _group_legend(figure, colours)
-    return figure
-
-
-def _group_legend(figure: Figure, colours: Mapping[str, str]) -> None:
-    handles = [figure.axes[0].plot([], [], "o", color=colour, ms=7)[0] for colour in colours.values()]
-    figure.legend(handles, colours, loc="outside upper left", ncols=4)
-
-
 def draw_forest(
     rows: Sequence[MetricRow], *, x_label: str, colours: Mapping[str, str], legend: Mapping[str, str]
 ) -> Canvas:
@@ -190,21 +159,22 @@ def draw_forest(
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.grid(axis="y", visible=False)
         if legend:
-            _group_legend(figure, legend)
+            handles = [axes.plot([], [], "o", color=colour, ms=7)[0] for colour in legend.values()]
+            figure.legend(handles, legend, loc="outside upper left", ncols=4)
     return figure
 
 
-def draw_ranking(models: Sequence[RankedModel], prevalence: float) -> Canvas:
+def draw_ranking(models: Mapping[str, Mapping[str, Any]], prevalence: float) -> Canvas:
     """Draw the ROC curves (left) and the precision-recall curves (right); dashed lines are what guessing reaches."""
     with rc_context(STYLE):
         figure = Canvas(figsize=(8.4, 3.8), layout="constrained")
         left, right = figure.subplots(1, 2)
         left.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=DASHES)
         right.axhline(prevalence, color=SOFT, lw=1, ls=DASHES)
-        for model, colour in zip(models, COLOURS * len(models)):
-            left.plot(model.fpr, model.tpr, color=colour, lw=2, label=f"{model.name} ({model.roc_auc:.3f})")
-            name = f"{model.name} ({model.average_precision:.3f})"
-            right.plot(model.recall, model.precision, color=colour, lw=2, label=name)
+        for (name, each), colour in zip(models.items(), COLOURS * len(models)):
+            left.plot(each["fpr"], each["tpr"], color=colour, lw=2, label=f"{name} ({each['roc_auc']:.3f})")
+            label = f"{name} ({each['average_precision']:.3f})"
+            right.plot(each["recall"], each["precision"], color=colour, lw=2, label=label)
         left.set(xlabel="share of negatives called positive", ylabel="share of positives found", title="ROC")
         right.set(
             xlabel="share of positives found", ylabel="share of calls that are right", title="Precision and recall"

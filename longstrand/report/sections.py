@@ -96,47 +96,6 @@ class Curves(Section):
 
 
 @dataclass(frozen=True)
-class Point:
-    """A named point of a group; without x above zero, or without y, it is in the table only."""
-
-    name: str
-    group: str
-    x: float | None
-    y: float | None
-
-
-@dataclass(frozen=True)
-class Points(Section):
-    """Points over a logarithmic axis; ``table`` as in `Curves`."""
-
-    points: Sequence[Point]
-    x_label: str
-    y_label: str
-    table: tuple[Sequence[str], Sequence[Sequence[Cell]]] | None = None
-
-
-@dataclass(frozen=True)
-class Grid(Section):
-    """A table of scores, shaded within each column from the worst to the best; the best is bold.
-
-    Attributes:
-        rows: name of a row to its scores, one a column; None where there is none.
-        lower: for each column whether lower is better.
-
-    Raises:
-        ValueError: a row has another number of scores than there are columns.
-    """
-
-    columns: Sequence[str]
-    rows: Mapping[str, Sequence[float | None]]
-    lower: Sequence[bool]
-
-    def __post_init__(self) -> None:
-        if any(len(scores) != len(self.columns) for scores in [*self.rows.values(), self.lower]):
-            raise ValueError(f"a row of '{self.title}' has not {len(self.columns)} scores.")
-
-
-@dataclass(frozen=True)
 class MetricRow:
     """A metric of a model: mean over seeds, ends of its 95 % interval, values of the single seeds."""
 
@@ -168,23 +127,15 @@ class Metrics(Section):
 
 
 @dataclass(frozen=True)
-class RankedModel:
-    """The curves of one model on one class, with the areas under them."""
-
-    name: str
-    fpr: Sequence[float]
-    tpr: Sequence[float]
-    recall: Sequence[float]
-    precision: Sequence[float]
-    roc_auc: float
-    average_precision: float
-
-
-@dataclass(frozen=True)
 class Ranking(Section):
-    """ROC and precision-recall curves; ``prevalence`` is the share of positives."""
+    """ROC and precision-recall curves.
 
-    models: Sequence[RankedModel]
+    Attributes:
+        models: name to ``fpr``, ``tpr``, ``recall``, ``precision`` (lists), ``roc_auc`` and ``average_precision``.
+        prevalence: share of positives.
+    """
+
+    models: Mapping[str, Mapping[str, Any]]
     prevalence: float
 
 
@@ -236,6 +187,32 @@ def confusion(title: str, counts: Sequence[Sequence[int]], classes: Sequence[str
     return Table(title, explain, ["true \\ predicted", *classes], rows)
 
 
+def grid(
+    title: str, explain: str, columns: Sequence[str], rows: Mapping[str, Sequence[float | None]], lower: Sequence[bool]
+) -> Table:
+    """Tabulate scores, shaded within each column from the worst to the best; the best is bold.
+
+    Args:
+        title: heading.
+        explain: how to read it.
+        columns: heads of the scores.
+        rows: name of a row to its scores, one a column; None where there is none.
+        lower: for each column whether lower is better.
+    """
+    signs = [-1 if each else 1 for each in lower]
+    known = [[sign * score for score in scores if score is not None]
+             for sign, scores in zip(signs, zip(*rows.values(), strict=True))]  # fmt: skip
+    lines = []
+    for name, scores in rows.items():
+        cells: list[Cell] = [name]
+        for score, sign, column in zip(scores, signs, known, strict=True):
+            share = 0.0 if score is None else (sign * score - min(column)) / ((max(column) - min(column)) or 1.0)
+            best = score is not None and sign * score == max(column)
+            cells.append({"value": score, "shade": round(share * share, 3), "bold": best})
+        lines.append(cells)
+    return Table(title, explain, ["", *columns], lines)
+
+
 def ranking(title: str, evaluations: Mapping[str, Evaluation], *, positive: str) -> Ranking:
     """Put the curves of several models on one test set into one picture.
 
@@ -247,13 +224,13 @@ def ranking(title: str, evaluations: Mapping[str, Evaluation], *, positive: str)
     Raises:
         ValueError: a model has no curves for this class.
     """
-    models = []
+    models = {}
     for name, evaluation in evaluations.items():
         curves = evaluation.get("curves", {}).get(positive)
         if not curves or not curves["roc"]["fpr"]:
             raise ValueError(f"'{name}' has no curves for the class '{positive}': the test set needs both classes.")
         areas = {key: float(evaluation["per_class"][positive][key]) for key in ("roc_auc", "average_precision")}
-        models.append(RankedModel(name, **curves["roc"], **curves["pr"], **areas))
+        models[name] = {**curves["roc"], **curves["pr"], **areas}
     per_class = next(iter(evaluations.values()))["per_class"]
     total = sum(entry["num_true"] for entry in per_class.values())
     explain = (

@@ -212,7 +212,7 @@ def test_the_page() -> None:
     two = [*rows, *(each.model_copy(update={"task": "own/b"}) for each in rows)]
     made = page.make_page(run_of(two, [against("m: full", 0.5, 0.1)]))
     titles = [section.title for section in made.sections]
-    assert titles[:2] == ["All tasks", "Mean rank"] and "Is the difference real?" in titles
+    assert titles[:2] == ["All tasks", "own/a"] and "Is the difference real?" in titles
     paired = next(section for section in made.sections if section.title == "Is the difference real?")
     assert paired.rows[0][1:4] == ["full", "kmer", 0.5] and paired.rows[0][-1] == "unclear"  # type: ignore[attr-defined]
     html = render_html(made)

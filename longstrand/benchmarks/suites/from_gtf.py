@@ -11,8 +11,7 @@ import numpy as np
 
 from longstrand.benchmarks.suites.promoters import annotated_promoters
 from longstrand.benchmarks.suites.splice import MIN_INTRON, splice_windows
-from longstrand.benchmarks.tasks.places import split_windows, take_splits
-from longstrand.benchmarks.tasks.task import make_rows
+from longstrand.benchmarks.tasks.places import split_rows
 from longstrand.data.labelled import RawTable
 from longstrand.errors import InputError, one_of
 from longstrand.genome.annotation import read_annotation, transcripts
@@ -156,13 +155,7 @@ def structure_tables(annotation: Path, fasta: Path, options: Mapping[str, Any]) 
             reached[item.chrom, item.strand] = window.end
     if not places:
         raise InputError(f"{annotation}: no gene with CDS lines has room for a window of {size} bases.")
-    words, origin = split_windows(
-        places, genome.contigs, valid_chroms=options["valid_chroms"], test_chroms=options["test_chroms"]
-    )
-    names, chroms = [str(place) for place in places], [place.chrom for place in places]
-    rows = make_rows(texts, {"label": labels}, source=annotation, names=names, chroms=chroms)
-    tables, copies = take_splits(rows, words)
-    return tables, origin + copies
+    return split_rows(places, texts, labels, genome.contigs, options, source=annotation)
 
 
 def paint(features: Sequence[Feature], lengths: Mapping[str, int], strand: str) -> dict[str, np.ndarray]:

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from longstrand.benchmarks.tasks.build import source_paths, write_task
-from longstrand.benchmarks.tasks.places import split_windows, take_splits
+from longstrand.benchmarks.tasks.places import open_annotated, split_rows
 from longstrand.benchmarks.tasks.task import BenchmarkTask, TaskData, make_rows
 from longstrand.data.labelled import RawTable
 from longstrand.data.rows import has_intervals, read_entries, read_intervals
 from longstrand.errors import InputError, UsageError, one_of
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
+from longstrand.genome.regions import matched_negatives
 from longstrand.genome.sequence import reverse_complement
 from longstrand.runtime import generator
 
@@ -133,24 +134,19 @@ def promoter_window(chrom: str, tss: int, strand: str, *, num_bases: int, before
 
 
 def join_groups(groups: Sequence[int], together: Iterable[tuple[int, int]]) -> list[int]:
-    """Join the groups of pairs of rows that belong together; the smaller number stays.
+    """Join the groups of pairs of rows that belong together; groups are numbered from 0 anew.
 
     Example:
         >>> join_groups([0, 1, 2, 1], [(2, 3)])
         [0, 1, 1, 1]
     """
-    parent = list(range(max(groups, default=-1) + 1))
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
 
-    def root(group: int) -> int:
-        while parent[group] != group:
-            parent[group] = parent[parent[group]]
-            group = parent[group]
-        return group
-
-    for left, right in together:
-        first, second = sorted((root(groups[left]), root(groups[right])))
-        parent[second] = first
-    return [root(group) for group in groups]
+    pairs = [(groups[left], groups[right]) for left, right in together] or [(0, 0)]
+    size = max(groups, default=0) + 1
+    joined = coo_matrix((np.ones(len(pairs)), tuple(zip(*pairs))), shape=(size, size))
+    return connected_components(joined, directed=False)[1][list(groups)].tolist()
 
 
 def overlapping(places: Sequence[Interval]) -> Iterator[tuple[int, int]]:
@@ -171,8 +167,12 @@ def identical(sequences: Sequence[str]) -> Iterator[tuple[int, int]]:
             yield twin, row
 
 
-def permute_blocks(sequence: str, random: np.random.RandomState | np.random.Generator, num_permuted: int) -> str:
+def permute_blocks(
+    sequence: str, random: np.random.RandomState | np.random.Generator, num_permuted: int, *, as_drawn: bool = False
+) -> str:
     """Cut a sequence into 20 blocks and permute ``num_permuted`` of them, drawn at random, among their places.
+
+    ``as_drawn`` shuffles the blocks in the order in which they were drawn, not in that of their places.
 
     Raises:
         InputError: the length is no multiple of 20.
@@ -181,15 +181,11 @@ def permute_blocks(sequence: str, random: np.random.RandomState | np.random.Gene
     if rest:
         raise InputError(f"a promoter of {len(sequence)} bases cannot be cut into {NUM_BLOCKS} blocks of one length.")
     blocks = [sequence[place * size : (place + 1) * size] for place in range(NUM_BLOCKS)]
-    chosen = set(random.choice(NUM_BLOCKS, num_permuted, replace=False).tolist())
-    return _fill_blocks(blocks, chosen, random)
-
-
-def _fill_blocks(blocks: list[str], chosen: set[int], random: Any, order: Sequence[int] | None = None) -> str:
-    moved = [blocks[place] for place in (order if order is not None else sorted(chosen))]
+    drawn = random.choice(NUM_BLOCKS, num_permuted, replace=False).tolist()
+    moved = [blocks[place] for place in (drawn if as_drawn else sorted(drawn))]
     random.shuffle(moved)
     waiting = iter(moved)
-    return "".join(next(waiting) if place in chosen else block for place, block in enumerate(blocks))
+    return "".join(next(waiting) if place in drawn else block for place, block in enumerate(blocks))
 
 
 def published_rows(promoters: Promoters) -> tuple[list[str], list[int], list[str]]:
@@ -198,12 +194,7 @@ def published_rows(promoters: Promoters) -> tuple[list[str], list[int], list[str
     One stream of random numbers serves all negatives in order; rows are then permuted with a fresh seed of 42.
     """
     random = np.random.RandomState(42)
-    negatives = []
-    for sequence in promoters.sequences:
-        size = len(sequence) // NUM_BLOCKS
-        blocks = [sequence[place * size : (place + 1) * size] for place in range(NUM_BLOCKS)]
-        drawn = random.choice(NUM_BLOCKS, NUM_PERMUTED, replace=False).tolist()
-        negatives.append(_fill_blocks(blocks, set(drawn), random, drawn))
+    negatives = [permute_blocks(text, random, NUM_PERMUTED, as_drawn=True) for text in promoters.sequences]
     sequences = promoters.sequences + negatives
     labels = [1] * len(negatives) + [0] * len(negatives)
     names = promoters.names + [f"{name} negative" for name in promoters.names]
@@ -225,7 +216,7 @@ def published_folds(labels: Sequence[int]) -> list[int]:
 def _grouped_rows(
     promoters: Promoters, options: Mapping[str, Any]
 ) -> tuple[list[str], list[int], list[str], list[int]]:
-    negatives = make_negatives(promoters, options)
+    negatives, _ = make_negatives(promoters, options)
     together = [*identical(promoters.sequences), *overlapping(promoters.places or [])]
     fold_of = grouped_folds(join_groups(promoters.groups, together), seed=options["seed"])
     sequences, labels, names, folds = [], [], [], []
@@ -237,26 +228,28 @@ def _grouped_rows(
     return sequences, labels, names, folds
 
 
-def make_negatives(promoters: Promoters, options: Mapping[str, Any]) -> list[str]:
+def make_negatives(promoters: Promoters, options: Mapping[str, Any]) -> tuple[list[str], Sequence[Interval]]:
     """Make one negative for each promoter: permuted blocks, or a window of the genome with its GC content.
+
+    Returns:
+        The sequences, and their places; those of the promoters for permuted blocks.
 
     Raises:
         UsageError: an unknown kind, or genome windows without a genome.
     """
-    kind = one_of(options["negatives"], NEGATIVES, "kind of negatives")
+    kind, places = one_of(options["negatives"], NEGATIVES, "kind of negatives"), promoters.places or []
     if kind == "genome":
-        from longstrand.genome.regions import matched_negatives
-
         if promoters.places is None:
             raise UsageError("negatives=genome needs promoters as places (BED or annotation) and fasta=GENOME.fa.")
         genome = Genome(options["fasta"])
         places = matched_negatives(promoters.places, genome, ratio=1, seed=options["seed"])
-        return [genome.fetch_interval(place).upper() for place in places]
+        return [genome.fetch_interval(place).upper() for place in places], places
     count = NUM_BLOCKS if kind == "blocks" else NUM_PERMUTED
-    return [
+    negatives = [
         permute_blocks(sequence, generator(options["seed"], row, "promoter negatives"), count)
         for row, sequence in enumerate(promoters.sequences)
     ]
+    return negatives, places
 
 
 def grouped_folds(groups: Sequence[int], *, seed: int) -> list[int]:
@@ -307,11 +300,7 @@ def annotated_promoters(
     Raises:
         InputError: the files do not fit together, or no window fits on the genome.
     """
-    from longstrand.genome.annotation import read_annotation, transcripts
-
-    genome = Genome(fasta)
-    found = transcripts(read_annotation(annotation))
-    genome.check_chroms({item.chrom for item in found}, where=str(annotation))
+    genome, found = open_annotated(annotation, fasta)
     num_bases = options["window"]
     before = options["before"] if options["before"] >= 0 else TSS_OFFSET.get(num_bases, num_bases // 2)
     last: dict[tuple[str, str], int] = {}
@@ -331,30 +320,16 @@ def annotated_promoters(
         )
     sequences = [genome.fetch_interval(place).upper() for place in places]
     promoters = Promoters(sequences, list(range(len(places))), genes, places)
-    others, where = _annotated_negatives(promoters, genome, options)
-    words, origin = split_windows(
-        places + where, genome.contigs, valid_chroms=options["valid_chroms"], test_chroms=options["test_chroms"]
-    )
-    rows = make_rows(
+    others, where = make_negatives(promoters, {**options, "fasta": fasta})
+    return split_rows(
+        [*places, *where],
         sequences + others,
-        {"label": [names[1]] * len(places) + [names[0]] * len(others)},
+        [names[1]] * len(places) + [names[0]] * len(others),
+        genome.contigs,
+        options,
         source=annotation,
         names=[*genes, *(f"{name} negative" for name in genes)],
-        chroms=[place.chrom for place in places + where],
     )
-    tables, copies = take_splits(rows, words)
-    return tables, origin + copies
-
-
-def _annotated_negatives(
-    promoters: Promoters, genome: Genome, options: Mapping[str, Any]
-) -> tuple[list[str], list[Interval]]:
-    if options["negatives"] != "genome":
-        return make_negatives(promoters, options), promoters.places or []
-    from longstrand.genome.regions import matched_negatives
-
-    where = matched_negatives(promoters.places or [], genome, ratio=1, seed=options["seed"])
-    return [genome.fetch_interval(place).upper() for place in where], where
 
 
 def _numbered(names: Sequence[str]) -> list[int]:

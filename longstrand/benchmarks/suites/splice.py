@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.benchmarks.tasks.build import source_paths, split_off_valid, write_task
-from longstrand.benchmarks.tasks.places import split_windows, take_splits
+from longstrand.benchmarks.tasks.places import open_annotated, split_rows
 from longstrand.benchmarks.tasks.task import BenchmarkTask, TaskData, make_rows
 from longstrand.data.labelled import RawTable
 from longstrand.data.labelled_tokens import UNLABELLED
 from longstrand.data.rows import read_headless
 from longstrand.errors import InputError
-from longstrand.genome.annotation import Transcript, read_annotation, transcripts
+from longstrand.genome.annotation import Transcript
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import reverse_complement
@@ -127,9 +127,7 @@ def splice_windows(
     Raises:
         InputError: the files do not fit together, or there is no intron with GT and AG at its ends.
     """
-    genome = Genome(fasta)
-    found = transcripts(read_annotation(annotation))
-    genome.check_chroms({item.chrom for item in found}, where=str(annotation))
+    genome, found = open_annotated(annotation, fasta)
     num_bases = options["window"]
     sites = [site for site in annotated_sites(found) if _is_canonical(genome, site)]
     if not sites:
@@ -141,18 +139,8 @@ def splice_windows(
         if place is not None and place.end <= genome.contigs[site.chrom]:
             places.append(place)
             labels.append(codes[site.kind])
-    words, origin = split_windows(
-        places, genome.contigs, valid_chroms=options["valid_chroms"], test_chroms=options["test_chroms"]
-    )
-    rows = make_rows(
-        [genome.fetch_interval(place) for place in places],
-        {"label": labels},
-        source=annotation,
-        names=[str(place) for place in places],
-        chroms=[place.chrom for place in places],
-    )
-    tables, copies = take_splits(rows, words)
-    return tables, origin + copies
+    sequences = [genome.fetch_interval(place) for place in places]
+    return split_rows(places, sequences, labels, genome.contigs, options, source=annotation)
 
 
 def site_window(site: Site, num_bases: int) -> Interval | None:
@@ -219,9 +207,7 @@ def build_splice_tokens(task: BenchmarkTask, sources: Path, output: Path, option
     target twice.
     """
     annotation, fasta = source_paths(task, sources, options)
-    genome = Genome(fasta)
-    found = transcripts(read_annotation(annotation))
-    genome.check_chroms({item.chrom for item in found}, where=str(annotation))
+    genome, found = open_annotated(annotation, fasta)
     spans = gene_spans(found)
     if not spans:
         raise InputError(f"{annotation}: no gene with an intron, so there is no splice site to learn.")
@@ -233,18 +219,9 @@ def build_splice_tokens(task: BenchmarkTask, sources: Path, output: Path, option
             texts.append(text)
             labels.append(label)
     spans_read = [place.expand(options["context"]) for place in targets]
-    words, origin = split_windows(
-        spans_read, genome.contigs, valid_chroms=options["valid_chroms"], test_chroms=options["test_chroms"]
-    )
-    rows = make_rows(
-        texts,
-        {"label": labels},
-        source=annotation,
-        names=[str(place) for place in targets],
-        chroms=[place.chrom for place in targets],
-    )
-    tables, copies = take_splits(rows, words)
-    return write_task(task, output, tables, options, sources=[annotation, fasta], origin=origin + copies)
+    names = [str(place) for place in targets]
+    tables, origin = split_rows(spans_read, texts, labels, genome.contigs, options, source=annotation, names=names)
+    return write_task(task, output, tables, options, sources=[annotation, fasta], origin=origin)
 
 
 def gene_spans(found: Sequence[Transcript]) -> list[tuple[Interval, dict[int, str]]]:

@@ -3,14 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from longstrand.benchmarks.tasks.task import make_rows
 from longstrand.data.labelled import RawTable
 from longstrand.errors import InputError
+from longstrand.genome.annotation import Transcript, read_annotation, transcripts
+from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import reverse_complement
 
 BLOCKS = ("train", "train", "valid", "train", "test", "train", "train", "test", "train", "train")
 """What ten neighbouring blocks are for: a tenth for validation, a fifth for the test."""
+
+
+def open_annotated(annotation: Path, fasta: Path) -> tuple[Genome, list[Transcript]]:
+    """Open a genome and read the transcripts of its annotation (GTF or GFF3).
+
+    Raises:
+        InputError: the files do not fit together.
+    """
+    genome, found = Genome(fasta), transcripts(read_annotation(annotation))
+    genome.check_chroms({item.chrom for item in found}, where=str(annotation))
+    return genome, found
+
+
+def split_rows(
+    windows: Sequence[Interval],
+    sequences: Sequence[str],
+    labels: Sequence[str],
+    contigs: Mapping[str, int],
+    options: Mapping[str, Any],
+    *,
+    source: Path,
+    names: Sequence[str] | None = None,
+) -> tuple[dict[str, RawTable], str]:
+    """Put windows with a label each into splits, as `split_windows` and `take_splits` say.
+
+    Args:
+        windows: n places.
+        sequences: n texts.
+        labels: n labels.
+        contigs: lengths of the contigs.
+        options: ``valid_chroms`` and ``test_chroms``.
+        source: where the rows come from.
+        names: n names; None: the places.
+
+    Returns:
+        ``train``, ``valid`` and ``test``, and the split rule as a sentence.
+    """
+    words, rule = split_windows(
+        windows, contigs, valid_chroms=options["valid_chroms"], test_chroms=options["test_chroms"]
+    )
+    rows = make_rows(
+        sequences,
+        {"label": labels},
+        source=source,
+        names=names or list(map(str, windows)),
+        chroms=[window.chrom for window in windows],
+    )
+    tables, copies = take_splits(rows, words)
+    return tables, rule + copies
 
 
 def split_windows(
