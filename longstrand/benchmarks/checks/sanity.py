@@ -157,12 +157,7 @@ def composition(table: LabelledTable) -> dict[str, Any]:
 def _about(values: np.ndarray, table: LabelledTable) -> dict[str, Any]:
     names, targets = table.task.names, np.asarray(table.targets)
     if table.task.problem == "regression":
-        found = {}
-        for number, name in enumerate(names):
-            rows = ~np.isnan(targets[:, number])
-            if np.ptp(targets[rows, number]) > 0 and np.ptp(values[rows]) > 0:
-                found[name] = float(spearmanr(values[rows], targets[rows, number]).statistic)
-        return {"spearman": found, "strongest": max((abs(value) for value in found.values()), default=0.0)}
+        return _correlations(values, targets, names)
     member = targets[:, None] == np.arange(len(names)) if targets.ndim == 1 else targets > 0.5
     counts = member.sum(axis=0).astype(np.float64)
     others = len(values) - counts
@@ -176,6 +171,16 @@ def _about(values: np.ndarray, table: LabelledTable) -> dict[str, Any]:
         "auc": auc,
         "strongest": max((max(value, 1 - value) for value in auc.values()), default=0.5),
     }
+
+
+def _correlations(values: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Correlate the ranks of values (n,) and targets (n, names), where both vary; missing targets are left out."""
+    found = {}
+    for column, name in zip(targets.T, names):
+        rows = ~np.isnan(column)
+        if rows.sum() > 2 and np.ptp(column[rows]) > 0 and np.ptp(values[rows]) > 0:
+            found[name] = float(spearmanr(values[rows], column[rows]).statistic)
+    return {"spearman": found, "strongest": max(map(abs, found.values()), default=0.0)}
 
 
 def _canonical(table: RawTable, row: int) -> str:
@@ -279,7 +284,9 @@ def _findings(report: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _bias_words(feature: str, about: Mapping[str, Any]) -> str:
-    title = {"gc": "GC content", "length": "length", "unknown": "the share of N"}[feature]
+    title = {"gc": "GC content", "gc of a bin": "GC content of a bin", "length": "length", "unknown": "the share of N"}[
+        feature
+    ]
     if "spearman" in about:
         name = max(about["spearman"], key=lambda key: abs(about["spearman"][key]), default="")
         strong = about["strongest"] >= 2 * SEPARATED - 1
@@ -332,12 +339,10 @@ def check_bins(
         }
         report["findings"] += [{"severity": "note", "text": text} for text in _gaps(name, part, names)]
     about = gc_of_bins(labelled["train"])
-    if about:
+    if about["spearman"]:
         report["composition"]["gc"] = about
-        name = max(about["spearman"], key=lambda track: abs(about["spearman"][track]))
-        if about["strongest"] >= 2 * SEPARATED - 1:
-            text = f"GC content of a bin alone correlates with '{name}': Spearman {about['spearman'][name]:+.2f}."
-            report["findings"].append({"severity": "bias", "text": text})
+        text = _bias_words("gc of a bin", about)
+        report["findings"] += [{"severity": "bias", "text": text}] if text else []
     return report, found
 
 
@@ -382,13 +387,7 @@ def gc_of_bins(table: LabelledTable) -> dict[str, Any]:
         letters = np.frombuffer(table.sequences[row].encode(), dtype=np.uint8).reshape(-1, size)
         shares.append(((letters == ord("G")) | (letters == ord("C"))).mean(axis=1))
         targets.append(table.targets[row])
-    share, values = np.concatenate(shares), np.concatenate(targets)
-    found = {}
-    for place, name in enumerate(table.task.names):
-        known = ~np.isnan(values[:, place])
-        if known.sum() > 2 and np.ptp(values[known, place]) > 0 and np.ptp(share[known]) > 0:
-            found[name] = float(spearmanr(share[known], values[known, place]).statistic)
-    return {"spearman": found, "strongest": max(map(abs, found.values()))} if found else {}
+    return _correlations(np.concatenate(shares), np.concatenate(targets), table.task.names)
 
 
 def too_long(tables: Mapping[str, LabelledTable], tokenizer: Tokenizer, max_tokens: int, *, max_rows: int = 200) -> str:

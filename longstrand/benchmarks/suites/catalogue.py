@@ -25,7 +25,6 @@ from longstrand.benchmarks.tasks.released import (
     ANY_VERSION,
     SEED,
     build_class_folders,
-    build_named_fasta,
     build_tables,
 )
 from longstrand.benchmarks.tasks.task import BenchmarkTask, Option, Published, SourceFile, TaskData
@@ -40,7 +39,6 @@ BUILDERS: dict[str, Callable[..., TaskData]] = {
     "deepsea": build_deepsea,
     "deepstarr": build_deepstarr,
     "epd_promoters": build_epd_promoters,
-    "named_fasta": build_named_fasta,
     "species": build_species,
     "splice_tokens": build_splice_tokens,
     "splice_windows": build_splice_windows,

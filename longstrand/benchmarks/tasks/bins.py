@@ -7,28 +7,26 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from longstrand.benchmarks.checks.sanity import check_bins, refuse_flat
-from longstrand.benchmarks.tasks.build import describe, fingerprint_rows, source_paths, write_rows
+from longstrand.benchmarks.tasks.build import fingerprint_rows, finish_task, source_paths
 from longstrand.benchmarks.tasks.task import (
     SPLITS,
     BenchmarkTask,
     TaskData,
-    file_sums,
     label_bins,
-    load_task_data,
     make_rows,
-    save_facts,
 )
 from longstrand.data.labelled import RawTable
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
-from longstrand.runtime import fingerprint_bytes, read_json, write_json
+from longstrand.runtime import fingerprint_bytes, read_json
 
 _BYTES_FIELD = 2
 CHUNK_BYTES = 1 << 20
@@ -67,7 +65,13 @@ def build_bins(task: BenchmarkTask, sources: Path, output: Path, options: Mappin
     tables = {}
     for split in SPLITS:
         places = regions[split][: options["max_rows"] or None]
-        _write_targets(output / f"{split}.zarr", _targets(records, split, shape), len(places), shape, chosen)
+        targets = (values[:, chosen] for values in islice(_targets(records, split, shape), len(places)))
+        sizes = (len(places), shape.num_bins, len(chosen))
+        count = write_targets(output / f"{split}.zarr", targets, *sizes, dtype="float16")
+        if count < len(places):
+            raise InputError(
+                f"{split}: {count:,} records for {len(places):,} regions in sequences.bed; a file is missing."
+            )
         tables[split] = _sequences(genome, places, options["window"], bed)
     names = [f"target_{number}" for number in chosen]
     bins = {"num_bins": shape.num_bins, "bin_bases": shape.bin_bases, "context": context, "loss": "counts"}
@@ -141,25 +145,6 @@ def _targets(records: Path, split: str, shape: Shape) -> Iterator[np.ndarray]:
             yield values.reshape(shape.num_bins, shape.num_targets)
 
 
-def _write_targets(path: Path, targets: Iterator[np.ndarray], num_rows: int, shape: Shape, chosen: list[int]) -> None:
-    import zarr
-
-    array = zarr.create_array(
-        str(path),
-        shape=(num_rows, shape.num_bins, len(chosen)),
-        chunks=(1, shape.num_bins, min(len(chosen), 512)),
-        dtype="float16",
-    )
-    count = 0
-    for row, values in zip(range(num_rows), targets):
-        array[row] = values[:, chosen]
-        count = row + 1
-    if count < num_rows:
-        raise InputError(
-            f"{path.stem}: {count:,} records for {num_rows:,} regions in sequences.bed; a file is missing."
-        )
-
-
 def _sequences(genome: Genome, places: Sequence[Interval], num_bases: int, source: Path) -> RawTable:
     texts = []
     for place in places:
@@ -169,25 +154,28 @@ def _sequences(genome: Genome, places: Sequence[Interval], num_bases: int, sourc
     return make_rows(texts, {}, source=source, names=names, chroms=[place.chrom for place in places])
 
 
-def write_targets(path: Path, rows: Iterable[np.ndarray], num_rows: int, most_bins: int, num_targets: int) -> None:
-    """Write targets float32 (bins, targets) row by row as Zarr (rows, most bins, targets), filled up with NaN."""
+def write_targets(
+    path: Path, rows: Iterable[np.ndarray], num_rows: int, most_bins: int, num_targets: int, dtype: str = "float32"
+) -> int:
+    """Write targets (bins, targets) of rows as Zarr (rows, most bins, targets), filled up with NaN; count the rows."""
     import zarr
 
-    together = max(1, CHUNK_BYTES // (4 * max(1, most_bins * num_targets)))
+    together = max(1, min(num_rows, CHUNK_BYTES // (4 * max(1, most_bins * num_targets))))
     array = zarr.create_array(
         str(path),
         shape=(num_rows, most_bins, num_targets),
-        chunks=(max(1, min(num_rows, together)), most_bins, num_targets),
-        dtype="float32",
+        chunks=(together, most_bins, num_targets),
+        dtype=dtype,
         fill_value=float("nan"),
     )
-    block = np.full((together, most_bins, num_targets), np.nan, dtype=np.float32)
-    for row, values in enumerate(rows):
-        place = row % together
-        block[place] = np.nan
-        block[place, : len(values)] = values
-        if place == together - 1 or row == num_rows - 1:
-            array[row - place : row + 1] = block[: place + 1]
+    count, rows = 0, iter(rows)
+    while block := list(islice(rows, together)):
+        filled = np.full((len(block), most_bins, num_targets), np.nan, dtype=dtype)
+        for line, values in zip(filled, block):
+            line[: len(values)] = values
+        array[count : count + len(block)] = filled
+        count += len(block)
+    return count
 
 
 def save_bins(
@@ -223,33 +211,27 @@ def save_bins(
                 f"task '{task.id}': the {name} split has no row; give more or shorter windows, or test_chroms=... and "
                 "valid_chroms=..."
             )
-    files = {name: f"{name}.parquet" for name in SPLITS}
     arrays = {name: f"{name}.zarr" for name in SPLITS}
     labelled = {name: label_bins(tables[name], output / arrays[name], names, bins) for name in SPLITS}
     report, found = check_bins(tables, labelled)
     refuse_flat(task.id, found, names)
-    for name in SPLITS:
-        write_rows(output / files[name], tables[name])
-    write_json(output / "sanity.json", report)
     loss = bins["loss"] or ("counts" if (np.nan_to_num(found["train"].low) >= 0).all() else "squared")
     parts = [fingerprint_rows(tables), *(_array_sum(output / arrays[name]) for name in SPLITS)]
-    save_facts(
+    return finish_task(
+        task,
         output,
-        describe(task, options, sources)
-        | {
-            "loss": {"counts": "poisson", "squared": "mse"}[loss],
-            "split_rule": origin or task.split_rule,
-            "class_names": list(names),
-            "label_columns": [],
-            "num_rows_built": {name: len(tables[name]) for name in SPLITS},
-            "bins": dict(bins) | {"loss": loss},
-            "tables": files,
-            "arrays": arrays,
-            "checksums": file_sums(output, files),
-            "fingerprint": fingerprint_bytes("\n".join(parts).encode()),
-        },
+        tables,
+        options,
+        sources=sources,
+        report=report,
+        origin=origin,
+        loss={"counts": "poisson", "squared": "mse"}[loss],
+        class_names=list(names),
+        label_columns=[],
+        bins=dict(bins) | {"loss": loss},
+        arrays=arrays,
+        fingerprint=fingerprint_bytes("\n".join(parts).encode()),
     )
-    return load_task_data(output, check=False)
 
 
 def _array_sum(path: Path) -> str:

@@ -7,13 +7,11 @@ import hashlib
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longstrand.benchmarks.checks.sanity import check_splits, leaks, lines_of, truncation, truncation_line
 from longstrand.benchmarks.tasks.task import (
-    METRICS,
     SPLITS,
     BenchmarkTask,
     SourceFile,
@@ -21,6 +19,7 @@ from longstrand.benchmarks.tasks.task import (
     file_sums,
     load_task_data,
     save_facts,
+    task_facts,
 )
 from longstrand.data.labelled import LabelledTable, RawTable, count_letters, infer_task, label
 from longstrand.errors import InputError, UsageError, nearest
@@ -254,44 +253,53 @@ def write_task(
     """
     labelled = check_labels(task, tables, class_names)
     report = check_splits(tables, labelled)
+    first = tables["train"]
+    return finish_task(
+        task,
+        folder,
+        tables,
+        options,
+        sources=sources,
+        report=report,
+        origin=origin,
+        class_names=list(labelled["train"].task.names),
+        names_given=class_names is not None,
+        piece_column=PIECE_COLUMN if first.is_cut else None,
+        label_columns=list(first.labels),
+        pair_column="pair" if first.pairs is not None else None,
+        fingerprint=fingerprint_rows(tables),
+    )
+
+
+def finish_task(
+    task: BenchmarkTask,
+    folder: Path,
+    tables: Mapping[str, RawTable],
+    options: Mapping[str, Any],
+    *,
+    sources: Iterable[Path],
+    report: Mapping[str, Any],
+    origin: str,
+    **facts: Any,
+) -> TaskData:
+    """Write the tables, the sanity report and, last, ``task.json`` with further ``facts``."""
     write_json(folder / "sanity.json", report)
     files = {name: f"{name}.parquet" for name in SPLITS}
     for name in SPLITS:
         write_rows(folder / files[name], tables[name])
-    first = tables["train"]
-    columns = list(first.labels)
-    facts = describe(task, options, sources) | {
+    described = {name: value for name, value in task_facts(task).items() if name not in ("files", "needs", "num_rows")}
+    described |= {
+        "problem": task.finetune_problem,
+        "metrics": list(task.metrics),
         "split_rule": origin or task.split_rule,
-        "class_names": list(labelled["train"].task.names),
-        "names_given": class_names is not None,
-        "piece_column": PIECE_COLUMN if first.is_cut else None,
-        "label_columns": columns,
-        "pair_column": "pair" if first.pairs is not None else None,
+        "options": options,
+        "sources": {path.name: f"sha256:{content_sum(path)}" for path in sources if path.is_file()},
         "num_rows_built": {name: len(tables[name]) for name in SPLITS},
         "tables": files,
         "checksums": file_sums(folder, files),
-        "fingerprint": fingerprint_rows(tables),
     }
-    save_facts(folder, facts)
+    save_facts(folder, described | facts)
     return load_task_data(folder, check=False)
-
-
-def describe(task: BenchmarkTask, options: Mapping[str, Any], sources: Iterable[Path]) -> dict[str, Any]:
-    """Give the facts of a task for ``task.json``."""
-    return {
-        "id": task.id,
-        "title": task.title,
-        "kind": task.kind,
-        "problem": task.finetune_problem,
-        "metric": task.metric,
-        "metrics": list(task.metrics),
-        "loss": task.loss,
-        "window": task.window,
-        "published": {model: asdict(fact) for model, fact in task.published.items()},
-        "notes": list(task.notes),
-        "options": {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()},
-        "sources": {path.name: f"sha256:{content_sum(path)}" for path in sources if path.is_file()},
-    }
 
 
 def check_labels(
@@ -338,16 +346,11 @@ def _check_measurable(task: BenchmarkTask, name: str, table: LabelledTable) -> N
     targets = np.asarray(table.targets, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         spread = np.nanmax(targets, axis=0) - np.nanmin(targets, axis=0) > 0
-    if not spread.any() or (problem_is_number(task) and not spread.all()):
+    if not spread.any() or (task.problem == "regression" and not spread.all()):
         flat = table.task.names[int(np.flatnonzero(~spread)[0])]
         raise InputError(
             f"{where}, all values of '{flat}' are the same, so {task.metric} is undefined; choose another split."
         )
-
-
-def problem_is_number(task: BenchmarkTask) -> bool:
-    """Say whether the labels are numbers to be predicted."""
-    return METRICS[task.problem] is METRICS["regression"]
 
 
 def write_rows(path: Path, table: RawTable) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longstrand.benchmarks.tasks.build import check_labels, source_paths, split_off_valid, write_task
+from longstrand.benchmarks.tasks.build import source_paths, split_off_valid, write_task
 from longstrand.benchmarks.tasks.own_bins import BIN_OPTIONS, TRACK_OPTIONS, build_columns, build_tracks
 from longstrand.benchmarks.tasks.places import choose_contigs
 from longstrand.benchmarks.tasks.released import SEED
@@ -179,7 +179,6 @@ def build_own(task: BenchmarkTask, given: Mapping[str, Path], output: Path, opti
         problem=problem,
         metric=METRIC_OF[found.problem],
     )
-    check_labels(resolved, tables, names)
     return write_task(resolved, output, tables, options, sources=given.values(), origin=origin, class_names=names)
 
 

@@ -19,20 +19,12 @@ TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 
 
 def build_tables(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
-    """Build a task published as ``train``, ``dev`` and ``test`` tables of ``sequence,label``."""
+    """Build a task published as ``train``, perhaps ``dev``, and ``test``: tables or FASTA, see `read_rows`."""
     paths = source_paths(task, sources, options)
     names = ("train", "valid", "test") if len(paths) == 3 else ("train", "test")
     tables = {name: read_rows(path) for name, path in zip(names, paths)}
     if "valid" not in tables:
         tables |= split_off_valid(tables["train"], seed=options["seed"])
-    return write_task(task, output, tables, options, sources=paths)
-
-
-def build_named_fasta(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
-    """Build a task published as ``train.fna`` and ``test.fna`` whose titles end in ``|label`` (or as tables)."""
-    paths = source_paths(task, sources, options)
-    tables = {name: read_rows(path) for name, path in zip(("train", "test"), paths)}
-    tables |= split_off_valid(tables["train"], seed=options["seed"])
     return write_task(task, output, tables, options, sources=paths)
 
 

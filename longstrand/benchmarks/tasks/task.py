@@ -363,22 +363,7 @@ def label_bins(rows: RawTable, array: Path, names: Sequence[str], bins: Mapping[
 
 def task_facts(task: BenchmarkTask) -> dict[str, Any]:
     """Give the facts of a task as plain values."""
-    return {
-        "id": task.id,
-        "title": task.title,
-        "kind": task.kind,
-        "problem": task.problem,
-        "metric": task.metric,
-        "loss": task.loss,
-        "window": task.window,
-        "num_rows": list(task.num_rows) if task.num_rows else None,
-        "split_rule": task.split_rule,
-        "files": [asdict(item) for item in task.files],
-        "options": {name: {"default": item.default, "help": item.help} for name, item in task.options.items()},
-        "published": {model: asdict(item) for model, item in task.published.items()},
-        "notes": list(task.notes),
-        "needs": task.needs,
-    }
+    return {name: value for name, value in asdict(task).items() if name not in ("build", "metrics")}
 
 
 def table_lines(tasks: Sequence[BenchmarkTask]) -> list[str]:
