@@ -16,7 +16,8 @@ import numpy as np
 import sklearn
 
 from longstrand.baselines.kmer import KmerRegression, kmer_counts
-from longstrand.data.labelled import LabelledTable, RawTable
+from longstrand.data.labelled import LabelledTable
+from longstrand.data.labelled_files import RawTable
 from longstrand.data.targets import Task
 from longstrand.evaluation.metrics import Scores, evaluate
 from longstrand.runtime import machine

@@ -22,12 +22,13 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
-from longstrand.data.labelled import LabelledTable, RawTable
+from longstrand.data.labelled import LabelledTable
+from longstrand.data.labelled_files import RawTable
 from longstrand.data.targets import Task
 from longstrand.models.checkpoint import load_model
 from longstrand.runtime import machine, provenance, write_json
 from longstrand.tokenization.kmer import make_kmer
-from longstrand.training.examples import LabelCollator, TrainingExamples, tokenize
+from longstrand.training.examples import Collator, TrainingExamples, tokenize
 
 MUST, STRETCH = 1.3, 2.0
 MAX_BASES, BATCH = 1000, 16
@@ -122,7 +123,7 @@ def main() -> None:
         ours = TrainingExamples(table, tokenized, tokenizer, batch_size=BATCH, epochs=1, seed=0)
         arms = {
             "stock": (padded_rows(table, tokenizer, longest), None),
-            "longstrand": (ours, LabelCollator(tokenizer.pad_token_id, per_token=False)),
+            "longstrand": (ours, Collator(tokenizer.pad_token_id, per_token=False)),
         }
         timed: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
         for name, (rows, collator) in arms.items():

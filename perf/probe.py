@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from longstrand.benchmarks.probing.states import cache_states
-from longstrand.data.labelled import LabelledTable, RawTable
+from longstrand.data.labelled import LabelledTable
+from longstrand.data.labelled_files import RawTable
 from longstrand.data.targets import Task
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import predict

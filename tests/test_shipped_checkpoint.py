@@ -13,7 +13,7 @@ import longstrand
 from longstrand.data.collate import Collator
 from longstrand.data.examples import MaskedExamples
 from longstrand.data.masking import MaskingConfig
-from longstrand.data.windows import EvaluationWindows
+from longstrand.data.windows import EvaluationWindows, HoldOut
 from longstrand.genome.intervals import Interval
 from longstrand.training.pretrain import hold_out_evaluation
 
@@ -24,13 +24,15 @@ FOLDER = Path(__file__).parents[1] / "longstrand" / "checkpoints" / "mixed_6mer_
 def test_the_shipped_checkpoint_beats_even_odds_on_held_out_yeast(shared: Path) -> None:
     model, tokenizer = longstrand.load_model(FOLDER, head="masked_lm"), longstrand.load_tokenizer(FOLDER)
     genome = shared / "data" / "genomes" / "scer_R64-1-1.fa.gz"
-    held_out = [Interval("IV", 100_000, 130_000)]
-    windows = EvaluationWindows([genome], num_bases=756, intervals=held_out, alphabet=tokenizer.alphabet)
+    held_out = (Interval("IV", 100_000, 130_000),)
+    windows = EvaluationWindows(
+        [genome], num_bases=756, holdout=HoldOut(intervals=held_out), alphabet=tokenizer.alphabet
+    )
     masking = MaskingConfig(probability=0.3, mask=1.0, random=0.0)
     examples = MaskedExamples(windows, tokenizer, masking, max_tokens=128, seed=0)
     evaluate = hold_out_evaluation(
         examples,
-        Collator(pad_token_id=tokenizer.pad_token_id, num_bases=True),
+        Collator(tokenizer.pad_token_id),
         bases_per_id=tokenizer.bases_per_id,
         batch_size=16,
         device=torch.device("cpu"),

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from longstrand.benchmarks.probing.probe import ProbeSettings
 from longstrand.config import StrictModel
-from longstrand.data.labelled import Words
+from longstrand.data.labelled_files import Words
 from longstrand.training.curriculum import MemoryTraining
 from longstrand.training.methods import FinetuneMethod
 

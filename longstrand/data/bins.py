@@ -15,6 +15,7 @@ from longstrand.genome.text import parse_number
 from longstrand.tokenization.base import Encoding
 
 if TYPE_CHECKING:
+    from longstrand.data.labelled_files import RawTable
     from longstrand.tokenization.base import Tokenizer
 
 HELD_BYTES = 256 * 1024**2
@@ -62,22 +63,12 @@ def encode_bins(tokenizer: Tokenizer, text: str, bin_bases: int) -> Encoding:
     return Encoding(np.concatenate(ids), np.concatenate(offsets), len(text), np.concatenate(special))
 
 
-def bin_targets(
-    labels: dict[str, list[str | None]],
-    sequences: Sequence[str],
-    bin_bases: int,
-    *,
-    source: str,
-    rows: Sequence[int],
-) -> list[np.ndarray]:
+def bin_targets(table: RawTable, bin_bases: int) -> list[np.ndarray]:
     """Read one number for each bin: a column for each target, numbers joined by ``;`` in a cell.
 
     Args:
-        labels: text labels by column.
-        sequences: n sequences.
+        table: n rows with their labels as text.
         bin_bases: bases of a bin.
-        source: the file, for errors.
-        rows: n row numbers, for errors.
 
     Returns:
         n arrays float32 (bins of the sequence, columns); empty or missing numbers are NaN.
@@ -86,11 +77,11 @@ def bin_targets(
         InputError: a sequence is no whole number of bins, a cell has another number of values, or one is no number.
     """
     targets = []
-    for place, (text, row) in enumerate(zip(sequences, rows)):
-        where = f"{source}, row {row}"
+    for place, (text, row) in enumerate(zip(table.sequences, table.rows)):
+        where = f"{table.source}, row {row}"
         number = count_bins(len(text), bin_bases, where=where)
-        matrix = np.full((number, len(labels)), np.nan, dtype=np.float32)
-        for column, (name, values) in enumerate(labels.items()):
+        matrix = np.full((number, len(table.labels)), np.nan, dtype=np.float32)
+        for column, (name, values) in enumerate(table.labels.items()):
             cell = values[place]
             if cell is None or is_missing(cell):
                 continue

@@ -14,8 +14,7 @@ import numpy as np
 
 from longstrand.data.masking import MaskingConfig, mask_tokens
 from longstrand.data.regions import HoldOuts
-from longstrand.data.tiles import MIN_WINDOW
-from longstrand.data.windows import Source, TrainingWindows, Window
+from longstrand.data.windows import MIN_WINDOW, Source, TrainingWindows, Window
 from longstrand.errors import TokenizerError
 from longstrand.runtime import generator
 from longstrand.tokenization.base import Tokenizer

@@ -7,125 +7,18 @@ not fit.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BeforeValidator, Field
-
-from longstrand.config import StrictModel
-from longstrand.data.targets import Task, encode_targets, infer_task
+from longstrand.data.labelled_files import RawTable
+from longstrand.data.targets import Task, encode_targets
 from longstrand.errors import InputError, nearest
-from longstrand.genome.sequence import normalise
 
 if TYPE_CHECKING:
     import numpy as np
 
     from longstrand.data.bins import BinTargets
-
-logger = logging.getLogger(__name__)
-
-__all__ = ["LabelColumns", "LabelledTable", "LetterCounts", "RawTable", "infer_task", "label"]
-
-
-def _words(value: Any) -> Any:
-    """Read a text with commas, and numbers (a layer, a chromosome called 1) as the words they are."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(","))
-    parts = value if isinstance(value, list | tuple) else [value]
-    if value is None or any(isinstance(part, bool) or not isinstance(part, int | str) for part in parts):
-        return value
-    return tuple(str(part) for part in parts)
-
-
-Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
-"""Several names: a YAML list, or one text with commas."""
-
-
-class LabelColumns(StrictModel):
-    """Which column of the table holds what."""
-
-    sequence: str = Field("sequence", description="Column with the DNA sequence.")
-    pair: str | None = Field(None, description="Column with a second sequence, for tasks on pairs.")
-    labels: Words | None = Field(None, description="Label column(s); by default 'label', else 'labels'.")
-    name: str | None = Field(None, description="Column with a name of each row, copied to the predictions.")
-    group: str | None = Field(
-        None, description="Column naming the sequence that a row is a piece of (one row a token, as in CoNLL tables)."
-    )
-    split: str | None = Field(None, description="Column that says train, valid or test, when all rows are in one file.")
-
-
-@dataclass(frozen=True)
-class LetterCounts:
-    """What the sequences of a table look like, for the report.
-
-    Attributes:
-        num_bases: all bases.
-        num_lower_case: bases that were lower case.
-        num_unknown: bases that are ``N`` for the model, whether ``N`` in the file or another IUPAC letter.
-        num_sequences_with_unknown: sequences with at least one of them.
-    """
-
-    num_bases: int = 0
-    num_lower_case: int = 0
-    num_unknown: int = 0
-    num_sequences_with_unknown: int = 0
-
-
-@dataclass(frozen=True)
-class RawTable:
-    """Sequences with their labels as text, in the order of the file.
-
-    Attributes:
-        source: the file, for errors.
-        rows: (n,) numbers of the rows in the file, from 1, not counting the header (line numbers for intervals).
-        sequences: n normalised sequences.
-        labels: text labels by column, n each.
-        pairs: n second sequences, or None.
-        names: n names, or None.
-        chroms: n chromosomes, or None if the rows are no intervals.
-        splits: n words (train, valid, test), or None.
-        num_dropped: rows of the file left out because their window leaves the chromosome.
-        likely_group: column that seems to name the sequence of which each row is a piece, if nobody named one.
-        is_cut: rows are pieces of longer sequences; those of one sequence have the same row number.
-    """
-
-    source: str
-    rows: list[int]
-    sequences: list[str]
-    labels: dict[str, list[str | None]]
-    letters: LetterCounts = LetterCounts()
-    pairs: list[str] | None = None
-    names: list[str] | None = None
-    chroms: list[str] | None = None
-    splits: list[str] | None = None
-    num_dropped: int = 0
-    likely_group: str | None = None
-    is_cut: bool = False
-
-    def __len__(self) -> int:
-        return len(self.sequences)
-
-    def take(self, indices: Sequence[int]) -> RawTable:
-        """Give some rows, in the order of ``indices``; the letters are counted anew."""
-
-        def pick(values: list[Any]) -> list[Any]:
-            return [values[index] for index in indices]
-
-        sequences = pick(self.sequences)
-        counts = count_letters(sequences)
-        return replace(
-            self,
-            rows=pick(self.rows),
-            sequences=sequences,
-            labels={name: pick(values) for name, values in self.labels.items()},
-            letters=replace(counts, num_lower_case=self.letters.num_lower_case),
-            pairs=None if self.pairs is None else pick(self.pairs),
-            names=None if self.names is None else pick(self.names),
-            chroms=None if self.chroms is None else pick(self.chroms),
-            splits=None if self.splits is None else pick(self.splits),
-        )
 
 
 @dataclass(frozen=True)
@@ -181,13 +74,14 @@ class LabelledTable:
         import numpy as np
 
         lengths = [len(sequence) for sequence in self.sequences]
+        unknown = [len(text) - sum(text.upper().count(letter) for letter in "ACGT") for text in self.sequences]
         summary: dict[str, Any] = {
             "file": self.raw.source,
             "num_rows": len(self),
-            "num_bases": self.raw.letters.num_bases,
-            "num_lower_case_letters": self.raw.letters.num_lower_case,
-            "num_unknown_letters": self.raw.letters.num_unknown,
-            "num_sequences_with_unknown_letters": self.raw.letters.num_sequences_with_unknown,
+            "num_bases": sum(lengths),
+            "num_lower_case_letters": self.raw.num_lower_case,
+            "num_unknown_letters": sum(unknown),
+            "num_sequences_with_unknown_letters": sum(count > 0 for count in unknown),
             "length": {"min": min(lengths), "median": float(np.median(lengths)), "max": max(lengths)},
             "num_missing_labels": self.num_missing,
             "num_rows_dropped": self.raw.num_dropped,
@@ -262,41 +156,6 @@ def label_warnings(tables: Mapping[str, LabelledTable]) -> list[str]:
     return warnings
 
 
-def count_letters(sequences: Sequence[str], num_lower_case: int = 0) -> LetterCounts:
-    """Count bases and unknown letters (other than A, C, G and T of either case)."""
-    unknown = [len(sequence) - sum(sequence.upper().count(letter) for letter in "ACGT") for sequence in sequences]
-    return LetterCounts(
-        num_bases=sum(len(sequence) for sequence in sequences),
-        num_lower_case=num_lower_case,
-        num_unknown=sum(unknown),
-        num_sequences_with_unknown=sum(count > 0 for count in unknown),
-    )
-
-
-def normalised(
-    values: Sequence[str | None], source: object, rows: Sequence[int], alphabet: str | None
-) -> tuple[list[str], int]:
-    """Normalise sequences, or leave them as they are (alphabet None): ``(sequences, number of lower-case letters)``.
-
-    Raises:
-        InputError: a sequence is empty or holds something that is no nucleotide letter; the row is named.
-    """
-    sequences = []
-    num_lower_case = 0
-    for row, value in zip(rows, values):
-        text = (value or "").strip()
-        if not text:
-            raise InputError(f"{source}, row {row}: the sequence is missing.")
-        if alphabet is None:
-            sequences.append(text)
-            num_lower_case += sum(map(str.islower, text))
-            continue
-        clean = normalise(text, alphabet, where=f"{source}, row {row}")
-        sequences.append(clean.sequence)
-        num_lower_case += clean.num_lower_case
-    return sequences, num_lower_case
-
-
 def label(raw: RawTable, task: Task) -> LabelledTable:
     """Turn text labels into targets of a task that was inferred from the training table.
 
@@ -306,4 +165,4 @@ def label(raw: RawTable, task: Task) -> LabelledTable:
     """
     if len(raw) == 0:
         raise InputError(f"{raw.source}: this split has no row; check the split column, chromosomes or fractions.")
-    return LabelledTable(raw, task, encode_targets(raw.labels, raw.sequences, task, source=raw.source, rows=raw.rows))
+    return LabelledTable(raw, task, encode_targets(raw, task))

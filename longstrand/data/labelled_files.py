@@ -1,15 +1,29 @@
-"""Read labelled sequences from tables of sequences, or from intervals on a genome."""
+"""Labelled rows as text: the table that holds them, and its readers, for tables of sequences and intervals on a genome.
+
+Rows may be pieces of longer sequences: such tables are noticed when nobody said so (`refuse_pieces`), joined by the
+column that names the sequence, and long sequences are cut into pieces (`cut_rows`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any
 
-from longstrand.data.labelled import LabelColumns, RawTable, count_letters, normalised
-from longstrand.data.labelled_tokens import inside_codes, join_pieces, plain_lists, spread_piece
-from longstrand.data.long_rows import likely_group
+from pydantic import BeforeValidator, Field
+
+from longstrand.config import StrictModel
+from longstrand.data.labelled_tokens import (
+    UNLABELLED,
+    cut_pieces,
+    inside_codes,
+    join_pieces,
+    plain_lists,
+    split_labels,
+    spread_piece,
+)
 from longstrand.data.rows import (
     Columns,
     detect_file,
@@ -22,6 +36,7 @@ from longstrand.data.rows import (
     take_column,
 )
 from longstrand.errors import InputError, UsageError, nearest
+from longstrand.genome.sequence import normalise
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,9 +45,134 @@ if TYPE_CHECKING:
     from longstrand.genome.intervals import Interval, IntervalTable
 
 
+LONGEST_PIECE = 12
+"""Rows of at most so many bases (their median) may be tokens of a longer sequence; guide RNAs and probes are longer."""
+
+FEWEST_PIECES = 4
+"""Rows that a sequence has at least, on average, if its rows are its tokens."""
+
 MARGIN = 100
 """Bases between a random negative and the nearest given interval, whose flanks often belong to the same signal; of
 windows shorter than this, as many as a window has."""
+
+
+def _words(value: Any) -> Any:
+    """Read a text with commas, and numbers (a layer, a chromosome called 1) as the words they are."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(","))
+    parts = value if isinstance(value, list | tuple) else [value]
+    if value is None or any(isinstance(part, bool) or not isinstance(part, int | str) for part in parts):
+        return value
+    return tuple(str(part) for part in parts)
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+"""Several names: a YAML list, or one text with commas."""
+
+
+class LabelColumns(StrictModel):
+    """Which column of the table holds what."""
+
+    sequence: str = Field("sequence", description="Column with the DNA sequence.")
+    pair: str | None = Field(None, description="Column with a second sequence, for tasks on pairs.")
+    labels: Words | None = Field(None, description="Label column(s); by default 'label', else 'labels'.")
+    name: str | None = Field(None, description="Column with a name of each row, copied to the predictions.")
+    group: str | None = Field(
+        None, description="Column naming the sequence that a row is a piece of (one row a token, as in CoNLL tables)."
+    )
+    split: str | None = Field(None, description="Column that says train, valid or test, when all rows are in one file.")
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """Sequences with their labels as text, in the order of the file.
+
+    Attributes:
+        source: the file, for errors.
+        rows: (n,) numbers of the rows in the file, from 1, not counting the header (line numbers for intervals).
+        sequences: n normalised sequences.
+        labels: text labels by column, n each.
+        pairs: n second sequences, or None.
+        names: n names, or None.
+        chroms: n chromosomes, or None if the rows are no intervals.
+        splits: n words (train, valid, test), or None.
+        num_dropped: rows of the file left out because their window leaves the chromosome.
+        likely_group: column that seems to name the sequence of which each row is a piece, if nobody named one.
+        is_cut: rows are pieces of longer sequences; those of one sequence have the same row number.
+        num_lower_case: letters of the file that were lower case (of the rows that were read together).
+    """
+
+    source: str
+    rows: list[int]
+    sequences: list[str]
+    labels: dict[str, list[str | None]]
+    pairs: list[str] | None = None
+    names: list[str] | None = None
+    chroms: list[str] | None = None
+    splits: list[str] | None = None
+    num_dropped: int = 0
+    likely_group: str | None = None
+    is_cut: bool = False
+    num_lower_case: int = 0
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def take(self, indices: Sequence[int]) -> RawTable:
+        """Give some rows, in the order of ``indices``."""
+
+        def pick(values: list[Any]) -> list[Any]:
+            return [values[index] for index in indices]
+
+        columns = ("rows", "sequences", "pairs", "names", "chroms", "splits")
+        picked = {name: pick(found) for name in columns if (found := getattr(self, name)) is not None}
+        return replace(self, labels={name: pick(values) for name, values in self.labels.items()}, **picked)
+
+
+def make_rows(
+    sequences: Sequence[str | None],
+    labels: Mapping[str, Sequence[str | None]],
+    *,
+    source: object,
+    rows: Sequence[int] | None = None,
+    pairs: Sequence[str | None] | None = None,
+    alphabet: str | None = "ACGTN",
+    **more: Any,
+) -> RawTable:
+    """Make a table: sequences are normalised, or left as they are (alphabet None).
+
+    Args:
+        sequences: n texts.
+        labels: text labels by column.
+        source: the file, for errors.
+        rows: their numbers; by default from 1.
+        pairs: n second texts.
+        alphabet: letters that the tokenizer knows.
+        **more: other fields of `RawTable`.
+
+    Raises:
+        InputError: a sequence is empty or holds something that is no nucleotide letter; the row is named.
+    """
+    rows = list(range(1, len(sequences) + 1) if rows is None else rows)
+    texts, lower = _normalised(sequences, source, rows, alphabet)
+    seconds = None if pairs is None else _normalised(pairs, source, rows, alphabet)[0]
+    plain = {name: list(values) for name, values in labels.items()}
+    return RawTable(str(source), rows, texts, plain, seconds, num_lower_case=lower, **more)
+
+
+def _normalised(
+    values: Sequence[str | None], source: object, rows: Sequence[int], alphabet: str | None
+) -> tuple[list[str], int]:
+    """Normalise sequences: the texts, and the number of lower-case letters."""
+    texts, lower = [], 0
+    for row, value in zip(rows, values):
+        text = (value or "").strip()
+        if not text:
+            raise InputError(f"{source}, row {row}: the sequence is missing.")
+        clean = normalise(text, alphabet, where=f"{source}, row {row}") if alphabet is not None else None
+        texts.append(text if clean is None else clean.sequence)
+        lower += sum(map(str.islower, text)) if clean is None else clean.num_lower_case
+    return texts, lower
 
 
 @dataclass(frozen=True)
@@ -96,27 +236,22 @@ def read_labelled(
     )
     if columns.group is not None:
         return _read_pieces(frame, path, columns, alphabet, class_names)
-    rows = list(range(1, frame.height + 1))
-    sequences, num_lower_case = normalised(_sequences(frame, columns.sequence, path, "sequence"), path, rows, alphabet)
-    pairs = None
-    if columns.pair is not None:
-        pairs, _ = normalised(_sequences(frame, columns.pair, path, "second-sequence"), path, rows, alphabet)
+    sequences = _sequences(frame, columns.sequence, path, "sequence")
     labels = {
-        name: plain_lists(take_column(frame, name, path, "label"), path, rows)
+        name: plain_lists(take_column(frame, name, path, "label"), path, range(1, frame.height + 1))
         for name in label_columns(frame.columns, columns, path)
     }
     taken = [columns.sequence, columns.pair, columns.name, columns.split, "chrom", *labels]
-    return RawTable(
-        source=str(path),
-        rows=rows,
-        sequences=sequences,
-        labels=labels,
-        letters=count_letters(sequences, num_lower_case),
-        pairs=pairs,
+    return make_rows(
+        sequences,
+        labels,
+        source=path,
+        pairs=None if columns.pair is None else _sequences(frame, columns.pair, path, "second-sequence"),
+        alphabet=alphabet,
         names=_texts(frame, columns.name, path, "name"),
         chroms=_texts(frame, "chrom" if "chrom" in frame.columns else None, path, "chromosome"),
         splits=_texts(frame, columns.split, path, "split"),
-        likely_group=likely_group(frame, sequences, [name for name in taken if name is not None]),
+        likely_group=likely_group(frame, sequences, taken),
     )
 
 
@@ -152,8 +287,8 @@ def _read_pieces(
 ) -> RawTable:
     """Join pieces (rows) of a group into one sequence with one label a base."""
     groups = [group or "" for group in take_column(frame, columns.group or "", path, "group")]
-    rows = list(range(1, frame.height + 1))
-    pieces, num_lower_case = normalised(_sequences(frame, columns.sequence, path, "sequence"), path, rows, alphabet)
+    read = make_rows(_sequences(frame, columns.sequence, path, "sequence"), {}, source=path, alphabet=alphabet)
+    rows, pieces = read.rows, read.sequences
     names = label_columns(frame.columns, columns, path)
     if len(names) != 1:
         raise UsageError(f"pieces of a group take one label column, not {len(names)}: {', '.join(names)}.")
@@ -182,7 +317,7 @@ def _read_pieces(
         rows=[rows[start] for start, _ in runs],
         sequences=sequences,
         labels={names[0]: list(labels)},
-        letters=count_letters(sequences, num_lower_case),
+        num_lower_case=read.num_lower_case,
         names=[groups[start] for start, _ in runs],
         chroms=_one_a_run(frame, "chrom" if "chrom" in frame.columns else None, path, runs),
         splits=_one_a_run(frame, columns.split, path, runs),
@@ -243,14 +378,12 @@ def _read_intervals(
         labels = {name: [*values, *["0"] * len(negatives)] for name, values in labels.items()}
         rows += [rows[number // windows.negative_ratio] for number in range(len(negatives))]
         intervals += negatives
-    raw = [windows.genome.fetch_interval(interval) for interval in intervals]
-    sequences, num_lower_case = normalised(raw, path, rows, alphabet)
-    return RawTable(
-        source=str(path),
+    return make_rows(
+        [windows.genome.fetch_interval(interval) for interval in intervals],
+        labels,
+        source=path,
         rows=rows,
-        sequences=sequences,
-        labels=labels,
-        letters=count_letters(sequences, num_lower_case),
+        alphabet=alphabet,
         names=[str(interval) for interval in intervals],
         chroms=[interval.chrom for interval in intervals],
         splits=_splits(table, columns, path, intervals),
@@ -289,3 +422,91 @@ def _splits(table: IntervalTable, columns: LabelColumns, path: Path, intervals: 
     extra = len(intervals) - len(words)
     ratio = extra // len(words) if extra else 0
     return words + [words[number // ratio] for number in range(extra)]
+
+
+def likely_group(frame: pl.DataFrame, sequences: Sequence[str | None], taken: Sequence[str | None]) -> str | None:
+    """Find a column that seems to name the sequence of which each row is a piece.
+
+    Such a table has rows of a few bases, and a column whose values stand in runs, none of which comes back later.
+
+    Args:
+        frame: the table as text.
+        sequences: of its rows.
+        taken: columns that hold something else (sequence, labels, split, ...).
+
+    Returns:
+        The first such column, or None.
+    """
+    if len(sequences) < 2 * FEWEST_PIECES or median(len(text or "") for text in sequences) > LONGEST_PIECE:
+        return None
+    for name in frame.columns:
+        if name in taken:
+            continue
+        try:
+            runs = join_pieces([value or "" for value in frame.get_column(name).to_list()])
+        except ValueError:
+            continue
+        if len(runs) > 1 and len(sequences) >= FEWEST_PIECES * len(runs):
+            return name
+    return None
+
+
+def refuse_pieces(table: RawTable, option: str, declare: str, *, where: str = "") -> None:
+    """Refuse to learn a label for every few bases where the rows seem to be pieces of longer sequences.
+
+    Args:
+        table: as read without a group column.
+        option: how the user names the column, for the error.
+        declare: how the user insists on reading every row by itself, for the error.
+        where: what else the error should say about these options.
+
+    Raises:
+        InputError: they seem to be; naming the column joins them.
+    """
+    if table.likely_group is None:
+        return
+    lengths = sorted(map(len, table.sequences))
+    size = str(lengths[0]) if lengths[0] == lengths[-1] else f"{lengths[0]}-{lengths[-1]}"
+    raise InputError(
+        f"{table.source}: rows of {size} bases with a repeated '{table.likely_group}' column seem to be pieces of "
+        f"longer sequences; {option}={table.likely_group} joins them to one sequence with a label per base each, "
+        f"{declare} reads every row by itself{where}."
+    )
+
+
+def cut_rows(table: RawTable, num_bases: int) -> RawTable:
+    """Cut sequences with labels per base into pieces of ``num_bases``, their labels with them.
+
+    Row numbers are repeated, so the pieces of a sequence are known to belong together; names become
+    ``NAME:START-END`` (0-based, half-open). A last piece of less than a quarter stays with the one before.
+
+    Raises:
+        InputError: the labels are not one a base.
+    """
+    places = [(row, *ends) for row, text in enumerate(table.sequences) for ends in cut_pieces(len(text), num_bases)]
+    pieces = table.take([row for row, _, _ in places])
+    names = table.names or [str(row) for row in table.rows]
+    labels: dict[str, list[str | None]] = {}
+    for column, cells in table.labels.items():
+        lists = [_label_list(table, row, cell) for row, cell in enumerate(cells)]
+        labels[column] = [" ".join(lists[row][start:end]) for row, start, end in places]
+    return replace(
+        pieces,
+        sequences=[table.sequences[row][start:end] for row, start, end in places],
+        labels=labels,
+        names=[f"{names[row]}:{start}-{end}" for row, start, end in places],
+        is_cut=True,
+    )
+
+
+def _label_list(table: RawTable, row: int, cell: str | None) -> list[str]:
+    """Give one label a base; a missing cell has none."""
+    num_bases = len(table.sequences[row])
+    if cell is None or is_missing(cell):
+        return [UNLABELLED] * num_bases
+    labels = split_labels(cell, num_bases)
+    if labels is None:
+        raise InputError(
+            f"{table.source}, row {table.rows[row]}: only sequences with one label a base can be cut into pieces."
+        )
+    return labels

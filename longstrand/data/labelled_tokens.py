@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from longstrand.data.rows import is_missing
-from longstrand.errors import InputError, nearest
-from longstrand.runtime import IGNORED_LABEL
-
-if TYPE_CHECKING:
-    import numpy as np
+from longstrand.errors import InputError
 
 UNLABELLED = "?"
 """A base without a label in a label string or list."""
 
-_SEPARATORS = re.compile(r"[\s;,|]+")
+SEPARATORS = re.compile(r"[\s;,|]+")
 _LIST = re.compile(r"(?:(?:np\.)?array|tensor)?\(?\[(.*)\](?:, dtype=[\w.']+)?\)?|\((.*,.*)\)", re.DOTALL)
 _ITEM = re.compile(r"""'([^']*)'|"([^"]*)"|([^\s,;'"]+)""")
 
@@ -62,67 +56,10 @@ def split_labels(value: str, num_bases: int) -> list[str] | None:
     ``EEEIII`` is one letter a base; ``B-CDS I-CDS O`` is a list separated by spaces, ``;``, ``,`` or ``|``.
     """
     text = value.strip()
-    if len(text) == num_bases and not _SEPARATORS.search(text):
+    if len(text) == num_bases and not SEPARATORS.search(text):
         return list(text)
-    parts = _SEPARATORS.split(text)
+    parts = SEPARATORS.split(text)
     return parts if len(parts) == num_bases else None
-
-
-def is_token_column(values: Sequence[str | None], sequences: Sequence[str]) -> bool:
-    """Say whether every label that is present has one value a base (and sequences are longer than one base)."""
-    present = [
-        (value, len(sequence))
-        for value, sequence in zip(values, sequences)
-        if value is not None and not is_missing(value)
-    ]
-    if not present or max(num_bases for _, num_bases in present) < 2:
-        return False
-    return all(split_labels(value, num_bases) is not None for value, num_bases in present)
-
-
-def token_classes(
-    values: Sequence[str | None], sequences: Sequence[str], *, source: str, rows: Sequence[int]
-) -> tuple[str, ...]:
-    """List the classes of per-base labels: numbers in order, ``O`` first, then by name with B- before I-."""
-    found: set[str] = set()
-    for parts in _all_parts(values, sequences, source, rows):
-        if parts is not None:
-            found.update(parts)
-    found.discard(UNLABELLED)
-    if not found:
-        raise InputError(f"{source}: no base has a label.")
-    if all(re.fullmatch(r"\d+", name) for name in found):
-        return tuple(sorted(found, key=int))
-    return tuple(sorted(found, key=lambda name: (name != "O", name[2:] if name[:2] in ("B-", "I-") else name, name)))
-
-
-def encode_tokens(
-    values: Sequence[str | None], sequences: Sequence[str], codes: Sequence[str], *, source: str, rows: Sequence[int]
-) -> list[np.ndarray]:
-    """Turn per-base labels into class indices.
-
-    Returns:
-        n int16 arrays (num_bases,); -100 where a base is ``?`` or the whole cell is missing.
-
-    Raises:
-        InputError: a cell has not one label a base, or a label is not among ``codes``.
-    """
-    import numpy as np
-
-    index = {code: position for position, code in enumerate(codes)} | {UNLABELLED: IGNORED_LABEL}
-    encoded = []
-    for position, parts in enumerate(_all_parts(values, sequences, source, rows)):
-        if parts is None:
-            encoded.append(np.full(len(sequences[position]), IGNORED_LABEL, dtype=np.int16))
-            continue
-        strange = next((part for part in parts if part not in index), None)
-        if strange is not None:
-            raise InputError(
-                f"{source}, row {rows[position]}: base label '{strange}' is not among the classes of the training table"
-                f"{nearest(strange, codes)}: {', '.join(codes)}."
-            )
-        encoded.append(np.array([index[part] for part in parts], dtype=np.int16))
-    return encoded
 
 
 def is_bio(names: Sequence[str]) -> bool:
@@ -181,23 +118,3 @@ def join_pieces(groups: Sequence[str]) -> list[tuple[int, int]]:
             runs.append((start, position))
             start = position
     return runs
-
-
-def _all_parts(
-    values: Sequence[str | None], sequences: Sequence[str], source: str, rows: Sequence[int]
-) -> list[list[str] | None]:
-    """Cut every cell into one label a base (None where the cell is missing)."""
-    cut: list[list[str] | None] = []
-    for position, (value, sequence) in enumerate(zip(values, sequences)):
-        if value is None or is_missing(value):
-            cut.append(None)
-            continue
-        parts = split_labels(value, len(sequence))
-        if parts is None:
-            count = len(_SEPARATORS.split(value.strip()))
-            raise InputError(
-                f"{source}, row {rows[position]}: {len(sequence)} bases but "
-                f"{count if count > 1 else len(value.strip())} labels; a token-level label has one value a base."
-            )
-        cut.append(parts)
-    return cut

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,28 +27,13 @@ SMOOTHING = tuple(itertools.product((0.5, 0.75, 0.9), (0.0, 10.0, 100.0, 1000.0)
 """Discounts (what each count of a pair gives away) and strengths (how often the unigram counts) that are tried."""
 DEVELOPMENT_EVERY = 10
 """Every tenth stretch of the training data sets the weights of the mixture and is not counted."""
+LEFT, TOKEN, RIGHT = 0, 1, 2
+"""Columns of *triples*, int64 (n, 3): tokens with their neighbours. Beyond the end of a sequence the neighbour is an
+id of its own, the size of the vocabulary."""
 _BLOCK = 2048
 
 
-@dataclass(frozen=True)
-class Triples:
-    """Tokens with their neighbours, as three int64 columns of equal length.
-
-    The neighbour beyond the end of a sequence is an own id, the size of the vocabulary.
-    """
-
-    left: np.ndarray
-    token: np.ndarray
-    right: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.token)
-
-    def __getitem__(self, rows: slice) -> Triples:
-        return Triples(self.left[rows], self.token[rows], self.right[rows])
-
-
-def triples_of(sequences: Iterable[np.ndarray], is_target: np.ndarray) -> Triples:
+def triples_of(sequences: Iterable[np.ndarray], is_target: np.ndarray) -> np.ndarray:
     """List all target tokens of some sequences with their neighbours.
 
     Args:
@@ -58,13 +43,7 @@ def triples_of(sequences: Iterable[np.ndarray], is_target: np.ndarray) -> Triple
     edge = np.array([len(is_target)], dtype=np.int64)
     joined = np.concatenate([edge, *(part for ids in sequences for part in (ids.astype(np.int64), edge))])
     places = np.flatnonzero(np.append(is_target, False)[joined])
-    return Triples(joined[places - 1], joined[places], joined[places + 1])
-
-
-def join_triples(parts: Iterable[Triples]) -> Triples:
-    """Put the rows of several parts into one."""
-    columns = list(zip(*((part.left, part.token, part.right) for part in parts)))
-    return Triples(*(np.concatenate(column) for column in columns))
+    return np.stack((joined[places - 1], joined[places], joined[places + 1]), axis=1)
 
 
 class PairTable:
@@ -85,11 +64,10 @@ class PairTable:
         self.share = 1 - self.kept.sum(axis=1)
 
     @classmethod
-    def fit(cls, neighbour: str, counted: Triples, development: Triples, unigram: np.ndarray) -> PairTable:
-        """Count pairs with the ``left`` or ``right`` neighbour, smoothed as fits the development tokens best."""
-        own, theirs = getattr(counted, neighbour), getattr(development, neighbour)
-        tables = [cls(own, counted.token, len(unigram), smoothing) for smoothing in SMOOTHING]
-        return min(tables, key=lambda table: _loss(table.chance(theirs, development.token, unigram)))
+    def fit(cls, side: int, counted: np.ndarray, development: np.ndarray, unigram: np.ndarray) -> PairTable:
+        """Count pairs with the neighbour on one side, smoothed as fits the development tokens best."""
+        tables = [cls(counted[:, side], counted[:, TOKEN], len(unigram), smoothing) for smoothing in SMOOTHING]
+        return min(tables, key=lambda table: _loss(table.chance(development[:, side], development[:, TOKEN], unigram)))
 
     def chance(self, neighbour: np.ndarray, token: np.ndarray, unigram: np.ndarray) -> np.ndarray:
         """Compute the probability (n,) of each token beside its neighbour."""
@@ -111,36 +89,36 @@ class TwoNeighbours:
         weights: (4,) of unigram, left, right and their product.
     """
 
-    def __init__(self, counted: Triples, development: Triples, is_target: np.ndarray) -> None:
+    def __init__(self, counted: np.ndarray, development: np.ndarray, is_target: np.ndarray) -> None:
         size = len(is_target) + 1
-        smoothed = np.bincount(counted.token, minlength=size) + np.append(is_target, False)
+        smoothed = np.bincount(counted[:, TOKEN], minlength=size) + np.append(is_target, False)
         self.unigram: np.ndarray = smoothed / smoothed.sum()
-        self.left = PairTable.fit("left", counted, development, self.unigram)
-        self.right = PairTable.fit("right", counted, development, self.unigram)
+        self.left = PairTable.fit(LEFT, counted, development, self.unigram)
+        self.right = PairTable.fit(RIGHT, counted, development, self.unigram)
         self.weights = mixture_weights(self.parts(development))
 
-    def parts(self, triples: Triples) -> np.ndarray:
+    def parts(self, triples: np.ndarray) -> np.ndarray:
         """Compute the four estimates (n, 4) of each token."""
-        alone = self.unigram[triples.token]
-        left = self.left.chance(triples.left, triples.token, self.unigram)
-        right = self.right.chance(triples.right, triples.token, self.unigram)
+        alone = self.unigram[triples[:, TOKEN]]
+        left = self.left.chance(triples[:, LEFT], triples[:, TOKEN], self.unigram)
+        right = self.right.chance(triples[:, RIGHT], triples[:, TOKEN], self.unigram)
         product = left * right / np.maximum(alone, 1e-300)
         return np.stack((alone, left, right, product / self._norm(triples)), axis=1)
 
-    def chance(self, triples: Triples) -> np.ndarray:
+    def chance(self, triples: np.ndarray) -> np.ndarray:
         """Compute the probability (n,) of each token between its neighbours."""
         chances: np.ndarray = self.parts(triples) @ self.weights
         return chances
 
-    def _norm(self, triples: Triples) -> np.ndarray:
+    def _norm(self, triples: np.ndarray) -> np.ndarray:
         """Sum P(t | left) P(t | right) / P(t) over all tokens t, (n,): only pairs that were seen need their numbers."""
         inverse = np.divide(1, self.unigram, out=np.zeros_like(self.unigram), where=self.unigram > 0)
         over = self.right.kept @ scipy.sparse.diags_array(inverse)
         both = [
-            (self.left.kept[triples.left[i : i + _BLOCK]] * over[triples.right[i : i + _BLOCK]]).sum(axis=1)
-            for i in range(0, len(triples), _BLOCK)
+            (self.left.kept[some[:, LEFT]] * over[some[:, RIGHT]]).sum(axis=1)
+            for some in (triples[start : start + _BLOCK] for start in range(0, len(triples), _BLOCK))
         ]
-        left, right = self.left.share[triples.left], self.right.share[triples.right]
+        left, right = self.left.share[triples[:, LEFT]], self.right.share[triples[:, RIGHT]]
         sums: np.ndarray = np.concatenate([np.zeros(0), *both]) + right * (1 - left) + left * (1 - right) + left * right
         return sums
 
@@ -162,40 +140,6 @@ def mixture_weights(parts: np.ndarray, *, num_rounds: int = 100) -> np.ndarray:
     return weights
 
 
-@dataclass(frozen=True)
-class ReferenceLosses:
-    """Losses in nats per masked token, on exactly the masked positions of an evaluation set.
-
-    The counting models see the true neighbours, also where the language model sees [MASK]: they are slightly favoured.
-
-    Attributes:
-        unigram: frequency of each token in the training data.
-        left: given the left neighbour.
-        right: given the right neighbour.
-        two_neighbour: given both.
-        random_unigram: unigram on random DNA of the same base composition, with tables counted on such DNA.
-        random_two_neighbour: both neighbours on random DNA; below ``random_unigram`` by what the segmentation of
-            the tokenizer alone gives away.
-        num_masked: masked tokens of the evaluation set.
-        num_counted: tokens that the tables were counted on.
-        bases_per_masked: mean bases that a masked token spells.
-    """
-
-    unigram: float
-    left: float
-    right: float
-    two_neighbour: float
-    random_unigram: float
-    random_two_neighbour: float
-    num_masked: int
-    num_counted: int
-    bases_per_masked: float
-
-    def bits_per_base(self, loss: float) -> float:
-        """Turn nats per masked token into bits per base."""
-        return loss / math.log(2) / self.bases_per_masked if self.bases_per_masked else math.nan
-
-
 def reference_losses(
     genomes: Sequence[Source],
     tokenizer: Tokenizer,
@@ -204,10 +148,11 @@ def reference_losses(
     holdout: HoldOuts,
     sentences: tuple[int, int] | None = None,
     max_tokens: int = 8_000_000,
-) -> ReferenceLosses:
+) -> dict[str, Any]:
     """Count the training data on both strands and measure the references on an evaluation set.
 
-    For overlapping k-mers the true neighbours spell the token: ``two_neighbour`` is near 0 and no reference.
+    For overlapping k-mers the true neighbours spell the token: ``two_neighbour`` is near 0 and no reference. The
+    counting models see the true neighbours, also where the language model sees [MASK]: they are slightly favoured.
 
     Args:
         genomes: those of the training windows.
@@ -216,6 +161,13 @@ def reference_losses(
         holdout: the same value as in training; it is not counted (its margin is, if not given).
         sentences: as in training.
         max_tokens: count about this many tokens, in whole stretches spread over the genomes.
+
+    Returns:
+        ``{name: {"loss", "bits_per_base"}}``, in nats per masked token, on exactly the masked positions: ``unigram``
+        (frequency of each token in the training data), ``left`` and ``right`` (given one neighbour),
+        ``two_neighbour`` (given both), ``random_unigram`` and ``random_two_neighbour`` (on random DNA of the same base
+        composition, with tables counted on such DNA; the second is below the first by what the segmentation of the
+        tokenizer alone gives away). And ``masked_tokens``, ``counted_tokens``: of the evaluation, and for the tables.
 
     Raises:
         ValueError: nothing is masked in the evaluation set.
@@ -231,20 +183,20 @@ def reference_losses(
     _, left, right, _ = table.parts(masked).T
     num_counted = len(counted) + len(development)
     random_unigram, random_two = _random_dna_losses(tokenizer, is_target, table.unigram, num_counted)
-    return ReferenceLosses(
-        unigram=_loss(table.unigram[masked.token]),
-        left=_loss(left),
-        right=_loss(right),
-        two_neighbour=_loss(table.chance(masked)),
-        random_unigram=random_unigram,
-        random_two_neighbour=random_two,
-        num_masked=len(masked),
-        num_counted=num_counted,
-        bases_per_masked=float(tokenizer.bases_per_id[masked.token].mean()),
-    )
+    bases = float(tokenizer.bases_per_id[masked[:, TOKEN]].mean())
+    losses = {
+        "unigram": _loss(table.unigram[masked[:, TOKEN]]),
+        "left": _loss(left),
+        "right": _loss(right),
+        "two_neighbour": _loss(table.chance(masked)),
+        "random_unigram": random_unigram,
+        "random_two_neighbour": random_two,
+    }
+    rows = {name: {"loss": loss, "bits_per_base": loss / math.log(2) / bases} for name, loss in losses.items()}
+    return {**rows, "masked_tokens": len(masked), "counted_tokens": num_counted}
 
 
-def masked_triples(examples: MaskedExamples, vocab_size: int) -> Triples:
+def masked_triples(examples: MaskedExamples, vocab_size: int) -> np.ndarray:
     """List the masked tokens of a data set with their true neighbours."""
     parts = []
     for example in examples:
@@ -253,8 +205,8 @@ def masked_triples(examples: MaskedExamples, vocab_size: int) -> Triples:
             ([vocab_size], np.where(labels == IGNORED_LABEL, example["input_ids"], labels), [vocab_size])
         )
         places = 1 + np.flatnonzero(labels != IGNORED_LABEL)
-        parts.append(Triples(true[places - 1], true[places], true[places + 1]))
-    return join_triples(parts)
+        parts.append(np.stack((true[places - 1], true[places], true[places + 1]), axis=1))
+    return np.concatenate(parts)
 
 
 def _training_blocks(
@@ -300,14 +252,14 @@ def _encode(tokenizer: Tokenizer, pieces: Sequence[str]) -> np.ndarray:
     return np.concatenate([before, *(tokenizer.encode_ids(piece)[0] for piece in pieces), after])
 
 
-def _split(parts: list[Triples]) -> tuple[Triples, Triples]:
+def _split(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Set every tenth stretch apart (a single one is halved)."""
     if len(parts) == 1:
         half = len(parts[0]) // 2
         return parts[0][half:], parts[0][:half]
     every = min(DEVELOPMENT_EVERY, len(parts))
-    development = [part for number, part in enumerate(parts) if number % every == 0]
-    return join_triples(part for number, part in enumerate(parts) if number % every), join_triples(development)
+    counted = [part for number, part in enumerate(parts) if number % every]
+    return np.concatenate(counted), np.concatenate(parts[::every])
 
 
 def _random_dna_losses(
@@ -322,10 +274,10 @@ def _random_dna_losses(
     for _ in range(max(20, num_bases // 8192)):
         text = letters[draw.choice(4, size=8192, p=composition)].tobytes().decode()
         parts.append(triples_of([_encode(tokenizer, [text])], is_target))
-    test = join_triples(parts[:: DEVELOPMENT_EVERY // 2])
+    test = np.concatenate(parts[:: DEVELOPMENT_EVERY // 2])
     counted, development = _split([part for number, part in enumerate(parts) if number % (DEVELOPMENT_EVERY // 2)])
     table = TwoNeighbours(counted, development, is_target)
-    return _loss(table.unigram[test.token]), _loss(table.chance(test))
+    return _loss(table.unigram[test[:, TOKEN]]), _loss(table.chance(test))
 
 
 def _base_composition(tokenizer: Tokenizer, unigram: np.ndarray) -> np.ndarray:

@@ -67,11 +67,6 @@ class HoldOut:
         if self.margin is not None and self.margin < 0:
             raise ValueError(f"the margin of a hold-out cannot be negative, got {self.margin}.")
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is held out."""
-        return not self.contigs and not self.intervals
-
     def in_genome(self, genome: Genome) -> list[Interval]:
         """Give the held-out stretches of one genome, without margin; contigs that it does not have are left out."""
         whole = [Interval(chrom, 0, genome.contigs[chrom]) for chrom in self.contigs if chrom in genome.contigs]
@@ -112,11 +107,6 @@ class Regions:
         """Bases of all stretches together."""
         return int(self.lengths.sum())
 
-    def intervals(self, genome: int) -> list[Interval]:
-        """Give the stretches of one genome."""
-        rows = np.flatnonzero(self.genomes == genome)
-        return [Interval(self.chroms[row], int(self.starts[row]), int(self.ends[row])) for row in rows]
-
 
 def open_genomes(genomes: Sequence[GenomeSource | Genome | Path | str]) -> tuple[list[Genome], list[float], list[str]]:
     """Open the sources of a window data set.
@@ -144,52 +134,41 @@ def training_regions(
     *,
     margin: int,
     holdout: HoldOuts = None,
-    only: Sequence[Interval] | None = None,
 ) -> Regions:
-    """Find all bases that training may see: not N, not held out (plus margin), inside ``only`` if given.
+    """Find all bases that training may see: not N, not held out (plus margin).
 
     Args:
         genomes: open genomes.
         names: their names (keys of a `HoldOut` mapping).
         margin: bases around held-out intervals, where the hold-out itself gives none.
         holdout: what to keep out.
-        only: use these intervals alone (for example promoters), by contig name.
 
     Raises:
         UsageError: a contig is in no genome, an interval reaches past its contig, or nothing is left.
     """
-    chosen = [_holdout_of(name, holdout) for name in names]
-    _check_places(genomes, names, holdout, only)
-    rows: list[tuple[int, Interval]] = []
-    for number, (genome, out) in enumerate(zip(genomes, chosen, strict=True)):
-        gap = margin if out.margin is None else out.margin
-        holes = [item.expand(gap) for item in out.in_genome(genome)]
-        known = _known_bases(genome, only)
-        rows += [(number, item) for item in _in_file_order(genome, subtract_intervals(known, holes))]
-    return _regions(rows, "no base is left to train on: everything is N, held out or outside the wanted intervals.")
-
-
-def heldout_regions(
-    genomes: Sequence[Genome],
-    names: Sequence[str],
-    *,
-    holdout: HoldOuts = None,
-    intervals: Sequence[Interval] | None = None,
-) -> Regions:
-    """Find the known (not N) bases of the hold-out, or of given intervals, without any margin.
-
-    With neither, all known bases of the genomes.
-
-    Raises:
-        UsageError: a contig is in no genome, an interval reaches past its contig, or nothing is left.
-    """
-    _check_places(genomes, names, holdout, intervals)
+    _check_places(genomes, names, holdout)
     rows: list[tuple[int, Interval]] = []
     for number, (genome, name) in enumerate(zip(genomes, names, strict=True)):
-        wanted = intervals
-        if holdout is not None and intervals is None:
-            wanted = _holdout_of(name, holdout).in_genome(genome)
-        rows += [(number, item) for item in _in_file_order(genome, _known_bases(genome, wanted))]
+        out = _holdout_of(name, holdout)
+        gap = margin if out.margin is None else out.margin
+        holes = [item.expand(gap) for item in out.in_genome(genome)]
+        rows += [(number, item) for item in _in_file_order(genome, subtract_intervals(_known_bases(genome), holes))]
+    return _regions(rows, "no base is left to train on: everything is N or held out.")
+
+
+def heldout_regions(genomes: Sequence[Genome], names: Sequence[str], *, holdout: HoldOuts = None) -> Regions:
+    """Find the known (not N) bases of the hold-out, without any margin; without one, of the genomes.
+
+    Raises:
+        UsageError: a contig is in no genome, an interval reaches past its contig, or nothing is left.
+    """
+    _check_places(genomes, names, holdout)
+    rows: list[tuple[int, Interval]] = []
+    for number, (genome, name) in enumerate(zip(genomes, names, strict=True)):
+        known = _known_bases(genome)
+        if holdout is not None:
+            known = subtract_intervals(known, subtract_intervals(known, _holdout_of(name, holdout).in_genome(genome)))
+        rows += [(number, item) for item in _in_file_order(genome, known)]
     return _regions(rows, "no base is left to evaluate on: the hold-out is empty, or N throughout.")
 
 
@@ -251,9 +230,7 @@ def _holdout_of(name: str, holdout: HoldOuts) -> HoldOut:
     return holdout if isinstance(holdout, HoldOut) else holdout.get(name, HoldOut())
 
 
-def _check_places(
-    genomes: Sequence[Genome], names: Sequence[str], holdout: HoldOuts, intervals: Sequence[Interval] | None
-) -> None:
+def _check_places(genomes: Sequence[Genome], names: Sequence[str], holdout: HoldOuts) -> None:
     """Refuse contigs that exist nowhere and intervals past the end: both would silently hold out nothing."""
     if isinstance(holdout, Mapping):
         for name in holdout:
@@ -265,8 +242,13 @@ def _check_places(
         parts = [(list(genomes), holdout)] if holdout is not None else []
     for searched, out in parts:
         _check_contigs(searched, out.contigs, "held-out contig")
-        _check_intervals(searched, out.intervals, "held-out interval")
-    _check_intervals(genomes, intervals or (), "interval")
+        _check_contigs(searched, (item.chrom for item in out.intervals), "contig of the held-out interval")
+        for item in out.intervals:
+            length = max(genome.contigs.get(item.chrom, 0) for genome in searched)
+            if item.end > length:
+                raise UsageError(
+                    f"held-out interval {item} reaches past the end of '{item.chrom}', which has {length} bases."
+                )
 
 
 def _check_contigs(genomes: Sequence[Genome], chroms: Iterable[str], what: str) -> None:
@@ -275,34 +257,14 @@ def _check_contigs(genomes: Sequence[Genome], chroms: Iterable[str], what: str) 
         if chrom not in known:
             twin = chrom_twin(chrom, known)
             hint = f" (did you mean '{twin}'?)" if twin else nearest(chrom, known)
-            raise UsageError(f"{what} '{chrom}' is in none of the FASTA files{hint}; they have: {_shorten(known)}.")
+            shown = ", ".join(known[:6]) + (f", ... ({len(known)} in all)" if len(known) > 6 else "")
+            raise UsageError(f"{what} '{chrom}' is in none of the FASTA files{hint}; they have: {shown}.")
 
 
-def _check_intervals(genomes: Sequence[Genome], intervals: Sequence[Interval], what: str) -> None:
-    _check_contigs(genomes, (item.chrom for item in intervals), f"contig of the {what}")
-    longest: dict[str, int] = {}
-    for genome in genomes:
-        for chrom, length in genome.contigs.items():
-            longest[chrom] = max(length, longest.get(chrom, 0))
-    for item in intervals:
-        if item.end > longest[item.chrom]:
-            length = longest[item.chrom]
-            raise UsageError(f"{what} {item} reaches past the end of '{item.chrom}', which has {length} bases.")
-
-
-def _shorten(names: Sequence[str], *, limit: int = 6) -> str:
-    return ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
-
-
-def _known_bases(genome: Genome, only: Sequence[Interval] | None) -> list[Interval]:
-    """Give the stretches without long N runs, cut to ``only``."""
+def _known_bases(genome: Genome) -> list[Interval]:
+    """Give the stretches without long N runs."""
     runs = (Interval(chrom, start, end) for chrom in genome.contigs for start, end in genome.non_n_runs(chrom))
-    known = merge_intervals(runs, gap=MIN_UNKNOWN_RUN - 1)
-    if only is None:
-        return known
-    here = [item for item in only if item.chrom in genome.contigs]
-    everything = [Interval(chrom, 0, length) for chrom, length in genome.contigs.items()]
-    return subtract_intervals(known, subtract_intervals(everything, here))
+    return merge_intervals(runs, gap=MIN_UNKNOWN_RUN - 1)
 
 
 def _in_file_order(genome: Genome, intervals: Iterable[Interval]) -> list[Interval]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from longstrand.data.labelled import RawTable
+from longstrand.data.labelled_files import RawTable
 from longstrand.errors import InputError
 from longstrand.genome.sequence import reverse_complement
 from longstrand.runtime import generator

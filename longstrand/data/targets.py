@@ -5,18 +5,21 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from longstrand.data.labelled_tokens import encode_tokens, is_token_column, token_classes
+from longstrand.data.labelled_tokens import SEPARATORS, UNLABELLED, split_labels
 from longstrand.data.rows import TABLES, column_names, detect_file, is_missing, read_table, show_rows
 from longstrand.errors import InputError, nearest
 from longstrand.genome.text import open_text, parse_number
+from longstrand.runtime import IGNORED_LABEL
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from longstrand.data.labelled_files import RawTable
 
 Problem = Literal["single_label", "multi_label", "regression", "token"]
 Layout = Literal["one", "columns", "vector", "set"]
@@ -73,15 +76,7 @@ class Task:
         return f"problem: {self.problem}, {kind} ({shown}); {self.reason}"
 
 
-def infer_task(
-    labels: dict[str, list[str | None]],
-    sequences: Sequence[str],
-    *,
-    source: str,
-    rows: Sequence[int],
-    problem: Problem | None = None,
-    class_names: Sequence[str] | None = None,
-) -> Task:
+def infer_task(table: RawTable, *, problem: Problem | None = None, class_names: Sequence[str] | None = None) -> Task:
     """Decide what kind of problem a training table poses.
 
     Several columns: all 0/1 is multi-label, numbers are regression. One column: one label a base is token-level; cells
@@ -89,10 +84,7 @@ def infer_task(
     with few distinct values are classes; other numbers are regression.
 
     Args:
-        labels: text labels by column.
-        sequences: n sequences (their lengths decide about token-level labels).
-        source: the file, for errors.
-        rows: n row numbers, for errors.
+        table: training rows; the lengths of sequences decide about token-level labels.
         problem: what the user declared; nothing is inferred then.
         class_names: names for the classes or outputs; labels that are numbers 0..K-1 are taken as their indices.
 
@@ -102,13 +94,13 @@ def infer_task(
             well (numbered classes or quantities, words or one letter a base), or no class comes back in other rows:
             then ``problem`` decides.
     """
-    reader = _ColumnReader(labels, sequences, source, rows)
+    reader, source = _LabelReader(table), table.source
     declared = problem is not None
     found, layout, reason = (problem, reader.layout(problem), "declared") if problem else reader.infer()
     if found == "single_label":
         names = reader.classes()
     elif found == "token":
-        names = token_classes(reader.only_values(), sequences, source=source, rows=rows)
+        names = reader.token_classes()
     else:
         names = reader.outputs(layout)
     reader.refuse_empty(layout)
@@ -118,12 +110,10 @@ def infer_task(
     if found in ("single_label", "token") and len(names) < 2:
         raise InputError(f"{source}: every label is '{names[0]}'; training needs at least two classes.")
     why = reason if declared else f"inferred: {reason}; declare problem=... to change that"
-    return Task(found, tuple(names), tuple(labels), layout, tuple(codes), why)
+    return Task(found, tuple(names), tuple(table.labels), layout, tuple(codes), why)
 
 
-def encode_targets(
-    labels: dict[str, list[str | None]], sequences: Sequence[str], task: Task, *, source: str, rows: Sequence[int]
-) -> np.ndarray | list[np.ndarray]:
+def encode_targets(table: RawTable, task: Task) -> np.ndarray | list[np.ndarray]:
     """Turn text labels into numbers; shapes as in `LabelledTable.targets`.
 
     Raises:
@@ -132,10 +122,10 @@ def encode_targets(
     if task.bin_bases is not None:
         from longstrand.data.bins import bin_targets
 
-        return bin_targets(labels, sequences, task.bin_bases, source=source, rows=rows)
-    reader = _ColumnReader(labels, sequences, source, rows)
+        return bin_targets(table, task.bin_bases)
+    reader = _LabelReader(table)
     if task.problem == "token":
-        return encode_tokens(reader.only_values(), sequences, task.codes, source=source, rows=rows)
+        return reader.token_indices(task.codes)
     if task.problem == "single_label":
         return reader.class_indices(task.codes)
     binary = task.problem == "multi_label"
@@ -169,13 +159,11 @@ def canonical(text: str) -> str:
     return text.split(".")[0] if _INTEGRAL.fullmatch(text) else text
 
 
-class _ColumnReader:
+class _LabelReader:
     """The label columns of one table, with everything an error needs to say where."""
 
-    def __init__(
-        self, labels: dict[str, list[str | None]], sequences: Sequence[str], source: str, rows: Sequence[int]
-    ) -> None:
-        self.labels, self.sequences, self.source, self.rows = labels, sequences, source, rows
+    def __init__(self, table: RawTable) -> None:
+        self.labels, self.sequences, self.source, self.rows = table.labels, table.sequences, table.source, table.rows
 
     def only_values(self) -> list[str | None]:
         """Give the values of the one label column."""
@@ -196,7 +184,7 @@ class _ColumnReader:
             raise InputError(f"{self.source}: the label column(s) {', '.join(self.labels)} hold no value.")
         if len(self.labels) > 1:
             return self._infer_columns(values)
-        if is_token_column(self.only_values(), self.sequences) and self._are_letters(values):
+        if self._has_a_value_a_base() and self._are_letters(values):
             return "token", "one", "every label has one value a base"
         self._refuse_commas(values)
         cells = [cell for value in values for cell in value.split(";")]
@@ -218,6 +206,52 @@ class _ColumnReader:
                 )
             return "single_label", "one", "the labels are words"
         return self._infer_numbers(values)
+
+    def _has_a_value_a_base(self) -> bool:
+        """Ask whether every label that is present has one value a base, and sequences are longer than one base."""
+        cells = zip(self.only_values(), map(len, self.sequences))
+        present = [(value, length) for value, length in cells if value is not None and not is_missing(value)]
+        longer = any(length > 1 for _, length in present)
+        return longer and all(split_labels(value, length) is not None for value, length in present)
+
+    def token_parts(self) -> Iterator[list[str] | None]:
+        """Cut every cell into one label a base (None where the cell is missing)."""
+        for row, value, sequence in zip(self.rows, self.only_values(), self.sequences):
+            parts = None if value is None or is_missing(value) else split_labels(value, len(sequence))
+            if parts is None and value is not None and not is_missing(value):
+                count = len(SEPARATORS.split(value.strip()))
+                raise InputError(
+                    f"{self.source}, row {row}: {len(sequence)} bases but "
+                    f"{count if count > 1 else len(value.strip())} labels; a token-level label has one value a base."
+                )
+            yield parts
+
+    def token_classes(self) -> tuple[str, ...]:
+        """List the classes of per-base labels: numbers in order, ``O`` first, then by name with B- before I-."""
+        found = {label for parts in self.token_parts() for label in parts or ()} - {UNLABELLED}
+        if not found:
+            raise InputError(f"{self.source}: no base has a label.")
+        if all(re.fullmatch(r"\d+", name) for name in found):
+            return tuple(sorted(found, key=int))
+        inner = {name: name[2:] if name[:2] in ("B-", "I-") else name for name in found}
+        return tuple(sorted(found, key=lambda name: (name != "O", inner[name], name)))
+
+    def token_indices(self, codes: Sequence[str]) -> list[np.ndarray]:
+        """Turn per-base labels into int16 (num_bases,); -100 where a base is ``?`` or the whole cell is missing."""
+        import numpy as np
+
+        index = {code: position for position, code in enumerate(codes)} | {UNLABELLED: IGNORED_LABEL}
+        encoded = []
+        for row, sequence, parts in zip(self.rows, self.sequences, self.token_parts()):
+            strange = next((part for part in parts or () if part not in index), None)
+            if strange is not None:
+                raise InputError(
+                    f"{self.source}, row {row}: base label '{strange}' is not among the classes of the training table"
+                    f"{nearest(strange, codes)}: {', '.join(codes)}."
+                )
+            missing = [UNLABELLED] * len(sequence)
+            encoded.append(np.array([index[part] for part in parts or missing], dtype=np.int16))
+        return encoded
 
     def _ask(self, what: str, advice: str, *problems: Problem) -> InputError:
         """Make the error for labels that could be two things; it names what decides."""

@@ -27,22 +27,16 @@ from longstrand.data.regions import (
     open_genomes,
     training_regions,
 )
-from longstrand.data.tiles import MIN_WINDOW, Tiles, read_on
 from longstrand.errors import one_of
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import normalise, reverse_complement
 from longstrand.runtime import generator
 
-__all__ = [
-    "EvaluationWindows",
-    "GenomeSource",
-    "HoldOut",
-    "TrainingWindows",
-    "Window",
-    "choose_holdout",
-]
+__all__ = ["EvaluationWindows", "GenomeSource", "HoldOut", "TrainingWindows", "Window", "choose_holdout"]
 
+MIN_WINDOW = 16
+"""Smallest window, tile and stride in bases."""
 Source = GenomeSource | Genome | Path | str
 StrandChoice = Literal["+", "-", "both"]
 
@@ -83,7 +77,133 @@ class Window:
         return positions[::-1] if self.strand == "-" else positions
 
 
-class TrainingWindows(Sequence[Window]):
+class Tiles:
+    """A division of regions into tiles of at most ``stride`` bases; tile *j* is computed, not stored.
+
+    A stretch of L bases has n = ceil(L / stride) tiles of nearly equal size. Shifted tiles (n > 1) begin with a
+    short one of random size and end with its complement, so there are n + 1, whatever the epoch.
+    """
+
+    def __init__(self, regions: Regions, stride: int, *, shifted: bool) -> None:
+        self._regions, self._shifted = regions, shifted
+        self._num_cuts = -(-regions.lengths // stride)
+        counts = self._num_cuts + 1 if shifted else self._num_cuts
+        self._cumulative = np.cumsum(np.where(self._num_cuts == 1, 1, counts))
+
+    def __len__(self) -> int:
+        return int(self._cumulative[-1])
+
+    def place(self, tile: int, *, seed: int, epoch: int) -> tuple[int, int, int]:
+        """Give (region, start, end) of a tile in one epoch; the tiles of an epoch partition all regions."""
+        region = int(np.searchsorted(self._cumulative, tile, side="right"))
+        number = tile - (int(self._cumulative[region - 1]) if region else 0)
+        first, last = int(self._regions.starts[region]), int(self._regions.ends[region])
+        length, cuts = last - first, int(self._num_cuts[region])
+        if cuts == 1:
+            return region, first, last
+        if not self._shifted:
+            return region, first + number * length // cuts, first + (number + 1) * length // cuts
+        key = mix_bits(key_of(seed, "tiles") ^ epoch)
+        offset = 1 + ((mix_bits(key ^ region) * (length // cuts - 1)) >> 64)
+        start = 0 if number == 0 else offset + (number - 1) * length // cuts
+        end = length if number == cuts else offset + number * length // cuts
+        return region, first + start, first + end
+
+
+class Windows(Sequence[Window]):
+    """What training and evaluation have in common: genomes, the stretches that may be read, and how a place is read.
+
+    Attributes:
+        genomes: the open genomes.
+        num_bases: bases of a full window.
+        regions: the stretches.
+        names: names of the genomes.
+    """
+
+    regions: Regions
+
+    def __init__(
+        self,
+        genomes: Sequence[Source],
+        *,
+        num_bases: int,
+        num_samples: int,
+        seed: int,
+        strand: StrandChoice,
+        start: int,
+        stride: int | None,
+        sentences: tuple[int, int] | None,
+        alphabet: str,
+    ) -> None:
+        if num_bases < MIN_WINDOW:
+            raise ValueError(f"a window needs at least {MIN_WINDOW} bases, got {num_bases}.")
+        if num_samples < 1:
+            raise ValueError(f"the number of windows must be positive, got {num_samples}.")
+        if start < 0:
+            raise ValueError(f"start cannot be negative, got {start}.")
+        if sentences is not None and not 1 <= sentences[0] <= sentences[1]:
+            raise ValueError(f"sentences are (shortest, longest) with 1 <= shortest <= longest, got {sentences}.")
+        self._stride = stride or num_bases
+        if not MIN_WINDOW <= self._stride <= num_bases + start:
+            raise ValueError(f"the stride must be {MIN_WINDOW} to {num_bases + start} bases, got {self._stride}.")
+        one_of(strand, ("+", "-", "both"), "strand")
+        self.genomes, self._weights, self.names = open_genomes(genomes)
+        self.num_bases, self.num_samples, self.seed = num_bases, num_samples, seed
+        self._strand, self._start, self._sentences, self._alphabet = strand, start, sentences, alphabet
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __iter__(self) -> Iterator[Window]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> Window:  # type: ignore[override]
+        """Make one window; negative indices count from the end.
+
+        Raises:
+            IndexError: the index is outside the data set.
+        """
+        number = operator.index(index)
+        place = number + len(self) if number < 0 else number
+        if not 0 <= place < len(self):
+            raise IndexError(f"window {number} is outside the {len(self)} windows of this data set.")
+        sample = self._sample(place)
+        both = self._strand == "both"
+        strand = "+-"[draw_bits(self.seed, sample, "strand") >> 63] if both else self._strand
+        region, start, end = self._place(sample, strand)
+        source, chrom = int(self.regions.genomes[region]), self.regions.chroms[region]
+        raw = self.genomes[source].fetch(chrom, start, end)
+        sequence = normalise(raw, self._alphabet, where=self.names[source]).sequence
+        if strand == "-":
+            sequence = reverse_complement(sequence)
+        breaks = self._breaks(end - start, sample)
+        return Window(Interval(chrom, start, end, strand), sequence, self.names[source], breaks)
+
+    def _sample(self, index: int) -> int:
+        """Give the number that random draws of a window depend on."""
+        return index
+
+    def _place(self, sample: int, strand: str) -> tuple[int, int, int]:
+        """Give the region, start and end of a window."""
+        raise NotImplementedError
+
+    def _read_on(self, region: int, start: int, end: int, strand: str) -> tuple[int, int]:
+        """Extend a tile in the direction of reading, within its stretch; short tiles get no more than others."""
+        reserve = self.num_bases + self._start - self._stride
+        if strand == "-":
+            return max(int(self.regions.starts[region]), start - reserve), end
+        return start, min(int(self.regions.ends[region]), end + reserve)
+
+    def _breaks(self, num_bases: int, sample: int) -> tuple[int, ...]:
+        if self._sentences is None:
+            return ()
+        shortest, longest = self._sentences
+        random = generator(self.seed, sample, "sentences")
+        ends = np.cumsum(random.integers(shortest, longest + 1, size=-(-num_bases // shortest)))
+        return (*(int(end) for end in ends[ends < num_bases]), num_bases)
+
+
+class TrainingWindows(Windows):
     """All windows of a training run, made when asked for.
 
     ``order="random"``: the centre of each window is uniform over all allowed bases (times the genome's weight); near
@@ -95,10 +215,6 @@ class TrainingWindows(Sequence[Window]):
     what is read on are a chunk of up to ``num_bases + start`` bases, in which the window begins at a drawn place.
 
     Attributes:
-        genomes: the open genomes.
-        num_bases: bases of a full window.
-        regions: the allowed stretches.
-        names: names of the genomes.
         epoch_length: windows of one pass over all allowed bases (``order="epoch"``), else allowed bases / num_bases.
     """
 
@@ -114,7 +230,6 @@ class TrainingWindows(Sequence[Window]):
         order: Literal["random", "epoch"] = "random",
         stride: int | None = None,
         holdout: HoldOuts = None,
-        only: Sequence[Interval] | None = None,
         sentences: tuple[int, int] | None = None,
         alphabet: str = "ACGTN",
     ) -> None:
@@ -131,7 +246,6 @@ class TrainingWindows(Sequence[Window]):
             order: see above.
             stride: bases of an epoch tile, at most ``num_bases + start``; by default ``num_bases``.
             holdout: what is kept out; its margin is ``num_bases`` unless it says otherwise.
-            only: use these intervals alone.
             sentences: shortest and longest sentence, (500, 1000) in GENA-LM's corpus; each is tokenized apart.
             alphabet: letters that the tokenizer knows; others become N.
 
@@ -139,20 +253,18 @@ class TrainingWindows(Sequence[Window]):
             ValueError: a number is out of range, or the epoch order was asked for with unequal weights.
             UsageError: nothing is left to train on, or a contig is unknown.
         """
-        _check_sizes(num_bases, num_samples, start, sentences)
-        one_of(strand, ("+", "-", "both"), "strand")
+        super().__init__(
+            genomes, num_bases=num_bases, num_samples=num_samples, seed=seed, strand=strand, start=start,
+            stride=stride, sentences=sentences, alphabet=alphabet,
+        )  # fmt: skip
         one_of(order, ("random", "epoch"), "order of windows")
-        self.genomes, weights, self.names = open_genomes(genomes)
-        if order == "epoch" and len(set(weights)) > 1:
+        if order == "epoch" and len(set(self._weights)) > 1:
             raise ValueError("the epoch order covers every base once, so all genomes need the same weight.")
         if start and order == "random":
             raise ValueError("start moves windows in their chunks, and the random order has none; use order epoch.")
-        self.num_bases, self.num_samples, self.seed = num_bases, num_samples, seed
-        self._stride = _checked_stride(stride or num_bases, num_bases + start)
-        self._strand, self._start, self._order, self._sentences = strand, start, order, sentences
-        self._reader = _Reader(self.genomes, self.names, alphabet)
-        self.regions = training_regions(self.genomes, self.names, margin=num_bases, holdout=holdout, only=only)
-        self._cumulative = np.cumsum(self.regions.lengths * np.array(weights)[self.regions.genomes])
+        self._order = order
+        self.regions = training_regions(self.genomes, self.names, margin=num_bases, holdout=holdout)
+        self._cumulative = np.cumsum(self.regions.lengths * np.array(self._weights)[self.regions.genomes])
         self._tiles = Tiles(self.regions, self._stride, shifted=True)
         self._permutation: tuple[int, Permutation] | None = None
 
@@ -168,23 +280,8 @@ class TrainingWindows(Sequence[Window]):
         chance = np.diff(self._cumulative, prepend=0.0) / self._cumulative[-1]
         return float((chance * np.maximum(0, 1 - lengths / self.num_bases)).sum())
 
-    def __len__(self) -> int:
-        return self.num_samples
-
-    def __getitem__(self, index: int) -> Window:  # type: ignore[override]
-        """Make one window; negative indices count from the end.
-
-        Raises:
-            IndexError: the index is outside the run.
-        """
-        index = _checked_index(index, self.num_samples)
-        strand = _strand_of(self._strand, self.seed, index)
-        region, start, end = self._tile(index, strand) if self._order == "epoch" else self._random_place(index)
-        breaks = _sentence_breaks(self._sentences, end - start, self.seed, index)
-        return self._reader.read(self.regions, region, start, end, strand, breaks)
-
-    def __iter__(self) -> Iterator[Window]:
-        return (self[index] for index in range(len(self)))
+    def _place(self, sample: int, strand: str) -> tuple[int, int, int]:
+        return self._tile(sample, strand) if self._order == "epoch" else self._random_place(sample)
 
     def _random_place(self, index: int) -> tuple[int, int, int]:
         """Draw the centre, then slide the window into its stretch."""
@@ -201,8 +298,7 @@ class TrainingWindows(Sequence[Window]):
             key = mix_bits(key_of(self.seed, "order") ^ epoch)
             self._permutation = (epoch, Permutation(len(self._tiles), key=key))
         region, start, end = self._tiles.place(self._permutation[1](step), seed=self.seed, epoch=epoch)
-        reserve = self.num_bases + self._start - self._stride
-        region, start, end = read_on(self.regions, region, start, end, strand, reserve)
+        start, end = self._read_on(region, start, end, strand)
         spare = max(0, min(self._start, end - start - self.num_bases))
         left_out = draw_below(self.seed, index, "left out", bound=spare + 1)
         if strand == "-":
@@ -210,8 +306,8 @@ class TrainingWindows(Sequence[Window]):
         return region, start + left_out, min(end, start + left_out + self.num_bases)
 
 
-class EvaluationWindows(Sequence[Window]):
-    """Fixed windows that tile the hold-out (or given intervals, or whole genomes), in order.
+class EvaluationWindows(Windows):
+    """Fixed windows that tile the hold-out (without one, whole genomes), in order.
 
     Tiles have at most ``stride`` bases, of nearly equal size within a stretch; windows read on past their tile by
     ``num_bases - stride`` bases but never past the held-out stretch.
@@ -223,7 +319,6 @@ class EvaluationWindows(Sequence[Window]):
         *,
         num_bases: int,
         holdout: HoldOuts = None,
-        intervals: Sequence[Interval] | None = None,
         stride: int | None = None,
         strand: StrandChoice = "+",
         max_windows: int | None = None,
@@ -237,7 +332,6 @@ class EvaluationWindows(Sequence[Window]):
             genomes: as for training.
             num_bases: bases of a window.
             holdout: the same value that training got; its inside is tiled, without the margin.
-            intervals: tile these instead.
             stride: bases of a tile, at most ``num_bases`` (the default).
             strand: ``both`` reads each window on a strand fixed by seed and index.
             max_windows: keep this many, evenly spaced over all tiles.
@@ -249,85 +343,17 @@ class EvaluationWindows(Sequence[Window]):
             ValueError: a number is out of range.
             UsageError: nothing is left to evaluate on, or a contig is unknown.
         """
-        _check_sizes(num_bases, 1 if max_windows is None else max_windows, 0, sentences)
-        one_of(strand, ("+", "-", "both"), "strand")
-        self.genomes, _, self.names = open_genomes(genomes)
-        self.num_bases, self.seed = num_bases, seed
-        self._stride = _checked_stride(stride or num_bases, num_bases)
-        self._strand, self._sentences = strand, sentences
-        self._reader = _Reader(self.genomes, self.names, alphabet)
-        self.regions = heldout_regions(self.genomes, self.names, holdout=holdout, intervals=intervals)
+        super().__init__(
+            genomes, num_bases=num_bases, num_samples=1 if max_windows is None else max_windows, seed=seed,
+            strand=strand, start=0, stride=stride, sentences=sentences, alphabet=alphabet,
+        )  # fmt: skip
+        self.regions = heldout_regions(self.genomes, self.names, holdout=holdout)
         self._tiles = Tiles(self.regions, self._stride, shifted=False)
-        self._num_windows = min(len(self._tiles), max_windows or len(self._tiles))
+        self.num_samples = min(len(self._tiles), max_windows or len(self._tiles))
 
-    def __len__(self) -> int:
-        return self._num_windows
+    def _sample(self, index: int) -> int:
+        return index * len(self._tiles) // self.num_samples
 
-    def __getitem__(self, index: int) -> Window:  # type: ignore[override]
-        """Make one window; negative indices count from the end.
-
-        Raises:
-            IndexError: the index is outside the tiles.
-        """
-        tile = _checked_index(index, self._num_windows) * len(self._tiles) // self._num_windows
-        strand = _strand_of(self._strand, self.seed, tile)
-        region, start, end = self._tiles.place(tile, seed=self.seed, epoch=0)
-        region, start, end = read_on(self.regions, region, start, end, strand, self.num_bases - self._stride)
-        breaks = _sentence_breaks(self._sentences, end - start, self.seed, tile)
-        return self._reader.read(self.regions, region, start, end, strand, breaks)
-
-    def __iter__(self) -> Iterator[Window]:
-        return (self[index] for index in range(len(self)))
-
-
-class _Reader:
-    """Turns a place into a `Window`."""
-
-    def __init__(self, genomes: list[Genome], names: list[str], alphabet: str) -> None:
-        self.genomes, self._names, self._alphabet = genomes, names, alphabet
-
-    def read(self, regions: Regions, region: int, start: int, end: int, strand: str, breaks: tuple[int, ...]) -> Window:
-        number, chrom = int(regions.genomes[region]), regions.chroms[region]
-        raw = self.genomes[number].fetch(chrom, start, end)
-        sequence = normalise(raw, self._alphabet, where=self._names[number]).sequence
-        if strand == "-":
-            sequence = reverse_complement(sequence)
-        return Window(Interval(chrom, start, end, strand), sequence, self._names[number], breaks)
-
-
-def _strand_of(strand: str, seed: int, index: int) -> str:
-    return "+-"[draw_bits(seed, index, "strand") >> 63] if strand == "both" else strand
-
-
-def _sentence_breaks(sentences: tuple[int, int] | None, num_bases: int, seed: int, index: int) -> tuple[int, ...]:
-    if sentences is None:
-        return ()
-    count = -(-num_bases // sentences[0])
-    lengths = generator(seed, index, "sentences").integers(sentences[0], sentences[1] + 1, size=count)
-    ends = np.cumsum(lengths)
-    return (*(int(end) for end in ends[ends < num_bases]), num_bases)
-
-
-def _checked_index(index: int, length: int) -> int:
-    number = operator.index(index)
-    place = number + length if number < 0 else number
-    if not 0 <= place < length:
-        raise IndexError(f"window {number} is outside the {length} windows of this data set.")
-    return place
-
-
-def _checked_stride(stride: int, most: int) -> int:
-    if not MIN_WINDOW <= stride <= most:
-        raise ValueError(f"the stride must be {MIN_WINDOW} to {most} bases, got {stride}.")
-    return stride
-
-
-def _check_sizes(num_bases: int, num_samples: int, start: int, sentences: tuple[int, int] | None) -> None:
-    if num_bases < MIN_WINDOW:
-        raise ValueError(f"a window needs at least {MIN_WINDOW} bases, got {num_bases}.")
-    if num_samples < 1:
-        raise ValueError(f"the number of windows must be positive, got {num_samples}.")
-    if start < 0:
-        raise ValueError(f"start cannot be negative, got {start}.")
-    if sentences is not None and not 1 <= sentences[0] <= sentences[1]:
-        raise ValueError(f"sentences are (shortest, longest) with 1 <= shortest <= longest, got {sentences}.")
+    def _place(self, sample: int, strand: str) -> tuple[int, int, int]:
+        region, start, end = self._tiles.place(sample, seed=self.seed, epoch=0)
+        return region, *self._read_on(region, start, end, strand)

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from longstrand.data.labelled import LabelColumns, LabelledTable, label
-from longstrand.data.labelled_files import GenomeWindows, read_labelled
+from longstrand.data.labelled import LabelledTable, label
+from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable, read_labelled
 from longstrand.data.targets import Task, infer_task
 from longstrand.errors import CheckpointError, InputError, nearest
 from longstrand.evaluation.metrics import evaluate as metrics_of
@@ -139,24 +139,22 @@ def _read(path: str | Path, where: Rows, network: Network, task: Task | None) ->
         windows = GenomeWindows(Genome(Path(where.genome)), where.window or reading.window)
     alphabet = None if reading.exact_text else network.require_tokenizer().alphabet
     raw = read_labelled(Path(path), columns, alphabet=alphabet, windows=windows)
-    return label(raw, task or _task(raw.labels, raw.sequences, raw.source, raw.rows, network))
+    return label(raw, task or _task(raw, network))
 
 
-def _task(
-    labels: dict[str, list[str | None]], sequences: list[str], source: str, rows: list[int], network: Network
-) -> Task:
+def _task(raw: RawTable, network: Network) -> Task:
     """Fit the labels of a table to the outputs of the model.
 
     Classes are known by the model's names, or by 0, 1, ... where the table holds these numbers instead.
     """
     head: Any = network.head_settings
-    reading = network.reading or Reading()
+    reading, labels, source = network.reading or Reading(), raw.labels, raw.source
     names = tuple(head.class_names or reading.class_names or map(str, range(head.num_outputs)))
     if head.kind == "bin":
         return Task("regression", names, tuple(labels), "columns", names, "", head.bin_bases)
     problem = "token" if head.kind == "token" else head.problem
     if problem == "regression" or (problem == "multi_label" and len(labels) == len(names) > 1):
-        found = infer_task(labels, sequences, source=source, rows=rows, problem=problem)
+        found = infer_task(raw, problem=problem)
         if len(found.names) != len(names):
             raise InputError(f"{source}: {len(found.names)} label(s) a row, but the model predicts {len(names)}.")
         return replace(found, names=names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from longstrand.data.bins import encode_bins, moments
-from longstrand.data.collate import Collator
-from longstrand.data.labelled import LabelledTable, RawTable, infer_task, label
-from longstrand.data.labelled_files import GenomeWindows, read_labelled
+from longstrand.data.labelled import LabelledTable, label
+from longstrand.data.labelled_files import GenomeWindows, RawTable, cut_rows, read_labelled, refuse_pieces
 from longstrand.data.labelled_tokens import is_bio
-from longstrand.data.long_rows import cut_rows, refuse_pieces
 from longstrand.data.rows import TABLES, column_names, detect_file
 from longstrand.data.splits import Splits, choose_rows, split_at_random, split_by_chrom, split_by_column
-from longstrand.data.targets import Task, read_class_names
+from longstrand.data.targets import Task, infer_task, read_class_names
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import reverse_complement
-from longstrand.runtime import IGNORED_LABEL, generator
+from longstrand.runtime import generator
 from longstrand.training.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -65,14 +63,7 @@ def load_splits(settings: DataSettings, *, alphabet: str | None = "ACGTN") -> La
     task = (
         _task_of_bins(table, settings)
         if settings.bin_bases is not None
-        else infer_task(
-            table.labels,
-            table.sequences,
-            source=table.source,
-            rows=table.rows,
-            problem=settings.problem,
-            class_names=names,
-        )
+        else infer_task(table, problem=settings.problem, class_names=names)
     )
     raw = _split_rest(parts, settings, origin)
     tables = {name: label(part, task) for name, part in raw.items()}
@@ -392,34 +383,3 @@ class TrainingExamples:
             mean, spread = self._scale
             return ((target - mean) / spread).astype(np.float32)
         return target
-
-
-class LabelCollator:
-    """Pads (or packs) tokens, and stacks labels by the kind of problem; picklable."""
-
-    def __init__(self, pad_token_id: int, *, per_token: bool, pack: bool = False) -> None:
-        self._pad, self._per_token = Collator(pad_token_id=pad_token_id, num_bases=True, pack=pack), per_token
-        self._pack = pack
-
-    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Make a batch: labels int64 (B, L) (packed (1, L)) for tokens, int64 (B,) for classes, float32 (B, C) else.
-
-        Those of bins are float32 (B, N, C), NaN past the last bin of a row.
-        """
-        import torch
-
-        batch = self._pad([{name: value for name, value in item.items() if name != "labels"} for item in examples])
-        labels = [np.asarray(item["labels"]) for item in examples]
-        if self._per_token:
-            stacked = np.full(tuple(batch["input_ids"].shape), IGNORED_LABEL, dtype=np.int64)
-            for row, values in zip(stacked, [np.concatenate(labels)] if self._pack else labels):
-                row[: len(values)] = values
-        elif labels[0].ndim == 2:
-            stacked = np.full((len(labels), max(map(len, labels)), labels[0].shape[1]), np.nan, dtype=np.float32)
-            for row, values in zip(stacked, labels):
-                row[: len(values)] = values
-        else:
-            stacked = np.stack(labels)
-            stacked = stacked.astype(np.float32 if stacked.dtype.kind == "f" else np.int64)
-        batch["labels"] = torch.from_numpy(stacked)
-        return batch

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainingArguments
 
+from longstrand.data.collate import Collator
 from longstrand.data.labelled_tokens import is_bio
 from longstrand.errors import ResumeError, TrainingError, one_of
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, PRIMARY, metric_names
@@ -43,7 +44,6 @@ from longstrand.tokenization.base import Tokenizer
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.curriculum import make_curriculum
 from longstrand.training.examples import (
-    LabelCollator,
     LabelledSplits,
     Prepared,
     TrainingExamples,
@@ -213,7 +213,7 @@ def _run(config: FinetuneConfig, run: RunFolder, model: Any, data: Prepared, dev
         model=model,
         args=_arguments(run.path, training, examples, data.metric, device),
         train_dataset=examples,
-        data_collator=LabelCollator(data.tokenizer.pad_token_id or 0, per_token=per_token, pack=training.pack),
+        data_collator=Collator(data.tokenizer.pad_token_id or 0, per_token=per_token, pack=training.pack),
     )
     trainer.add_callback(StopEarly(trainer, data.metric, training.patience))
     with measured_cost(str(device)) as cost:

@@ -25,8 +25,14 @@ from longstrand.data.collate import Collator
 from longstrand.data.examples import MaskedExamples, TokenBudget, measure_budget
 from longstrand.data.references import reference_losses
 from longstrand.data.rows import read_intervals
-from longstrand.data.tiles import MIN_WINDOW
-from longstrand.data.windows import EvaluationWindows, GenomeSource, HoldOut, TrainingWindows, choose_holdout
+from longstrand.data.windows import (
+    MIN_WINDOW,
+    EvaluationWindows,
+    GenomeSource,
+    HoldOut,
+    TrainingWindows,
+    choose_holdout,
+)
 from longstrand.errors import InputError, UsageError, nearest
 from longstrand.genome.fasta import chrom_twin
 from longstrand.inference.predict import longest_input
@@ -210,7 +216,7 @@ def _run(
         raise InputError(
             f"training.max_tokens is {training.max_tokens}, but the model has only {limit} positions; use at most that."
         )
-    collate = Collator(pad_token_id=tokenizer.pad_token_id or 0, num_bases=True, pack=training.pack)
+    collate = Collator(tokenizer.pad_token_id or 0, pack=training.pack)
     micro, accumulation = split_batch(training.batch_size, training.micro_batch_size)
     evaluate = hold_out_evaluation(
         data.evaluation, collate, bases_per_id=tokenizer.bases_per_id, batch_size=micro, device=device
@@ -312,7 +318,11 @@ def _report(
 ) -> dict[str, Any]:
     rows = [row for row in trainer.metrics_log.rows() if "eval_loss" in row]
     final = {name.removeprefix("eval_"): value for name, value in rows[-1].items() if name.startswith("eval_")}
-    references = _references(config, data, tokenizer) if config.training.references else {}
+    references: dict[str, Any] = {}
+    if config.training.references:
+        references = reference_losses(
+            data.sources, tokenizer, data.evaluation, holdout=data.holdout, sentences=config.data.sentences
+        )
     windows = data.train.windows
     return {
         "kind": "pretraining",
@@ -331,18 +341,6 @@ def _report(
         "inputs": _fingerprints(data.sources, tokenizer, config),
         "provenance": provenance(),
     }
-
-
-def _references(config: PretrainConfig, data: PretrainData, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Count tables on the training bases, scored on the masked tokens of the evaluation: loss and bits per base."""
-    losses = reference_losses(
-        data.sources, tokenizer, data.evaluation, holdout=data.holdout, sentences=config.data.sentences
-    )
-    names = ("unigram", "left", "right", "two_neighbour", "random_unigram", "random_two_neighbour")
-    rows: dict[str, Any] = {
-        name: {"loss": (loss := getattr(losses, name)), "bits_per_base": losses.bits_per_base(loss)} for name in names
-    }
-    return rows | {"masked_tokens": losses.num_masked, "counted_tokens": losses.num_counted}
 
 
 def _hold_out(config: PretrainConfig, sources: tuple[GenomeSource, ...]) -> dict[str, HoldOut]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from longstrand.config import StrictModel
-from longstrand.data.labelled import LabelColumns, Words
+from longstrand.data.labelled_files import LabelColumns, Words
 from longstrand.data.masking import MaskingConfig
 from longstrand.training.curriculum import MemoryTraining
 from longstrand.training.methods import FinetuneMethod

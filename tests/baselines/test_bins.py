@@ -15,7 +15,8 @@ from longstrand.baselines.cnn import PIECE_BASES, CnnBaseline, Training, in_piec
 from longstrand.baselines.networks import Basenji, pool_sizes
 from longstrand.baselines.onehot import UNKNOWN, digits_of
 from longstrand.baselines.registry import BaselineSettings, as_values, baselines_for, fit_baseline, kind_of
-from longstrand.data.labelled import LabelledTable, RawTable
+from longstrand.data.labelled import LabelledTable
+from longstrand.data.labelled_files import RawTable
 from longstrand.data.targets import Task
 from longstrand.errors import UsageError
 from longstrand.evaluation.metrics import Scores, evaluate

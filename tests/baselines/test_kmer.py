@@ -9,7 +9,8 @@ import pytest
 
 from longstrand.baselines.kmer import KmerRegression, kmer_counts
 from longstrand.baselines.majority import Majority
-from longstrand.data.labelled import LabelledTable, RawTable
+from longstrand.data.labelled import LabelledTable
+from longstrand.data.labelled_files import RawTable
 from longstrand.data.targets import Problem, Task
 from longstrand.genome.sequence import reverse_complement
 from longstrand.training.measure import run_baselines
@@ -123,13 +124,14 @@ def test_token_problems_have_only_the_majority() -> None:
 
 @pytest.mark.data
 def test_a_real_table_reaches_the_published_baseline(shared) -> None:
-    from longstrand.data.labelled import infer_task, label
+    from longstrand.data.labelled import label
     from longstrand.data.labelled_files import read_labelled
+    from longstrand.data.targets import infer_task
 
     folder = shared / "data" / "labelled" / "gue_lite" / "EMP_H3"
     raws = {name: read_labelled(folder / f"{name}.csv.gz") for name in ("train", "dev", "test")}
     train = raws["train"]
-    task = infer_task(train.labels, train.sequences, source=train.source, rows=train.rows)
+    task = infer_task(train)
     tables = {name: label(raw, task) for name, raw in raws.items()}
     report = run_baselines(tables["train"], {"valid": tables["dev"], "test": tables["test"]}, num_resamples=0)
     assert report["kmer"]["test"]["metrics"]["mcc"]["value"] == pytest.approx(0.583, abs=0.02)

@@ -15,7 +15,8 @@ from longstrand.baselines.context import ContextRegression, context_features
 from longstrand.baselines.networks import SEQUENCE_NETWORKS, SpliceAI
 from longstrand.baselines.onehot import OneHotRegression, one_hot, padded_digits
 from longstrand.baselines.registry import BaselineSettings, as_values, baselines_for, fit_baseline
-from longstrand.data.labelled import LabelledTable, RawTable
+from longstrand.data.labelled import LabelledTable
+from longstrand.data.labelled_files import RawTable
 from longstrand.data.targets import Task
 from longstrand.errors import UsageError
 from longstrand.evaluation.metrics import Scores, evaluate

@@ -33,7 +33,8 @@ from longstrand.benchmarks.trials import (
     trials_of,
 )
 from longstrand.config import build
-from longstrand.data.labelled import LabelledTable, RawTable
+from longstrand.data.labelled import LabelledTable
+from longstrand.data.labelled_files import RawTable
 from longstrand.data.targets import Task
 from longstrand.errors import ConfigError, InputError, ResumeError, TrainingError, UsageError
 from longstrand.inference.predict import predict

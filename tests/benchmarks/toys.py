@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from longstrand.benchmarks.tasks.task import BenchmarkTask, make_rows
-from longstrand.data.labelled import RawTable
+from longstrand.benchmarks.tasks.task import BenchmarkTask
+from longstrand.data.labelled_files import RawTable, make_rows
 from longstrand.runtime import generator
 
 

@@ -11,6 +11,8 @@ import torch
 from longstrand import load_model, load_tokenizer
 from longstrand.data import bins as data_bins
 from longstrand.data.bins import BinTargets, bin_targets, count_bins, encode_bins, moments
+from longstrand.data.labelled_files import RawTable
+from longstrand.data.rows import Record
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import reverse_complement
 from longstrand.inference.predict import predict
@@ -71,21 +73,19 @@ def test_predictions_of_bins(tmp_path, memory):
     np.testing.assert_allclose(both[0].values, (plus[0].values + minus[0].values) / 2, atol=1e-5)
     with pytest.raises(InputError, match="sequence 1: the sequence of 5 bases is no whole number of bins"):
         next(predict(model, ["ACGTA"], tokenizer=tokenizer))
-    from longstrand.data.rows import Record
-
     with pytest.raises(InputError, match="a model of bins reads single sequences"):
         next(predict(model, [Record(0, "pair", "ACGT", second="ACGT")], tokenizer=tokenizer))
 
 
 def test_targets_of_bins():
     labels = {"a": ["1;2;", "0.5"], "b": ["3;nan;5", None]}
-    first, second = bin_targets(labels, ["ACGT" * 3, "AAAA"], 4, source="t.csv", rows=[1, 2])
+    first, second = bin_targets(RawTable("t.csv", [1, 2], ["ACGT" * 3, "AAAA"], labels), 4)
     np.testing.assert_equal(first, np.array([[1, 3], [2, np.nan], [np.nan, 5]], dtype=np.float32))
     np.testing.assert_equal(second, np.array([[0.5, np.nan]], dtype=np.float32))
     with pytest.raises(InputError, match=r"t\.csv, row 7: column 'a' has 2 values for 1 bins of 4"):
-        bin_targets({"a": ["1;2"]}, ["ACGT"], 4, source="t.csv", rows=[7])
+        bin_targets(RawTable("t.csv", [7], ["ACGT"], {"a": ["1;2"]}), 4)
     with pytest.raises(InputError, match="row 7: 'x' in column 'a' is no number"):
-        bin_targets({"a": ["x"]}, ["ACGT"], 4, source="t.csv", rows=[7])
+        bin_targets(RawTable("t.csv", [7], ["ACGT"], {"a": ["x"]}), 4)
 
 
 def test_vectors_of_a_model_of_bins_come_from_bins(tmp_path):

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 import zstandard
 
-from longstrand.data.labelled import LabelColumns, label, label_warnings
-from longstrand.data.labelled_files import GenomeWindows, read_labelled
+from longstrand.data.labelled import label, label_warnings
+from longstrand.data.labelled_files import GenomeWindows, LabelColumns, read_labelled
 from longstrand.data.rows import Columns, detect_file, read_intervals, read_records, read_table
 from longstrand.data.targets import infer_task
 from longstrand.errors import InputError, UsageError
@@ -249,7 +249,7 @@ def test_missing_sequences_and_labels(tmp_path: Path, word: str) -> None:
         read_labelled(tmp_path / "t.csv")
     (tmp_path / "u.csv").write_text(f"sequence,label\nAC,1.5\nGT,{word}\nCC,2\n")
     table = read_labelled(tmp_path / "u.csv")
-    task = infer_task(table.labels, table.sequences, source="u", rows=table.rows)
+    task = infer_task(table)
     assert (task.problem, label(table, task).num_missing) == ("regression", 1)
 
 
@@ -259,7 +259,7 @@ def test_missing_sequences_and_labels(tmp_path: Path, word: str) -> None:
 def test_lists_as_programs_print_them(tmp_path: Path, cell: str) -> None:
     (tmp_path / "t.csv").write_text(f'sequence,label\nACGT,"{cell}"\nAC,"[1, 0]"\n')
     table = read_labelled(tmp_path / "t.csv")
-    task = infer_task(table.labels, table.sequences, source="t", rows=table.rows)
+    task = infer_task(table)
     assert (task.problem, task.names) == ("token", ("0", "1"))
     assert [values.tolist() for values in label(table, task).targets] == [[0, 1, 1, 0], [1, 0]]
 
@@ -341,7 +341,7 @@ def test_warnings_on_labels(tmp_path: Path) -> None:
     text = f"sequence,label\n{rows}ACCA,promotr\nCCC,promoter\n"
     (tmp_path / "t.csv").write_text(text)
     table = read_labelled(tmp_path / "t.csv")
-    train = label(table, infer_task(table.labels, table.sequences, source="t", rows=table.rows))
+    train = label(table, infer_task(table))
     assert label_warnings({"train": train, "test": label(table.take(range(10)), train.task)}) == [
         "train: the class 'promotr' has 1 row(s) (did you mean 'promoter'?).",
         "test: 10 rows are few; one of them is 10 % of the accuracy.",

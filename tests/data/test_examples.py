@@ -75,7 +75,7 @@ def test_examples_are_pure_and_pickle(path):
 
 
 def test_repeated_passes_have_new_masks_and_evaluation_has_fixed_ones(path):
-    windows = TrainingWindows([path], num_bases=1000, num_samples=4, seed=1, order="epoch", strand="+", only=None)
+    windows = TrainingWindows([path], num_bases=1000, num_samples=4, seed=1, order="epoch", strand="+")
     examples = MaskedExamples(windows, BaseTokenizer(), max_tokens=800, seed=2)
     pairs = [index for index in range(4) if windows[index].interval.chrom == "b"]
     assert len(pairs) == 2

@@ -9,9 +9,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from longstrand.data.labelled import LabelColumns
-from longstrand.data.labelled_files import GenomeWindows, read_labelled
+from longstrand.data.labelled import label
+from longstrand.data.labelled_files import GenomeWindows, LabelColumns, read_labelled
 from longstrand.data.rows import column_names, read_table, show_rows
+from longstrand.data.targets import infer_task, read_class_names
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
 
@@ -48,9 +49,13 @@ def test_formats_give_the_same_rows(tmp_path: Path, name: str) -> None:
     assert table.sequences == ["ACGTN", "NNAC", "GGG"]
     assert table.labels == {"label": ["1", "0", "1"]}
     assert table.rows == [1, 2, 3]
-    letters = table.letters
-    assert (letters.num_bases, letters.num_unknown, letters.num_sequences_with_unknown) == (12, 3, 2)
-    assert letters.num_lower_case == 7
+    counts = label(table, infer_task(table)).counts()
+    assert (counts["num_bases"], counts["num_unknown_letters"], counts["num_sequences_with_unknown_letters"]) == (
+        12,
+        3,
+        2,
+    )
+    assert counts["num_lower_case_letters"] == table.num_lower_case == 7
 
 
 def test_other_column_names_pairs_and_names(tmp_path: Path) -> None:
@@ -210,16 +215,13 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.data
 def test_real_genes_with_labels_per_piece(shared: Path) -> None:
-    from longstrand.data.labelled import infer_task, label
-    from longstrand.data.targets import read_class_names
-
     folder = shared / "data" / "labelled" / "plant" / "gene_structure_tokens"
     names = read_class_names(folder / "labels.txt")
     table = read_labelled(folder / "dev.csv.gz", LabelColumns(group="gene"), class_names=names)
-    task = infer_task(table.labels, table.sequences, source=table.source, rows=table.rows, class_names=names)
+    task = infer_task(table, class_names=names)
     labelled = label(table, task)
     assert task.names == ("O", "B-UTR", "I-UTR", "B-CDS", "I-CDS", "B-INT", "I-INT")
     assert len(labelled) == 100
     counts = labelled.counts()["labels"]
     assert 0 < counts["B-CDS"] < counts["I-CDS"] / 50
-    assert sum(counts.values()) == table.letters.num_bases
+    assert sum(counts.values()) == labelled.counts()["num_bases"]

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from longstrand.data.labelled import LabelledTable, RawTable, count_letters, label
+from longstrand.data.labelled import LabelledTable, label
+from longstrand.data.labelled_files import RawTable
 from longstrand.data.labelled_tokens import cut_pieces, inside_codes, is_bio, join_pieces, split_labels
 from longstrand.data.targets import Problem, Task, canonical, infer_task, read_class_names
 from longstrand.errors import InputError
@@ -16,13 +17,11 @@ from longstrand.errors import InputError
 def raw(labels: dict[str, list[str | None]], sequences: list[str] | None = None) -> RawTable:
     num_rows = len(next(iter(labels.values())))
     sequences = sequences or ["ACGTACG"] * num_rows
-    return RawTable("t.csv", list(range(1, num_rows + 1)), sequences, labels, count_letters(sequences))
+    return RawTable("t.csv", list(range(1, num_rows + 1)), sequences, labels)
 
 
 def infer(table: RawTable, problem: Problem | None = None, class_names: tuple[str, ...] | None = None) -> Task:
-    return infer_task(
-        table.labels, table.sequences, source="t.csv", rows=table.rows, problem=problem, class_names=class_names
-    )
+    return infer_task(table, problem=problem, class_names=class_names)
 
 
 def read(labels: dict[str, list[str | None]], sequences: list[str] | None = None, **options: object) -> LabelledTable:

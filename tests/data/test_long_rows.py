@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from longstrand.data.labelled import LabelColumns
-from longstrand.data.labelled_files import read_labelled
-from longstrand.data.long_rows import cut_rows, refuse_pieces
+from longstrand.data.labelled_files import LabelColumns, cut_rows, read_labelled, refuse_pieces
 from longstrand.errors import InputError
 
 PIECES = [("g1", "ACGTAC", "0"), ("g1", "GGGGGG", "1"), ("g1", "TT", "2"), ("g1", "A", "2"), ("g2", "CCCCCC", "0")]

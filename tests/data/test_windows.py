@@ -174,11 +174,6 @@ def test_training_never_reaches_the_holdout_or_its_margin(path, order):
     assert [str(window.interval) for window in evaluation] == ["a:201-225", "a:226-250", "c:1-40"]
 
 
-def test_training_on_wanted_intervals_only(path):
-    windows = TrainingWindows([path], num_bases=40, num_samples=500, seed=4, only=[Interval("a", 100, 180)])
-    assert np.flatnonzero(coverage(windows)["a"]).tolist() == list(range(100, 180))
-
-
 def test_sentences_tile_the_window(path):
     windows = TrainingWindows([path], num_bases=200, num_samples=200, seed=4, sentences=(30, 60))
     lengths = []

@@ -22,8 +22,8 @@ import pytest
 import torch
 
 from longstrand.config import load_config
-from longstrand.data.labelled import LabelColumns, label
-from longstrand.data.labelled_files import GenomeWindows, read_labelled
+from longstrand.data.labelled import label
+from longstrand.data.labelled_files import GenomeWindows, LabelColumns, read_labelled
 from longstrand.data.rows import Columns, has_intervals, read_intervals, read_records, read_table
 from longstrand.data.targets import infer_task
 from longstrand.errors import LongstrandError
@@ -161,7 +161,7 @@ class Readers:
             assert len(records) == frame.height, "two readers, two numbers of rows"
         raw = read_labelled(path, windows=None if genome is None else GenomeWindows(genome))
         assert len(raw) == len(records), "two readers, two numbers of rows"
-        task = infer_task(raw.labels, raw.sequences, source="t", rows=raw.rows)
+        task = infer_task(raw)
         return label(raw, task).targets
 
     def fasta(self, data: bytes) -> object:

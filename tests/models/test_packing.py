@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from longstrand.config import build
+from longstrand.data.collate import Collator
 from longstrand.errors import ConfigError
 from longstrand.inference.predict import predict
 from longstrand.models.checkpoint import load_model
@@ -16,7 +17,6 @@ from longstrand.models.config import preset
 from longstrand.models.heads import unpack
 from longstrand.models.networks import NETWORKS
 from longstrand.tokenization.kmer import make_kmer
-from longstrand.training.examples import LabelCollator
 from longstrand.training.settings import FinetuneConfig, PretrainConfig
 from tests.toys import tiny_checkpoint
 
@@ -48,7 +48,7 @@ def test_heads_of_packed_batches(kind: str, pooling: str) -> None:
     ]
     results = []
     for pack in (False, True):
-        batch = LabelCollator(3, per_token=kind == "token", pack=pack)(examples)
+        batch = Collator(3, per_token=kind == "token", pack=pack)(examples)
         assert batch.pop("num_bases").tolist() == list(LENGTHS)
         assert batch["input_ids"].shape == ((1, sum(LENGTHS)) if pack else (5, 29))
         model.zero_grad()

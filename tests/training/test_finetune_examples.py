@@ -7,12 +7,14 @@ import pickle
 import numpy as np
 import pytest
 
-from longstrand.data.labelled import LabelledTable, RawTable
+from longstrand.data.collate import Collator
+from longstrand.data.labelled import LabelledTable
+from longstrand.data.labelled_files import RawTable
 from longstrand.data.targets import Task
 from longstrand.errors import InputError
 from longstrand.genome.sequence import reverse_complement
 from longstrand.tokenization.kmer import make_kmer
-from longstrand.training.examples import LabelCollator, TrainingExamples, balanced_weights, cut, target_scale, tokenize
+from longstrand.training.examples import TrainingExamples, balanced_weights, cut, target_scale, tokenize
 
 TOKENIZER = make_kmer(2, overlapping=False)
 CLASSES = Task("single_label", ("a", "b", "c"), ("label",))
@@ -109,18 +111,18 @@ def test_rows_without_a_token_are_not_trained_on() -> None:
 
 def test_batches_of_every_problem() -> None:
     rows = table(pairs=True)
-    batch = LabelCollator(3, per_token=False)([examples(rows)[number] for number in range(4)])
+    batch = Collator(3, per_token=False)([examples(rows)[number] for number in range(4)])
     assert batch["labels"].shape == (4,)
     assert batch["labels"].dtype.is_floating_point is False
     assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "labels", "num_bases"}
     assert batch["token_type_ids"].max() == 1
     # five numbers a row, on sequences of five tokens: still numbers
     numbers = [{"input_ids": np.arange(5), "labels": np.full(5, np.nan, np.float32), "num_bases": 3}] * 2
-    batch = LabelCollator(3, per_token=False)(numbers)
+    batch = Collator(3, per_token=False)(numbers)
     assert batch["labels"].shape == (2, 5)
     assert batch["labels"].isnan().all()
     tokens = [{"input_ids": np.arange(n), "labels": np.arange(n), "num_bases": n} for n in (2, 4)]
-    assert LabelCollator(3, per_token=True)(tokens)["labels"].tolist() == [[0, 1, -100, -100], [0, 1, 2, 3]]
+    assert Collator(3, per_token=True)(tokens)["labels"].tolist() == [[0, 1, -100, -100], [0, 1, 2, 3]]
 
 
 def test_targets_are_standardised() -> None:

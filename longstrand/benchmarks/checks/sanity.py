@@ -14,7 +14,8 @@ import numpy as np
 from scipy.stats import rankdata, spearmanr
 
 from longstrand.data.bins import Moments, encode_bins, moments
-from longstrand.data.labelled import LabelledTable, RawTable, label_distribution
+from longstrand.data.labelled import LabelledTable, label_distribution
+from longstrand.data.labelled_files import RawTable
 from longstrand.errors import InputError
 from longstrand.evaluation.leakage import Sketch, compare_kmers, sampling, sketch
 from longstrand.genome.sequence import reverse_complement

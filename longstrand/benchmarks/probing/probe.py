@@ -22,7 +22,8 @@ from pydantic import Field, model_validator
 from longstrand.baselines.linear import Rows, fit_linear
 from longstrand.benchmarks.probing.states import BASES, States, rows_of_bases
 from longstrand.config import StrictModel
-from longstrand.data.labelled import LabelledTable, Words
+from longstrand.data.labelled import LabelledTable
+from longstrand.data.labelled_files import Words
 from longstrand.data.targets import Task
 from longstrand.errors import UsageError
 from longstrand.evaluation.bootstrap import confusion_metrics

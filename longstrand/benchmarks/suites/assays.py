@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.benchmarks.tasks.build import source_paths, split_off_valid, write_task
-from longstrand.benchmarks.tasks.task import BenchmarkTask, TaskData, make_rows
-from longstrand.data.labelled import RawTable
+from longstrand.benchmarks.tasks.task import BenchmarkTask, TaskData
+from longstrand.data.labelled_files import RawTable, make_rows
 from longstrand.data.rows import read_entries, read_table, take_column
 from longstrand.data.splits import choose_rows
 from longstrand.errors import InputError

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from longstrand.benchmarks.tasks.build import source_paths, write_task
-from longstrand.benchmarks.tasks.task import SPLITS, BenchmarkTask, TaskData, make_rows
-from longstrand.data.labelled import RawTable
+from longstrand.benchmarks.tasks.task import SPLITS, BenchmarkTask, TaskData
+from longstrand.data.labelled_files import RawTable, make_rows
 from longstrand.data.rows import read_headless
 from longstrand.errors import InputError, UsageError
 from longstrand.evaluation.leakage import canonical_words

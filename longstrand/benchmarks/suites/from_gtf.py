@@ -12,7 +12,7 @@ import numpy as np
 from longstrand.benchmarks.suites.promoters import annotated_promoters
 from longstrand.benchmarks.suites.splice import MIN_INTRON, splice_windows
 from longstrand.benchmarks.tasks.places import split_rows
-from longstrand.data.labelled import RawTable
+from longstrand.data.labelled_files import RawTable
 from longstrand.errors import InputError, one_of
 from longstrand.genome.annotation import read_annotation, transcripts
 from longstrand.genome.fasta import Genome

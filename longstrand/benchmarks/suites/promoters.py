@@ -12,8 +12,8 @@ import numpy as np
 
 from longstrand.benchmarks.tasks.build import source_paths, write_task
 from longstrand.benchmarks.tasks.places import open_annotated, split_rows
-from longstrand.benchmarks.tasks.task import BenchmarkTask, TaskData, make_rows
-from longstrand.data.labelled import RawTable
+from longstrand.benchmarks.tasks.task import BenchmarkTask, TaskData
+from longstrand.data.labelled_files import RawTable, make_rows
 from longstrand.data.rows import has_intervals, read_entries, read_intervals
 from longstrand.errors import InputError, UsageError, one_of
 from longstrand.genome.fasta import Genome

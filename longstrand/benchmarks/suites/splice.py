@@ -9,8 +9,8 @@ from typing import Any
 
 from longstrand.benchmarks.tasks.build import source_paths, split_off_valid, write_task
 from longstrand.benchmarks.tasks.places import open_annotated, split_rows
-from longstrand.benchmarks.tasks.task import BenchmarkTask, TaskData, make_rows
-from longstrand.data.labelled import RawTable
+from longstrand.benchmarks.tasks.task import BenchmarkTask, TaskData
+from longstrand.data.labelled_files import RawTable, make_rows
 from longstrand.data.labelled_tokens import UNLABELLED
 from longstrand.data.rows import read_headless
 from longstrand.errors import InputError

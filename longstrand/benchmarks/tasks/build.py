@@ -21,7 +21,9 @@ from longstrand.benchmarks.tasks.task import (
     save_facts,
     task_facts,
 )
-from longstrand.data.labelled import LabelledTable, RawTable, count_letters, infer_task, label
+from longstrand.data.labelled import LabelledTable, label
+from longstrand.data.labelled_files import RawTable
+from longstrand.data.targets import infer_task
 from longstrand.errors import InputError, UsageError, nearest
 from longstrand.runtime import check_output, fingerprint_bytes, read_json, write_json
 
@@ -212,7 +214,7 @@ def join_rows(tables: Iterable[RawTable], source: object) -> RawTable:
         rows=list(range(1, len(sequences) + 1)),
         sequences=sequences,
         labels={name: [value for table in tables for value in table.labels[name]] for name in first.labels},
-        letters=count_letters(sequences, sum(table.letters.num_lower_case for table in tables)),
+        num_lower_case=sum(table.num_lower_case for table in tables),
         pairs=column("pairs"),
         names=column("names"),
         chroms=column("chroms"),
@@ -313,16 +315,8 @@ def check_labels(
     for name in SPLITS:
         if name not in tables or not len(tables[name]):
             raise InputError(f"task '{task.id}': the {name} split has no row; check the files and the options.")
-    first = tables["train"]
     problem: Any = task.finetune_problem
-    found = infer_task(
-        first.labels,
-        first.sequences,
-        source=first.source,
-        rows=first.rows,
-        problem=problem,
-        class_names=class_names,
-    )
+    found = infer_task(tables["train"], problem=problem, class_names=class_names)
     labelled = {name: label(tables[name], found) for name in SPLITS}
     for name, table in labelled.items():
         _check_measurable(task, name, table)

@@ -13,12 +13,10 @@ from longstrand.benchmarks.tasks.own_bins import BIN_OPTIONS, TRACK_OPTIONS, bui
 from longstrand.benchmarks.tasks.places import choose_contigs
 from longstrand.benchmarks.tasks.released import SEED
 from longstrand.benchmarks.tasks.task import BenchmarkTask, Kind, Option, Problem, SourceFile, TaskData
-from longstrand.data.labelled import LabelColumns, RawTable, infer_task
-from longstrand.data.labelled_files import GenomeWindows, read_labelled
-from longstrand.data.long_rows import cut_rows, refuse_pieces
+from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable, cut_rows, read_labelled, refuse_pieces
 from longstrand.data.rows import Columns, column_names, has_intervals, read_intervals
 from longstrand.data.splits import NAMES, split_at_random, split_by_chrom, split_by_column
-from longstrand.data.targets import read_class_names
+from longstrand.data.targets import infer_task, read_class_names
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.coverage import is_signal
 from longstrand.genome.text import name_kind
@@ -165,11 +163,8 @@ def build_own(task: BenchmarkTask, given: Mapping[str, Path], output: Path, opti
         origin += f"; then cut into pieces of {options['piece_bases']:,} bases, those of a sequence in one split"
     if options["bin_bases"]:
         return build_columns(task, tables, output, options, sources=list(given.values()), origin=origin)
-    first = tables["train"]
     declared: Any = options["problem"] or None
-    found = infer_task(
-        first.labels, first.sequences, source=first.source, rows=first.rows, problem=declared, class_names=names
-    )
+    found = infer_task(tables["train"], problem=declared, class_names=names)
     kind: Kind = "token" if found.problem == "token" else "sequence"
     problem: Problem = "single_label" if found.problem == "token" else found.problem
     resolved = BenchmarkTask(

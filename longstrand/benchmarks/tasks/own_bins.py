@@ -11,9 +11,9 @@ import numpy as np
 
 from longstrand.benchmarks.tasks.bins import save_bins, write_targets
 from longstrand.benchmarks.tasks.places import split_windows, take_splits
-from longstrand.benchmarks.tasks.task import SPLITS, BenchmarkTask, Option, TaskData, make_rows
+from longstrand.benchmarks.tasks.task import SPLITS, BenchmarkTask, Option, TaskData
 from longstrand.data.bins import bin_targets
-from longstrand.data.labelled import RawTable
+from longstrand.data.labelled_files import RawTable, make_rows
 from longstrand.data.rows import read_intervals
 from longstrand.data.splits import NAMES
 from longstrand.errors import InputError, UsageError, one_of
@@ -221,7 +221,7 @@ def build_columns(
     size, names = options["bin_bases"], list(tables["train"].labels)
     for name in SPLITS:
         table = tables[name]
-        values = bin_targets(table.labels, table.sequences, size, source=table.source, rows=table.rows)
+        values = bin_targets(table, size)
         most = max(map(len, values), default=1)
         write_targets(output / f"{name}.zarr", values, len(values), most, len(names))
     bare = {name: replace(table, labels={}, splits=None) for name, table in tables.items()}

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from longstrand.benchmarks.tasks.task import make_rows
-from longstrand.data.labelled import RawTable
+from longstrand.data.labelled_files import RawTable, make_rows
 from longstrand.errors import InputError
 from longstrand.genome.annotation import Transcript, read_annotation, transcripts
 from longstrand.genome.fasta import Genome

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.benchmarks.tasks.build import join_rows, source_paths, split_off_valid, write_task
-from longstrand.benchmarks.tasks.task import BenchmarkTask, Option, TaskData, make_rows
-from longstrand.data.labelled import RawTable
-from longstrand.data.labelled_files import read_labelled
+from longstrand.benchmarks.tasks.task import BenchmarkTask, Option, TaskData
+from longstrand.data.labelled_files import RawTable, make_rows, read_labelled
 from longstrand.data.rows import detect_file, read_entries, read_table, take_column
 from longstrand.errors import InputError
 

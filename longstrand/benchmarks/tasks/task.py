@@ -13,18 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from longstrand.data.bins import BinTargets, count_bins
-from longstrand.data.labelled import (
-    LabelColumns,
-    LabelledTable,
-    RawTable,
-    count_letters,
-    infer_task,
-    label,
-    normalised,
-)
-from longstrand.data.labelled_files import read_labelled
+from longstrand.data.labelled import LabelledTable, label
+from longstrand.data.labelled_files import LabelColumns, RawTable, make_rows, read_labelled
 from longstrand.data.rows import read_table
-from longstrand.data.targets import Task
+from longstrand.data.targets import Task, infer_task
 from longstrand.errors import InputError, UsageError, nearest
 from longstrand.runtime import fingerprint_file, read_json, write_json
 
@@ -209,16 +201,9 @@ class TaskData:
             return load_bins(self)
         columns = LabelColumns(**self.data_settings()["columns"])
         raw = {name: read_labelled(path, columns, alphabet=alphabet) for name, path in self.tables.items()}
-        first = raw["train"]
         problem: Any = self.problem
-        task = infer_task(
-            first.labels,
-            first.sequences,
-            source=first.source,
-            rows=first.rows,
-            problem=problem,
-            class_names=self.class_names if self.facts.get("names_given") else None,
-        )
+        names = self.class_names if self.facts.get("names_given") else None
+        task = infer_task(raw["train"], problem=problem, class_names=names)
         if self.facts.get("piece_column"):
             raw = {name: self._with_pieces(name, table) for name, table in raw.items()}
         return {name: label(table, task) for name, table in raw.items()}
@@ -301,35 +286,6 @@ def file_sums(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
 def save_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write ``task.json``, the last file of a built task: a folder without it is not complete."""
     write_json(Path(folder) / "task.json", {"format": FORMAT, "version": VERSION, **facts})
-
-
-def make_rows(
-    sequences: Sequence[str],
-    labels: Mapping[str, Sequence[str | None]],
-    *,
-    source: object,
-    pairs: Sequence[str] | None = None,
-    names: Sequence[str] | None = None,
-    chroms: Sequence[str] | None = None,
-) -> RawTable:
-    """Make a table of rows: sequences are normalised, rows are numbered from 1.
-
-    Raises:
-        InputError: a sequence is empty or holds something that is no nucleotide letter.
-    """
-    rows = list(range(1, len(sequences) + 1))
-    clean, num_lower_case = normalised(list(sequences), source, rows, "ACGTN")
-    seconds = None if pairs is None else normalised(list(pairs), source, rows, "ACGTN")[0]
-    return RawTable(
-        source=str(source),
-        rows=rows,
-        sequences=clean,
-        labels={name: list(values) for name, values in labels.items()},
-        letters=count_letters(clean, num_lower_case),
-        pairs=seconds,
-        names=None if names is None else list(names),
-        chroms=None if chroms is None else list(chroms),
-    )
 
 
 def load_bins(data: TaskData) -> dict[str, LabelledTable]:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from longstrand.benchmarks.checks.sanity import check_splits, composition, leaks, lines_of, truncation, truncation_line
-from longstrand.data.labelled import LabelledTable, RawTable, infer_task, label
+from longstrand.data.labelled import LabelledTable, label
+from longstrand.data.labelled_files import RawTable
+from longstrand.data.targets import infer_task
 from longstrand.evaluation.leakage import canonical_words, compare_kmers, sampling, sketch
 from longstrand.genome.sequence import reverse_complement
 from longstrand.tokenization.kmer import make_kmer
@@ -15,7 +17,7 @@ from tests.benchmarks.toys import dna, rows
 
 def labelled(tables: dict[str, RawTable], problem: str = "single_label") -> dict[str, LabelledTable]:
     first = tables["train"]
-    task = infer_task(first.labels, first.sequences, source="toy", rows=first.rows, problem=problem)  # type: ignore[arg-type]
+    task = infer_task(first, problem=problem)  # type: ignore[arg-type]
     return {name: label(table, task) for name, table in tables.items()}
 
 

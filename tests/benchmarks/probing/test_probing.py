@@ -16,10 +16,10 @@ from longstrand.benchmarks.probing.probe import Choice, Probe, ProbeSettings, Se
 from longstrand.benchmarks.probing.states import Sample, States, cache_states, parse_layers, sample_bases
 from longstrand.benchmarks.protocol import BenchmarkConfig
 from longstrand.benchmarks.run import run_benchmark
-from longstrand.benchmarks.tasks.task import make_rows
 from longstrand.config import build
-from longstrand.data.labelled import LabelledTable, RawTable, infer_task, label
-from longstrand.data.targets import Task
+from longstrand.data.labelled import LabelledTable, label
+from longstrand.data.labelled_files import RawTable, make_rows
+from longstrand.data.targets import Task, infer_task
 from longstrand.errors import ConfigError, InputError, UsageError
 from longstrand.evaluation.metrics import Scores, evaluate
 from longstrand.inference.options import PredictOptions
@@ -46,7 +46,7 @@ def tables_of(sizes: dict[str, tuple[int, int]]) -> dict[str, LabelledTable]:
         texts = dna(count, num_bases, seed)
         raw[name] = make_rows(texts, {"label": [marked(text) for text in texts]}, source=name)
     first = raw["train"]
-    task = infer_task(first.labels, first.sequences, source="toy", rows=first.rows)
+    task = infer_task(first)
     return {name: label(table, task) for name, table in raw.items()}
 
 
@@ -76,7 +76,7 @@ def cached(model_folder: Path, tables: dict[str, LabelledTable], folder: Path, *
 
 def test_rare_classes_are_kept_and_weighted_back() -> None:
     raw = make_rows(["A" * 8, "C" * 12], {"label": ["aaabbbb?", "c" * 11 + "b"]}, source="toy")
-    table = label(raw, infer_task(raw.labels, raw.sequences, source="toy", rows=raw.rows))
+    table = label(raw, infer_task(raw))
     # 3 a, 5 b and 11 c; 12 places: a third is 4, a has 3; half of the other 9 is 4 of b; 5 are left for c.
     sample = sample_bases(table, 12, 0, "toy")
     targets = np.concatenate(table.targets)[sample.places]
