@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from longstrand.benchmarks.probe_run import probe as probe
     from longstrand.benchmarks.run import benchmark as benchmark
+    from longstrand.inference.contigs import predict_tracks as predict_tracks
     from longstrand.inference.jobs import embed_file as embed_file
     from longstrand.inference.jobs import predict_file as predict_file
     from longstrand.inference.verbs import embed as embed
@@ -40,6 +41,7 @@ _VERBS = {
     "longstrand.tokenization.hub": ["load_tokenizer"],
     "longstrand.inference.verbs": ["embed", "predict", "predict_bases", "iter_predict"],
     "longstrand.inference.jobs": ["predict_file", "embed_file"],
+    "longstrand.inference.contigs": ["predict_tracks"],
     "longstrand.questions.bases": ["base_probabilities"],
     "longstrand.training.verbs": ["finetune", "pretrain"],
     "longstrand.training.evaluate": ["evaluate"],

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longstrand.cli.options import new_app
+from longstrand.cli.options import JsonOption, new_app, numbers, run_options
 
 if TYPE_CHECKING:
-    from longstrand.benchmarks.protocol import BenchmarkConfig
     from longstrand.benchmarks.results import Benchmark
 
 app = new_app(
@@ -23,7 +22,7 @@ app = new_app(
 @app.command("list")
 def list_tasks(
     suite: Annotated[str | None, typer.Argument(help="Only the tasks of this suite, or this one task in full.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the tasks that can be built: id, rows, bases, metric, and what has to be at hand."""
     from longstrand.benchmarks.suites.catalogue import all_tasks, choose_tasks
@@ -54,7 +53,7 @@ def build(
         Path | None, typer.Option(help="Model or tokenizer folder; also say what inputs of --max-tokens would cut off.")
     ] = None,
     max_tokens: Annotated[int, typer.Option(help="Longest input of the model, special tokens included.")] = 512,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was built as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Turn published files into checked tables, with a report on leakage and balance.
 
@@ -87,41 +86,33 @@ def build(
         typer.echo(f"{data.id}: {rows['train']:,} / {rows['valid']:,} / {rows['test']:,} rows in {data.folder}")
 
 
+OPTIONS = {
+    "--data": ("data", Path, "Your own folder of CSV, TSV, Parquet or BED files."),
+    "--tasks": ("tasks", Path, "Folder of tasks made by 'longstrand benchmark build'."),
+    "--model": ("models", list[Path], "Model folder; repeat it for several."),
+    "--method,--way": (
+        "methods", list[str], "full, lora, ia3, frozen, probe or another adapter of PEFT; repeat it for several.",
+    ),
+    "--baselines": ("baselines", str, "all, none, or names with commas."),
+    "--seeds": ("seeds", numbers, "Seeds with commas, for example 0,1,2."),
+    "--fewshot": ("fewshot", numbers, "Also with so many training rows, for example 100,300."),
+    "--output": ("output", Path, "Run folder; the same command goes on where it stopped."),
+    "--strict": ("strict", bool, "Refuse data whose splits leak into each other."),
+    "--device": ("device", str, "auto, cpu, cuda or mps."),
+}  # fmt: skip
+
+
 @app.command()
-def run(
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Any setting, for example protocol.epochs=3 keep_models=true."),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file of settings; KEY=VALUE and the options below change it.")
-    ] = None,
-    data: Annotated[Path | None, typer.Option(help="Your own folder of CSV, TSV, Parquet or BED files.")] = None,
-    tasks: Annotated[Path | None, typer.Option(help="Folder of tasks made by 'longstrand benchmark build'.")] = None,
-    model: Annotated[list[Path] | None, typer.Option(help="Model folder; repeat it for several.")] = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option("--method", "--way", help="full, lora, ia3, frozen, probe or another adapter of PEFT; repeat it."),
-    ] = None,
-    baselines: Annotated[str | None, typer.Option(help="all, none, or names with commas.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Seeds with commas, for example 0,1,2.")] = None,
-    fewshot: Annotated[str | None, typer.Option(help="Also with so many training rows, for example 100,300.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Run folder; the same command goes on where it stopped.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse data whose splits leak into each other.")] = False,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
-) -> None:
+@run_options(OPTIONS, example="protocol.epochs=3 keep_models=true")
+def run(read: Any, as_json: JsonOption = False) -> None:
     """Compare models, methods to use them, a random start and baselines: one honest table, and a report.
 
     Every line is trained by the same protocol, chosen on validation rows and measured once on the test rows. Kill it at
     any moment: the same command goes on. Several GPUs: torchrun --nproc-per-node N -m longstrand benchmark run ...
     """
-    resolved = _resolve(config, settings or [], {
-        "data": data, "tasks": tasks, "models": list(model) if model else None,
-        "methods": list(method) if method else None,
-        "baselines": baselines, "seeds": _numbers(seeds, "--seeds"), "fewshot": _numbers(fewshot, "--fewshot"),
-        "output": output, "strict": strict or None, "device": device,
-    })  # fmt: skip
+    from longstrand.benchmarks.protocol import BenchmarkConfig
+
+    resolved = read(BenchmarkConfig)
     from longstrand.benchmarks.run import run_benchmark
 
     found = run_benchmark(resolved, notice=lambda sentence: typer.echo(sentence, err=True))
@@ -138,35 +129,13 @@ def run(
 @app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders of 'longstrand benchmark run'.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write results.json, results.parquet and report.html of a run anew, from the finished cells."""
     from longstrand.benchmarks.page import write_results
 
     for folder in folders:
         _show(write_results(folder), folder, as_json)
-
-
-def _numbers(text: str | None, option: str) -> list[int] | None:
-    from longstrand.errors import UsageError
-
-    if text is None:
-        return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"{option} takes whole numbers with commas between them, got '{text}'.") from None
-
-
-def _resolve(config: Path | None, settings: list[str], options: dict[str, object]) -> BenchmarkConfig:
-    """Merge the YAML file, ``key=value`` words and options into a validated `BenchmarkConfig`."""
-    from longstrand.benchmarks.protocol import BenchmarkConfig
-    from longstrand.config import build as build_config
-    from longstrand.config import merge, read_yaml
-
-    values = merge(read_yaml(config) if config else {}, settings)
-    values |= {key: value for key, value in options.items() if value is not None}
-    return build_config(BenchmarkConfig, values, str(config or "settings"), options={"output": "--output"})
 
 
 def _show(found: Benchmark, folder: Path, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from longstrand.cli.options import new_app
+from longstrand.cli.options import JsonOption, new_app
 
 if TYPE_CHECKING:
     from longstrand.models.published.convert import Conversion
@@ -28,7 +28,7 @@ def convert(
         typer.Option(help="What the source must be; with --to published, the format to write (default: its origin)."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is already there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print every tensor and file as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Convert a published checkpoint to Longstrand's format, or back; no tensor is lost, changed or rounded.
 

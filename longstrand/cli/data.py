@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from longstrand.cli.options import new_app
+from longstrand.cli.options import JsonOption, new_app
 
 app = new_app(no_args_is_help=True)
 Chroms = Annotated[str, typer.Option(help="Chromosomes for this split, separated by commas; default: chosen by size.")]
@@ -41,7 +41,7 @@ def from_gtf(
     ] = -1,
     structure_window: Annotated[int, typer.Option(min=20, help="Bases of a window of gene structure.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="Draws the windows that are no site and no promoter.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """From an annotation and its genome to labelled tables: splice sites, promoters, gene structure base by base.
 

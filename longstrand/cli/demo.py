@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from longstrand.cli.options import new_app
+from longstrand.cli.options import JsonOption, new_app
 
 app = new_app()
 
@@ -33,7 +33,7 @@ def demo(
     download: Annotated[
         bool, typer.Option("--download", help="With --yeast: get genome and annotation (about 4 MB), once.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """From a genome to a trained model and a report, in minutes.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from longstrand.cli.options import new_app
+from longstrand.cli.options import JsonOption, new_app
 
 app = new_app()
 
@@ -16,7 +16,7 @@ app = new_app()
 @app.command()
 def doctor(
     folder: Annotated[Path | None, typer.Argument(help="Folder of a model to check as well.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check versions, processor, GPU, caches and disk, and compute a little; given a folder, check that model wholly.
 

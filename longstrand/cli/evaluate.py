@@ -13,8 +13,6 @@ from longstrand.cli.options import (
     DeviceOption,
     GenomeOption,
     JsonOption,
-    LabelColumnOption,
-    SequenceColumnOption,
     StrandOption,
     new_app,
 )
@@ -34,8 +32,10 @@ def evaluate(
     ] = None,
     genome: GenomeOption = None,
     window: Annotated[int | None, typer.Option(help="Bases around the middle of each interval.")] = None,
-    sequence_column: SequenceColumnOption = None,
-    label_column: LabelColumnOption = None,
+    sequence_column: Annotated[str, typer.Option(help="Column with the sequences.")] = "sequence",
+    label_column: Annotated[
+        str | None, typer.Option("--label-column", "--label", help="Column(s) with the labels, with commas.")
+    ] = None,
     pair_column: Annotated[str | None, typer.Option(help="Column with second sequences, for models of pairs.")] = None,
     group_column: Annotated[
         str | None, typer.Option(help="Measure the rows of each value of this column, too.")
@@ -52,7 +52,7 @@ def evaluate(
     from longstrand.training.evaluate import evaluate as run
 
     places: dict[str, Any] = {
-        "genome": genome, "window": window, "sequence_column": sequence_column or "sequence",
+        "genome": genome, "window": window, "sequence_column": sequence_column,
         "label_column": label_column, "pair_column": pair_column, "group_column": group_column,
     }  # fmt: skip
     more: dict[str, Any] = {"strand": strand, "device": device or "auto", "resamples": resamples}

@@ -4,115 +4,56 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from longstrand.cli.options import (
-    DeviceOption,
-    GenomeOption,
-    JsonOption,
-    LabelColumnOption,
-    ModelOption,
-    SequenceColumnOption,
-    ThreadsOption,
-    new_app,
-)
+from longstrand.cli.options import JsonOption, new_app, run_options
 from longstrand.cli.pretrain import finish
 
 app = new_app()
 
-KEYS = {
-    "output": "output", "model": "model.path", "init": "model.init", "method": "method", "train": "data.train",
-    "valid": "data.valid", "test": "data.test", "sequence_column": "data.columns.sequence",
-    "label_column": "data.columns.labels", "problem": "data.problem", "genome": "data.fasta", "window": "data.window",
-    "exact_text": "data.exact_text", "valid_chroms": "data.valid_chroms", "test_chroms": "data.test_chroms",
-    "strand": "training.strand", "epochs": "training.epochs", "rate": "training.learning_rate",
-    "seed": "training.seed", "device": "training.device", "threads": "training.threads",
-}  # fmt: skip
-"""Each option of the command, and the setting that it stands for."""
+OPTIONS = {
+    "--model,-m": ("model.path", str, "Folder of a model or run, name of a shipped model, or hub id."),
+    "--train": ("data.train", Path, "Training table (sequence,label as CSV, TSV, Parquet) or intervals (BED, table)."),
+    "--valid": ("data.valid", Path, "Validation table; by default a share of the training rows."),
+    "--test": ("data.test", Path, "Test table; by default a share of the training rows."),
+    "--output": ("output", Path, "Run folder; the same command resumes an interrupted run."),
+    "--sequence-column": ("data.columns.sequence", str, "Column with the sequences; by default 'sequence'."),
+    "--label-column,--label": ("data.columns.labels", str, "Column(s) with the labels, with commas between them."),
+    "--problem": ("data.problem", str, "single_label, multi_label, regression or token; by default inferred."),
+    "--genome,--fasta": ("data.fasta", Path, "Genome of the intervals (FASTA)."),
+    "--window": ("data.window", int, "Bases around the centre of each interval."),
+    "--exact-text": ("data.exact_text", bool, "Give sequences to the tokenizer as they are; by default in upper case."),
+    "--valid-chroms": ("data.valid_chroms", str, "Chromosomes for validation, with commas."),
+    "--test-chroms": ("data.test_chroms", str, "Chromosomes for the test, with commas."),
+    "--init": ("model.init", str, "pretrained, or random for the control."),
+    "--method": ("method", str, "Weights that are trained: full, frozen (the head), or an adapter (lora, ia3)."),
+    "--strand": ("training.strand", str, "+, or both: average the strands; by default both unless labels run one way."),
+    "--epochs": ("training.epochs", int, "Passes over the training rows, at most; by default by size."),
+    "--rate,--lr": ("training.learning_rate", float, "Learning rate; by default tried on the validation rows."),
+    "--seed": ("training.seed", int, "Seed of new weights, row order and dropout."),
+    "--device": ("training.device", str, "auto (a GPU if there is one), cpu, cuda, cuda:1, mps."),
+    "--threads": ("training.threads", int, "Processor threads; by default as many as there are."),
+}
 SHOWN = (
-    "mcc",
-    "roc_auc",
-    "accuracy",
-    "f1_macro",
-    "mean_roc_auc",
-    "mean_average_precision",
-    "pearson",
-    "spearman",
-    "r2",
-)
-
-
-TrainOption = Annotated[
-    Path | None,
-    typer.Option(help="Training table (sequence,label as CSV, TSV, Parquet) or intervals (BED, table)."),
-]
-ExactOption = Annotated[
-    bool | None,
-    typer.Option("--exact-text", help="Give sequences to the tokenizer as they are; by default in upper case."),
-]
+    "mcc", "roc_auc", "accuracy", "f1_macro", "mean_roc_auc", "mean_average_precision", "pearson", "spearman", "r2",
+)  # fmt: skip
 
 
 @app.command()
-def finetune(
-    settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting, for example training.epochs=10.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file of settings; KEY=VALUE and the options below change it.")
-    ] = None,
-    model: ModelOption = None,
-    train: TrainOption = None,
-    valid: Annotated[
-        Path | None, typer.Option(help="Validation table; by default a share of the training rows.")
-    ] = None,
-    test: Annotated[Path | None, typer.Option(help="Test table; by default a share of the training rows.")] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Run folder; the same command resumes an interrupted run.")
-    ] = None,
-    sequence_column: SequenceColumnOption = None,
-    label_column: LabelColumnOption = None,
-    problem: Annotated[
-        str | None, typer.Option(help="single_label, multi_label, regression or token; by default inferred.")
-    ] = None,
-    genome: GenomeOption = None,
-    window: Annotated[int | None, typer.Option(help="Bases around the centre of each interval.")] = None,
-    exact_text: ExactOption = None,
-    valid_chroms: Annotated[str | None, typer.Option(help="Chromosomes for validation, with commas.")] = None,
-    test_chroms: Annotated[str | None, typer.Option(help="Chromosomes for the test, with commas.")] = None,
-    init: Annotated[str | None, typer.Option(help="pretrained, or random for the control.")] = None,
-    method: Annotated[
-        str | None, typer.Option(help="Weights that are trained: full, frozen (the head), or an adapter (lora, ia3).")
-    ] = None,
-    strand: Annotated[
-        str | None, typer.Option(help="+, or both: average the two strands; by default both unless labels run one way.")
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over the training rows, at most; by default by size.")
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option("--rate", "--lr", help="Learning rate; by default tried on the validation rows.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of new weights, row order and dropout.")] = None,
-    device: DeviceOption = None,
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@run_options(OPTIONS, example="training.epochs=10")
+def finetune(read: Any, json: JsonOption = False) -> None:
     """Fine-tune a model on your labelled sequences or intervals, and measure it once on test rows.
 
     The kind of problem (classes, several labels, numbers, labels per base) is found in the table and printed. Beside
     the model, k-mer regression is measured on the same rows. Kill it at any moment: the same command resumes it.
     """
-    given = locals()
-    from longstrand.config import from_command_line
     from longstrand.training.finetune import finetune as run
     from longstrand.training.settings import FinetuneConfig
 
-    options = {f"--{name.replace('_', '-')}": (key, given[name]) for name, key in KEYS.items()}
-    plain = {"model": "path", "data": "train"}
-    resolved = from_command_line(FinetuneConfig, config, settings or [], options, plain=plain)
-    finish(run(resolved, notice=lambda sentence: typer.echo(sentence, err=True)), as_json, _show)
+    resolved = read(FinetuneConfig, plain={"model": "path", "data": "train"})
+    finish(run(resolved, notice=lambda sentence: typer.echo(sentence, err=True)), json, _show)
 
 
 def _show(result: Any) -> None:

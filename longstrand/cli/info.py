@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from longstrand.cli.options import new_app
+from longstrand.cli.options import JsonOption, new_app
 
 app = new_app()
 
@@ -19,7 +19,7 @@ def info(
     fasta: Annotated[
         Path | None, typer.Option(help="Genome to measure bases per token on; by default as written down in training.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Describe what a model, tokenizer or run folder is: family, size, context, tokenizer, quirks, metrics, origin.
 

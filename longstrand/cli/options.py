@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from longstrand.config import Config, from_command_line
 from longstrand.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -36,11 +37,8 @@ ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", help="Folder of a model or run, name of a shipped model, or hub id.")
 ]
 GenomeOption = Annotated[Path | None, typer.Option("--genome", "--fasta", help="Genome of the intervals (FASTA).")]
-SequenceColumnOption = Annotated[
-    str | None, typer.Option("--sequence-column", help="Column with the sequences; by default 'sequence'.")
-]
-LabelColumnOption = Annotated[
-    str | None, typer.Option("--label-column", "--label", help="Column(s) with the labels, with commas between them.")
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="YAML file of settings; KEY=VALUE and the options below change it.")
 ]
 StrandOption = Annotated[
     str | None,
@@ -48,9 +46,6 @@ StrandOption = Annotated[
 ]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps.")
-]
-ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="Processor threads; by default as many as there are free cores.")
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an output that was made otherwise.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -68,21 +63,80 @@ def options_of(
         names: spellings other than ``--field-name``, several with commas.
     """
     spelled, left = names or {}, set(leave_out)
+    annotations = {
+        name: _option(field, spelled.get(name, f"--{name.replace('_', '-')}").split(","))
+        for name, field in model.model_fields.items()
+        if name not in left
+    }
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(command, eval_str=True)
-        own = [entry for entry in signature.parameters.values() if entry.kind is not entry.VAR_KEYWORD]
-        made = [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=None,
-                annotation=_option(field, spelled.get(name, f"--{name.replace('_', '-')}").split(",")),
-            )
-            for name, field in model.model_fields.items() if name not in left
-        ]  # fmt: skip
-        command.__signature__ = signature.replace(parameters=own + made)  # type: ignore[attr-defined]
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        _sign(command, [entry for entry in own if entry.kind is not entry.VAR_KEYWORD], annotations)
         return command
 
     return decorate
+
+
+def _sign(command: Any, own: list[inspect.Parameter], annotations: Mapping[str, Any]) -> None:
+    """Let typer see keywords that default to None after a command's own parameters."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    made = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in annotations.items()]
+    command.__signature__ = inspect.Signature(own + made)
+
+
+Settings = Mapping[str, tuple[str, Any, str]]
+"""Options of a run: spellings, with commas -> the setting that it stands for, its type, its help."""
+
+
+def run_options(table: Settings, *, example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the settings of a run: KEY=VALUE words, ``--config``, and options for some of them.
+
+    The command's first argument is ``read(model, plain=...)``: the validated settings, as
+    `longstrand.config.from_command_line` merges them.
+
+    Args:
+        table: the options; a type that is a function of the text makes the value.
+        example: of KEY=VALUE, for the help.
+    """
+    words = typer.Argument(metavar="[KEY=VALUE]...", help=f"Any setting, for example {example}.")
+    annotations: dict[str, Any] = {"settings": Annotated[list[str] | None, words], "config": ConfigOption}
+    places = {option: f"{option.split(',')[0].removeprefix('--').replace('-', '_')}_" for option in table}
+    for option, (_, kind, text) in table.items():
+        shown = str if inspect.isfunction(kind) else kind
+        annotations[places[option]] = Annotated[shown | None, typer.Option(*option.split(","), help=text)]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(**given: Any) -> None:
+            settings, config = given.pop("settings"), given.pop("config")
+            values: dict[str, tuple[str, Any]] = {}
+            for option, (key, kind, _) in table.items():
+                value = given.pop(places[option])
+                made = kind(value) if value is not None and inspect.isfunction(kind) else value
+                values[option.split(",")[0]] = (key, None if made in ([], False) else made)
+
+            def read(model: type[Config], plain: Mapping[str, str] | None = None) -> Config:
+                return from_command_line(model, config, settings or [], values, plain=plain)
+
+            command(read, **given)
+
+        run.__doc__, run.__name__ = command.__doc__, command.__name__
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        _sign(run, [entry.replace(kind=entry.KEYWORD_ONLY) for entry in own], annotations)
+        return run
+
+    return decorate
+
+
+def numbers(text: str) -> list[int]:
+    """Read whole numbers with commas between them.
+
+    Raises:
+        UsageError: one is none.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"whole numbers with commas between them are needed, got '{text}'.") from None
 
 
 def _option(field: FieldInfo, spellings: list[str]) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longstrand.cli.options import new_app
+from longstrand.cli.options import JsonOption, new_app
 from longstrand.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def plan(
     vocab_size: Annotated[int, typer.Option(help="Tokens of the vocabulary, for a preset.", min=8)] = 4096,
     memory_limit: LimitOption = None,
     steps: StepsOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure memory and time of a step by running a few of the real shape here; no weights are loaded.
 

@@ -1,12 +1,13 @@
-"""``longstrand predict``: apply a fine-tuned model to sequences, intervals or whole contigs."""
+"""``longstrand predict`` and ``embed``: a model on sequences, intervals or whole contigs."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longstrand.cli.contigs import SPELLINGS, JobOptions, OutputOption, WordsArgument, run_job
 from longstrand.cli.options import (
     GenomeOption,
     JsonOption,
@@ -14,17 +15,48 @@ from longstrand.cli.options import (
     OverwriteOption,
     QuietOption,
     check_choice,
+    given,
+    model_first,
     new_app,
     options_of,
+    progress_bar,
+    show_result,
 )
+from longstrand.errors import UsageError
+from longstrand.inference.options import FileOptions, TrackOptions
 
-app = new_app()
+if TYPE_CHECKING:
+    from longstrand.inference.jobs import JobResult
+
+app, embed_app = new_app(), new_app()
+
+WordsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL INPUT",
+        help="Model: folder of a model or run, name of a shipped model, hub id (or --model). Input: FASTA, or a table "
+        "with a sequence column; or intervals with --genome: BED, or a table with chrom,start,end[,strand].",
+        show_default=False,
+    ),
+]
+OutputOption = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", help="File to write: .csv, .tsv (also .gz), .parquet, or .zarr (arrays).", show_default=False
+    ),
+]
+SPELLINGS = {"columns": "--column,--columns"}
+
 
 PerOption = Annotated[str | None, typer.Option(help="Models that label bases: one line a base, or a token.")]
 ValuesOption = Annotated[
     str | None,
     typer.Option(help="probabilities (the default where there are classes) or logits (the model's raw numbers)."),
 ]
+
+
+class JobOptions(FileOptions, TrackOptions):
+    """The options of both kinds of job, for the command line."""
 
 
 @app.command()
@@ -52,3 +84,102 @@ def predict(
     if per is not None:
         options["pooling"] = {"base": "bases", "token": "tokens"}[check_choice(per, ("base", "token"), "--per")]
     run_job(model, arguments, output, genome, options, overwrite=overwrite, as_json=json, quiet=quiet)
+
+
+@embed_app.command()
+@options_of(JobOptions, leave_out=["output", "layers", "poolings", "pack"], names=SPELLINGS)
+def embed(
+    arguments: WordsArgument,
+    output: OutputOption,
+    model: ModelOption = None,
+    genome: GenomeOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    **options: Any,
+) -> None:
+    """Turn sequences, intervals or contigs into vectors, with a pre-trained or fine-tuned model; every row, in order.
+
+    Tables have columns e0, e1, ... Vectors per base or token go to .zarr: 'values', and 'offsets', which says where
+    each row begins. The same command continues after an interruption. An empty sequence gets missing values.
+    """
+    pooling = check_choice(
+        options["pooling"] or "mean", ("mean", "mean_all", "max", "cls", "bases", "tokens"), "--pooling"
+    )
+    if pooling in ("bases", "tokens") and not str(output).endswith(".zarr"):
+        raise UsageError(f"--pooling {pooling} gives many vectors a row; write them to a name that ends in .zarr.")
+    options["output"] = "embeddings"
+    run_job(model, arguments, output, genome, options, overwrite=overwrite, as_json=json, quiet=quiet)
+
+
+def run_job(
+    model: str | None,
+    words: list[str],
+    output: Path,
+    genome: Path | None,
+    options: dict[str, Any],
+    *,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Do a job, or what is left of it, and print the summary.
+
+    Args:
+        model: of the option ``--model``.
+        words: the arguments: model, if it is not an option, and input.
+        output: decides with ``--contigs`` whether this is a track.
+        genome: of intervals.
+        options: fields of `JobOptions`; None is not given.
+        overwrite: replace an output that was made otherwise.
+        as_json: print the summary as JSON.
+        quiet: print notes alone.
+
+    Raises:
+        LongstrandError: whatever is wrong with files or options.
+    """
+    source_model, source = model_first(model, words, "MODEL INPUT")
+    from longstrand.inference.tracks import track_ending
+
+    chosen = given(options)
+    track = "contigs" in chosen or track_ending(output) not in (None, ".zarr")
+    for kind, fields in (("tracks of whole contigs", TrackOptions), ("sequences and intervals", FileOptions)):
+        other = set(JobOptions.model_fields) - set(fields.model_fields) if track == (fields is TrackOptions) else set()
+        unused = sorted(other & set(chosen))
+        if unused:
+            shown = ", ".join("--column" if name == "columns" else f"--{name.replace('_', '-')}" for name in unused)
+            hint = "" if track else "; add --contigs all"
+            raise UsageError(f"{shown} is not for {kind}{hint}.")
+    if track and genome is not None:
+        raise UsageError("a track reads the contigs of its input; leave --genome away and give the FASTA file itself.")
+    from longstrand.data.rows import count_rows
+    from longstrand.inference.jobs import predict_file
+
+    if track:
+        from longstrand.inference.contigs import predict_tracks
+
+        result = predict_tracks(source_model, source, output, overwrite=overwrite, **chosen)
+    else:
+        with progress_bar(lambda: count_rows(Path(source)), "sequences", quiet=quiet) as advance:
+            result = predict_file(
+                source_model, source, output, genome=genome, overwrite=overwrite, advance=advance, **chosen
+            )
+    _show(result, "contigs" if track else "rows", as_json=as_json, quiet=quiet)
+
+
+def _show(result: JobResult, unit: str, *, as_json: bool, quiet: bool) -> None:
+    if result.num_rows is None:
+        typer.echo(f"the parts of this process of {result.output} are done; the last rank joins them.")
+        return
+    number, rate = f"{result.num_rows:,} {unit}", result.computed / max(result.seconds, 1e-9)
+    if unit == "contigs":
+        number, speed = f"{number}, {result.counts['bases']:,} bases,", f"{result.seconds:.1f} s"
+    else:
+        speed = f"{result.seconds:.1f} s, {rate:,.1f} sequences/s"
+    line = f"wrote {number} to {result.output} ({speed})"
+    if result.already_finished:
+        line = f"{result.output} is already complete ({result.num_rows:,} {unit}); --overwrite makes it anew."
+    summary = asdict(result)
+    summary = {"output": str(summary.pop("output")), unit: summary.pop("num_rows"), **summary.pop("counts"), **summary}
+    summary |= {"sequences_per_second": round(rate, 2)} if unit == "rows" else {}
+    show_result(summary, [line], [] if as_json else result.notes, as_json=as_json, quiet=quiet)

@@ -11,33 +11,29 @@ from typing import Annotated, Any
 
 import typer
 
-from longstrand.cli.options import DeviceOption, JsonOption, new_app
+from longstrand.cli.options import JsonOption, new_app, run_options
 
 app = new_app()
 
 
+OPTIONS = {
+    "--genome": ("data.genomes", list[str], "FASTA file, plain or gzip; may be repeated."),
+    "--tokenizer": ("tokenizer.path", Path, "Tokenizer folder; without it one is trained on the genomes."),
+    "--output": ("output", Path, "Run folder; the same command resumes an interrupted run."),
+    "--from": ("model.start_from", Path, "Go on from this checkpoint folder."),
+    "--preset": ("model.preset", str, "Size of a new model (--list-presets shows them)."),
+    "--steps": ("training.steps", int, "Optimizer steps."),
+    "--seed": ("training.seed", int, "Seed of weights, windows and masks."),
+    "--device": ("training.device", str, "auto (a GPU if there is one), cpu, cuda, cuda:1, mps."),
+}
+
+
 @app.command()
+@run_options(OPTIONS, example="training.steps=2000")
 def pretrain(
-    settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting, for example training.steps=2000.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file of settings; KEY=VALUE and the options below change it.")
-    ] = None,
-    genome: Annotated[list[Path] | None, typer.Option(help="FASTA file, plain or gzip; may be repeated.")] = None,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="Tokenizer folder; without it one is trained on the genomes.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Run folder; the same command resumes an interrupted run.")
-    ] = None,
-    start_from: Annotated[Path | None, typer.Option("--from", help="Go on from this checkpoint folder.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Size of a new model (--list-presets shows them).")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, windows and masks.")] = None,
-    device: DeviceOption = None,
+    read: Any,
     list_presets: Annotated[bool, typer.Option("--list-presets", help="Show the model sizes and stop.")] = False,
-    as_json: JsonOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Pre-train a masked DNA language model on FASTA files.
 
@@ -45,24 +41,15 @@ def pretrain(
     moment: the same command resumes it and ends with the same weights.
     """
     if list_presets:
-        _show_presets()
+        from longstrand.models.config import PRESETS
+
+        for name, fields in PRESETS.items():
+            print(f"{name:<10}" + ", ".join(f"{key} {value}" for key, value in fields.items()))
         return
-    from longstrand.config import from_command_line
     from longstrand.training.pretrain import pretrain as run
     from longstrand.training.settings import PretrainConfig
 
-    options = {
-        "--output": ("output", output),
-        "--genome": ("data.genomes", [str(path) for path in genome] if genome else None),
-        "--tokenizer": ("tokenizer.path", tokenizer),
-        "--from": ("model.start_from", start_from),
-        "--preset": ("model.preset", preset),
-        "--steps": ("training.steps", steps),
-        "--seed": ("training.seed", seed),
-        "--device": ("training.device", device),
-    }
-    resolved = from_command_line(PretrainConfig, config, settings or [], options, plain={"data": "genomes"})
-    finish(run(resolved), as_json, _show)
+    finish(run(read(PretrainConfig, plain={"data": "genomes"})), json, _show)
 
 
 def finish(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
@@ -91,10 +78,3 @@ def _show(result: Any) -> None:
         if isinstance(reference, dict):
             print(f"  reference {name}: {reference['loss']:.4f} nats/token, {reference['bits_per_base']:.4f} bits/base")
     print(f"next: longstrand finetune --model {shlex.quote(str(result.model))} --train labels.csv --output finetuned")
-
-
-def _show_presets() -> None:
-    from longstrand.models.config import PRESETS
-
-    for name, fields in PRESETS.items():
-        print(f"{name:<10}" + ", ".join(f"{key} {value}" for key, value in fields.items()))

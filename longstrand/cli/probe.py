@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from longstrand.cli.options import new_app
+from longstrand.cli.options import JsonOption, new_app, run_options
 
 app = new_app()
 
-REQUIRED = {"output": "--output", "model": "--model", "data": "--train", "data.train": "--train"}
+OPTIONS = {
+    "--model": ("model", Path, "Model folder."),
+    "--train": ("data.train", Path, "Training table (sequence,label) or intervals."),
+    "--valid": ("data.valid", Path, "Validation table; by default a share of the rows."),
+    "--test": ("data.test", Path, "Test table; by default a share of the rows."),
+    "--output": ("output", Path, "Run folder; embeddings are kept in it."),
+    "--layers": ("probe.layers", str, "all, or numbers with commas (0: embeddings, -1: last)."),
+    "--trials": ("probe.trials", int, "Trials of the search; 0: only the layer curve."),
+    "--init": ("init", str, "pretrained, or random for the control."),
+    "--device": ("device", str, "auto, cpu, cuda or mps."),
+}
 
 
 @app.command()
-def probe(
-    settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting, for example probe.folds=3.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file of settings; KEY=VALUE and the options below change it.")
-    ] = None,
-    model: Annotated[Path | None, typer.Option(help="Model folder.")] = None,
-    train: Annotated[Path | None, typer.Option(help="Training table (sequence,label) or intervals.")] = None,
-    valid: Annotated[Path | None, typer.Option(help="Validation table; by default a share of the rows.")] = None,
-    test: Annotated[Path | None, typer.Option(help="Test table; by default a share of the rows.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Run folder; embeddings are kept in it.")] = None,
-    layers: Annotated[str | None, typer.Option(help="all, or numbers with commas (0: embeddings, -1: last).")] = None,
-    trials: Annotated[int | None, typer.Option(help="Trials of the search; 0: only the layer curve.")] = None,
-    init: Annotated[str | None, typer.Option(help="pretrained, or random for the control.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-) -> None:
+@run_options(OPTIONS, example="probe.folds=3")
+def probe(read: Any, as_json: JsonOption = False) -> None:
     """Find the layer, pooling and simple probe that read your labels best off a frozen model.
 
     Every layer and pooling comes from one pass over the sequences, which is kept; the choice is made on training and
@@ -41,17 +35,8 @@ def probe(
     """
     from longstrand.benchmarks.probe_run import ProbeConfig, run_probe
     from longstrand.benchmarks.probing.probe import where_of
-    from longstrand.config import build, merge, read_yaml
 
-    options: dict[str, Any] = {"output": output, "model": model, "init": init, "device": device}
-    values = merge(read_yaml(config) if config else {}, settings or [])
-    values |= {key: value for key, value in options.items() if value is not None}
-    nested = {"data": {"train": train, "valid": valid, "test": test}, "probe": {"layers": layers, "trials": trials}}
-    for section, entries in nested.items():
-        given = {key: value for key, value in entries.items() if value is not None}
-        if given:
-            values[section] = {**(values.get(section) or {}), **given}
-    resolved = build(ProbeConfig, values, str(config or "settings"), options=REQUIRED)
+    resolved = read(ProbeConfig, plain={"data": "train"})
     report = run_probe(resolved, notice=lambda sentence: typer.echo(sentence, err=True))
     if report is None:
         return  # another process of the same torchrun does the work

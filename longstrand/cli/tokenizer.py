@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longstrand.cli.options import new_app
+from longstrand.cli.options import JsonOption, new_app
 
 if TYPE_CHECKING:
     from longstrand.genome.fasta import Genome
@@ -38,7 +38,7 @@ def train(
     overlapping: Annotated[bool, typer.Option(help="kmer: words that slide by one base, as DNABERT's.")] = False,
     seed: Annotated[int, typer.Option(help="The same seed gives the same tokenizer.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace a tokenizer that is already there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Learn a tokenizer from genomes, on both strands, and save it.
 
@@ -97,7 +97,7 @@ def inspect(
         bool, typer.Option("--exact-text", help="Give the text to the tokenizer as it is; by default in upper case.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Write a plot (PNG, PDF or SVG).")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Say how a tokenizer cuts your sequences: bases per token, longest tokens, strand symmetry, unknown letters."""
     from longstrand.errors import UsageError

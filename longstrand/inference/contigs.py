@@ -457,17 +457,23 @@ def _kept(item: Prediction, start: int, span: tuple[int, int], job: ContigJob) -
     return np.clip(offsets[inside], *span), item.values[inside]
 
 
-def predict_contig_file(
-    model: Network | str | Path, fasta: str | Path, output: str | Path, /, *, overwrite: bool = False, **options: Any
+def predict_tracks(
+    model: Network | str | Path,
+    genome: Genome | str | Path,
+    output: str | Path,
+    /,
+    *,
+    overwrite: bool = False,
+    **options: Any,
 ) -> JobResult:
-    """Write a track of whole contigs, or what is left of it.
+    """Predict whole contigs into a track (bedGraph, BigWig or Zarr); repeated after an interruption, go on.
 
     Args:
         model: folder of a checkpoint or run, hub id, name of a shipped model, or a loaded model.
-        fasta: the contigs.
+        genome: the contigs (FASTA).
         output: a name that ends in .bedgraph, .bw or .zarr.
         overwrite: replace an output that was made otherwise.
-        **options: of `TrackOptions`.
+        **options: of `TrackOptions`, for example ``contigs="chr1", columns="cage", bin_size=100``.
 
     Raises:
         LongstrandError: as `predict_contigs` and `longstrand.inference.jobs.predict_file`.
@@ -475,13 +481,13 @@ def predict_contig_file(
     started = time.perf_counter()
     target, wanted = Path(output).expanduser(), build(TrackOptions, options, "options")
     track_file(target)
-    genome = open_genome(fasta)
-    check_output(target, [genome.path, model])
+    opened = open_genome(genome)
+    check_output(target, [opened.path, model])
     loaded = open_model(model, "encoder" if wanted.output == "embeddings" else None, device=wanted.device)
     used, notes = obey(wanted, loaded.reading)
     notes += as_trained(wanted, used)
     used, names = _named(used, loaded.network)
-    job = ContigJob(loaded.network, loaded.tokenizer, genome, options=used, names=names)
+    job = ContigJob(loaded.network, loaded.tokenizer, opened, options=used, names=names)
     read, existed = 0, target.exists() and not overwrite
 
     def advance(number: int) -> None:

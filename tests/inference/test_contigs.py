@@ -13,6 +13,7 @@ import pytest
 import torch
 import zarr
 
+import longstrand
 from longstrand.config import build
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
@@ -312,6 +313,17 @@ def test_formats_and_choices(genome: Genome, tmp_path: Path) -> None:
         job(network("sequence"))
     with pytest.raises(UsageError, match=r"shorter than a bin of the model \(6 bases\)"):
         job(network("bin", bin_bases=6), window=5)
+
+
+def test_the_verb(genome: Genome, tmp_path: Path) -> None:
+    model = network(num_tokens=2, segment_length=20)
+    model.tokenizer = K2
+    done = longstrand.predict_tracks(
+        model, genome, tmp_path / "x.zarr", contigs="one", output="logits", columns="logit_1"
+    )
+    group = zarr.open_group(str(tmp_path / "x.zarr"), mode="r")
+    assert done.num_rows == 1 and group.attrs["columns"] == ["logit_1"]
+    np.testing.assert_allclose(group["one"][:], expected(model)["one"][:, 1:2], rtol=1e-4, atol=1e-5)
 
 
 def test_a_damaged_part_is_refused(genome: Genome, tmp_path: Path) -> None:
