@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from longstrand.cli.main import main
-from longstrand.models.checkpoint import load_model
+from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.config import preset
 from longstrand.models.pretrained import LongstrandForMaskedLM
 from longstrand.models.published.convert import PUBLISHED_REST, convert_folder
 from longstrand.models.published.families import FAMILIES
 from longstrand.models.published.to_ours import export_published
+from longstrand.models.reading import Reading
 from longstrand.tokenization.kmer import make_kmer
 
 SIZES = {"vocab_size": 25, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -184,6 +185,20 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
         main(["convert", *map(str, words)])
     out, err = capsys.readouterr()
     return int(stop.value.code or 0), out, err
+
+
+def test_how_a_model_was_trained_to_read_is_kept_both_ways(tmp_path: Path) -> None:
+    head = {"problem": "single_label", "num_outputs": 2, "class_names": ["TATA", "other"]}
+    published = write_published("bert", tmp_path / "published")
+    (published / "vocab.txt").unlink()
+    model = load_model(published, "sequence", new_head={**head, "pooling": "cls", "form": "pooler"})
+    reading = Reading(max_tokens=12, strand="both", exact_text=True, class_names=("TATA", "other"))
+    save_checkpoint(model, None, tmp_path / "trained", reading=reading)
+    convert_folder(tmp_path / "trained", tmp_path / "theirs", target="published")
+    convert_folder(tmp_path / "theirs", tmp_path / "again", target="longstrand")
+    for name in ("trained", "theirs", "again"):
+        assert load_model(tmp_path / name).reading == reading
+        assert load_model(tmp_path / name).config.head("sequence").class_names == ["TATA", "other"]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -467,7 +467,8 @@ def test_a_new_head_knows_special_tokens_and_automatic_types(tmp_path):
     assert model.config.head("sequence").special_token_ids == sorted(model.tokenizer.special_ids)
     load_model(folder, dtype="bfloat16").save_pretrained(tmp_path / "short")
     for dtype, expected in (("auto", torch.bfloat16), (torch.float32, torch.float32)):
-        assert LongstrandForMaskedLM.from_pretrained(tmp_path / "short", dtype=dtype).dtype == expected
+        for name in ("dtype", "torch_dtype"):
+            assert LongstrandForMaskedLM.from_pretrained(tmp_path / "short", **{name: dtype}).dtype == expected
     assert load_model(tmp_path / "short", dtype="auto").dtype == torch.bfloat16
     with pytest.raises(UsageError, match="unknown type of weights 'float23'"):
         load_model(folder, dtype="float23")

@@ -133,3 +133,7 @@ def test_saved_folder_loads_here_and_with_transformers(tmp_path):
         assert theirs(text)["input_ids"] == ids == loaded.encode(text).input_ids.tolist()
         assert np.array_equal(loaded.encode(text).offsets, tokenizer.encode(text).offsets)
     assert theirs("acgttg")["input_ids"] == tokenizer.encode("ACGTTG").input_ids.tolist()  # the files upper-case
+    tokenizer.save(tmp_path / "exact", exact_text=True)
+    exact = AutoTokenizer.from_pretrained(tmp_path / "exact")
+    assert exact("ACGTTG")["input_ids"] == theirs("acgttg")["input_ids"]
+    assert set(exact("acgttg")["input_ids"]) == {0, 1, 2}  # [UNK] between [CLS] and [SEP]

@@ -335,6 +335,24 @@ def test_packed_equals_padded():
             torch.testing.assert_close(packed[:, 90:], model(second).last_hidden_state, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("length", [9, 56, 57, 63, 90])
+def test_a_padded_bigbird_row_is_read_as_it_is_alone(length):
+    """Also at 56 and 57 tokens, where attention turns from full to sparse, and with batch mates of either kind."""
+    torch.manual_seed(0)
+    settings = {**SPARSE, "layout": "bigbird", "num_global_blocks": 2}
+    model = LongstrandForMaskedLM(preset("tiny", vocab_size=41, max_position_embeddings=128, attention=settings)).eval()
+    ids, mates = torch.randint(5, 41, (1, length)), torch.randint(5, 41, (3, 104))
+    with torch.no_grad():
+        alone = model(ids).logits
+        for room in (length + 1, 57, 104):
+            if room < length:
+                continue
+            rows = torch.cat((torch.nn.functional.pad(ids, (0, room - length), value=3), mates[:, :room]))
+            mask = torch.ones(4, room, dtype=torch.long)
+            mask[0, length:], mask[2, 20:] = 0, 0
+            torch.testing.assert_close(model(rows, mask).logits[:1, :length], alone, atol=1e-5, rtol=1e-4)
+
+
 def test_an_input_beyond_the_layout():
     model = LongstrandModel(preset("tiny", vocab_size=41, max_position_embeddings=64, attention=SPARSE))
     with pytest.raises(InputError, match="65 tokens, but the block layout of this model ends at 64"):

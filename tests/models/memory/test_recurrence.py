@@ -282,6 +282,11 @@ def test_streams_refuse_what_does_not_fit():
         list(model.stream([ids[:, :5], ids[:1, :5]]))
     with pytest.raises(InputError, match="the model has no memory settings"):
         next(make().stream([ids]))
+    head = {"problem": "regression", "num_outputs": 1}
+    for more in ({"direction": "bidirectional"}, {"context": {"left": 1}}, {"context": {"right": 1}}):
+        for kind in ("sequence", "token"):
+            with pytest.raises(InputError, match="depends on later ones"):
+                make(kind, head, memory={**MEMORY, "split": "left", **more}).stream([ids[:, :5]])
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
