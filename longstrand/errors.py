@@ -16,6 +16,10 @@ class LongstrandError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """Return the sentence in one line: line breaks in what a file holds are shown as such."""
+        return super().__str__().replace("\n", "\\n").replace("\r", "\\r")
+
 
 class UsageError(LongstrandError):
     """The command line or a function call asks for something that does not exist."""

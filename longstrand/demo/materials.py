@@ -181,10 +181,10 @@ def yeast_materials(config: DemoConfig, say: Say) -> Materials:
     if genome is None or annotation is None:
         offer = f"{facts['release']}\n  {facts['genome']}\n  {facts['annotation']}\n  terms: {facts['terms']}\n" \
                 f"  addresses and terms: {facts['verified']}"  # fmt: skip
-        if not config.download:
-            raise UsageError(f"demo --yeast needs the yeast genome:\n  {offer}\nadd --download to get both "
-                             "files (about 4 MB), or give --genome and --annotation.")  # fmt: skip
         say(offer)
+        if not config.download:
+            raise UsageError("demo --yeast needs the yeast genome; add --download to get both files (about 4 MB), or "
+                             "give --genome and --annotation.")  # fmt: skip
         genome, annotation = (fetch(facts[name], cache_dir() / "yeast", say=say) for name in ("genome", "annotation"))
     made = folder / "labels" / "promoters"
     if not (made / f"train_{YEAST_LABELS[-1]}.csv").exists():
