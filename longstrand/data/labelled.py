@@ -139,6 +139,12 @@ def label_warnings(tables: Mapping[str, LabelledTable]) -> list[str]:
             warnings.append(f"train: the class '{name}' has {counts[name]} row(s){hint}.")
         if len(single) > 5:
             warnings.append(f"train: {len(single) - 5} more classes have one row or none.")
+        spelled = {name.casefold(): name for name in counts}
+        warnings += [
+            f"train: the classes '{name}' and '{other}' differ in upper and lower case alone."
+            for name in counts
+            if (other := spelled[name.casefold()]) != name
+        ]
     if task.problem != "regression" and not tables["train"].raw.is_cut:
         found: dict[tuple[str, str], set[tuple[str | None, ...]]] = {}
         for table in tables.values():

@@ -184,9 +184,12 @@ class _LabelReader:
             raise InputError(f"{self.source}: the label column(s) {', '.join(self.labels)} hold no value.")
         if len(self.labels) > 1:
             return self._infer_columns(values)
-        if self._has_a_value_a_base() and self._are_letters(values):
+        uneven = self._uneven_rows()
+        if not uneven and max(map(len, self.sequences)) > 1 and self._are_letters(values):
             return "token", "one", "every label has one value a base"
+        self._refuse_uneven(values, uneven)
         self._refuse_commas(values)
+        self._refuse_joined(values)
         cells = [cell for value in values for cell in value.split(";")]
         if any(";" in value for value in values):
             if all(_is_binary(cell) or is_missing(cell) for cell in cells):
@@ -207,12 +210,11 @@ class _LabelReader:
             return "single_label", "one", "the labels are words"
         return self._infer_numbers(values)
 
-    def _has_a_value_a_base(self) -> bool:
-        """Ask whether every label that is present has one value a base, and sequences are longer than one base."""
-        cells = zip(self.only_values(), map(len, self.sequences))
-        present = [(value, length) for value, length in cells if value is not None and not is_missing(value)]
-        longer = any(length > 1 for _, length in present)
-        return longer and all(split_labels(value, length) is not None for value, length in present)
+    def _uneven_rows(self) -> list[int]:
+        """List the rows whose label is present and has not one value a base."""
+        cells = zip(self.rows, self.only_values(), map(len, self.sequences))
+        present = [cell for cell in cells if not is_missing(cell[1])]
+        return [row for row, value, length in present if value is not None and split_labels(value, length) is None]
 
     def token_parts(self) -> Iterator[list[str] | None]:
         """Cut every cell into one label a base (None where the cell is missing)."""
@@ -266,7 +268,11 @@ class _LabelReader:
         """Ask whether words as long as their sequences are one letter a base; numbers such as 0.25 are not."""
         words = [value.strip() for value in values]
         if any(re.search(r"[\s;,|]", word) for word in words):
-            return True
+            items = {item for word in words for item in re.split(r"[\s;,|]+", word)} - {UNLABELLED}
+            if not all(_is_number(item) for item in items) or all(float(item).is_integer() for item in items):
+                return True
+            what = f"every base has a number, such as {min(items)}, which is no class"
+            raise self._ask(what, "numbers for bins need data.bin_bases", "token")
         if all(parse_number(word) is not None and not word.isdigit() for word in words):
             return False
         distinct = set(words)
@@ -281,6 +287,23 @@ class _LabelReader:
                 "token",
             )
         return True
+
+    def _refuse_uneven(self, values: list[str], uneven: list[int]) -> None:
+        """Ask where most cells, but not all, have one label for each base of sequences of 8 or more."""
+        decimals = any(_is_number(value) and not value.strip().isdigit() for value in values)
+        if 0 < len(uneven) < len(values) / 2 and not decimals and max(map(len, self.sequences)) >= 8:
+            what = f"most labels have one value for each base, but not in {show_rows(uneven)}"
+            raise self._ask(what, "correct the number of values there", "single_label", "token")
+
+    def _refuse_joined(self, values: list[str]) -> None:
+        """Ask about cells that may be several labels or numbers, joined by another mark than ``;``."""
+        distinct = {value.strip() for value in values}
+        for mark in ",|/& ":
+            joined = sorted(value for value in distinct if mark in value)
+            parts = {part.strip() for value in joined for part in value.split(mark)}
+            if joined and (all(map(_is_number, parts)) or (mark != " " and parts & distinct)):
+                what = f"a label such as '{joined[0]}' may be several, joined by '{mark}'"
+                raise self._ask(what, "write ';' between them if so", "single_label")
 
     def _refuse_commas(self, values: list[str]) -> None:
         """Refuse numbers with a decimal comma, which are words to every other rule."""
@@ -311,17 +334,16 @@ class _LabelReader:
         )
 
     def _refuse_stray(self, values: list[str]) -> None:
-        """Refuse a few words among numbers that cannot be classes: without them it would be regression."""
+        """Refuse words among numbers that cannot be classes: without them it would be regression."""
         cells = [cell for value in values for cell in value.split(";")]
         numbers = [float(cell) for cell in cells if _is_number(cell)]
-        are_classes = len(set(numbers)) <= MAX_INTEGER_CLASSES and all(number.is_integer() for number in numbers)
-        if are_classes or len(numbers) <= len(cells) / 2:
+        if len(set(numbers)) <= MAX_INTEGER_CLASSES and all(number.is_integer() for number in numbers):
             return
         for row, value in zip(self.rows, self.only_values()):
             for cell in "" if value is None or is_missing(value) else value.split(";"):
                 if not _is_number(cell) and not is_missing(cell):
                     raise InputError(
-                        f"{self.source}, row {row}: the label '{cell}' is no finite number while most labels are "
+                        f"{self.source}, row {row}: the label '{cell}' is no finite number while other labels are "
                         "numbers; correct it or leave it empty, or declare problem=single_label if it is a class."
                     )
 
@@ -331,7 +353,10 @@ class _LabelReader:
         if integral and len(distinct) <= MAX_INTEGER_CLASSES and len(distinct) <= max(2, len(values) // 2):
             return "single_label", "one", f"the labels are {len(distinct)} distinct whole numbers"
         like_names = next((value for value in values if _LIKE_A_NAME.fullmatch(value.strip())), None)
-        if like_names is not None and all(_LIKE_A_NAME.fullmatch(value.strip()) or value.isdigit() for value in values):
+        texts = {value.strip() for value in values}
+        version = next((text for text in texts if re.search(r"\.\d+0$", text) and text[:-1] in texts), None)
+        like_names = version or like_names
+        if version or (like_names and all(_LIKE_A_NAME.fullmatch(text) or text.isdigit() for text in texts)):
             raise self._ask(
                 f"labels such as '{like_names}' are names or numbers", "say which", "single_label", "regression"
             )

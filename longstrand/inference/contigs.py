@@ -484,7 +484,7 @@ def predict_tracks(
     opened = open_genome(genome)
     check_output(target, [opened.path, model])
     loaded = open_model(model, "encoder" if wanted.output == "embeddings" else None, device=wanted.device)
-    used, notes = obey(wanted, loaded.reading)
+    used, notes = obey(wanted, loaded.reading, has_pairs=False)
     notes += as_trained(wanted, used)
     used, names = _named(used, loaded.network)
     job = ContigJob(loaded.network, loaded.tokenizer, opened, options=used, names=names)

@@ -259,10 +259,10 @@ class _Engine:
     def _encode(self, view: View, texts: list[str], record: Record) -> _Reading:
         if self.per == "bin" or self.bin_bases is not None:
             encoding = self._encode_bins(texts, record)
-        elif len(texts) == 2:
+        elif len(texts) == 2 and all(texts):
             encoding = self.tokenizer.encode_pair(*texts)
         else:
-            encoding = self.tokenizer.encode(texts[0])
+            encoding = self.tokenizer.encode(texts[0] if len(texts) == 1 else "")  # half of a pair is no pair
         length = len(encoding.input_ids)
         if self.limit is None or length <= self.limit:
             return _Reading(*view, encoding, truncated=False)

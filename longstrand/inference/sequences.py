@@ -97,6 +97,7 @@ def _frame_rows(frame: Any, options: FileOptions) -> Iterable[Any]:
 
 
 def _numbered(items: Iterable[Any]) -> Iterator[Record]:
+    are_pairs = None
     for index, item in enumerate(items):
         if isinstance(item, Record):
             yield item
@@ -104,11 +105,13 @@ def _numbered(items: Iterable[Any]) -> Iterator[Record]:
         where = f"sequence {index + 1}"
         if hasattr(item, "interval") and hasattr(item, "sequence"):
             yield Record(index, str(item.interval), item.sequence, item.interval, where=str(item.interval))
-        elif isinstance(item, tuple | list) and len(item) == 2:
-            first, second = (_text(part, where) for part in item)
-            yield Record(index, str(index), first, second=second, where=where)
-        else:
-            yield Record(index, str(index), _text(item, where), where=where)
+            continue
+        is_pair = isinstance(item, tuple | list) and len(item) == 2
+        are_pairs = is_pair if are_pairs is None else are_pairs
+        if is_pair != are_pairs:
+            raise InputError(f"{where}: rows are pairs or single sequences, not both.")
+        first, second = (_text(part, where) for part in item) if is_pair else (_text(item, where), None)
+        yield Record(index, str(index), first, second=second, where=where)
 
 
 def _text(item: Any, where: str) -> str:

@@ -338,12 +338,13 @@ def test_negatives_avoid_whole_intervals_of_all_splits(tmp_path: Path) -> None:
 
 def test_warnings_on_labels(tmp_path: Path) -> None:
     rows = "".join(f"{'ACGT'[i % 4] * (i + 2)},{'promoter' if i % 2 else 'other'}\n" for i in range(40))
-    text = f"sequence,label\n{rows}ACCA,promotr\nCCC,promoter\n"
+    text = f"sequence,label\n{rows}ACCA,promotr\nCCC,promoter\nGGG,Other\nTTT,Other\n"
     (tmp_path / "t.csv").write_text(text)
     table = read_labelled(tmp_path / "t.csv")
     train = label(table, infer_task(table))
     assert label_warnings({"train": train, "test": label(table.take(range(10)), train.task)}) == [
         "train: the class 'promotr' has 1 row(s) (did you mean 'promoter'?).",
+        "train: the classes 'Other' and 'other' differ in upper and lower case alone.",
         "test: 10 rows are few; one of them is 10 % of the accuracy.",
     ]
     twice = table.take([0, 0, 1, 1, *range(2, 38)])

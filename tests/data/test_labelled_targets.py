@@ -80,6 +80,35 @@ def test_labels_that_could_be_two_things_are_asked_about(labels: list[str], mess
     assert infer(raw({"label": labels}), problem="single_label").problem == "single_label"
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a|b", "a", "b|c"], "a label such as 'a|b' may be several, joined by '|'"),
+        (["a,b", "a", "b,c"], "joined by ','"),
+        (["a / b", "a", "b / c"], "joined by '/'"),
+        (["0,1,1", "1,0,0"], "a label such as '0,1,1' may be several, joined by ','"),
+        (["0 1 1", "1 0 0"], "joined by ' '"),
+        (["0.5 0.25", "1.5 2.5"], "joined by ' '"),
+        (["1.1", "1.10", "1.2"], "labels such as '1.10' are names or numbers"),
+        (["<0.01", "<0.01", "0.5"], "row 1: the label '<0.01' is no finite number while other labels are numbers"),
+        (["0101010", "0101011", "010101"], "most labels have one value for each base, but not in rows 3, 6, 9"),
+        (["0.5 0.1 0.5 0.5 0.5 0.5 0.5"], "every base has a number, such as 0.1, which is no class"),
+    ],
+)
+def test_cells_of_several_labels_and_uneven_ones_are_asked_about(labels: list[str], message: str) -> None:
+    """Ten rows of each; sequences have seven bases, or nine where that matters."""
+    sites = ["ACGTACGTA"] * 10 * len(labels) if "most" in message else None
+    cells = [cell + "01" if sites else cell for cell in labels]
+    with pytest.raises(InputError) as error:
+        infer(raw({"label": cells * 10}, sites))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("labels", [["B cell", "T cell"], ["CD4+", "CD4", "CD8"], ["+", "-"], ["2024-01-01", "x"], ["A/B", "B/C"]])
+def test_names_with_a_mark_inside_are_classes(labels: list[str]) -> None:
+    assert infer(raw({"label": labels * 10})).names == tuple(sorted(labels))
+
+
 def test_names_with_an_underscore_are_no_numbers() -> None:
     task = infer(raw({"label": [f"{row}_{column}" for row in range(1, 7) for column in range(1, 10)] * 3}))
     assert (task.problem, len(task.names)) == ("single_label", 54)
@@ -196,7 +225,7 @@ def test_class_name_files(tmp_path: Path) -> None:
         (["EO", "OOEEOOE", "", ""], "token", "row 1: 7 bases but 2 labels"),
         (["O O E", "", "", ""], "token", "row 1: 7 bases but 3 labels"),
         (["???????", "???????"], "token", "no base has a label"),
-        (["0.5", "", "inf", "1.5"], None, "row 3: the label 'inf' is no finite number while most labels are numbers"),
+        (["0.5", "", "inf", "1.5"], None, "row 3: the label 'inf' is no finite number while other labels are numbers"),
         (["0.5;1", "", "1.5;2,5"], None, "row 3: '2,5' in column 'label' is a number with a decimal comma"),
         (["1", "0", "unknown", "1"], None, None),
     ],

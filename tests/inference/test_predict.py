@@ -302,8 +302,13 @@ def test_pairs() -> None:
     (found,) = values(model, [Record(0, "a", "ACG", second="TT")])
     expected = K1.encode_pair("ACG", "TT").input_ids
     assert found.tolist() == [3 * expected.sum(), len(expected)]
-    with pytest.raises(InputError, match=r"pair: the sequence of 8 bases has 11 tokens.*pairs cannot be cut"):
-        values(model, [Record(0, "pair", "A" * 8, second="")], truncate=True)
+    with pytest.raises(InputError, match=r"pair: the sequence of 9 bases has 12 tokens.*pairs cannot be cut"):
+        values(model, [Record(0, "pair", "A" * 8, second="G")], truncate=True)
+    for half in (Record(0, "a", "ACG", second=""), Record(0, "a", "", second="ACG")):
+        (found,) = predict(model, [half], tokenizer=K1)
+        assert found.empty and np.isnan(found.values).all()
+    with pytest.raises(InputError, match="sequence 2: rows are pairs or single sequences, not both"):
+        values(model, [("ACG", "TT"), "ACG"])
 
 
 def test_probabilities_by_hand() -> None:
