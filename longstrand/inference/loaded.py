@@ -113,7 +113,9 @@ def obey(
             if reading.pair
             else "this model reads single sequences, so --pair-column has no meaning."
         )
-    other = contradictions(reading, pair=has_pairs, **{name: getattr(options, name) for name in wanted if name in given})
+    other = contradictions(
+        reading, pair=has_pairs, **{name: getattr(options, name) for name in wanted if name in given}
+    )
     return used, [f"note: read otherwise than in training: {'; '.join(other)}."] * bool(other)
 
 

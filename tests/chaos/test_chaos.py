@@ -188,9 +188,7 @@ def test_a_full_disk_is_one_sentence(toys: Path, tmp_path: Path, zygote: Zygote,
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").is_dir(), reason="root writes everywhere")
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_folder_that_cannot_be_written_is_one_sentence(
-    toys: Path, tmp_path: Path, zygote: Zygote, name: str
-) -> None:
+def test_a_folder_that_cannot_be_written_is_one_sentence(toys: Path, tmp_path: Path, zygote: Zygote, name: str) -> None:
     place = Path("/proc") if os.geteuid() == 0 else tmp_path / "locked"
     if os.geteuid() != 0:
         place.mkdir(mode=0o555)

@@ -14,8 +14,6 @@ import sys
 import traceback
 
 import torch  # noqa: F401
-import transformers.modeling_utils  # noqa: F401
-import transformers.trainer
 
 from longstrand.cli.main import VERBS, main
 

@@ -104,7 +104,9 @@ def test_cells_of_several_labels_and_uneven_ones_are_asked_about(labels: list[st
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("labels", [["B cell", "T cell"], ["CD4+", "CD4", "CD8"], ["+", "-"], ["2024-01-01", "x"], ["A/B", "B/C"]])
+@pytest.mark.parametrize(
+    "labels", [["B cell", "T cell"], ["CD4+", "CD4", "CD8"], ["+", "-"], ["2024-01-01", "x"], ["A/B", "B/C"]]
+)
 def test_names_with_a_mark_inside_are_classes(labels: list[str]) -> None:
     assert infer(raw({"label": labels * 10})).names == tuple(sorted(labels))
 
