@@ -62,14 +62,14 @@ class LabelSet:
         tables: ``train``, ``valid``, ``test``.
         training: settings of fine-tuning.
         strand: on which strand the test sequences are read.
-        foreseen: also read the language model by its guesses of hidden tokens.
+        read_tokens: also learn from the probabilities that the language model gives to hidden tokens.
     """
 
     name: str
     tables: Mapping[str, Path]
     training: Mapping[str, Any]
     strand: str = "both"
-    foreseen: bool = False
+    read_tokens: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def simulated_materials(config: DemoConfig, say: Say) -> Materials:
     """Simulate a genome and its labels, the same ones for every seed."""
     folder = config.output / "data"
     if not (folder / "simulation.json").exists():
-        size = 400_000 if config.quick else 2_400_000
+        size = 240_000 if config.quick else 2_400_000
         say(f"simulating a genome of {size / 1e6:g} million bases")
         made = write_simulation(folder, num_bases=size)
         chroms = {"valid_chroms": made.valid_chroms, "test_chroms": made.test_chroms}
@@ -123,7 +123,7 @@ def simulated_materials(config: DemoConfig, say: Say) -> Materials:
                  options={**chroms, "splice_window": 80})  # fmt: skip
     record = read_json(folder / "simulation.json")
     training = QUICK_TRAINING if config.quick else SIMULATED_TRAINING
-    enhancers = LabelSet("enhancers", find_tables(folder / "labels" / "enhancers"), training, "+", foreseen=True)
+    enhancers = LabelSet("enhancers", find_tables(folder / "labels" / "enhancers"), training, "+", read_tokens=True)
     hold_out = (*record["valid_chroms"], *record["test_chroms"])
     annotation, structure = folder / "genome.gff3", folder / "labels" / "gene_structure"
     return Materials("simulated", [folder / "genome.fa"], [enhancers], hold_out, annotation, structure, record)

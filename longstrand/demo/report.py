@@ -27,8 +27,8 @@ from longstrand.report.sections import Commands, Report, Section, Table, metric_
 from longstrand.runtime import provenance
 
 PRETRAINED, RANDOM = "pre-trained", "random start"
-FORESEEN = ", by what it foresees"
-"""Ending of the names of models that are read by their guesses of hidden tokens."""
+BY_TOKENS = ", token probabilities"
+"""Ending of the names of language models that are read by the probabilities they give to hidden tokens."""
 AROUND = 24
 """Bases beside a planted pair of motifs in the picture."""
 
@@ -82,11 +82,10 @@ def write(
     Returns:
         The two files, the main sentences, and what to try next.
     """
-    verdict = [*([] if pretrained is None else [runs.pretraining_sentence(pretrained.report)])]
-    for item in comparisons:
-        verdict += sentences(item)
+    verdict = [sentence for item in comparisons for sentence in sentences(item)]
     if not comparisons:
         verdict.append("No labelled sequences were given, so no classifier was trained; add --labels FOLDER.")
+    verdict += [] if pretrained is None else [runs.pretraining_sentence(pretrained.report)]
     verdict += origin(materials)
     commands = next_commands(config, materials, model)
     parts: list[Section] = [*pictures(config, materials, model, structure)]

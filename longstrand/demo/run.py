@@ -18,7 +18,7 @@ import yaml
 from longstrand.config import build, dump_config, paths_of, read_yaml
 from longstrand.demo import report
 from longstrand.demo.materials import DemoConfig, LabelSet, Materials, Say, gather
-from longstrand.demo.report import FORESEEN, PRETRAINED, RANDOM, Comparison
+from longstrand.demo.report import BY_TOKENS, PRETRAINED, RANDOM, Comparison
 from longstrand.errors import InputError, ResumeError
 from longstrand.runtime import check_output, model_folder, write_atomically
 
@@ -36,7 +36,8 @@ MODEL = {
 """What helps a narrow model that trains for two minutes (docs/LOG.md): weights near 1/sqrt(width), short waves."""
 MASKING = {"probability": 0.25, "mask": 0.5, "random": 0.25}
 MAX_GAP = 20
-PASSES = 7
+PASSES, QUICK_PASSES = 7, 2
+"""Forward passes a sequence: every seventh token is hidden in each."""
 STRUCTURE_ROWS = 300
 
 
@@ -165,9 +166,10 @@ def compare(config: DemoConfig, labels: LabelSet, model: Path, say: Say) -> Comp
             f"{labels.tables['train']}: the demo learns one label a sequence, not one a base; use finetune."
         )
     scores, records = {}, {}
-    if labels.foreseen:
-        say(f"{labels.name}: reading the language model by its guesses of hidden tokens")
-        for name, values in foresee(model, splits, config.seed).items():
+    if labels.read_tokens:
+        say(f"{labels.name}: reading the probabilities that the language model gives to hidden tokens")
+        passes = QUICK_PASSES if config.quick else PASSES
+        for name, values in learn_from_probabilities(model, splits, config.seed, passes).items():
             scores[name] = Scores(train.task, np.asarray(test.targets), values)
     for name in (PRETRAINED, RANDOM):
         say(f"{labels.name}: fine-tuning from the {'random' if name == RANDOM else 'pre-trained'} start")
@@ -177,7 +179,9 @@ def compare(config: DemoConfig, labels: LabelSet, model: Path, say: Say) -> Comp
     baselines = {
         "6-mer regression": KmerRegression(6, both_strands=True),
         "gapped 6-mer regression": KmerRegression(6, both_strands=True, max_gap=MAX_GAP),
-        "compact CNN": CnnBaseline("deepsea", Training(both_strands=True, seed=config.seed)),
+        "compact CNN": CnnBaseline(
+            "deepsea", Training(epochs=4 if config.quick else 25, both_strands=True, seed=config.seed)
+        ),
     }
     for name, baseline in baselines.items():
         values = baseline.fit(train, valid).predict(test.sequences, test.pairs)
@@ -187,10 +191,10 @@ def compare(config: DemoConfig, labels: LabelSet, model: Path, say: Say) -> Comp
     return Comparison.of(labels, scores, records)
 
 
-def foresee(folder: Path, splits: Any, seed: int) -> dict[str, np.ndarray]:
-    """Learn the labels from how well a language model foresees each sequence, pre-trained and with random weights.
+def learn_from_probabilities(folder: Path, splits: Any, seed: int, passes: int) -> dict[str, np.ndarray]:
+    """Learn the labels from how probable a language model finds each sequence, pre-trained and with random weights.
 
-    A logistic regression reads `foreseen` of the training rows; the validation rows choose its penalty.
+    A logistic regression reads `token_probabilities` of the training rows; the validation rows choose its penalty.
 
     Returns:
         Model name to class probabilities of the test rows (n, classes).
@@ -205,32 +209,33 @@ def foresee(folder: Path, splits: Any, seed: int) -> dict[str, np.ndarray]:
         if name == RANDOM:
             torch.manual_seed(seed)
             model.load_state_dict(type(model)(model.config).state_dict())
-        features = [foreseen(model, table.sequences) for table in (splits.train, splits.valid, splits.test)]
+        tables = (splits.train, splits.valid, splits.test)
+        features = [token_probabilities(model, table.sequences, passes) for table in tables]
         middle, spread = features[0].mean(axis=0), features[0].std(axis=0) + 1e-9
         train, valid, test = ((values - middle) / spread for values in features)
         rows, held_out = Rows(train, np.asarray(splits.train.targets)), Rows(valid, np.asarray(splits.valid.targets))
-        found[name + FORESEEN] = fit_linear(splits.train.task, rows, held_out, seed=seed).predict(test)
+        found[name + BY_TOKENS] = fit_linear(splits.train.task, rows, held_out, seed=seed).predict(test)
     return found
 
 
-def foreseen(model: Any, sequences: Sequence[str]) -> np.ndarray:
+def token_probabilities(model: Any, sequences: Sequence[str], passes: int = PASSES) -> np.ndarray:
     """Summarise the log-probabilities that a masked LM gives to the hidden tokens of each sequence: float64 (n, 5).
 
-    Every seventh token is hidden at a time, seven passes a sequence. Columns: mean, median, 75 % and 90 % quantile, and
-    the share of tokens that it expects with more than 37 % (log-probability above -1).
+    Every seventh token is hidden at a time; seven passes hide each token once. Columns: mean, median, 75 % and
+    90 % quantile, and the share of tokens with a probability above 37 % (log-probability above -1).
     """
     from longstrand.questions.tokens import MaskedText, iter_log_probabilities, read_text
 
     encodings = [read_text(model, text) for text in sequences]
-    passes = [
+    asked_of = [
         (number, hidden)
         for number, encoding in enumerate(encodings)
-        for first in range(PASSES)
+        for first in range(passes)
         if len(hidden := np.flatnonzero(np.diff(encoding.offsets, axis=1)[:, 0] > 0)[first::PASSES])
     ]
-    asked = (MaskedText(encodings[number], hidden, hidden) for number, hidden in passes)
+    asked = (MaskedText(encodings[number], hidden, hidden) for number, hidden in asked_of)
     logs: list[list[float]] = [[] for _ in sequences]
-    for (number, hidden), rows in zip(passes, iter_log_probabilities(model, asked)):
+    for (number, hidden), rows in zip(asked_of, iter_log_probabilities(model, asked)):
         logs[number] += rows[np.arange(len(hidden)), encodings[number].input_ids[hidden]].tolist()
     summary = [[np.mean(row), *np.quantile(row, (0.5, 0.75, 0.9)), np.mean(np.array(row) > -1)] for row in logs]
     return np.array(summary)

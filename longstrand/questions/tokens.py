@@ -145,9 +145,9 @@ def iter_log_probabilities(
         with torch.inference_mode(), evaluation_mode(model):
             inputs = _padded(model, [_with_masks(model.require_tokenizer(), one) for one in batch])
             hidden = _encoder(model)(**inputs).last_hidden_state
-            picked = [hidden[i, _index(one.rows, hidden)] for i, one in enumerate(batch)]
-            answers = [head(states).float().log_softmax(-1).cpu().numpy() for states in picked]
-        yield from answers
+            rows = torch.cat([hidden[i, _index(one.rows, hidden)] for i, one in enumerate(batch)])
+            logs = head(rows).float().log_softmax(-1).cpu().numpy()
+        yield from np.split(logs, np.cumsum([len(one.rows) for one in batch])[:-1])
 
 
 def states(

@@ -28,12 +28,12 @@ def test_the_whole_path_and_its_resumption(tmp_path: Path, monkeypatch: pytest.M
     assert [section["kind"] for section in report["sections"][:3]] == ["locus"] * 3
     models = {"pre-trained", "random start", "6-mer regression", "gapped 6-mer regression", "compact CNN"}
     table = sections["enhancers: How well does each model do?"]
-    read = {"pre-trained, by what it foresees", "random start, by what it foresees"}
+    read = {"pre-trained, token probabilities", "random start, token probabilities"}
     assert {row["model"] for row in table["rows"]} == {*models, *read, "majority class"}
-    assert set(report["differences"]["enhancers"]) == {*models, "random start, by what it foresees"}
+    assert set(report["differences"]["enhancers"]) == {*models, "random start, token probabilities"}
     for name, pair in report["differences"]["enhancers"].items():
         shown = {row["model"]: row["value"] for row in table["rows"] if row["metric"] == table["main"]}
-        assert pair["difference"] == pytest.approx(shown["pre-trained, by what it foresees"] - shown[name], abs=1e-9)
+        assert pair["difference"] == pytest.approx(shown["pre-trained, token probabilities"] - shown[name], abs=1e-9)
     assert {row[0] for row in sections["Gene structure, base by base"]["rows"]} >= {"coding", "intron"}
     page = result.page.read_text()
     assert page.startswith("<!doctype html>") and "made up" in page and "docs/BENCHMARK" in page
