@@ -146,7 +146,7 @@ def test_config_and_weights_that_contradict_each_other(changed, name, settings, 
 
 @pytest.mark.parametrize("name", [name for name in TOYS if TOYS[name].get("tie_word_embeddings", True)])
 def test_tied_copies_that_differ(toys, changed, name):
-    copy, original = next(pair for pair in FAMILIES[TOYS[name]["family"]].copies if pair[0].endswith("decoder.weight"))
+    copy, original = next(pair for pair in FAMILIES[TOYS[name]["family"]].copies.items() if pair[0].endswith("decoder.weight"))
     stored = load_file(toys[name] / "model.safetensors")
     assert torch.equal(stored[copy], stored[original])
     with pytest.raises(CheckpointError, match=rf"contradicting: {copy} should be a copy of {original}, but differs"):
@@ -314,7 +314,7 @@ def test_heads_that_a_published_format_lacks_are_refused_on_export(name, head, t
         pytest.skip("BERT's format is GENA's, which has bins")
     vocab_size = 4101 if name == "dnabert6" else 64
     config = LongstrandConfig(**TOYS[name], vocab_size=vocab_size, heads={"one": head})
-    with pytest.raises(CheckpointError, match=r"cannot express|has a published head for bins|this model differs"):
+    with pytest.raises(CheckpointError, match="cannot express"):
         export_published(MODELS[head["kind"]](config), tmp_path)
     assert not list(tmp_path.iterdir())
 

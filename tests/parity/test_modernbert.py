@@ -210,8 +210,8 @@ MODERN = {
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"attention": {"pattern": "block_sparse"}}, "cannot express attention block_sparse"),
-        ({"biases": {**MODERN["biases"], "mlp_up": True}}, "different biases in the two MLP projections"),
+        ({"attention": {"pattern": "block_sparse"}}, "cannot express .*attention"),
+        ({"biases": {**MODERN["biases"], "mlp_up": True}}, "cannot express biases"),
         ({"quirks": []}, r"cannot express quirks \[\] \(they would become \['no_first_attention_norm'\]\)"),
         ({"positions": "alibi"}, "cannot express positions 'alibi'"),
     ],
@@ -223,7 +223,7 @@ def test_what_the_format_cannot_express(changes, words, tmp_path):
 
 @pytest.mark.parametrize(
     ("head", "words"),
-    [({"form": "pooler"}, "a sequence head of form pooler"), ({"form": "normed", "pooling": "max"}, "pooling max")],
+    [({"form": "pooler"}, "a sequence head with pooling mean and form pooler"), ({"form": "normed", "pooling": "max"}, "pooling max")],
 )
 def test_heads_that_the_format_cannot_express(head, words, tmp_path):
     heads = {"one": {"kind": "sequence", "problem": "regression", "num_outputs": 1, **head}}

@@ -19,9 +19,7 @@ from torch import Tensor
 from longstrand.errors import CheckpointError, UsageError
 from longstrand.models.checkpoint import load_model
 from longstrand.models.config import LongstrandConfig
-from longstrand.models.networks import only_head
-from longstrand.models.published.families import FAMILIES
-from longstrand.models.published.names import PROBLEMS, Family
+from longstrand.models.published.families import FAMILIES, PROBLEMS, Family
 from longstrand.models.published.to_ours import rename_weight
 from longstrand.models.tensors import read_file
 from longstrand.runtime import read_json
@@ -196,21 +194,12 @@ def _with_head(encoder: Any, kind: str, found: _Adapter, problem: str | None, *,
 
 
 def _head_settings(config: LongstrandConfig, kind: str, outputs: int, problem: str | None) -> dict[str, Any]:
-    family = FAMILIES[config.family]
     problem = problem or ("regression" if outputs == 1 else "single_label")
-    theirs = next((name for name, ours in PROBLEMS.items() if ours == problem), None)
-    if theirs is None:
+    if problem not in PROBLEMS.values():
         raise UsageError(f"unknown problem '{problem}'; known: {', '.join(PROBLEMS.values())}.")
-    published = family.published(only_head(config, None)) | {"num_labels": outputs, "problem_type": theirs}
-    head = next(iter(family.settings(published, _head_names(family, kind))["heads"].values()))
-    return {**head, "kind": kind}
-
-
-def _head_names(family: Family, kind: str) -> list[str]:
-    """List the published names of a classifier's tensors, which tell a family which head it is."""
-    rules = [*family.keys, *family.head_keys.get(kind, ())]
-    found = [theirs.format(p=p) for theirs, ours in rules for p in ("weight", "bias") if ours.startswith("classifier.")]
-    return [name for name in found if kind == "sequence" or not re.search("pooler|dense", name)]
+    rule = FAMILIES[config.family].heads.get(kind, {})
+    form = {name: rule[name] for name in ("pooling", "form") if name in rule}
+    return {"kind": kind, "problem": problem, "num_outputs": outputs, "pooling": "cls", **form}
 
 
 def _merge_into_head(found: _Adapter) -> None:

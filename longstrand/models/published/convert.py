@@ -25,10 +25,9 @@ from longstrand.errors import CheckpointError, LongstrandError, UsageError, one_
 from longstrand.models.checkpoint import check_tokenizer, write_record
 from longstrand.models.config import QUIRKS, LongstrandConfig
 from longstrand.models.pretrained import MODELS
-from longstrand.models.published.families import FAMILIES, Family
+from longstrand.models.published.families import FAMILIES, Family, made_layouts
 from longstrand.models.published.to_ours import (
     Imported,
-    base_prefix,
     current_name,
     export_tensors,
     import_published,
@@ -204,7 +203,7 @@ def _quirks(config: LongstrandConfig) -> dict[str, str]:
 
 def _made(imported: Imported, tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Name the tensors that published files lack."""
-    made = imported.family.made(imported.config)
+    made = made_layouts(imported.config)
     return {name: "published files lack it; made from the configuration" for name in tensors if _full(name) in made}
 
 
@@ -212,7 +211,7 @@ def _rest(
     entry: Family, config: LongstrandConfig, published: Mapping[str, Tensor], dropped: Mapping[str, str]
 ) -> dict[str, Tensor]:
     """Collect the dropped tensors, by the names of the file, that an export would not make again bit for bit."""
-    again, prefix = entry.regenerated(config), base_prefix(entry)
+    again, prefix = entry.regenerate(config), entry.base
     rest = {}
     for name, tensor in published.items():
         full = name if name in dropped else prefix + name
@@ -289,7 +288,7 @@ def _added_back(
     entry: Family, config: LongstrandConfig, tensors: Mapping[str, Tensor], rest: Mapping[str, Tensor]
 ) -> dict[str, str]:
     """Say where tensors come from that our model does not have."""
-    again, copies = entry.regenerated(config), dict(entry.copies)
+    again, copies = entry.regenerate(config), entry.copies
     added = {name: "kept aside since the import" for name in tensors if name in rest}
     added |= {name: "made from the configuration" for name in tensors if name in again and name not in rest}
     return added | {name: f"a copy of {copies[name]}" for name in tensors if name in copies and copies[name] in tensors}
@@ -305,7 +304,7 @@ def _as_published(
     """Give exactly the tensors that the published files had, in their types, as far as they are remembered."""
     if not memory:
         return made, []
-    made, prefix, result, notes = dict(made), base_prefix(entry), {}, list[str]()
+    made, prefix, result, notes = dict(made), entry.base, {}, list[str]()
     for name, dtype in memory["tensors"].items():
         found = rest.get(name)
         if found is None:
@@ -316,7 +315,7 @@ def _as_published(
             continue
         cast = found.to(getattr(torch, dtype))
         result[name] = cast.contiguous() if torch.equal(cast.to(found.dtype), found) else found
-    optional = {*entry.regenerated(config), *(copy for copy, _ in entry.copies)}
+    optional = {*entry.regenerate(config), *entry.copies}
     result |= {name: tensor for name, tensor in made.items() if name not in optional}
     return result, notes
 

@@ -1,15 +1,17 @@
-"""The table of published families: how their files differ from ours, in data.
+"""The table of published families: how their files differ from ours.
 
-An entry says how the files are recognised, how the configuration maps, which of our names each tensor gets, which
-tensors are second copies, and which are left out and why. `longstrand.models.published.to_ours` applies an entry in
-both directions; the encoder never reads it. To add a family, add an entry to `FAMILIES`.
-
-Templates: ``{n}`` is a layer number, ``{p}`` is weight or bias.
+What can be said in data is in ``families.toml``, which explains its entries; what needs a decision is a function here.
+`longstrand.models.published.to_ours` applies an entry in both directions; the encoder never reads it. To add a family,
+add an entry to both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+import tomllib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,37 +21,184 @@ from longstrand.errors import CheckpointError
 from longstrand.models.attention.layouts import make_layout
 from longstrand.models.config import LongstrandConfig
 from longstrand.models.positions import rotary_frequencies
-from longstrand.models.published.dnabert2 import DNABERT2
-from longstrand.models.published.esm import NT_V1, NT_V2
-from longstrand.models.published.modernbert import MODERNGENA
-from longstrand.models.published.names import (
-    PUBLISHED_ACTIVATIONS,
-    Family,
-    Keys,
-    Published,
-    activation,
-    published_heads,
-    target,
-)
+
+logger = logging.getLogger(__name__)
+
+Published = dict[str, Any]
+Keys = Mapping[str, str]
+
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+PROBLEMS = {
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
+_CLASSES = {
+    "masked_lm": "MaskedLM",
+    "sequence": "SequenceClassification",
+    "token": "TokenClassification",
+    "bin": "Enformer",
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """One published family; what its tables mean is written in ``families.toml``.
+
+    Attributes:
+        name: what ``config.family`` says after an import.
+        differences: how it differs from BERT and from its own paper, and why.
+        recognise: whether a published config and tensor names belong here.
+        keys: published template -> our template of every tensor.
+        read: further fields of ours, from a published config and the fields so far.
+        write: further keys of the published config.
+    """
+
+    name: str
+    differences: str
+    recognise: Callable[[Published, Collection[str]], bool]
+    keys: Keys
+    read: Callable[[Published, dict[str, Any]], dict[str, Any]] = lambda published, fields: {}
+    write: Callable[[LongstrandConfig], Published] = lambda config: {}
+    prefix: str = ""
+    fields: Keys = field(default_factory=dict)
+    activations: Keys = field(default_factory=dict)
+    assumed: Mapping[str, Any] = field(default_factory=dict)
+    null_is_absent: bool = False
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    written: Mapping[str, Any] = field(default_factory=dict)
+    heads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    head_keys: Mapping[str, Keys] = field(default_factory=dict)
+    fused: Mapping[str, list[str]] = field(default_factory=dict)
+    copies: Keys = field(default_factory=dict)
+    dropped: Keys = field(default_factory=dict)
+    regenerated: Keys = field(default_factory=dict)
+
+    @property
+    def base(self) -> str:
+        """What the published names of the encoder begin with, and those of a bare encoder's file may lack."""
+        return next(iter(self.keys)).split(".", 1)[0] + "."
+
+    def settings(self, published: Published, names: Collection[str]) -> dict[str, Any]:
+        """Translate a published config and tensor names into our configuration fields.
+
+        Raises:
+            CheckpointError: it says something that changes the result and is not implemented.
+        """
+        given = {key: value for key, value in published.items() if value is not None or not self.null_is_absent}
+        published = {**self.assumed, **given}
+        fields = {ours: published[theirs] for theirs, ours in self.fields.items() if theirs in published}
+        fields |= {ours: _activation(published, theirs) for theirs, ours in self.activations.items()}
+        fields |= {**self.fixed, "heads": self._find_head(published, names)}
+        return fields | self.read(published, fields)
+
+    def published(self, config: LongstrandConfig) -> Published:
+        """Translate our configuration into a published one, of the keys that matter.
+
+        Raises:
+            CheckpointError: the format cannot express the model.
+        """
+        published = self._write_head(config) | {theirs: getattr(config, ours) for theirs, ours in self.fields.items()}
+        for theirs, ours in self.activations.items():
+            name = getattr(config, ours) or config.activation
+            published[theirs] = next(key for key, value in ACTIVATIONS.items() if value == name)
+        return published | self.written | self.write(config)
+
+    def _find_head(self, published: Published, names: Collection[str]) -> dict[str, Any]:
+        """Find the head in the tensor names; the kind of problem comes from the config."""
+        classes = " ".join(map(str, published.get("architectures") or ()))
+        for kind, rule in self.heads.items():
+            told = all(any(name.startswith(mark) for name in names) for mark in rule["marks"])
+            if told and rule.get("architecture", "") in classes:
+                head = {"kind": kind, **{key: rule[key] for key in rule if key not in ("marks", "architecture")}}
+                if "problem" in rule:
+                    return {kind: {**head, "num_outputs": published.get("num_labels")}}
+                return {kind: head if kind == "masked_lm" else {**head, **_target(published)}}
+        return {}
+
+    def _write_head(self, config: LongstrandConfig) -> Published:
+        """Write the architecture, problem type, number and names of outputs of the head of a model."""
+        published: Published = {}
+        for head in config.heads.values():
+            rule = self.heads.get(head.kind)
+            if rule is None or any(getattr(head, key) != rule.get(key, getattr(head, key)) for key in _COMPARED):
+                raise CheckpointError(
+                    f"the published format of {self.name} cannot express a {head.kind} head with pooling "
+                    f"{head.pooling} and form {head.form} for {head.problem}."
+                )
+            published["architectures"] = [f"{self.prefix}For{_CLASSES[head.kind]}"]
+            if head.kind != "masked_lm":
+                published["num_labels"] = head.num_outputs
+            for theirs, ours in PROBLEMS.items():
+                published |= {"problem_type": theirs} if ours == head.problem else {}
+            if head.class_names:
+                published["id2label"] = {str(number): name for number, name in enumerate(head.class_names)}
+                published["label2id"] = {name: number for number, name in enumerate(head.class_names)}
+        return published
+
+    def regenerate(self, config: LongstrandConfig) -> dict[str, Tensor]:
+        """Make the tensors that published files hold and the configuration determines, by their names."""
+        made: dict[str, Tensor] = {}
+        for template, what in self.regenerated.items():
+            if what == "positions":
+                made[template] = torch.arange(config.max_position_embeddings)[None]
+            elif config.positions == "rotary":
+                made |= {template.format(n=n): rotary_frequencies(config) for n in range(config.num_hidden_layers)}
+        return made
+
+
+_COMPARED = ("pooling", "form", "problem")
+
+
+def made_layouts(config: LongstrandConfig) -> dict[str, Tensor]:
+    """Draw the tensors of ours that published files lack: the random blocks of transformers' BigBird."""
+    if config.attention.layout != "bigbird":
+        return {}
+    layouts = {f"encoder.layers.{n}.attention.layout": make_layout(config, n) for n in range(config.num_hidden_layers)}
+    return {name: layout for name, layout in layouts.items() if layout is not None}
+
+
+def _activation(published: Published, key: str) -> str:
+    name = published.get(key, "gelu")
+    if name not in ACTIVATIONS:
+        raise CheckpointError(f"{key} '{name}' is not known; known: {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[name]
+
+
+def _target(published: Published) -> dict[str, Any]:
+    """Read the outputs, their names and the kind of problem of a published classifier, as transformers reads them."""
+    outputs = published.get("num_labels") or len(published.get("id2label") or (0, 1))
+    problem = PROBLEMS.get(published.get("problem_type") or "")
+    if problem is None:
+        problem = "regression" if outputs == 1 else "single_label"
+        logger.warning("problem_type is not set; taking %s for %d outputs", problem, outputs)
+    names = {int(number): str(name) for number, name in (published.get("id2label") or {}).items()}
+    if sorted(names) != list(range(outputs)) or all(name == f"LABEL_{number}" for number, name in names.items()):
+        return {"problem": problem, "num_outputs": outputs}
+    return {"problem": problem, "num_outputs": outputs, "class_names": [names[number] for number in range(outputs)]}
+
+
+def _refuse(published: Published, *keys: str) -> None:
+    wrong = [key for key in keys if published.get(key)]
+    if wrong:
+        raise CheckpointError(f"{' and '.join(wrong)} is set; only encoders are supported, as the published models are.")
+
+
+def _positions(published: Published) -> str:
+    kind = published.get("position_embedding_type", "absolute")
+    if kind not in ("absolute", "rotary"):
+        raise CheckpointError(f"position_embedding_type '{kind}' is not known; known: absolute, rotary.")
+    return "rotary" if kind == "rotary" else "learned"
+
 
 # --- BERT and GENA's BERT ---------------------------------------------------------------------------------------------
-
-_PLAIN_FIELDS = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "num_hidden_layers": "num_hidden_layers",
-    "num_attention_heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "type_vocab_size": "type_vocab_size",
-    "max_position_embeddings": "max_position_embeddings",
-    "hidden_dropout_prob": "hidden_dropout",
-    "attention_probs_dropout_prob": "attention_dropout",
-    "initializer_range": "initializer_range",
-    "layer_norm_eps": "norm_eps",
-    "pad_token_id": "pad_token_id",
-    "tie_word_embeddings": "tie_word_embeddings",
-}
-_BERT_DEFAULTS: Published = {"norm_eps": 1e-12, "pad_token_id": 0, "tie_word_embeddings": True, "type_vocab_size": 2}
 
 _SPARSE_FIELDS = {
     "block": "block_size",
@@ -57,327 +206,236 @@ _SPARSE_FIELDS = {
     "num_sliding_window_blocks": "num_window_blocks",
     "num_random_blocks": "num_random_blocks",
 }
-_SPARSE_DEFAULTS = {"block_size": 16, "num_global_blocks": 1, "num_window_blocks": 3, "num_random_blocks": 1}
+_SPARSE_DEFAULTS = {"block": 16, "num_global_blocks": 1, "num_sliding_window_blocks": 3, "num_random_blocks": 1}
 """Of DeepSpeed's BigBirdSparsityConfig."""
-
-_BERT_KEYS = (
-    ("bert.embeddings.word_embeddings.weight", "encoder.embeddings.word_embeddings.weight"),
-    ("bert.embeddings.position_embeddings.weight", "encoder.embeddings.position_embeddings.weight"),
-    ("bert.embeddings.token_type_embeddings.weight", "encoder.embeddings.token_type_embeddings.weight"),
-    ("bert.embeddings.LayerNorm.{p}", "encoder.embeddings.norm.{p}"),
-    ("bert.encoder.layer.{n}.attention.self.query.{p}", "encoder.layers.{n}.attention.query.{p}"),
-    ("bert.encoder.layer.{n}.attention.self.key.{p}", "encoder.layers.{n}.attention.key.{p}"),
-    ("bert.encoder.layer.{n}.attention.self.value.{p}", "encoder.layers.{n}.attention.value.{p}"),
-    ("bert.encoder.layer.{n}.attention.output.dense.{p}", "encoder.layers.{n}.attention.dense.{p}"),
-    ("bert.encoder.layer.{n}.intermediate.dense.{p}", "encoder.layers.{n}.mlp.up.{p}"),
-    ("bert.encoder.layer.{n}.output.dense.{p}", "encoder.layers.{n}.mlp.down.{p}"),
-    ("cls.predictions.transform.dense.{p}", "lm_head.dense.{p}"),
-    ("cls.predictions.transform.LayerNorm.{p}", "lm_head.norm.{p}"),
-    ("cls.predictions.decoder.weight", "lm_head.decoder.weight"),
-    ("cls.predictions.bias", "lm_head.decoder.bias"),
-    ("bert.pooler.dense.{p}", "classifier.pooler.{p}"),
-    ("classifier.{p}", "classifier.output.{p}"),
-)
-_POST_NORM_KEYS = (
-    ("bert.encoder.layer.{n}.attention.output.LayerNorm.{p}", "encoder.layers.{n}.attention_norm.{p}"),
-    ("bert.encoder.layer.{n}.output.LayerNorm.{p}", "encoder.layers.{n}.mlp_norm.{p}"),
-)
-_PRE_NORM_KEYS = (
-    ("bert.encoder.layer.{n}.pre_attention_ln.{p}", "encoder.layers.{n}.attention_norm.{p}"),
-    ("bert.encoder.layer.{n}.post_attention_ln.{p}", "encoder.layers.{n}.mlp_norm.{p}"),
-    ("bert.encoder.last_layer_ln.{p}", "encoder.final_norm.{p}"),
-    (
-        "bert.encoder.layer.{n}.attention.self.sparse_self_attention.master_layout",
-        "encoder.layers.{n}.attention.layout",
-    ),
-)
-_BERT_COPIES = (
-    ("cls.predictions.decoder.bias", "cls.predictions.bias"),
-    ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
-)
-_BERT_DROPPED = (
-    ("bert.embeddings.position_ids", "0, 1, 2, ...: counted, not stored"),
-    ("bert.embeddings.token_type_ids", "zeros: made, not stored"),
-    ("bert.encoder.layer.{n}.attention.self.rotary_emb.inv_freq", "recomputed from the configuration"),
-    ("cls.seq_relationship.{p}", "the next-sentence head of pre-training; nothing of ours uses it"),
-)
+_SPARSE_CLASS = "deepspeed.ops.sparse_attention:BigBirdSparsityConfig"
+_KMER_VOCABULARIES = {4**k + 5 for k in (3, 4, 5, 6)}
 
 
-def _bert_settings(published: Published, names: Collection[str]) -> dict[str, Any]:
-    """Map a BERT or GENA config; refuse what changes the result and is not implemented."""
-    _refuse_bert_variants(published)
-    given = {ours: published[theirs] for theirs, ours in _PLAIN_FIELDS.items() if theirs in published}
+def _is_bert(published: Published, names: Collection[str], *, pre_norm: bool) -> bool:
+    fused = any("Wqkv" in name or "gated_layers" in name for name in names)
+    return published.get("model_type") == "bert" and not fused and bool(published.get("pre_layer_norm")) == pre_norm
+
+
+def _read_bert(published: Published, fields: dict[str, Any]) -> dict[str, Any]:
+    """Read norms, positions and sparse attention of BERT and GENA's BERT."""
+    _refuse(published, "is_decoder", "add_cross_attention")
     pre = bool(published.get("pre_layer_norm", False))
     final = bool(published.get("last_layer_norm", pre))
     if final and not pre:
         raise CheckpointError("last_layer_norm without pre_layer_norm is refused, as by the published code.")
-    fields = {**_BERT_DEFAULTS, **given, "activation": activation(published), "embedding_norm": True}
-    fields["norm"] = ("pre_final" if final else "pre") if pre else "post"
-    fields |= _bert_positions(published)
-    if published.get("sparse_config_cls"):
-        sparse = published.get("sparse_attention") or {}
-        numbers = {ours: sparse[theirs] for theirs, ours in _SPARSE_FIELDS.items() if theirs in sparse}
-        fields["attention"] = {**_SPARSE_DEFAULTS, **numbers, "pattern": "block_sparse", "shared_layout": True}
-    fields["heads"] = _bert_heads(published, names)
-    return fields
+    more: dict[str, Any] = {"norm": ("pre_final" if final else "pre") if pre else "post"}
+    more["positions"] = _positions(published)
+    if more["positions"] == "rotary":
+        if published.get("rotary_base") is None:
+            raise CheckpointError("rotary positions need rotary_base; the published code has no default for it.")
+        more["rotary"] = {"dims": published.get("rotary_dim"), "theta": float(published["rotary_base"])}
+    if sparsity := str(published.get("sparse_config_cls") or "").rpartition(":")[2]:
+        if sparsity != _SPARSE_CLASS.rpartition(":")[2]:
+            raise CheckpointError(f"sparse_config_cls '{sparsity}' is not known; known: BigBirdSparsityConfig.")
+        numbers = {**_SPARSE_DEFAULTS, **(published.get("sparse_attention") or {})}
+        blocks = {ours: numbers[theirs] for theirs, ours in _SPARSE_FIELDS.items()}
+        more["attention"] = {**blocks, "pattern": "block_sparse", "shared_layout": True}
+    return more
 
 
-def _refuse_bert_variants(published: Published) -> None:
-    sparsity = str(published.get("sparse_config_cls") or "").rpartition(":")[2]
-    if sparsity and sparsity != "BigBirdSparsityConfig":
-        raise CheckpointError(f"sparse_config_cls '{sparsity}' is not known; known: BigBirdSparsityConfig.")
-    if published.get("is_decoder") or published.get("add_cross_attention"):
-        raise CheckpointError("is_decoder or add_cross_attention is set; only encoders are supported.")
-
-
-def _bert_positions(published: Published) -> dict[str, Any]:
-    kind = published.get("position_embedding_type", "absolute")
-    if kind == "absolute":
-        return {"positions": "learned"}
-    if kind != "rotary":
-        raise CheckpointError(f"position_embedding_type '{kind}' is not known; known: absolute, rotary.")
-    if published.get("rotary_base") is None:
-        raise CheckpointError("rotary positions need rotary_base; the published code has no default for it.")
-    rotary = {"dims": published.get("rotary_dim"), "theta": float(published["rotary_base"])}
-    return {"positions": "rotary", "rotary": rotary}
-
-
-_GENA_SEP = 2
-"""[SEP] of GENA's tokenizer, at which its Enformer head reads a bin."""
-
-
-def _bert_heads(published: Published, names: Collection[str]) -> dict[str, Any]:
-    """Find the heads in the tensor names; the kind of problem comes from the config as the published code reads it."""
-    if any(name.startswith("cls.predictions.") for name in names):
-        return {"masked_lm": {"kind": "masked_lm"}}
-    if not any(name.startswith("classifier.") for name in names):
-        return {}
-    if "BertForEnformer" in (published.get("architectures") or ()):
-        shape = {"num_outputs": published.get("num_labels"), "bin_token_id": _GENA_SEP, "bin_bases": 128}
-        return {"bin": {"kind": "bin", "problem": "counts", "form": "linear", **shape}}
-    head = target(published)
-    if any(name.startswith("bert.pooler.") for name in names):
-        return {"sequence": {"kind": "sequence", "pooling": "cls", "form": "pooler", **head}}
-    return {"token": {"kind": "token", "form": "linear", **head}}
-
-
-def _post_norm_published(config: LongstrandConfig) -> Published:
-    """Write the published config of a post-norm BERT; raises CheckpointError for what it cannot express."""
-    if config.norm != "post":
-        raise CheckpointError(f"family bert is post-norm, the model's norm is '{config.norm}'; export it as gena_bert.")
-    return _bert_published(config)
-
-
-def _pre_norm_published(config: LongstrandConfig) -> Published:
-    """Write the published config of a GENA model; raises CheckpointError for what it cannot express."""
-    if config.norm == "post":
-        raise CheckpointError("family gena_bert is pre-norm, the model's norm is 'post'; export it as bert.")
-    return _bert_published(config)
-
-
-def _bert_published(config: LongstrandConfig) -> Published:
-    _refuse_inexpressible(config)
-    published: Published = {theirs: getattr(config, ours) for theirs, ours in _PLAIN_FIELDS.items()}
-    published |= {"model_type": "bert", "hidden_act": PUBLISHED_ACTIVATIONS[config.activation]}
-    published["pre_layer_norm"] = config.norm != "post"
-    published["last_layer_norm"] = config.norm == "pre_final"
+def _write_bert(config: LongstrandConfig, *, pre_norm: bool) -> Published:
+    if pre_norm == (config.norm == "post"):
+        own, other = ("gena_bert is pre-norm", "bert") if pre_norm else ("bert is post-norm", "gena_bert")
+        raise CheckpointError(f"family {own}, the model's norm is '{config.norm}'; export it as {other}.")
+    sparse = config.attention.pattern == "block_sparse"
+    if config.type_vocab_size == 0 or (sparse and not pre_norm):
+        raise CheckpointError("BERT's published format cannot express no token types, or sparse attention post-norm.")
+    published: Published = {"pre_layer_norm": pre_norm, "last_layer_norm": config.norm == "pre_final"}
     published["position_embedding_type"] = "rotary" if config.positions == "rotary" else "absolute"
     if config.positions == "rotary":
         dims = config.rotary.dims or config.hidden_size // config.num_attention_heads
         published |= {"rotary_dim": dims, "rotary_base": config.rotary.theta}
-    if config.attention.pattern == "block_sparse":
-        sparse = {theirs: getattr(config.attention, ours) for theirs, ours in _SPARSE_FIELDS.items()}
-        sparse |= {"num_heads": config.num_attention_heads, "different_layout_per_head": True}
-        published["sparse_attention"] = sparse
-        published["sparse_config_cls"] = "deepspeed.ops.sparse_attention:BigBirdSparsityConfig"
-    return published | published_heads(config, "Bert")
-
-
-def _refuse_inexpressible(config: LongstrandConfig) -> None:
-    problems = []
-    if config.positions not in ("learned", "rotary"):
-        problems.append(f"positions '{config.positions}'")
-    if config.gated_mlp or not all(dict(config.biases).values()):
-        problems.append("a gated MLP or absent biases")
-    if not config.embedding_norm:
-        problems.append("no embedding norm")
-    if config.type_vocab_size == 0:
-        problems.append("no token types")
-    attention = config.attention
-    if attention.pattern == "sliding" or attention.global_every or attention.layout != "stored":
-        problems.append("attention other than full or block_sparse with a stored layout in all layers")
-    if attention.pattern == "block_sparse" and config.norm == "post":
-        problems.append("block-sparse attention with post-norm")
-    for head in config.heads.values():
-        expected = {"sequence": ("cls", "pooler"), "token": (head.pooling, "linear")}.get(head.kind)
-        expected = (head.pooling, "linear") if head.kind == "bin" else expected
-        if expected is not None and (head.pooling, head.form) != expected:
-            problems.append(f"a {head.kind} head with pooling {head.pooling} and form {head.form}")
-    if problems:
-        raise CheckpointError(f"BERT's published format cannot express {', '.join(problems)}.")
-
-
-def _bert_regenerated(config: LongstrandConfig) -> dict[str, Tensor]:
-    counters = {"bert.embeddings.position_ids": torch.arange(config.max_position_embeddings)[None]}
-    if config.positions != "rotary":
-        return counters
-    name = "bert.encoder.layer.{n}.attention.self.rotary_emb.inv_freq"
-    return counters | {name.format(n=n): rotary_frequencies(config) for n in range(config.num_hidden_layers)}
-
-
-def _is_plain_bert(published: Published, names: Collection[str]) -> bool:
-    return published.get("model_type") == "bert" and not any("Wqkv" in name or "gated_layers" in name for name in names)
-
-
-def _is_post_norm_bert(published: Published, names: Collection[str]) -> bool:
-    return _is_plain_bert(published, names) and not published.get("pre_layer_norm")
-
-
-_KMER_VOCABULARIES = {4**k + 5 for k in (3, 4, 5, 6)}
+    if sparse:
+        numbers = {theirs: getattr(config.attention, ours) for theirs, ours in _SPARSE_FIELDS.items()}
+        numbers |= {"num_heads": config.num_attention_heads, "different_layout_per_head": True}
+        published |= {"sparse_attention": numbers, "sparse_config_cls": _SPARSE_CLASS}
+    return published
 
 
 # --- transformers' BigBird, GENA's bigbird-base-t2t -------------------------------------------------------------------
 
-_BIGBIRD_DEFAULTS: Published = {**_BERT_DEFAULTS, "max_position_embeddings": 4096}
-_BIGBIRD_KEYS = (
-    *(rule for rule in _BERT_KEYS if not rule[1].startswith("classifier.")),
-    *_POST_NORM_KEYS,
-)
-_BIGBIRD_HEAD_KEYS: dict[str, Keys] = {
-    "sequence": (
-        ("classifier.dense.{p}", "classifier.pooler.{p}"),
-        ("classifier.out_proj.{p}", "classifier.output.{p}"),
-    ),
-    "token": (("classifier.{p}", "classifier.output.{p}"),),
-}
-
-
-def _bigbird_settings(published: Published, names: Collection[str]) -> dict[str, Any]:
-    """Map a config of transformers' BigBird; refuse what changes the result and is not implemented."""
-    wrong = [key for key in ("is_decoder", "add_cross_attention", "rescale_embeddings") if published.get(key)]
-    wrong += [] if published.get("use_bias", True) else ["use_bias: false"]
-    if wrong:
-        raise CheckpointError(f"this kind of BigBird is not supported: {', '.join(wrong)}.")
-    kind = activation({"hidden_act": "gelu_new", **published})
-    fields = {ours: published[theirs] for theirs, ours in _PLAIN_FIELDS.items() if theirs in published}
-    fields = {**_BIGBIRD_DEFAULTS, **fields, "activation": kind, "norm": "post"}
-    if published.get("attention_type", "block_sparse") == "block_sparse":
-        numbers = {name: published.get(name, default) for name, default in _BIGBIRD_NUMBERS.items()}
-        fields["attention"] = {"pattern": "block_sparse", "layout": "bigbird", **numbers}
-    if "classifier.out_proj.weight" in names:
-        head = {"kind": "sequence", "pooling": "cls", "form": "dense", **target(published)}
-        return fields | {"heads": {"sequence": head}}
-    bare = [name for name in names if not name.startswith("bert.pooler.")]
-    return fields | {"heads": _bert_heads(published, bare)}
-
-
 _BIGBIRD_NUMBERS = {"block_size": 64, "num_random_blocks": 3}
 
 
-def _bigbird_published(config: LongstrandConfig) -> Published:
-    """Write the published config of transformers' BigBird; raises CheckpointError for what it cannot express."""
-    attention, full = config.attention, config.attention.pattern == "full"
-    fits = full or (attention.pattern, attention.layout) == ("block_sparse", "bigbird")
-    fits = fits and not attention.global_every and not attention.shared_layout
-    shape = (config.norm, config.positions, config.gated_mlp, config.embedding_norm, all(dict(config.biases).values()))
-    heads = all((head.kind, head.form) in _BIGBIRD_HEADS for head in config.heads.values())
-    if not fits or shape != ("post", "learned", False, True, True) or not heads or not config.type_vocab_size:
-        raise CheckpointError("family bigbird is post-norm BERT with attention layout bigbird; this model differs.")
-    published: Published = {theirs: getattr(config, ours) for theirs, ours in _PLAIN_FIELDS.items()}
-    published |= {"model_type": "big_bird", "hidden_act": PUBLISHED_ACTIVATIONS[config.activation]}
-    published |= {"attention_type": "original_full" if full else "block_sparse", "use_bias": True}
-    published |= {"rescale_embeddings": False} | (
-        {} if full else {name: getattr(attention, name) for name in _BIGBIRD_NUMBERS}
-    )
-    return published | published_heads(config, "BigBird")
+def _read_bigbird(published: Published, fields: dict[str, Any]) -> dict[str, Any]:
+    _refuse(published, "is_decoder", "add_cross_attention", "rescale_embeddings")
+    if not published.get("use_bias", True):
+        raise CheckpointError("use_bias is false; only BigBird with biases is supported.")
+    if published.get("attention_type", "block_sparse") != "block_sparse":
+        return {}
+    numbers = {name: published.get(name, default) for name, default in _BIGBIRD_NUMBERS.items()}
+    return {"attention": {"pattern": "block_sparse", "layout": "bigbird", **numbers}}
 
 
-_BIGBIRD_HEADS = {("masked_lm", "linear"), ("sequence", "dense"), ("token", "linear")}
+def _write_bigbird(config: LongstrandConfig) -> Published:
+    if config.type_vocab_size == 0:
+        raise CheckpointError("BigBird's published format cannot express no token types.")
+    if config.attention.pattern == "full":
+        return {"attention_type": "original_full"}
+    return {"attention_type": "block_sparse", **{name: getattr(config.attention, name) for name in _BIGBIRD_NUMBERS}}
 
 
-def _bigbird_tables(config: LongstrandConfig) -> dict[str, Tensor]:
-    """Draw the random blocks, which published files lack."""
-    layouts = {f"encoder.layers.{n}.attention.layout": make_layout(config, n) for n in range(config.num_hidden_layers)}
-    return {name: layout for name, layout in layouts.items() if layout is not None}
+# --- Nucleotide Transformer v1 (ESM's code) and v2 (its own code on ESM's names) --------------------------------------
 
 
-FAMILIES: dict[str, Family] = {
-    "dnabert": Family(
-        name="dnabert",
-        differences=(
-            "DNABERT 3-6 are BERT on overlapping k-mers; the vocabulary of 4^k + 5 tells them from other BERTs. Their "
-            "repository adds the vocabulary bias twice, also when the paper's models were trained, and since June 2021 "
-            "does not mask padding; the files on the hub, read by transformers, do neither. Quirks double_decoder_bias "
-            "and unmasked_padding give the repository's numbers; both are off unless asked for."
-        ),
-        recognise=lambda published, names: (
-            _is_post_norm_bert(published, names) and published.get("vocab_size") in _KMER_VOCABULARIES
-        ),
-        settings=_bert_settings,
-        published=_post_norm_published,
-        keys=_BERT_KEYS + _POST_NORM_KEYS,
-        copies=_BERT_COPIES,
-        dropped=_BERT_DROPPED,
-        regenerated=_bert_regenerated,
-        tokenizer="Overlapping k-mers in vocab.txt, in the order A, T, C, G; lower case and N are [UNK]; 512 tokens.",
-    ),
-    "bert": Family(
-        name="bert",
-        differences=(
-            "BERT itself: post-norm, learned positions, exact GELU, tied decoder. Also GENA's post-norm variant."
-        ),
-        recognise=_is_post_norm_bert,
-        settings=_bert_settings,
-        published=_post_norm_published,
-        keys=_BERT_KEYS + _POST_NORM_KEYS,
-        copies=_BERT_COPIES,
-        dropped=_BERT_DROPPED,
-        regenerated=_bert_regenerated,
-    ),
-    "gena_bert": Family(
-        name="gena_bert",
-        differences=(
-            "BERT with pre-norm under other names, an optional final norm (absent key = present), optionally rotary "
-            "positions on part of each head; padding id 3. The paper's 'CLS hidden state' is BERT's tanh pooler. "
-            "Scaled initialisation of the residual projections is intended in its code and never happens. Its masked "
-            "multi-label token loss is the mean over tokens of the sum over classes: num_outputs times ours."
-        ),
-        recognise=lambda published, names: _is_plain_bert(published, names) and bool(published.get("pre_layer_norm")),
-        settings=_bert_settings,
-        published=_pre_norm_published,
-        keys=_BERT_KEYS + _PRE_NORM_KEYS,
-        copies=_BERT_COPIES,
-        dropped=_BERT_DROPPED,
-        regenerated=_bert_regenerated,
-    ),
-    "dnabert2": DNABERT2,
-    "nt_v1": NT_V1,
-    "nt_v2": NT_V2,
-    "moderngena": MODERNGENA,
-    "bigbird": Family(
-        name="bigbird",
-        differences=(
-            "transformers' BigBird (GENA bigbird-base-t2t): post-norm BERT whose random blocks come from numpy seeds "
-            "(the layer's number). We use them in evaluation too, as the models were trained and evaluated; "
-            "transformers 4.29 and later turn them into block 0 there (quirk zero_random_blocks). Random blocks at "
-            "1,024, 3,072 and 4,096 tokens never reach beyond token 1,024, as published. An input of up to 5 + 2 r "
-            "blocks is attended fully for that call; in transformers for good. Dropout of embeddings comes before "
-            "their norm; the classifier has its own dense layer with the MLP's activation. Results depend on the "
-            "padded length, as published."
-        ),
-        recognise=lambda published, names: published.get("model_type") == "big_bird",
-        settings=lambda published, names: {
-            **_bigbird_settings(published, names),
-            "quirks": ["dropout_before_embedding_norm"],
-        },
-        published=_bigbird_published,
-        keys=_BIGBIRD_KEYS,
-        head_keys=_BIGBIRD_HEAD_KEYS,
-        copies=_BERT_COPIES,
-        dropped=(*_BERT_DROPPED, ("bert.pooler.{p}", "no head of this family uses the pooler")),
-        made=_bigbird_tables,
-    ),
+def _is_esm(published: Published, names: Collection[str]) -> bool:
+    """Say whether the names are ESM's: a final norm of its own name, with or without the base prefix."""
+    return any(name.removeprefix("esm.").startswith("encoder.emb_layer_norm_after.") for name in names)
+
+
+def _read_esm(published: Published, fields: dict[str, Any]) -> dict[str, Any]:
+    _refuse(published, "is_folding_model", "is_decoder")
+    positions = _positions(published)
+    quirks = ["positions_after_padding"] if positions == "learned" else []
+    quirks += ["token_dropout"] if published.get("token_dropout") else []
+    return {"positions": positions, "quirks": quirks}
+
+
+def _read_nt_v2(published: Published, fields: dict[str, Any]) -> dict[str, Any]:
+    bias = bool(published.get("add_bias_fnn", False))
+    return _read_esm(published, fields) | {"biases": {"mlp_up": bias, "mlp_down": bias}}
+
+
+def _write_esm(config: LongstrandConfig) -> Published:
+    positions = "rotary" if config.positions == "rotary" else "absolute"
+    return {"position_embedding_type": positions, "token_dropout": "token_dropout" in config.quirks}
+
+
+# --- ModernGENA: transformers' ModernBERT on GENA's tokenizer ---------------------------------------------------------
+
+_MODERN_BIASES = {
+    "attention": "attention_bias", "mlp_up": "mlp_bias", "mlp_down": "mlp_bias", "norm": "norm_bias",
+    "lm_dense": "classifier_bias",
+}  # fmt: skip
+_THETAS = {
+    "full_attention": ("global_rope_theta", 160_000.0),
+    "sliding_attention": ("local_rope_theta", 10_000.0),
 }
+
+
+def _ends(*endings: str) -> Callable[[Published, Collection[str]], bool]:
+    """Recognise fused projections under names of their own, whatever model_type a wrapper gives itself."""
+    return lambda published, names: all(any(name.endswith(end) for name in names) for end in endings)
+
+
+def _read_modern(published: Published, fields: dict[str, Any]) -> dict[str, Any]:
+    """Map a config of ModernBERT, written by transformers 4 or 5; refuse what is not implemented."""
+    if not published.get("decoder_bias", True):
+        raise CheckpointError("decoder_bias is false; only masked-LM heads with a vocabulary bias are supported.")
+    if published.get("mlp_dropout"):
+        logger.warning("mlp_dropout %s is left out; here embeddings and branches drop", published["mlp_dropout"])
+    if (head := fields["heads"].get("sequence")) is not None:
+        pooling = published.get("classifier_pooling", "cls")
+        head["pooling"] = "mean_all" if pooling == "mean" else pooling
+    biases = {ours: bool(published.get(theirs, False)) for ours, theirs in _MODERN_BIASES.items()}
+    return {"biases": biases, "positions": "rotary", **_read_layers(published, fields["num_hidden_layers"])}
+
+
+def _read_layers(published: Published, layers: int) -> dict[str, Any]:
+    """Read which layers are local and the two bases of their rotary angles."""
+    every = published.get("global_attn_every_n_layers", 3)
+    kinds = published.get("layer_types") or _layer_types(layers, every)
+    every = next((n for n in range(1, layers + 1) if kinds == _layer_types(layers, n)), None)
+    if every is None and kinds != ["sliding_attention"] * layers:
+        raise CheckpointError(f"layer_types {kinds} is not supported; every n-th layer, from layer 0 on, may be full.")
+    rope = published.get("rope_parameters") or {}
+    thetas: list[float] = []
+    for kind, (old, default) in _THETAS.items():
+        given = rope.get(kind) or {}
+        if given.get("rope_type", "default") != "default" or published.get("rope_scaling"):
+            raise CheckpointError("only plain rotary positions are supported, rope_type default and no rope_scaling.")
+        theta = given.get("rope_theta", published.get(old, default))
+        thetas.append(thetas[0] if theta is None else float(theta))  # a null local base is the global one
+    if every == 1:
+        return {"rotary": {"theta": thetas[0]}}
+    attention = {"pattern": "sliding", "window": published.get("local_attention", 128), "global_every": every}
+    return {"rotary": {"theta": thetas[0], "local_theta": thetas[1]}, "attention": attention}
+
+
+def _layer_types(layers: int, every: int) -> list[str]:
+    return ["sliding_attention" if layer % every else "full_attention" for layer in range(layers)]
+
+
+def _write_modern(config: LongstrandConfig) -> Published:
+    """Write ModernBERT's config with the keys that transformers 4.48 and later read."""
+    attention, layers = config.attention, config.num_hidden_layers
+    published: Published = {theirs: getattr(config.biases, ours) for ours, theirs in _MODERN_BIASES.items()}
+    published |= {"mlp_dropout": config.hidden_dropout, "classifier_dropout": config.hidden_dropout}
+    named = {"hidden_activation": config.activation, "classifier_activation": config.lm_activation or config.activation}
+    published |= {key: "gelu_pytorch_tanh" for key, name in named.items() if name == "gelu_tanh"}
+    every = (attention.global_every or layers + 1) if attention.pattern == "sliding" else 1
+    kinds = _layer_types(layers, every)
+    if attention.pattern == "sliding" and not attention.global_every:
+        kinds = ["sliding_attention"] * layers
+    local = config.rotary.local_theta or config.rotary.theta
+    published |= {"layer_types": kinds, "global_attn_every_n_layers": every, "local_attention": attention.window}
+    published |= {"global_rope_theta": config.rotary.theta, "local_rope_theta": local}
+    for head in config.heads.values():
+        if head.kind == "sequence" and head.pooling not in ("cls", "mean_all"):
+            raise CheckpointError(f"ModernBERT's published format cannot express pooling {head.pooling}.")
+        published |= {"classifier_pooling": head.pooling.removesuffix("_all")} if head.kind == "sequence" else {}
+    return published
+
+
+_CODE: dict[str, dict[str, Any]] = {
+    "dnabert": {
+        "recognise": lambda published, names: (
+            _is_bert(published, names, pre_norm=False) and published.get("vocab_size") in _KMER_VOCABULARIES
+        ),
+        "read": _read_bert,
+        "write": lambda config: _write_bert(config, pre_norm=False),
+    },
+    "bert": {
+        "recognise": lambda published, names: _is_bert(published, names, pre_norm=False),
+        "read": _read_bert,
+        "write": lambda config: _write_bert(config, pre_norm=False),
+    },
+    "gena_bert": {
+        "recognise": lambda published, names: _is_bert(published, names, pre_norm=True),
+        "read": _read_bert,
+        "write": lambda config: _write_bert(config, pre_norm=True),
+    },
+    "dnabert2": {"recognise": _ends(".attention.self.Wqkv.weight", ".mlp.gated_layers.weight")},
+    "nt_v1": {
+        "recognise": lambda published, names: (
+            _is_esm(published, names) and "add_bias_fnn" not in published and published.get("model_type") == "esm"
+        ),
+        "read": _read_esm,
+        "write": _write_esm,
+    },
+    "nt_v2": {
+        "recognise": lambda published, names: _is_esm(published, names) and "add_bias_fnn" in published,
+        "read": _read_nt_v2,
+        "write": lambda config: _write_esm(config) | {"add_bias_fnn": config.biases.mlp_up},
+    },
+    "moderngena": {
+        "recognise": _ends(".attn.Wqkv.weight", ".mlp.Wi.weight"),
+        "read": _read_modern,
+        "write": _write_modern,
+    },
+    "bigbird": {
+        "recognise": lambda published, names: published.get("model_type") == "big_bird",
+        "read": _read_bigbird,
+        "write": _write_bigbird,
+    },
+}
+
+
+def _read_table() -> dict[str, Family]:
+    table = tomllib.loads(Path(__file__).with_name("families.toml").read_text(encoding="utf-8"))
+    for entry in table.values():
+        parent = table.get(entry.pop("like", ""), {})
+        entry |= {**parent, **entry, "keys": {**parent.get("keys", {}), **entry.get("keys", {})}}
+    return {name: Family(name=name, **table[name], **code) for name, code in _CODE.items()}
+
+
+FAMILIES = _read_table()
 
 
 def recognise_family(published: Published, names: Collection[str], where: str) -> Family:

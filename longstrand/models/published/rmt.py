@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from longstrand.errors import CheckpointError
-from longstrand.models.published.names import Published
+from longstrand.models.published.families import Published
 
 MARK = "mem_token_ids"
 PREFIX = "model."

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from longstrand.errors import CheckpointError, one_of
 from longstrand.models.config import LongstrandConfig, read_published_with
-from longstrand.models.published.families import FAMILIES, Family, recognise_family
+from longstrand.models.published.families import FAMILIES, Family, made_layouts, recognise_family
 from longstrand.models.published.rmt import MEMORY, is_rmt, unwrap_rmt
 from longstrand.models.tensors import LAYOUT, read_tensors, tensor_names
 from longstrand.runtime import read_json, write_json
@@ -110,29 +110,26 @@ def import_tensors(family: Family, config: LongstrandConfig, tensors: dict[str, 
     tensors = {current_name(name): tensor for name, tensor in tensors.items()}
     tensors, problems = _merge_copies(_with_base_prefix(family, tensors), _copies(family, config))
     rules = _rules(family, config)
-    pooled = any(head.kind != "masked_lm" and head.form != "linear" for head in config.heads.values())
-    determined = family.regenerated(config)
+    determined = family.regenerate(config)
     renamed: dict[str, Tensor] = {}
     dropped: dict[str, str] = {}
     places: dict[str, tuple[str, ...]] = {}
     for name, tensor in tensors.items():
-        reason = next((reason for template, reason in family.dropped if _match(template, name) is not None), None)
         ours, parts = _rename(name, rules), _fused_parts(family, name)
-        if reason is not None:
-            dropped[name] = reason
-            problems += _contradiction(name, tensor, determined.get(name))
-        elif parts and tensor.shape[0] % len(parts):
+        reason = next((reason for template, reason in family.dropped.items() if _match(template, name) is not None), "")
+        if parts and tensor.shape[0] % len(parts):
             problems.append(f"mis-shaped: {name} is {tuple(tensor.shape)}, which is not {len(parts)} equal parts")
         elif parts:
             renamed |= dict(zip(parts, tensor.chunk(len(parts))))
             places[name] = tuple(parts)
-        elif ours is not None and ours.startswith("classifier.pooler.") and not pooled:
-            dropped[name] = "the pooler serves sequence heads only"
+        elif ours is None and reason:
+            dropped[name] = reason
+            problems += _contradiction(name, tensor, determined.get(name))
         else:
             is_layout = (ours or name).endswith(LAYOUT)
             renamed[ours or name] = tensor.to(torch.uint8) if is_layout else tensor
             places |= {name: (ours,)} if ours is not None else {}
-    return Imported(family, config, renamed | family.made(config), dropped, problems, places)
+    return Imported(family, config, renamed | made_layouts(config), dropped, problems, places)
 
 
 def _contradiction(name: str, stored: Tensor, determined: Tensor | None) -> list[str]:
@@ -187,7 +184,7 @@ def export_tensors(family: Family, model: PreTrainedModel) -> dict[str, Tensor]:
     if config.tie_word_embeddings:
         own.pop("lm_head.decoder.weight", None)
     rules = [(mine, theirs) for theirs, mine in _rules(family, config)]
-    made = family.made(config)
+    made = made_layouts(config)
     result = _join_fused(family, own)
     for name, tensor in own.items():
         if name in made:
@@ -198,14 +195,13 @@ def export_tensors(family: Family, model: PreTrainedModel) -> dict[str, Tensor]:
     for copy, original in _copies(family, config):
         if original in result and model.kind == "masked_lm":
             result[copy] = result[original].clone()
-    return result | family.regenerated(config)
+    return result | family.regenerate(config)
 
 
 def published_name(family: Family, name: str) -> str:
     """Translate one of our names for messages; unknown names come back as they are."""
-    keys = [*family.keys, *(pair for rules in family.head_keys.values() for pair in rules)]
-    fused = [(mine, theirs) for theirs, parts in family.fused for mine in parts]
-    return _rename(name, [*((mine, theirs) for theirs, mine in keys), *fused]) or name
+    rules = [(mine, theirs) for keys in (family.keys, *family.head_keys.values()) for theirs, mine in keys.items()]
+    return _rename(name, [*rules, *((mine, theirs) for theirs, parts in family.fused.items() for mine in parts)]) or name
 
 
 def rename_weight(family: Family, name: str, head: str | None) -> list[str]:
@@ -213,8 +209,8 @@ def rename_weight(family: Family, name: str, head: str | None) -> list[str]:
 
     The base prefix may be missing, as in files of a bare encoder.
     """
-    rules = [*family.keys, *family.head_keys.get(head or "", ())]
-    for full in (name, f"{family.keys[0][0].split('.', 1)[0]}.{name}"):
+    rules = [*family.keys.items(), *family.head_keys.get(head or "", {}).items()]
+    for full in (name, family.base + name):
         ours = _rename(full, rules)
         places = _fused_parts(family, full) or ([ours] if ours is not None else [])
         if places:
@@ -224,13 +220,13 @@ def rename_weight(family: Family, name: str, head: str | None) -> list[str]:
 
 def _rules(family: Family, config: LongstrandConfig) -> list[tuple[str, str]]:
     """Collect the (published, ours) templates of a model with its heads."""
-    kinds = [head.kind for head in config.heads.values()]
-    return [*family.keys, *(pair for kind in kinds for pair in family.head_keys.get(kind, ()))]
+    of_heads = (family.head_keys.get(head.kind, {}).items() for head in config.heads.values())
+    return [*family.keys.items(), *(pair for rules in of_heads for pair in rules)]
 
 
 def _fused_parts(family: Family, name: str) -> list[str]:
     """List our names of the parts of a fused published tensor; none if it is not fused."""
-    for template, parts in family.fused:
+    for template, parts in family.fused.items():
         found = _match(template, name)
         if found is not None:
             return [part.format(**found) for part in parts]
@@ -240,7 +236,7 @@ def _fused_parts(family: Family, name: str) -> list[str]:
 def _join_fused(family: Family, own: dict[str, Tensor]) -> dict[str, Tensor]:
     """Take the parts of fused tensors out of ``own`` and give the joined ones by their published names."""
     joined: dict[str, Tensor] = {}
-    for template, parts in family.fused:
+    for template, parts in family.fused.items():
         for name in [name for name in own if _match(parts[0], name) is not None]:
             found = _match(parts[0], name) or {}
             joined[template.format(**found)] = torch.cat([own.pop(part.format(**found)) for part in parts])
@@ -287,7 +283,7 @@ def _matters(name: str, settings: dict[str, Any]) -> bool:
 
 def _copies(family: Family, config: LongstrandConfig) -> tuple[tuple[str, str], ...]:
     tied = config.tie_word_embeddings
-    return tuple(pair for pair in family.copies if tied or not pair[0].endswith("decoder.weight"))
+    return tuple(pair for pair in family.copies.items() if tied or not pair[0].endswith("decoder.weight"))
 
 
 def current_name(name: str) -> str:
@@ -297,17 +293,11 @@ def current_name(name: str) -> str:
     return name
 
 
-def base_prefix(family: Family) -> str:
-    """Give what the published names of the encoder begin with, and those of a bare encoder's file may lack."""
-    return family.keys[0][0].split(".", 1)[0] + "."
-
-
 def _with_base_prefix(family: Family, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Add the base prefix to files of a bare encoder, whose names lack it."""
-    prefix = base_prefix(family)
-    if any(name.startswith(prefix) for name in tensors):
+    if any(name.startswith(family.base) for name in tensors):
         return tensors
-    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+    return {family.base + name: tensor for name, tensor in tensors.items()}
 
 
 def _merge_copies(
