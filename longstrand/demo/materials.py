@@ -118,9 +118,9 @@ def simulated_materials(config: DemoConfig, say: Say) -> Materials:
         size = 240_000 if config.quick else 2_400_000
         say(f"simulating a genome of {size / 1e6:g} million bases")
         made = write_simulation(folder, num_bases=size)
-        chroms = {"valid_chroms": made.valid_chroms, "test_chroms": made.test_chroms}
-        from_gtf(made.gff3, made.fasta, folder / "labels", tasks=("splice_sites", "gene_structure"),
-                 options={**chroms, "splice_window": 80})  # fmt: skip
+        options = {"splice_window": 80, **{name: tuple(made[name]) for name in ("valid_chroms", "test_chroms")}}
+        tables = ("splice_sites", "gene_structure")
+        from_gtf(folder / "genome.gff3", folder / "genome.fa", folder / "labels", tasks=tables, options=options)
     record = read_json(folder / "simulation.json")
     training = QUICK_TRAINING if config.quick else SIMULATED_TRAINING
     enhancers = LabelSet("enhancers", find_tables(folder / "labels" / "enhancers"), training, "+", read_tokens=True)

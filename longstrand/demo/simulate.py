@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,27 +45,6 @@ CODONS = tuple(a + b + c for a in "TCAG" for b in "TCAG" for c in "TCAG")
 
 
 @dataclass(frozen=True)
-class Simulation:
-    """Where `write_simulation` put everything.
-
-    Attributes:
-        folder: holds all of it, with a ``README.txt`` and a ``simulation.json``.
-        fasta: the genome.
-        gff3: everything that was planted.
-        enhancers: folder with ``train.csv``, ``dev.csv``, ``test.csv`` (``sequence,label``) and ``intervals.csv``.
-        valid_chroms: chromosomes that the dev tables come from; hold them out of pre-training.
-        test_chroms: those of the test tables.
-    """
-
-    folder: Path
-    fasta: Path
-    gff3: Path
-    enhancers: Path
-    valid_chroms: tuple[str, ...]
-    test_chroms: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Block:
     """A stretch of sequence and its features, which count from the start of the stretch (their chrom is empty)."""
 
@@ -74,16 +54,13 @@ class Block:
     def flipped(self) -> Block:
         """Return the same stretch on the other strand."""
         size, other = len(self.sequence), {"+": "-", "-": "+"}
-        turned = (
-            Feature("", size - x.end, size - x.start, other[x.strand], x.kind, x.name, x.parent, x.phase, x.note)
-            for x in self.features
-        )
-        return Block(reverse_complement(self.sequence), tuple(turned))
+        places = ((x, {"start": size - x.end, "end": size - x.start, "strand": other[x.strand]}) for x in self.features)
+        return Block(reverse_complement(self.sequence), tuple(replace(x, **place) for x, place in places))
 
 
 def moved(x: Feature, offset: int, chrom: str = "") -> Feature:
     """Return a feature that lies ``offset`` bases further on."""
-    return Feature(chrom, x.start + offset, x.end + offset, x.strand, x.kind, x.name, x.parent, x.phase, x.note)
+    return replace(x, chrom=chrom, start=x.start + offset, end=x.end + offset)
 
 
 def join_blocks(blocks: Sequence[Block]) -> Block:
@@ -238,10 +215,12 @@ def write_simulation(
     num_bases: int = 2_000_000,
     num_contigs: int = 5,
     num_rows: Sequence[int] = (150, 50, 2000),
-) -> Simulation:
+) -> dict[str, Any]:
     """Simulate a genome and write sequence, annotation, and labelled tables of enhancers against decoys.
 
-    The tables are split by chromosome: the last is the test, the one before it the dev set.
+    The folder holds ``genome.fa``, ``genome.gff3`` (everything that was planted), ``labels/enhancers`` with
+    ``train.csv``, ``dev.csv``, ``test.csv`` (``sequence,label``) and ``intervals.csv``, and what is returned as
+    ``simulation.json``. The tables are split by chromosome: the last is the test, the one before it the dev set.
 
     Args:
         folder: where everything goes.
@@ -250,6 +229,10 @@ def write_simulation(
         num_contigs: at least three.
         num_rows: labelled rows of train, dev and test, half of them enhancers; fewer where the genome has fewer.
 
+    Returns:
+        Settings, ``valid_chroms`` and ``test_chroms`` (hold both out of pre-training), number of each kind planted, and
+        rows of each table.
+
     Raises:
         InputError: the folder cannot be written.
         ValueError: fewer than three chromosomes, or sizes that do not fit.
@@ -257,29 +240,26 @@ def write_simulation(
     if num_contigs < 3:
         raise ValueError(f"labelled tables need at least 3 chromosomes (train, dev, test), got {num_contigs}.")
     genome, folder = simulate_genome(seed=seed, num_bases=num_bases, num_contigs=num_contigs), Path(folder)
-    chroms = tuple(genome.contigs)
-    enhancers = folder / "labels" / "enhancers"
-    made = Simulation(folder, folder / "genome.fa", folder / "genome.gff3", enhancers, chroms[-2:-1], chroms[-1:])
+    chroms, enhancers = list(genome.contigs), folder / "labels" / "enhancers"
     try:
         enhancers.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: the folder cannot be written ({error.strerror}).") from error
-    write_fasta(made.fasta, genome.contigs)
-    write_atomically(
-        made.gff3, format_gff3(genome.features, {name: len(text) for name, text in genome.contigs.items()})
-    )
+    write_fasta(folder / "genome.fa", genome.contigs)
+    lengths = {name: len(text) for name, text in genome.contigs.items()}
+    write_atomically(folder / "genome.gff3", format_gff3(genome.features, lengths))
     sizes, places = dict[str, int](), list[str]()
     for name, wanted, own in zip(("train", "dev", "test"), num_rows, (chroms[:-2], chroms[-2:-1], chroms[-1:])):
         rows = enhancer_rows(genome, own, wanted, seed)
-        lines = (f"{read(genome, place)},{label}\n" for place, label in rows)
+        lines = (f"{genome.sequence_of(place)},{label}\n" for place, label in rows)
         write_atomically(enhancers / f"{name}.csv", "sequence,label\n" + "".join(lines))
         sizes[name] = len(rows)
         places += [f"{x.chrom},{x.start},{x.end},{x.strand},{label}\n" for x, label in sorted(rows)]
     write_atomically(enhancers / "intervals.csv", "chrom,start,end,strand,label\n" + "".join(places))
-    splits = {"valid_chroms": list(made.valid_chroms), "test_chroms": list(made.test_chroms)}
-    planted = dict(Counter(item.kind for item in genome.features))
     settings = {"seed": seed, "num_bases": num_bases, "num_contigs": num_contigs}
-    write_json(folder / "simulation.json", {**settings, **splits, "planted": planted, "rows": sizes})
+    splits = {"valid_chroms": chroms[-2:-1], "test_chroms": chroms[-1:]}
+    made = {**settings, **splits, "planted": dict(Counter(item.kind for item in genome.features)), "rows": sizes}
+    write_json(folder / "simulation.json", made)
     write_atomically(folder / "README.txt", _README.format(dev=chroms[-2], test=chroms[-1], gap=GAP, **settings))
     return made
 
@@ -304,7 +284,7 @@ def enhancer_rows(
 
     The centre of a window is up to 8 bases off that of the cluster.
     """
-    random = generator(seed, 0, f"enhancer rows {chroms}")
+    random = generator(seed, 0, f"enhancer rows {tuple(chroms)}")
     found = {kind: [x for x in genome.of_kind(kind) if x.chrom in chroms] for kind in ("enhancer", "decoy")}
     each = min(num_rows // 2, *(len(items) for items in found.values()))
     rows = list[tuple[Interval, str]]()
@@ -314,9 +294,3 @@ def enhancer_rows(
             start = (item.start + item.end - ROW_BASES) // 2 + int(random.integers(-8, 9))
             rows.append((Interval(item.chrom, start, start + ROW_BASES, str(random.choice(["+", "-"]))), kind))
     return [rows[number] for number in random.permutation(len(rows))]
-
-
-def read(genome: SimulatedGenome, place: Interval) -> str:
-    """Return the bases of a place as read on its strand."""
-    text = genome.contigs[place.chrom][place.start : place.end]
-    return reverse_complement(text) if place.strand == "-" else text

@@ -58,8 +58,8 @@ class SimulatedGenome:
         """Give the features of one kind, in order."""
         return [item for item in self.features if item.kind == kind]
 
-    def sequence_of(self, item: Feature) -> str:
-        """Read a feature on its strand."""
+    def sequence_of(self, item: Feature | Interval) -> str:
+        """Read a feature or a place on its strand."""
         sequence = self.contigs[item.chrom][item.start : item.end]
         return reverse_complement(sequence) if item.strand == "-" else sequence
 
@@ -74,12 +74,6 @@ def format_gff3(features: Iterable[Feature], contigs: dict[str, int], *, source:
         place = [str(item.start + 1), str(item.end)]
         lines.append("\t".join([item.chrom, source, item.kind, *place, ".", item.strand, phase, attributes]))
     return "\n".join(lines) + "\n"
-
-
-def format_bed(features: Iterable[Feature]) -> str:
-    """Write features as six-column BED text (0-based half-open); the note is the name where there is one."""
-    rows = [(x.chrom, str(x.start), str(x.end), x.note or x.name or x.kind, "0", x.strand) for x in features]
-    return "".join("\t".join(row) + "\n" for row in rows)
 
 
 def write_fasta(path: Path, contigs: dict[str, str], *, line_bases: int = 80) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from longstrand.errors import CheckpointError, InputError, LongstrandError, TokenizerError
 from longstrand.genome.sequence import normalise
@@ -53,8 +53,7 @@ class FolderInfo:
         return {"path": str(self.path), "kind": self.kind, **self.facts}
 
 
-@dataclass(frozen=True)
-class TensorEntry:
+class TensorEntry(NamedTuple):
     """One tensor in the header of a safetensors file."""
 
     name: str
@@ -120,21 +119,32 @@ def read_tensors(file: Path) -> Iterator[TensorEntry]:
 
 def _model_facts(folder: Path, fasta: Path | None = None) -> dict[str, dict[str, Any]]:
     config = read_json(folder / "config.json")
-    about = read_json(folder / "longstrand.json") if (folder / "longstrand.json").exists() else {}
-    facts: dict[str, dict[str, Any]] = {"model": _architecture(config) | _weights(folder)}
+    files = _weight_files(folder)
+    tensors = [tensor for file in files for tensor in read_tensors(file)]
+    facts: dict[str, dict[str, Any]] = {"model": _architecture(config) | _weights(folder, tensors)}
     if config.get("model_type") == "longstrand":
-        parts = _parts(folder)
+        parts = _parts((tensor.name, tensor.size) for tensor in tensors if "F" in tensor.dtype)
         quirks = {name: QUIRKS.get(name, "unknown here") for name in config.get("quirks") or ()}
     else:
-        config, parts, quirks = _published(folder, config, facts["model"])
+        config, parts, quirks = _published(folder, config, facts["model"], files)
     facts |= ({"parameters by part": parts} if parts else {}) | ({"quirks": quirks} if quirks else {})
-    has_tokenizer = any((folder / name).exists() for name in TOKENIZER_FILES)
-    if has_tokenizer:
+    if any((folder / name).exists() for name in TOKENIZER_FILES):
         facts["tokenizer"] = tokenizer_facts(folder, fasta)
     facts["context"] = _context(config, facts.get("tokenizer", {}))
-    facts |= _heads(config)
-    facts |= _origin(about)
-    return facts
+    heads = {
+        name: ", ".join(
+            str(head[key]) + (" outputs" if key == "num_outputs" else "")
+            for key in ("kind", "problem", "pooling", "num_outputs")
+            if head.get(key)
+        )
+        for name, head in (config.get("heads") or {}).items()
+    }
+    return facts | ({"heads": heads} if heads else {}) | _origin(_record(folder))
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    file = folder / "longstrand.json"
+    return dict(read_json(file)) if file.exists() else {}
 
 
 def _architecture(config: dict[str, Any]) -> dict[str, Any]:
@@ -150,15 +160,11 @@ def _architecture(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _weights(folder: Path) -> dict[str, Any]:
-    files = _weight_files(folder)
-    if not files:
+def _weights(folder: Path, tensors: Sequence[TensorEntry]) -> dict[str, Any]:
+    if not tensors:
         pickles = [file.name for file in folder.glob("*.bin")]
-        return {
-            "parameters": None,
-            "weights": f"{pickles[0]} (pickle, not opened)" if pickles else "none in this folder",
-        }
-    tensors = [tensor for file in files for tensor in read_tensors(file)]
+        stored = f"{pickles[0]} (pickle, not opened)" if pickles else "none in this folder"
+        return {"parameters": None, "weights": stored}
     size = sum(tensor.size * BYTES.get(tensor.dtype, 0) for tensor in tensors)
     types = ", ".join(sorted({tensor.dtype for tensor in tensors}))
     stored = f"{len(tensors)} tensors, {types}, {size / 1e6:,.1f} MB"
@@ -175,17 +181,9 @@ def _weight_files(folder: Path) -> list[Path]:
     return [file for file in sorted(folder.glob("*.safetensors")) if file.name != "published_rest.safetensors"]
 
 
-def _parts(folder: Path) -> dict[str, int]:
-    """Count parameters of one of our models by part, from the names in the header."""
-    parts: dict[str, int] = {}
-    for tensor in (tensor for file in _weight_files(folder) for tensor in read_tensors(file)):
-        if "F" in tensor.dtype:
-            part = _part_of(tensor.name)
-            parts[part] = parts.get(part, 0) + tensor.size
-    return parts
-
-
 _PARTS = {
+    "lm_head.": "head",
+    "classifier.": "head",
     "memory.": "memory",
     "norm.": "norms",
     "embeddings.": "embeddings",
@@ -194,34 +192,33 @@ _PARTS = {
 }
 
 
-def _part_of(name: str) -> str:
-    """Say to which part a tensor of ours belongs, by its name."""
-    if name.startswith(("lm_head.", "classifier.")):
-        return "head"
-    return next((part for mark, part in _PARTS.items() if mark in name), "other")
+def _parts(sizes: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Count parameters of one of our models by part, from the names and sizes of its tensors."""
+    parts: dict[str, int] = {}
+    for name, size in sizes:
+        part = next((part for mark, part in _PARTS.items() if mark in name), "other")
+        parts[part] = parts.get(part, 0) + size
+    return parts
 
 
 def _published(
-    folder: Path, config: dict[str, Any], model: dict[str, Any]
+    folder: Path, config: dict[str, Any], model: dict[str, Any], files: Sequence[Path]
 ) -> tuple[dict[str, Any], dict[str, int], dict[str, str]]:
     """Recognise a published model: its config in our fields, parameters by part, quirks; ``model`` gets the rest.
 
     A folder that cannot be recognised keeps its own config; the reason goes into ``model``.
     """
-    tensors = _without_data(_weight_files(folder))
-    if not tensors:
+    if not files:
         return config, {}, {}
     from longstrand.models.published.to_ours import import_published
 
+    tensors = _without_data(files)
     try:
         imported = import_published(folder, tensors=tensors)
     except LongstrandError as error:
         model["not usable"] = str(error)
         return config, {}, {}
-    parts: dict[str, int] = {}
-    for name, tensor in imported.tensors.items():
-        if not name.endswith(".layout"):
-            parts[_part_of(name)] = parts.get(_part_of(name), 0) + tensor.numel()
+    parts = _parts((name, t.numel()) for name, t in imported.tensors.items() if not name.endswith(".layout"))
     found = imported.config
     model |= {"family": imported.family.name, "positions": found.positions, "parameters": sum(parts.values())}
     model["differences"] = imported.family.differences
@@ -269,17 +266,6 @@ def _context(config: dict[str, Any], tokenizer: dict[str, Any]) -> dict[str, Any
     if limit and ratio:
         facts["bases"] = f"about {round(limit * ratio):,} ({ratio:.2f} bases per token, {tokenizer['measured on']})"
     return facts
-
-
-def _heads(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    heads = config.get("heads") or {}
-    described = {}
-    for name, head in heads.items():
-        words = [head.get("kind"), head.get("problem"), head.get("pooling")]
-        outputs = head.get("num_outputs")
-        words.append(f"{outputs} outputs" if outputs else None)
-        described[name] = ", ".join(str(word) for word in words if word)
-    return {"heads": described} if described else {}
 
 
 def _origin(about: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -364,8 +350,7 @@ def tokenizer_facts(folder: Path, fasta: Path | None = None) -> dict[str, Any]:
 
 def bases_per_token(folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:
     """Return how many bases a token stands for, and how it is known: from training, or from the length of k-mers."""
-    about = read_json(folder / "longstrand.json") if (folder / "longstrand.json").exists() else {}
-    if (stored := _find(about, "bases_per_token")) is not None:
+    if (stored := _find(_record(folder), "bases_per_token")) is not None:
         return {"bases per token": float(stored), "measured on": "measured on the training genome"}
     if tokenizer.kind == "kmer":
         longest = int(tokenizer.bases_per_id.max())

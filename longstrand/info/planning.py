@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
@@ -21,27 +22,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
 
 from longstrand.errors import ConfigError, InputError, LongstrandError, UsageError, nearest, one_of
 from longstrand.models.attention.layouts import is_full, longest_input, make_layout
 from longstrand.models.config import PRESETS, LongstrandConfig, preset
 from longstrand.models.networks import NETWORKS, only_head
 from longstrand.models.precision import cpu_has_bf16
-from longstrand.models.published.to_ours import import_published
+from longstrand.models.published.to_ours import published_config
 from longstrand.models.strict_load import shapes_only
-from longstrand.models.tensors import tensor_names
 from longstrand.runtime import model_folder, read_json
 from longstrand.training.throughput import training_flops_per_token
 
-GPUS: dict[str, tuple[float, float, float, float | None]] = {
-    "h200": (141, 4800, 67, 989), "h100": (80, 3350, 67, 989), "a100": (80, 2039, 19.5, 312),
-    "a100-40": (40, 1555, 19.5, 312), "l40s": (48, 864, 91, 362), "a10": (24, 600, 31, 125), "l4": (24, 300, 30, 121),
-    "v100": (32, 900, 15.7, None), "t4": (16, 320, 8.1, None), "rtx4090": (24, 1008, 83, 165),
-    "rtx3090": (24, 936, 36, 71),
-}  # fmt: skip
-"""Memory in GB, bandwidth in GB/s, peak of dense products in TFLOP/s in fp32 and bf16 (None: no bf16 units), from the
-makers' data sheets."""
+GPUS: dict[str, dict[str, float]] = tomllib.loads(Path(__file__).with_name("gpus.toml").read_text(encoding="utf-8"))
+"""Bandwidth in GB/s and peak of dense products in TFLOP/s in fp32 and bf16 (absent: no bf16 units) of cards by name."""
 GPU_EFFICIENCY = 0.4
 """Share of peak and bandwidth that a step is taken to reach on a GPU; an assumption, not a measurement."""
 MASKED_SHARE = 0.15
@@ -151,8 +144,7 @@ def find_config(model: str, *, vocab_size: int = 4096) -> LongstrandConfig:
     content = read_json(folder / "config.json")
     if content.get("model_type") == LongstrandConfig.model_type:
         return LongstrandConfig.from_dict(content)
-    tensors = {name: torch.empty(shape, device="meta") for name, shape in tensor_names(folder).items()}
-    return import_published(folder, tensors=tensors).config
+    return published_config(folder)
 
 
 def with_attention(config: LongstrandConfig, pattern: str | None, length: int) -> LongstrandConfig:
@@ -282,10 +274,10 @@ def _estimate(config: LongstrandConfig, setting: Setting, device: str, sizes: di
     """Calculate a step on a card from FLOPs, bytes moved and the tensors that layers keep."""
     if device not in GPUS:
         raise UsageError(f"unknown device '{device}'{nearest(device, GPUS)}; known: cpu, cuda, {', '.join(GPUS)}.")
-    _, bandwidth, fp32, bf16 = GPUS[device]
-    if setting.precision == "bf16" and bf16 is None:
+    card, half = GPUS[device], setting.precision == "bf16"
+    if half and "bf16" not in card:
         raise UsageError(f"{device} has no bf16 units; ask for --precision fp32, or for a card that has them.")
-    short, tokens = 2 if setting.precision == "bf16" else 4, setting.batch * setting.length
+    short, tokens = 2 if half else 4, setting.batch * setting.length
     matrices = sum(prod(shape) for name, shape in sizes.items() if len(shape) == 2 and ".layers." in f".{name}")
     size, train = config.hidden_size, setting.mode == "train"
     share = (MASKED_SHARE if train else 1.0) if setting.head == "masked_lm" else 0.0
@@ -304,9 +296,10 @@ def _estimate(config: LongstrandConfig, setting: Setting, device: str, sizes: di
     if setting.checkpointing and train:
         kept = layer + 4 * tokens * size * config.num_hidden_layers
     logits = tokens * share * config.vocab_size * (12 + 2 * short if train else short)
-    held = sum(map(prod, sizes.values())) * ((16 if train else 4) + (2 if short == 2 else 0))
+    held = sum(map(prod, sizes.values())) * ((16 if train else 4) + (2 if half else 0))
     moved = held + (3 if train else 1) * (layer * config.num_hidden_layers + logits)
-    seconds = max(flops / ((bf16 if short == 2 and bf16 else fp32) * 1e12), moved / (bandwidth * 1e9)) / GPU_EFFICIENCY
+    peak = card["bf16" if half else "fp32"]
+    seconds = max(flops / (peak * 1e12), moved / (card["bandwidth"] * 1e9)) / GPU_EFFICIENCY
     return Measured(round(held + kept + logits), seconds)
 
 
@@ -361,7 +354,25 @@ def run_step(config: LongstrandConfig, setting: Setting, device: str, steps: int
         for place, role in ((0, "cls_token_id"), (-1, "sep_token_id")):
             if (special := getattr(config.memory, role)) is not None:
                 ids[:, place] = special
-    step = _training(model, ids, setting) if setting.mode == "train" else _inference(model, ids, setting)
+    train, options = setting.mode == "train", dict[str, Any]()
+    model.train(train)
+    if train and setting.checkpointing:
+        model.gradient_checkpointing_enable()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    if train and setting.head == "masked_lm":
+        options["labels"] = ids.masked_fill(torch.rand(ids.shape, device=ids.device) >= MASKED_SHARE, -100)
+
+    def step() -> None:
+        short = torch.autocast(device, torch.bfloat16) if setting.precision == "bf16" else nullcontext()
+        with torch.enable_grad() if train else torch.inference_mode(), short:
+            output = model(ids, **options)
+            loss = output[0] if options or not train else output[0].float().square().mean()
+        if train:
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
     seconds = []
     for _ in range(steps + 1):
         start = time.perf_counter()
@@ -371,41 +382,6 @@ def run_step(config: LongstrandConfig, setting: Setting, device: str, steps: int
         seconds.append(time.perf_counter() - start)
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else peak_resident()
     return Measured(peak, min(seconds[1:] or seconds))
-
-
-def _autocast(ids: Tensor, setting: Setting) -> Any:
-    return torch.autocast(ids.device.type, torch.bfloat16) if setting.precision == "bf16" else nullcontext()
-
-
-def _inference(model: nn.Module, ids: Tensor, setting: Setting) -> Callable[[], None]:
-    model.eval()
-
-    def step() -> None:
-        with torch.inference_mode(), _autocast(ids, setting):
-            model(ids)
-
-    return step
-
-
-def _training(model: Any, ids: Tensor, setting: Setting) -> Callable[[], None]:
-    model.train()
-    if setting.checkpointing:
-        model.gradient_checkpointing_enable()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    options: dict[str, Any] = {}
-    if setting.head == "masked_lm":
-        options["labels"] = ids.masked_fill(torch.rand(ids.shape, device=ids.device) >= MASKED_SHARE, -100)
-
-    def step() -> None:
-        with _autocast(ids, setting):
-            output = model(ids, **options)
-            loss = output.loss if options else output[0].float().square().mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
 
 
 def peak_resident() -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
 from longstrand.errors import TokenizerError
-from longstrand.models.config import LongstrandConfig
+from longstrand.models.config import Head, LongstrandConfig
 from longstrand.models.reading import Reading
 from longstrand.runtime import TOKENIZER_FILES
 from longstrand.tokenization.base import Tokenizer
@@ -22,13 +22,17 @@ class Network(nn.Module):
     """Base of the encoder, of the encoder with a head, and of both as transformers models.
 
     Attributes:
+        kind: of its head (masked_lm, sequence, token, bin), or encoder.
         config: its configuration.
+        head_settings: of its head.
         folder: where it was loaded from, or None.
         tokenizer_fingerprint: of the tokenizer that its checkpoint was written with, if it says so.
         reading: how it was shown its input in training; None if nobody wrote it down, or with a fresh head.
     """
 
+    kind: ClassVar[str] = "encoder"
     config: LongstrandConfig
+    head_settings: Head | None = None
     folder: Path | None = None
     tokenizer_fingerprint: str | None = None
     reading: Reading | None = None

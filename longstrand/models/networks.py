@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 from transformers.utils import ModelOutput
 
 from longstrand.errors import ConfigError, InputError
 from longstrand.models.config import Head, LongstrandConfig
-from longstrand.models.encoder import Encoder
+from longstrand.models.encoder import Encoder, refuse_unknown
 from longstrand.models.heads import MaskedLMHead, OutputHead, content_mask, divisor, head_loss, labelled, pool, unpack
 from longstrand.models.memory.losses import all_segments_loss, counted_labels, pooled_mask, step_weights
 from longstrand.models.memory.recurrence import RecurrentOutput
-from longstrand.models.memory.streaming import SegmentOutput, stream_masked_lm, stream_sequence, stream_token
+from longstrand.models.memory.streaming import RunningPool, SegmentOutput
 from longstrand.models.network import Network
 from longstrand.models.precision import without_emulation
 from longstrand.runtime import IGNORED_LABEL
@@ -71,213 +72,26 @@ def only_head(config: LongstrandConfig, kind: str | None) -> LongstrandConfig:
 
 
 class _WithEncoder(Network):
-    """An encoder and room for one head; the configuration names exactly that head."""
-
-    head_kind: ClassVar[str]
+    """An encoder and one head; the configuration names exactly that head."""
 
     def __init__(self, config: LongstrandConfig | None = None) -> None:
         super().__init__()
         if config is not None:
-            self.build(only_head(config, self.head_kind))
+            self.build(only_head(config, self.kind))
 
     def build(self, config: LongstrandConfig) -> None:
         """Make the encoder and the head."""
         self.config = config
-        self.head_settings = config.heads[self.head_kind]
+        self.head_settings: Head = config.heads[self.kind]
         self.encoder = self.make_encoder(config)
+        if self.kind == "masked_lm":
+            self.lm_head = MaskedLMHead(config)
+        else:
+            self.classifier = OutputHead(config, self.head_settings)
 
     def make_encoder(self, config: LongstrandConfig) -> Encoder:
         """Make the encoder."""
         return Encoder(config)
-
-    def stream(self, segments: Iterable[Tensor | Mapping[str, Tensor]], **options: Any) -> Iterator[SegmentOutput]:
-        """Encode segments as they come and apply the head; see `longstrand.models.memory.streaming.stream`.
-
-        ``logits`` are (B, n, C) per token, and for a sequence head (B, C) of all segments so far: after the last, those
-        of the whole rows.
-
-        Raises:
-            InputError: the memory is bidirectional or has context segments.
-        """
-        memory = self.config.memory
-        if memory is not None and (memory.direction == "bidirectional" or memory.context.left or memory.context.right):
-            raise InputError(
-                "a model with bidirectional memory or context segments needs whole rows: what it says about a segment "
-                "depends on later ones; call the model itself, or encoder.stream for the states of one pass."
-            )
-        return STREAMS[self.head_kind](self, self.encoder.stream(segments, **options))
-
-    def token_weights(self, encoded: Any, known: Tensor) -> Tensor | None:
-        """Give the weight of each labelled token (B, L) where published code weighs them; see `segment_losses`."""
-        if not isinstance(encoded, RecurrentOutput):
-            return None
-        assert encoded.segment_ids is not None and encoded.num_segments is not None
-        return step_weights(encoded.segment_ids.cummax(1).values, encoded.num_segments, known, self.config)
-
-
-class MaskedLM(_WithEncoder):
-    """Encoder with a masked-LM head; with labels, logits are computed at labelled positions only."""
-
-    head_kind: ClassVar[str] = "masked_lm"
-
-    def build(self, config: LongstrandConfig) -> None:
-        """Make the encoder and the head."""
-        super().build(config)
-        self.lm_head = MaskedLMHead(config)
-
-    @without_emulation
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        *,
-        labels: Tensor | None = None,
-        **kwargs: Any,
-    ) -> MaskedLMOutput | tuple[Any, ...]:
-        """Predict tokens.
-
-        Args:
-            input_ids: (B, L), as in the encoder.
-            attention_mask: (B, L).
-            token_type_ids: (B, L).
-            position_ids: (1 or B, L).
-            labels: (B, L) ids, -100 where nothing is to be predicted.
-            **kwargs: ``num_items_in_batch``, and the encoder's ``inputs_embeds``, ``output_hidden_states``,
-                ``output_attentions``, ``return_dict``.
-        """
-        num_items, as_tuple = kwargs.pop("num_items_in_batch", None), kwargs.pop("return_dict", None) is False
-        encoded = self.encoder(input_ids, attention_mask, token_type_ids, position_ids, **kwargs)
-        extras = {"hidden_states": encoded.hidden_states, "attentions": encoded.attentions}
-        hidden = encoded.last_hidden_state
-        if labels is None:
-            output = MaskedLMOutput(logits=self.lm_head(hidden), **extras)
-            return output.to_tuple() if as_tuple else output
-        labels = counted_labels(labels, input_ids, self.config, getattr(encoded, "counted", None))
-        flat = labels.flatten()
-        places = (flat != IGNORED_LABEL).nonzero().flatten()
-        logits = self.lm_head(hidden.flatten(0, 1).index_select(0, places))
-        loss_sum = F.cross_entropy(logits.float(), flat.index_select(0, places), reduction="sum")
-        count = torch.tensor(places.numel(), device=loss_sum.device)
-        loss = loss_sum / divisor(num_items, count)
-        weights = self.token_weights(encoded, labels != IGNORED_LABEL)
-        if weights is not None:
-            losses = F.cross_entropy(logits.float(), flat.index_select(0, places), reduction="none")
-            loss = (losses * weights.flatten().index_select(0, places)).sum()
-        output = MaskedLMOutput(loss, None, logits, loss_sum, count, **extras)
-        return output.to_tuple() if as_tuple else output
-
-
-class SequenceClassification(_WithEncoder):
-    """Encoder with one output vector per sequence: classes, labels or numbers."""
-
-    head_kind: ClassVar[str] = "sequence"
-
-    def build(self, config: LongstrandConfig) -> None:
-        """Make the encoder and the head."""
-        super().build(config)
-        self.classifier = OutputHead(config, self.head_settings)
-
-    @without_emulation
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        *,
-        labels: Tensor | None = None,
-        **kwargs: Any,
-    ) -> SequenceClassifierOutput | tuple[Any, ...]:
-        """Predict per sequence; logits (B, C), or (documents, C) in reading order for a packed batch.
-
-        Args:
-            input_ids: (B, L), as in the encoder.
-            attention_mask: (B, L).
-            token_type_ids: (B, L).
-            position_ids: (1 or B, L).
-            labels: single_label (B,) ids, -100 missing; else (B, C) (or (B,) if C is 1) numbers, NaN missing.
-            **kwargs: as in `MaskedLM.forward`.
-        """
-        num_items, as_tuple = kwargs.pop("num_items_in_batch", None), kwargs.pop("return_dict", None) is False
-        encoded = self.encoder(input_ids, attention_mask, token_type_ids, position_ids, **kwargs)
-        head, mask, hidden = self.head_settings, pooled_mask(attention_mask, encoded), encoded.last_hidden_state
-        if (documents := kwargs.get("document_ids")) is not None:
-            documents = documents if mask is None else documents.masked_fill(mask == 0, -1)
-            hidden, mask = unpack(hidden, documents)
-            input_ids = None if input_ids is None else unpack(input_ids[..., None], documents)[0][..., 0]
-        mask = content_mask(mask, input_ids, head)
-        logits = self.classifier(pool(hidden, mask, head.pooling))
-        everywhere = isinstance(encoded, RecurrentOutput) and self.config.memory.loss == "all"
-        if labels is None:
-            loss = None
-        elif everywhere:
-            options = {"config": self.config, "num_items": num_items, "content": mask}
-            loss = all_segments_loss(self.classifier, encoded, labels, head, **options)
-        else:
-            loss = head_loss(logits, labels, head, num_items)
-        output = SequenceClassifierOutput(loss, logits, encoded.hidden_states, encoded.attentions)
-        return output.to_tuple() if as_tuple else output
-
-
-class TokenClassification(_WithEncoder):
-    """Encoder with one output vector per token: classes, labels or numbers."""
-
-    head_kind: ClassVar[str] = "token"
-
-    def build(self, config: LongstrandConfig) -> None:
-        """Make the encoder and the head."""
-        super().build(config)
-        self.classifier = OutputHead(config, self.head_settings)
-
-    @without_emulation
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        *,
-        labels: Tensor | None = None,
-        **kwargs: Any,
-    ) -> TokenClassifierOutput | tuple[Any, ...]:
-        """Predict per token; logits (B, L, C).
-
-        Args:
-            input_ids: (B, L), as in the encoder.
-            attention_mask: (B, L).
-            token_type_ids: (B, L).
-            position_ids: (1 or B, L).
-            labels: single_label (B, L) ids, -100 missing; else (B, L, C) (or (B, L) if C is 1), NaN missing.
-            **kwargs: as in `MaskedLM.forward`.
-        """
-        num_items, as_tuple = kwargs.pop("num_items_in_batch", None), kwargs.pop("return_dict", None) is False
-        encoded = self.encoder(input_ids, attention_mask, token_type_ids, position_ids, **kwargs)
-        logits = self.classifier(encoded.last_hidden_state)
-        loss = None
-        if labels is not None:
-            labels = counted_labels(labels, input_ids, self.config, getattr(encoded, "counted", None))
-            known = labelled(labels) if labels.dim() == 2 else labelled(labels).any(-1)
-            weights = self.token_weights(encoded, known)
-            items = num_items if weights is None else 1
-            loss = head_loss(logits, labels, self.head_settings, items, weights=weights)
-        output = TokenClassifierOutput(loss, logits, encoded.hidden_states, encoded.attentions)
-        return output.to_tuple() if as_tuple else output
-
-
-class BinRegression(_WithEncoder):
-    """Encoder with one output vector per bin, read at the token that ends the bin ([SEP]).
-
-    Enformer's form in GENA-LM: ``[CLS] bin [SEP] bin [SEP] ...``, bins tokenized apart.
-    """
-
-    head_kind: ClassVar[str] = "bin"
-
-    def build(self, config: LongstrandConfig) -> None:
-        """Make the encoder and the head."""
-        super().build(config)
-        self.classifier = OutputHead(config, self.head_settings)
 
     @without_emulation
     def forward(
@@ -290,42 +104,188 @@ class BinRegression(_WithEncoder):
         labels: Tensor | None = None,
         bins_mask: Tensor | None = None,
         **kwargs: Any,
-    ) -> TokenClassifierOutput | tuple[Any, ...]:
-        """Predict per bin; logits (B, N, C), N bins of the longest row, NaN past the last bin of a row.
+    ) -> ModelOutput | tuple[Any, ...]:
+        """Predict what the class says.
 
         Args:
             input_ids: (B, L), as in the encoder.
             attention_mask: (B, L).
             token_type_ids: (B, L).
             position_ids: (1 or B, L).
-            labels: (B, N, C) (or (B, N) if C is 1) numbers, NaN missing; single_label (B, N) ids.
-            bins_mask: (B, L) bool, tokens at which bins are read; None = all real ``bin_token_id``.
-            **kwargs: as in `MaskedLM.forward`.
+            labels: as the class says.
+            bins_mask: (B, L) bool, tokens at which bins are read (bin heads only); None = all real ``bin_token_id``.
+            **kwargs: ``num_items_in_batch``, and the encoder's ``inputs_embeds``, ``document_ids``,
+                ``output_hidden_states``, ``output_attentions``, ``return_dict``.
         """
+        if bins_mask is not None and self.kind != "bin":
+            refuse_unknown({"bins_mask": bins_mask})
         num_items, as_tuple = kwargs.pop("num_items_in_batch", None), kwargs.pop("return_dict", None) is False
         encoded = self.encoder(input_ids, attention_mask, token_type_ids, position_ids, **kwargs)
-        if bins_mask is None:
-            if input_ids is None:
-                raise ValueError("a bin head needs input_ids or bins_mask to find its bins")
-            bins_mask = input_ids == self.head_settings.bin_token_id
-            bins_mask = bins_mask if attention_mask is None else bins_mask & attention_mask.bool()
-        places, present = bin_places(bins_mask)
-        row = torch.arange(len(places), device=places.device)[:, None]
-        logits = self.classifier(encoded.last_hidden_state[row, places])
-        logits = logits.masked_fill(~present[..., None], torch.nan)
-        loss = None if labels is None else self._loss(encoded, logits, labels, (row, places, present), num_items)
-        output = TokenClassifierOutput(loss, logits, encoded.hidden_states, encoded.attentions)
+        given = _Given(input_ids, attention_mask, kwargs.get("document_ids"), bins_mask, labels, num_items)
+        output = self.answer(encoded, given)
+        output["hidden_states"], output["attentions"] = encoded.hidden_states, encoded.attentions
         return output.to_tuple() if as_tuple else output
 
-    def _loss(self, encoded: Any, logits: Tensor, labels: Tensor, bins: tuple[Tensor, ...], num_items: Any) -> Tensor:
+    def answer(self, encoded: BaseModelOutput, given: _Given) -> ModelOutput:
+        """Apply the head to what the encoder made of the inputs, and compute the loss if there are labels."""
+        raise NotImplementedError
+
+    def stream(self, segments: Iterable[Tensor | Mapping[str, Tensor]], **options: Any) -> Iterator[SegmentOutput]:
+        """Encode segments as they come and apply the head; see `longstrand.models.memory.streaming.stream`.
+
+        ``logits`` are (B, n, C) per token (at padding they mean nothing), and for a sequence head (B, C) of all
+        segments so far: after the last, those of the whole rows.
+
+        Raises:
+            InputError: the memory is bidirectional or has context segments.
+        """
+        memory = self.config.memory
+        if memory is not None and (memory.direction == "bidirectional" or memory.context.left or memory.context.right):
+            raise InputError(
+                "a model with bidirectional memory or context segments needs whole rows: what it says about a segment "
+                "depends on later ones; call the model itself, or encoder.stream for the states of one pass."
+            )
+        pooled = RunningPool(self.head_settings) if self.kind == "sequence" else None
+        head = self.lm_head if self.kind == "masked_lm" else self.classifier
+        for output in self.encoder.stream(segments, **options):
+            with torch.no_grad():
+                yield replace(output, logits=head(output.last_hidden_state if pooled is None else pooled.add(output)))
+
+    def token_weights(self, encoded: BaseModelOutput, known: Tensor) -> Tensor | None:
+        """Give the weight of each labelled token (B, L) where published code weighs them; see `segment_losses`."""
+        if not isinstance(encoded, RecurrentOutput):
+            return None
+        assert encoded.segment_ids is not None and encoded.num_segments is not None
+        return step_weights(encoded.segment_ids.cummax(1).values, encoded.num_segments, known, self.config)
+
+
+class _Given(NamedTuple):
+    """What a model was given beside the encoder's own inputs."""
+
+    input_ids: Tensor | None
+    attention_mask: Tensor | None
+    document_ids: Tensor | None
+    bins_mask: Tensor | None
+    labels: Tensor | None
+    num_items: Tensor | int | None
+
+
+class MaskedLM(_WithEncoder):
+    """Encoder with a masked-LM head; with labels, logits are computed at labelled positions only.
+
+    Labels are (B, L) ids, -100 where nothing is to be predicted.
+    """
+
+    kind: ClassVar[str] = "masked_lm"
+
+    def answer(self, encoded: BaseModelOutput, given: _Given) -> MaskedLMOutput:
+        """Predict tokens."""
+        hidden = encoded.last_hidden_state
+        if given.labels is None:
+            return MaskedLMOutput(logits=self.lm_head(hidden))
+        labels = counted_labels(given.labels, given.input_ids, self.config, getattr(encoded, "counted", None))
+        flat = labels.flatten()
+        places = (flat != IGNORED_LABEL).nonzero().flatten()
+        logits = self.lm_head(hidden.flatten(0, 1).index_select(0, places))
+        losses = partial(F.cross_entropy, logits.float(), flat.index_select(0, places))
+        loss_sum = losses(reduction="sum")
+        count = torch.tensor(places.numel(), device=loss_sum.device)
+        weights = self.token_weights(encoded, labels != IGNORED_LABEL)
+        if weights is None:
+            loss = loss_sum / divisor(given.num_items, count)
+        else:
+            loss = (losses(reduction="none") * weights.flatten().index_select(0, places)).sum()
+        return MaskedLMOutput(loss, None, logits, loss_sum, count)
+
+
+class SequenceClassification(_WithEncoder):
+    """Encoder with one output vector per sequence: classes, labels or numbers.
+
+    Logits are (B, C), or (documents, C) in reading order for a packed batch. Labels: single_label (B,) ids, -100
+    missing; else (B, C) (or (B,) if C is 1) numbers, NaN missing.
+    """
+
+    kind: ClassVar[str] = "sequence"
+
+    def answer(self, encoded: BaseModelOutput, given: _Given) -> SequenceClassifierOutput:
+        """Predict per sequence."""
+        head, mask, hidden = self.head_settings, pooled_mask(given.attention_mask, encoded), encoded.last_hidden_state
+        input_ids, labels = given.input_ids, given.labels
+        if (documents := given.document_ids) is not None:
+            documents = documents if mask is None else documents.masked_fill(mask == 0, -1)
+            hidden, mask = unpack(hidden, documents)
+            input_ids = None if input_ids is None else unpack(input_ids[..., None], documents)[0][..., 0]
+        mask = content_mask(mask, input_ids, head)
+        logits, loss = self.classifier(pool(hidden, mask, head.pooling)), None
+        if labels is not None and isinstance(encoded, RecurrentOutput) and self.config.memory.loss == "all":
+            options = {"config": self.config, "num_items": given.num_items, "content": mask}
+            loss = all_segments_loss(self.classifier, encoded, labels, head, **options)
+        elif labels is not None:
+            loss = head_loss(logits, labels, head, given.num_items)
+        return SequenceClassifierOutput(loss, logits)
+
+
+class TokenClassification(_WithEncoder):
+    """Encoder with one output vector per token: classes, labels or numbers; logits (B, L, C).
+
+    Labels: single_label (B, L) ids, -100 missing; else (B, L, C) (or (B, L) if C is 1), NaN missing.
+    """
+
+    kind: ClassVar[str] = "token"
+
+    def answer(self, encoded: BaseModelOutput, given: _Given) -> TokenClassifierOutput:
+        """Predict per token."""
+        logits, loss = self.classifier(encoded.last_hidden_state), None
+        if given.labels is not None:
+            labels = counted_labels(given.labels, given.input_ids, self.config, getattr(encoded, "counted", None))
+            known = labelled(labels) if labels.dim() == 2 else labelled(labels).any(-1)
+            weights = self.token_weights(encoded, known)
+            items = given.num_items if weights is None else 1
+            loss = head_loss(logits, labels, self.head_settings, items, weights=weights)
+        return TokenClassifierOutput(loss, logits)
+
+
+class BinRegression(_WithEncoder):
+    """Encoder with one output vector per bin, read at the token that ends the bin ([SEP]).
+
+    Enformer's form in GENA-LM: ``[CLS] bin [SEP] bin [SEP] ...``, bins tokenized apart. Logits are (B, N, C), N bins of
+    the longest row, NaN past the last bin of a row. Labels: (B, N, C) (or (B, N) if C is 1) numbers, NaN missing;
+    single_label (B, N) ids.
+    """
+
+    kind: ClassVar[str] = "bin"
+
+    def answer(self, encoded: BaseModelOutput, given: _Given) -> TokenClassifierOutput:
+        """Predict per bin."""
+        bins_mask = given.bins_mask
+        if bins_mask is None:
+            if given.input_ids is None:
+                raise ValueError("a bin head needs input_ids or bins_mask to find its bins")
+            bins_mask = given.input_ids == self.head_settings.bin_token_id
+            bins_mask = bins_mask if given.attention_mask is None else bins_mask & given.attention_mask.bool()
+        places, present = bin_places(bins_mask)
+        row = torch.arange(len(places), device=places.device)[:, None]
+        logits, loss = self.classifier(encoded.last_hidden_state[row, places]), None
+        if given.labels is not None:
+            loss = self._loss(encoded, logits, given.labels, (row, places, present), given.num_items)
+        return TokenClassifierOutput(loss, logits.masked_fill(~present[..., None], torch.nan))
+
+    def _loss(
+        self,
+        encoded: BaseModelOutput,
+        logits: Tensor,
+        labels: Tensor,
+        bins: tuple[Tensor, Tensor, Tensor],
+        num_items: Tensor | int | None,
+    ) -> Tensor:
         row, places, present = bins
-        counted = getattr(encoded, "counted", None)
-        present = present if counted is None else present & counted[row, places]
-        filler = torch.nan if labels.is_floating_point() else IGNORED_LABEL
         if labels.shape[:2] != present.shape:
             raise ValueError(
                 f"labels are for {tuple(labels.shape[:2])} rows and bins, the input has {tuple(present.shape)}"
             )
+        counted = getattr(encoded, "counted", None)
+        present = present if counted is None else present & counted[row, places]
+        filler = torch.nan if labels.is_floating_point() else IGNORED_LABEL
         labels = labels.masked_fill(~(present if labels.dim() == 2 else present[..., None]), filler)
         known, weights = labelled(labels) if labels.dim() == 2 else labelled(labels).any(-1), None
         if isinstance(encoded, RecurrentOutput):
@@ -347,12 +307,7 @@ def bin_places(bins_mask: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(present, order, 0), present
 
 
-NETWORKS: dict[str, type[nn.Module]] = {
-    "encoder": Encoder,
-    "masked_lm": MaskedLM,
-    "sequence": SequenceClassification,
-    "token": TokenClassification,
-    "bin": BinRegression,
+NETWORKS: dict[str, type[Network]] = {
+    network.kind: network for network in (Encoder, MaskedLM, SequenceClassification, TokenClassification, BinRegression)
 }
-HEAD_PREFIXES = {"masked_lm": "lm_head.", "sequence": "classifier.", "token": "classifier.", "bin": "classifier."}
-STREAMS = {"masked_lm": stream_masked_lm, "sequence": stream_sequence, "token": stream_token, "bin": stream_token}
+HEAD_PREFIXES = {kind: "lm_head." if kind == "masked_lm" else "classifier." for kind in NETWORKS if kind != "encoder"}

@@ -45,8 +45,6 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
     _supports_sdpa = True
     _supports_flex_attn = True
     _no_split_modules: ClassVar[list[str]] = ["PretrainedLayer"]
-    kind: ClassVar[str] = "encoder"
-    """What `longstrand.models.networks.NETWORKS` calls it."""
 
     def __init__(self, config: LongstrandConfig, *, shared: bool = False, **unknown: Any) -> None:
         refuse_unknown(unknown)
@@ -184,7 +182,6 @@ class LongstrandModel(LongstrandPreTrainedModel, Encoder):
 class LongstrandForMaskedLM(LongstrandPreTrainedModel, MaskedLM):
     """Encoder with a masked-LM head; with labels, logits are computed at labelled positions only."""
 
-    kind: ClassVar[str] = "masked_lm"
     _tied_weights_keys: ClassVar[dict[str, str]] = {DECODER: WORD_EMBEDDINGS}
 
     def get_output_embeddings(self) -> nn.Linear:
@@ -199,19 +196,13 @@ class LongstrandForMaskedLM(LongstrandPreTrainedModel, MaskedLM):
 class LongstrandForSequenceClassification(LongstrandPreTrainedModel, SequenceClassification):
     """Encoder with one output vector per sequence: classes, labels or numbers."""
 
-    kind: ClassVar[str] = "sequence"
-
 
 class LongstrandForTokenClassification(LongstrandPreTrainedModel, TokenClassification):
     """Encoder with one output vector per token: classes, labels or numbers."""
 
-    kind: ClassVar[str] = "token"
-
 
 class LongstrandForBinRegression(LongstrandPreTrainedModel, BinRegression):
     """Encoder with one output vector per bin."""
-
-    kind: ClassVar[str] = "bin"
 
 
 MODELS: dict[str, type[LongstrandPreTrainedModel]] = {

@@ -62,7 +62,7 @@ def scorer(
     shown = {"exact_text": reading.exact_text, "max_tokens": reading.max_tokens}
     settings = options or PredictOptions.model_validate(shown)
     settings = settings.changed(output="logits", strand=strand or reading.strand)
-    kind = getattr(model, "head_kind", None)
+    kind = model.kind
     if region is not None and kind in ("sequence", "masked_lm"):
         raise UsageError("a region is for heads per token, base or bin; this model gives one result a sequence.")
     columns = _columns(model, output)
@@ -86,8 +86,8 @@ def _columns(model: Network, output: Outputs | None) -> list[int]:
     Raises:
         UsageError: one does not exist.
     """
-    settings = getattr(model, "head_settings", None)
-    total = 1 if getattr(model, "head_kind", None) == "masked_lm" else settings.num_outputs if settings else 0
+    settings = model.head_settings
+    total = 1 if model.kind == "masked_lm" else (settings.num_outputs or 0) if settings else 0
     names = list(reading_of(model).class_names or ())
     if output is None:
         return list(range(total))

@@ -85,8 +85,8 @@ def read_text(model: Network, text: str) -> Encoding:
         InputError: a letter is no nucleotide, or the model's position table ends before the text.
     """
     tokenizer, limit, text = model.require_tokenizer(), longest_input(model.config), prepare_text(model, text)
-    bin_bases = getattr(getattr(model, "head_settings", None), "bin_bases", None)
-    bin_bases = bin_bases or (model.config.memory and model.config.memory.bin_bases)
+    sections = (model.head_settings, model.config.memory)
+    bin_bases = next((one.bin_bases for one in sections if one is not None and one.bin_bases), None)
     if bin_bases:
         count_bins(len(text), bin_bases, where="text")
     encoding = encode_bins(tokenizer, text, bin_bases) if bin_bases else tokenizer.encode(text)
@@ -205,8 +205,8 @@ def gradients(
         UsageError: the model has no head, or an output number is given for a masked LM.
         ValueError: texts, vectors and masks do not fit each other.
     """
-    kind = getattr(model, "head_kind", None)
-    if kind is None or (kind == "masked_lm" and isinstance(target, int)):
+    kind = model.kind
+    if kind == "encoder" or (kind == "masked_lm" and isinstance(target, int)):
         raise UsageError("gradients need a model with a head; for a masked LM the target is a function of its logits.")
     cached = lru_cache(maxsize=64)(lambda text: read_text(model, text))
     items = (
@@ -257,7 +257,7 @@ def _targets(
     model: Network, inputs: dict[str, Tensor], ids: Tensor, asked: list[MaskedText], target: Target
 ) -> list[Tensor]:
     """Compute the scalar of each text, float32."""
-    kind = getattr(model, "head_kind", None)
+    kind = model.kind
     if kind == "masked_lm":
         hidden, head = _encoder(model)(**inputs).last_hidden_state, _masked_lm_head(model)
         places = [one.masked if len(one.masked) else np.arange(len(one.encoding), dtype=np.int32) for one in asked]

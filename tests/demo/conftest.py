@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from longstrand.demo.simulate import Simulation, write_simulation
+from longstrand.demo.simulate import write_simulation
 
 
 @pytest.fixture(scope="session")
-def simulation(tmp_path_factory: pytest.TempPathFactory) -> Simulation:
-    return write_simulation(tmp_path_factory.mktemp("simulation"), seed=5, num_bases=240_000, num_rows=(60, 20, 400))
+def simulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("simulation")
+    write_simulation(folder, seed=5, num_bases=240_000, num_rows=(60, 20, 400))
+    return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,15 @@ from longstrand.demo import materials, run
 from longstrand.demo.materials import DemoConfig, LabelSet, own_materials, yeast_materials
 from longstrand.demo.report import Comparison, sentences
 from longstrand.demo.run import claim, run_demo
+from longstrand.demo.simulate import write_simulation
 from longstrand.errors import ConfigError, InputError, ResumeError
 from longstrand.evaluation.metrics import Scores
 
 
 def test_the_whole_path_and_its_resumption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "QUICK_PRETRAINING", {**run.PRETRAINING, "steps": 4, "batch_size": 4, "eval_windows": 8})
+    small = partial(write_simulation, num_rows=(40, 20, 60))
+    monkeypatch.setattr(materials, "write_simulation", lambda folder, num_bases: small(folder, num_bases=240_000))
     config = DemoConfig(output=tmp_path / "out", quick=True)
     result = run_demo(config)
     report = json.loads(result.data.read_text())

@@ -18,7 +18,6 @@ from longstrand.demo.simulate import (
     MOTIFS,
     PAIRS,
     ROW_BASES,
-    Simulation,
     contig_lengths,
     simulate_genome,
     write_simulation,
@@ -97,26 +96,32 @@ def rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.open()))
 
 
-def test_tables_and_files(simulation: Simulation) -> None:
-    genome = Genome(simulation.fasta)
-    record = json.loads((simulation.folder / "simulation.json").read_text())
+def test_tables_and_files(simulation: Path) -> None:
+    genome = Genome(simulation / "genome.fa")
+    record = json.loads((simulation / "simulation.json").read_text())
     assert record["valid_chroms"] == ["chr4"] and record["test_chroms"] == ["chr5"]
     places = {"train": {"chr1", "chr2", "chr3"}, "dev": {"chr4"}, "test": {"chr5"}}
-    intervals = rows(simulation.enhancers / "intervals.csv")
+    intervals = rows(simulation / "labels" / "enhancers" / "intervals.csv")
     for split, chroms in places.items():
-        table = rows(simulation.enhancers / f"{split}.csv")
+        table = rows(simulation / "labels" / "enhancers" / f"{split}.csv")
         assert len(table) == record["rows"][split]
         assert {row["label"] for row in table} == {"enhancer", "decoy"}
         assert all(len(row["sequence"]) == ROW_BASES for row in table)
         own = [row for row in intervals if row["chrom"] in chroms]
         texts = {genome.fetch(row["chrom"], int(row["start"]), int(row["end"])) for row in own}
         assert all({row["sequence"], reverse_complement(row["sequence"])} & texts for row in table)
-    assert {item.kind for item in read_annotation(simulation.gff3)} >= {"gene", "CDS", "intron", "enhancer", "decoy"}
-    assert "Nothing here is real" in (simulation.folder / "README.txt").read_text()
+    assert {item.kind for item in read_annotation(simulation / "genome.gff3")} >= {
+        "gene",
+        "CDS",
+        "intron",
+        "enhancer",
+        "decoy",
+    }
+    assert "Nothing here is real" in (simulation / "README.txt").read_text()
 
 
-def test_no_word_tells_enhancers_from_decoys(simulation: Simulation) -> None:
-    table = rows(simulation.enhancers / "test.csv")
+def test_no_word_tells_enhancers_from_decoys(simulation: Path) -> None:
+    table = rows(simulation / "labels" / "enhancers" / "test.csv")
     counts = kmer_counts([row["sequence"] for row in table], 6, both_strands=True)
     labels = np.array([row["label"] == "enhancer" for row in table])
     motif_words = [int("".join(str("ACGT".index(x)) for x in m[:6]), 4) for m in MOTIFS.values()]

@@ -223,7 +223,10 @@ def test_what_the_format_cannot_express(changes, words, tmp_path):
 
 @pytest.mark.parametrize(
     ("head", "words"),
-    [({"form": "pooler"}, "a sequence head with pooling mean and form pooler"), ({"form": "normed", "pooling": "max"}, "pooling max")],
+    [
+        ({"form": "pooler"}, "a sequence head with pooling mean and form pooler"),
+        ({"form": "normed", "pooling": "max"}, "pooling max"),
+    ],
 )
 def test_heads_that_the_format_cannot_express(head, words, tmp_path):
     heads = {"one": {"kind": "sequence", "problem": "regression", "num_outputs": 1, **head}}

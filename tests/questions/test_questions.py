@@ -43,7 +43,7 @@ def bpe() -> BpeTokenizer:
 class Toy(Network):
     """A masked LM whose logits are a table by (number of masked tokens of the text, id)."""
 
-    head_kind = "masked_lm"
+    kind = "masked_lm"
 
     def __init__(self, tokenizer, table):
         super().__init__()

@@ -6,7 +6,7 @@ Legend: B rows, n tokens of a segment, M memory tokens, D hidden size, C outputs
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -118,29 +118,7 @@ def _stream_step(encoder: Any, batch: Batch, memory: Tensor) -> SegmentOutput:
     return SegmentOutput(hidden, ids, mask, memory.index_copy(0, rows, written), cls_state, sep_state)
 
 
-def stream_token(network: Any, outputs: Iterator[SegmentOutput]) -> Iterator[SegmentOutput]:
-    """Add the logits (B, n, C) of a token or bin head; at padding they mean nothing."""
-    for output in outputs:
-        with torch.no_grad():
-            yield replace(output, logits=network.classifier(output.last_hidden_state))
-
-
-def stream_masked_lm(network: Any, outputs: Iterator[SegmentOutput]) -> Iterator[SegmentOutput]:
-    """Add the logits (B, n, V) of the masked-LM head."""
-    for output in outputs:
-        with torch.no_grad():
-            yield replace(output, logits=network.lm_head(output.last_hidden_state))
-
-
-def stream_sequence(network: Any, outputs: Iterator[SegmentOutput]) -> Iterator[SegmentOutput]:
-    """Add the logits (B, C) of the sequence head on all segments so far: after the last, those of the whole rows."""
-    pooled = _Pooled(network.head_settings)
-    for output in outputs:
-        with torch.no_grad():
-            yield replace(output, logits=network.classifier(pooled.add(output)))
-
-
-class _Pooled:
+class RunningPool:
     """A running `longstrand.models.heads.pool`: [CLS] of a row's last segment, or a mean or maximum of tokens.
 
     The closing special tokens of the last segment count where the head does not leave them out.

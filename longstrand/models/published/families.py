@@ -188,7 +188,7 @@ def _target(published: Published) -> dict[str, Any]:
 def _refuse(published: Published, *keys: str) -> None:
     wrong = [key for key in keys if published.get(key)]
     if wrong:
-        raise CheckpointError(f"{' and '.join(wrong)} is set; only encoders are supported, as the published models are.")
+        raise CheckpointError(f"{' and '.join(wrong)} is set; only encoders are supported.")
 
 
 def _positions(published: Published) -> str:

@@ -201,7 +201,9 @@ def export_tensors(family: Family, model: PreTrainedModel) -> dict[str, Tensor]:
 def published_name(family: Family, name: str) -> str:
     """Translate one of our names for messages; unknown names come back as they are."""
     rules = [(mine, theirs) for keys in (family.keys, *family.head_keys.values()) for theirs, mine in keys.items()]
-    return _rename(name, [*rules, *((mine, theirs) for theirs, parts in family.fused.items() for mine in parts)]) or name
+    return (
+        _rename(name, [*rules, *((mine, theirs) for theirs, parts in family.fused.items() for mine in parts)]) or name
+    )
 
 
 def rename_weight(family: Family, name: str, head: str | None) -> list[str]:
