@@ -38,17 +38,13 @@ class Genome:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.name = genome_name(self.path)
-        indexed = index_fasta(self.path)
-        self.fingerprint = indexed.index.fingerprint
-        self.contigs: dict[str, int] = {name: contig.length for name, contig in indexed.index.contigs.items()}
-        self._layout = {
-            name: (contig.length, contig.offset, contig.line_bases) for name, contig in indexed.index.contigs.items()
-        }
-        self._gaps = indexed.index.gaps
+        index = index_fasta(self.path)
+        self.fingerprint, self._places, self._gaps = index.fingerprint, index.contigs, index.gaps
+        self.contigs: dict[str, int] = {name: contig.length for name, contig in index.contigs.items()}
         try:
-            self._file = os.open(indexed.path, os.O_RDONLY)
+            self._file = os.open(index.path, os.O_RDONLY)
         except OSError as error:
-            raise InputError(f"{indexed.path}: cannot be read ({error.strerror}).") from None
+            raise InputError(f"{index.path}: cannot be read ({error.strerror}).") from None
         weakref.finalize(self, os.close, self._file)
 
     def fetch(self, chrom: str, start: int, end: int) -> str:
@@ -58,7 +54,7 @@ class Genome:
             InputError: there is no such record, the range leaves it, or the file changed since it was indexed.
         """
         try:
-            length, offset, line_bases = self._layout[chrom]
+            length, offset, line_bases = self._places[chrom]
         except KeyError:
             raise InputError(f"{self.path}: {self._no_record(chrom)}") from None
         if not 0 <= start <= end <= length:

@@ -14,9 +14,9 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -27,22 +27,14 @@ from longstrand.runtime import cache_dir
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _BLOCK = 1 << 22
 COPY_NAME = "sequence.fa"
 INDEX_NAME = "index.json"
 GAPS_NAME = "gaps.npy"
 
 
-@dataclass(frozen=True)
-class IndexedFile:
-    """A file that can be read at any base: the genome itself or its copy in the cache."""
-
-    path: Path
-    index: FastaIndex
-
-
-def index_fasta(path: Path) -> IndexedFile:
+def index_fasta(path: Path) -> FastaIndex:
     """Find the index of a FASTA file in the cache, or scan the file and keep it there.
 
     The cache entry is keyed by absolute path, size, and the times of the last change of content and of state (which no
@@ -94,12 +86,6 @@ def _examine(path: Path) -> tuple[Path, os.stat_result]:
     return source, status
 
 
-def _check_kind(source: Path) -> None:
-    kind = detect_file(source)
-    if kind != "fasta":
-        raise InputError(f"{source}: not a FASTA file but {KINDS[kind]}; a header line beginning with '>' is missing.")
-
-
 def _build_entry(source: Path, entry: Path) -> None:
     """Scan ``source`` into a temporary folder and rename it to ``entry``; the caller holds the entry's lock."""
     for stale in entry.parent.glob(f".tmp-{entry.name}-*"):
@@ -107,16 +93,20 @@ def _build_entry(source: Path, entry: Path) -> None:
     temporary = entry.parent / f".tmp-{entry.name}-{os.getpid()}"
     temporary.mkdir()
     try:
-        _check_kind(source)
+        if (kind := detect_file(source)) != "fasta":
+            raise InputError(
+                f"{source}: not a FASTA file but {KINDS[kind]}; a header line beginning with '>' is missing."
+            )
         before = source.stat()
         index = _scan_into(source, temporary)
         if source.stat().st_ctime_ns != before.st_ctime_ns:
             raise InputError(f"{source}: the file changed while it was being read; start again with the new file.")
         with open(temporary / GAPS_NAME, "wb") as file:
             np.save(file, np.concatenate([*index.gaps.values()]))
-            file.flush()
-            os.fsync(file.fileno())
-        _write_synced(temporary / INDEX_NAME, _index_text(source, index, temporary))
+            _sync(file)
+        with open(temporary / INDEX_NAME, "w", encoding="utf-8") as text:
+            text.write(_index_text(source, index, temporary))
+            _sync(text)
         if entry.exists():
             shutil.rmtree(entry)
         os.replace(temporary, entry)
@@ -134,8 +124,7 @@ def _scan_into(source: Path, folder: Path) -> FastaIndex:
             return index
     with open_text(source, errors="replace") as text, open(folder / COPY_NAME, "wb") as copy:
         index = scan_fasta((block.encode() for block in iter(lambda: text.read(_BLOCK), "")), source, copy)
-        copy.flush()
-        os.fsync(copy.fileno())
+        _sync(copy)
     assert index is not None
     return index
 
@@ -148,20 +137,18 @@ def _index_text(source: Path, index: FastaIndex, folder: Path) -> str:
             "source": str(source),
             "copy_size": copy.stat().st_size if copy.exists() else None,
             "fingerprint": index.fingerprint,
-            "contigs": {name: asdict(contig) for name, contig in index.contigs.items()},
+            "contigs": index.contigs,
             "num_gaps": [len(gaps) for gaps in index.gaps.values()],
         }
     )
 
 
-def _write_synced(path: Path, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+def _sync(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
-def _read_entry(entry: Path, source: Path) -> IndexedFile | None:
+def _read_entry(entry: Path, source: Path) -> FastaIndex | None:
     """Read a cache entry; None if it is absent, of another format, or its copy is not whole."""
     try:
         stored = json.loads((entry / INDEX_NAME).read_text(encoding="utf-8"))
@@ -169,7 +156,7 @@ def _read_entry(entry: Path, source: Path) -> IndexedFile | None:
             return None
         if stored["copy_size"] is not None and (entry / COPY_NAME).stat().st_size != stored["copy_size"]:
             return None
-        contigs = {name: Contig(**fields) for name, fields in stored["contigs"].items()}
+        contigs = {name: Contig(*fields) for name, fields in stored["contigs"].items()}
         borders = [0, *accumulate(stored["num_gaps"])]
         together = np.load(entry / GAPS_NAME, mmap_mode="r")
         if len(borders) != len(contigs) + 1 or together.shape != (borders[-1], 2):
@@ -178,7 +165,7 @@ def _read_entry(entry: Path, source: Path) -> IndexedFile | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     path = source if stored["copy_size"] is None else entry / COPY_NAME
-    return IndexedFile(path, FastaIndex(contigs, gaps, stored["fingerprint"]))
+    return FastaIndex(path, contigs, gaps, stored["fingerprint"])
 
 
 @contextlib.contextmanager

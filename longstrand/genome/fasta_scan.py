@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,7 @@ from longstrand.genome.sequence import first_bad_letter, num_bad_letters
 Gaps = np.ndarray[Any, np.dtype[np.int64]]
 
 
-@dataclass(frozen=True)
-class Contig:
+class Contig(NamedTuple):
     """Where one record lies in the file that is read.
 
     Attributes:
@@ -36,11 +35,13 @@ class FastaIndex:
     """Result of one scan.
 
     Attributes:
+        path: the file that bases are read from: the genome itself or its copy in the cache.
         contigs: by name, in the order of the file.
         gaps: runs of ``N`` or ``n`` by name, sorted and half-open; int64 (runs, 2). Hard-masked genomes have millions.
         fingerprint: ``sha256:...`` of names and sequences, the same for plain, gzip and any line length.
     """
 
+    path: Path
     contigs: dict[str, Contig]
     gaps: dict[str, Gaps]
     fingerprint: str
@@ -101,7 +102,7 @@ class _Scanner:
                 self.at_line_start = False
             else:
                 end = block.find(b"\n>", cursor) + 1 or len(block)
-                self._body(block[cursor:end], self.position + cursor)
+                self._body(block[cursor:end])
             cursor = end
         self.position += len(block)
 
@@ -111,7 +112,7 @@ class _Scanner:
         self._end_record()
         if not self.contigs:
             raise InputError(f"{self.path}: the file is empty; a FASTA file with at least one record is needed.")
-        return FastaIndex(self.contigs, self.gaps, "sha256:" + self.digest.hexdigest())
+        return FastaIndex(self.path, self.contigs, self.gaps, "sha256:" + self.digest.hexdigest())
 
     def _begin_record(self, offset: int) -> None:
         words = (self.header or b"").split()
@@ -140,16 +141,15 @@ class _Scanner:
             raise InputError(f"{self.path}:{line}: record '{record.name}' is empty; remove it or add its sequence.")
         self.digest.update(f"{record.name}\t{record.length}\t{record.digest.hexdigest()}\n".encode())
         self.gaps[record.name] = record.all_gaps()
+        contig = record.contig()
         if self.copy is not None:
-            start = self.copy.tell() - record.length
-            self.contigs[record.name] = Contig(record.length, start, record.length)
+            contig = Contig(record.length, self.copy.tell() - record.length, record.length)
             self.copy.write(b"\n")
-        else:
-            self.contigs[record.name] = record.contig()
-            self.is_even = self.is_even and record.is_even()
+        self.is_even = self.is_even and contig is not None
+        self.contigs[record.name] = contig or Contig(record.length, record.offset, 0)
         self.record = None
 
-    def _body(self, text: bytes, offset: int) -> None:
+    def _body(self, text: bytes) -> None:
         letters = text.replace(b"\n", b"")
         if self.record is None:
             if letters.strip():
@@ -160,7 +160,7 @@ class _Scanner:
         else:
             if num_bad_letters(letters):
                 self._refuse_letter(text)
-            self.record.add(text, letters, offset)
+            self.record.add(text, letters)
             if self.copy is not None:
                 self.copy.write(letters)
         self.line += text.count(b"\n")
@@ -178,65 +178,44 @@ class _Scanner:
 
 
 class _Record:
-    """Length, line geometry, digest and N runs of the record that is being read."""
+    """Length, line ends, digest and N runs of the record that is being read; places count from its first base."""
 
     def __init__(self, name: str, offset: int) -> None:
-        self.name = name
-        self.offset = offset
-        self.length = 0
-        self.gaps: list[Gaps] = []
+        self.name, self.offset = name, offset
+        self.length = self.size = self.num_ends = self.line_width = self.last_end = 0
+        self.first_odd: int | None = None
+        self.gaps: list[Gaps] = [np.empty((0, 2), np.int64)]
         self.digest = hashlib.sha256()
-        self.line_start = offset
-        self.end = offset
-        self.line_width = 0
-        self.saw_short_line = False
-        self.uneven = False
 
-    def add(self, text: bytes, letters: bytes, offset: int) -> None:
+    def add(self, text: bytes, letters: bytes) -> None:
         self.digest.update(letters)
-        self._add_gaps(find_gaps(letters, self.length))
+        self.gaps.append(find_gaps(letters, self.length))
         self.length += len(letters)
-        self.end = offset + len(text)
-        self._follow_lines(np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")) + offset)
-
-    def _add_gaps(self, gaps: Gaps) -> None:
-        if not len(gaps):
-            return
-        if self.gaps and self.gaps[-1][-1, 1] == gaps[0, 0]:
-            self.gaps[-1][-1, 1] = gaps[0, 1]
-            gaps = gaps[1:]
-        if len(gaps):
-            self.gaps.append(gaps)
+        ends = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")) + self.size
+        self.size += len(text)
+        if len(ends):
+            self.line_width = self.line_width or int(ends[0]) + 1
+            even = self.line_width * np.arange(self.num_ends + 1, self.num_ends + len(ends) + 1) - 1
+            odd = np.flatnonzero(ends != even)
+            if len(odd) and self.first_odd is None:
+                self.first_odd = self.num_ends + int(odd[0])
+            self.num_ends, self.last_end = self.num_ends + len(ends), int(ends[-1])
 
     def all_gaps(self) -> Gaps:
-        """Give all runs of ``N``; int64 (runs, 2)."""
-        return np.concatenate(self.gaps) if self.gaps else np.empty((0, 2), np.int64)
+        """Give all runs of ``N``, those that blocks cut joined; int64 (runs, 2)."""
+        gaps = np.concatenate(self.gaps)
+        apart = gaps[1:, 0] != gaps[:-1, 1]
+        starts, ends = np.append(True, apart)[: len(gaps)], np.append(apart, True)[: len(gaps)]
+        return np.stack((gaps[starts, 0], gaps[ends, 1]), axis=1)
 
-    def _follow_lines(self, line_ends: np.ndarray[Any, np.dtype[np.int64]]) -> None:
-        if not len(line_ends):
-            return
-        widths = np.diff(line_ends, prepend=self.line_start - 1)
-        self.line_start = int(line_ends[-1]) + 1
-        self.line_width = self.line_width or int(widths[0])
-        if self.saw_short_line or (widths[:-1] != self.line_width).any() or widths[-1] > self.line_width:
-            self.uneven = True
-        self.saw_short_line = bool(widths[-1] < self.line_width)
-
-    def is_even(self) -> bool:
-        """Say whether base ``i`` lies at ``offset + i + i // line_bases``."""
+    def contig(self) -> Contig | None:
+        """Give its place, or None unless base ``i`` lies at ``offset + i + i // line_bases`` and nothing is behind."""
         line_bases = self.line_width - 1 if self.line_width else self.length
-        if self.uneven or line_bases < 1:
-            return False
-        last_line = self.end - self.line_start
-        if last_line and (self.saw_short_line or last_line > line_bases):
-            return False
-        num_lines = -(-self.length // line_bases)
-        num_line_ends = num_lines if not last_line else num_lines - 1
-        return self.end - self.offset == self.length + num_line_ends
-
-    def contig(self) -> Contig:
-        line_bases = self.line_width - 1 if self.line_width else self.length
-        return Contig(self.length, self.offset, line_bases)
+        inner = (self.length - 1) // max(line_bases, 1)
+        even = line_bases > 0 and (self.first_odd is None or self.first_odd >= inner)
+        closed = self.num_ends == inner + 1 and self.last_end == self.size - 1
+        is_even = even and (self.num_ends == inner or closed)
+        return Contig(self.length, self.offset, line_bases) if is_even else None
 
 
 def find_gaps(letters: bytes, start: int = 0) -> Gaps:

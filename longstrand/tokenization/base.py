@@ -27,6 +27,7 @@ AnyArray = npt.NDArray[Any]
 ToBases = Literal["mean", "max", "sum", "share"]
 FromBases = Literal["mean", "max", "majority", "first"]
 
+ROLES = ("pad", "cls", "sep", "mask", "unk")
 _WORTH_THREADS = 100_000
 
 
@@ -183,8 +184,7 @@ class SpecialIds:
 
     def all(self) -> frozenset[int]:
         """Collect every special id."""
-        named = (self.pad, self.cls, self.sep, self.mask, self.unk)
-        return frozenset(value for value in named if value is not None) | self.extra
+        return frozenset(value for role in ROLES if (value := getattr(self, role)) is not None) | self.extra
 
 
 class Tokenizer(ABC):
@@ -217,19 +217,42 @@ class Tokenizer(ABC):
         """Tokenize without adding special tokens: ids int32 ``(n,)`` and offsets int32 ``(n, 2)``."""
 
     @abstractmethod
-    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
-        """Write ids as text, without spaces; overlapping k-mers are merged back into one sequence."""
+    def _identity(self) -> Any:
+        """Give a JSON-able value that determines the ids of every text."""
 
     @abstractmethod
+    def _definition(self) -> str:
+        """Write the text of a ``tokenizer.json``."""
+
+    def _options(self) -> dict[str, Any]:
+        """List what our section of ``longstrand.json`` says about the tokenizer."""
+        return {"kind": self.kind}
+
     def save(self, folder: Path | str, *, exact_text: bool = False) -> None:
         """Write files from which `load_tokenizer` and ``AutoTokenizer`` restore this tokenizer.
 
-        ``AutoTokenizer`` reads lower case as upper case, as our commands do, unless ``exact_text``.
+        ``AutoTokenizer`` reads lower case as upper case, as our commands do, unless ``exact_text``. It gives our ids
+        for DNA, but cannot cut overlapping k-mers: those it wants separated by spaces, as DNABERT's own scripts write
+        them.
         """
+        from longstrand.tokenization.files import write_tokenizer_files
 
-    @abstractmethod
-    def _identity(self) -> Any:
-        """Give a JSON-able value that determines the ids of every text."""
+        write_tokenizer_files(
+            Path(folder),
+            self._definition(),
+            self.role_names,
+            options=self._options(),
+            max_tokens=self.max_tokens,
+            upper_case="" if exact_text else self.alphabet,
+        )
+
+    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
+        """Write ids as text, without spaces; overlapping k-mers are merged back into one sequence.
+
+        ``skip_special_tokens`` also drops GENA's gap ``-``.
+        """
+        skip = self.special_ids if skip_special_tokens else frozenset()
+        return "".join(self.token_strings[int(i)] for i in ids if int(i) not in skip)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -239,6 +262,12 @@ class Tokenizer(ABC):
         from longstrand.runtime import fingerprint_bytes
 
         return fingerprint_bytes(json.dumps(self._identity(), sort_keys=True, ensure_ascii=False).encode())
+
+    @property
+    def role_names(self) -> dict[str, str]:
+        """Texts of the special tokens by role: ``{"pad_token": "[PAD]", ...}``."""
+        named = {f"{role}_token": getattr(self.special, role) for role in ROLES}
+        return {role: self.token_strings[i] for role, i in named.items() if i is not None}
 
     @cached_property
     def token_strings(self) -> list[str]:

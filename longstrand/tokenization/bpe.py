@@ -7,16 +7,15 @@ the same interface.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Mapping
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from longstrand.errors import TokenizerError, one_of
-from longstrand.tokenization.base import BoolArray, Encoding, IntArray, SpecialIds, Template, Tokenizer
-from longstrand.tokenization.files import parse_definition, write_tokenizer_files
+from longstrand.tokenization.base import Encoding, IntArray, SpecialIds, Template, Tokenizer
+from longstrand.tokenization.files import parse_definition
 from longstrand.tokenization.text_rules import TextRules, Unsupported, check_model, read_rules
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ EngineChoice = Literal["own", "library"]
 
 _NOTHING: IntArray = np.empty(0, dtype=np.int32)
 _GAP = "N" * 10
-_NO_OFFSETS: IntArray = np.empty((0, 2), dtype=np.int32)
 
 _ROLE_NAMES = {
     "pad": ("[PAD]", "<pad>"),
@@ -83,14 +81,14 @@ class BpeTokenizer(Tokenizer):
         self._engine_choice = engine
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self.definition, self._roles(), self.max_tokens, self._where, self._engine_choice)
+        options: dict[str, Any] = {"max_tokens": self.max_tokens, "where": self._where, "engine": self._engine_choice}
+        return partial(BpeTokenizer, roles=self.role_names, **options), (self.definition,)
 
     def _identity(self) -> Any:
         return self._parsed
 
-    def _roles(self) -> dict[str, str]:
-        named = {role: getattr(self.special, role) for role in _ROLE_NAMES}
-        return {f"{role}_token": self.token_strings[i] for role, i in named.items() if i is not None}
+    def _definition(self) -> str:
+        return self.definition
 
     @cached_property
     def _library(self) -> Any:
@@ -125,28 +123,14 @@ class BpeTokenizer(Tokenizer):
 
     def encode_ids(self, text: str) -> tuple[IntArray, IntArray]:
         """Tokenize without adding special tokens; literal special tokens in the text become their ids."""
-        ids, offsets, _ = self._encode(text, _NOTHING, _NOTHING)
-        return ids, offsets
-
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> Encoding:
-        """Tokenize one text exactly as the published tokenizer does; nothing is cut or changed to upper case."""
-        prefix, suffix = self._ends if add_special_tokens else (_NOTHING, _NOTHING)
-        ids, offsets, mask = self._encode(text, prefix, suffix)
-        return Encoding(ids, offsets, len(text), mask)
-
-    @cached_property
-    def _ends(self) -> tuple[IntArray, IntArray]:
-        return np.array(self.template.prefix, dtype=np.int32), np.array(self.template.suffix, dtype=np.int32)
-
-    def _encode(self, text: str, prefix: IntArray, suffix: IntArray) -> tuple[IntArray, IntArray, BoolArray]:
-        if (self._engine_choice == "library" and self._is_simple(text)) or self._engine is None:
+        compiled = self._engine_for(text)
+        if compiled is None:
             found = self._library.encode(text, add_special_tokens=False)
-            offsets = np.array(found.offsets, dtype=np.int32).reshape(-1, 2)
-            return self._surround(np.array(found.ids, dtype=np.int32), offsets, prefix, suffix)
-        engine, rules = self._engine
+            return np.array(found.ids, dtype=np.int32), np.array(found.offsets, dtype=np.int32).reshape(-1, 2)
+        engine, rules = compiled
         if rules.is_plain(text):
-            return engine.encode(text, prefix, suffix, self._special_lookup)
-        parts: list[tuple[IntArray, IntArray]] = [(_NOTHING, _NO_OFFSETS)]
+            return engine.encode(text, _NOTHING, _NOTHING, self._special_lookup)[:2]
+        parts: list[tuple[IntArray, IntArray]] = [(_NOTHING, np.empty((0, 2), dtype=np.int32))]
         for piece in rules.pieces(text):
             if piece.token is not None:
                 span = np.array([[piece.start, piece.end]], dtype=np.int32)
@@ -156,37 +140,29 @@ class BpeTokenizer(Tokenizer):
                 ids, offsets, _ = engine.encode(word, _NOTHING, _NOTHING, self._special_lookup)
                 offsets += np.int32(piece.start)
                 parts.append((ids, offsets))
-        ids, offsets = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return self._surround(ids, offsets, prefix, suffix)
+        return np.concatenate([ids for ids, _ in parts]), np.concatenate([offsets for _, offsets in parts])
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> Encoding:
+        """Tokenize one text exactly as the published tokenizer does; nothing is cut or changed to upper case."""
+        compiled = self._engine_for(text)
+        if compiled is None or not compiled[1].is_plain(text):
+            return super().encode(text, add_special_tokens=add_special_tokens)
+        prefix, suffix = self._ends if add_special_tokens else (_NOTHING, _NOTHING)
+        ids, offsets, mask = compiled[0].encode(text, prefix, suffix, self._special_lookup)
+        return Encoding(ids, offsets, len(text), mask)
+
+    @cached_property
+    def _ends(self) -> tuple[IntArray, IntArray]:
+        return np.array(self.template.prefix, dtype=np.int32), np.array(self.template.suffix, dtype=np.int32)
+
+    def _engine_for(self, text: str) -> tuple[BpeEngine, TextRules] | None:
+        """Give the own engine, or None where the library encodes this text."""
+        return None if self._engine_choice == "library" and self._is_simple(text) else self._engine
 
     def _is_simple(self, text: str) -> bool:
         """Say whether the library is sure to give our offsets: A, C, G, T, N, and no run of N that becomes one gap."""
         gap = _GAP if self._parsed.get("normalizer") is None or "N{10,}" in self.definition else "NN"
         return gap not in text and text.isascii() and not text.encode().translate(None, b"ACGTN")
-
-    def _surround(
-        self, ids: IntArray, offsets: IntArray, prefix: IntArray, suffix: IntArray
-    ) -> tuple[IntArray, IntArray, BoolArray]:
-        ids = np.concatenate((prefix, ids, suffix))
-        around = (np.zeros((len(end), 2), dtype=np.int32) for end in (prefix, suffix))
-        offsets = np.concatenate((next(around), offsets, next(around)))
-        return ids, offsets, self._special_lookup[ids]
-
-    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
-        """Write ids as text, without spaces; ``skip_special_tokens`` also drops GENA's gap ``-``."""
-        skip = self.special_ids if skip_special_tokens else frozenset()
-        return "".join(self.token_strings[int(i)] for i in ids if int(i) not in skip)
-
-    def save(self, folder: Path | str, *, exact_text: bool = False) -> None:
-        """Write the definition (with upper-casing in front), and a configuration that names the special tokens."""
-        write_tokenizer_files(
-            Path(folder),
-            self.definition,
-            self._roles(),
-            options={"kind": "bpe"},
-            max_tokens=self.max_tokens,
-            upper_case="" if exact_text else self.alphabet,
-        )
 
 
 def _pair(merge: str | list[str]) -> tuple[str, str]:
@@ -195,12 +171,6 @@ def _pair(merge: str | list[str]) -> tuple[str, str]:
     if len(parts) != 2:
         raise Unsupported(f"its merge {merge!r} is not a pair")
     return parts[0], parts[1]
-
-
-def _restore(
-    definition: str, roles: dict[str, str], max_tokens: int | None, where: str, engine: EngineChoice
-) -> BpeTokenizer:
-    return BpeTokenizer(definition, roles=roles, max_tokens=max_tokens, where=where, engine=engine)
 
 
 def _find_roles(vocab: dict[str, int], roles: Mapping[str, str], flagged: set[int], where: str) -> SpecialIds:

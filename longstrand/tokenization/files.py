@@ -9,9 +9,8 @@ from typing import Any
 
 from longstrand.errors import InputError, TokenizerError
 from longstrand.runtime import read_json, write_atomically, write_json
-from longstrand.tokenization.base import Tokenizer
+from longstrand.tokenization.base import ROLES, Tokenizer
 
-ROLES = ("unk_token", "cls_token", "sep_token", "pad_token", "mask_token")
 _NO_LIMIT = 10**9
 
 
@@ -36,7 +35,7 @@ def read_settings(folder: Path) -> tuple[dict[str, str], int | None]:
     """Read the named special tokens and the longest allowed input from the configuration files of a folder."""
     settings = read_object(folder / "special_tokens_map.json") | read_object(folder / "tokenizer_config.json")
     roles: dict[str, str] = {}
-    for role in ROLES:
+    for role in (f"{name}_token" for name in ROLES):
         value = settings.get(role)
         content = value.get("content") if isinstance(value, dict) else value
         if isinstance(content, str):
@@ -83,15 +82,14 @@ def _with_upper_case(definition: str, letters: str) -> str:
     return json.dumps(parsed | {"normalizer": {"type": "Sequence", "normalizers": steps}}, ensure_ascii=False, indent=1)
 
 
-def without_upper_case(definition: str) -> str:
-    """Take out the steps that `write_tokenizer_files` put in front; other definitions come back as they are."""
-    parsed = json.loads(definition)
-    if not isinstance(parsed, dict) or not any(map(_is_upper_case, steps := _normalizers(parsed))):
-        return definition
+def without_upper_case(parsed: dict[str, Any]) -> dict[str, Any] | None:
+    """Take out the steps that `write_tokenizer_files` put in front; None if there are none."""
+    steps = _normalizers(parsed)
     kept = [step for step in steps if not _is_upper_case(step)]
+    if kept == steps:
+        return None
     whole = kept[0] if len(kept) == 1 and kept[0].get("type") == "Sequence" else None
-    normalizer = whole or ({"type": "Sequence", "normalizers": kept} if kept else None)
-    return json.dumps(parsed | {"normalizer": normalizer}, ensure_ascii=False, indent=1)
+    return parsed | {"normalizer": whole or ({"type": "Sequence", "normalizers": kept} if kept else None)}
 
 
 def _normalizers(parsed: dict[str, Any]) -> list[dict[str, Any]]:
@@ -117,11 +115,8 @@ def template_json(tokenizer: Tokenizer) -> dict[str, Any] | None:
 
     first, second = ({"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}})
     single = [*special(template.prefix, 0), first, *special(template.suffix, 0)]
-    if template.pair_middle is None:
-        pair: list[dict[str, Any]] = [*special(template.prefix, 0), first, second]
-    else:
-        pair = [*special(template.prefix, 0), first, *special(template.pair_middle, 0)]
-        pair += [second, *special(template.pair_suffix, 1)]
+    pair = [*special(template.prefix, 0), first, *special(template.pair_middle or (), 0)]
+    pair += [second, *special(template.pair_suffix, 1)]
     used = {*template.prefix, *template.suffix, *(template.pair_middle or ()), *template.pair_suffix}
     if not used:
         return None

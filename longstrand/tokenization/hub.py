@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ def load_tokenizer(folder: Path | str, *, engine: EngineChoice = "own") -> Token
 
 def _load_json(path: Path, engine: EngineChoice) -> Tokenizer:
     text = path.read_text(encoding="utf-8")
-    parse_definition(text, str(path))
-    text = without_upper_case(text)
     parsed = parse_definition(text, str(path))
+    if (plain := without_upper_case(parsed)) is not None:
+        text = json.dumps(plain, ensure_ascii=False, indent=1)
     roles, max_tokens = read_settings(path.parent)
     if parsed["model"].get("type", "BPE") == "WordLevel":
         return _kmer(path, parsed["model"].get("vocab", {}), max_tokens)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longstrand.errors import TokenizerError, one_of
-from longstrand.tokenization.base import IntArray, SpecialIds, Template, Tokenizer
+from longstrand.tokenization.base import ROLES, IntArray, SpecialIds, Template, Tokenizer
 from longstrand.tokenization.basic_words import split_words
 
 MAX_K = 10
@@ -117,10 +117,7 @@ def kmer_from_vocab(
 def _special_ids(vocab: dict[str, int]) -> SpecialIds:
     brackets = "[CLS]" in vocab
     name = "[{}]" if brackets else "<{}>"
-    ids = {
-        role: vocab.get(name.format(role.upper() if brackets else role))
-        for role in ("pad", "cls", "sep", "mask", "unk")
-    }
+    ids = {role: vocab.get(name.format(role.upper() if brackets else role)) for role in ROLES}
     extra = frozenset(vocab[text] for text in ("<eos>", "<bos>") if text in vocab)
     return SpecialIds(**ids, extra=extra)
 
@@ -175,30 +172,19 @@ class _KmerBase(Tokenizer):
     def _identity(self) -> Any:
         return [self._options(), self.vocab]
 
-    def _roles(self) -> dict[str, str]:
-        named = {role: getattr(self.special, role) for role in ("pad", "cls", "sep", "mask", "unk")}
-        return {f"{role}_token": self.token_strings[i] for role, i in named.items() if i is not None}
-
     def _pre_tokenizer(self) -> dict[str, Any]:
         return {"type": "WhitespaceSplit"}
 
-    def save(self, folder: Path | str, *, exact_text: bool = False) -> None:
-        """Write ``tokenizer.json``, ``tokenizer_config.json`` and the k-mer options in ``longstrand.json``.
+    def _definition(self) -> str:
+        from longstrand.tokenization.files import template_json
 
-        ``AutoTokenizer`` reads the first two. It gives the same ids for DNA, in lower case too unless ``exact_text``.
-        Overlapping k-mers cannot be expressed
-        there, so such a folder wants the k-mers separated by spaces, as DNABERT's own scripts write them.
-        """
-        from longstrand.tokenization.files import template_json, write_tokenizer_files
-
+        plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
         definition = {
             "version": "1.0",
             "truncation": None,
             "padding": None,
             "added_tokens": [
-                {"id": i, "content": self.token_strings[i], "single_word": False, "lstrip": False, "rstrip": False}
-                | {"normalized": False, "special": True}
-                for i in sorted(self.special_ids)
+                {"id": i, "content": self.token_strings[i], **plain, "special": True} for i in sorted(self.special_ids)
             ],
             "normalizer": None,
             "pre_tokenizer": self._pre_tokenizer(),
@@ -206,15 +192,7 @@ class _KmerBase(Tokenizer):
             "decoder": {"type": "Fuse"},
             "model": {"type": "WordLevel", "vocab": self.vocab, "unk_token": self.token_strings[self._unk]},
         }
-        text = json.dumps(definition, ensure_ascii=False, indent=1)
-        write_tokenizer_files(
-            Path(folder),
-            text,
-            self._roles(),
-            options=self._options(),
-            max_tokens=self.max_tokens,
-            upper_case="" if exact_text else self.alphabet,
-        )
+        return json.dumps(definition, ensure_ascii=False, indent=1)
 
 
 class KmerTokenizer(_KmerBase):
@@ -305,11 +283,6 @@ class KmerTokenizer(_KmerBase):
         codes = classes[first[:, None] + np.arange(self.k)].astype(np.int32) @ self._power
         words: IntArray = self._table[codes]
         return words
-
-    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
-        """Write ids as text, without spaces."""
-        skip = self.special_ids if skip_special_tokens else frozenset()
-        return "".join(self.token_strings[int(i)] for i in ids if int(i) not in skip)
 
 
 def _cut_runs(
