@@ -10,11 +10,11 @@ import torch
 
 import longstrand.models
 from longstrand.errors import ConfigError, InputError
-from longstrand.models.attention.layer import attend
 from longstrand.models.attention.mask import join_bias, padding_bias
 from longstrand.models.config import QUIRKS, LongstrandConfig, preset
 from longstrand.models.positions import alibi_bias, alibi_slopes, rotary_angles
 from longstrand.models.pretrained import LongstrandForMaskedLM, LongstrandModel
+from tests.models.attention.calls import attend
 
 
 def test_input_longer_than_the_position_table_names_the_limit():

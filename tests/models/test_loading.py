@@ -146,7 +146,9 @@ def test_config_and_weights_that_contradict_each_other(changed, name, settings, 
 
 @pytest.mark.parametrize("name", [name for name in TOYS if TOYS[name].get("tie_word_embeddings", True)])
 def test_tied_copies_that_differ(toys, changed, name):
-    copy, original = next(pair for pair in FAMILIES[TOYS[name]["family"]].copies.items() if pair[0].endswith("decoder.weight"))
+    copy, original = next(
+        pair for pair in FAMILIES[TOYS[name]["family"]].copies.items() if pair[0].endswith("decoder.weight")
+    )
     stored = load_file(toys[name] / "model.safetensors")
     assert torch.equal(stored[copy], stored[original])
     with pytest.raises(CheckpointError, match=rf"contradicting: {copy} should be a copy of {original}, but differs"):

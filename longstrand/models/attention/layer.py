@@ -1,4 +1,4 @@
-"""Attention: four separate projections around one function, `attend`.
+"""Attention: four separate projections around one function, `compute_attention`.
 
 `longstrand.models.attention.mask` says who sees whom and by which path; `compute_attention` computes. All paths equal
 the dense one.
@@ -15,16 +15,8 @@ from torch import Tensor, nn
 
 from longstrand.models.attention.block_sparse import BlockLists, block_lists
 from longstrand.models.attention.layouts import make_layout, pattern_for
-from longstrand.models.attention.mask import (
-    AttentionInputs,
-    AttentionMask,
-    PackedDocument,
-    best_path,
-    join_bias,
-    join_masks,
-    prepare,
-)
-from longstrand.models.attention.patterns import FULL, BlockSparse, Pattern
+from longstrand.models.attention.mask import AttentionInputs, AttentionMask, PackedDocument, best_path
+from longstrand.models.attention.patterns import BlockSparse, Pattern
 from longstrand.models.config import LongstrandConfig
 from longstrand.models.linear import Linear
 from longstrand.models.positions import RotaryAngles
@@ -85,48 +77,6 @@ class SelfAttention(nn.Module):
         return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
-def attend(
-    query_BHLK: Tensor,
-    key_BHLK: Tensor,
-    value_BHLK: Tensor,
-    *,
-    pattern: Pattern = FULL,
-    attention_mask: Tensor | None = None,
-    documents: Tensor | None = None,
-    bias: Tensor | None = None,
-    dropout: float = 0.0,
-    need_weights: bool = False,
-    path: str = "auto",
-) -> tuple[Tensor, Tensor | None]:
-    """Compute softmax(q k / sqrt(K) + bias) v over what the pattern and the mask allow.
-
-    Args:
-        query_BHLK: queries; keys and values have the same shape.
-        key_BHLK: keys.
-        value_BHLK: values.
-        pattern: who may see whom.
-        attention_mask: (B, L), true or 1 = real; None = all are. What stands at other places is finite and arbitrary.
-        documents: (B, L) int64 number of each token's document, for packed batches; None = one each.
-        bias: None, or what is added to the scores (float) or allowed (bool), broadcast to (B, H, L, L); asks for the
-            dense path.
-        dropout: probability of dropping an attention probability; ignored by patterns other than `Full`.
-        need_weights: also return the probabilities, through the slow path.
-        path: one of `PATHS`.
-
-    Returns:
-        Context (B, H, L, K), and probabilities (B, H, L, L) before dropout or None.
-    """
-    padding = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
-    path = "dense" if need_weights or bias is not None else path
-    inputs = AttentionInputs(query_BHLK.shape[2], query_BHLK.device, query_BHLK.dtype, padding, documents)
-    mask = prepare(pattern, inputs, path=path)
-    if bias is not None:
-        floats = [one for one in (mask.bias, bias) if one is not None and one.dtype != torch.bool]
-        joined = join_bias(join_masks(mask.bias, bias), sum(floats) if floats else None, query_BHLK.dtype)
-        mask = AttentionMask(joined, drops=mask.drops)
-    return compute_attention(query_BHLK, key_BHLK, value_BHLK, mask, dropout=dropout, need_weights=need_weights)
-
-
 def compute_attention(
     query_BHLK: Tensor,
     key_BHLK: Tensor,
@@ -136,7 +86,19 @@ def compute_attention(
     dropout: float = 0.0,
     need_weights: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Compute attention as `attend` does, after `prepare`; probabilities need a dense mask."""
+    """Compute softmax(q k / sqrt(K) + bias) v over what the mask allows.
+
+    Args:
+        query_BHLK: queries; keys and values have the same shape.
+        key_BHLK: keys.
+        value_BHLK: values.
+        mask: who sees whom, from `longstrand.models.attention.mask.prepare`.
+        dropout: probability of dropping an attention probability; ignored by patterns other than `Full`.
+        need_weights: also return the probabilities, through the slow path; needs a dense mask.
+
+    Returns:
+        Context (B, H, L, K), and probabilities (B, H, L, L) before dropout or None.
+    """
     states, bias = (query_BHLK, key_BHLK, value_BHLK), mask.bias
     dropout = dropout if mask.drops else 0.0
     if mask.blocks is not None:

@@ -224,7 +224,7 @@ def join_masks(first: Tensor | None, second: Tensor | None) -> Tensor | None:
 
 
 def padding_bias(attention_mask: Tensor | None, config: LongstrandConfig) -> Tensor | None:
-    """Turn a mask of real tokens (B, L; 1 = real) into what `attend` takes, (B, 1, 1, L), or None if all are real.
+    """Turn a mask of real tokens (B, L; 1 = real) into what attention takes, (B, 1, 1, L), or None if all are real.
 
     A row without any real token sees all of its padding, so that it gives finite numbers rather than NaN.
     """
@@ -239,7 +239,7 @@ def padding_bias(attention_mask: Tensor | None, config: LongstrandConfig) -> Ten
 
 
 def join_bias(padding: Tensor | None, distance: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Join the padding (bool or float) and a float bias by position into one argument of `attend`."""
+    """Join the padding (bool or float) and a float bias by position into one bias."""
     if distance is None:
         return padding if padding is None or padding.dtype == torch.bool else padding.to(dtype)
     if padding is None:

@@ -8,12 +8,13 @@ import torch
 from longstrand.errors import InputError, UsageError
 from longstrand.models.attention.block_sparse import GatherCall, block_lists
 from longstrand.models.attention.inputs import AttentionInputs, document_runs
-from longstrand.models.attention.layer import attend, compute_attention
+from longstrand.models.attention.layer import compute_attention
 from longstrand.models.attention.layouts import make_layout, pattern_for
 from longstrand.models.attention.mask import prepare
 from longstrand.models.attention.patterns import BlockSparse, Full, SlidingWindow
 from longstrand.models.config import preset
 from longstrand.models.pretrained import LongstrandForMaskedLM, LongstrandModel
+from tests.models.attention.calls import attend
 
 B, H, K, S = 2, 3, 8, 4
 
