@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longstrand.runtime import IGNORED_LABEL
+from longstrand.tokenization.files import ROLES, write_tokenizer_files
 
 IntArray = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
@@ -27,7 +28,6 @@ AnyArray = npt.NDArray[Any]
 ToBases = Literal["mean", "max", "sum", "share"]
 FromBases = Literal["mean", "max", "majority", "first"]
 
-ROLES = ("pad", "cls", "sep", "mask", "unk")
 _WORTH_THREADS = 100_000
 
 
@@ -235,8 +235,6 @@ class Tokenizer(ABC):
         for DNA, but cannot cut overlapping k-mers: those it wants separated by spaces, as DNABERT's own scripts write
         them.
         """
-        from longstrand.tokenization.files import write_tokenizer_files
-
         write_tokenizer_files(
             Path(folder),
             self._definition(),

@@ -9,8 +9,8 @@ from typing import Any
 
 from longstrand.errors import InputError, TokenizerError
 from longstrand.runtime import read_json, write_atomically, write_json
-from longstrand.tokenization.base import ROLES, Tokenizer
 
+ROLES = ("pad", "cls", "sep", "mask", "unk")
 _NO_LIMIT = 10**9
 
 
@@ -104,24 +104,6 @@ def _normalizers(parsed: dict[str, Any]) -> list[dict[str, Any]]:
 def _is_upper_case(step: dict[str, Any]) -> bool:
     letter = (step.get("pattern") or {}).get("String", "") if step.get("type") == "Replace" else ""
     return len(letter) == 1 and letter.islower() and step.get("content") == letter.upper()
-
-
-def template_json(tokenizer: Tokenizer) -> dict[str, Any] | None:
-    """Express the template as a ``TemplateProcessing`` post-processor; None if nothing is added."""
-    template, names = tokenizer.template, tokenizer.token_strings
-
-    def special(ids: tuple[int, ...], type_id: int) -> list[dict[str, Any]]:
-        return [{"SpecialToken": {"id": names[i], "type_id": type_id}} for i in ids]
-
-    first, second = ({"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}})
-    single = [*special(template.prefix, 0), first, *special(template.suffix, 0)]
-    pair = [*special(template.prefix, 0), first, *special(template.pair_middle or (), 0)]
-    pair += [second, *special(template.pair_suffix, 1)]
-    used = {*template.prefix, *template.suffix, *(template.pair_middle or ()), *template.pair_suffix}
-    if not used:
-        return None
-    tokens = {names[i]: {"id": names[i], "ids": [i], "tokens": [names[i]]} for i in sorted(used)}
-    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}
 
 
 def parse_definition(text: str, where: str) -> dict[str, Any]:

@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from longstrand.errors import TokenizerError, one_of
-from longstrand.tokenization.base import ROLES, IntArray, SpecialIds, Template, Tokenizer
+from longstrand.tokenization.base import IntArray, SpecialIds, Template, Tokenizer
 from longstrand.tokenization.basic_words import split_words
+from longstrand.tokenization.files import ROLES
 
 MAX_K = 10
 Unknown = Literal["token", "error"]
@@ -147,6 +148,24 @@ def _id_table(vocab: dict[str, int], k: int) -> IntArray:
     return np.array([vocab["".join(letters)] for letters in itertools.product("ACGT", repeat=k)], dtype=np.int32)
 
 
+def _post_processor(tokenizer: Tokenizer) -> dict[str, Any] | None:
+    """Express the template as a ``TemplateProcessing`` post-processor; None if nothing is added."""
+    template, names = tokenizer.template, tokenizer.token_strings
+
+    def special(ids: tuple[int, ...], type_id: int) -> list[dict[str, Any]]:
+        return [{"SpecialToken": {"id": names[i], "type_id": type_id}} for i in ids]
+
+    first, second = ({"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}})
+    single = [*special(template.prefix, 0), first, *special(template.suffix, 0)]
+    pair = [*special(template.prefix, 0), first, *special(template.pair_middle or (), 0)]
+    pair += [second, *special(template.pair_suffix, 1)]
+    used = {*template.prefix, *template.suffix, *(template.pair_middle or ()), *template.pair_suffix}
+    if not used:
+        return None
+    tokens = {names[i]: {"id": names[i], "ids": [i], "tokens": [names[i]]} for i in sorted(used)}
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}
+
+
 class _KmerBase(Tokenizer):
     """What both k-mer tokenizers share."""
 
@@ -176,8 +195,6 @@ class _KmerBase(Tokenizer):
         return {"type": "WhitespaceSplit"}
 
     def _definition(self) -> str:
-        from longstrand.tokenization.files import template_json
-
         plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
         definition = {
             "version": "1.0",
@@ -188,7 +205,7 @@ class _KmerBase(Tokenizer):
             ],
             "normalizer": None,
             "pre_tokenizer": self._pre_tokenizer(),
-            "post_processor": template_json(self),
+            "post_processor": _post_processor(self),
             "decoder": {"type": "Fuse"},
             "model": {"type": "WordLevel", "vocab": self.vocab, "unk_token": self.token_strings[self._unk]},
         }
