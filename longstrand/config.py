@@ -6,7 +6,7 @@ dotted overrides, and `dump_config` writes the resolved result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin
@@ -156,6 +156,18 @@ def paths_of(settings: StrictModel) -> list[Path]:
             waiting += [item for _, item in value]
         elif isinstance(value, list | tuple):
             waiting += value
+    return found
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], *, leave_out: Iterable[str] = ()) -> list[str]:
+    """Name what changed between two nested mappings: ``training.seed: 0 -> 1``; some sections are not looked at."""
+    left, found = set(leave_out), list[str]()
+    for key in dict.fromkeys([*before, *after]):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict) and key not in left:
+            found += [f"{key}.{line}" for line in differences(old, new)]
+        elif old != new and key not in left:
+            found.append(f"{key}: {old!r} -> {new!r}")
     return found
 
 

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from longstrand.config import StrictModel, build, dump_config, load_config, merge, parse_override, read_yaml
+from longstrand.config import (
+    StrictModel,
+    build,
+    differences,
+    dump_config,
+    load_config,
+    merge,
+    parse_override,
+    read_yaml,
+)
 from longstrand.errors import ConfigError
 
 
@@ -91,3 +100,8 @@ def test_bad_overrides() -> None:
         parse_override("training.seed")
     with pytest.raises(ConfigError, match="'name' is a value, not a section"):
         merge({"name": "x"}, ["name.first=1"])
+
+
+def test_differences_of_nested_settings() -> None:
+    before, after = {"a": {"b": 1, "c": 2}, "d": 1, "f": 1}, {"a": {"b": 1, "c": 3}, "e": None, "f": 2}
+    assert differences(before, after, leave_out=["f"]) == ["a.c: 2 -> 3", "d: 1 -> None"]

@@ -35,7 +35,7 @@ from longstrand.benchmarks.run_trial import (
 )
 from longstrand.benchmarks.tasks.task import TaskData, find_built, load_task_data
 from longstrand.benchmarks.trials import Trial, methods_of, share_out, trials_of
-from longstrand.config import build, dump_config, paths_of, read_yaml
+from longstrand.config import build, differences, dump_config, paths_of, read_yaml
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import LongstrandError, ResumeError, UsageError, one_of
 from longstrand.runtime import (
@@ -50,7 +50,6 @@ from longstrand.runtime import (
 )
 from longstrand.training.examples import check_strand
 from longstrand.training.methods import FinetuneMethod, check_method
-from longstrand.training.run_folder import differences
 
 if TYPE_CHECKING:
     import polars as pl
@@ -203,11 +202,7 @@ def _check_folder(config: BenchmarkConfig, rank: int) -> None:
     path = config.output / "config.yaml"
     settings = yaml.safe_load(dump_config(config))
     if path.exists() and (config.output / "trials").exists():
-        changed = [
-            f"{key}: {old!r} -> {new!r}"
-            for key, old, new in differences(read_yaml(path), settings)
-            if key.split(".")[0] not in GROWS
-        ]
+        changed = differences(read_yaml(path), settings, leave_out=GROWS)
         if changed:
             raise ResumeError(
                 f"{path}: this folder holds a benchmark with other settings ({'; '.join(changed[:6])}); "

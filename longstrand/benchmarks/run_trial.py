@@ -23,7 +23,6 @@ from longstrand.benchmarks.results import Result
 from longstrand.benchmarks.tasks.task import TaskData
 from longstrand.benchmarks.trials import Trial, thin_out
 from longstrand.data.labelled import LabelledTable
-from longstrand.data.splits import Splits
 from longstrand.errors import ResumeError, TrainingError
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores, evaluate
 from longstrand.inference.options import PredictOptions
@@ -238,8 +237,7 @@ def run_finetuning(
         TrainingError: training diverged with every rate.
     """
     assert trial.method.finetuning is not None
-    raw = Splits(tables["train"].raw, tables["valid"].raw, tables["test"].raw, "the built task")
-    splits = LabelledSplits(tables["train"], tables["valid"], tables["test"], raw)
+    splits = LabelledSplits(tables["train"], tables["valid"], tables["test"], "the built task")
     base = context.protocol.rate_of(trial.method.finetuning)
     rates = [base * factor for factor in context.protocol.rate_factors]
     before = _rate_of_other_seed(trial, context) if is_tuned_once(trial, context.protocol) else None

@@ -63,6 +63,20 @@ def encode_bins(tokenizer: Tokenizer, text: str, bin_bases: int) -> Encoding:
     return Encoding(np.concatenate(ids), np.concatenate(offsets), len(text), np.concatenate(special))
 
 
+def encode_row(tokenizer: Tokenizer, first: str, second: str | None, bin_bases: int | None = None) -> Encoding:
+    """Encode a sequence (with ``bin_bases`` bin by bin) or a pair, special tokens included."""
+    if bin_bases is not None:
+        return encode_bins(tokenizer, first, bin_bases)
+    return tokenizer.encode(first) if second is None else tokenizer.encode_pair(first, second)
+
+
+def cut(encoding: Encoding, tokenizer: Tokenizer, limit: int) -> Encoding:
+    """Keep the tokens of a sequence from the left that fit beside the special ones."""
+    before, room = len(tokenizer.template.prefix), max(0, limit - tokenizer.num_special_tokens())
+    kept = slice(before, before + room)
+    return tokenizer.wrap(encoding.input_ids[kept], encoding.offsets[kept], encoding.num_bases)
+
+
 def bin_targets(table: RawTable, bin_bases: int) -> list[np.ndarray]:
     """Read one number for each bin: a column for each target, numbers joined by ``;`` in a cell.
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from longstrand.data.bins import BinTargets, moments
 from longstrand.data.labelled_files import RawTable
 from longstrand.data.targets import Task, encode_targets
 from longstrand.errors import InputError, nearest
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from longstrand.data.bins import BinTargets
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,6 @@ class LabelledTable:
     @property
     def num_missing(self) -> int:
         """Number of targets that are missing (cells, or bases for token problems)."""
-        import numpy as np
-
         if self.task.bin_bases is not None:
             return int(sum(np.isnan(values).sum() for values in self.targets))
         if not isinstance(self.targets, np.ndarray):
@@ -71,8 +67,6 @@ class LabelledTable:
 
     def counts(self) -> dict[str, Any]:
         """Describe the split for the report: sizes, letters, label distribution."""
-        import numpy as np
-
         lengths = [len(sequence) for sequence in self.sequences]
         unknown = [len(text) - sum(text.upper().count(letter) for letter in "ACGT") for text in self.sequences]
         summary: dict[str, Any] = {
@@ -92,16 +86,12 @@ class LabelledTable:
 
 def label_distribution(table: LabelledTable) -> dict[str, Any]:
     """Count rows (bases) a class, positives a label, or give mean and deviation of a target."""
-    import numpy as np
-
     names = table.task.names
     if table.task.problem in ("single_label", "token"):
         values = np.concatenate(table.targets) if isinstance(table.targets, list) else table.targets
         counts = np.bincount(values[values >= 0], minlength=len(names))
         return {name: int(count) for name, count in zip(names, counts)}
     if table.task.bin_bases is not None:
-        from longstrand.data.bins import moments
-
         found = moments(table.targets)
         return {
             name: {"mean": float(mean), "sd": float(spread)}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from longstrand.data.labelled_files import RawTable
@@ -18,21 +18,6 @@ NAMES = {
     **dict.fromkeys(("valid", "validation", "val", "dev"), "valid"),
 }
 MAX_STRATA = 100
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Training, validation and test rows, and one sentence on where they come from. ``test`` may be None."""
-
-    train: RawTable
-    valid: RawTable
-    test: RawTable | None
-    origin: str
-
-    def items(self) -> list[tuple[str, RawTable]]:
-        """List the splits that exist with their names."""
-        named = [("train", self.train), ("valid", self.valid), ("test", self.test)]
-        return [(name, table) for name, table in named if table is not None]
 
 
 def split_by_column(table: RawTable, column: str) -> dict[str, RawTable]:
@@ -122,19 +107,23 @@ def choose_rows(table: RawTable, num_rows: int, *, seed: int) -> RawTable:
     return table.take(sorted(int(index) for index in chosen))
 
 
-def leakage(splits: Splits) -> dict[str, Any]:
-    """Count rows of validation and test whose sequence (either strand) is in the training rows."""
-    seen = {_canonical(table_row) for table_row in _pieces(splits.train)}
+def leakage(tables: Mapping[str, RawTable]) -> dict[str, Any]:
+    """Count sequences of the other splits that (on either strand) are also in ``train``; pieces are put together."""
+    seen = {_canonical(item) for item in _sequences(tables["train"])}
     report = {}
-    for name, table in splits.items():
+    for name, table in tables.items():
         if name != "train":
-            shared = sum(_canonical(piece) in seen for piece in _pieces(table))
-            report[name] = {"num_rows_also_in_train": shared, "share": shared / len(table)}
+            found = [_canonical(item) in seen for item in _sequences(table)]
+            report[name] = {"num_rows_also_in_train": sum(found), "share": sum(found) / len(found)}
     return report
 
 
-def _pieces(table: RawTable) -> list[tuple[str, str]]:
-    return list(zip(table.sequences, table.pairs or [""] * len(table)))
+def _sequences(table: RawTable) -> list[tuple[str, str]]:
+    rows = list(zip(table.sequences, table.pairs or [""] * len(table)))
+    if not table.is_cut:
+        return rows
+    groups = groupby(zip(table.rows, rows), key=lambda item: item[0])
+    return [("".join(text for _, (text, _) in group), "") for _, group in groups]
 
 
 def _canonical(piece: tuple[str, str]) -> tuple[str, str]:
@@ -144,7 +133,8 @@ def _canonical(piece: tuple[str, str]) -> tuple[str, str]:
 def _identical(table: RawTable) -> list[list[int]]:
     """Group row indices by sequence, in order of first appearance."""
     groups: dict[tuple[str, str], list[int]] = {}
-    for index, piece in enumerate(_pieces(table)):
+    rows = zip(table.sequences, table.pairs or [""] * len(table))
+    for index, piece in enumerate(rows):
         groups.setdefault(_canonical(piece), []).append(index)
     return list(groups.values())
 

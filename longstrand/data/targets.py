@@ -8,18 +8,17 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+import numpy as np
+
+from longstrand.data.bins import bin_targets
+from longstrand.data.labelled_files import RawTable
 from longstrand.data.labelled_tokens import SEPARATORS, UNLABELLED, split_labels
 from longstrand.data.rows import TABLES, column_names, detect_file, is_missing, read_table, show_rows
 from longstrand.errors import InputError, nearest
 from longstrand.genome.text import open_text, parse_number
 from longstrand.runtime import IGNORED_LABEL
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from longstrand.data.labelled_files import RawTable
 
 Problem = Literal["single_label", "multi_label", "regression", "token"]
 Layout = Literal["one", "columns", "vector", "set"]
@@ -120,8 +119,6 @@ def encode_targets(table: RawTable, task: Task) -> np.ndarray | list[np.ndarray]
         InputError: as `longstrand.data.labelled.label`.
     """
     if task.bin_bases is not None:
-        from longstrand.data.bins import bin_targets
-
         return bin_targets(table, task.bin_bases)
     reader = _LabelReader(table)
     if task.problem == "token":
@@ -240,8 +237,6 @@ class _LabelReader:
 
     def token_indices(self, codes: Sequence[str]) -> list[np.ndarray]:
         """Turn per-base labels into int16 (num_bases,); -100 where a base is ``?`` or the whole cell is missing."""
-        import numpy as np
-
         index = {code: position for position, code in enumerate(codes)} | {UNLABELLED: IGNORED_LABEL}
         encoded = []
         for row, sequence, parts in zip(self.rows, self.sequences, self.token_parts()):
@@ -396,8 +391,6 @@ class _LabelReader:
         return tuple(sorted(distinct, key=int) if numeric else sorted(distinct))
 
     def class_indices(self, codes: Sequence[str]) -> np.ndarray:
-        import numpy as np
-
         self._refuse_missing()
         index = {code: position for position, code in enumerate(codes)}
         values = [canonical(value) for value in self.only_values() if value is not None]
@@ -416,8 +409,6 @@ class _LabelReader:
         return tuple(f"{column}_{number}" for number in range(len(self.present()[0].split(";"))))
 
     def column_matrix(self, binary: bool) -> np.ndarray:
-        import numpy as np
-
         matrix = np.full((len(self.sequences), len(self.labels)), np.nan, dtype=np.float32)
         for number, (name, values) in enumerate(self.labels.items()):
             for position, value in enumerate(values):
@@ -425,8 +416,6 @@ class _LabelReader:
         return matrix
 
     def vector_matrix(self, num_outputs: int, binary: bool) -> np.ndarray:
-        import numpy as np
-
         matrix = np.full((len(self.sequences), num_outputs), np.nan, dtype=np.float32)
         column = next(iter(self.labels))
         for position, value in enumerate(self.only_values()):
@@ -442,8 +431,6 @@ class _LabelReader:
         return matrix
 
     def set_matrix(self, codes: Sequence[str]) -> np.ndarray:
-        import numpy as np
-
         index = {code: position for position, code in enumerate(codes)}
         matrix = np.zeros((len(self.sequences), len(codes)), dtype=np.float32)
         for position, value in enumerate(self.only_values()):

@@ -109,23 +109,19 @@ def _chosen(values: np.ndarray, layout: Layout) -> dict[str, list[str | None]]:
     return {"prediction": [None if gone else name for gone, name in zip(missing.tolist(), chosen)]}
 
 
-def count(predictions: Iterable[Prediction]) -> Counts:
+def count(predictions: Sequence[Prediction]) -> Counts:
     """Sum up what a user should know about the rows: sizes, unknown letters, what was cut or empty."""
-    counts = dict.fromkeys(
-        ("sequences", "bases", "tokens", "unknown_letters", "with_unknown_letters", "truncated", "empty"), 0
-    )
-    counts |= {"lower_case_letters": 0, "longest_bases": 0}
-    for prediction in predictions:
-        counts["sequences"] += 1
-        counts["bases"] += prediction.num_bases
-        counts["tokens"] += prediction.num_tokens
-        counts["unknown_letters"] += prediction.num_unknown
-        counts["with_unknown_letters"] += prediction.num_unknown > 0
-        counts["lower_case_letters"] += prediction.num_lower_case
-        counts["truncated"] += prediction.truncated
-        counts["empty"] += prediction.empty
-        counts["longest_bases"] = max(counts["longest_bases"], prediction.num_bases)
-    return counts
+    return {
+        "sequences": len(predictions),
+        "bases": sum(item.num_bases for item in predictions),
+        "tokens": sum(item.num_tokens for item in predictions),
+        "unknown_letters": sum(item.num_unknown for item in predictions),
+        "with_unknown_letters": sum(item.num_unknown > 0 for item in predictions),
+        "truncated": sum(item.truncated for item in predictions),
+        "empty": sum(item.empty for item in predictions),
+        "lower_case_letters": sum(item.num_lower_case for item in predictions),
+        "longest_bases": max((item.num_bases for item in predictions), default=0),
+    }
 
 
 def write_predictions(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from longstrand.data.bins import count_bins, encode_bins
+from longstrand.data.bins import count_bins, cut, encode_row
 from longstrand.data.rows import Record
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import normalise
@@ -258,32 +258,20 @@ class _Engine:
 
     def _encode(self, view: View, texts: list[str], record: Record) -> _Reading:
         if self.per == "bin" or self.bin_bases is not None:
-            encoding = self._encode_bins(texts, record)
-        elif len(texts) == 2 and all(texts):
-            encoding = self.tokenizer.encode_pair(*texts)
-        else:
-            encoding = self.tokenizer.encode(texts[0] if len(texts) == 1 else "")  # half of a pair is no pair
+            where = record.where or record.name
+            if len(texts) == 2 or self.bin_bases is None:
+                raise InputError(
+                    f"{where}: a model of bins reads single sequences, and bin_bases of its head says how long."
+                )
+            count_bins(len(texts[0]), self.bin_bases, where=where)
+        whole = texts if all(texts) else [""]  # half of a pair is no pair
+        encoding = encode_row(self.tokenizer, whole[0], whole[1] if len(whole) == 2 else None, self.bin_bases)
         length = len(encoding.input_ids)
         if self.limit is None or length <= self.limit:
             return _Reading(*view, encoding, truncated=False)
         if not self.options.truncate or len(texts) == 2 or self.bin_bases is not None:
             raise InputError(too_long(record, length, self.limit, self.options))
-        return _Reading(*view, self._cut(texts[0]), truncated=True)
-
-    def _encode_bins(self, texts: list[str], record: Record) -> Encoding:
-        where = record.where or record.name
-        if len(texts) == 2 or self.bin_bases is None:
-            raise InputError(
-                f"{where}: a model of bins reads single sequences, and bin_bases of its head says how long."
-            )
-        count_bins(len(texts[0]), self.bin_bases, where=where)
-        return encode_bins(self.tokenizer, texts[0], self.bin_bases)
-
-    def _cut(self, text: str) -> Encoding:
-        """Keep the tokens from the left that fit beside the special ones."""
-        ids, offsets = self.tokenizer.encode_ids(text)
-        room = max(0, (self.limit or 0) - self.tokenizer.num_special_tokens())
-        return self.tokenizer.wrap(ids[:room], offsets[:room], len(text))
+        return _Reading(*view, cut(encoding, self.tokenizer, self.limit), truncated=True)
 
     def compute(self, rows: list[_Row]) -> None:
         """Run all readings of a buffer, longest first, in batches of similar length."""

@@ -17,10 +17,12 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from longstrand.config import differences
 from longstrand.errors import InputError, ResumeError
 from longstrand.runtime import provenance, rank, read_json, take_lock, world_size, write_json
 
@@ -191,7 +193,7 @@ class ResumableOutput:
         """
         data = self._data(part)
         temporary = self.folder / f".tmp-{os.getpid()}-rank{rank()}-{data.name}"
-        with _StorageErrors(self.output):
+        with _storage_errors(self.output):
             write(temporary)
             flush(temporary)
             os.replace(temporary, data)
@@ -211,7 +213,7 @@ class ResumableOutput:
             lock = open(self.folder / ".lock-join", "w")  # noqa: SIM115 - closed by the block below
         except FileNotFoundError:
             return self.finished()
-        with lock, _StorageErrors(self.output):
+        with lock, _storage_errors(self.output):
             _wait_for(lock)
             done = self.finished()
             if done is not None:
@@ -255,12 +257,6 @@ class ResumableOutput:
             remove(leftover)
 
 
-def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Name what changed between two flat mappings: ``strand: '+' -> 'both'``."""
-    keys = dict.fromkeys([*before, *after])
-    return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in keys if before.get(key) != after.get(key)]
-
-
 def flush(path: Path) -> None:
     """Force a file to the disk; a folder is left to the system."""
     if path.is_file():
@@ -283,20 +279,17 @@ def _wait_for(lock: IO[str]) -> None:
         logger.debug("no locks on this file system")
 
 
-class _StorageErrors:
+@contextmanager
+def _storage_errors(output: Path) -> Iterator[None]:
     """Turn a full or read-only disk into one clear sentence."""
-
-    def __init__(self, output: Path) -> None:
-        self.output = output
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    try:
+        yield
+    except Exception as error:
         system = re.search(r"([^:]+) \(os error \d+\)", str(error))  # how polars words what the system said
-        if isinstance(error, OSError) or (isinstance(error, Exception) and system):
-            reason = getattr(error, "strerror", None) or (system[1].strip() if system else error)
-            raise InputError(
-                f"{self.output}: cannot be written ({reason}); finished parts are kept, make room and "
-                "repeat the command to continue."
-            ) from error
+        if not isinstance(error, OSError) and not system:
+            raise
+        reason = getattr(error, "strerror", None) or (system[1].strip() if system else error)
+        raise InputError(
+            f"{output}: cannot be written ({reason}); finished parts are kept, make room and repeat the command to "
+            "continue."
+        ) from error

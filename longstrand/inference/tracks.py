@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -126,12 +126,10 @@ class BedGraph(TrackFile):
         self.compressed = compressed
 
     def _write(self, chunks: Iterator[Bins], layout: TrackLayout, target: Path) -> None:
-        with self._open(target) as file:
+        opened = gzip.open(target, "wt", 6) if self.compressed else open(target, "w", encoding="ascii")  # noqa: SIM115
+        with opened as file:
             for contig, start, end, value in spans(chunks, layout):
                 file.write(f"{contig}\t{start}\t{end}\t{value:.7g}\n")
-
-    def _open(self, path: Path) -> IO[str]:
-        return gzip.open(path, "wt", 6) if self.compressed else open(path, "w", encoding="ascii")
 
 
 class BigWig(TrackFile):

@@ -14,12 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
+
+import numpy as np
 
 from longstrand.errors import UsageError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 CHUNK_BYTES = 1 << 20
 WHOLE_NUMBERS = frozenset({"index", "start", "end", "position", "token_start", "token_end"})
@@ -55,8 +54,6 @@ class Block:
         The columns of an input row are repeated; an input row without value rows keeps one line of missing values, so
         that no row vanishes from a table.
         """
-        import numpy as np
-
         if self.lengths is None:
             return self
         shown = np.maximum(self.lengths, 1)
@@ -167,8 +164,6 @@ class ZarrSink(Sink):
 
     def write(self, block: Block, path: Path) -> None:
         """Write a part as plain arrays."""
-        import numpy as np
-
         arrays = {"values": np.ascontiguousarray(block.values, dtype=np.float32)}
         if block.lengths is not None:
             arrays["lengths"] = np.asarray(block.lengths, dtype=np.int64)
@@ -180,7 +175,6 @@ class ZarrSink(Sink):
 
     def join(self, parts: Sequence[Path], target: Path) -> None:
         """Append the parts to chunked arrays, whole chunks at a time."""
-        import numpy as np
         import zarr
 
         with np.load(parts[0]) as first:
@@ -232,16 +226,12 @@ def _series(name: str, column: Any) -> Any:
 
 
 def _plain_array(name: str, column: Any) -> np.ndarray:
-    import numpy as np
-
     if name in WHOLE_NUMBERS:
         return np.asarray(column, dtype=np.int64)
     return np.array(["" if value is None else str(value) for value in column], dtype=np.str_)
 
 
 def _load_each(parts: Sequence[Path], name: str) -> Iterator[np.ndarray]:
-    import numpy as np
-
     for part in parts:
         with np.load(part) as file:
             yield file[name]
@@ -249,8 +239,6 @@ def _load_each(parts: Sequence[Path], name: str) -> Iterator[np.ndarray]:
 
 def _append(group: Any, name: str, arrays: Any) -> None:
     """Write arrays one below the other into a new Zarr array, buffering to whole chunks."""
-    import numpy as np
-
     total = sum(len(array) for array in arrays())
     shape_of_one, dtype = next((array.shape[1:], array.dtype) for array in arrays())
     is_text = dtype.kind == "U"
@@ -271,8 +259,6 @@ def append_chunks(target: Any, arrays: Iterable[np.ndarray], chunk: int) -> None
 
 
 def _whole_chunks(arrays: Iterable[np.ndarray], chunk: int) -> Iterator[np.ndarray]:
-    import numpy as np
-
     waiting: list[np.ndarray] = []
     num_waiting = 0
     for array in arrays:

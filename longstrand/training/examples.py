@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from longstrand.data.bins import encode_bins, moments
+from longstrand.data.bins import cut, encode_row, moments
 from longstrand.data.labelled import LabelledTable, label
 from longstrand.data.labelled_files import GenomeWindows, RawTable, cut_rows, read_labelled, refuse_pieces
 from longstrand.data.labelled_tokens import is_bio
 from longstrand.data.rows import TABLES, column_names, detect_file
-from longstrand.data.splits import Splits, choose_rows, split_at_random, split_by_chrom, split_by_column
+from longstrand.data.splits import choose_rows, split_at_random, split_by_chrom, split_by_column
 from longstrand.data.targets import Task, infer_task, read_class_names
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import reverse_complement
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelledSplits:
-    """Training, validation and (perhaps) test tables of one task, and where they come from."""
+    """Training, validation and (perhaps) test tables of one task, and a sentence on where they come from."""
 
     train: LabelledTable
     valid: LabelledTable
     test: LabelledTable | None
-    raw: Splits
+    origin: str
 
     @property
     def task(self) -> Task:
@@ -65,13 +65,13 @@ def load_splits(settings: DataSettings, *, alphabet: str | None = "ACGTN") -> La
         if settings.bin_bases is not None
         else infer_task(table, problem=settings.problem, class_names=names)
     )
-    raw = _split_rest(parts, settings, origin)
-    tables = {name: label(part, task) for name, part in raw.items()}
+    _split_rest(parts, settings, origin)
     if settings.piece_bases is not None:
         if task.problem != "token":
             raise UsageError(f"piece_bases cuts labels per base, but the problem is {task.problem}; leave it out.")
-        tables = {name: label(cut_rows(part, settings.piece_bases), task) for name, part in raw.items()}
-    return LabelledSplits(tables["train"], tables["valid"], tables.get("test"), raw)
+        parts = {name: cut_rows(part, settings.piece_bases) for name, part in parts.items()}
+    tables = {name: label(part, task) for name, part in parts.items()}
+    return LabelledSplits(tables["train"], tables["valid"], tables.get("test"), "; ".join(origin))
 
 
 def _task_of_bins(table: RawTable, settings: DataSettings) -> Task:
@@ -131,8 +131,8 @@ def read_splits(
     return parts, origin
 
 
-def _split_rest(parts: dict[str, RawTable], settings: DataSettings, origin: list[str]) -> Splits:
-    """Split off at random what is still missing, and choose the training rows."""
+def _split_rest(parts: dict[str, RawTable], settings: DataSettings, origin: list[str]) -> None:
+    """Split off at random what is still missing, and choose the training rows; ``parts`` and ``origin`` are changed."""
     shares = {"valid": settings.valid_fraction, "test": settings.test_fraction}
     explicit = parts["train"].splits is not None or bool(settings.valid_chroms or settings.test_chroms)
     missing = {name: share for name, share in shares.items() if name not in parts and share > 0}
@@ -143,7 +143,6 @@ def _split_rest(parts: dict[str, RawTable], settings: DataSettings, origin: list
         origin.append(f"a random split (seed {settings.split_seed}) for {', '.join(missing)}")
     if settings.max_train_rows is not None:
         parts["train"] = choose_rows(parts["train"], settings.max_train_rows, seed=settings.split_seed)
-    return Splits(parts["train"], parts["valid"], parts.get("test"), "; ".join(origin))
 
 
 def _refuse_second_source(settings: DataSettings, what: str) -> None:
@@ -254,21 +253,6 @@ def tokenize(table: LabelledTable, tokenizer: Tokenizer, limit: int | None, *, o
         num_empty += bool(np.all(encoding.special_tokens_mask))
         encodings.append(encoding)
     return Tokenized(encodings, num_truncated, num_empty)
-
-
-def encode_row(tokenizer: Tokenizer, first: str, second: str | None, bin_bases: int | None = None) -> Encoding:
-    """Encode a sequence (with ``bin_bases`` bin by bin) or a pair, special tokens included."""
-    if bin_bases is not None:
-        return encode_bins(tokenizer, first, bin_bases)
-    return tokenizer.encode(first) if second is None else tokenizer.encode_pair(first, second)
-
-
-def cut(encoding: Encoding, tokenizer: Tokenizer, limit: int) -> Encoding:
-    """Keep the tokens from the left that fit beside the special ones."""
-    room = limit - tokenizer.num_special_tokens()
-    before = len(tokenizer.template.prefix)
-    ids, offsets = encoding.input_ids[before : before + room], encoding.offsets[before : before + room]
-    return tokenizer.wrap(ids, offsets, encoding.num_bases)
 
 
 def _too_long(table: LabelledTable, row: int, length: int, limit: int) -> str:

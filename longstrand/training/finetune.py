@@ -99,7 +99,7 @@ def finetune(
     if splits is None:
         splits = load_splits(config.data, alphabet=None if config.data.exact_text else tokenizer.alphabet)
     notice(splits.task.notice())
-    notice(f"split: {', '.join(f'{len(table):,} {name}' for name, table in splits.items())}; {splits.raw.origin}")
+    notice(f"split: {', '.join(f'{len(table):,} {name}' for name, table in splits.items())}; {splits.origin}")
     metric = training.metric or PRIMARY[splits.task.problem]
     one_of(metric, [*metric_names(splits.task), "loss"], "metric")
     check_strand(splits.task, training.strand, config.evaluation.strand)
@@ -219,8 +219,8 @@ def _run(config: FinetuneConfig, run: RunFolder, model: Any, data: Prepared, dev
     with measured_cost(str(device)) as cost:
         if not _is_trained(run, trainer, data.metric, training.patience):
             trainer.train_or_resume()
-    if trainer.stop.received is not None and not _is_trained(run, trainer, data.metric, training.patience):
-        return TrainingResult(run.path, None, {}, trainer.stop.received)
+    if trainer.stopped_by is not None and not _is_trained(run, trainer, data.metric, training.patience):
+        return TrainingResult(run.path, None, {}, trainer.stopped_by)
     scored: dict[str, Scored] = {}
     report = on_rank_0(lambda: _finish(config, run, trainer, data, measure, cost, scored))
     return TrainingResult(run.path, run.path / "model", report, scored=scored)

@@ -187,7 +187,7 @@ def make_report(
         "kind": "finetuning",
         "init": config.model.init,
         "task": {"problem": task.problem, "names": list(task.names), "columns": list(task.columns), "why": task.reason},
-        "split_origin": data.splits.raw.origin,
+        "split_origin": data.splits.origin,
         "splits": {name: _split_counts(data, name) for name, _ in data.splits.items()},
         "best_step": best_step,
         "steps": max((row["step"] for row in rows), default=0),
@@ -199,7 +199,7 @@ def make_report(
     for name, result in scored.items():
         report[name] = evaluate(result.scores(), num_resamples=settings.resamples, seed=0) | {"loss": result.loss()}
     report["collapsed"] = any(report[name]["constant_prediction"] for name in scored)
-    report["leakage"] = leakage(data.splits.raw)
+    report["leakage"] = leakage({name: table.raw for name, table in data.splits.items()})
     if settings.baselines and task.bin_bases is None:
         report["baselines"] = run_baselines(
             data.splits.train,

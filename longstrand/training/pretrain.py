@@ -243,8 +243,8 @@ def _run(
     resumed_from = on_rank_0(run.newest_checkpoint)
     trainer.train_or_resume()
     step = int(resumed_from.name[11:]) if resumed_from else 0
-    if trainer.stop.received is not None and trainer.state.global_step < training.steps:
-        return TrainingResult(run.path, None, {}, trainer.stop.received, step)
+    if trainer.stopped_by is not None and trainer.state.global_step < training.steps:
+        return TrainingResult(run.path, None, {}, trainer.stopped_by, step)
     report = on_rank_0(lambda: _finish(config, run, trainer, data, tokenizer))
     return TrainingResult(run.path, run.path / "model", report, None, step)
 

@@ -12,14 +12,14 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
-from longstrand.config import StrictModel, dump_config, paths_of, read_yaml
+from longstrand.config import StrictModel, differences, dump_config, paths_of, read_yaml
 from longstrand.errors import ResumeError
 from longstrand.runtime import (
     check_output,
@@ -126,7 +126,7 @@ class RunFolder:
         recorded = self.path / "config.yaml"
         if not recorded.exists() or any(any(self.path.glob(pattern)) for pattern in RESULTS):
             return
-        if any(key != "output" for key, _, _ in differences(read_yaml(recorded), settings)):
+        if differences(read_yaml(recorded), settings, leave_out=["output"]):
             shutil.rmtree(self.path / "tokenizer", ignore_errors=True)
             (self.path / "inputs.json").unlink(missing_ok=True)
             recorded.unlink()
@@ -146,7 +146,7 @@ class RunFolder:
             write_atomically(target, text)
             return
         before = read_yaml(target) if name.endswith("yaml") else read_json(target)
-        changed = [f"{key}: {old!r} -> {new!r}" for key, old, new in differences(before, value) if key != "output"]
+        changed = differences(before, value, leave_out=["output"])
         if changed:
             raise ResumeError(
                 f"{target}: this folder holds a run with other settings or data ({'; '.join(changed[:8])}); "
@@ -176,15 +176,6 @@ class RunFolder:
     def finish(self, report: dict[str, Any]) -> None:
         """Write the report; from now on the run counts as finished."""
         write_json(self.path / "report.json", report)
-
-
-def differences(before: Any, after: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Walk two nested mappings and give ``(dotted key, old, new)`` wherever they differ."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in dict.fromkeys([*before, *after]):
-            yield from differences(before.get(key), after.get(key), f"{prefix}.{key}" if prefix else str(key))
-    elif before != after:
-        yield prefix, before, after
 
 
 def write_manifest(folder: Path) -> None:

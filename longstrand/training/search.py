@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +95,7 @@ def choose(
     share = min(1.0, full.training.epochs / 3 / epochs)
     if share < 1:
         rows = choose_rows(rows, max(2, round(share * len(rows))), seed=config.data.split_seed)
-    raw = replace(splits.raw, train=rows, test=None)
-    fewer = LabelledSplits(label(rows, splits.task) if share < 1 else splits.train, splits.valid, None, raw)
+    fewer = LabelledSplits(label(rows, splits.task) if share < 1 else splits.train, splits.valid, None, splits.origin)
     notice(
         f"trying {len(rates)} learning rates ({', '.join(f'{rate:g}' for rate in rates)}) for {epochs} epochs each on "
         f"{len(rows):,} rows; --rate skips this"

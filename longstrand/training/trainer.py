@@ -15,6 +15,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -26,14 +27,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from longstrand.errors import CheckpointError, TrainingError, UsageError
 from longstrand.models.adapters import is_wrapped, save_adapter_files
 from longstrand.models.memory.losses import counted_batch
-from longstrand.runtime import gather, on_rank_0, rank, world_size, write_json
-from longstrand.training.callbacks import (
-    CsvCallback,
-    FinishLastStep,
-    ProgressCallback,
-    StopOnSignal,
-    TensorBoardCallback,
-)
+from longstrand.runtime import gather, on_rank_0, progress, rank, world_size, write_json
 from longstrand.training.curriculum import Curriculum
 from longstrand.training.run_folder import MetricsLog, RunFolder, write_manifest
 from longstrand.training.settings import TrainingConfig, TrainSettings
@@ -107,6 +101,9 @@ class LongstrandTrainer(Trainer):
         curriculum: cuts the batches to the segments of the current stage, for a model with memory.
         steps_per_epoch: of one pass over the rows, where the data set holds several; ``epoch`` in the rows follows it.
         trainer: all other keywords are the Trainer's own.
+
+    Attributes:
+        stopped_by: name of the signal that stopped training, or None.
     """
 
     def __init__(
@@ -133,10 +130,9 @@ class LongstrandTrainer(Trainer):
         self._not_shared = [0, 0]
         self._staging: Path | None = None
         self._throughput = throughput
-        self.stop = StopOnSignal()
-        for callback in (self.stop, FinishLastStep(), ProgressCallback(title), _RunCallback(self)):
-            self.add_callback(callback)
-        self.add_callback(CsvCallback(self.metrics_log))
+        self.stopped_by: str | None = None
+        self.add_callback(RunCallback(self))
+        self.add_callback(ProgressCallback(title))
         if training.tensorboard:
             self.add_callback(TensorBoardCallback(run.path / "tensorboard"))
 
@@ -343,25 +339,121 @@ class _QuietWorker:
             self.stock(worker)
 
 
-class _RunCallback(TrainerCallback):
-    """Restores the running state once the Trainer has reset it, and keeps evaluation and saving out of the clock."""
+class RunCallback(TrainerCallback):
+    """What a run does beside the stock Trainer's steps: it resumes, stops on a signal, and ends with all its numbers.
+
+    On SIGTERM or Ctrl-C in any process the step is finished, a checkpoint saved, and training stopped. The last step is
+    logged, evaluated and saved, whatever the intervals. Evaluation and saving are left out of the clock.
+    """
 
     def __init__(self, trainer: LongstrandTrainer) -> None:
         self._trainer = trainer
+        self._previous: dict[int, Any] = {}
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        """Called after the Trainer zeroed its loss and before the first step."""
+        """Take over the signals; restore the running state, which the Trainer has just reset."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._note)
         self._trainer.restore_running_state()
         self._restart_clock()
 
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._trainer.stopped_by is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._trainer.stopped_by = signal.Signals(number).name
+
+    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask the Trainer to save and stop after a signal, and for all three after the last step."""
+        stopped_by = next((name for name in gather(self._trainer.stopped_by) if name is not None), None)
+        self._trainer.stopped_by = stopped_by
+        if stopped_by is not None:
+            control.should_save = control.should_training_stop = True
+        if state.global_step >= state.max_steps:
+            control.should_log = control.should_evaluate = control.should_save = True
+
     def on_evaluate(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave the evaluation out of the training time."""
+        """Write ``metrics.csv``, and leave the evaluation out of the training time."""
+        self._write_csv()
         self._restart_clock()
 
     def on_save(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave the saving out of the training time."""
         self._restart_clock()
 
+    def on_train_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write ``metrics.csv``, and give the signals back."""
+        self._write_csv()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _write_csv(self) -> None:
+        if rank() == 0:
+            self._trainer.metrics_log.write_csv(self._trainer.metrics_log.path.with_suffix(".csv"))
+
     def _restart_clock(self) -> None:
         if self._trainer._throughput is not None:
             self._trainer._throughput.restart(self._trainer.counts)
+
+
+class ProgressCallback(TrainerCallback):
+    """Shows steps, tokens a second, time left and the newest numbers; silent where there is no terminal."""
+
+    def __init__(self, description: str = "train") -> None:
+        self._description = description
+        self._note = ""
+        self._bar: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the bar at the step that training starts or resumes from."""
+        if rank() == 0:
+            self._bar = progress(self._description, total=state.max_steps, unit="steps").__enter__()
+            self._bar(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Advance by one step."""
+        if self._bar is not None:
+            self._bar(1, note=self._note)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Show the newest loss, hold-out loss and tokens a second."""
+        shown = {"loss": "loss", "eval_loss": "hold-out", "tokens_per_second": "tokens/s"}
+        parts = [f"{label} {logs[key]:,.4g}" for key, label in shown.items() if logs and key in logs]
+        self._note = " · ".join(parts) or self._note
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+
+
+class TensorBoardCallback(TrainerCallback):
+    """Writes every number to TensorBoard; on resume, later events of the killed run are purged."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise UsageError(
+                "training.tensorboard needs the package tensorboard: pip install 'longstrand[tensorboard]', or leave "
+                "the setting out; metrics.csv holds the same numbers."
+            ) from None
+        self._make, self._folder = SummaryWriter, folder
+        self._writer: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the event file."""
+        if rank() == 0:
+            self._writer = self._make(str(self._folder), purge_step=state.global_step + 1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Write one row."""
+        if self._writer is not None and logs and "train_runtime" not in logs:
+            for name, value in logs.items():
+                group = f"evaluation/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"train/{name}"
+                self._writer.add_scalar(group, value, state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the event file."""
+        if self._writer is not None:
+            self._writer.close()

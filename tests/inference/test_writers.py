@@ -21,7 +21,7 @@ import pytest
 from longstrand.errors import InputError, ResumeError, UsageError
 from longstrand.inference import resumable as parts_module
 from longstrand.inference.jobs import Layout, part_sizes, write_predictions
-from longstrand.inference.resumable import ResumableOutput, cut_into_parts, differences
+from longstrand.inference.resumable import ResumableOutput, cut_into_parts
 from longstrand.inference.writers import Block, CsvSink, ParquetSink, Sink, ZarrSink, sink_for
 from tests.part_toys import LAYOUT, SETTINGS, Row, ToyPrediction, in_child, predictor
 
@@ -328,14 +328,6 @@ def test_a_rank_that_comes_when_all_is_joined(tmp_path: Path) -> None:
     late = ResumableOutput(tmp_path / "o.csv", SETTINGS, sink.suffix)
     run(tmp_path / "o.csv")
     assert late.finish(4, sink.join).num_rows == 10
-
-
-def test_differences() -> None:
-    assert differences({"a": 1, "b": 2}, {"b": 3, "c": None, "d": 4}) == [
-        "a: 1 -> None",
-        "b: 2 -> 3",
-        "d: None -> 4",
-    ]
 
 
 def test_full_disk_keeps_finished_parts(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_each_way_trains_its_weights_and_comes_back(
 def test_an_interrupted_adapter_run_ends_as_if_it_had_not_been(
     model: Path, tables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from longstrand.training.callbacks import FinishLastStep
+    from longstrand.training.trainer import RunCallback
 
     whole = run(model, tmp_path / "whole", tables, "lora", epochs=3)
 
@@ -108,7 +108,7 @@ def test_an_interrupted_adapter_run_ends_as_if_it_had_not_been(
         if state.global_step == 8:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(FinishLastStep, "on_step_begin", stop, raising=False)
+    monkeypatch.setattr(RunCallback, "on_step_begin", stop, raising=False)
     with pytest.raises(KeyboardInterrupt):
         run(model, tmp_path / "cut", tables, "lora", epochs=3)
     assert (tmp_path / "cut" / "checkpoint-6" / "adapter_model.safetensors").exists()

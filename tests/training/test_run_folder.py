@@ -12,7 +12,7 @@ from pydantic import Field
 
 from longstrand.config import StrictModel
 from longstrand.errors import ResumeError
-from longstrand.training.run_folder import MANIFEST, MetricsLog, RunFolder, differences, is_complete, write_manifest
+from longstrand.training.run_folder import MANIFEST, MetricsLog, RunFolder, is_complete, write_manifest
 
 
 class Settings(StrictModel):
@@ -135,13 +135,6 @@ def test_metrics_are_cut_back_and_a_cut_line_is_dropped(tmp_path: Path) -> None:
         "2,2.0,",
         "2,2.0,",
         "3,,1.5",
-    ]
-
-
-def test_differences() -> None:
-    assert list(differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4})) == [
-        ("a.c", 2, 3),
-        ("d", None, 4),
     ]
 
 
