@@ -1,7 +1,7 @@
 """Strict settings: YAML files and ``key=value`` words become validated pydantic models.
 
-A run is one complete text: `StrictModel` refuses unknown keys and wrong types, `load_config` merges a YAML file with
-dotted overrides, and `dump_config` writes the resolved result.
+A run is one complete text: `StrictModel` refuses unknown keys and wrong types, `from_command_line` merges a YAML file
+with dotted overrides, and `dump_config` writes the resolved result.
 """
 
 from __future__ import annotations
@@ -101,12 +101,6 @@ def build(
         raise ConfigError(f"{source}: " + " ".join(dict.fromkeys(problems))) from None
 
 
-def load_config(model: type[Config], path: Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file (optional), apply overrides, validate."""
-    base = read_yaml(path) if path is not None else {}
-    return build(model, merge(base, overrides), str(path) if path is not None else "settings")
-
-
 def from_command_line(
     model: type[Config],
     path: Path | None,
@@ -172,7 +166,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], *, leave_ou
 
 
 def dump_config(config: StrictModel) -> str:
-    """Write the complete resolved configuration as YAML text that `load_config` reads back."""
+    """Write the complete resolved configuration as YAML text that `read_yaml` reads back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 

@@ -576,9 +576,13 @@ def silence_libraries() -> None:
 
 
 class ProgressBar:
-    """A context manager that yields itself; call it with the number of items done since the last call."""
+    """A progress bar with throughput and time left, on stderr; nothing is drawn when stderr is no terminal.
 
-    def __init__(self, description: str, total: float | None, *, unit: str) -> None:
+    A context manager that yields itself; call it with the number of items done since the last call:
+    ``with ProgressBar("predict", n, unit="sequences") as advance: ...; advance(1)``.
+    """
+
+    def __init__(self, description: str, total: float | None = None, *, unit: str = "items") -> None:
         from rich.console import Console  # imported only when a bar is shown
         from rich.progress import (
             BarColumn,
@@ -619,11 +623,3 @@ class ProgressBar:
         speed = self._progress.tasks[self._task].speed
         rate = f"{speed:,.1f} {self._unit}/s" if speed else ""
         self._progress.update(self._task, rate=f"{rate} {note}".strip())
-
-
-def progress(description: str, total: float | None = None, *, unit: str = "items") -> ProgressBar:
-    """Make a progress bar with throughput and time left, on stderr; nothing is drawn when stderr is no terminal.
-
-    Use as ``with progress("predict", total=n, unit="sequences") as advance: ...; advance(1)``.
-    """
-    return ProgressBar(description, total, unit=unit)

@@ -91,7 +91,7 @@ def measure(folder: Path) -> dict[str, object]:
     examples = MaskedExamples(windows, tokenizer, max_tokens=MAX_TOKENS, seed=1)
     spans = MaskedExamples(windows, tokenizer, MaskingConfig(kind="span"), max_tokens=MAX_TOKENS, seed=1)
     kept = [windows[index] for index in range(64)]
-    tokens = [encoder.encode(window).input_ids for window in kept]
+    tokens = [encoder.encode(window)[0] for window in kept]
     settings_of_mask = {"config": MaskingConfig(), "mask_token_id": tokenizer.mask_token_id or 0}
 
     def mask(index: int) -> object:

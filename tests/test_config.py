@@ -12,7 +12,7 @@ from longstrand.config import (
     build,
     differences,
     dump_config,
-    load_config,
+    from_command_line,
     merge,
     parse_override,
     read_yaml,
@@ -39,14 +39,14 @@ def test_a_missing_key_names_its_option() -> None:
 def test_overrides_are_yaml_and_reach_nested_keys(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("name: first\ninner: {layers: 3}\n")
-    config = load_config(Outer, file, ["inner.learning_rate=5e-4", "name=second"])
+    config = from_command_line(Outer, file, ["inner.learning_rate=5e-4", "name=second"], {})
     assert config == Outer(name="second", inner=Inner(learning_rate=5e-4, layers=3))
 
 
 def test_dump_reads_back(tmp_path: Path) -> None:
     config = Outer(name="x", parts=(Inner(layers=5),))
     (tmp_path / "c.yaml").write_text(dump_config(config))
-    assert load_config(Outer, tmp_path / "c.yaml") == config
+    assert from_command_line(Outer, tmp_path / "c.yaml", [], {}) == config
 
 
 @pytest.mark.parametrize(

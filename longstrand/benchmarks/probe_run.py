@@ -13,7 +13,7 @@ from pydantic import Field
 from longstrand.benchmarks.page import layer_sections
 from longstrand.benchmarks.probing.probe import ProbeResult, ProbeSettings, choose_probe, where_of
 from longstrand.benchmarks.probing.states import States, cache_states, probe_options
-from longstrand.benchmarks.run_trial import load_encoder, scores_of, weights_fingerprints
+from longstrand.benchmarks.run_trial import load_encoder, weights_fingerprints
 from longstrand.config import StrictModel, build
 from longstrand.data.labelled import LabelledTable, label_warnings
 from longstrand.errors import InputError, UsageError
@@ -23,7 +23,7 @@ from longstrand.report.sections import Metrics, Report, Section, Table, metric_r
 from longstrand.runtime import fingerprint_file, leave_process_group, model_folder, provenance, resolve_device
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.examples import check_strand, load_splits
-from longstrand.training.measure import run_baselines
+from longstrand.training.measure import run_baselines, scores_of
 from longstrand.training.run_folder import RunFolder
 from longstrand.training.settings import DataSettings
 

@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from longstrand.baselines.cnn import Training
-from longstrand.baselines.registry import BaselineSettings, as_values, fit_baseline
+from longstrand.baselines.registry import BaselineSettings, fit_baseline
 from longstrand.benchmarks.probing.probe import choose_probe
 from longstrand.benchmarks.probing.states import cache_states, probe_options
 from longstrand.benchmarks.protocol import Protocol
@@ -32,7 +30,7 @@ from longstrand.runtime import fingerprint_file, provenance, read_json, seed_eve
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.examples import LabelledSplits
 from longstrand.training.finetune import finetune
-from longstrand.training.measure import Scored, score
+from longstrand.training.measure import Scored, score, scores_of
 from longstrand.training.methods import FinetuneMethod, measured_cost
 from longstrand.training.settings import FinetuneConfig
 
@@ -136,18 +134,6 @@ def run_trial(
         wall_seconds=time.perf_counter() - start,
     )
     return result, scores["test"]
-
-
-def scores_of(table: LabelledTable, said: Any) -> Scores:
-    """Join predictions (for token problems and bins: one array a sequence) with the targets."""
-    if table.task.bin_bases is not None:
-        unit = np.repeat(np.arange(len(table)), [len(values) for values in said])
-        return Scores(table.task, np.concatenate(list(table.targets)), as_values(said), unit)
-    if isinstance(table.targets, list):
-        _, sequence = np.unique(table.raw.rows, return_inverse=True)  # pieces of one sequence count as one
-        unit = np.repeat(sequence, [len(labels) for labels in table.targets])
-        return Scores(table.task, np.concatenate(table.targets).astype(np.int64), as_values(said), unit)
-    return Scores(table.task, np.asarray(table.targets), as_values(said))
 
 
 def run_baseline(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,6 @@ import numpy as np
 
 from longstrand.baselines.registry import BASELINES, baselines_for
 from longstrand.benchmarks.protocol import PROBE, BenchmarkConfig
-from longstrand.data.bins import BinTargets
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import UsageError, one_of
 from longstrand.runtime import generator
@@ -178,8 +177,8 @@ def thin_out(tables: dict[str, LabelledTable], num_train: int | None, seed: int)
         return tables
     few = max(FEWEST_VALID, num_train // 4)
     return {
-        "train": take(tables["train"], nested_order(tables["train"], seed)[:num_train]),
-        "valid": take(tables["valid"], nested_order(tables["valid"], seed)[:few]),
+        "train": tables["train"].take(nested_order(tables["train"], seed)[:num_train]),
+        "valid": tables["valid"].take(nested_order(tables["valid"], seed)[:few]),
         **{name: table for name, table in tables.items() if name not in ("train", "valid")},
     }
 
@@ -196,13 +195,3 @@ def nested_order(table: LabelledTable, seed: int) -> np.ndarray:
         place[rows] = (np.arange(len(rows)) + random.random()) / len(rows)
         place[rows[0]] = -random.random()
     return np.argsort(place, kind="stable")
-
-
-def take(table: LabelledTable, rows: np.ndarray) -> LabelledTable:
-    """Give some rows of a table, in the order of the table."""
-    chosen = sorted(int(row) for row in rows)
-    if isinstance(table.targets, BinTargets):
-        targets: Any = table.targets.take(chosen)
-    else:
-        targets = [table.targets[row] for row in chosen] if isinstance(table.targets, list) else table.targets[chosen]
-    return replace(table, raw=table.raw.take(chosen), targets=targets)

@@ -193,9 +193,9 @@ def progress_bar(count: Callable[[], int | None], unit: str, *, quiet: bool) -> 
     if quiet or not sys.stderr.isatty():
         yield lambda number: None
         return
-    from longstrand.runtime import progress
+    from longstrand.runtime import ProgressBar
 
-    with progress("predict", total=count(), unit=unit) as bar:
+    with ProgressBar("predict", total=count(), unit=unit) as bar:
         yield bar
 
 

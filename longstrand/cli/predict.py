@@ -139,7 +139,7 @@ def run_job(
         LongstrandError: whatever is wrong with files or options.
     """
     source_model, source = model_first(model, words, "MODEL INPUT")
-    from longstrand.inference.tracks import track_ending
+    from longstrand.inference.writers import track_ending
 
     chosen = given(options)
     track = "contigs" in chosen or track_ending(output) not in (None, ".zarr")

@@ -45,7 +45,9 @@ def train(
     The folder loads with longstrand and with transformers' AutoTokenizer. Learning sees random pieces of the genomes;
     five million bases are enough for a few thousand tokens.
     """
+    from longstrand.data.regions import check_contigs
     from longstrand.errors import UsageError, one_of
+    from longstrand.genome.fasta import Genome
     from longstrand.runtime import check_output, provenance
     from longstrand.tokenization.kmer import make_kmer
     from longstrand.tokenization.report import inspect_tokenizer
@@ -55,13 +57,14 @@ def train(
     if (output / "tokenizer.json").exists() and not overwrite:
         raise UsageError(f"{output}: there is a tokenizer already; choose another folder or add --overwrite.")
     check_output(output, genomes)
-    sources = [_open(path) for path in genomes]
+    sources, excluded = [Genome(path) for path in genomes], hold_out or []
+    check_contigs(sources, excluded, "--hold-out: contig")
     details: dict[str, Any] = {"kind": kind, "genomes": {str(g.path): g.fingerprint for g in sources}}
     try:
         if kind == "kmer":
             tokenizer: Tokenizer = make_kmer(k, overlapping=overlapping)
         else:
-            pieces = _training_pieces(sources, num_bases=num_bases, seed=seed, exclude=_known(hold_out or [], sources))
+            pieces = _training_pieces(sources, num_bases=num_bases, seed=seed, exclude=excluded)
             tokenizer = train_bpe(
                 pieces, vocab_size=vocab_size, min_frequency=min_frequency, max_token_length=max_token_length
             )
@@ -69,12 +72,12 @@ def train(
                 "num_bases": num_bases,
                 "min_frequency": min_frequency,
                 "seed": seed,
-                "hold_out": hold_out or [],
+                "hold_out": excluded,
             }
     except ValueError as error:
         raise UsageError(str(error)) from None
     tokenizer.save(output)
-    sample = _training_pieces(sources, num_bases=MEASURED_BASES, seed=seed, exclude=_known(hold_out or [], sources))
+    sample = _training_pieces(sources, num_bases=MEASURED_BASES, seed=seed, exclude=excluded)
     details["bases_per_token"] = inspect_tokenizer(tokenizer, sample).bases_per_token
     summary = describe_training(tokenizer, **details)
     write_training_record(output, summary | {"provenance": provenance()})
@@ -124,31 +127,12 @@ def inspect(
         print(f"plot: {plot}")
 
 
-def _open(path: Path) -> Genome:
-    from longstrand.genome.fasta import Genome
-
-    return Genome(path)
-
-
-def _known(names: list[str], genomes: list[Genome]) -> list[str]:
-    from longstrand.errors import UsageError, nearest
-    from longstrand.genome.fasta import chrom_twin
-
-    contigs = [name for genome in genomes for name in genome.contigs]
-    for name in names:
-        if name not in contigs:
-            twin = chrom_twin(name, contigs)
-            hint = nearest(name, contigs) if twin is None else f"; the genome calls it '{twin}', use that name"
-            raise UsageError(f"--hold-out: no genome has a contig '{name}'{hint}.")
-    return names
-
-
 def _training_pieces(genomes: list[Genome], *, num_bases: int, seed: int, exclude: list[str]) -> Iterator[str]:
-    from longstrand.runtime import progress
+    from longstrand.runtime import ProgressBar
     from longstrand.tokenization.train import sample_pieces
 
     available = sum(n for genome in genomes for name, n in genome.contigs.items() if name not in exclude)
-    with progress("reading", total=min(num_bases, available), unit="bases") as advance:
+    with ProgressBar("reading", total=min(num_bases, available), unit="bases") as advance:
         for piece in sample_pieces(genomes, num_bases=num_bases, seed=seed, exclude=exclude):
             advance(len(piece))
             yield piece
@@ -158,11 +142,11 @@ def _training_pieces(genomes: list[Genome], *, num_bases: int, seed: int, exclud
 def _texts(path: Path, alphabet: str | None, counts: dict[str, int], limits: tuple[str, int, int]) -> Iterator[str]:
     """Read sequences in the letters of a tokenizer (None: as they are), at most so many bases; count the changes."""
     from longstrand.genome.sequence import normalise
-    from longstrand.runtime import progress
+    from longstrand.runtime import ProgressBar
 
     column, max_bases, seed = limits
     total = 0
-    with progress("encoding", total=max_bases, unit="bases") as advance:
+    with ProgressBar("encoding", total=max_bases, unit="bases") as advance:
         for text in _raw_texts(path, column, max_bases, None if alphabet is None else seed):
             if alphabet is not None:
                 normal = normalise(text, alphabet + "N" * ("N" not in alphabet), where=str(path))
@@ -180,10 +164,11 @@ def _texts(path: Path, alphabet: str | None, counts: dict[str, int], limits: tup
 def _raw_texts(path: Path, column: str, max_bases: int, seed: int | None) -> Iterable[str]:
     """Read texts; of FASTA random pieces in upper case, or whole entries as they are (seed None)."""
     from longstrand.data.rows import Columns, detect_file, read_records
+    from longstrand.genome.fasta import Genome
     from longstrand.tokenization.train import sample_pieces
 
     if detect_file(path) == "fasta" and seed is not None:
-        return sample_pieces([_open(path)], num_bases=max_bases, piece_length=_PIECE, seed=seed, both_strands=False)
+        return sample_pieces([Genome(path)], num_bases=max_bases, piece_length=_PIECE, seed=seed, both_strands=False)
     return (record.sequence for record in read_records(path, columns=Columns(sequence=column)))
 
 

@@ -151,11 +151,6 @@ class BinTargets(Sequence[np.ndarray]):
             )
         self._held: np.ndarray | None = None
 
-    @property
-    def num_columns(self) -> int:
-        """Targets a bin."""
-        return int(self._array.shape[2])
-
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -6,7 +6,7 @@ that comes out short is kept (dropping it would select against repeats, which ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -32,16 +32,12 @@ class MaskedExample(TypedDict):
     num_bases: int
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """A tokenized window: ``input_ids`` int32 (n,) with special tokens, and the bases that they spell."""
-
-    input_ids: np.ndarray
-    num_bases: int
-
-
 class WindowTokenizer:
-    """Tokenizes windows to at most ``max_tokens``, special tokens included; the tail is cut, sentences stay apart."""
+    """Tokenizes windows to at most ``max_tokens``, special tokens included; the tail is cut, sentences stay apart.
+
+    Attributes:
+        room: DNA tokens in a full example.
+    """
 
     def __init__(self, tokenizer: Tokenizer, *, max_tokens: int) -> None:
         """Take the special tokens before and after a sequence from the tokenizer.
@@ -51,25 +47,16 @@ class WindowTokenizer:
         """
         self._before = np.array(tokenizer.template.prefix, dtype=np.int32)
         self._after = np.array(tokenizer.template.suffix, dtype=np.int32)
-        self._room = max_tokens - len(self._before) - len(self._after)
-        if self._room < 1:
+        self.room = max_tokens - len(self._before) - len(self._after)
+        if self.room < 1:
             raise ValueError(f"max_tokens = {max_tokens} leaves no room for DNA beside the special tokens.")
         self._tokenizer = tokenizer
         tokenizer.encode_ids("ACGT")  # compiles the engine here, once, before workers are forked
 
-    @property
-    def room(self) -> int:
-        """DNA tokens in a full example."""
-        return self._room
-
-    def encode(self, window: Window) -> Tokens:
-        """Tokenize one window; an empty one has special tokens only."""
-        ids, num_bases = self._inner(window)
-        return Tokens(np.concatenate((self._before, ids, self._after)), num_bases)
-
-    def _inner(self, window: Window) -> tuple[np.ndarray, int]:
-        parts: list[np.ndarray] = []
-        missing, num_bases = self._room, 0
+    def encode(self, window: Window) -> tuple[np.ndarray, int]:
+        """Tokenize one window: ids int32 (n,) with special tokens, and the bases that they spell."""
+        parts = [self._before]
+        missing, num_bases = self.room, 0
         for piece in window.pieces:
             ids, offsets = self._tokenizer.encode_ids(piece)
             ids = ids[:missing]
@@ -79,7 +66,7 @@ class WindowTokenizer:
             missing -= len(ids)
             if not missing:
                 break
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32), num_bases
+        return np.concatenate((*parts, self._after)), num_bases
 
 
 class MaskedExamples(Sequence[MaskedExample]):
@@ -127,19 +114,16 @@ class MaskedExamples(Sequence[MaskedExample]):
     def __getitem__(self, index: int) -> MaskedExample:  # type: ignore[override]
         """Make one example; negative indices count from the end, an index outside raises IndexError."""
         number = index + len(self) if index < 0 else index
-        tokens = self._encoder.encode(self.windows[index])
+        ids, num_bases = self._encoder.encode(self.windows[index])
         input_ids, labels = mask_tokens(
-            tokens.input_ids,
-            self._is_dna[tokens.input_ids],
+            ids,
+            self._is_dna[ids],
             config=self.masking,
             mask_token_id=self._mask_token_id,
             random_token_ids=self._dna_token_ids,
             generator=generator(self.seed, number, "mask"),
         )
-        return {"input_ids": input_ids, "labels": labels, "num_bases": tokens.num_bases}
-
-    def __iter__(self) -> Iterator[MaskedExample]:
-        return (self[index] for index in range(len(self)))
+        return {"input_ids": input_ids, "labels": labels, "num_bases": num_bases}
 
 
 @dataclass(frozen=True)
@@ -198,11 +182,11 @@ def measure_budget(
             alphabet=tokenizer.alphabet,
         )
         encoded = [encoder.encode(window) for window in windows]
-        full = [tokens.num_bases for tokens in encoded if len(tokens.input_ids) == max_tokens]
+        full = [num_bases for ids, num_bases in encoded if len(ids) == max_tokens]
         if 2 * len(full) >= num_windows or windows.regions.lengths.max() < windows.num_bases:
             break
-    spelled = sum(tokens.num_bases for tokens in encoded)
-    mean = spelled / max(1, sum(len(tokens.input_ids) - num_specials for tokens in encoded))
+    spelled = sum(num_bases for _, num_bases in encoded)
+    mean = spelled / max(1, sum(len(ids) - num_specials for ids, _ in encoded))
     expected = mean * encoder.room
     full = full or [round(expected)]
     most, least = max(*full, round(1.02 * expected)), min(full)

@@ -7,7 +7,7 @@ not fit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,6 +47,15 @@ class LabelledTable:
     def pairs(self) -> list[str] | None:
         """The n second sequences, or None."""
         return self.raw.pairs
+
+    def take(self, rows: Iterable[int]) -> LabelledTable:
+        """Give some rows, in the order of the table."""
+        chosen = sorted(int(row) for row in rows)
+        if isinstance(self.targets, BinTargets):
+            targets: Any = self.targets.take(chosen)
+        else:
+            targets = [self.targets[row] for row in chosen] if isinstance(self.targets, list) else self.targets[chosen]
+        return replace(self, raw=self.raw.take(chosen), targets=targets)
 
     def upper_case(self) -> LabelledTable:
         """Copy with all sequences in upper case, for what does not read text exactly; itself if they are."""

@@ -40,10 +40,6 @@ class GenomeSource:
     weight: float = 1.0
     name: str | None = None
 
-    def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise ValueError(f"the weight of a genome must be positive, got {self.weight} for {self.fasta}.")
-
     def open(self) -> Genome:
         """Open the genome (indexed on first use)."""
         return self.fasta if isinstance(self.fasta, Genome) else Genome(self.fasta)
@@ -62,10 +58,6 @@ class HoldOut:
     contigs: tuple[str, ...] = ()
     intervals: tuple[Interval, ...] = ()
     margin: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.margin is not None and self.margin < 0:
-            raise ValueError(f"the margin of a hold-out cannot be negative, got {self.margin}.")
 
     def in_genome(self, genome: Genome) -> list[Interval]:
         """Give the held-out stretches of one genome, without margin; contigs that it does not have are left out."""
@@ -190,11 +182,8 @@ def choose_holdout(
         A hold-out for each genome, by name, ready for `TrainingWindows` and `EvaluationWindows`.
 
     Raises:
-        ValueError: the fraction is not in (0, 0.5].
         InputError: a genome is too short.
     """
-    if not 0 < fraction <= 0.5:
-        raise ValueError(f"the held-out fraction must be above 0 and at most 0.5, got {fraction}.")
     opened, _, names = open_genomes(genomes)
     chosen: dict[str, HoldOut] = {}
     for name, genome in zip(names, opened, strict=True):
@@ -241,8 +230,8 @@ def _check_places(genomes: Sequence[Genome], names: Sequence[str], holdout: Hold
     else:
         parts = [(list(genomes), holdout)] if holdout is not None else []
     for searched, out in parts:
-        _check_contigs(searched, out.contigs, "held-out contig")
-        _check_contigs(searched, (item.chrom for item in out.intervals), "contig of the held-out interval")
+        check_contigs(searched, out.contigs, "held-out contig")
+        check_contigs(searched, (item.chrom for item in out.intervals), "contig of the held-out interval")
         for item in out.intervals:
             length = max(genome.contigs.get(item.chrom, 0) for genome in searched)
             if item.end > length:
@@ -251,7 +240,12 @@ def _check_places(genomes: Sequence[Genome], names: Sequence[str], holdout: Hold
                 )
 
 
-def _check_contigs(genomes: Sequence[Genome], chroms: Iterable[str], what: str) -> None:
+def check_contigs(genomes: Sequence[Genome], chroms: Iterable[str], what: str) -> None:
+    """Refuse a contig that no genome has.
+
+    Raises:
+        UsageError: naming the nearest one and what there is.
+    """
     known = [chrom for genome in genomes for chrom in genome.contigs]
     for chrom in dict.fromkeys(chroms):
         if chrom not in known:

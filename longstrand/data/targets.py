@@ -126,11 +126,7 @@ def encode_targets(table: RawTable, task: Task) -> np.ndarray | list[np.ndarray]
     if task.problem == "single_label":
         return reader.class_indices(task.codes)
     binary = task.problem == "multi_label"
-    if task.layout == "set":
-        return reader.set_matrix(task.codes)
-    if task.layout == "vector":
-        return reader.vector_matrix(task.num_outputs, binary)
-    return reader.column_matrix(binary)
+    return reader.set_matrix(task.codes) if task.layout == "set" else reader.matrix(task.layout, task.names, binary)
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
@@ -408,26 +404,21 @@ class _LabelReader:
             return tuple(sorted(names))
         return tuple(f"{column}_{number}" for number in range(len(self.present()[0].split(";"))))
 
-    def column_matrix(self, binary: bool) -> np.ndarray:
-        matrix = np.full((len(self.sequences), len(self.labels)), np.nan, dtype=np.float32)
-        for number, (name, values) in enumerate(self.labels.items()):
-            for position, value in enumerate(values):
-                matrix[position, number] = self._number(value, binary, position, name)
-        return matrix
-
-    def vector_matrix(self, num_outputs: int, binary: bool) -> np.ndarray:
-        matrix = np.full((len(self.sequences), num_outputs), np.nan, dtype=np.float32)
+    def matrix(self, layout: Layout, names: Sequence[str], binary: bool) -> np.ndarray:
+        """Read numbers, float32 (n, outputs), from columns or from a vector in one cell; NaN where missing."""
         column = next(iter(self.labels))
-        for position, value in enumerate(self.only_values()):
-            if value is None or is_missing(value):
-                continue
-            cells = value.split(";")
-            if len(cells) != num_outputs:
-                raise InputError(
-                    f"{self.source}, row {self.rows[position]}: column '{column}' holds {len(cells)} values "
-                    f"where the training table has {num_outputs}."
-                )
-            matrix[position] = [self._number(cell, binary, position, column) for cell in cells]
+        matrix = np.full((len(self.sequences), len(names)), np.nan, dtype=np.float32)
+        for position, values in enumerate(zip(*self.labels.values())):
+            cells, columns = list(values), list(self.labels)
+            if layout == "vector" and not is_missing(values[0]):
+                cells, columns = str(values[0]).split(";"), [column] * len(names)
+                if len(cells) != len(names):
+                    raise InputError(
+                        f"{self.source}, row {self.rows[position]}: column '{column}' holds {len(cells)} values "
+                        f"where the training table has {len(names)}."
+                    )
+            if layout == "columns" or not is_missing(values[0]):
+                matrix[position] = [self._number(cell, binary, position, name) for cell, name in zip(cells, columns)]
         return matrix
 
     def set_matrix(self, codes: Sequence[str]) -> np.ndarray:
@@ -485,7 +476,8 @@ def _named(
                 return given, codes
         strange = next(name for name in names if name not in given)
         raise InputError(
-            f"{source}: label '{strange}' is not among the {len(given)} class names given{nearest(strange, given)}."
+            f"{source}: label '{strange}' is not among the {len(given)} class names{nearest(strange, given)}: "
+            f"{', '.join(given[:20])}{', ...' if len(given) > 20 else ''}."
         )
     if len(given) != len(names):
         raise InputError(f"{source}: {len(given)} class names were given for {len(names)} outputs.")

@@ -8,7 +8,7 @@ no torch.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,6 @@ from longstrand.data.regions import (
     open_genomes,
     training_regions,
 )
-from longstrand.errors import one_of
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import normalise, reverse_complement
@@ -137,25 +136,17 @@ class Windows(Sequence[Window]):
     ) -> None:
         if num_bases < MIN_WINDOW:
             raise ValueError(f"a window needs at least {MIN_WINDOW} bases, got {num_bases}.")
-        if num_samples < 1:
-            raise ValueError(f"the number of windows must be positive, got {num_samples}.")
-        if start < 0:
-            raise ValueError(f"start cannot be negative, got {start}.")
         if sentences is not None and not 1 <= sentences[0] <= sentences[1]:
             raise ValueError(f"sentences are (shortest, longest) with 1 <= shortest <= longest, got {sentences}.")
         self._stride = stride or num_bases
         if not MIN_WINDOW <= self._stride <= num_bases + start:
             raise ValueError(f"the stride must be {MIN_WINDOW} to {num_bases + start} bases, got {self._stride}.")
-        one_of(strand, ("+", "-", "both"), "strand")
         self.genomes, self._weights, self.names = open_genomes(genomes)
         self.num_bases, self.num_samples, self.seed = num_bases, num_samples, seed
         self._strand, self._start, self._sentences, self._alphabet = strand, start, sentences, alphabet
 
     def __len__(self) -> int:
         return self.num_samples
-
-    def __iter__(self) -> Iterator[Window]:
-        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Window:  # type: ignore[override]
         """Make one window; negative indices count from the end.
@@ -257,7 +248,6 @@ class TrainingWindows(Windows):
             genomes, num_bases=num_bases, num_samples=num_samples, seed=seed, strand=strand, start=start,
             stride=stride, sentences=sentences, alphabet=alphabet,
         )  # fmt: skip
-        one_of(order, ("random", "epoch"), "order of windows")
         if order == "epoch" and len(set(self._weights)) > 1:
             raise ValueError("the epoch order covers every base once, so all genomes need the same weight.")
         if start and order == "random":

@@ -5,7 +5,7 @@ A contig is read as the regions between long runs of N. Every region gives a row
 token goes to files (`RowCache`), so that what a process holds does not grow with a contig. A model with memory reads
 rows segment by segment, several side by side (`read_segments`); any other reads windows that overlap and keeps the
 middle of each (`read_windows`). Both note how far they are, so that a killed process goes on from there. Then the views
-are put together base by base, bases are reduced to bins, and all becomes one track (`longstrand.inference.tracks`).
+are put together base by base, bases are reduced to bins, and all becomes one track (`longstrand.inference.writers`).
 
 Legend: R rows side by side, W tokens of a step, M memory tokens, D hidden size, C columns.
 """
@@ -46,7 +46,7 @@ from longstrand.inference.predict import (
 from longstrand.inference.resumable import Finished, ResumableOutput, cut_into_parts, flush
 from longstrand.inference.sequences import open_genome
 from longstrand.inference.strands import View, average
-from longstrand.inference.tracks import Bins, TrackFile, TrackLayout, track_file
+from longstrand.inference.writers import Bins, TrackFile, TrackLayout, track_file
 from longstrand.models.memory.recurrence import Vectors, encode_step, initial_memory
 from longstrand.models.memory.segments import Row, Template, make_step, reading_order, segment_lengths
 from longstrand.runtime import check_output, read_json, resolve_device, torch_threads, write_json

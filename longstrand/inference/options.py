@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from longstrand.config import StrictModel, build
 from longstrand.errors import UsageError
-from longstrand.inference.strands import PUBLISHED_VIEWS, StrandPolicy, View, views_of
+from longstrand.inference.strands import PUBLISHED_VIEWS, STRANDS, StrandPolicy, View
 
 Output = Literal["logits", "probabilities", "embeddings"]
 SequencePooling = Literal["mean", "mean_all", "max", "cls"]
@@ -67,7 +67,8 @@ class PredictOptions(StrictModel):
     @property
     def views(self) -> tuple[View, ...]:
         """How every sequence is read: strands and shifts, over which answers are averaged."""
-        return PUBLISHED_VIEWS if self.tta else views_of(self.strand, self.shifts)
+        every = tuple((strand, shift) for shift in self.shifts for strand in STRANDS[self.strand])
+        return PUBLISHED_VIEWS if self.tta else every
 
     def changed(self, **values: Any) -> Self:
         """Return a copy with other values, checked; what is not named keeps being the default or what was given.

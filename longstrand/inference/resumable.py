@@ -42,12 +42,10 @@ class Finished:
     """A complete output.
 
     Attributes:
-        path: the output.
         num_rows: input rows it covers.
         counts: totals over all rows (bases, unknown letters, truncated sequences ...).
     """
 
-    path: Path
     num_rows: int
     counts: Counts
 
@@ -172,7 +170,7 @@ class ResumableOutput:
         record = read_json(self.sidecar)
         if record.get("format") != FORMAT or record.get("settings") != self.settings:
             return None
-        return Finished(self.output, record["num_rows"], record["counts"])
+        return Finished(record["num_rows"], record["counts"])
 
     def is_complete(self, part: int) -> bool:
         """Say whether a part is finished: its record is there and the data file has the size that it names."""
@@ -244,7 +242,7 @@ class ResumableOutput:
         (self.folder / "manifest.json").unlink()
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-        return Finished(self.output, num_rows, counts)
+        return Finished(num_rows, counts)
 
     def _data(self, part: int) -> Path:
         return self.folder / f"part-{part:06d}{self.suffix}"

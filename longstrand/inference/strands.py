@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from longstrand.errors import UsageError
+from longstrand.errors import one_of
 from longstrand.genome.sequence import reverse_complement
 
 if TYPE_CHECKING:
@@ -36,20 +36,7 @@ def strands_of(policy: str) -> tuple[str, ...]:
     Raises:
         UsageError: there is no such policy.
     """
-    if policy not in STRANDS:
-        raise UsageError(f"unknown strand '{policy}'; use '+', '-' or 'both'.")
-    return STRANDS[policy]
-
-
-def views_of(policy: str, shifts: Sequence[int] = (0,)) -> tuple[View, ...]:
-    """Combine every shift with every strand of a policy, shift by shift.
-
-    Raises:
-        UsageError: there is no such policy, or no shift.
-    """
-    if not shifts:
-        raise UsageError("no shift is given; use 0 to read sequences where they are.")
-    return tuple((strand, shift) for shift in shifts for strand in strands_of(policy))
+    return STRANDS[one_of(policy, STRANDS, "strand")]
 
 
 def shift_text(text: str, shift: int, flanks: tuple[str, str] = ("", "")) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from longstrand.data.labelled import LabelledTable, label
 from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable, read_labelled
 from longstrand.data.targets import Task, infer_task
-from longstrand.errors import CheckpointError, InputError, nearest
+from longstrand.errors import CheckpointError, InputError
 from longstrand.evaluation.metrics import evaluate as metrics_of
 from longstrand.inference.loaded import obey, open_model
 from longstrand.inference.options import FileOptions
@@ -158,27 +158,12 @@ def _task(raw: RawTable, network: Network) -> Task:
         if len(found.names) != len(names):
             raise InputError(f"{source}: {len(found.names)} label(s) a row, but the model predicts {len(names)}.")
         return replace(found, names=names)
-    values = next(iter(labels.values()))
-    given = {part.strip() for value in values if value for part in _classes(value, problem)}
+    if problem != "multi_label":
+        return infer_task(raw, problem=problem, class_names=names)
+    given = {part.strip() for value in next(iter(labels.values())) for part in (value or "").split(";")}
     numbers = tuple(map(str, range(len(names))))
     codes = numbers if given <= set(numbers) and not given <= set(names) else names
-    unknown = sorted(given - set(codes) - {"", "-", "?"})
-    if unknown:
-        raise InputError(
-            f"{source}: the model does not know the class '{unknown[0]}'{nearest(unknown[0], names)}; it predicts "
-            f"{', '.join(names)}."
-        )
-    layout = "set" if problem == "multi_label" else "one"
-    return Task(problem, names, tuple(labels), layout, codes)  # type: ignore[arg-type]
-
-
-def _classes(value: str, problem: str) -> list[str]:
-    """Split a cell into class names: one, several joined by ';', or one a base."""
-    if problem == "single_label":
-        return [value[:-2] if value.endswith(".0") else value]
-    if problem == "multi_label":
-        return value.split(";")
-    return value.replace(",", " ").split() if any(mark in value for mark in " ,") else list(value)
+    return Task("multi_label", names, tuple(labels), "set", codes)
 
 
 def _groups(scored: Scored, resamples: int) -> dict[str, dict[str, Any]]:
@@ -188,10 +173,8 @@ def _groups(scored: Scored, resamples: int) -> dict[str, dict[str, Any]]:
         groups.setdefault(str(name), []).append(row)
     found = {}
     for name, chosen in sorted(groups.items(), key=lambda group: (-len(group[1]), group[0])):
-        targets: Any = table.targets
-        part = targets[chosen] if isinstance(targets, np.ndarray) else [targets[row] for row in chosen]
         logits = scored.logits[chosen] if isinstance(scored.logits, np.ndarray) else [scored.logits[r] for r in chosen]
-        picked = Scored(LabelledTable(table.raw.take(chosen), table.task, part), logits, [], [])
+        picked = Scored(table.take(chosen), logits, [], [])
         result = metrics_of(picked.scores(), num_resamples=resamples, seed=0, curves=False)
         found[name] = result | {"num_rows": len(chosen)}
     return found

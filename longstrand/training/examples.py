@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from longstrand.data.bins import cut, encode_row, moments
 from longstrand.data.labelled import LabelledTable, label
-from longstrand.data.labelled_files import GenomeWindows, RawTable, cut_rows, read_labelled, refuse_pieces
+from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable, cut_rows, read_labelled, refuse_pieces
 from longstrand.data.labelled_tokens import is_bio
 from longstrand.data.rows import TABLES, column_names, detect_file
 from longstrand.data.splits import choose_rows, split_at_random, split_by_chrom, split_by_column
@@ -107,26 +108,25 @@ def read_splits(
         names = column_names(settings.train) if detect_file(settings.train) in TABLES else []
         columns = columns.model_copy(update={"split": "split" if "split" in names else None})
 
-    def read(path: Any) -> RawTable:
+    def read(path: Path, columns: LabelColumns) -> RawTable:
         return read_labelled(path, columns, alphabet=alphabet, windows=windows, class_names=class_names)
 
-    parts: dict[str, RawTable] = {"train": read(settings.train)}
+    parts: dict[str, RawTable] = {"train": read(settings.train, columns)}
     origin = ["the training file"]
+    given = {name: path for name, path in (("valid", settings.valid), ("test", settings.test)) if path is not None}
+    by_place = settings.valid_chroms or settings.test_chroms
+    if given and (columns.split is not None or by_place):
+        what = "chromosomes" if columns.split is None else "a split column"
+        raise UsageError(f"the split is given twice: by {what} and by valid or test files; choose one.")
     if columns.split is not None:
-        _refuse_second_source(settings, "a split column")
         parts = split_by_column(parts["train"], columns.split)
         origin = [f"the column '{columns.split}'"]
-    elif settings.valid_chroms or settings.test_chroms:
-        _refuse_second_source(settings, "chromosomes")
+    elif by_place:
         parts = split_by_chrom(parts["train"], settings.valid_chroms, settings.test_chroms)
         origin = [f"chromosomes (validation {list(settings.valid_chroms)}, test {list(settings.test_chroms)})"]
-    given = {name: path for name, path in (("valid", settings.valid), ("test", settings.test)) if path is not None}
     if given:
         plain = settings.columns.model_copy(update={"split": None})
-        parts |= {
-            name: read_labelled(path, plain, alphabet=alphabet, windows=windows, class_names=class_names)
-            for name, path in given.items()
-        }
+        parts |= {name: read(path, plain) for name, path in given.items()}
         origin.append(f"given files for {', '.join(given)}")
     return parts, origin
 
@@ -143,11 +143,6 @@ def _split_rest(parts: dict[str, RawTable], settings: DataSettings, origin: list
         origin.append(f"a random split (seed {settings.split_seed}) for {', '.join(missing)}")
     if settings.max_train_rows is not None:
         parts["train"] = choose_rows(parts["train"], settings.max_train_rows, seed=settings.split_seed)
-
-
-def _refuse_second_source(settings: DataSettings, what: str) -> None:
-    if settings.valid is not None or settings.test is not None:
-        raise UsageError(f"the split is given twice: by {what} and by valid or test files; choose one.")
 
 
 def check_strand(task: Task, *strands: str) -> None:
@@ -222,7 +217,7 @@ class Prepared:
         limit: most tokens of an input, or None.
         scale: regression: mean and deviation of the training targets.
         metric: name of the metric that chooses the best checkpoint.
-        search: what the search of settings tried; see `longstrand.training.search`.
+        search: what the search of settings tried; see `longstrand.training.finetune.choose`.
     """
 
     splits: LabelledSplits

@@ -51,24 +51,12 @@ class Scored:
 
     def scores(self) -> Scores:
         """Turn logits into probabilities (or numbers), with the targets, for `evaluate`."""
-        task = self.table.task
-        if task.bin_bases is not None:
-            bins = [len(values) for values in self.logits]
-            return Scores(
-                task,
-                np.concatenate(list(self.table.targets)),
-                np.concatenate(self.logits),
-                np.repeat(np.arange(len(bins)), bins),
-            )
-        if isinstance(self.logits, list):
-            assert isinstance(self.table.targets, list)
-            values = probabilities(np.concatenate(self.logits), task.problem)
-            _, sequence = np.unique(self.table.raw.rows, return_inverse=True)
-            unit = np.repeat(sequence, [len(labels) for labels in self.table.targets])
-            return Scores(task, np.concatenate(self.table.targets).astype(np.int64), values, unit)
-        assert not isinstance(self.table.targets, list)
-        values = self.logits if task.problem == "regression" else probabilities(self.logits, task.problem)
-        return Scores(task, self.table.targets, values)
+        task, values = self.table.task, self.logits
+        if task.problem == "regression":
+            return scores_of(self.table, values)
+        if isinstance(values, np.ndarray):
+            return scores_of(self.table, probabilities(values, task.problem))
+        return scores_of(self.table, [probabilities(one, task.problem) for one in values])
 
     def loss(self) -> float:
         """Mean loss over labelled targets in natural units of the problem (no class weights); NaN without any."""
@@ -78,10 +66,8 @@ class Scored:
             known = (scores.targets >= 0) & ~np.isnan(scores.values).any(axis=1)
             chosen = scores.values[known, scores.targets[known]]
             return float(-np.log(np.clip(chosen, 1e-12, 1)).mean()) if known.any() else float("nan")
-        pairs: Any = (self.table.targets, self.logits)
-        if task.bin_bases is not None:
-            pairs = tuple(np.concatenate(list(part)) for part in pairs)
-        targets, logits = (np.asarray(part, np.float64) for part in pairs)
+        pair = scores_of(self.table, self.logits)
+        targets, logits = (np.asarray(part, np.float64) for part in (pair.targets, pair.values))
         known = ~np.isnan(targets) & ~np.isnan(logits)
         if not known.any():
             return float("nan")
@@ -89,6 +75,20 @@ class Scored:
         if task.problem == "regression":
             return float(((truth - said) ** 2).mean())
         return float((np.logaddexp(0, said) - truth * said).mean())
+
+
+def scores_of(table: LabelledTable, predictions: Any) -> Scores:
+    """Join predictions, (n, outputs) or one array (bases or bins, outputs) a row, with the targets.
+
+    Bases and bins are of a sequence; pieces of one sequence count as one.
+    """
+    if isinstance(table.targets, np.ndarray):
+        return Scores(table.task, table.targets, np.asarray(predictions))
+    _, sequence = np.unique(table.raw.rows, return_inverse=True)
+    targets = np.concatenate(list(table.targets))
+    targets = targets.astype(np.int64) if table.task.problem == "token" else targets
+    unit = np.repeat(sequence, [len(values) for values in predictions])
+    return Scores(table.task, targets, np.concatenate(list(predictions)), unit)
 
 
 def score(
@@ -110,12 +110,10 @@ def score(
     )
     rows = list(predict(model, records(table), tokenizer=tokenizer, options=settings))
     values: Any = [row.values for row in rows]
-    if is_bin and scale is not None:
-        values = [(row * scale[1] + scale[0]).astype(np.float32) for row in values]
-    elif not is_token and not is_bin:
+    if scale is not None:
+        values = [(one * scale[1] + scale[0]).astype(np.float32) for one in values]
+    if not is_token and not is_bin:
         values = np.stack(values)
-        if scale is not None:
-            values = (values * scale[1] + scale[0]).astype(np.float32)
     return Scored(table, values, [row.num_tokens for row in rows], [row.truncated for row in rows])
 
 
@@ -383,8 +381,7 @@ def run_baselines(
     if train.task.problem != "token":
         model = KmerRegression(k, both_strands=both_strands).fit(train, measured.get("valid"))
         theirs = {
-            name: Scores(train.task, np.asarray(table.targets), model.predict(table.sequences, table.pairs))
-            for name, table in measured.items()
+            name: scores_of(table, model.predict(table.sequences, table.pairs)) for name, table in measured.items()
         }
         results["kmer"] = {name: evaluate(scores, num_resamples=num_resamples) for name, scores in theirs.items()} | {
             "settings": {"k": k, "both_strands": both_strands, "penalty": model.penalty}
@@ -395,16 +392,7 @@ def run_baselines(
             results["kmer"][name]["paired"] = asdict(paired) | {"verdict": paired.verdict}
     majority = Majority.fit(train)
     results["majority"] = {
-        name: evaluate(_constant_scores(table, majority), num_resamples=num_resamples, curves=False)
+        name: evaluate(scores_of(table, majority.predict(table.sequences)), num_resamples=num_resamples, curves=False)
         for name, table in measured.items()
     }
     return results
-
-
-def _constant_scores(table: LabelledTable, majority: Majority) -> Scores:
-    if isinstance(table.targets, list):
-        targets = np.concatenate(table.targets).astype(np.int64)
-        _, sequence = np.unique(table.raw.rows, return_inverse=True)
-        unit = np.repeat(sequence, [len(labels) for labels in table.targets])
-        return Scores(table.task, targets, np.concatenate(majority.predict(table.sequences)), unit)
-    return Scores(table.task, table.targets, majority.predict(table.sequences))

@@ -24,6 +24,7 @@ from transformers import TrainerCallback, TrainingArguments
 from longstrand.data.collate import Collator
 from longstrand.data.examples import MaskedExamples, TokenBudget, measure_budget
 from longstrand.data.references import reference_losses
+from longstrand.data.regions import check_contigs
 from longstrand.data.rows import read_intervals
 from longstrand.data.windows import (
     MIN_WINDOW,
@@ -33,11 +34,11 @@ from longstrand.data.windows import (
     TrainingWindows,
     choose_holdout,
 )
-from longstrand.errors import InputError, UsageError, nearest
-from longstrand.genome.fasta import chrom_twin
+from longstrand.errors import InputError, UsageError
+from longstrand.genome.fasta import Genome
 from longstrand.inference.predict import longest_input
 from longstrand.models.checkpoint import load_model, save_checkpoint
-from longstrand.models.config import LongstrandConfig, RecurrentMemory, preset
+from longstrand.models.config import RecurrentMemory, preset
 from longstrand.models.memory.losses import counted_batch
 from longstrand.models.pretrained import LongstrandForMaskedLM
 from longstrand.report.runs import write_run_page
@@ -91,9 +92,9 @@ def pretrain(config: PretrainConfig) -> TrainingResult:
     join_processes(device)
     run = RunFolder.open(config.output, config)
     try:
-        sources = tuple(GenomeSource(entry.fasta, entry.weight, entry.name) for entry in config.data.genomes)
         sources = tuple(
-            GenomeSource(genome := source.open(), source.weight, source.name or genome.name) for source in sources
+            GenomeSource(genome := Genome(entry.fasta), entry.weight, entry.name or genome.name)
+            for entry in config.data.genomes
         )
         tokenizer = make_tokenizer(config, sources, run.path)
         run.check_inputs(_fingerprints(sources, tokenizer, config))
@@ -212,7 +213,8 @@ def _run(
 ) -> TrainingResult:
     training = config.training
     model = make_model(config, tokenizer)
-    if config.memory is None and training.max_tokens > (limit := _position_limit(model.config)):
+    limit = longest_input(model.config)
+    if config.memory is None and limit is not None and training.max_tokens > limit:
         raise InputError(
             f"training.max_tokens is {training.max_tokens}, but the model has only {limit} positions; use at most that."
         )
@@ -348,16 +350,15 @@ def _hold_out(config: PretrainConfig, sources: tuple[GenomeSource, ...]) -> dict
     settings = config.data.hold_out
     intervals = tuple(read_intervals(settings.intervals).intervals) if settings.intervals is not None else ()
     named = {*settings.contigs, *(interval.chrom for interval in intervals)}
-    known = {chrom for source in sources for chrom in source.open().contigs}
-    for chrom in sorted(named - known):
-        twin = chrom_twin(chrom, known)
-        hint = nearest(chrom, known) if twin is None else f"; the genome calls it '{twin}', use that name"
-        raise InputError(f"data.hold_out: no genome has a contig '{chrom}'{hint}.")
+    check_contigs([source.open() for source in sources], sorted(named), "data.hold_out: contig")
     chosen = {}
     for source in sources:
-        if named & set(source.open().contigs):
-            inside = HoldOut(contigs=settings.contigs, intervals=intervals)
-            chosen[str(source.name)] = _of_genome(inside, source)
+        contigs = source.open().contigs
+        if named & set(contigs):
+            chosen[str(source.name)] = HoldOut(
+                contigs=tuple(name for name in settings.contigs if name in contigs),
+                intervals=tuple(interval for interval in intervals if interval.chrom in contigs),
+            )
         elif settings.fraction > 0:
             chosen |= choose_holdout(
                 [source], fraction=settings.fraction, seed=0, min_bases=4 * config.training.max_tokens
@@ -370,21 +371,9 @@ def _hold_out(config: PretrainConfig, sources: tuple[GenomeSource, ...]) -> dict
     return chosen
 
 
-def _of_genome(holdout: HoldOut, source: GenomeSource) -> HoldOut:
-    contigs = source.open().contigs
-    return HoldOut(
-        contigs=tuple(name for name in holdout.contigs if name in contigs),
-        intervals=tuple(interval for interval in holdout.intervals if interval.chrom in contigs),
-    )
-
-
 def _fingerprints(sources: tuple[GenomeSource, ...], tokenizer: Tokenizer, config: PretrainConfig) -> dict[str, Any]:
     genomes = {str(source.name): source.open().fingerprint for source in sources}
     return {"genomes": genomes, "tokenizer": tokenizer.fingerprint, "start_from": str(config.model.start_from or "")}
-
-
-def _position_limit(config: LongstrandConfig) -> int:
-    return longest_input(config) or 1 << 30
 
 
 def hold_out_evaluation(

@@ -27,7 +27,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from longstrand.errors import CheckpointError, TrainingError, UsageError
 from longstrand.models.adapters import is_wrapped, save_adapter_files
 from longstrand.models.memory.losses import counted_batch
-from longstrand.runtime import gather, on_rank_0, progress, rank, world_size, write_json
+from longstrand.runtime import ProgressBar, gather, on_rank_0, rank, world_size, write_json
 from longstrand.training.curriculum import Curriculum
 from longstrand.training.run_folder import MetricsLog, RunFolder, write_manifest
 from longstrand.training.settings import TrainingConfig, TrainSettings
@@ -406,7 +406,7 @@ class ProgressCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar at the step that training starts or resumes from."""
         if rank() == 0:
-            self._bar = progress(self._description, total=state.max_steps, unit="steps").__enter__()
+            self._bar = ProgressBar(self._description, total=state.max_steps, unit="steps").__enter__()
             self._bar(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -114,7 +114,7 @@ def targets_on_disk(folder):
 def test_targets_are_read_row_by_row(tmp_path, monkeypatch, most):
     monkeypatch.setattr(data_bins, "HELD_BYTES", most)
     values, targets = targets_on_disk(tmp_path)
-    assert len(targets) == 3 and targets.num_columns == 2 and targets[1].dtype == np.float32
+    assert len(targets) == 3 and targets[1].dtype == np.float32
     for found, expected in zip(targets, (values[0], values[1, :2], values[2, :3])):
         np.testing.assert_equal(found, expected)
     assert (targets._held is None) == (most == 0)

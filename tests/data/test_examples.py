@@ -24,23 +24,23 @@ def path(tmp_path):
 def test_cut_by_hand():
     encoder = WindowTokenizer(BaseTokenizer(), max_tokens=6)
     assert encoder.room == 4
-    tokens = encoder.encode(Window(Interval("x", 0, 7), "ACGTNAA"))
-    assert tokens.input_ids.tolist() == [1, 5, 6, 7, 8, 2] and tokens.input_ids.dtype == np.int32
-    assert tokens.num_bases == 4
-    short = encoder.encode(Window(Interval("x", 0, 2), "NA"))
-    assert short.input_ids.tolist() == [1, 9, 5, 2] and short.num_bases == 2
-    empty = encoder.encode(Window(Interval("x", 0, 0), ""))
-    assert empty.input_ids.tolist() == [1, 2] and empty.num_bases == 0
+    ids, num_bases = encoder.encode(Window(Interval("x", 0, 7), "ACGTNAA"))
+    assert ids.tolist() == [1, 5, 6, 7, 8, 2] and ids.dtype == np.int32
+    assert num_bases == 4
+    ids, num_bases = encoder.encode(Window(Interval("x", 0, 2), "NA"))
+    assert ids.tolist() == [1, 9, 5, 2] and num_bases == 2
+    ids, num_bases = encoder.encode(Window(Interval("x", 0, 0), ""))
+    assert ids.tolist() == [1, 2] and num_bases == 0
 
 
 def test_sentences_are_tokenized_apart():
     """Two bases a token: sentences of 3, 2 and 4 bases give 2 + 1 + 2 tokens, of which 4 fit."""
     encoder = WindowTokenizer(BaseTokenizer(step=2), max_tokens=6)
-    tokens = encoder.encode(Window(Interval("x", 0, 9), "ACGTACGTA", breaks=(3, 5, 9)))
-    assert tokens.input_ids.tolist() == [1, 5, 7, 8, 6, 2]
-    assert tokens.num_bases == 3 + 2 + 2
-    whole = encoder.encode(Window(Interval("x", 0, 9), "ACGTACGTA"))
-    assert whole.input_ids.tolist() == [1, 5, 7, 5, 7, 2] and whole.num_bases == 8
+    ids, num_bases = encoder.encode(Window(Interval("x", 0, 9), "ACGTACGTA", breaks=(3, 5, 9)))
+    assert ids.tolist() == [1, 5, 7, 8, 6, 2]
+    assert num_bases == 3 + 2 + 2
+    ids, num_bases = encoder.encode(Window(Interval("x", 0, 9), "ACGTACGTA"))
+    assert ids.tolist() == [1, 5, 7, 5, 7, 2] and num_bases == 8
 
 
 def test_examples_are_masked_windows(path):
@@ -138,7 +138,7 @@ def test_windows_of_an_epoch_overlap_as_much_as_the_budget_says(tmp_path):
     length = TrainingWindows([path], num_samples=1, **options).epoch_length
     windows = TrainingWindows([path], num_samples=length, **options)
     encoder = WindowTokenizer(tokenizer, max_tokens=32)
-    spelled = sum(encoder.encode(window).num_bases for window in windows)
+    spelled = sum(encoder.encode(window)[1] for window in windows)
     assert 0 < budget.repeated < 0.3
     assert spelled / windows.regions.num_bases - 1 == pytest.approx(budget.repeated, abs=0.04)
 

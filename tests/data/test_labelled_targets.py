@@ -198,7 +198,7 @@ def test_class_names() -> None:
     assert vectors.names == ("p", "q")
     with pytest.raises(InputError, match="3 class names were given for 2 outputs"):
         infer(raw({"label": ["1;0", "0;1"]}), class_names=("p", "q", "r"))
-    with pytest.raises(InputError, match=r"label 'week' is not among the 2 class names given \(did you mean 'weak'"):
+    with pytest.raises(InputError, match=r"label 'week' is not among the 2 class names \(did you mean 'weak'"):
         infer(raw({"label": ["week", "none", "none"]}), class_names=("none", "weak"))
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from longstrand.config import load_config
+from longstrand.config import from_command_line
 from longstrand.data.labelled import label
 from longstrand.data.labelled_files import GenomeWindows, LabelColumns, read_labelled
 from longstrand.data.rows import Columns, has_intervals, read_intervals, read_records, read_table
@@ -183,7 +183,7 @@ class Readers:
         return transcripts(read_annotation(self.write("a.gff", data)))
 
     def yaml(self, data: bytes) -> object:
-        return load_config(FinetuneConfig, self.write("c.yaml", data))
+        return from_command_line(FinetuneConfig, self.write("c.yaml", data), [], {})
 
     def _loaded(self, name: str, data: bytes, load: Callable[[Path], object]) -> object:
         copy = self.folder / "model"

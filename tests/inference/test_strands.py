@@ -16,7 +16,7 @@ from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import predict, probabilities
-from longstrand.inference.strands import PUBLISHED_VIEWS, average, shift_back, shift_text, views_of
+from longstrand.inference.strands import PUBLISHED_VIEWS, average, shift_back, shift_text
 from longstrand.tokenization.kmer import make_kmer
 from tests.inference.test_predict import ToyNetwork, values
 
@@ -49,10 +49,8 @@ def test_the_published_views() -> None:
     """Shifts [0,0,-1,-2,-2,-3,2,3], strands [keep,rc,keep,keep,rc,rc,keep,rc] of GENA-LM's evaluation script."""
     assert [shift for _, shift in PUBLISHED_VIEWS] == [0, 0, -1, -2, -2, -3, 2, 3]
     assert "".join(strand for strand, _ in PUBLISHED_VIEWS) == "+-++--+-"
-    assert views_of("both", (0, 2)) == (("+", 0), ("-", 0), ("+", 2), ("-", 2))
-    with pytest.raises(UsageError, match="no shift is given"):
-        views_of("+", ())
-    assert PredictOptions(shifts="0,2", strand="both").views == views_of("both", (0, 2))  # type: ignore[arg-type]
+    both = PredictOptions(shifts="0,2", strand="both")  # type: ignore[arg-type]
+    assert both.views == (("+", 0), ("-", 0), ("+", 2), ("-", 2))
     assert PredictOptions(tta=True).views == PUBLISHED_VIEWS
     with pytest.raises(UsageError, match="tta names strands and shifts itself"):
         PredictOptions(tta=True, strand="both")

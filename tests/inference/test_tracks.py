@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from longstrand.errors import InputError, UsageError
-from longstrand.inference.tracks import Bins, TrackLayout, spans, track_ending, track_file
+from longstrand.inference.writers import Bins, TrackLayout, spans, track_ending, track_file
 
 NAN = float("nan")
 LAYOUT = TrackLayout({"c2": 17, "c10": 5}, 3, ("p",), {"reduce": "mean"})
@@ -94,7 +94,7 @@ def test_a_bigwig_that_lost_values_is_refused(tmp_path: Path, monkeypatch: pytes
 def test_zarr(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import zarr
 
-    monkeypatch.setattr("longstrand.inference.tracks.ZARR_CHUNK_BYTES", chunk)
+    monkeypatch.setattr("longstrand.inference.writers.CHUNK_BYTES", chunk)
     layout = TrackLayout({"a": 7, "b": 2}, 1, ("p", "q"), {"reduce": "sum"})
     values = np.arange(18, dtype=np.float32).reshape(9, 2)
     parts = [("a", 0, values[:3]), ("a", 3, values[3:4]), ("a", 4, values[4:7])]

@@ -85,7 +85,7 @@ def test_numbers_stand_for_the_names_of_the_model(trained: Path, tmp_path: Path)
 
 def test_refusals(trained: Path, tmp_path: Path, model: Path) -> None:
     with pytest.raises(
-        InputError, match=r"does not know the class 'hihg' \(did you mean 'high'\?\); it predicts high, low"
+        InputError, match=r"label 'hihg' is not among the 2 class names \(did you mean 'high'\?\): high, low"
     ):
         evaluate(trained, new_rows(tmp_path, ("low", "hihg")), resamples=0)
     with pytest.raises(CheckpointError, match="predicts no labels; fine-tune it first"):

@@ -64,7 +64,7 @@ def settings(genome: Path, output: Path, **training: object) -> dict[str, object
                                                  "intermediate_size": 32, "hidden_dropout": 0.1}},
         "training": {"max_tokens": 32, "steps": STEPS, "batch_size": 4, "warmup_steps": 2, "log_every": 3,
                      "eval_every": 3, "eval_windows": 5, "save_every": 2, "num_workers": 0, "tensorboard": False,
-                     "device": "cpu", "threads": 1, "learning_rate": 1e-2} | training,
+                     "device": "cpu", "threads": 1, "learning_rate": 1e-2, "references": False} | training,
     }  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def keys(folder: Path) -> list[tuple[float, bool]]:
 def test_a_run_writes_what_it_says(genome: Path, tmp_path: Path) -> None:
     from longstrand import load_model, load_tokenizer
 
-    result = run(genome, tmp_path / "run", tensorboard=True)
+    result = run(genome, tmp_path / "run", tensorboard=True, references=True)
     assert keys(result.folder) == [(3, False), (3, True), (6, False), (6, True), (8, False), (8, True)]
     assert {"tokens_per_second", "bases_per_second", "model_flops_utilisation", "learning_rate"} <= set(
         rows(result.folder)[0]
@@ -104,7 +104,7 @@ def test_a_run_writes_what_it_says(genome: Path, tmp_path: Path) -> None:
     model, tokenizer = load_model(result.folder / "model", head="masked_lm"), load_tokenizer(result.folder / "model")
     ids = torch.tensor(tokenizer.encode("ACGTTTGCA").input_ids)[None].long()
     assert model(input_ids=ids).logits.shape == (1, 5, tokenizer.vocab_size)
-    again = run(genome, tmp_path / "run", tensorboard=True)
+    again = run(genome, tmp_path / "run", tensorboard=True, references=True)
     assert again.report == report
 
 
@@ -361,10 +361,10 @@ def test_chunks_as_of_nucleotide_transformer(genome: Path, tmp_path: Path) -> No
 def test_hold_outs_that_do_not_exist(genome: Path, tmp_path: Path) -> None:
     values = settings(genome, tmp_path / "run")
     values["data"]["hold_out"] = {"contigs": ["too"]}  # type: ignore[index]
-    with pytest.raises(InputError, match=r"no genome has a contig 'too' \(did you mean 'two'\?\)"):
+    with pytest.raises(UsageError, match=r"contig 'too' is in none of the FASTA files \(did you mean 'two'\?\)"):
         pretrain(build(PretrainConfig, values))
     values["data"]["hold_out"] = {"contigs": ["chrtwo"]}  # type: ignore[index]
-    with pytest.raises(InputError, match=r"no genome has a contig 'chrtwo'; the genome calls it 'two', use that name"):
+    with pytest.raises(UsageError, match=r"contig 'chrtwo' is in none of the FASTA files \(did you mean 'two'\?\)"):
         pretrain(build(PretrainConfig, values))
     values = settings(genome, tmp_path / "other")
     values["data"]["hold_out"] = {"fraction": 0.0}  # type: ignore[index]

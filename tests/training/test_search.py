@@ -12,9 +12,8 @@ from longstrand.cli.pretrain import finish
 from longstrand.data.targets import Task
 from longstrand.errors import TrainingError, UsageError
 from longstrand.training.examples import load_splits
-from longstrand.training.finetune import is_exhausted
+from longstrand.training.finetune import choose, default_epochs, default_rates, default_strand, is_exhausted
 from longstrand.training.run_folder import TrainingResult
-from longstrand.training.search import choose, default_epochs, default_rates, default_strand
 from longstrand.training.trainer import split_batch
 from longstrand.training.verbs import finetune
 from tests.training.test_finetune import settings

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from longstrand.benchmarks.run_trial import scores_of
 from longstrand.benchmarks.suites.catalogue import build_named
 from longstrand.benchmarks.tasks.build import build_task
 from longstrand.benchmarks.tasks.own import find_tasks
@@ -15,6 +14,7 @@ from longstrand.config import build
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import reverse_complement
 from longstrand.training.examples import load_splits
+from longstrand.training.measure import scores_of
 from longstrand.training.settings import DataSettings
 from tests.benchmarks.toys import dna, write_csv, write_fasta
 

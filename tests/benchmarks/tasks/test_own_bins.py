@@ -18,7 +18,6 @@ from longstrand.benchmarks.tasks.build import add_truncation, build_task
 from longstrand.benchmarks.tasks.own import find_tasks
 from longstrand.benchmarks.tasks.own_bins import read_windows
 from longstrand.benchmarks.tasks.task import TaskData, load_task_data
-from longstrand.benchmarks.trials import take
 from longstrand.config import build
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
@@ -321,7 +320,7 @@ def test_few_rows_memory_and_what_is_said(world: Path) -> None:
 def test_rows_are_taken_without_being_read(world: Path) -> None:
     (folder,) = (world / "run" / "tasks").rglob("task.json")
     table = load_task_data(folder.parent).load()["train"]
-    few = take(table, np.array([5, 2]))
+    few = table.take(np.array([5, 2]))
     np.testing.assert_array_equal(few.targets[0], table.targets[2])
     assert few.sequences == [table.sequences[2], table.sequences[5]] and few.counts()["labels"].keys() == {
         "motifs",
