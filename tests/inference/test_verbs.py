@@ -14,7 +14,7 @@ import torch
 
 import longstrand as ls
 from longstrand.errors import InputError, LongstrandError, UsageError
-from longstrand.inference.contigs import predict_contig_file
+from longstrand.inference.contigs import predict_tracks
 from longstrand.inference.loaded import fingerprint_network, open_model
 from longstrand.inference.options import FileOptions
 from longstrand.inference.predict import predict as run_model
@@ -228,7 +228,7 @@ def test_directed_labels_and_pairs_are_refused_as_in_training(tmp_path: Path) ->
         ls.embed(single, [("ACG", "ACG")])
     (tmp_path / "g.fa").write_text(">c\nACGTACGTACGT\n")
     with pytest.raises(UsageError, match="this model reads pairs of sequences"):
-        predict_contig_file(pairs, tmp_path / "g.fa", tmp_path / "o.bedgraph", window=6)
+        predict_tracks(pairs, tmp_path / "g.fa", tmp_path / "o.bedgraph", window=6)
 
 
 def test_a_file_job_gives_what_the_verb_gives(classes: Path, tmp_path: Path) -> None:
