@@ -44,7 +44,7 @@ def build(
         typer.Argument(metavar="ID... [KEY=VALUE]...", help="Tasks or suites, and options of their builders."),
     ],
     source: Annotated[Path, typer.Option(help="Folder with the published (or your own) files.")],
-    output: Annotated[Path, typer.Option(help="Folder for built tasks; each gets the folder of its id.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for built tasks; each gets the folder of its id.")],
     strict: Annotated[bool, typer.Option("--strict", help="Refuse tasks whose splits leak into each other.")] = False,
     available: Annotated[
         bool, typer.Option("--available", help="Of a suite build what the folder holds, and go on after a failure.")
@@ -96,7 +96,7 @@ OPTIONS = {
     "--baselines": ("baselines", str, "all, none, or names with commas."),
     "--seeds": ("seeds", numbers, "Seeds with commas, for example 0,1,2."),
     "--fewshot": ("fewshot", numbers, "Also with so many training rows, for example 100,300."),
-    "--output": ("output", Path, "Run folder; the same command goes on where it stopped."),
+    "--output,-o": ("output", Path, "Run folder; the same command goes on where it stopped."),
     "--strict": ("strict", bool, "Refuse data whose splits leak into each other."),
     "--device": ("device", str, "auto, cpu, cuda or mps."),
 }  # fmt: skip

@@ -18,7 +18,7 @@ OPTIONS = {
     "--train": ("data.train", Path, "Training table (sequence,label as CSV, TSV, Parquet) or intervals (BED, table)."),
     "--valid": ("data.valid", Path, "Validation table; by default a share of the training rows."),
     "--test": ("data.test", Path, "Test table; by default a share of the training rows."),
-    "--output": ("output", Path, "Run folder; the same command resumes an interrupted run."),
+    "--output,-o": ("output", Path, "Run folder; the same command resumes an interrupted run."),
     "--sequence-column": ("data.columns.sequence", str, "Column with the sequences; by default 'sequence'."),
     "--label-column,--label": ("data.columns.labels", str, "Column(s) with the labels, with commas between them."),
     "--problem": ("data.problem", str, "single_label, multi_label, regression or token; by default inferred."),

@@ -112,7 +112,7 @@ def run_options(table: Settings, *, example: str) -> Callable[[Callable[..., Non
             for option, (key, kind, _) in table.items():
                 value = given.pop(places[option])
                 made = kind(value) if value is not None and inspect.isfunction(kind) else value
-                values[option.split(",")[0]] = (key, None if made in ([], False) else made)
+                values[option.split(",")[0]] = (key, None if made == [] or made is False else made)
 
             def read(model: type[Config], plain: Mapping[str, str] | None = None) -> Config:
                 return from_command_line(model, config, settings or [], values, plain=plain)

@@ -19,7 +19,7 @@ app = new_app()
 OPTIONS = {
     "--genome": ("data.genomes", list[str], "FASTA file, plain or gzip; may be repeated."),
     "--tokenizer": ("tokenizer.path", Path, "Tokenizer folder; without it one is trained on the genomes."),
-    "--output": ("output", Path, "Run folder; the same command resumes an interrupted run."),
+    "--output,-o": ("output", Path, "Run folder; the same command resumes an interrupted run."),
     "--from": ("model.start_from", Path, "Go on from this checkpoint folder."),
     "--preset": ("model.preset", str, "Size of a new model (--list-presets shows them)."),
     "--steps": ("training.steps", int, "Optimizer steps."),

@@ -17,7 +17,7 @@ OPTIONS = {
     "--train": ("data.train", Path, "Training table (sequence,label) or intervals."),
     "--valid": ("data.valid", Path, "Validation table; by default a share of the rows."),
     "--test": ("data.test", Path, "Test table; by default a share of the rows."),
-    "--output": ("output", Path, "Run folder; embeddings are kept in it."),
+    "--output,-o": ("output", Path, "Run folder; embeddings are kept in it."),
     "--layers": ("probe.layers", str, "all, or numbers with commas (0: embeddings, -1: last)."),
     "--trials": ("probe.trials", int, "Trials of the search; 0: only the layer curve."),
     "--init": ("init", str, "pretrained, or random for the control."),

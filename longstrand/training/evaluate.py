@@ -15,9 +15,11 @@ import numpy as np
 
 from longstrand.data.labelled import LabelledTable, label
 from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable, read_labelled
+from longstrand.data.splits import Splits, leakage
 from longstrand.data.targets import Task, infer_task
-from longstrand.errors import CheckpointError, InputError
+from longstrand.errors import CheckpointError, InputError, UsageError
 from longstrand.evaluation.metrics import evaluate as metrics_of
+from longstrand.inference.jobs import notices, too_long_notes
 from longstrand.inference.loaded import obey, open_model
 from longstrand.inference.options import FileOptions
 from longstrand.models.network import Network
@@ -27,7 +29,7 @@ from longstrand.report.runs import BASELINES, MODEL, evaluation_sections
 from longstrand.report.sections import Report, Table, metric_title, provenance_table
 from longstrand.runtime import check_output, fingerprint_file, provenance, resolve_device, write_json
 from longstrand.training.examples import check_strand
-from longstrand.training.measure import Scored, run_baselines, score, unread, write_predictions
+from longstrand.training.measure import Scored, copies, run_baselines, score, unread, write_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,8 @@ def evaluate(
         UsageError: labels with a direction are to be read from both strands, or a pair is missing.
     """
     where = Rows(**rows)
+    if where.window is not None and where.genome is None:
+        raise UsageError("a window needs the genome that the intervals lie on (--genome).")
     if output is not None:
         check_output(Path(output), [labelled, train, where.genome, model])
     opened = open_model(model, device=device)
@@ -114,10 +118,15 @@ def evaluate(
         "inputs": {"labelled": fingerprint_file(Path(labelled)), "model": str(network.folder)},
         "provenance": provenance(),
     }
-    report["warnings"] = unread("test", report["test"], table.task.problem)
+    cut = sum(scored.truncated)
+    report["warnings"] = unread("test", report["test"], table.task.problem) + [
+        sentence.removeprefix("note: ")
+        for sentence in (notices({"truncated": cut}) + too_long_notes(max(map(len, table.sequences)), reading))
+    ]
     if train is not None and table.task.bin_bases is None:
         ours = {"test": scored.scores()} if resamples else None
         both, known = options.strand == "both", _read(train, where, network, table.task)
+        report["warnings"] += copies(leakage(Splits(known.raw, table.raw, None, "")))
         report["baselines"] = run_baselines(
             known, {"test": table}, both_strands=both, num_resamples=resamples, ours=ours
         )

@@ -247,11 +247,17 @@ def warnings_of(report: Mapping[str, Any]) -> list[str]:
         )
     for name in ("valid", "test"):
         warnings += unread(name, report.get(name), report["task"]["problem"])
-        num_copies = report["leakage"].get(name, {}).get("num_rows_also_in_train", 0)
-        if num_copies:
-            warnings.append(f"{name}: {num_copies:,} sequences are also in the training rows (on either strand).")
-    warnings += _against_baselines(report)
-    return warnings
+    return warnings + copies(report["leakage"]) + _against_baselines(report)
+
+
+def copies(leakage: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Say which splits hold sequences of the training rows, from what `longstrand.data.splits.leakage` counts."""
+    counts = {name: found["num_rows_also_in_train"] for name, found in leakage.items()}
+    return [
+        f"{name}: {count:,} sequences are also in the training rows (on either strand)."
+        for name, count in counts.items()
+        if count
+    ]
 
 
 def unread(name: str, found: Mapping[str, Any] | None, problem: str) -> list[str]:

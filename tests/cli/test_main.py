@@ -82,3 +82,24 @@ def test_a_shell_completes_verbs_and_options(
     monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
     code, out, _ = run(capsys)
     assert code == 0 and set(out.split()) == found
+
+
+def test_options_of_a_run_count_when_they_are_zero_or_short() -> None:
+    """``--trials 0`` is no absence of ``--trials``; ``-o`` is ``--output`` in every command that writes."""
+    import typer
+    from typer.testing import CliRunner
+
+    from longstrand.benchmarks.probe_run import ProbeConfig
+    from longstrand.cli.options import run_options
+    from longstrand.cli.probe import OPTIONS
+
+    app, found = typer.Typer(), []
+
+    @app.command()
+    @run_options(OPTIONS, example="x=1")
+    def probe(read):
+        found.append(read(ProbeConfig, plain={"data": "train"}))
+
+    done = CliRunner().invoke(app, ["--model", "m", "--train", "t.csv", "-o", "out", "--trials", "0"])
+    assert done.exit_code == 0, done.exception
+    assert found[0].probe.trials == 0 and str(found[0].output) == "out"

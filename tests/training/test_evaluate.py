@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import matthews_corrcoef
 
 from longstrand.cli.main import main
-from longstrand.errors import CheckpointError, InputError
+from longstrand.errors import CheckpointError, InputError, UsageError
 from longstrand.training.evaluate import evaluate
 from tests.training.test_finetune import run, two_kinds, write
 
@@ -90,6 +90,19 @@ def test_refusals(trained: Path, tmp_path: Path, model: Path) -> None:
         evaluate(trained, new_rows(tmp_path, ("low", "hihg")), resamples=0)
     with pytest.raises(CheckpointError, match="predicts no labels; fine-tune it first"):
         evaluate(model, new_rows(tmp_path), resamples=0)
+    with pytest.raises(UsageError, match="a window needs the genome"):
+        evaluate(trained, new_rows(tmp_path), window=8)
+
+
+def test_warnings_name_copies_cut_rows_and_lengths(trained: Path, tmp_path: Path) -> None:
+    known = trained.parent / "train.csv"
+    options: dict[str, Any] = {"resamples": 0, "device": "cpu"}
+    found = evaluate(trained, known, train=known, **options)["warnings"]
+    assert any("48 sequences are also in the training rows" in sentence for sentence in found)
+    rows = [(text * 20, ("low", "high")[kind]) for text, kind in two_kinds(8)]
+    found = evaluate(trained, write(tmp_path / "long.csv", ["sequence", "label"], rows), **options)["warnings"]
+    assert any("8 sequences were cut to what the model can read" in sentence for sentence in found)
+    assert any("but the model was trained on at most" in sentence for sentence in found)
 
 
 def test_reading_otherwise_is_said(trained: Path, tmp_path: Path) -> None:
