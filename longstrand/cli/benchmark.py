@@ -44,7 +44,9 @@ def build(
         typer.Argument(metavar="ID... [KEY=VALUE]...", help="Tasks or suites, and options of their builders."),
     ],
     source: Annotated[Path, typer.Option(help="Folder with the published (or your own) files.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for built tasks; each gets the folder of its id.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for built tasks; each gets the folder of its id.")
+    ],
     strict: Annotated[bool, typer.Option("--strict", help="Refuse tasks whose splits leak into each other.")] = False,
     available: Annotated[
         bool, typer.Option("--available", help="Of a suite build what the folder holds, and go on after a failure.")

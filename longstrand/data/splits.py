@@ -109,16 +109,17 @@ def choose_rows(table: RawTable, num_rows: int, *, seed: int) -> RawTable:
 
 def leakage(tables: Mapping[str, RawTable]) -> dict[str, Any]:
     """Count sequences of the other splits that (on either strand) are also in ``train``; pieces are put together."""
-    seen = {_canonical(item) for item in _sequences(tables["train"])}
+    seen = {_canonical(item) for item in whole_sequences(tables["train"])}
     report = {}
     for name, table in tables.items():
         if name != "train":
-            found = [_canonical(item) in seen for item in _sequences(table)]
+            found = [_canonical(item) in seen for item in whole_sequences(table)]
             report[name] = {"num_rows_also_in_train": sum(found), "share": sum(found) / len(found)}
     return report
 
 
-def _sequences(table: RawTable) -> list[tuple[str, str]]:
+def whole_sequences(table: RawTable) -> list[tuple[str, str]]:
+    """Give sequence and second sequence (or nothing) of each row; pieces are put together."""
     rows = list(zip(table.sequences, table.pairs or [""] * len(table)))
     if not table.is_cut:
         return rows

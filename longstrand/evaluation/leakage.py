@@ -81,7 +81,7 @@ def sampling(sets: Iterable[Sequence[str]], max_kmers: int = MAX_KMERS) -> int:
 
 def sketch(sequences: Sequence[str], one_in: int = 1) -> Sketch:
     """Collect the words of upper-case sequences, the smaller strand of each; words with other letters are left out."""
-    letters = np.frombuffer("N".join(sequences).encode("ascii"), dtype=np.uint8)
+    letters = np.frombuffer("N".join(sequences).encode("ascii", "replace"), dtype=np.uint8)
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     codes, rows, starts = _words(letters, lengths, RUN_BASES, one_in)
     near_codes, near_rows, _ = _words(letters, lengths, NEAR_BASES, one_in)

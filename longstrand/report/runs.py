@@ -199,10 +199,11 @@ def overlap_table(leakage: Mapping[str, Record], counts: Mapping[str, Record]) -
     """List how many rows of each split are also in the training rows."""
     explain = (
         "Sequences that are also in the training rows, as they are or as their reverse complement: on them a good "
-        "result is memory. Similar but not identical sequences are not counted."
+        "result is memory. Near copies share at least half of their 16-mers with one training sequence."
     )
-    rows = [[name, counts[name]["num_rows"], found["num_rows_also_in_train"]] for name, found in leakage.items()]
-    return Table("Do the splits overlap?", explain, ["split", "sequences", "also in training"], rows)
+    keys = ("num_rows_also_in_train", "num_near_copies")
+    rows = [[name, counts[name]["num_rows"], *map(found.get, keys)] for name, found in leakage.items()]
+    return Table("Do the splits overlap?", explain, ["split", "sequences", "also in training", "near copies"], rows)
 
 
 def _line(name: str, rows: Sequence[Record], key: str, style: Literal["points", "faint"]) -> Line:

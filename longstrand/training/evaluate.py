@@ -15,7 +15,6 @@ import numpy as np
 
 from longstrand.data.labelled import LabelledTable, label
 from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable, read_labelled
-from longstrand.data.splits import Splits, leakage
 from longstrand.data.targets import Task, infer_task
 from longstrand.errors import CheckpointError, InputError, UsageError
 from longstrand.evaluation.metrics import evaluate as metrics_of
@@ -29,7 +28,15 @@ from longstrand.report.runs import BASELINES, MODEL, evaluation_sections
 from longstrand.report.sections import Report, Table, metric_title, provenance_table
 from longstrand.runtime import check_output, fingerprint_file, provenance, resolve_device, write_json
 from longstrand.training.examples import check_strand
-from longstrand.training.measure import Scored, copies, run_baselines, score, unread, write_predictions
+from longstrand.training.measure import (
+    Scored,
+    count_copies,
+    run_baselines,
+    say_copies,
+    score,
+    unread,
+    write_predictions,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +133,7 @@ def evaluate(
     if train is not None and table.task.bin_bases is None:
         ours = {"test": scored.scores()} if resamples else None
         both, known = options.strand == "both", _read(train, where, network, table.task)
-        report["warnings"] += copies(leakage(Splits(known.raw, table.raw, None, "")))
+        report["warnings"] += say_copies(count_copies({"train": known.raw, "test": table.raw}))
         report["baselines"] = run_baselines(
             known, {"test": table}, both_strands=both, num_resamples=resamples, ours=ours
         )

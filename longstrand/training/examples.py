@@ -14,7 +14,7 @@ from longstrand.data.bins import cut, encode_row, moments
 from longstrand.data.labelled import LabelledTable, label
 from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable, cut_rows, read_labelled, refuse_pieces
 from longstrand.data.labelled_tokens import is_bio
-from longstrand.data.rows import TABLES, column_names, detect_file
+from longstrand.data.rows import TABLES, Columns, column_names, detect_file, has_intervals
 from longstrand.data.splits import choose_rows, split_at_random, split_by_chrom, split_by_column
 from longstrand.data.targets import Task, infer_task, read_class_names
 from longstrand.errors import InputError, UsageError
@@ -96,24 +96,27 @@ def read_splits(
         InputError, UsageError: as `load_splits`.
     """
     windows = None
+    given = {name: path for name in ("train", "valid", "test") if (path := getattr(settings, name)) is not None}
     if settings.fasta is not None:
+        if not any(has_intervals(path, Columns(settings.columns.sequence)) for path in given.values()):
+            raise UsageError(f"{settings.train}: holds sequences, so a genome has no meaning; leave it out.")
         from longstrand.genome.fasta import Genome
 
         windows = GenomeWindows(Genome(settings.fasta), settings.window, settings.negative_ratio, settings.split_seed)
         if settings.negative_ratio:
-            windows.reserve(*(path for path in (settings.train, settings.valid, settings.test) if path is not None))
+            windows.reserve(*given.values())
 
     columns = settings.columns
     if columns.split is None and not (settings.valid or settings.test or settings.valid_chroms or settings.test_chroms):
         names = column_names(settings.train) if detect_file(settings.train) in TABLES else []
-        columns = columns.model_copy(update={"split": "split" if "split" in names else None})
+        columns = columns.model_copy(update={"split": next((name for name in names if name.lower() == "split"), None)})
 
     def read(path: Path, columns: LabelColumns) -> RawTable:
         return read_labelled(path, columns, alphabet=alphabet, windows=windows, class_names=class_names)
 
     parts: dict[str, RawTable] = {"train": read(settings.train, columns)}
     origin = ["the training file"]
-    given = {name: path for name, path in (("valid", settings.valid), ("test", settings.test)) if path is not None}
+    del given["train"]
     by_place = settings.valid_chroms or settings.test_chroms
     if given and (columns.split is not None or by_place):
         what = "chromosomes" if columns.split is None else "a split column"
@@ -138,6 +141,10 @@ def _split_rest(parts: dict[str, RawTable], settings: DataSettings, origin: list
     missing = {name: share for name, share in shares.items() if name not in parts and share > 0}
     if explicit:
         missing.pop("test", None)
+    for name, share in shares.items():
+        key = f"{name}_fraction"
+        if name not in missing and share not in (0, DataSettings.model_fields[key].default):
+            raise UsageError(f"{key} is for rows split off at random, but these come from {'; '.join(origin)}.")
     if missing:
         parts |= split_at_random(parts["train"], missing, seed=settings.split_seed)
         origin.append(f"a random split (seed {settings.split_seed}) for {', '.join(missing)}")

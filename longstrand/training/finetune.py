@@ -30,7 +30,7 @@ from longstrand.data.labelled import label
 from longstrand.data.labelled_tokens import is_bio
 from longstrand.data.splits import choose_rows
 from longstrand.data.targets import Task
-from longstrand.errors import ResumeError, TrainingError, one_of
+from longstrand.errors import ResumeError, TrainingError, UsageError, one_of
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, PRIMARY, metric_names
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import longest_input
@@ -116,6 +116,8 @@ def finetune(
     metric = training.metric or PRIMARY[splits.task.problem]
     one_of(metric, [*metric_names(splits.task), "loss"], "metric")
     check_strand(splits.task, training.strand, config.evaluation.strand)
+    if training.class_weights != "none" and splits.task.problem == "regression":
+        raise UsageError("class_weights are for classes, but the problem is regression; leave them out.")
     run = RunFolder.open(config.output, config)
     try:
         run.check_inputs(_fingerprints(config, tokenizer, splits))
@@ -172,7 +174,7 @@ def make_model(config: FinetuneConfig, splits: LabelledSplits, tokenizer: Tokeni
     if task.bin_bases is not None:
         head["problem"] = "counts" if config.data.bin_loss == "counts" else "regression"
         head |= {"bin_bases": task.bin_bases, "bin_token_id": next(iter(tokenizer.template.suffix), None)}
-    if config.training.class_weights == "balanced" and task.problem != "regression":
+    if config.training.class_weights == "balanced":
         name = "pos_weight" if task.problem == "multi_label" else "class_weights"
         head[name] = balanced_weights(splits.train)
     seed_everything(config.training.seed)

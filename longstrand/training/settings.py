@@ -57,6 +57,10 @@ class DataSettings(StrictModel):
     def _check(self) -> DataSettings:
         if self.window is not None and self.fasta is None:
             raise ValueError("window needs fasta, the genome that the intervals lie on")
+        if self.negative_ratio and self.fasta is None:
+            raise ValueError("negative_ratio needs fasta, the genome that random negatives are drawn from")
+        if self.bin_loss != "counts" and self.bin_bases is None:
+            raise ValueError("bin_loss needs bin_bases, the size of the bins")
         if self.class_names is not None and self.class_names_file is not None:
             raise ValueError("give class_names or class_names_file, not both")
         if self.valid_fraction + self.test_fraction >= 1:
@@ -139,6 +143,12 @@ class EvaluationSettings(StrictModel):
     page: bool = Field(True, description="write report.html")
     predictions: Literal["csv", "parquet"] = Field("csv", description="format of the predictions of the test rows")
     batch_tokens: int = Field(16_384, gt=0, description="most tokens in a batch of the evaluation")
+
+    @model_validator(mode="after")
+    def _check(self) -> EvaluationSettings:
+        if self.kmer != EvaluationSettings.model_fields["kmer"].default and not self.baselines:
+            raise ValueError("kmer is for the baselines, which are off; leave it out")
+        return self
 
 
 class FinetuneConfig(StrictModel):

@@ -11,8 +11,12 @@ import pytest
 from sklearn.metrics import matthews_corrcoef
 
 from longstrand.cli.main import main
+from longstrand.data.labelled_files import make_rows
 from longstrand.errors import CheckpointError, InputError, UsageError
+from longstrand.genome.sequence import reverse_complement
 from longstrand.training.evaluate import evaluate
+from longstrand.training.measure import count_copies, say_copies
+from tests.data.window_toys import random_dna
 from tests.training.test_finetune import run, two_kinds, write
 
 
@@ -110,3 +114,13 @@ def test_reading_otherwise_is_said(trained: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"strand": "+", "resamples": 0, "notice": said.append, "device": "cpu"}
     evaluate(trained, new_rows(tmp_path), **options)
     assert any("strand '+' (the model was measured with 'both')" in sentence for sentence in said)
+
+
+def test_windows_that_overlap_training_windows_are_counted() -> None:
+    """Of three test rows one is a training row turned round, one overlaps one by 40 of 50 bases, one is new."""
+    genome = random_dna(400, seed=3)
+    train, test = [genome[:50], genome[100:150]], [reverse_complement(genome[:50]), genome[110:160], genome[300:350]]
+    found = count_copies({"train": make_rows(train, {}, source="t"), "valid": make_rows(test, {}, source="t")})
+    assert found["valid"]["num_rows_also_in_train"] == 1 and found["valid"]["num_near_copies"] == 1
+    said = say_copies(found)
+    assert said[1].startswith("valid: 1 sequences share at least half of their 16-mers with one training row")

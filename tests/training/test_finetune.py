@@ -60,11 +60,14 @@ def settings(model: Path, output: Path, data: dict[str, Any], **changes: Any) ->
         "threads": 1,
         "strand": "+",
     }
+    measured = {"resamples": 20, "kmer": 2, **changes.pop("evaluation", {})}
+    if measured.get("baselines") is False and measured["kmer"] == 2:
+        del measured["kmer"]
     values: dict[str, Any] = {
         "output": str(output),
         "model": {"path": str(model), **changes.pop("start", {})},
         "data": {name: str(value) if isinstance(value, Path) else value for name, value in data.items()},
-        "evaluation": {"resamples": 20, "kmer": 2, **changes.pop("evaluation", {})},
+        "evaluation": measured,
     }
     return build(FinetuneConfig, values | {"training": training | changes})
 
@@ -360,6 +363,14 @@ def test_splits_and_settings_that_contradict(model: Path, tables: dict[str, Path
         module.load_splits(settings(model, tmp_path, tables | {"test_chroms": "1"}).data)
     with pytest.raises(UsageError, match="piece_bases cuts labels per base, but the problem is single_label"):
         module.load_splits(settings(model, tmp_path, tables | {"piece_bases": 5}).data)
+    (tmp_path / "g.fa").write_text(">chr1\nACGT\n")
+    with pytest.raises(UsageError, match="holds sequences, so a genome has no meaning"):
+        module.load_splits(settings(model, tmp_path, tables | {"fasta": tmp_path / "g.fa"}).data)
+    for name, some in (("valid", data), ("test", data), ("test", tables), ("valid", tables)):
+        with pytest.raises(UsageError, match=f"{name}_fraction is for rows split off at random"):
+            module.load_splits(settings(model, tmp_path, some | {f"{name}_fraction": 0.3}).data)
+    upper = write(tmp_path / "u.csv", ["sequence", "label", "Split"], rows)
+    assert len(module.load_splits(settings(model, tmp_path, {"train": upper}).data).train) == 10
     few = module.load_splits(settings(model, tmp_path, tables | {"max_train_rows": 7}).data)
     assert len(few.train) == 7
     only = module.load_splits(settings(model, tmp_path, {"train": tables["train"], "test_fraction": 0}).data)
@@ -372,6 +383,8 @@ def test_splits_and_settings_that_contradict(model: Path, tables: dict[str, Path
         ({"train": "t.csv", "window": 5}, "window needs fasta"),
         ({"train": "t.csv", "class_names": ["a"], "class_names_file": "b"}, "not both"),
         ({"train": "t.csv", "valid_fraction": 0.6, "test_fraction": 0.5}, "leave nothing to train on"),
+        ({"train": "t.csv", "negative_ratio": 1}, "negative_ratio needs fasta"),
+        ({"train": "t.csv", "bin_loss": "squared"}, "bin_loss needs bin_bases"),
         ({"train": "t.csv", "vaild": "v.csv"}, "unknown key 'data.vaild' (did you mean 'valid'?)"),
     ],
 )
@@ -412,6 +425,10 @@ def test_bad_input_is_refused_before_training(model: Path, tables: dict[str, Pat
     bio = write(tmp_path / "bio.csv", ["sequence", "labels"], [(text[:4], "O B-x I-x O") for text, _ in two_kinds(30)])
     with pytest.raises(UsageError, match="B-/I- labels have a direction"):
         run(model, tmp_path / "g", {"train": bio}, strand="both")
+    with pytest.raises(UsageError, match="class_weights are for classes"):
+        run(model, tmp_path / "i", tables | {"problem": "regression"}, class_weights="balanced")
+    with pytest.raises(ConfigError, match="kmer is for the baselines, which are off"):
+        run(model, tmp_path / "j", tables, evaluation={"baselines": False, "kmer": 3})
     with pytest.raises(TokenizerError, match="no such folder"):
         run(tmp_path / "nowhere", tmp_path / "h", tables)
 
