@@ -51,10 +51,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_one_run(world: Path, tmp_path: Path) -> None:
     made = export_runs([world / "second"], tmp_path / "new" / "toy.csv")
-    assert [path.name for path in made.files] == ["toy.csv", "toy-layers.csv", "toy.json"]
+    assert [path.name for path in made] == ["toy.csv", "toy-layers.csv", "toy.json"]
     results = json.loads((world / "second" / "results.json").read_text())
-    tidy = read_tidy(made.files[0])
-    assert made.num_trials == len(tidy) == len(results["results"]) == 5 and made.num_twice == 0
+    tidy = read_tidy(made[0])
+    assert len(tidy) == len(results["results"]) == 5
     for cell in results["results"]:
         (row,) = (row for row in tidy.to_dicts() if (row["method"], row["seed"]) == (cell["method"], cell["seed"]))
         assert row["value"] == pytest.approx(cell["test"]["metrics"]["mcc"]["value"], abs=1e-5)
@@ -63,17 +63,17 @@ def test_one_run(world: Path, tmp_path: Path) -> None:
     ways = {row["method"]: (row["model"], row["init"], row["training"]) for row in tidy.to_dicts()}
     assert ways["k-mer regression"] == (None, None, "kmer") and ways["tiny: full"] == ("tiny", "pretrained", "full")
     assert ways["tiny: probe of random init"] == ("tiny", "random", "probe")
-    about = json.loads(made.files[2].read_text())
+    about = json.loads(made[2].read_text())
     assert about["format"] == "longstrand.results" and about["name"] == "toy"
     assert about["tasks"]["own/motif"]["rows"]["test"] == 24 and about["tasks"]["own/motif"]["metric"] == "mcc"
     assert about["models"]["tiny"]["model.safetensors"].startswith("sha256:")
     assert about["runs"][0]["protocols"]["own"]["kmer"] == 3 and about["runs"][0]["settings"]["data"] == "data"
     assert {row["what"] for row in about["comparisons"]} == {"best baseline", "random start"}
-    for path in made.files:
+    for path in made:
         assert str(world) not in path.read_text() and "/tmp" not in path.read_text()
-    before = [path.read_bytes() for path in made.files]
-    export_runs([world / "second"], made.files[0])
-    assert [path.read_bytes() for path in made.files] == before
+    before = [path.read_bytes() for path in made]
+    export_runs([world / "second"], made[0])
+    assert [path.read_bytes() for path in made] == before
 
 
 def test_layers(world: Path, tmp_path: Path) -> None:
@@ -91,9 +91,9 @@ def test_layers(world: Path, tmp_path: Path) -> None:
 
 
 def test_runs_are_joined(world: Path, tmp_path: Path) -> None:
-    made = export_runs([world / "first", world / "second"], tmp_path / "toy.csv")
-    assert (made.num_trials, made.num_twice, made.largest_gap) == (2 * 2 + 4, 1, 0)
+    export_runs([world / "first", world / "second"], tmp_path / "toy.csv")
     tidy = read_tidy(tmp_path / "toy.csv")
+    assert len(tidy) == 2 * 2 + 4
     assert list(dict.fromkeys(tidy["method"]))[:2] == ["majority", "k-mer regression"]
     views = Views(tmp_path, tmp_path)
     assert views.count("toy", of="num_train") == "1"
@@ -107,8 +107,9 @@ def test_runs_are_joined(world: Path, tmp_path: Path) -> None:
 def test_a_run_from_before_a_setting_existed_is_joined(world: Path, tmp_path: Path) -> None:
     protocol = json.loads(next((world / "second" / "trials").rglob("result.json")).read_text())["protocol"]
     old = changed(world, tmp_path / "old", protocol={k: v for k, v in protocol.items() if k != "predict_strand"})
-    made = export_runs([world / "second", old], tmp_path / "toy.csv", compare=False)
-    assert made.num_twice == made.num_trials and made.largest_gap == 0
+    export_runs([world / "second", old], tmp_path / "toy.csv", compare=False)
+    joined = json.loads((tmp_path / "toy.json").read_text())["trials_in_several_runs"]
+    assert joined == {"count": 5, "largest_gap": 0.0} and len(read_tidy(tmp_path / "toy.csv")) == 5
 
 
 def test_cells_are_changed_before_they_are_joined(world: Path, tmp_path: Path) -> None:

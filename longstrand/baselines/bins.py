@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg
 
-from longstrand.baselines.onehot import UNKNOWN, digits_of
+from longstrand.baselines.onehot import digits_of, kmer_codes
 from longstrand.data.bins import moments
 from longstrand.data.labelled import LabelledTable
 from longstrand.genome.sequence import reverse_complement
@@ -111,11 +111,8 @@ def bin_features(sequence: str, bin_bases: int) -> np.ndarray:
 
 
 def _counts(digits: np.ndarray, k: int, bin_bases: int) -> np.ndarray:
-    number, starts = len(digits) // bin_bases, max(0, len(digits) - k + 1)
-    codes, known = np.zeros(starts, dtype=np.int64), np.ones(starts, dtype=bool)
-    for shift in range(k):
-        here = digits[shift : shift + starts]
-        codes, known = codes * 4 + here, known & (here != UNKNOWN)
+    number = len(digits) // bin_bases
+    codes, known = kmer_codes(digits, k)
     places = np.flatnonzero(known)
     cells = (places // bin_bases) * 4**k + codes[places]
     return np.bincount(cells, minlength=number * 4**k).reshape(number, 4**k).astype(np.float32)

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from longstrand.baselines.linear import mean_loss
 from longstrand.baselines.networks import BIN_NETWORKS, SEQUENCE_NETWORKS, TOKEN_NETWORKS
-from longstrand.baselines.onehot import UNKNOWN, digits_of, padded_digits
+from longstrand.baselines.onehot import UNKNOWN, digits_of, middle
 from longstrand.data.bins import moments
 from longstrand.data.labelled import LabelledTable
 from longstrand.data.targets import Task
 from longstrand.errors import one_of
-from longstrand.runtime import generator, seed_everything
+from longstrand.runtime import IGNORED_LABEL, generator, seed_everything
 
 logger = logging.getLogger(__name__)
 
@@ -249,50 +249,36 @@ class _Fit:
             reverse = strands.random(len(rows)) < 0.5 if settings.both_strands else np.zeros(len(rows), dtype=bool)
             digits = _digits(self.texts, rows, model.length, reverse=reverse)
             logits = model.network(*inputs(digits, settings.device))
-            loss = self._training_loss(logits, rows, reverse, digits.shape[1])
+            loss = self._training_loss(logits, rows, reverse)
             self.optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.network.parameters(), 5.0)
             self.optimizer.step()
             self.schedule.step()
 
-    def _training_loss(self, logits: Tensor, rows: np.ndarray, reverse: np.ndarray, width: int) -> Tensor:
-        problem, targets = self.model.task.problem, self.targets
-        device = logits.device
-        if self.model.task.bin_bases is not None:
-            return self._loss_of_bins(logits, rows, reverse)
-        if problem == "token":
-            labels = np.full((len(rows), width), -100, dtype=np.int64)
-            for line, row, turned in zip(labels, rows, reverse):
-                target = targets[row][::-1] if turned else targets[row]
+    def _training_loss(self, logits: Tensor, rows: np.ndarray, reverse: np.ndarray) -> Tensor:
+        """Mean loss over known targets: cross entropy, or, in units of the scale, Poisson loss or squared error."""
+        problem, scale, device = self.model.task.problem, self.model.scale, logits.device
+        is_class = problem in ("single_label", "token")
+        if self.model.length is None:  # a target per base or bin, turned as its sequence is
+            shape = logits.shape[:2] if is_class else logits.shape
+            values = np.full(tuple(shape), IGNORED_LABEL if is_class else np.nan, dtype=np.float32)
+            for line, row, turned in zip(values, rows, reverse):
+                target = self.targets[row][::-1] if turned else self.targets[row]
                 line[: len(target)] = target
-            flat = torch.from_numpy(labels).to(device).flatten()
-            total = F.cross_entropy(logits.flatten(0, 1), flat, ignore_index=-100, reduction="sum")
-            return total / max(1, int((labels >= 0).sum()))
-        values = np.asarray(targets)[rows]
-        if problem == "single_label":
-            return F.cross_entropy(logits, torch.from_numpy(values).long().to(device))
+        else:
+            values = np.asarray(self.targets)[rows]
+        if is_class:
+            labels = torch.from_numpy(values).long().to(device).flatten()
+            total = F.cross_entropy(logits.flatten(0, -2), labels, ignore_index=IGNORED_LABEL, reduction="sum")
+            return total / (labels >= 0).sum().clamp(min=1)
+        if scale is not None:
+            values = (values - scale[0]) / scale[1]
         known = torch.from_numpy(~np.isnan(values)).to(device)
-        if problem == "regression":
-            assert self.model.scale is not None
-            values = (values - self.model.scale[0]) / self.model.scale[1]
         wanted = torch.from_numpy(np.nan_to_num(values).astype(np.float32)).to(device)
         if problem == "multi_label":
             losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-        else:
-            losses = (logits - wanted).square()
-        return torch.where(known, losses, 0.0).sum() / known.sum().clamp(min=1)
-
-    def _loss_of_bins(self, logits: Tensor, rows: np.ndarray, reverse: np.ndarray) -> Tensor:
-        """Poisson loss of rates, or squared error, both in units of the scale; missing and padded bins are left out."""
-        assert self.model.scale is not None
-        labels = np.full(tuple(logits.shape), np.nan, dtype=np.float32)
-        for line, row, turned in zip(labels, rows, reverse):
-            target = self.targets[row][::-1] if turned else self.targets[row]
-            line[: len(target)] = (target - self.model.scale[0]) / self.model.scale[1]
-        known = torch.from_numpy(~np.isnan(labels)).to(logits.device)
-        wanted = torch.from_numpy(np.nan_to_num(labels)).to(logits.device)
-        if self.model.settings.counts:
+        elif self.model.settings.counts:
             losses = F.poisson_nll_loss(F.softplus(logits), wanted, log_input=False, reduction="none")
         else:
             losses = (logits - wanted).square()
@@ -322,17 +308,10 @@ def inputs(digits: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
 
 def _digits(texts: Sequence[str], rows: np.ndarray, length: int | None, *, reverse: np.ndarray) -> np.ndarray:
     """Give digits of some rows, uint8 (B, L), each on its strand: of a fixed length, or as long as the longest."""
-    if length is not None:
-        digits = padded_digits([texts[row] for row in rows], length)
-        for line, row, turned in zip(digits, rows, reverse):
-            size = min(length, len(texts[row]))
-            if turned:
-                line[:size] = _COMPLEMENT[line[:size]][::-1]
-        return digits
-    width = max(len(texts[row]) for row in rows)
-    digits = np.full((len(rows), width), UNKNOWN + 1, dtype=np.uint8)
+    width = length or max(len(texts[row]) for row in rows)
+    digits = np.full((len(rows), width), UNKNOWN if length else UNKNOWN + 1, dtype=np.uint8)
     for line, row, turned in zip(digits, rows, reverse):
-        own = digits_of(texts[row])
+        own = digits_of(middle(texts[row], width))
         line[: len(own)] = _COMPLEMENT[own][::-1] if turned else own
     return digits
 

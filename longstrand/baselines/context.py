@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from longstrand.baselines.linear import LinearModel, Rows, fit_linear
-from longstrand.baselines.onehot import UNKNOWN, digits_of
+from longstrand.baselines.onehot import UNKNOWN, digits_of, kmer_codes
 from longstrand.data.labelled import LabelledTable
 from longstrand.runtime import generator
 
@@ -31,11 +31,7 @@ def context_features(sequence: str, places: np.ndarray, *, k: int, flank: int) -
     """
     digits = np.full(len(sequence) + 2 * flank + k, UNKNOWN, dtype=np.int64)
     digits[flank : flank + len(sequence)] = digits_of(sequence)
-    num_starts = len(digits) - k + 1
-    codes, known = np.zeros(num_starts, dtype=np.int64), np.ones(num_starts, dtype=bool)
-    for shift in range(k):
-        here = digits[shift : shift + num_starts]
-        codes, known = codes * 4 + here, known & (here != UNKNOWN)
+    codes, known = kmer_codes(digits, k)
     offsets = np.arange(2 * flank + 1)
     starts = places[:, None] + offsets
     rows, blocks = known[starts].nonzero()

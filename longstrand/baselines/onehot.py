@@ -29,15 +29,29 @@ def digits_of(sequence: str) -> np.ndarray:
     return _CODES[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
 
 
+def middle(sequence: str, length: int) -> str:
+    """Cut a sequence to ``length`` bases in its middle; a shorter one stays."""
+    start = max(0, (len(sequence) - length) // 2)
+    return sequence[start : start + length]
+
+
 def padded_digits(sequences: Sequence[str], length: int) -> np.ndarray:
     """Give the digits of each sequence, uint8 (n, length): longer ones cut to the middle, shorter ones filled."""
     digits = np.full((len(sequences), length), UNKNOWN, dtype=np.uint8)
-    for row, sequence in enumerate(sequences):
-        if len(sequence) > length:
-            start = (len(sequence) - length) // 2
-            sequence = sequence[start : start + length]
-        digits[row, : len(sequence)] = digits_of(sequence)
+    for line, sequence in zip(digits, sequences):
+        own = digits_of(middle(sequence, length))
+        line[: len(own)] = own
     return digits
+
+
+def kmer_codes(digits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Number the k-mer that begins at each base: code in base 4, int64 (n - k + 1,), and whether it holds no N."""
+    starts = max(0, len(digits) - k + 1)
+    codes, known = np.zeros(starts, dtype=np.int64), np.ones(starts, dtype=bool)
+    for shift in range(k):
+        here = digits[shift : shift + starts]
+        codes, known = codes * 4 + here, known & (here != UNKNOWN)
+    return codes, known
 
 
 def one_hot(digits: np.ndarray) -> sparse.csr_matrix:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import numpy as np
-
 from longstrand.baselines.bins import BinKmerRegression, fit_means
 from longstrand.baselines.boosting import KmerBoosting
 from longstrand.baselines.cnn import CnnBaseline, Training
@@ -76,20 +74,19 @@ def _majority(train: LabelledTable, valid: LabelledTable | None, settings: Basel
     return Majority.fit(train)
 
 
-@dataclass(frozen=True)
-class _Cnn:
-    network: str
+def _cnn(title: str, network: str) -> Baseline:
+    problems = [
+        kinds
+        for kinds, networks in ((SEQUENCE, SEQUENCE_NETWORKS), (TOKEN, TOKEN_NETWORKS), (BINS, BIN_NETWORKS))
+        if network in networks
+    ]
 
-    def __call__(self, train: LabelledTable, valid: LabelledTable | None, settings: BaselineSettings) -> Fitted:
+    def fit(train: LabelledTable, valid: LabelledTable | None, settings: BaselineSettings) -> Fitted:
         counts = train.task.bin_bases is not None and settings.bin_loss == "counts"
         training = replace(settings.cnn, seed=settings.seed, both_strands=settings.both_strands, counts=counts)
-        return CnnBaseline(self.network, training).fit(train, valid)
+        return CnnBaseline(network, training).fit(train, valid)
 
-
-def _problems(network: str) -> frozenset[str]:
-    return (SEQUENCE if network in SEQUENCE_NETWORKS else frozenset()) | (
-        TOKEN if network in TOKEN_NETWORKS else BINS if network in BIN_NETWORKS else frozenset()
-    )
+    return Baseline(title, frozenset().union(*problems), fit, seeded=True)
 
 
 def kind_of(task: Task) -> str:
@@ -111,11 +108,11 @@ BASELINES: dict[str, Baseline] = {
                         lambda train, valid, s: ContextRegression(seed=s.seed).fit(train, valid)),
     "kmer-bins": Baseline("k-mer regression of bins", BINS, lambda train, valid, s: BinKmerRegression(
         both_strands=s.both_strands, seed=s.seed).fit(train, valid)),
-    "cnn-deepsea": Baseline("CNN, DeepSEA style", _problems("deepsea"), _Cnn("deepsea"), seeded=True),
-    "cnn-deepstarr": Baseline("CNN, DeepSTARR style", _problems("deepstarr"), _Cnn("deepstarr"), seeded=True),
-    "cnn-aparent": Baseline("CNN, APARENT style", _problems("aparent"), _Cnn("aparent"), seeded=True),
-    "cnn-spliceai": Baseline("CNN, SpliceAI style", _problems("spliceai"), _Cnn("spliceai"), seeded=True),
-    "cnn-basenji": Baseline("CNN, Basenji style", _problems("basenji"), _Cnn("basenji"), seeded=True),
+    "cnn-deepsea": _cnn("CNN, DeepSEA style", "deepsea"),
+    "cnn-deepstarr": _cnn("CNN, DeepSTARR style", "deepstarr"),
+    "cnn-aparent": _cnn("CNN, APARENT style", "aparent"),
+    "cnn-spliceai": _cnn("CNN, SpliceAI style", "spliceai"),
+    "cnn-basenji": _cnn("CNN, Basenji style", "basenji"),
 }  # fmt: skip
 
 
@@ -139,8 +136,3 @@ def fit_baseline(
     kind = kind_of(train.task)
     one_of(name, baselines_for(kind, train.task.num_outputs), f"baseline for {kind} problems")
     return BASELINES[name].fit(train, valid, settings or BaselineSettings())
-
-
-def as_values(said: Any) -> np.ndarray:
-    """Join the arrays of token problems and bins: float32 (all bases or bins, C); others pass through."""
-    return np.concatenate(said) if isinstance(said, list) else np.asarray(said)

@@ -22,7 +22,7 @@ from longstrand.benchmarks.tasks.task import TaskData
 from longstrand.evaluation.metrics import LOWER_IS_BETTER
 from longstrand.report import sections as page
 from longstrand.report.page import write_report
-from longstrand.report.sections import MetricRow, Section, Table, metric_title
+from longstrand.report.sections import MetricRow, Section, Table, metric_title, text
 from longstrand.runtime import write_json
 
 GROUPS = {"baseline": "no language model", "model": "pre-trained", "control": "random start"}
@@ -56,8 +56,9 @@ def make_page(found: Benchmark) -> page.Report:
     parts.append(page.provenance_table(found.provenance, data={task: each["data"] for task, each in facts.items()}))
     methods = count(len({line.first.method for line in full}), "line")
     seeds = count(len({result.seed for line in full for result in line.results}), "seed")
+    summary = [sentence for task in facts if (sentence := summary_sentence(found, task))]
     size = f"{count(len(facts), 'task')}, {methods} a table, {seeds}"
-    return page.Report("Benchmark", parts, size, summary_sentences(found), warning_sentences(found, facts))
+    return page.Report("Benchmark", parts, size, summary, warning_sentences(found, facts))
 
 
 def count(number: int, what: str) -> str:
@@ -74,31 +75,26 @@ def _against(found: Benchmark, line: Line, what: str) -> Comparison | None:
     return next((each for each in found.comparisons if (each.task, each.method, each.what) == key), None)
 
 
-def summary_sentences(found: Benchmark) -> list[str]:
-    """Say for each task which method with a model is best, and whether a language model is worth it there."""
-    sentences = []
-    for task in found.names():
-        known = [line for line in found.lines_of(task) if line.mean() is not None]
-        models = [line for line in known if line.first.group == "model"]
-        if not models:
-            if known:
-                sentences.append(f"{task}: best without a language model: {_best(known).first.method}.")
-            continue
-        best = _best(models)
-        text = f"{task}: best with a language model is {best.first.method} "
-        text += f"({metric_title(best.first.metric)} {best.mean():.3f})"
-        against = _against(found, best, "best baseline")
-        if against is not None and against.found.difference is not None:
-            words = {"better": "better than", "worse": "worse than", "unclear": "not clearly different from"}
-            text += f", {words[against.verdict]} {against.against} ({_numbers(against)})"
-        control = _against(found, best, "random start")
-        if control is not None and control.collapsed:
-            text += "; whether pre-training helps is open, for its random start collapsed"
-        elif control is not None and control.found.difference is not None:
-            words = {"better": "helps", "worse": "does harm", "unclear": "is not shown to help"}
-            text += f"; pre-training {words[control.verdict]} (against the random start {_numbers(control)})"
-        sentences.append(text + ".")
-    return sentences
+def summary_sentence(found: Benchmark, task: str) -> str:
+    """Say which method with a model is best, and whether a language model is worth it there; "" without a result."""
+    known = [line for line in found.lines_of(task) if line.mean() is not None]
+    models = [line for line in known if line.first.group == "model"]
+    if not models:
+        return f"{task}: best without a language model: {_best(known).first.method}." if known else ""
+    best = _best(models)
+    sentence = f"{task}: best with a language model is {best.first.method} "
+    sentence += f"({metric_title(best.first.metric)} {best.mean():.3f})"
+    against = _against(found, best, "best baseline")
+    if against is not None and against.found.difference is not None:
+        words = {"better": "better than", "worse": "worse than", "unclear": "not clearly different from"}
+        sentence += f", {words[against.verdict]} {against.against} ({_numbers(against)})"
+    control = _against(found, best, "random start")
+    if control is not None and control.collapsed:
+        sentence += "; whether pre-training helps is open, for its random start collapsed"
+    elif control is not None and control.found.difference is not None:
+        words = {"better": "helps", "worse": "does harm", "unclear": "is not shown to help"}
+        sentence += f"; pre-training {words[control.verdict]} (against the random start {_numbers(control)})"
+    return sentence + "."
 
 
 def _p_value(each: Comparison) -> float:
@@ -162,10 +158,7 @@ def _overview(lines: Sequence[Line], tasks: Sequence[str]) -> Section:
     rows = {method: [*(scores.get((method, task)) for task in tasks), ranks.get(method)] for method, _ in scores}
     rows = {method: values for method, values in rows.items() if any(value is not None for value in values)}
     named = ", ".join(dict.fromkeys(metric_title(metrics[task]) for task in tasks))
-    explain = (
-        f"{named[0].upper()}{named[1:]} on the test rows, mean over seeds: the darker, the better; best in bold. Mean "
-        "rank: 1 is best; of the lines that every task has."
-    )
+    explain = text("overview", first=named[0].upper(), rest=named[1:])
     lower = [*(metrics[task] in LOWER_IS_BETTER for task in tasks), True]
     return page.grid("All tasks", explain, [*tasks, "mean rank"], rows, lower)
 
@@ -195,23 +188,15 @@ def _scores(task: str, facts: Mapping[str, Any], lines: Sequence[Line]) -> Secti
         )
         for line in lines for name in names if line.mean(name) is not None
     ]  # fmt: skip
-    sizes = facts["rows"]
     rule = f" Rows: {facts['split_rule']}." if facts["split_rule"] else ""
-    explain = (
-        f"{facts['title'] or task}. {sizes['train']:,} training, {sizes['valid']:,} validation, {sizes['test']:,} test "
-        f"rows.{rule} Dots are means over seeds (rings: single seeds), bars the 95 % interval for other such rows. "
-        "All choices were made on validation rows."
-    )
+    explain = text("scores", title=facts["title"] or task, rule=rule, **facts["rows"])
     return page.Metrics(
         task, explain, rows, main=main, groups={each.first.method: GROUPS[each.first.group] for each in lines}
     )
 
 
 def _cost(task: str, lines: Sequence[Line]) -> Section:
-    explain = (
-        "What each method adds to the stored base model, seconds of training here (a probe: embedding and choosing), "
-        "and memory of the GPU, or on a CPU of the whole process, data and libraries included."
-    )
+    explain = text("cost")
     columns = ["model", "trained parameters", "to store (MB)", "seconds", "peak memory (MB)", "score", "sd", "seeds"]
     units = {"trained_parameters": (1, 0), "storage_bytes": (1e6, 3), "seconds": (1, 3), "peak_memory_bytes": (1e6, 0)}
     rows = []
@@ -270,10 +255,7 @@ def _layers_of(task: str, probes: Sequence[tuple[str, Mapping[str, Any]]]) -> Se
     kind = first[0].endswith("of random init")
     chosen = [found["chosen"] for method, found in probes if method.endswith("of random init") == kind]
     picks = ", ".join(dict.fromkeys(f"layer {pick['layer']} {pick['pooling']} {pick['kind']}" for pick in chosen))
-    explain = (
-        "The same linear probe on every layer (0: embeddings) and pooling, scored without the test rows; bands are one "
-        f"standard deviation over folds, lines means over seeds. Chosen, seed by seed: {picks}."
-    )
+    explain = text("layers", picks=picks)
     labels = {"x_label": "layer", "y_label": metric_title(first[1]["metric"])}
     table = (["line", "layer", "score", "sd over folds"], rows)
     return page.Curves(f"{task}: layers of {first[0]}", explain, lines, table=table, **labels)
@@ -304,10 +286,9 @@ def few_row_sections(task: str, lines: Sequence[Line], num_rows: int) -> list[Se
     known = {(line.first.method, line.first.num_train): line for line in lines}
     rows = [[method, *(_mean_and_sd(known.get((method, size))) for size in [*sizes, None])] for method in methods]
     left_out = len(methods) - len(drawn)
-    explain = (
-        "Subsets of one seed are nested, and the validation rows shrink with them. Dashed: without a language model; "
-        "bands or bars: one standard deviation over seeds. Where lines cross, a language model begins to be worth it."
-    ) + (f" {count(left_out, 'line')} with lower validation scores stand in the table only." if left_out else "")
+    explain = text("few_rows") + (
+        f" {count(left_out, 'line')} with lower validation scores stand in the table only." if left_out else ""
+    )
     columns = ["model", *(f"{size:,} rows" for size in sizes), "all rows"]
     labels = {"x_label": "training rows", "y_label": metric_title(lines[0].first.metric)}
     return [page.Curves(f"{task}: with few rows", explain, drawn, log=True, table=(columns, rows), **labels)]
@@ -350,12 +331,7 @@ def _paired(comparisons: Sequence[Comparison]) -> list[Section]:
         ]
         for each in comparisons
     ]
-    explain = (
-        "On the same test rows; positive differences are in favour of the first. The best baseline is the one with the "
-        "best validation score. Intervals: paired bootstrap. p: paired permutation test, which swaps the answers of "
-        "both lines sequence by sequence. Corrected p: for several lines on one task (Holm). Better or worse: p "
-        "(corrected) of 0.05 at most, and never better than what collapsed."
-    )
+    explain = text("paired")
     columns = ["task", "model", "against", "difference", "95 % interval", "p", "corrected p", "verdict"]
     return [Table("Is the difference real?", explain, columns, rows)]
 
@@ -382,56 +358,32 @@ def _problems(found: Benchmark) -> list[Section]:
 
 def _published(task: str, facts: Mapping[str, Any], lines: Sequence[Line]) -> Section:
     """Put the published numbers beside the best lines of each kind, with a note on what differs."""
-    explain = (
-        "Published numbers stand beside ours for orientation: other training, other tuning, often other metrics, and "
-        "the whole published training set. Read the protocol before comparing. Ours: of each kind the line with the "
-        "best validation score."
-    )
+    explain = text("published")
     rows: list[list[Any]] = []
     for group, which in zip(GROUPS, ("without a language model", "with pre-training", "random start")):
         mine = [line for line in lines if line.mean() is not None and line.first.group == group]
         if mine:
             best = _best(mine, "valid")
             rows.append([best.first.method, facts["metric"], best.mean(), "here", f"this run; best {which}"])
-    origins = set()
     for model, entry in sorted(facts["published"].items(), key=lambda item: -item[1]["value"]):
-        same = (
-            "the same metric" if entry["metric"] == facts["metric"] else f"another metric than here ({facts['metric']})"
-        )
+        same = "the same metric" if entry["metric"] == facts["metric"] else f"not the metric here ({facts['metric']})"
         protocol = entry["protocol"] or f"{same}; the authors' own training protocol, not ours"
-        origins.add((entry["source"], protocol))
         rows.append([model, entry["metric"], entry["value"], entry["source"], protocol])
     columns = ["model", "metric", "value", "source", "protocol"]
-    if len(origins) == 1:
-        explain += " The published ones: {}; {}.".format(*origins.pop())
-        columns = [*columns[:3], "from"]
-        rows = [[*row[:3], row[4] if row[3] == "here" else "published"] for row in rows]
     return Table(f"{task}: published numbers", explain, columns, rows)
 
 
 def _protocol(found: Benchmark) -> Section:
-    protocol = found.results[0].protocol.model_dump(mode="json")
-    changed = ", ".join(f"{key}={_words(value)}" for key, value in found.settings["protocol"].items())
+    changed = ", ".join(f"{key}={value}" for key, value in page.flatten(found.settings["protocol"]))
     explain = (
         f"The same for every line. {f'Changed for this run: {changed}.' if changed else 'As fixed for the suite.'}"
     )
-    return Table("Protocol", explain, ["setting", "value"], [[key, _words(value)] for key, value in protocol.items()])
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_words(inner)}" for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        return " ".join(map(str, value)) or "default"
-    return "default" if value is None else str(value)
+    rows = page.flatten(found.results[0].protocol.model_dump(mode="json"))
+    return Table("Protocol", explain, ["setting", "value"], rows)
 
 
 def text_lines(found: Benchmark) -> list[str]:
-    """Write the results for a terminal: a table and a verdict for each task.
-
-    Lines of a task are sorted from best to worst (few-shot lines: below, by number of rows); the best has a star. The
-    verdict compares with the baseline that is best on validation rows, with p corrected by Holm.
-    """
+    """Write the results for a terminal: a table and the sentence of the report for each task."""
     lines: list[str] = []
     for task in found.names():
         facts = found.facts(task)
@@ -440,20 +392,26 @@ def text_lines(found: Benchmark) -> list[str]:
         lines += [
             f"{task}: {metric} on {sizes['test']:,} test rows, after {sizes['train']:,} training rows ({direction})",
             *([f"  split: {facts['split_rule']}"] if facts["split_rule"] else []),
-            *text_table(found.lines_of(task, full=False)),
+            *text_table(found.lines_of(task, full=False), found.comparisons),
             *(f"  note: {sentence}" for sentence in left_out_sentences(task, found.lines_of(task))),
-            *text_verdict([each for each in found.comparisons if each.task == task]),
+            f"  {summary_sentence(found, task)}".rstrip(),
             "",
         ]
     return lines
 
 
-def text_table(lines: Sequence[Line]) -> list[str]:
-    """Write the lines of a task below each other, in columns."""
-    ordered = sorted(lines, key=lambda line: (line.first.num_train or float("inf"), -line.height()))
-    ordered = [line for line in ordered if line.first.num_train is None] + [
-        line for line in ordered if line.first.num_train is not None
-    ]
+def text_table(lines: Sequence[Line], comparisons: Sequence[Comparison] = ()) -> list[str]:
+    """Write the lines of a task below each other, from best to worst; those with fewer rows below, by their number.
+
+    The best has a star. At the end of a line stands whether it is better or worse than the best baseline (by the paired
+    test, p corrected by Holm), and why it is not to be trusted.
+    """
+    ordered = sorted(lines, key=lambda line: (line.first.num_train or 0, -line.height()))
+    verdicts = {
+        (each.task, each.method): f"{each.verdict} than {each.against} ({_numbers(each)})"
+        for each in comparisons
+        if each.what == "best baseline" and each.verdict != "unclear"
+    }
     spread = any(line.sd is not None for line in lines)
     rows = [(" ", "line", "mean ± sd of seeds" if spread else "value", "95 % interval", "time", "")]
     for place, line in enumerate(ordered):
@@ -462,32 +420,11 @@ def text_table(lines: Sequence[Line]) -> list[str]:
         interval = "" if low is None else f"{low:.3f} to {line.mean(end='high'):.3f}"
         time = "" if seconds is None else f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
         star = "*" if place == 0 and line.mean() is not None and size is None else " "
-        rows.append((star, name, _mean_and_sd(line) or "undefined", interval, time, ", ".join(line.flags)))
+        verdict = verdicts.get((line.first.task, line.first.method), "") if size is None else ""
+        notes = ", ".join(filter(None, [verdict, *line.flags]))
+        rows.append((star, name, _mean_and_sd(line) or "undefined", interval, time, notes))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [" ".join((row[0], "  ".join(map(str.ljust, row[1:], widths[1:])))).rstrip() for row in rows]
-
-
-def text_verdict(comparisons: Sequence[Comparison]) -> list[str]:
-    """Say which lines differ from the best baseline, and which gain from pre-training, by the paired test."""
-    lines = []
-    against = [each for each in comparisons if each.what == "best baseline"]
-    if against:
-        better, worse = (_named(against, verdict) for verdict in ("better", "worse"))
-        lines.append(
-            f"  Better than the best baseline ({against[0].against}): {better or 'no line, beyond chance'}."
-            + (f" Worse: {worse}." if worse else "")
-        )
-    starts = [each for each in comparisons if each.what == "random start"]
-    if starts:
-        lines.append(f"  Better than the same network without pre-training: {_named(starts, 'better') or 'no line'}.")
-    collapsed = dict.fromkeys(each.against for each in starts if each.collapsed)
-    if collapsed:
-        lines.append(f"  Collapsed, so that being better than it says nothing: {'; '.join(collapsed)}.")
-    return lines
-
-
-def _named(comparisons: Sequence[Comparison], verdict: str) -> str:
-    return "; ".join(f"{each.method} ({_numbers(each)})" for each in comparisons if each.verdict == verdict)
 
 
 def duration(seconds: float) -> str:

@@ -11,19 +11,19 @@ import numpy as np
 from pydantic import Field
 
 from longstrand.benchmarks.page import layer_sections
-from longstrand.benchmarks.probing.probe import ProbeResult, ProbeSettings, choose_probe, where_of
-from longstrand.benchmarks.probing.states import States, cache_states, probe_options
+from longstrand.benchmarks.probing.probe import ProbeResult, ProbeSettings, probe_model, where_of
+from longstrand.benchmarks.probing.states import States
 from longstrand.benchmarks.run_trial import load_encoder, weights_fingerprints
 from longstrand.config import StrictModel, build
 from longstrand.data.labelled import LabelledTable, label_warnings
 from longstrand.errors import InputError, UsageError
-from longstrand.evaluation.metrics import PRIMARY, evaluate
+from longstrand.evaluation.metrics import PRIMARY, Scores, evaluate
 from longstrand.report.page import write_report
 from longstrand.report.sections import Metrics, Report, Section, Table, metric_rows, metric_title, provenance_table
 from longstrand.runtime import fingerprint_file, leave_process_group, model_folder, provenance, resolve_device
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.examples import check_strand, load_splits
-from longstrand.training.measure import run_baselines, scores_of
+from longstrand.training.measure import run_baselines
 from longstrand.training.run_folder import RunFolder
 from longstrand.training.settings import DataSettings
 
@@ -116,18 +116,17 @@ def run_probe(config: ProbeConfig, *, notice: Callable[[str], None] = logger.inf
             return run.report
         model = load_encoder(config.model, random_seed=config.probe.seed if config.init == "random" else None)
         read = {name: getattr(config, name) for name in ("strand", "precision", "batch_tokens")}
-        settings = config.probe
-        states = cache_states(
+        states, found = probe_model(
             model.to(resolve_device(config.device)),
             tables,
             config.output / "embeddings",
-            tokenizer=tokenizer,
-            options=probe_options(model, settings.layers, settings.poolings, max_tokens=config.max_tokens, **read),
+            config.probe,
             identity=identity,
-            sampling=settings.sampling(),
             notice=notice,
+            max_tokens=config.max_tokens,
+            **read,
         )
-        report = _report(config, states, choose_probe(states, tables, settings), tables)
+        report = _report(config, states, found, tables)
         _write(config, report)
         run.finish(report)
         return report
@@ -157,7 +156,7 @@ def _report(
     config: ProbeConfig, states: States, found: ProbeResult, tables: dict[str, LabelledTable]
 ) -> dict[str, Any]:
     test = tables["test"]
-    scores = scores_of(test, found.predict(states, "test"))
+    scores = Scores.of(test, found.predict(states, "test"))
     measured = {name: tables[name] for name in ("valid", "test")}
     both = config.strand == "both"
     baselines = run_baselines(tables["train"], measured, both_strands=both, num_resamples=config.resamples)

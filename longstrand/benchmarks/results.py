@@ -380,7 +380,7 @@ class Benchmark:
             "title": data.facts.get("title") if data else None,
             "split_rule": data.facts.get("split_rule") if data else None,
             "sanity": read_json(data.sanity) if data and data.sanity.exists() else None,
-            "published": {model: vars(entry) for model, entry in data.published.items()} if data else {},
+            "published": data.facts.get("published", {}) if data else {},
             "data": mine[0].data,
         }
 

@@ -12,7 +12,7 @@ import logging
 import signal
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -57,21 +57,7 @@ if TYPE_CHECKING:
     from longstrand.models.network import Network
 
 logger = logging.getLogger(__name__)
-GROWS = frozenset(
-    [
-        "output",
-        "only",
-        "random_init",
-        "device",
-        "threads",
-        "keep_models",
-        "models",
-        "methods",
-        "baselines",
-        "seeds",
-        "fewshot",
-    ]
-)
+GROWS = frozenset(BenchmarkConfig.model_fields) - {"tasks", "data", "protocol", "build_options", "strict"}
 """Settings that may change between two commands on one run folder: they add trials, or do not touch results."""
 
 
@@ -156,19 +142,21 @@ def run_benchmark(config: BenchmarkConfig, *, notice: Notice = logger.info) -> R
     mine = share_out(trials, launch.rank, launch.count, together=partial(_are_together, config))
     weights = {model: weights_fingerprints(model) for model in config.models}
     tables: dict[str, dict[str, LabelledTable]] = {}
-    known: list[tuple[Trial, float]] = []
+    known: dict[str, list[float]] = {}
     missing = [trial for trial in mine if not (config.output / trial.folder / "result.json").exists()]
     for trial in (trial for trial in mine if trial not in missing):
         model = trial.method.model
         found = _check_result(config.output / trial.folder, tasks[trial.task], weights[model] if model else None)
-        known.append((trial, found.wall_seconds))
+        for key in time_keys(trial):
+            known.setdefault(key, []).append(found.wall_seconds)
     for place, trial in enumerate(missing):
         if trial.task not in tables:
             tables = {trial.task: tasks[trial.task].load()}
         notice(progress_line(missing[place:], known, len(mine)))
         start = time.perf_counter()
         if _compute(trial, tasks[trial.task], tables[trial.task], config, device, notice):
-            known.append((trial, time.perf_counter() - start))
+            for key in time_keys(trial):
+                known.setdefault(key, []).append(time.perf_counter() - start)
     return _finish(config, tasks, trials, is_last=launch.is_last())
 
 
@@ -344,33 +332,21 @@ def _finish(
     return RunSummary(config.output, num_done, failed, num_done == len(trials), is_last, found)
 
 
-def progress_line(missing: Sequence[Trial], known: Sequence[tuple[Trial, float]], count: int) -> str:
+def progress_line(missing: Sequence[Trial], seconds: Mapping[str, Sequence[float]], count: int) -> str:
     """Say which trial is begun, how many there are, and how long it and the rest may take.
 
     Args:
         missing: the one that is begun, and those after it.
-        known: finished trials with their seconds; a kind of trial that was never seen leaves the time out.
+        seconds: of finished trials by `time_keys`; a kind of trial that was never seen leaves the time out.
         count: of all trials of this process.
     """
-    guesses = [seconds_of(each, known) for each in missing]
+    guesses = [next((fmean(seconds[key]) for key in time_keys(each) if key in seconds), None) for each in missing]
     left = "" if None in guesses else f", about {duration(sum(filter(None, guesses)))} left"
     trial = missing[0]
     rows = "" if trial.num_train is None else f", {trial.num_train:,} rows"
     return f"[{count - len(missing) + 1}/{count}{left}] {trial.task}: {trial.method.name}, seed {trial.seed}{rows}"
 
 
-def seconds_of(trial: Trial, known: Sequence[tuple[Trial, float]]) -> float | None:
-    """Guess the time of a trial: the mean of its method on its task, else of its method, else of its kind; or None.
-
-    For the same number of training rows, except that a method's other numbers of rows are better than another method.
-    """
-
-    def likeness(other: Trial) -> int:
-        same, rows = other.method.name == trial.method.name, other.num_train == trial.num_train
-        if same and rows:
-            return 4 if other.task == trial.task else 3
-        return 2 if same else 1 if other.method.kind == trial.method.kind else 0
-
-    scored = [(likeness(other), seconds) for other, seconds in known]
-    best = max((score for score, _ in scored), default=0)
-    return fmean(seconds for score, seconds in scored if score == best) if best else None
+def time_keys(trial: Trial) -> tuple[str, str]:
+    """Name the trials that take about as long: of this method with as many training rows, else of this kind."""
+    return f"{trial.method.name}, {trial.num_train}", trial.method.kind

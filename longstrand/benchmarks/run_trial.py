@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from longstrand.baselines.cnn import Training
 from longstrand.baselines.registry import BaselineSettings, fit_baseline
-from longstrand.benchmarks.probing.probe import choose_probe
-from longstrand.benchmarks.probing.states import cache_states, probe_options
+from longstrand.benchmarks.probing.probe import ProbeResult, probe_model
+from longstrand.benchmarks.probing.states import States
 from longstrand.benchmarks.protocol import Protocol
 from longstrand.benchmarks.results import Result
 from longstrand.benchmarks.tasks.task import TaskData
@@ -30,7 +30,7 @@ from longstrand.runtime import fingerprint_file, provenance, read_json, seed_eve
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.examples import LabelledSplits
 from longstrand.training.finetune import finetune
-from longstrand.training.measure import Scored, score, scores_of
+from longstrand.training.measure import Scored, score
 from longstrand.training.methods import FinetuneMethod, measured_cost
 from longstrand.training.settings import FinetuneConfig
 
@@ -147,7 +147,7 @@ def run_baseline(
     with measured_cost(context.device if "cnn" in trial.method.baseline else "cpu") as cost:
         model = fit_baseline(trial.method.baseline, tables["train"], tables["valid"], settings)
     scores = {
-        name: scores_of(tables[name], model.predict(tables[name].sequences, tables[name].pairs))
+        name: Scores.of(tables[name], model.predict(tables[name].sequences, tables[name].pairs))
         for name in ("valid", "test")
     }
     parameters = getattr(model, "num_parameters", None)
@@ -166,26 +166,15 @@ def run_probe(trial: Trial, tables: Mapping[str, LabelledTable], context: RunCon
     identity = {"model": weights_fingerprints(method.model), "init": method.init, "seed": seed if is_random else 0}
     shared = not is_random and trial.num_train is None and protocol.max_train_rows is None
     folder = (context.shared if shared else context.folder) / "embeddings"
-    read = {"strand": protocol.strand, "precision": protocol.precision, "batch_tokens": protocol.batch_tokens}
-    found = protocol.probe
-    options = probe_options(model, found.layers, found.poolings, max_tokens=protocol.max_tokens, **read)
+    read = {"strand": protocol.strand, "precision": protocol.precision, "max_tokens": protocol.max_tokens, "seed": seed}
 
-    def embed(size: int) -> Any:
-        return cache_states(
-            model,
-            {name: tables[name] for name in ("train", "valid", "test")},
-            folder,
-            tokenizer=model.require_tokenizer(),
-            options=options.changed(batch_tokens=size),
-            identity=identity,
-            sampling=found.sampling(),
-            notice=context.notice,
-        )
+    def work(size: int) -> tuple[States, ProbeResult]:
+        read["batch_tokens"] = size
+        return probe_model(model, tables, folder, protocol.probe, identity=identity, notice=context.notice, **read)
 
     with measured_cost(context.device) as cost:
-        states = _with_less_memory(embed, protocol.batch_tokens, 64, context, "tokens of a batch")
-        chosen = choose_probe(states, tables, found.model_copy(update={"seed": seed}))
-    scores = {name: scores_of(tables[name], chosen.predict(states, name)) for name in ("valid", "test")}
+        states, chosen = _with_less_memory(work, protocol.batch_tokens, 64, context, "tokens of a batch")
+    scores = {name: Scores.of(tables[name], chosen.predict(states, name)) for name in ("valid", "test")}
     trained = chosen.probe.num_parameters
     total = sum(weight.numel() for weight in model.parameters()) + trained
     cost |= {"parameters": total, "trained_parameters": trained, "storage_bytes": 4 * trained}
@@ -363,34 +352,25 @@ def _finetune_config(
     trial: Trial, data: Mapping[str, Any], context: RunContext, rate: float, micro: int
 ) -> FinetuneConfig:
     protocol = context.protocol
-    batch = protocol.batch_size
-    while batch % micro:
+    while protocol.batch_size % micro:
         micro -= 1
-    return FinetuneConfig(
-        output=context.folder / f"rate{rate:g}-micro{micro}",
-        model={"path": trial.method.model, "init": trial.method.init, "pooling": protocol.pooling},  # type: ignore[arg-type]
-        data=dict(data),  # type: ignore[arg-type]
-        method=trial.method.finetuning or FinetuneMethod(),
-        memory=protocol.memory,
-        training={  # type: ignore[arg-type]
-            "epochs": protocol.epochs,
-            "batch_size": batch,
-            "micro_batch_size": micro,
-            "learning_rate": rate,
-            "patience": protocol.patience,
-            "strand": protocol.strand,
-            "precision": protocol.precision,
-            "max_tokens": protocol.max_tokens,
-            "seed": trial.seed,
-            "device": context.device,
-            "threads": context.threads,
-            "tensorboard": False,
-        },
-        evaluation={  # type: ignore[arg-type]
+    same = protocol.model_dump(
+        include={"epochs", "batch_size", "patience", "strand", "precision", "max_tokens"}, exclude_none=True
+    )
+    here = {"seed": trial.seed, "device": context.device, "threads": context.threads, "tensorboard": False}
+    values = {
+        "output": context.folder / f"rate{rate:g}-micro{micro}",
+        "model": {"path": trial.method.model, "init": trial.method.init, "pooling": protocol.pooling},
+        "data": dict(data),
+        "method": trial.method.finetuning or FinetuneMethod(),
+        "memory": protocol.memory,
+        "training": {**same, **here, "micro_batch_size": micro, "learning_rate": rate},
+        "evaluation": {
             "strand": protocol.finetuned_strand,
             "resamples": 0,
             "baselines": False,
             "predictions": "parquet",
             "batch_tokens": protocol.batch_tokens,
         },
-    )
+    }
+    return FinetuneConfig.model_validate(values)

@@ -6,7 +6,7 @@ matrix, counts by score bin, moments), so that one matrix product gives the sums
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,6 +43,17 @@ class Draws(Protocol):
 def known_or_none(value: float) -> float | None:
     """Return a number, or None for NaN."""
     return None if np.isnan(value) else float(value)
+
+
+def measure_draws(draws: Draws, measure: Callable[[Array], dict[str, Array]]) -> dict[str, Array]:
+    """Apply a function to the weights of all draws, block by block: {metric: (num_resamples,)}; {} without draws.
+
+    Args:
+        draws: weights of units.
+        measure: turns weights (block, num_units) into {metric: (block,)}.
+    """
+    blocks = [measure(weights) for weights in draws.blocks()]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in (blocks[0] if blocks else ())}
 
 
 @dataclass(frozen=True)
@@ -241,11 +252,10 @@ def correlations_of_units(resamples: Draws, unit: Array, truth: Array, predicted
     """
     ranked = [rankdata(values) for values in (truth, predicted)]
     sums = [_sums_of_units(unit, _moment_columns(*pair), resamples.num_units) for pair in ((truth, predicted), ranked)]
-    blocks = []
-    for weights in resamples.blocks():
-        block = _from_sums(weights @ sums[0])
-        blocks.append(block | {"spearman": _from_sums(weights @ sums[1])["pearson"]})
-    return {name: np.concatenate([block[name] for block in blocks]) for name in (blocks[0] if blocks else ())}
+    return measure_draws(
+        resamples,
+        lambda weights: _from_sums(weights @ sums[0]) | {"spearman": _from_sums(weights @ sums[1])["pearson"]},
+    )
 
 
 def _sums_of_units(unit: Array, columns: Array, num_units: int) -> Array:

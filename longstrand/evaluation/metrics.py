@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 from sklearn import metrics as sk
 
+from longstrand.data.labelled import LabelledTable
 from longstrand.data.targets import Task
 from longstrand.evaluation import bootstrap
-from longstrand.evaluation.bootstrap import Draws, Resamples, interval, is_constant
+from longstrand.evaluation.bootstrap import Draws, Resamples, interval, measure_draws
 
 Array = np.ndarray
 
@@ -21,6 +21,14 @@ MAX_CURVES = 20
 
 PRIMARY = {"single_label": "mcc", "multi_label": "mean_average_precision", "regression": "pearson", "token": "f1_macro"}
 """The metric that chooses the best checkpoint, by problem, unless the user names another one."""
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "single_label": ("accuracy", "balanced_accuracy", "f1_macro", "mcc", "roc_auc", "average_precision"),
+    "token": ("accuracy", "balanced_accuracy", "f1_macro", "mcc", "roc_auc", "average_precision"),
+    "multi_label": ("mean_roc_auc", "mean_average_precision", "f1_macro", "f1_micro", "mean_mcc", "accuracy"),
+    "regression": ("pearson", "spearman", "r2", "mse", "mae"),
+}
+"""The metrics that `evaluate` gives, by problem."""
 
 LOWER_IS_BETTER = frozenset({"mse", "mae", "loss"})
 
@@ -42,6 +50,23 @@ class Scores:
     targets: Array
     values: Array
     unit: Array | None = None
+
+    @classmethod
+    def of(cls, table: LabelledTable, values: Any) -> Scores:
+        """Join predictions with the targets of a table.
+
+        Args:
+            table: labelled rows; pieces of one sequence count as one unit.
+            values: (n, num_outputs); for labels per base or bin an array (bases or bins, num_outputs) a row, or all of
+                these below each other.
+        """
+        if isinstance(table.targets, np.ndarray):
+            return cls(table.task, table.targets, np.asarray(values))
+        parts = list(table.targets)
+        targets, joined = np.concatenate(parts), np.concatenate(values) if isinstance(values, list) else values
+        targets = targets.astype(np.int64) if table.task.problem == "token" else targets
+        _, sequence = np.unique(table.raw.rows, return_inverse=True)
+        return cls(table.task, targets, joined, np.repeat(sequence, [len(part) for part in parts]))
 
     @property
     def units(self) -> Array:
@@ -132,10 +157,8 @@ def resampled(
         found = _resample_labels(kept, resamples)
         return {_LABEL_NAMES.get(name, name): values for name, values in found.items()}
     drawn: dict[str, list[Array]] = {}
-    for number in range(len(scores.task.names)):
-        rows = ~np.isnan(kept.targets[:, number])
-        truth, said = (values[rows, number].astype(np.float64) for values in (kept.targets, kept.values))
-        for name, values in _resample_numbers(truth, said, kept.units[rows], resamples, metric).items():
+    for _, truth, predicted, unit in _numbers(kept):
+        for name, values in _resample_numbers(truth, predicted, unit, resamples, metric).items():
             drawn.setdefault(name, []).append(values)
     return {name: _nanmean(np.stack(values)) for name, values in drawn.items()}
 
@@ -147,15 +170,6 @@ def primary_value(scores: Scores, metric: str) -> float:
     """Compute one metric without intervals or curves, for choosing checkpoints."""
     found = evaluate(scores, num_resamples=0, curves=False)["metrics"]
     return float(found[metric]["value"])
-
-
-def metric_names(task: Task) -> list[str]:
-    """List the metrics that `evaluate` gives for a task."""
-    if task.problem == "regression":
-        return ["pearson", "spearman", "r2", "mse", "mae"]
-    if task.problem == "multi_label":
-        return ["mean_roc_auc", "mean_average_precision", "f1_macro", "f1_micro", "mean_mcc", "accuracy"]
-    return ["accuracy", "balanced_accuracy", "f1_macro", "mcc", "roc_auc", "average_precision"]
 
 
 def _entry(name: str, value: float, drawn: Array | None, num_units: int) -> dict[str, float]:
@@ -218,14 +232,13 @@ def _resample_classes(scores: Scores, called: Array, columns: list[int], resampl
     shape = {"num_units": resamples.num_units}
     cells = bootstrap.sum_over_units(unit, truth * num_classes + called, num_cells=num_classes**2, **shape)
     histograms = [_histograms(truth == k, scores.values[:, k], unit, resamples.num_units) for k in columns]
-    collected: dict[str, list[Array]] = {}
-    for weights in resamples.blocks():
+
+    def measure(weights: Array) -> dict[str, Array]:
         matrices = (cells.T @ weights.T).T.reshape(len(weights), num_classes, num_classes)
         block = {name: values for name, values in bootstrap.confusion_metrics(matrices).items() if values.ndim == 1}
-        block |= _rank_block(histograms, weights) if histograms else {}
-        for name, values in block.items():
-            collected.setdefault(name, []).append(values)
-    return {name: np.concatenate(values) for name, values in collected.items()}
+        return block | (_rank_block(histograms, weights) if histograms else {})
+
+    return measure_draws(resamples, measure)
 
 
 def _evaluate_labels(scores: Scores, resamples: Draws, curves: bool) -> dict[str, Any]:
@@ -295,27 +308,28 @@ def _resample_labels(scores: Scores, resamples: Draws) -> dict[str, Array]:
         histograms.append(_histograms(truth, values, unit[rows], resamples.num_units))
         cell = truth * 2 + (values >= 0.5)
         cells.append(bootstrap.sum_over_units(unit[rows], cell, num_units=resamples.num_units, num_cells=4))
-    collected: dict[str, list[Array]] = {}
-    for weights in resamples.blocks():
+
+    def measure(weights: Array) -> dict[str, Array]:
         matrices = np.stack([(table.T @ weights.T).T.reshape(-1, 2, 2) for table in cells], axis=1)
-        for name, values in (_label_point(matrices) | _rank_block(histograms, weights)).items():
-            collected.setdefault(name, []).append(values)
-    return {name: np.concatenate(values) for name, values in collected.items()}
+        return _label_point(matrices) | _rank_block(histograms, weights)
+
+    return measure_draws(resamples, measure)
 
 
 def _evaluate_numbers(scores: Scores, resamples: Draws) -> dict[str, Any]:
-    names = scores.task.names
     per_target: dict[str, dict[str, float]] = {}
     drawn: dict[str, list[Array]] = {}
-    for number, name in enumerate(names):
-        rows = ~np.isnan(scores.targets[:, number])
-        truth, predicted = (values[rows, number].astype(np.float64) for values in (scores.targets, scores.values))
-        per_target[name] = _number_metrics(truth, predicted)
-        if resamples.num_resamples and len(truth) > 1:
-            for key, values in _resample_numbers(truth, predicted, scores.units[rows], resamples).items():
+    for name, truth, predicted, unit in _numbers(scores):
+        if len(truth):
+            point = _number_metrics(truth, predicted, np.ones((1, len(truth))))
+        else:
+            point = dict.fromkeys(METRICS["regression"], np.full(1, np.nan))
+        per_target[name] = {key: float(point[key][0]) for key in METRICS["regression"]} | {"num_evaluated": len(truth)}
+        if len(truth) > 1:
+            for key, values in _resample_numbers(truth, predicted, unit, resamples).items():
                 drawn.setdefault(key, []).append(values)
     entries = {}
-    for key in ("pearson", "spearman", "r2", "mse", "mae"):
+    for key in METRICS["regression"]:
         mean = _mean([values[key] for values in per_target.values()])
         resampled = _nanmean(np.stack(drawn[key])) if key in drawn else None
         entries[key] = _entry(key, mean, resampled, resamples.num_units)
@@ -325,22 +339,12 @@ def _evaluate_numbers(scores: Scores, resamples: Draws) -> dict[str, Any]:
     return {"metrics": entries, "per_class": per_target, "constant_prediction": constant}
 
 
-def _number_metrics(truth: Array, predicted: Array) -> dict[str, float]:
-    if is_constant(truth):
-        pearson = spearman = float("nan")
-    elif is_constant(predicted):  # undefined would leave it out of means: saying nothing must not pay
-        pearson = spearman = 0.0
-    else:
-        pearson = float(stats.pearsonr(truth, predicted).statistic)
-        spearman = float(stats.spearmanr(truth, predicted).statistic)
-    return {
-        "pearson": pearson,
-        "spearman": spearman,
-        "r2": float(sk.r2_score(truth, predicted)) if len(truth) > 1 else float("nan"),
-        "mse": float(sk.mean_squared_error(truth, predicted)) if len(truth) else float("nan"),
-        "mae": float(sk.mean_absolute_error(truth, predicted)) if len(truth) else float("nan"),
-        "num_evaluated": len(truth),
-    }
+def _numbers(scores: Scores) -> Iterator[tuple[str, Array, Array, Array]]:
+    """Give name, truth, prediction and unit of the known rows of each target."""
+    for number, name in enumerate(scores.task.names):
+        rows = ~np.isnan(scores.targets[:, number])
+        truth, predicted = (values[rows, number].astype(np.float64) for values in (scores.targets, scores.values))
+        yield name, truth, predicted, scores.units[rows]
 
 
 def _resample_numbers(
@@ -348,15 +352,15 @@ def _resample_numbers(
 ) -> dict[str, Array]:
     if len(unit) > resamples.num_units:
         return bootstrap.correlations_of_units(resamples, unit, truth, predicted)
-    collected: dict[str, list[Array]] = {}
-    for weights in resamples.blocks():
-        rows = weights[:, unit]
-        block = bootstrap.correlation_metrics(rows, truth, predicted)
-        if metric in (None, "spearman"):  # ranks cost far more than all the sums together
-            block["spearman"] = bootstrap.spearman_of_resamples(rows, truth, predicted)
-        for name, values in block.items():
-            collected.setdefault(name, []).append(values)
-    return {name: np.concatenate(values) for name, values in collected.items()}
+    return measure_draws(resamples, lambda weights: _number_metrics(truth, predicted, weights[:, unit], metric))
+
+
+def _number_metrics(truth: Array, predicted: Array, rows: Array, metric: str | None = None) -> dict[str, Array]:
+    """Measure numbers with weights of rows (block, n): {metric: (block,)}; only Spearman, the slow one, is left out."""
+    block = bootstrap.correlation_metrics(rows, truth, predicted)
+    if metric in (None, "spearman"):
+        block["spearman"] = bootstrap.spearman_of_resamples(rows, truth, predicted)
+    return block
 
 
 Histograms = tuple[Any, Any]

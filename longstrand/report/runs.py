@@ -21,6 +21,7 @@ from longstrand.report.sections import (
     metric_title,
     provenance_table,
     ranking,
+    text,
 )
 from longstrand.runtime import write_atomically
 
@@ -68,11 +69,7 @@ def pretraining_page(record: Record, rows: Sequence[Record]) -> Report:
         else []
     )
     held = [[name.replace("_", " "), value] for name, value in record["hold_out"].items() if isinstance(value, float)]
-    explain = (
-        "Loss: mean surprise per hidden token in nats; accuracy: share of hidden tokens guessed exactly; bits per "
-        "base: the surprise divided by the bases that the token spells. Tokens are guessed from both sides: this "
-        "is no compression rate. None of the numbers can be compared between tokenizers."
-    )
+    explain = text("pretraining_held_out")
     parts = [
         pretraining_curve(record, rows),
         Table("On DNA that training never saw", explain, ["what", "value"], held),
@@ -111,10 +108,7 @@ def references_of(record: Record) -> dict[str, float]:
 def pretraining_curve(record: Record, rows: Sequence[Record]) -> Curves:
     """Make the section with the loss in training and on the hold-out."""
     lines = [_line("training", rows, "loss", "faint"), _line("unseen DNA", rows, "eval_loss", "points")]
-    explain = (
-        "Some tokens are hidden and the model guesses them; the loss is its mean surprise. The upper dashed line knows "
-        "only how frequent each token is, the lower one also the two true neighbours; below that, the model uses more."
-    )
+    explain = text("pretraining_curve")
     labels = {"x_label": "training step", "y_label": "loss (nats per token)"}
     return Curves("What pre-training learned", explain, lines, references=references_of(record), **labels)
 
@@ -179,10 +173,7 @@ def learning_curve(records: Mapping[str, Record]) -> Curves:
     metric = next(iter(records.values()))["metric"]
     lines = [_line(name, record["curve"], f"eval_{metric}", "points") for name, record in records.items()]
     title = metric_title(metric)
-    explain = (
-        f"{title} on the validation sequences while training. The best point is kept, and only that one is measured on "
-        "the test sequences."
-    )
+    explain = text("learning_curve", title=title)
     return Curves("Fine-tuning, step by step", explain, lines, x_label="training step", y_label=title)
 
 
@@ -197,10 +188,7 @@ def rows_table(counts: Mapping[str, Record]) -> Table:
 
 def overlap_table(leakage: Mapping[str, Record], counts: Mapping[str, Record]) -> Table:
     """List how many rows of each split are also in the training rows."""
-    explain = (
-        "Sequences that are also in the training rows, as they are or as their reverse complement: on them a good "
-        "result is memory. Near copies share at least half of their 16-mers with one training sequence."
-    )
+    explain = text("overlap")
     keys = ("num_rows_also_in_train", "num_near_copies")
     rows = [[name, counts[name]["num_rows"], *map(found.get, keys)] for name, found in leakage.items()]
     return Table("Do the splits overlap?", explain, ["split", "sequences", "also in training", "near copies"], rows)

@@ -26,6 +26,16 @@ def glossary() -> dict[str, list[str]]:
     return yaml.safe_load(resources.files("longstrand.report").joinpath("metrics.yaml").read_text())
 
 
+@cache
+def _texts() -> dict[str, str]:
+    return yaml.safe_load(resources.files("longstrand.report").joinpath("texts.yaml").read_text())
+
+
+def text(name: str, **values: Any) -> str:
+    """Return what a reader is told about a section (``texts.yaml``), with values filled in."""
+    return _texts()[name].format_map(values)
+
+
 def metric_title(name: str) -> str:
     """Return the full name of a metric, or the name itself."""
     return glossary().get(name.removeprefix("test_"), [name.replace("_", " "), ""])[0]
@@ -175,10 +185,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def confusion(title: str, counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Table:
     """Tabulate how often each true class (row) was called each class (column), shaded by the share of the row."""
-    explain = (
-        "Each row is a true class, each column a call; the diagonal holds the right calls. "
-        "The percentage is the share of the row: a perfect model shows 100 % on the diagonal."
-    )
+    explain = text("confusion")
     rows = []
     for name, line in zip(classes, counts):
         shares = [count / max(1, sum(line)) for count in line]
@@ -233,10 +240,7 @@ def ranking(title: str, evaluations: Mapping[str, Evaluation], *, positive: str)
         models[name] = {**curves["roc"], **curves["pr"], **areas}
     per_class = next(iter(evaluations.values()))["per_class"]
     total = sum(entry["num_true"] for entry in per_class.values())
-    explain = (
-        f"The positives are '{positive}'. Left: a lower threshold finds more positives but also calls more negatives "
-        "positive. Right: the share of right calls, for each share of positives found. Dashed: guessing."
-    )
+    explain = text("ranking", positive=positive)
     return Ranking(title, explain, models, per_class[positive]["num_true"] / max(1, total))
 
 

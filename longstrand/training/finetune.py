@@ -31,7 +31,7 @@ from longstrand.data.labelled_tokens import is_bio
 from longstrand.data.splits import choose_rows
 from longstrand.data.targets import Task
 from longstrand.errors import ResumeError, TrainingError, UsageError, one_of
-from longstrand.evaluation.metrics import LOWER_IS_BETTER, PRIMARY, metric_names
+from longstrand.evaluation.metrics import LOWER_IS_BETTER, METRICS, PRIMARY
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import longest_input
 from longstrand.models.adapters import AdapterFolder, base_facts, is_wrapped, load_adapter_weights
@@ -114,7 +114,7 @@ def finetune(
     notice(splits.task.notice())
     notice(f"split: {', '.join(f'{len(table):,} {name}' for name, table in splits.items())}; {splits.origin}")
     metric = training.metric or PRIMARY[splits.task.problem]
-    one_of(metric, [*metric_names(splits.task), "loss"], "metric")
+    one_of(metric, [*METRICS[splits.task.problem], "loss"], "metric")
     check_strand(splits.task, training.strand, config.evaluation.strand)
     if training.class_weights != "none" and splits.task.problem == "regression":
         raise UsageError("class_weights are for classes, but the problem is regression; leave them out.")

@@ -20,7 +20,7 @@ from longstrand.data.rows import Record
 from longstrand.data.splits import leakage, whole_sequences
 from longstrand.evaluation.compare import compare_predictions
 from longstrand.evaluation.leakage import compare_kmers, sampling, sketch
-from longstrand.evaluation.metrics import LOWER_IS_BETTER, PRIMARY, Scores, evaluate, metric_names
+from longstrand.evaluation.metrics import LOWER_IS_BETTER, METRICS, PRIMARY, Scores, evaluate
 from longstrand.genome.sequence import reverse_complement
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import predict, probabilities
@@ -54,12 +54,11 @@ class Scored:
 
     def scores(self) -> Scores:
         """Turn logits into probabilities (or numbers), with the targets, for `evaluate`."""
-        task, values = self.table.task, self.logits
-        if task.problem == "regression":
-            return scores_of(self.table, values)
-        if isinstance(values, np.ndarray):
-            return scores_of(self.table, probabilities(values, task.problem))
-        return scores_of(self.table, [probabilities(one, task.problem) for one in values])
+        problem = self.table.task.problem
+        if problem == "regression":
+            return Scores.of(self.table, self.logits)
+        logits = np.concatenate(self.logits) if isinstance(self.logits, list) else self.logits
+        return Scores.of(self.table, probabilities(logits, problem))
 
     def loss(self) -> float:
         """Mean loss over labelled targets in natural units of the problem (no class weights); NaN without any."""
@@ -69,7 +68,7 @@ class Scored:
             known = (scores.targets >= 0) & ~np.isnan(scores.values).any(axis=1)
             chosen = scores.values[known, scores.targets[known]]
             return float(-np.log(np.clip(chosen, 1e-12, 1)).mean()) if known.any() else float("nan")
-        pair = scores_of(self.table, self.logits)
+        pair = Scores.of(self.table, self.logits)
         targets, logits = (np.asarray(part, np.float64) for part in (pair.targets, pair.values))
         known = ~np.isnan(targets) & ~np.isnan(logits)
         if not known.any():
@@ -78,20 +77,6 @@ class Scored:
         if task.problem == "regression":
             return float(((truth - said) ** 2).mean())
         return float((np.logaddexp(0, said) - truth * said).mean())
-
-
-def scores_of(table: LabelledTable, predictions: Any) -> Scores:
-    """Join predictions, (n, outputs) or one array (bases or bins, outputs) a row, with the targets.
-
-    Bases and bins are of a sequence; pieces of one sequence count as one.
-    """
-    if isinstance(table.targets, np.ndarray):
-        return Scores(table.task, table.targets, np.asarray(predictions))
-    _, sequence = np.unique(table.raw.rows, return_inverse=True)
-    targets = np.concatenate(list(table.targets))
-    targets = targets.astype(np.int64) if table.task.problem == "token" else targets
-    unit = np.repeat(sequence, [len(values) for values in predictions])
-    return Scores(table.task, targets, np.concatenate(list(predictions)), unit)
 
 
 def score(
@@ -136,7 +121,7 @@ def validation_numbers(scored: Scored) -> dict[str, float]:
     """
     found = evaluate(scored.scores(), num_resamples=0, curves=False)["metrics"]
     numbers = {"loss": scored.loss()}
-    for name in metric_names(scored.table.task):
+    for name in METRICS[scored.table.task.problem]:
         value = float(found[name]["value"]) if name in found else float("nan")
         worst = 1e9 if name in LOWER_IS_BETTER else -1.0
         numbers[name] = value if value == value else worst
@@ -407,7 +392,7 @@ def run_baselines(
     if train.task.problem != "token":
         model = KmerRegression(k, both_strands=both_strands).fit(train, measured.get("valid"))
         theirs = {
-            name: scores_of(table, model.predict(table.sequences, table.pairs)) for name, table in measured.items()
+            name: Scores.of(table, model.predict(table.sequences, table.pairs)) for name, table in measured.items()
         }
         results["kmer"] = {name: evaluate(scores, num_resamples=num_resamples) for name, scores in theirs.items()} | {
             "settings": {"k": k, "both_strands": both_strands, "penalty": model.penalty}
@@ -418,7 +403,7 @@ def run_baselines(
             results["kmer"][name]["paired"] = asdict(paired) | {"verdict": paired.verdict}
     majority = Majority.fit(train)
     results["majority"] = {
-        name: evaluate(scores_of(table, majority.predict(table.sequences)), num_resamples=num_resamples, curves=False)
+        name: evaluate(Scores.of(table, majority.predict(table.sequences)), num_resamples=num_resamples, curves=False)
         for name, table in measured.items()
     }
     return results

@@ -14,7 +14,7 @@ from longstrand.baselines.cnn import CnnBaseline, Training, inputs
 from longstrand.baselines.context import ContextRegression, context_features
 from longstrand.baselines.networks import SEQUENCE_NETWORKS, SpliceAI
 from longstrand.baselines.onehot import OneHotRegression, one_hot, padded_digits
-from longstrand.baselines.registry import BaselineSettings, as_values, baselines_for, fit_baseline
+from longstrand.baselines.registry import BaselineSettings, baselines_for, fit_baseline
 from longstrand.data.labelled import LabelledTable
 from longstrand.data.labelled_files import RawTable
 from longstrand.data.targets import Task
@@ -22,6 +22,11 @@ from longstrand.errors import UsageError
 from longstrand.evaluation.metrics import Scores, evaluate
 
 FAST = BaselineSettings(kmer=4, cnn=Training(epochs=10, batch_size=16, learning_rate=5e-3))
+
+
+def joined(values: Any) -> np.ndarray:
+    """Put the arrays of rows below each other."""
+    return np.concatenate(values) if isinstance(values, list) else values
 
 
 def table(problem: str, num_rows: int, seed: int, *, shuffled: bool = False) -> LabelledTable:
@@ -51,7 +56,7 @@ def table(problem: str, num_rows: int, seed: int, *, shuffled: bool = False) -> 
 
 def quality(name: str, problem: str, *, shuffled: bool = False) -> float:
     train, valid, test = (table(problem, rows, seed, shuffled=shuffled) for seed, rows in enumerate((160, 60, 80)))
-    values = as_values(fit_baseline(name, train, valid, FAST).predict(test.sequences))
+    values = joined(fit_baseline(name, train, valid, FAST).predict(test.sequences))
     targets = np.concatenate(test.targets).astype(np.int64) if problem == "token" else test.targets
     found = evaluate(Scores(test.task, targets, values), num_resamples=0, curves=False)["metrics"]
     return found[{"multi_label": "mean_mcc", "regression": "pearson"}.get(problem, "mcc")]["value"]
@@ -76,7 +81,7 @@ def test_nothing_is_found_in_shuffled_labels(name: str) -> None:
 def test_the_majority_of_every_problem() -> None:
     for problem in ("single_label", "multi_label", "regression", "token"):
         train = table(problem, 20, 0)
-        said = as_values(fit_baseline("majority", train).predict(train.sequences))
+        said = joined(fit_baseline("majority", train).predict(train.sequences))
         assert np.ptp(said, axis=0).max() == 0
 
 

@@ -18,7 +18,7 @@ from longstrand.benchmarks.page import write_results
 from longstrand.benchmarks.probing.probe import ProbeSettings
 from longstrand.benchmarks.protocol import BenchmarkConfig, Protocol, protocol_of
 from longstrand.benchmarks.results import read_results
-from longstrand.benchmarks.run import benchmark, progress_line, run_benchmark, seconds_of
+from longstrand.benchmarks.run import benchmark, progress_line, run_benchmark, time_keys
 from longstrand.benchmarks.run_trial import is_out_of_memory, run_trial
 from longstrand.benchmarks.tasks.task import load_task_data
 from longstrand.benchmarks.trials import (
@@ -370,18 +370,13 @@ def test_methods_and_names(tmp_path: Path) -> None:
     assert Method("x", "finetune", init="random").group == "control"
 
 
-def test_a_trial_takes_what_the_most_similar_ones_took() -> None:
+def test_a_trial_takes_what_similar_ones_took() -> None:
     full, lora = Method("full", "finetune"), Method("lora", "finetune")
-    known = [(Trial("a", full, 0), 10.0), (Trial("a", full, 1), 20.0), (Trial("b", full, 0), 60.0)]
-    known += [(Trial("a", full, 0, 100), 4.0), (Trial("a", Method("k", "baseline"), 0), 1.0)]
-    assert seconds_of(Trial("a", full, 2), known) == 15  # its task
-    assert seconds_of(Trial("c", full, 2), known) == 30  # its method, on other tasks
-    assert seconds_of(Trial("c", full, 2, 50), known) == pytest.approx(94 / 4)  # its method, with other rows
-    assert seconds_of(Trial("a", lora, 0), known) == pytest.approx(94 / 4)  # its kind
-    assert seconds_of(Trial("a", Method("p", "probe"), 0), known) is None
-    missing = [Trial("b", full, 1, 1000), Trial("a", full, 2)]
-    assert progress_line(missing, known, 5) == "[4/5, about 38 s left] b: full, seed 1, 1,000 rows"
-    assert progress_line(missing, [], 2) == "[1/2] b: full, seed 1, 1,000 rows"
+    known = {"full, None": [10.0, 20.0], "finetune": [10.0, 20.0, 60.0]}
+    assert time_keys(Trial("a", lora, 0, 50)) == ("lora, 50", "finetune")
+    missing = [Trial("b", full, 1, 1000), Trial("a", full, 2)]  # of its kind 30 s, of its method 15 s
+    assert progress_line(missing, known, 5) == "[4/5, about 45 s left] b: full, seed 1, 1,000 rows"
+    assert progress_line(missing, {}, 2) == "[1/2] b: full, seed 1, 1,000 rows"
 
 
 def classes(num_rows: int, num_classes: int = 3, seed: int = 0) -> LabelledTable:

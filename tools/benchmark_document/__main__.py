@@ -62,11 +62,7 @@ def main(words: list[str]) -> int:
             parser.add_argument("runs", nargs="+", type=Path, help="run folders of 'longstrand benchmark run'")
             parser.add_argument("table", type=Path, help="NAME.csv; NAME-layers.csv and NAME.json go beside it")
             given = parser.parse_args(words[1:])
-            made = export_runs(given.runs, given.table)
-            print(f"{made.num_trials:,} trials in {', '.join(map(str, made.files))}")
-            if made.num_twice:
-                gap = f"their values differ by {made.largest_gap:.2g} at most"
-                print(f"{made.num_twice:,} trials stand in several runs; the first run's were kept ({gap})")
+            print(f"written: {', '.join(map(str, export_runs(given.runs, given.table)))}")
             return 0
         parser.add_argument("document", type=Path, help="Markdown file that is written")
         parser.add_argument("--results", type=Path, default=Path("docs/results"), help="folder of template and tables")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +31,9 @@ PATH = re.compile(r"(?<![\w.:/])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\",;:=()]+[/\\])
 Change = Callable[[Path, Result], Result | None]
 
 
-@dataclass(frozen=True)
-class Export:
-    """What was written.
-
-    Attributes:
-        files: their paths.
-        num_trials: rows of the main table.
-        num_twice: trials that several runs hold; those of the first run were kept.
-        largest_gap: between the values of such trials; 0 if there is none.
-    """
-
-    files: tuple[Path, ...]
-    num_trials: int
-    num_twice: int
-    largest_gap: float
-
-
-def export_runs(folders: Sequence[Path], path: Path, *, compare: bool = True, change: Change | None = None) -> Export:
+def export_runs(
+    folders: Sequence[Path], path: Path, *, compare: bool = True, change: Change | None = None
+) -> list[Path]:
     """Write finished trials of runs as ``NAME.csv``, ``NAME-layers.csv`` (if anything was probed) and ``NAME.json``.
 
     Args:
@@ -70,7 +55,7 @@ def export_runs(folders: Sequence[Path], path: Path, *, compare: bool = True, ch
         folder: [kept for result in run.results if (kept := change(folder, result) if change else result) is not None]
         for folder, run in runs.items()
     }
-    results, num_twice, gap = join_runs(members)
+    results, gaps = join_runs(members)
     names = {result.model: result.method.rsplit(": ", 1)[0] for result in results if result.model}
     frame = result_frame(results).with_columns(pl.col("model").replace(names))
     write_table(path, frame.to_dicts(), frame.columns)
@@ -90,17 +75,17 @@ def export_runs(folders: Sequence[Path], path: Path, *, compare: bool = True, ch
         "runs": [describe_run(folder, run) for folder, run in runs.items()],
         "comparisons": [asdict(each) for each in compare_methods(same)] if compare else [],
         "failed": [dict(error) for run in runs.values() for error in run.errors],
-        "trials_in_several_runs": {"count": num_twice, "largest_gap": gap},
+        "trials_in_several_runs": {"count": len(gaps), "largest_gap": max(gaps, default=0.0)},
     }
     write_json(path.with_suffix(".json"), _tidied(described))
-    return Export((*files, path.with_suffix(".json")), len(results), num_twice, gap)
+    return [*files, path.with_suffix(".json")]
 
 
-def join_runs(runs: Mapping[Path, Sequence[Result]]) -> tuple[list[Result], int, float]:
+def join_runs(runs: Mapping[Path, Sequence[Result]]) -> tuple[list[Result], list[float]]:
     """Put the results of several runs together; of a trial that several hold, the first run's stays.
 
     Returns:
-        The results in order, how many were left out as known, and the largest gap between the values of such trials.
+        The results in order, and of each trial that was left out as known the gap between the two values.
 
     Raises:
         InputError: runs have other data under the same task, other weights under the same model name, or computed one
@@ -108,7 +93,7 @@ def join_runs(runs: Mapping[Path, Sequence[Result]]) -> tuple[list[Result], int,
     """
     kept: dict[tuple[Any, ...], tuple[Path, Result]] = {}
     seen: dict[tuple[str, str], tuple[Path, Any]] = {}
-    twice, gap = 0, 0.0
+    gaps: list[float] = []
     for folder, results in runs.items():
         for result in results:
             marks: list[tuple[str, str, Any]] = [("data", result.task, result.data)]
@@ -125,11 +110,8 @@ def join_runs(runs: Mapping[Path, Sequence[Result]]) -> tuple[list[Result], int,
             other, first = kept[key]
             if first.protocol != result.protocol:
                 raise InputError(f"{folder} and {other}: '{result.method}' on {result.task} has other protocols.")
-            twice += 1
-            values = first.value(), result.value()
-            if values[0] is not None and values[1] is not None:
-                gap = max(gap, abs(values[0] - values[1]))
-    return sort_and_flag([result for _, result in kept.values()]), twice, gap
+            gaps.append(abs((first.value() or 0.0) - (result.value() or 0.0)))
+    return sort_and_flag([result for _, result in kept.values()]), gaps
 
 
 def layer_rows(result: Result) -> list[dict[str, Any]]:

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from longstrand.baselines.linear import Rows, fit_linear
-from longstrand.benchmarks.probing.states import BASES, States, rows_of_bases
+from longstrand.benchmarks.probing.states import BASES, States, cache_states, probe_options, rows_of_bases
 from longstrand.config import StrictModel
 from longstrand.data.labelled import LabelledTable
 from longstrand.data.labelled_files import Words
@@ -30,6 +31,9 @@ from longstrand.evaluation.bootstrap import confusion_metrics
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, PRIMARY, Scores, primary_value
 from longstrand.genome.sequence import reverse_complement
 from longstrand.runtime import generator
+
+if TYPE_CHECKING:
+    from longstrand.models.network import Network
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +61,6 @@ class ProbeSettings(StrictModel):
         if self.folds == 1:
             raise ValueError("one fold leaves nothing to fit on; use folds=0 (validation rows) or 2 and more")
         return self
-
-    def sampling(self) -> dict[str, Any]:
-        """Return which bases are kept, and how, where labels are per base."""
-        return {"max_bases": self.max_bases, "seed": self.seed, "dtype": self.states}
 
 
 @dataclass(frozen=True)
@@ -223,12 +223,8 @@ def _arrays(model: Any) -> list[np.ndarray]:
     return [getattr(model, name) for name in ("coef_", "intercept_") if hasattr(model, name)]
 
 
-@dataclass(frozen=True)
-class Fold:
-    """Rows of training and validation together that are fitted on, and those that are scored."""
-
-    fit: np.ndarray
-    score: np.ndarray
+Fold = tuple[np.ndarray, np.ndarray]
+"""Rows of training and validation together that are fitted on, and those that are scored."""
 
 
 class Search:
@@ -261,11 +257,11 @@ class Search:
         """Fit on the one part of every fold and measure on the other."""
         vectors = self._vectors(choice.layer, choice.pooling)
         scores = []
-        for fold in self.folds:
-            weights = None if self.weights is None else self.weights[fold.fit]
+        for fit, held_out in self.folds:
+            weights = None if self.weights is None else self.weights[fit]
             fitted = Probe(self.task, choice, self.settings.seed)
-            found = fitted.fit(vectors[fold.fit], self.targets[fold.fit], weights).predict(vectors[fold.score])
-            value = self.measure(found, fold.score)
+            found = fitted.fit(vectors[fit], self.targets[fit], weights).predict(vectors[held_out])
+            value = self.measure(found, held_out)
             value = -1.0 if value != value else value
             scores.append(-value if self.metric in LOWER_IS_BETTER else value)
         return Tried(choice, tuple(scores))
@@ -292,6 +288,41 @@ def targets_of(states: States, tables: Mapping[str, LabelledTable], name: str) -
         return np.asarray(tables[name].targets)
     chosen: np.ndarray = np.concatenate(list(tables[name].targets)).astype(np.int64)[states.samples[name].places]
     return chosen
+
+
+def probe_model(
+    model: Network,
+    tables: Mapping[str, LabelledTable],
+    folder: Path,
+    settings: ProbeSettings,
+    *,
+    identity: Mapping[str, Any],
+    notice: Callable[[str], None],
+    seed: int | None = None,
+    max_tokens: int | None = None,
+    **read: Any,
+) -> tuple[States, ProbeResult]:
+    """Compute the states of all rows (see `cache_states`), and choose a probe (see `choose_probe`).
+
+    Args:
+        model: the encoder.
+        tables: ``train``, ``valid`` and ``test``.
+        folder: where states are kept.
+        settings: what is probed, and how the choice is made.
+        identity: what identifies the model.
+        notice: receives sentences.
+        seed: of folds, search and MLP; None: that of ``settings``, which also samples bases.
+        max_tokens: longest input; None: what the model reads.
+        read: further options of `longstrand.inference.options.PredictOptions`: strand, precision, batch_tokens.
+    """
+    options = probe_options(model, settings.layers, settings.poolings, max_tokens=max_tokens, **read)
+    sampling = {"max_bases": settings.max_bases, "seed": settings.seed, "dtype": settings.states}
+    tokenizer = model.require_tokenizer()
+    states = cache_states(
+        model, tables, folder, tokenizer=tokenizer, options=options, identity=identity, sampling=sampling, notice=notice
+    )
+    chosen_by = settings if seed is None else settings.model_copy(update={"seed": seed})
+    return states, choose_probe(states, tables, chosen_by)
 
 
 def choose_probe(states: States, tables: Mapping[str, LabelledTable], settings: ProbeSettings) -> ProbeResult:
@@ -361,7 +392,7 @@ def make_folds(states: States, tables: Mapping[str, LabelledTable], settings: Pr
     random = generator(settings.seed, 0, "probe folds")
     if settings.folds == 0:
         half = settings.max_rows
-        return [Fold(np.sort(random.permutation(first)[:half]), np.sort(random.permutation(second)[:half]))]
+        return [(np.sort(random.permutation(first)[:half]), np.sort(random.permutation(second)[:half]))]
     groups: dict[str, list[int]] = {}
     for row in random.permutation(np.concatenate([first, second]))[: settings.max_rows].tolist():
         groups.setdefault(names[row], []).append(row)
@@ -390,6 +421,6 @@ def deal_groups(groups: Sequence[np.ndarray], num_folds: int) -> list[Fold]:
         raise UsageError(f"{len(groups)} different sequences are too few for {num_folds} folds; use fewer, or 0.")
     member = [np.sort(np.concatenate(groups[number::num_folds])) for number in range(num_folds)]
     return [
-        Fold(np.sort(np.concatenate([part for place, part in enumerate(member) if place != number])), member[number])
+        (np.sort(np.concatenate([part for place, part in enumerate(member) if place != number])), member[number])
         for number in range(num_folds)
     ]

@@ -27,7 +27,7 @@ from longstrand.benchmarks.tasks.released import (
     build_class_folders,
     build_tables,
 )
-from longstrand.benchmarks.tasks.task import BenchmarkTask, Option, Published, SourceFile, TaskData
+from longstrand.benchmarks.tasks.task import BenchmarkTask, Option, SourceFile, TaskData
 from longstrand.errors import InputError, UsageError, nearest
 
 SUITES = ("gue", "nt", "nt_revised", "genomic_benchmarks", "gena", "longstrand")
@@ -62,7 +62,7 @@ def _task(entry: Mapping[str, Any], facts: Mapping[str, Any]) -> BenchmarkTask:
     options = {"seed": SEED, "any_version": ANY_VERSION}
     options |= {name: Option(_fixed(choice["default"]), choice["help"]) for name, choice in choices.items()}
     published = {
-        model: Published(value=value, **facts["numbers"][group])
+        model: {"value": value, "protocol": "", **facts["numbers"][group]}
         for group, members in entry.get("published", {}).items()
         for model, value in members.items()
     }
@@ -151,20 +151,6 @@ def look_at_suite(
     return held, lacking, list(dict.fromkeys(extra))
 
 
-def refuse_gaps(suite: str, sources: Path, lacking: Sequence[BenchmarkTask]) -> None:
-    """Refuse a folder that lacks tasks of a suite.
-
-    Raises:
-        InputError: naming the tasks and where they are published.
-    """
-    if lacking:
-        names = ", ".join(task.id for task in lacking)
-        raise InputError(
-            f"{sources}: lacks {len(lacking)} task(s) of the suite '{suite}': {names}; published as "
-            f"{lacking[0].files[0].published}; build what is there with --available."
-        )
-
-
 def build_named(
     words: Sequence[str],
     sources: Path,
@@ -226,10 +212,13 @@ def _named_tasks(
                 notice(
                     f"{sources}: holds data sets that are not of the suite '{name}', left alone: {', '.join(extra)}."
                 )
-            if not available:
-                refuse_gaps(name, sources, lacking)
-            elif lacking:
-                notice(f"{sources}: the suite '{name}' is not complete, lacking {', '.join(t.id for t in lacking)}.")
+            if lacking:
+                sentence = f"{sources}: lacks {len(lacking)} task(s) of the suite '{name}': "
+                sentence += ", ".join(task.id for task in lacking)
+                if not available:
+                    where = f"{lacking[0].files[0].published}; build what is there with --available."
+                    raise InputError(f"{sentence}; published as {where}")
+                notice(f"{sentence}.")
             tasks += held
         else:
             tasks += choose_tasks([name])

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from longstrand.data.bins import BinTargets, count_bins
-from longstrand.data.labelled import LabelledTable, label
-from longstrand.data.labelled_files import LabelColumns, RawTable, make_rows, read_labelled
+from longstrand.data.labelled import LabelledTable
+from longstrand.data.labelled_files import RawTable, make_rows
 from longstrand.data.rows import read_table
-from longstrand.data.targets import Task, infer_task
+from longstrand.data.targets import Task
 from longstrand.errors import InputError, UsageError, nearest
+from longstrand.evaluation.metrics import METRICS
 from longstrand.runtime import fingerprint_file, read_json, write_json
+from longstrand.training.examples import load_splits
+from longstrand.training.settings import DataSettings
 
 Kind = Literal["sequence", "token", "bin"]
 Problem = Literal["single_label", "multi_label", "regression"]
@@ -27,13 +30,6 @@ VERSION = 1
 SPLITS = ("train", "valid", "test")
 FACTS = ("id", "tables", "checksums", "class_names", "fingerprint", "problem", "kind", "metric", "metrics")
 """What ``task.json`` holds at least."""
-
-METRICS: dict[str, tuple[str, ...]] = {
-    "single_label": ("accuracy", "balanced_accuracy", "f1_macro", "mcc", "roc_auc", "average_precision"),
-    "multi_label": ("mean_roc_auc", "mean_average_precision", "f1_macro", "f1_micro", "mean_mcc", "accuracy"),
-    "regression": ("pearson", "spearman", "r2", "mse", "mae"),
-}
-"""Metrics that are defined for each problem, by the names of `longstrand.evaluation.metrics`."""
 
 LOSSES = {"single_label": "cross_entropy", "multi_label": "binary_cross_entropy", "regression": "mse"}
 
@@ -53,23 +49,6 @@ class SourceFile:
     published: str
     sha256: str | None = None
     also: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published number.
-
-    Attributes:
-        value: as published, on the scale of ``metric`` (a correlation of 0.78 is 0.78, also if the paper prints 78).
-        metric: what was measured.
-        source: the paper or page that it stands in.
-        protocol: how it was obtained, as far as it differs from ours.
-    """
-
-    value: float
-    metric: str
-    source: str
-    protocol: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +77,7 @@ class BenchmarkTask:
         loss: what training minimises.
         window: bases of a sequence, or None if lengths differ.
         num_rows: published rows of train, valid (None: none is published) and test, or None if not known.
-        published: {model: published number}.
+        published: {model: {value, metric, source, protocol}} (protocol: how it was measured, or empty).
         options: {name: choice} that ``build`` understands.
         notes: what a reader of the numbers must know.
         needs: for the list: what has to be at hand.
@@ -116,7 +95,7 @@ class BenchmarkTask:
     loss: str = ""
     window: int | None = None
     num_rows: tuple[int, int | None, int] | None = None
-    published: Mapping[str, Published] = field(default_factory=dict)
+    published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     options: Mapping[str, Option] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     needs: str = ""
@@ -175,11 +154,6 @@ class TaskData:
     facts: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, Path] = field(default_factory=dict)
 
-    @property
-    def published(self) -> dict[str, Published]:
-        """Published numbers by model."""
-        return {model: Published(**fact) for model, fact in self.facts.get("published", {}).items()}
-
     def data_settings(self) -> dict[str, Any]:
         """Give the ``data`` section of ``longstrand finetune`` for this task."""
         settings: dict[str, Any] = {name: str(path) for name, path in self.tables.items()}
@@ -199,19 +173,16 @@ class TaskData:
         """
         if self.kind == "bin":
             return load_bins(self)
-        columns = LabelColumns(**self.data_settings()["columns"])
-        raw = {name: read_labelled(path, columns, alphabet=alphabet) for name, path in self.tables.items()}
-        problem: Any = self.problem
-        names = self.class_names if self.facts.get("names_given") else None
-        task = infer_task(raw["train"], problem=problem, class_names=names)
+        settings = DataSettings.model_validate(self.data_settings())
+        tables = dict(load_splits(settings, alphabet=alphabet).items())
         if self.facts.get("piece_column"):
-            raw = {name: self._with_pieces(name, table) for name, table in raw.items()}
-        return {name: label(table, task) for name, table in raw.items()}
+            return {name: self._with_pieces(name, table) for name, table in tables.items()}
+        return tables
 
-    def _with_pieces(self, split: str, table: RawTable) -> RawTable:
+    def _with_pieces(self, split: str, table: LabelledTable) -> LabelledTable:
         """Give the pieces of a sequence the same row number again, so that they count as one in tests and folds."""
         column = read_table(self.tables[split]).get_column(self.facts["piece_column"])
-        return replace(table, rows=[int(number) for number in column], is_cut=True)
+        return replace(table, raw=replace(table.raw, rows=[int(number) for number in column], is_cut=True))
 
 
 def load_task_data(folder: Path, *, check: bool = True) -> TaskData:
@@ -346,7 +317,7 @@ def full_text(task: BenchmarkTask) -> str:
     lines += [f"option {name}={_show(item.default)}: {item.help}" for name, item in task.options.items()]
     sources: dict[tuple[str, str, str], list[str]] = {}
     for model, fact in task.published.items():
-        sources.setdefault((fact.metric, fact.source, fact.protocol), []).append(f"{model} {fact.value:g}")
+        sources.setdefault((fact["metric"], fact["source"], fact["protocol"]), []).append(f"{model} {fact['value']:g}")
     for (metric, source, protocol), numbers in sources.items():
         lines.append(f"published {metric}, {source}{'; ' + protocol if protocol else ''}:")
         lines += [f"  {number}" for number in numbers]

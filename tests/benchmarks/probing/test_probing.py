@@ -168,12 +168,12 @@ def test_the_bases_of_a_sequence_are_in_one_fold(tables: dict[str, LabelledTable
         raw = replace(train.raw, rows=[together.get(row, row) for row in range(12)], is_cut=pieces)
         cut = {"train": replace(train, raw=raw), "valid": valid}
         folds = make_folds(cache, cut, ProbeSettings(folds=3))
-        assert sorted(np.concatenate([fold.score for fold in folds]).tolist()) == list(range(200))
+        assert sorted(np.concatenate([held for _, held in folds]).tolist()) == list(range(200))
         for fold in folds:
-            held = {together.get(row, row) for row in rows[fold.score].tolist()}
-            assert not held & {together.get(row, row) for row in rows[fold.fit].tolist()}
-    (only,) = make_folds(cache, tables, ProbeSettings(folds=0, max_rows=50))
-    assert len(only.fit) == 50 == len(only.score) and only.fit.max() < 100 <= only.score.min()
+            held = {together.get(row, row) for row in rows[fold[1]].tolist()}
+            assert not held & {together.get(row, row) for row in rows[fold[0]].tolist()}
+    ((fit, held_out),) = make_folds(cache, tables, ProbeSettings(folds=0, max_rows=50))
+    assert len(fit) == 50 == len(held_out) and fit.max() < 100 <= held_out.min()
     with pytest.raises(UsageError, match="18 different sequences are too few for 10 folds"):
         make_folds(cache, tables, ProbeSettings(folds=10))
 
@@ -315,10 +315,10 @@ def test_folds_keep_identical_sequences_together() -> None:
     train.raw.sequences[5] = valid.raw.sequences[3] = train.raw.sequences[0]
     states = States(Path(), (0,), ("mean",), 1)
     folds = make_folds(states, {"train": train, "valid": valid}, ProbeSettings(folds=4))
-    assert sorted(np.concatenate([fold.score for fold in folds]).tolist()) == list(range(80))
+    assert sorted(np.concatenate([held for _, held in folds]).tolist()) == list(range(80))
     for fold in folds:
-        assert not set(fold.fit) & set(fold.score)
-        assert len({0, 5, 63} & set(fold.score.tolist())) in (0, 3)
+        assert not set(fold[0]) & set(fold[1])
+        assert len({0, 5, 63} & set(fold[1].tolist())) in (0, 3)
     with pytest.raises(UsageError, match="too few for 50 folds"):
         make_folds(states, {"train": train, "valid": valid}, ProbeSettings(folds=50))
     with pytest.raises(ConfigError, match="one fold leaves nothing"):

@@ -12,9 +12,9 @@ from longstrand.benchmarks.tasks.build import build_task
 from longstrand.benchmarks.tasks.own import find_tasks
 from longstrand.config import build
 from longstrand.errors import InputError, UsageError
+from longstrand.evaluation.metrics import Scores
 from longstrand.genome.sequence import reverse_complement
 from longstrand.training.examples import load_splits
-from longstrand.training.measure import scores_of
 from longstrand.training.settings import DataSettings
 from tests.benchmarks.toys import dna, write_csv, write_fasta
 
@@ -94,7 +94,7 @@ def test_a_split_column_of_intervals_is_obeyed(tmp_path: Path) -> None:
     assert {name: len(table) for name, table in data.load().items()} == {"train": 16, "valid": 8, "test": 8}
     tables = load_splits(build(DataSettings, {"train": tmp_path / "p.csv", "fasta": tmp_path / "genome.fa"}))
     assert [len(table) for _, table in tables.items()] == [16, 8, 8]
-    assert tables.raw.origin == "the column 'split'"
+    assert tables.origin == "the column 'split'"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_the_pieces_of_a_gene_stay_in_one_split_and_count_as_one(tmp_path: Path)
     genes = {name: set(table.raw.rows) for name, table in tables.items()}
     assert sum(map(len, genes.values())) == 9 == len(set.union(*genes.values()))
     said = [np.full((len(text), 3), 1 / 3, np.float32) for text in tables["test"].sequences]
-    scores = scores_of(tables["test"], said)
+    scores = Scores.of(tables["test"], said)
     assert scores.unit is not None and np.bincount(scores.unit).tolist() == [60] * len(genes["test"])
 
 

@@ -17,7 +17,6 @@ from longstrand.benchmarks.tasks.build import build_task, check_labels, content_
 from longstrand.benchmarks.tasks.task import (
     BenchmarkTask,
     Option,
-    Published,
     SourceFile,
     TaskData,
     find_built,
@@ -54,10 +53,10 @@ def sources(tmp_path: Path) -> Path:
 
 def test_built_and_read_back(tmp_path: Path, sources: Path) -> None:
     said: list[str] = []
-    published = {"model": Published(0.5, "mcc", "a paper", "five folds")}
+    published = {"model": {"value": 0.5, "metric": "mcc", "source": "a paper", "protocol": "five folds"}}
     data = build_task(toy_task(published=published), sources, tmp_path / "out", notice=said.append)
     again = load_task_data(tmp_path / "out" / "toy" / "task")
-    assert again == data and again.published == published
+    assert again == data and again.facts["published"] == published
     assert (again.problem, again.metric, again.class_names) == ("single_label", "mcc", ("0", "1"))
     loaded = again.load()
     assert loaded["test"].sequences == SEQUENCES[9:] and loaded["test"].targets.tolist() == [1, 0, 1]
