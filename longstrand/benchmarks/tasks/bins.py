@@ -219,7 +219,6 @@ def save_bins(
         sources=sources,
         report=report,
         origin=origin,
-        loss={"counts": "poisson", "squared": "mse"}[loss],
         class_names=list(names),
         label_columns=[],
         bins=dict(bins) | {"loss": loss},

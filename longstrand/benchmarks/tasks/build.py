@@ -291,8 +291,6 @@ def finish_task(
         write_rows(folder / files[name], tables[name])
     described = {name: value for name, value in task_facts(task).items() if name not in ("files", "needs", "num_rows")}
     described |= {
-        "problem": task.finetune_problem,
-        "metrics": list(task.metrics),
         "split_rule": origin or task.split_rule,
         "options": options,
         "sources": {path.name: f"sha256:{content_sum(path)}" for path in sources if path.is_file()},
@@ -315,7 +313,7 @@ def check_labels(
     for name in SPLITS:
         if name not in tables or not len(tables[name]):
             raise InputError(f"task '{task.id}': the {name} split has no row; check the files and the options.")
-    problem: Any = task.finetune_problem
+    problem: Any = task.problem
     found = infer_task(tables["train"], problem=problem, class_names=class_names)
     labelled = {name: label(tables[name], found) for name in SPLITS}
     for name, table in labelled.items():
@@ -328,7 +326,7 @@ def _check_measurable(task: BenchmarkTask, name: str, table: LabelledTable) -> N
     import numpy as np
 
     where = f"{table.raw.source}: in the {name} split of task '{task.id}'"
-    if task.finetune_problem in ("single_label", "token"):
+    if task.problem in ("single_label", "token"):
         values = np.concatenate(table.targets) if isinstance(table.targets, list) else table.targets
         counts = np.bincount(values[values >= 0], minlength=table.task.num_outputs)
         empty = [class_name for class_name, count in zip(table.task.names, counts) if count == 0]

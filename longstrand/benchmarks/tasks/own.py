@@ -12,12 +12,13 @@ from longstrand.benchmarks.tasks.build import source_paths, split_off_valid, wri
 from longstrand.benchmarks.tasks.own_bins import BIN_OPTIONS, TRACK_OPTIONS, build_columns, build_tracks
 from longstrand.benchmarks.tasks.places import choose_contigs
 from longstrand.benchmarks.tasks.released import SEED
-from longstrand.benchmarks.tasks.task import BenchmarkTask, Kind, Option, Problem, SourceFile, TaskData
+from longstrand.benchmarks.tasks.task import BenchmarkTask, Kind, Option, SourceFile, TaskData
 from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable, cut_rows, read_labelled, refuse_pieces
 from longstrand.data.rows import Columns, column_names, has_intervals, read_intervals
 from longstrand.data.splits import NAMES, split_at_random, split_by_chrom, split_by_column
 from longstrand.data.targets import infer_task, read_class_names
 from longstrand.errors import InputError, UsageError
+from longstrand.evaluation.metrics import PRIMARY
 from longstrand.genome.coverage import is_signal
 from longstrand.genome.text import name_kind
 
@@ -30,12 +31,6 @@ logger = logging.getLogger(__name__)
 ENDINGS = (".csv", ".tsv", ".parquet", ".pq", ".xlsx", ".json", ".jsonl", ".bed", ".narrowPeak", ".broadPeak")
 CLASS_NAMES = "labels.txt"
 OWN = "your own file"
-METRIC_OF = {
-    "single_label": "mcc",
-    "token": "f1_macro",
-    "multi_label": "mean_average_precision",
-    "regression": "pearson",
-}
 HELD_OUT = {"test": 0.2, "valid": 0.1}
 
 OPTIONS = {
@@ -166,13 +161,12 @@ def build_own(task: BenchmarkTask, given: Mapping[str, Path], output: Path, opti
     declared: Any = options["problem"] or None
     found = infer_task(tables["train"], problem=declared, class_names=names)
     kind: Kind = "token" if found.problem == "token" else "sequence"
-    problem: Problem = "single_label" if found.problem == "token" else found.problem
     resolved = BenchmarkTask(
         **{name: getattr(task, name) for name in ("id", "title", "files", "build", "options", "needs")},
         split_rule=origin,
         kind=kind,
-        problem=problem,
-        metric=METRIC_OF[found.problem],
+        problem=found.problem,
+        metric=PRIMARY[found.problem],
     )
     return write_task(resolved, output, tables, options, sources=given.values(), origin=origin, class_names=names)
 

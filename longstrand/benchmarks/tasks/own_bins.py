@@ -241,7 +241,7 @@ def _save(
     origin: str,
 ) -> TaskData:
     loss = one_of(options["bin_loss"], ("auto", "counts", "squared"), "bin_loss")
-    described = replace(task, title=title, kind="bin", problem="regression", metric="pearson", metrics=(), loss="")
+    described = replace(task, title=title, kind="bin", problem="regression", metric="pearson")
     size = options["bin_bases"] or BIN_BASES
     bins = {"bin_bases": size, "num_bins": None, "context": 0, "loss": None if loss == "auto" else loss}
     return save_bins(described, output, tables, (names, bins), options, sources=sources, origin=origin)

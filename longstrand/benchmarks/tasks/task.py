@@ -24,14 +24,12 @@ from longstrand.training.examples import load_splits
 from longstrand.training.settings import DataSettings
 
 Kind = Literal["sequence", "token", "bin"]
-Problem = Literal["single_label", "multi_label", "regression"]
+Problem = Literal["single_label", "multi_label", "regression", "token"]
 FORMAT = "longstrand-task"
 VERSION = 1
 SPLITS = ("train", "valid", "test")
-FACTS = ("id", "tables", "checksums", "class_names", "fingerprint", "problem", "kind", "metric", "metrics")
+FACTS = ("id", "tables", "checksums", "class_names", "fingerprint", "problem", "kind", "metric")
 """What ``task.json`` holds at least."""
-
-LOSSES = {"single_label": "cross_entropy", "multi_label": "binary_cross_entropy", "regression": "mse"}
 
 
 @dataclass(frozen=True)
@@ -71,10 +69,8 @@ class BenchmarkTask:
             files and options first.
         split_rule: where training, validation and test rows come from.
         kind: one label a ``sequence``, a base (``token``) or a ``bin`` of bases.
-        problem: what a label is.
-        metric: the primary metric, one of ``metrics``.
-        metrics: metrics that are reported.
-        loss: what training minimises.
+        problem: what a label is, as ``data.problem`` of ``longstrand finetune``; of the kind ``token`` it is ``token``.
+        metric: the primary metric.
         window: bases of a sequence, or None if lengths differ.
         num_rows: published rows of train, valid (None: none is published) and test, or None if not known.
         published: {model: {value, metric, source, protocol}} (protocol: how it was measured, or empty).
@@ -91,8 +87,6 @@ class BenchmarkTask:
     kind: Kind = "sequence"
     problem: Problem = "single_label"
     metric: str = "mcc"
-    metrics: tuple[str, ...] = ()
-    loss: str = ""
     window: int | None = None
     num_rows: tuple[int, int | None, int] | None = None
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -101,25 +95,14 @@ class BenchmarkTask:
     needs: str = ""
 
     def __post_init__(self) -> None:
+        if self.kind == "token":
+            object.__setattr__(self, "problem", "token")
         known = METRICS[self.problem]
-        object.__setattr__(self, "metrics", self.metrics or known)
-        object.__setattr__(self, "loss", self.loss or LOSSES[self.problem])
-        strange = [name for name in (self.metric, *self.metrics) if name not in known]
-        if strange:
+        if self.metric not in known:
             raise UsageError(
-                f"task '{self.id}': the metric '{strange[0]}' is undefined for {self.problem} labels"
-                f"{nearest(strange[0], known)}; defined are: {', '.join(known)}."
+                f"task '{self.id}': the metric '{self.metric}' is undefined for {self.problem} labels"
+                f"{nearest(self.metric, known)}; defined are: {', '.join(known)}."
             )
-
-    @property
-    def suite(self) -> str:
-        """The first word of the id."""
-        return self.id.split("/")[0]
-
-    @property
-    def finetune_problem(self) -> str:
-        """What ``data.problem`` of ``longstrand finetune`` is called for this task."""
-        return "token" if self.kind == "token" else self.problem
 
 
 @dataclass(frozen=True)
@@ -136,7 +119,6 @@ class TaskData:
         problem: as ``data.problem`` of ``longstrand finetune``: single_label, multi_label, regression or token.
         kind: sequence, token or bin.
         metric: the primary metric.
-        metrics: metrics that are reported.
         facts: everything in ``task.json``: title, split rule, options, sources with checksums, published numbers.
         arrays: for bins: {"train", "valid", "test"} -> Zarr array (rows, bins, targets).
     """
@@ -150,7 +132,6 @@ class TaskData:
     problem: str
     kind: Kind
     metric: str
-    metrics: tuple[str, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, Path] = field(default_factory=dict)
 
@@ -223,7 +204,6 @@ def load_task_data(folder: Path, *, check: bool = True) -> TaskData:
         problem=facts["problem"],
         kind=facts["kind"],
         metric=facts["metric"],
-        metrics=tuple(facts["metrics"]),
         facts=facts,
         arrays={name: folder / file for name, file in facts.get("arrays", {}).items()},
     )
@@ -290,7 +270,7 @@ def label_bins(rows: RawTable, array: Path, names: Sequence[str], bins: Mapping[
 
 def task_facts(task: BenchmarkTask) -> dict[str, Any]:
     """Give the facts of a task as plain values."""
-    return {name: value for name, value in asdict(task).items() if name not in ("build", "metrics")}
+    return {name: value for name, value in asdict(task).items() if name != "build"}
 
 
 def table_lines(tasks: Sequence[BenchmarkTask]) -> list[str]:
@@ -307,7 +287,7 @@ def table_lines(tasks: Sequence[BenchmarkTask]) -> list[str]:
 
 def full_text(task: BenchmarkTask) -> str:
     """Write everything about one task."""
-    lines = [f"{task.id}: {task.title}", f"kind: {task.kind}, {task.problem}; metric {task.metric}, loss {task.loss}"]
+    lines = [f"{task.id}: {task.title}", f"kind: {task.kind}, {task.problem}; metric {task.metric}"]
     if task.num_rows:
         lines.append("rows: " + " / ".join("-" if n is None else f"{n:,}" for n in task.num_rows))
     lines += [f"split: {task.split_rule}", "files:"]

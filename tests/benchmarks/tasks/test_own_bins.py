@@ -67,7 +67,9 @@ def test_tracks_over_intervals_by_hand(tmp_path: Path) -> None:
     assert data.id == "own/peaks" and data.kind == "bin" and data.class_names == ("down", "up")
     assert data.facts["title"] == "2 track(s) in bins of 8 bases: down, up" and data.metric == "pearson"
     assert data.facts["split_rule"] == "whole contigs (validation c1; test c0)"
-    assert data.data_settings()["bin_loss"] == "squared" and data.facts["loss"] == "mse"  # there are negative numbers
+    assert (
+        data.data_settings()["bin_loss"] == "squared" and data.facts["bins"]["loss"] == "squared"
+    )  # there are negative numbers
     tables = data.load()
     assert {name: len(table) for name, table in tables.items()} == {"train": 8, "valid": 2, "test": 2}
     test, valid = tables["test"], tables["valid"]  # 35 bases lose one on the left and two on the right
@@ -95,7 +97,7 @@ def test_options_of_tracks(tmp_path: Path) -> None:
     assert data.facts["split_rule"] == "the column 'split'" and data.class_names == ("a",)
     assert (
         data.data_settings()["bin_loss"] == "counts"
-        and own(tmp_path, **options, bin_loss="squared").facts["loss"] == "mse"
+        and own(tmp_path, **options, bin_loss="squared").facts["bins"]["loss"] == "squared"
     )
     test = data.load()["test"]
     assert test.raw.names[0] == "c5:35-66"  # 32 bases around base 50, from 34
