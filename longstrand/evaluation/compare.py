@@ -71,8 +71,12 @@ def compare_predictions(
     over seeds. The interval (bias-corrected percentiles) holds for these seeds, and does not cover the choice of seeds.
     p is of `longstrand.evaluation.permutation.permutation_test`, which holds its level for any metric.
     """
-    more = {"num_resamples": num_resamples, "seed": seed, "metric": metric}
-    drawn = [np.mean([resampled(scores, **more)[metric] for scores in side], axis=0) for side in (ours, theirs)]
+    drawn = [
+        np.mean(
+            [resampled(each, num_resamples=num_resamples, seed=seed, metric=metric)[metric] for each in side], axis=0
+        )
+        for side in (ours, theirs)
+    ]
     first, second = (float(np.mean([primary_value(scores, metric) for scores in side])) for side in (ours, theirs))
     sign = -1 if metric in LOWER_IS_BETTER else 1
     low, high = paired_interval(sign * (first - second), sign * (drawn[0] - drawn[1]))
@@ -109,14 +113,14 @@ def compare_over_tasks(pairs: Mapping[str, tuple[Seeds, Seeds, bool]]) -> Paired
     ours, theirs, means = (
         np.array([getattr(task, key) for task in tasks], dtype=np.float64) for key in ("ours", "theirs", "difference")
     )
-    centre = [float(values.mean()) for values in (ours, theirs, means)]
-    return PairedDifference(*centre, low, high, sign_test(means), parts=tasks)
+    first, second, difference = (float(values.mean()) for values in (ours, theirs, means))
+    return PairedDifference(first, second, difference, low, high, sign_test(means), parts=tasks)
 
 
 def _of_task(name: str, ours: Seeds, theirs: Seeds, lower: bool) -> PairedDifference:
     sign = -1 if lower else 1
     first, second = (float(np.mean(list(side.values()))) for side in (ours, theirs))
-    each = sign * _by_seed(ours, theirs)
+    each: np.ndarray = sign * _by_seed(ours, theirs)
     low, high = _student(sign, ours, theirs, each)
     return PairedDifference(first, second, sign * (first - second), low, high, name=name, each=tuple(map(float, each)))
 
@@ -126,7 +130,8 @@ def _by_seed(ours: Seeds, theirs: Seeds) -> np.ndarray:
     if set(ours) == set(theirs):
         return np.array([ours[seed] - theirs[seed] for seed in ours])
     if len(ours) == 1 or len(theirs) == 1:
-        return np.array(list(ours.values())) - np.array(list(theirs.values()))
+        spread: np.ndarray = np.array(list(ours.values())) - np.array(list(theirs.values()))
+        return spread
     return np.empty(0)
 
 

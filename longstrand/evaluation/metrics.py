@@ -263,8 +263,8 @@ def _evaluate_labels(scores: Scores, resamples: Draws, curves: bool) -> dict[str
         }
     point = _label_point(np.stack(confusions)[None].astype(float))
     drawn = _resample_labels(scores, resamples) if resamples.num_resamples else {}
-    sides = zip(*((truth[rows, place], scores.units[rows]) for place, rows in enumerate(known.T)))
-    size = _units_of_rarer(*map(list, sides), resamples.num_units)  # type: ignore[call-arg]
+    sides = [truth[rows, place] for place, rows in enumerate(known.T)]
+    size = _units_of_rarer(sides, [scores.units[rows] for rows in known.T], resamples.num_units)
     entries = {
         title: _entry(title, _mean([part[name] for part in per_class.values()]), drawn.get(name), size)
         for name, title in _LABEL_NAMES.items()

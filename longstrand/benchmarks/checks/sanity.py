@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,15 @@ MAX_GC_ROWS = 500
 MANY_MISSING = 0.5
 
 
+@dataclass(frozen=True)
+class _Split:
+    """Rows with the smaller strand of each, and their words."""
+
+    table: RawTable
+    keys: Sequence[str]
+    sketch: Sketch
+
+
 def check_splits(tables: Mapping[str, RawTable], labelled: Mapping[str, LabelledTable] | None = None) -> dict[str, Any]:
     """Look for leakage between splits and for labels that length or composition give away.
 
@@ -49,18 +59,19 @@ def check_splits(tables: Mapping[str, RawTable], labelled: Mapping[str, Labelled
         shared 32-mers and runs, near duplicates}, ``composition`` (what GC content, length and unknown letters alone
         say about the labels of the training rows), ``findings`` [{severity: leak, bias or note; text}].
     """
-    keys = {name: [_canonical(table, row) for row in range(len(table))] for name, table in tables.items()}
+    one_in = sampling(table.sequences for table in tables.values())
+    splits = {
+        name: _Split(table, [_canonical(table, row) for row in range(len(table))], sketch(table.sequences, one_in))
+        for name, table in tables.items()
+    }
     report: dict[str, Any] = {"splits": {}, "across": {}, "composition": {}}
-    for name, table in tables.items():
-        report["splits"][name] = _within(table, keys[name])
+    for name, split in splits.items():
+        report["splits"][name] = _within(split)
         if labelled is not None:
             report["splits"][name]["labels"] = label_distribution(labelled[name])
-    one_in = sampling(table.sequences for table in tables.values())
-    sketches = {name: sketch(table.sequences, one_in) for name, table in tables.items()}
     for name, other in (("valid", "train"), ("test", "train"), ("test", "valid")):
         if name in tables and other in tables:
-            report["across"][f"{name} in {other}"] = _across(tables, keys, name, other)
-            report["across"][f"{name} in {other}"] |= _similar(tables, keys, sketches, (name, other))
+            report["across"][f"{name} in {other}"] = _across(splits[name], splits[other])
     if labelled is not None:
         report["composition"] = composition(labelled["train"])
     report["findings"] = _findings(report)
@@ -198,11 +209,12 @@ def _labels(table: RawTable, row: int) -> tuple[str | None, ...]:
     return tuple(values[row] for values in table.labels.values())
 
 
-def _within(table: RawTable, keys: Sequence[str]) -> dict[str, Any]:
+def _within(split: _Split) -> dict[str, Any]:
     """Describe one split: sizes, repeated sequences, and repeated sequences with different labels."""
+    table = split.table
     lengths = [len(sequence) for sequence in table.sequences]
     groups: dict[str, list[int]] = {}
-    for row, key in enumerate(keys):
+    for row, key in enumerate(split.keys):
         groups.setdefault(key, []).append(row)
     repeated = [rows for rows in groups.values() if len(rows) > 1]
     turned = sum(table.sequences[row] != table.sequences[rows[0]] for rows in repeated for row in rows[1:])
@@ -217,42 +229,29 @@ def _within(table: RawTable, keys: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _across(tables: Mapping[str, RawTable], keys: Mapping[str, Sequence[str]], name: str, other: str) -> dict[str, Any]:
-    """Compare the rows of one split with those of another."""
-    table, reference = tables[name], tables[other]
+def _across(judged: _Split, other: _Split) -> dict[str, Any]:
+    """Say what rows of one split share with rows of another: the same sequence, words, half of their words."""
+    table, reference = judged.table, other.table
     first: dict[str, int] = {}
-    for row, key in enumerate(keys[other]):
+    for row, key in enumerate(other.keys):
         first.setdefault(key, row)
     forward = set(reference.sequences)
-    matches = [(row, first[key]) for row, key in enumerate(keys[name]) if key in first]
+    matches = [(row, first[key]) for row, key in enumerate(judged.keys) if key in first]
     turned = [row for row, _ in matches if table.sequences[row] not in forward]
     conflicting = [row for row, twin in matches if _labels(table, row) != _labels(reference, twin)]
+    kmers = compare_kmers(judged.sketch, other.sketch)
+    near = [(row, twin) for row, twin in kmers.near_duplicates if judged.keys[row] not in first]
     return {
         "num_identical": len(matches) - len(turned),
         "num_reverse_complement": len(turned),
         "num_conflicting": len(conflicting),
         "examples": [[table.rows[row], reference.rows[twin]] for row, twin in matches[:MAX_EXAMPLES]],
-    }
-
-
-def _similar(
-    tables: Mapping[str, RawTable],
-    keys: Mapping[str, Sequence[str]],
-    sketches: Mapping[str, Sketch],
-    names: tuple[str, str],
-) -> dict[str, Any]:
-    """Say what rows of one split share with rows of another beyond being the same."""
-    name, other = names
-    kmers = compare_kmers(sketches[name], sketches[other])
-    same = set(keys[other])
-    near = [(row, twin) for row, twin in kmers.near_duplicates if keys[name][row] not in same]
-    return {
         "kmer_share": kmers.share,
         "sampled_one_in": kmers.sampled_one_in,
         "num_rows_with_long_run": kmers.num_long_runs,
         "longest_run": kmers.longest_run,
         "num_near_duplicates": len(near),
-        "near_examples": [[tables[name].rows[row], tables[other].rows[twin]] for row, twin in near[:MAX_EXAMPLES]],
+        "near_examples": [[table.rows[row], reference.rows[twin]] for row, twin in near[:MAX_EXAMPLES]],
     }
 
 
