@@ -364,8 +364,7 @@ def _read_intervals(
         check_on_genome(table, windows.genome)
         intervals = list(table.intervals)
     else:
-        placed = windows_around(table, windows.genome, windows.num_bases)
-        table, intervals = table.take(placed.rows), placed.intervals
+        intervals, table = windows_around(table, windows.genome, windows.num_bases)
     labels = _interval_labels(table, columns, path, windows)
     rows = list(table.lines)
     if windows.negative_ratio > 0:

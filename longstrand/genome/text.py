@@ -10,6 +10,7 @@ import gzip
 import io
 import os
 import re
+import tomllib
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,60 +21,14 @@ from longstrand.errors import InputError
 from longstrand.genome.sequence import NUCLEOTIDES
 
 FileKind = Literal["fasta", "table", "lines", "bed", "bedgraph", "gff", "parquet", "xlsx", "json", "vcf", "bigwig"]
-KINDS: dict[FileKind, str] = {
-    "fasta": "FASTA sequences",
-    "table": "a text table",
-    "lines": "sequences, one a line",
-    "bed": "BED intervals",
-    "bedgraph": "a bedGraph track",
-    "gff": "a GFF or GTF annotation",
-    "parquet": "a Parquet table",
-    "xlsx": "an Excel workbook",
-    "json": "JSON",
-    "vcf": "a VCF file of variants",
-    "bigwig": "a BigWig track",
-}
+_TABLE = tomllib.loads(Path(__file__).with_name("kinds.toml").read_text(encoding="utf-8"))
+KINDS: dict[FileKind, str] = _TABLE["kinds"]
 """What a sentence calls each kind of file that some reader of the package reads."""
 
-_MAGIC: tuple[tuple[bytes, FileKind], ...] = (
-    (b"PAR1", "parquet"), (b"\x26\xfc\x8f\x88", "bigwig"), (b"\x88\x8f\xfc\x26", "bigwig"),
-)  # fmt: skip
-_FOREIGN = (
-    (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls); save it as .xlsx or CSV"),
-    (b"BZh", "a bzip2 file; unpack it or compress it with gzip"),
-    (b"\xfd7zXZ\x00", "an xz file; unpack it or compress it with gzip"),
-    (b"BCF\x02", "a BCF file of variants; convert it to VCF with bcftools view"),
-    (b"BAM\x01", "a BAM file of aligned reads; convert it to FASTA, BED or BigWig"),
-    (b"CRAM", "a CRAM file of aligned reads; convert it to FASTA, BED or BigWig"),
-    (b"\x87\x89\xf2\xeb", "a bigBed file; convert it with bigBedToBed"),
-    (b"\xeb\xf2\x89\x87", "a bigBed file; convert it with bigBedToBed"),
-    (b"\x1a\x41\x27\x43", "a 2bit genome; convert it with twoBitToFa"),
-    (b"\x43\x27\x41\x1a", "a 2bit genome; convert it with twoBitToFa"),
-    (b"\x89HDF", "an HDF5 file; save the table as CSV or Parquet"),
-    (b"\x93NUMPY", "a NumPy array; save a table with a header as CSV or Parquet"),
-    (b"ARROW1", "an Arrow (Feather) file; save it as Parquet"),
-    (b"SQLite format 3", "an SQLite database; export the table as CSV"),
-    (b"%PDF", "a PDF document; save the table as CSV"),
-)
-_FOREIGN_TEXT = (
-    (re.compile(r"@[^\n]*\n[A-Za-z.*-]*\n\+"), "a FASTQ file of reads; convert it to FASTA"),
-    (re.compile(r"@(HD|SQ|RG|PG)\t"), "a SAM file of aligned reads; convert it to FASTA, BED or BigWig"),
-    (re.compile(r"LOCUS "), "a GenBank file; convert it to FASTA"),
-    (re.compile(r"(?:track [^\n]*\n)?(?:fixed|variable)Step "), "a WIG track; convert it to bedGraph or BigWig"),
-    (re.compile(r"<(!DOCTYPE|html|\?xml)", re.IGNORECASE), "a web page or XML; was the download redirected?"),
-)
-_NAMES: tuple[tuple[tuple[str, ...], FileKind], ...] = (
-    ((".bedgraph", ".bdg", ".bg"), "bedgraph"),
-    ((".bed", ".narrowpeak", ".broadpeak"), "bed"),
-    ((".gff", ".gff3", ".gtf"), "gff"),
-    ((".fa", ".fasta", ".fna", ".ffn", ".fas", ".fsa"), "fasta"),
-    ((".vcf",), "vcf"),
-    ((".bw", ".bigwig"), "bigwig"),
-    ((".parquet", ".pq"), "parquet"),
-    ((".xlsx",), "xlsx"),
-    ((".json", ".jsonl", ".ndjson"), "json"),
-    ((".csv", ".tsv", ".txt"), "table"),
-)
+_MAGIC: dict[bytes, FileKind] = {bytes.fromhex(start): kind for start, kind in _TABLE["magic"].items()}
+_FOREIGN = {bytes.fromhex(start): what for start, what in _TABLE["foreign"].items()}
+_FOREIGN_TEXT = {re.compile(pattern): what for pattern, what in _TABLE["foreign_text"].items()}
+_ENDINGS: dict[FileKind, tuple[str, ...]] = {kind: tuple(ends) for kind, ends in _TABLE["endings"].items()}
 _PACKED = (".gz", ".bgz", ".zst")
 CHROM_NAMES = ("chrom", "chr", "chromosome", "seqnames")
 START_NAMES = ("start", "chromstart", "chrom_start")
@@ -107,7 +62,7 @@ def name_kind(path: Path) -> FileKind | None:
     name = Path(path).name.lower()
     for ending in _PACKED:
         name = name.removesuffix(ending)
-    return next((kind for endings, kind in _NAMES if name.endswith(endings)), None)
+    return next((kind for kind, endings in _ENDINGS.items() if name.endswith(endings)), None)
 
 
 def detect_file(path: Path) -> FileKind:
@@ -123,14 +78,14 @@ def detect_file(path: Path) -> FileKind:
         head = stream.read(_HEAD)
     if not head:
         raise InputError(f"{path}: the file is empty.")
-    for magic, kind in _MAGIC:
+    for magic, kind in _MAGIC.items():
         if head.startswith(magic):
             return kind
     if head.startswith(b"PK\x03\x04"):
         if _is_workbook(path):
             return "xlsx"
         raise InputError(f"{path}: a ZIP archive; unpack it and give the file inside.")
-    for magic, what in _FOREIGN:
+    for magic, what in _FOREIGN.items():
         if head.startswith(magic):
             raise InputError(f"{path}: {what}.")
     encoding = _encoding(head)
@@ -148,7 +103,7 @@ def detect_file(path: Path) -> FileKind:
 def _text_kind(lines: list[str], path: Path) -> FileKind:
     """Tell the kind of a text from its first lines that are not blank."""
     start = "\n".join(lines[:3])
-    for pattern, what in _FOREIGN_TEXT:
+    for pattern, what in _FOREIGN_TEXT.items():
         if pattern.match(start):
             raise InputError(f"{path}: {what}.")
     if start.startswith(">"):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from longstrand.errors import CheckpointError, UsageError, nearest
 from longstrand.models.config import LongstrandConfig
-from longstrand.models.tensors import fingerprint_weights, read_record
+from longstrand.models.tensors import fingerprint_weights, misfits, read_record
 from longstrand.runtime import read_json
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -259,23 +259,14 @@ def _check_tensors(folder: Path, model: Any) -> None:
 
     config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = False
-    expected = {
-        name: tuple(tensor.shape)
-        for name, tensor in get_peft_model_state_dict(
-            get_peft_model(copy.deepcopy(model), config), save_embedding_layers=False
-        ).items()
-    }
+    wrapped = get_peft_model(copy.deepcopy(model), config)
+    state = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     try:
         with safe_open(str(folder / ADAPTER_WEIGHTS), framework="pt") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / ADAPTER_WEIGHTS}: missing or damaged ({error}).") from None
-    problems = [f"missing: {name}" for name in sorted(expected.keys() - found.keys())]
-    problems += [f"unexpected: {name}" for name in sorted(found.keys() - expected.keys())]
-    problems += [
-        f"mis-shaped: {name} is {found[name]}, the configuration implies {shape}"
-        for name, shape in sorted(expected.items())
-        if name in found and found[name] != shape
-    ]
+    problems = misfits(expected, found)
     if problems:
         raise CheckpointError(f"{folder}: {len(problems)} problems with the adapter: {'; '.join(problems)}.")

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from longstrand.errors import CheckpointError, UsageError
 from longstrand.models.config import LongstrandConfig
 from longstrand.models.networks import HEAD_PREFIXES, NETWORKS, MaskedLM, only_head
-from longstrand.models.tensors import LAYOUT
+from longstrand.models.tensors import LAYOUT, misfits
 
 logger = logging.getLogger(__name__)
 
@@ -75,12 +75,14 @@ def check_weights(
     if prefix is None:
         kept = {_without_prefix(name): tensor for name, tensor in kept.items()}
     network = shapes_only(NETWORKS[kind], config)
-    fresh = prefix if new_head is not None else None
-    listed = [
-        *problems,
-        *listed,
-        *_misfits(_expected(network, config, fresh), kept, bare=prefix is None, rename=rename),
-    ]
+    expected = _expected(network, config, prefix if new_head is not None else None)
+
+    def shown(name: str) -> str:
+        full = f"encoder.{name}" if prefix is None and name.startswith(BACKBONE_PARTS) else name
+        published = full if rename is None else rename(full)
+        return full if published == full else f"{published} (here {full})"
+
+    listed = [*problems, *listed, *misfits(expected, {name: tuple(t.shape) for name, t in kept.items()}, shown)]
     if listed:
         raise CheckpointError(f"{where}: {len(listed)} problems with the tensors: {'; '.join(listed)}.")
     return CheckedWeights(config, kept)
@@ -169,27 +171,6 @@ def _expected(network: nn.Module, config: LongstrandConfig, fresh: str | None) -
     if config.tie_word_embeddings:
         shapes.pop(DECODER, None)
     return {name: shape for name, shape in shapes.items() if fresh is None or not name.startswith(fresh)}
-
-
-def _misfits(
-    expected: Mapping[str, tuple[int, ...]],
-    found: Mapping[str, Tensor],
-    *,
-    bare: bool,
-    rename: Callable[[str], str] | None,
-) -> list[str]:
-    def shown(name: str) -> str:
-        full = f"encoder.{name}" if bare and name.startswith(BACKBONE_PARTS) else name
-        published = full if rename is None else rename(full)
-        return full if published == full else f"{published} (here {full})"
-
-    words = [f"missing: {shown(name)}" for name in sorted(expected.keys() - found.keys())]
-    words += [f"unexpected: {shown(name)}" for name in sorted(found.keys() - expected.keys())]
-    for name in sorted(expected.keys() & found.keys()):
-        if tuple(found[name].shape) != expected[name]:
-            shapes = f"is {tuple(found[name].shape)}, config.json implies {expected[name]}"
-            words.append(f"mis-shaped: {shown(name)} {shapes}")
-    return words
 
 
 def _no_head(where: str, kind: str, config: LongstrandConfig) -> str:

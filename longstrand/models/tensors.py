@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,21 @@ def tensor_names(folder: Path) -> dict[str, tuple[int, ...]]:
         with _opened(file) as reader:
             shapes |= {name: tuple(reader.get_slice(name).get_shape()) for name in reader.keys()}  # noqa: SIM118
     return shapes
+
+
+def misfits(
+    expected: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    shown: Callable[[str], str] = lambda name: name,
+) -> list[str]:
+    """List the tensors that are missing, unexpected or mis-shaped, by their shapes; ``shown`` names one for people."""
+    words = [f"missing: {shown(name)}" for name in sorted(expected.keys() - found.keys())]
+    words += [f"unexpected: {shown(name)}" for name in sorted(found.keys() - expected.keys())]
+    return words + [
+        f"mis-shaped: {shown(name)} is {tuple(found[name])}, config.json implies {tuple(expected[name])}"
+        for name in sorted(expected.keys() & found.keys())
+        if tuple(found[name]) != tuple(expected[name])
+    ]
 
 
 def fingerprint_weights(name: str | Path) -> dict[str, str]:

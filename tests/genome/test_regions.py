@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from longstrand.data.rows import read_intervals
-from longstrand.errors import InputError, UsageError
+from longstrand.errors import InputError
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval, IntervalTable
 from longstrand.genome.regions import check_on_genome, matched_negatives, window_around, windows_around
@@ -45,7 +45,7 @@ def test_where_a_window_lies(interval: Interval, num_bases: int, window: tuple[i
 def test_the_centre_has_one_place_on_both_strands(genome: Genome, num_bases: int) -> None:
     for strand in "+-":
         site = Interval("chr1", 700, 701, strand)
-        (window,) = windows_around(IntervalTable([site]), genome, num_bases).intervals
+        ((window,), _) = windows_around(IntervalTable([site]), genome, num_bases)
         assert window.length == num_bases
         assert genome.fetch_interval(window)[num_bases // 2] == genome.fetch_interval(site)
 
@@ -53,35 +53,14 @@ def test_the_centre_has_one_place_on_both_strands(genome: Genome, num_bases: int
 def test_windows_past_the_end_are_dropped_and_reported(genome: Genome, caplog: pytest.LogCaptureFixture) -> None:
     table = IntervalTable([Interval("chr3", 0, 8), Interval("chr2", 5, 6), Interval("chr2", 50, 51, "-")])
     with caplog.at_level(logging.WARNING):
-        placed = windows_around(table, genome, 20)
-    assert placed.rows == [2]
-    assert placed.intervals == [Interval("chr2", 41, 61, "-")]
-    assert (placed.num_dropped, placed.num_shifted) == (2, 0)
+        windows, kept = windows_around(table, genome, 20)
+    assert kept.intervals == table.intervals[2:]
+    assert windows == [Interval("chr2", 41, 61, "-")]
     assert "2 of 3 rows dropped, their window of 20 bases leaves the chromosome" in caplog.text
-
-
-def test_windows_past_the_end_can_be_moved(genome: Genome, caplog: pytest.LogCaptureFixture) -> None:
-    table = IntervalTable([Interval("chr3", 0, 8), Interval("chr2", 5, 6), Interval("chr2", 1499, 1500)])
-    with caplog.at_level(logging.WARNING):
-        placed = windows_around(table, genome, 20, out_of_range="shift")
-    assert placed.rows == [1, 2]
-    assert placed.intervals == [Interval("chr2", 0, 20), Interval("chr2", 1480, 1500)]
-    assert (placed.num_dropped, placed.num_shifted) == (1, 2)
-    assert "2 of 3 windows moved inwards" in caplog.text
-
-
-def test_windows_past_the_end_can_be_an_error(genome: Genome) -> None:
-    table = IntervalTable([Interval("chr2", 5, 6)], {}, [7], Path("sites.csv"))
-    with pytest.raises(
-        InputError, match=r"sites\.csv:7: the window of 20 bases around chr2:6-6 leaves chr2, which has 1500"
-    ):
-        windows_around(table, genome, 20, out_of_range="error")
 
 
 def test_misuse_of_windows(genome: Genome) -> None:
     table = IntervalTable([Interval("chr2", 5, 6)])
-    with pytest.raises(UsageError, match="unknown way to treat windows that leave the chromosome 'drp'"):
-        windows_around(table, genome, 20, out_of_range="drp")
     with pytest.raises(ValueError, match="a window has at least one base, got 0"):
         windows_around(table, genome, 0)
     with pytest.raises(InputError, match="table: no window of 1600 bases fits on its chromosome"):
@@ -126,11 +105,6 @@ def test_negatives_are_seeded(genome: Genome) -> None:
     assert first != matched_negatives(positives(), genome, seed=8)
 
 
-def test_negatives_on_any_chromosome(genome: Genome) -> None:
-    found = matched_negatives([Interval("chr3", 0, 8)], genome, ratio=40, same_chrom=False, gc_tolerance=0.2)
-    assert {item.chrom for item in found} == {"chr1", "chr2"}
-
-
 def test_every_possible_place_is_drawn_alike(tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "g.fa"
     path.write_text(">a\nACGTANACGNACTTTT\n")
@@ -142,9 +116,9 @@ def test_every_possible_place_is_drawn_alike(tmp_path: Path, cache: Path) -> Non
 
 
 def test_distant_negatives_are_reported(genome: Genome, caplog: pytest.LogCaptureFixture) -> None:
-    poorest = Interval("chr3", 0, 8)
+    poorest = Interval("chr2", 0, 8)
     with caplog.at_level(logging.WARNING):
-        matched_negatives([poorest], genome, same_chrom=False, gc_tolerance=-1.0)
+        matched_negatives([poorest], genome, gc_tolerance=-1.0)
     assert "1 of 1 negatives differ by more than -1 in GC" in caplog.text
 
 

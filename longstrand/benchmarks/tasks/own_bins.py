@@ -62,8 +62,7 @@ def read_windows(
         return tiles, IntervalTable(tiles)
     table = read_intervals(path)
     if window:
-        placed = windows_around(table, genome, window)
-        return placed.intervals, table.take(placed.rows)
+        return windows_around(table, genome, window)
     check_on_genome(table, genome)
     rows = [row for row, item in enumerate(table.intervals) if item.length >= bin_bases]
     if not rows:

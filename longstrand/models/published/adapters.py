@@ -21,7 +21,7 @@ from longstrand.models.checkpoint import load_model
 from longstrand.models.config import LongstrandConfig
 from longstrand.models.published.families import FAMILIES, PROBLEMS, Family
 from longstrand.models.published.to_ours import rename_weight
-from longstrand.models.tensors import read_file
+from longstrand.models.tensors import misfits, read_file
 from longstrand.runtime import read_json
 
 CONFIG = "adapter_config.json"
@@ -179,13 +179,7 @@ def _with_head(encoder: Any, kind: str, found: _Adapter, problem: str | None, *,
     settings = _head_settings(encoder.config, kind, len(output), problem)
     model = MODELS[kind](encoder.config.replace(heads={kind: settings}))
     own = {name: tensor.shape for name, tensor in model.state_dict().items() if name.startswith("classifier.")}
-    problems = [f"missing: {name}" for name in sorted(own.keys() - found.head.keys())]
-    problems += [f"unexpected: {name}" for name in sorted(found.head.keys() - own.keys())]
-    problems += [
-        f"mis-shaped: {name} is {tuple(tensor.shape)}, the model implies {tuple(own[name])}"
-        for name, tensor in sorted(found.head.items())
-        if name in own and tensor.shape != own[name]
-    ]
+    problems = misfits(own, {name: tensor.shape for name, tensor in found.head.items()})
     if problems:
         raise CheckpointError(f"{where}: {len(problems)} problems with the head: {'; '.join(problems)}.")
     model.load_state_dict({f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()} | found.head)
