@@ -268,6 +268,17 @@ def _context(config: dict[str, Any], tokenizer: dict[str, Any]) -> dict[str, Any
     return facts
 
 
+_SEEN = {
+    "training steps": "steps",
+    "tokens seen": "tokens_seen",
+    "bases seen": "bases_seen",
+    "command": "command",
+    "date": "date",
+    "longstrand": "longstrand",
+    "commit": "commit",
+}
+
+
 def _origin(about: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Pick the metrics, the seen data and the command out of ``longstrand.json``."""
     found: dict[str, dict[str, Any]] = {}
@@ -280,22 +291,9 @@ def _origin(about: dict[str, Any]) -> dict[str, dict[str, Any]]:
         found |= {title: {name: value for name, value in numbers.items() if value is not None}} if numbers else {}
     if not found and isinstance(metrics := about.get("metrics"), dict):
         found["metrics"] = {name: _number(value) for name, value in metrics.items() if _number(value) is not None}
-    seen = {
-        "training steps": _find(about, "steps"),
-        "tokens seen": _find(about, "tokens_seen"),
-        "bases seen": _find(about, "bases_seen"),
-    }
-    made = _find(about, "provenance")
-    if isinstance(made, dict) and "versions" not in made and isinstance(made.get("provenance"), dict):
-        made = made["provenance"]
-    if isinstance(made, dict):
-        command = made.get("command")
-        seen |= {
-            "command": " ".join(map(str, command)) if isinstance(command, list) else command,
-            "date": made.get("date"),
-            "longstrand": (made.get("versions") or {}).get("longstrand"),
-            "commit": made.get("commit"),
-        }
+    seen = {title: _find(about, key) for title, key in _SEEN.items()}
+    if isinstance(seen["command"], list):
+        seen["command"] = " ".join(map(str, seen["command"]))
     kept = {name: value for name, value in seen.items() if isinstance(value, str | int | float)}
     return found | ({"origin": kept} if kept else {})
 

@@ -26,7 +26,7 @@ from longstrand.models.memory.segments import with_memory
 from longstrand.models.network import with_special_ids
 from longstrand.models.networks import NETWORKS
 from longstrand.models.published.to_ours import import_published, published_name
-from longstrand.models.reading import KEY, Reading, read_reading
+from longstrand.models.reading import KEY, Reading
 from longstrand.models.strict_load import CheckedWeights, assemble, check_weights, resolve_dtype
 from longstrand.models.tensors import LAYOUT, RECORD, read_record, read_tensors
 from longstrand.runtime import fingerprint_file, model_folder, read_json, replacing_folder, resolve_device, write_json
@@ -86,7 +86,7 @@ def load_model(
     )
     model = MODELS[kind].from_checked(weights, dtype)
     model.name_or_path = model.config.name_or_path = str(folder)
-    return _described(model, path, tokenizer, fresh=new_head is not None).to(_device(device)).eval()
+    return model.describe(path, tokenizer, fresh=new_head is not None).to(_device(device)).eval()
 
 
 def load_network(
@@ -110,15 +110,7 @@ def load_network(
     path = model_folder(folder)
     kind, weights = _read_checked(path, head, dtype=dtype, tokenizer=tokenizer)
     network = assemble(NETWORKS[kind], weights, dtype)
-    return _described(network, path, tokenizer).to(_device(device)).eval().requires_grad_(False)
-
-
-def _described(network: Any, folder: Path, tokenizer: Any, *, fresh: bool = False) -> Any:
-    """Tell a model where it comes from and how it was shown its input."""
-    network.folder, network.tokenizer = folder, tokenizer
-    network.tokenizer_fingerprint = read_record(folder).get("tokenizer_fingerprint")
-    network.reading = None if fresh else read_reading(folder)
-    return network
+    return network.describe(path, tokenizer).to(_device(device)).eval().requires_grad_(False)
 
 
 def _device(device: str | torch.device) -> torch.device:

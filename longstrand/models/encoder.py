@@ -50,17 +50,6 @@ def refuse_unknown(unknown: Mapping[str, Any]) -> None:
         raise ConfigError(f"unknown argument {words} for a Longstrand model.")
 
 
-def refuse_with_memory(asked: Mapping[str, Any]) -> None:
-    """Refuse what has no meaning where rows are read in segments.
-
-    Raises:
-        InputError: naming each argument that is not None.
-    """
-    names = ", ".join(name for name, value in asked.items() if value is not None)
-    if names:
-        raise InputError(f"{names}: not available where memory reads rows in segments; each counts from 0 by itself.")
-
-
 def layer_norm(config: LongstrandConfig) -> nn.LayerNorm:
     """Make a layer norm over the hidden size, with the configured epsilon and bias."""
     return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.biases.norm)
@@ -210,7 +199,10 @@ class Encoder(Network):
         given = input_ids if input_ids is not None else inputs_embeds
         if given is not None and is_recurrent(self.config, given.shape[1]):
             asked = {"position_ids": position_ids, "document_ids": document_ids, "output_attentions": weigh or None}
-            refuse_with_memory(asked)
+            if names := ", ".join(name for name, value in asked.items() if value is not None):
+                raise InputError(
+                    f"{names}: not available where memory reads rows in segments; each counts from 0 by itself."
+                )
             output = read_segments(
                 self, input_ids, attention_mask, token_type_ids, inputs_embeds=inputs_embeds, keep=keep
             )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import nn
 
 from longstrand.errors import TokenizerError
 from longstrand.models.config import Head, LongstrandConfig
-from longstrand.models.reading import Reading
+from longstrand.models.reading import Reading, read_reading
+from longstrand.models.tensors import read_record
 from longstrand.runtime import TOKENIZER_FILES
 from longstrand.tokenization.base import Tokenizer
 
@@ -49,6 +50,13 @@ class Network(nn.Module):
     @tokenizer.setter
     def tokenizer(self, tokenizer: Tokenizer | None) -> None:
         self._tokenizer = tokenizer
+
+    def describe(self, folder: Path, tokenizer: Tokenizer | None = None, *, fresh: bool = False) -> Self:
+        """Remember where the model comes from and how it was shown its input (not with a fresh head); returns it."""
+        self.folder, self.tokenizer = folder, tokenizer
+        self.tokenizer_fingerprint = read_record(folder).get("tokenizer_fingerprint")
+        self.reading = None if fresh else read_reading(folder)
+        return self
 
     def require_tokenizer(self) -> Tokenizer:
         """Return the tokenizer.

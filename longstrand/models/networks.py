@@ -147,9 +147,12 @@ class _WithEncoder(Network):
             )
         pooled = RunningPool(self.head_settings) if self.kind == "sequence" else None
         head = self.lm_head if self.kind == "masked_lm" else self.classifier
-        for output in self.encoder.stream(segments, **options):
-            with torch.no_grad():
-                yield replace(output, logits=head(output.last_hidden_state if pooled is None else pooled.add(output)))
+
+        @torch.no_grad()
+        def answered(output: SegmentOutput) -> SegmentOutput:
+            return replace(output, logits=head(output.last_hidden_state if pooled is None else pooled.add(output)))
+
+        return map(answered, self.encoder.stream(segments, **options))
 
     def token_weights(self, encoded: BaseModelOutput, known: Tensor) -> Tensor | None:
         """Give the weight of each labelled token (B, L) where published code weighs them; see `segment_losses`."""

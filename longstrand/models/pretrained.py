@@ -19,7 +19,6 @@ from longstrand.models.memory.segments import InitialMemory
 from longstrand.models.network import Network, with_special_ids
 from longstrand.models.networks import BinRegression, MaskedLM, SequenceClassification, TokenClassification, only_head
 from longstrand.models.published.to_ours import import_published, is_published, published_name
-from longstrand.models.reading import read_reading
 from longstrand.models.strict_load import (
     DECODER,
     WORD_EMBEDDINGS,
@@ -28,7 +27,7 @@ from longstrand.models.strict_load import (
     check_weights,
     resolve_dtype,
 )
-from longstrand.models.tensors import read_record, read_tensors
+from longstrand.models.tensors import read_tensors
 from longstrand.runtime import model_folder
 
 
@@ -90,8 +89,7 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
         weights = check_weights(config, tensors, cls.kind, where=str(folder), new_head=new_head, **known)
         model = cls.from_checked(weights, dtype, **kwargs)
         model.name_or_path = model.config.name_or_path = str(pretrained_model_name_or_path)
-        model.folder, model.tokenizer_fingerprint = folder, read_record(folder).get("tokenizer_fingerprint")
-        model.reading = read_reading(folder) if new_head is None else None
+        model.describe(folder, fresh=new_head is not None)
         if not loading_info:
             return model
         fresh = model.state_dict().keys() - weights.tensors.keys() - {DECODER}

@@ -54,12 +54,11 @@ def drop_masked_tokens(
     masked = input_ids == config.mask_token_id
     if documents is not None:
         share = _share_of_documents(masked, documents)
-        scale = (1 - TRAINED_MASK_SHARE) / torch.where(share < 1, 1 - share, 1.0)
-        return words.masked_fill(masked[..., None], 0.0) * scale[..., None].to(words.dtype)
-    real = masked.shape[1] if attention_mask is None else attention_mask.sum(-1).clamp(min=1)
-    share = masked.sum(-1) / real
+    else:
+        real = masked.shape[1] if attention_mask is None else attention_mask.sum(-1, keepdim=True).clamp(min=1)
+        share = masked.sum(-1, keepdim=True) / real
     scale = (1 - TRAINED_MASK_SHARE) / torch.where(share < 1, 1 - share, 1.0)
-    return words.masked_fill(masked[..., None], 0.0) * scale[:, None, None].to(words.dtype)
+    return words.masked_fill(masked[..., None], 0.0) * scale[..., None].to(words.dtype)
 
 
 def _share_of_documents(masked: Tensor, documents: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def inspect_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenizerRe
         InputError: no text gives any token.
     """
     by_id = np.zeros(tokenizer.vocab_size, dtype=np.int64)
-    by_length = np.zeros(1, dtype=np.int64)
+    by_length = np.zeros(int(tokenizer.bases_per_id.max(initial=0)) + 1, dtype=np.int64)
     num_texts = num_bases = gap_bases = 0
     for text in texts:
         encoding = tokenizer.encode(text, add_special_tokens=False)
@@ -92,10 +92,11 @@ def inspect_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenizerRe
         by_id += np.bincount(encoding.input_ids, minlength=len(by_id))
         lengths = encoding.offsets[:, 1] - encoding.offsets[:, 0]
         gap_bases += int(lengths[encoding.special_tokens_mask & (encoding.input_ids != tokenizer.unk_token_id)].sum())
-        by_length = _add(by_length, np.bincount(lengths[~encoding.special_tokens_mask], minlength=1))
+        by_length += np.bincount(lengths[~encoding.special_tokens_mask], minlength=len(by_length))
     num_tokens = int(by_id.sum())
     if not num_tokens:
         raise InputError("the text gives no tokens: it is empty, or shorter than a k-mer.")
+    by_length = by_length[: int(np.flatnonzero(by_length).max(initial=0)) + 1]
     dna = tokenizer.dna_token_ids
     names, vocabulary = tokenizer.token_strings, tokenizer.bases_per_id[dna]
     used = dna[by_id[dna] > 0]
@@ -126,14 +127,6 @@ def inspect_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenizerRe
         longest_used_tokens=[(names[i], int(by_id[i])) for i in longest],
         rank_counts=_thin(np.sort(by_id[by_id > 0])[::-1]),
     )
-
-
-def _add(left: AnyArray, right: AnyArray) -> AnyArray:
-    if len(left) < len(right):
-        left, right = right, left
-    total = left.copy()
-    total[: len(right)] += right
-    return total
 
 
 def _thin(counts: AnyArray, limit: int = 500) -> list[tuple[int, int]]:

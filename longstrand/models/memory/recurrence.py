@@ -219,7 +219,7 @@ class _Pass:
             segments = [self._schedule.segment(row, number, self._backward) for row in rows]
             parts = [self._schedule.rows[row].positions(segment) for row, segment in zip(rows, segments)]
             step = make_step(parts, [self._batch.ids[row] for row in rows], self._encoder.config)
-            states, memory = encode_step(self._encoder, step, memory, self._vectors(step, rows), keep=keep)
+            states, memory = encode_step(self._encoder, step, memory, *self._given(step, rows), keep=keep)
             self._note(step, rows, segments, parts)
             self._pieces.append([state.flatten(0, 1) for state in states])
         self._memory = memory
@@ -234,19 +234,17 @@ class _Pass:
             for step in self._pieces:
                 step[layer] = pieces[0].new_zeros(0)
 
-    def _vectors(self, step: Step, rows: list[int]) -> Vectors:
-        """Gather what the caller gave beside the ids."""
+    def _given(self, step: Step, rows: list[int]) -> tuple[Tensor | None, Tensor | None]:
+        """Gather token types (R, W) and word vectors (R, W, D) that the caller gave beside the ids."""
         types, embeds = self._batch.types, self._batch.embeds
-        if types is None and embeds is None:
-            return Vectors()
-        device = (types if types is not None else embeds).device  # type: ignore[union-attr]
-        which = torch.tensor(rows, device=device)[:, None]
-        source = torch.from_numpy(step.source).to(device)
-        places = source.clamp(min=0)
-        return Vectors(
-            None if types is None else types[which, places] * (source >= 0),
-            None if embeds is None else embeds[which, places],
-        )
+        found: list[Tensor | None] = []
+        for given in (types, embeds):
+            if given is not None:
+                source = torch.from_numpy(step.source).to(given.device)
+                which = torch.tensor(rows, device=given.device)[:, None]
+                given = given[which, source.clamp(min=0)] * (source >= 0 if given is types else 1)
+            found.append(given)
+        return found[0], found[1]
 
     def _note(self, step: Step, rows: list[int], segments: list[int], parts: list[np.ndarray]) -> None:
         """Remember where the states of a step's tokens are."""
@@ -292,14 +290,6 @@ class _Pass:
         return flat.index_select(0, index.flatten()).view(*places.shape, -1)
 
 
-@dataclass(frozen=True)
-class Vectors:
-    """Beside the ids of a step: token types (R, W), word vectors (R, W, D) for the content tokens."""
-
-    types: Tensor | None = None
-    embeds: Tensor | None = None
-
-
 def initial_memory(encoder: Any, backward: bool = False) -> Tensor:
     """Give the memory before the first segment, (M, D); (0, D) without memory tokens."""
     if encoder.memory is None:
@@ -308,7 +298,13 @@ def initial_memory(encoder: Any, backward: bool = False) -> Tensor:
 
 
 def encode_step(
-    encoder: Any, step: Step, memory: Tensor, vectors: Vectors, *, keep: bool = False
+    encoder: Any,
+    step: Step,
+    memory: Tensor,
+    types: Tensor | None = None,
+    embeds: Tensor | None = None,
+    *,
+    keep: bool = False,
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """Run the encoder on one step.
 
@@ -316,7 +312,8 @@ def encode_step(
         encoder: the encoder.
         step: R segments.
         memory: (R, M, D) that they read.
-        vectors: types and word vectors, if given.
+        types: (R, W) token types, if given.
+        embeds: (R, W, D) word vectors of the content tokens, if given.
         keep: give all layers.
 
     Returns:
@@ -326,19 +323,19 @@ def encode_step(
     settings = config.memory
     ids, reads, writes = (torch.from_numpy(array).to(device) for array in (step.ids, step.reads, step.writes))
     mask = None if step.mask.all() else torch.from_numpy(step.mask).to(device)
-    own = torch.from_numpy(step.source >= 0).to(device)[..., None] if vectors.embeds is not None else None
+    own = torch.from_numpy(step.source >= 0).to(device)[..., None] if embeds is not None else None
     row = torch.arange(len(ids), device=device)[:, None]
 
     def run(memory: Tensor) -> tuple[Tensor, ...]:
         words = encoder.embeddings.word_embeddings(ids)
         if own is not None:
-            words = torch.where(own, vectors.embeds, words)
+            words = torch.where(own, embeds, words)
         if memory.shape[1]:
             words = words.index_put((row, reads), memory.to(words.dtype))
             if settings.form == "mem_x_mem":
                 words = words.index_put((row, writes), memory.to(words.dtype))
         known = ids if config.mask_token_id is not None else None
-        states, _ = encoder.encode(known, mask, vectors.types, inputs_embeds=words, keep=keep)
+        states, _ = encoder.encode(known, mask, types, inputs_embeds=words, keep=keep)
         return tuple(states)
 
     learning = encoder.training and torch.is_grad_enabled()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from longstrand.errors import InputError
 from longstrand.models.config import Head
-from longstrand.models.memory.recurrence import Batch, Vectors, encode_step, initial_memory, on_host
+from longstrand.models.memory.recurrence import Batch, encode_step, initial_memory, on_host
 from longstrand.models.memory.segments import Template, make_step
 from longstrand.models.precision import without_emulation
 
@@ -97,17 +97,15 @@ def _stream_step(encoder: Any, batch: Batch, memory: Tensor) -> SegmentOutput:
     hidden = memory.new_zeros(*batch.ids.shape, width)
     mask = torch.from_numpy(batch.real).long().to(memory.device)
     ids = torch.from_numpy(batch.ids).to(memory.device)
-    has_cls, has_sep = (
-        settings.form == "cls_mem_sep" and settings.cls_token_id is not None,
-        bool(template.after) and settings.form == "cls_mem_sep",
-    )
+    of_form = settings.form == "cls_mem_sep"
+    has_cls, has_sep = of_form and settings.cls_token_id is not None, of_form and bool(template.after)
     cls_state = memory.new_zeros(len(memory), width) if has_cls else None
     sep_state = memory.new_zeros(len(memory), width) if has_sep else None
     if not len(active):
         return SegmentOutput(hidden, ids, mask, memory, cls_state, sep_state)
     step = make_step(parts, [batch.ids[row] for row in active], config)
     rows = torch.from_numpy(active).to(memory.device)
-    (states,), written = encode_step(encoder, step, memory[rows], Vectors())
+    (states,), written = encode_step(encoder, step, memory[rows])
     before = len(template.before)
     for place, (row, part) in enumerate(zip(active, parts)):
         hidden[row, torch.from_numpy(part)] = states[place, before : before + len(part)].to(hidden.dtype)

@@ -27,7 +27,6 @@ from longstrand.models.config import QUIRKS, LongstrandConfig
 from longstrand.models.pretrained import MODELS
 from longstrand.models.published.families import FAMILIES, Family, made_layouts
 from longstrand.models.published.to_ours import (
-    Imported,
     current_name,
     export_tensors,
     import_published,
@@ -94,18 +93,6 @@ class Conversion:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """Tensors and configuration in the form that `export_tensors` reads from a model."""
-
-    config: LongstrandConfig
-    kind: str
-    tensors: Mapping[str, Tensor]
-
-    def state_dict(self) -> Mapping[str, Tensor]:
-        return self.tensors
-
-
 def convert_folder(
     source: str | Path, output: str | Path, *, target: str, family: str | None = None, force: bool = False
 ) -> Conversion:
@@ -136,10 +123,16 @@ def convert_folder(
         raise UsageError(f"{folder}: is in {target} format already; nothing to convert (use --to {other}).")
     _check_output(folder, output, force)
     try:
-        return (_to_published if is_ours else _to_longstrand)(folder, output, family)
+        entry, config, done = (_to_published if is_ours else _to_longstrand)(folder, output, family)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{output}: cannot be written ({reason}); what was there before is intact.") from error
+    quirks = {name: QUIRKS[name] for name in config.quirks}
+    return Conversion(str(folder), str(output), target, entry.name, entry.differences, quirks, **done)
+
+
+_Done = tuple[Family, LongstrandConfig, dict[str, Any]]
+"""The family, our configuration, and the other fields of `Conversion`."""
 
 
 def _check_output(source: Path, output: Path, force: bool) -> None:
@@ -154,7 +147,7 @@ def _check_output(source: Path, output: Path, force: bool) -> None:
         raise UsageError(f"{output}: holds other things than a checkpoint and is not replaced, not even with --force.")
 
 
-def _to_longstrand(folder: Path, output: Path, family: str | None) -> Conversion:
+def _to_longstrand(folder: Path, output: Path, family: str | None) -> _Done:
     published = read_tensors(folder)
     imported = import_published(folder, family=family, tensors=published)
     entry = imported.family
@@ -180,31 +173,17 @@ def _to_longstrand(folder: Path, output: Path, family: str | None) -> Conversion
         write_record(new, tokenizer, provenance(), None, read_reading(folder))
     if len(widths) == 1 and config.dtype != torch.float32:
         notes.append(f"weights stay {str(config.dtype).removeprefix('torch.')}, as published.")
-    return Conversion(
-        source=str(folder),
-        output=str(output),
-        target="longstrand",
-        family=entry.name,
-        differences=entry.differences,
-        quirks=_quirks(config),
-        num_tensors=len(checked.tensors),
-        renamed={name: list(ours) for name, ours in imported.renamed.items()},
-        dropped=imported.dropped,
-        added=_made(imported, checked.tensors),
-        carried=carried,
-        left=left,
-        notes=notes,
-    )
-
-
-def _quirks(config: LongstrandConfig) -> dict[str, str]:
-    return {name: QUIRKS[name] for name in config.quirks}
-
-
-def _made(imported: Imported, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Name the tensors that published files lack."""
-    made = made_layouts(imported.config)
-    return {name: "published files lack it; made from the configuration" for name in tensors if _full(name) in made}
+    made = made_layouts(config)
+    why = "published files lack it; made from the configuration"
+    return entry, config, {
+        "num_tensors": len(checked.tensors),
+        "renamed": {name: list(ours) for name, ours in imported.renamed.items()},
+        "dropped": imported.dropped,
+        "added": {name: why for name in checked.tensors if _full(name) in made},
+        "carried": carried,
+        "left": left,
+        "notes": notes,
+    }  # fmt: skip
 
 
 def _rest(
@@ -218,13 +197,9 @@ def _rest(
         if full not in dropped:
             continue
         same = again.get(full)
-        if same is None or same.dtype != tensor.dtype or not _equal(same, tensor):
+        if same is None or same.dtype != tensor.dtype or same.shape != tensor.shape or not torch.equal(same, tensor):
             rest[name] = tensor.contiguous()
     return rest
-
-
-def _equal(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and torch.equal(first, second)
 
 
 def _memory(folder: Path, entry: Family, published: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -241,12 +216,12 @@ def _memory(folder: Path, entry: Family, published: Mapping[str, Tensor]) -> dic
     }
 
 
-def _to_published(folder: Path, output: Path, family: str | None) -> Conversion:
+def _to_published(folder: Path, output: Path, family: str | None) -> _Done:
     config = LongstrandConfig.from_dict(read_json(folder / "config.json"))
     entry, settings = published_settings(config, family)
     kind = config.kind
     checked = check_weights(config, read_tensors(folder), kind, where=str(folder))
-    made = export_tensors(entry, _Stored(checked.config, kind, checked.tensors))  # type: ignore[arg-type]
+    made = export_tensors(entry, checked.config, checked.tensors)
     record = read_record(folder)
     memory = record.get("published", {})
     memory = memory if memory.get("family") == entry.name else {}
@@ -263,20 +238,14 @@ def _to_published(folder: Path, output: Path, family: str | None) -> Conversion:
         save_file(tensors, new / WEIGHTS, metadata=memory.get("metadata", {"format": "pt"}))
         if READING in record:
             write_json(new / RECORD, {READING: record[READING]})
-    return Conversion(
-        source=str(folder),
-        output=str(output),
-        target="published",
-        family=entry.name,
-        differences=entry.differences,
-        quirks=_quirks(config),
-        num_tensors=len(tensors),
-        renamed={name: [published_name(entry, _full(name))] for name in checked.tensors},
-        added=_added_back(entry, config, tensors, rest),
-        carried=carried,
-        left=left,
-        notes=notes,
-    )
+    return entry, config, {
+        "num_tensors": len(tensors),
+        "renamed": {name: [published_name(entry, _full(name))] for name in checked.tensors},
+        "added": _added_back(entry, config, tensors, rest),
+        "carried": carried,
+        "left": left,
+        "notes": notes,
+    }  # fmt: skip
 
 
 def _full(name: str) -> str:

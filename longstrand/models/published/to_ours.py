@@ -7,6 +7,7 @@ for bit.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,7 +155,7 @@ def export_published(model: PreTrainedModel, folder: Path, family: str | None = 
         CheckpointError: the family is unknown or its format cannot express the model.
     """
     entry, settings = published_settings(model.config, family)
-    tensors = export_tensors(entry, model)
+    tensors = export_tensors(entry, model.config, model.state_dict())
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -176,11 +177,10 @@ def published_settings(config: LongstrandConfig, family: str | None = None) -> t
     return entry, settings
 
 
-def export_tensors(family: Family, model: PreTrainedModel) -> dict[str, Tensor]:
+def export_tensors(family: Family, config: LongstrandConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give a model's tensors under published names, second copies written out, dropped counters regenerated."""
-    config = model.config
-    prefix = "encoder." if model.kind == "encoder" else ""
-    own = {f"{prefix}{name}": tensor.detach() for name, tensor in model.state_dict().items()}
+    prefix = "" if config.heads else "encoder."
+    own = {f"{prefix}{name}": tensor.detach() for name, tensor in tensors.items()}
     if config.tie_word_embeddings:
         own.pop("lm_head.decoder.weight", None)
     rules = [(mine, theirs) for theirs, mine in _rules(family, config)]
@@ -193,7 +193,7 @@ def export_tensors(family: Family, model: PreTrainedModel) -> dict[str, Tensor]:
         assert theirs is not None, f"{family.name} says it can express the model, but has no name for {name}"
         result[theirs] = (tensor.long() if name.endswith(LAYOUT) else tensor.clone()).contiguous()
     for copy, original in _copies(family, config):
-        if original in result and model.kind == "masked_lm":
+        if original in result and config.kind == "masked_lm":
             result[copy] = result[original].clone()
     return result | family.regenerate(config)
 
