@@ -47,7 +47,7 @@ from longstrand.inference.resumable import Finished, ResumableOutput, cut_into_p
 from longstrand.inference.sequences import open_genome
 from longstrand.inference.strands import View, average
 from longstrand.inference.writers import Bins, TrackFile, TrackLayout, track_file
-from longstrand.models.memory.recurrence import Vectors, encode_step, initial_memory
+from longstrand.models.memory.recurrence import encode_step, initial_memory
 from longstrand.models.memory.segments import Row, Template, make_step, reading_order, segment_lengths
 from longstrand.runtime import check_output, read_json, resolve_device, torch_threads, write_json
 from longstrand.tokenization.base import Encoding
@@ -367,7 +367,7 @@ class _Streams:
             job.layer not in (-1, self._encoder.config.num_hidden_layers),
         )
         with torch.autocast(job.device.type, torch.bfloat16) if mixed else nullcontext():
-            states, self._memory = encode_step(self._encoder, step, self._memory, Vectors(), keep=all_layers)
+            states, self._memory = encode_step(self._encoder, step, self._memory, keep=all_layers)
             chosen = states[job.layer if all_layers else -1]
             kept = torch.cat([row[self._before : self._before + len(own)] for row, own in zip(chosen, ids)])
             values = job.keep(kept).float().cpu().numpy()
