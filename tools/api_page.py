@@ -40,7 +40,9 @@ def page() -> str:
 
 
 def _entry(name: str, thing: Any) -> str:
-    signature = re.sub(r"<factory>|<bound method .*?>>|<(?:function|object)[^=]*? at 0x\w+>", "...", str(inspect.signature(thing)))
+    signature = re.sub(
+        r"<factory>|<bound method .*?>>|<(?:function|object)[^=]*? at 0x\w+>", "...", str(inspect.signature(thing))
+    )
     signature = re.sub(r"(?:longstrand|collections|pathlib|typing)(?:\.\w+)*\.(\w+)", r"\1", signature)
     signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", signature)
     call = f"ls.{name}{signature}"
