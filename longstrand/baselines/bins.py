@@ -146,11 +146,11 @@ class BinKmerModel:
         return [self._values(text) for text in sequences]
 
     def _values(self, text: str) -> np.ndarray:
-        said = bin_features(text, self.bin_bases) @ self.weights + self.offset
+        predicted = bin_features(text, self.bin_bases) @ self.weights + self.offset
         if self.both_strands:
             other = bin_features(reverse_complement(text), self.bin_bases) @ self.weights + self.offset
-            said = (said + other[::-1]) / 2
-        return said.astype(np.float32)
+            predicted = (predicted + other[::-1]) / 2
+        return predicted.astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -73,12 +73,12 @@ def _best_length(task: Task, estimators: tuple[Any, ...], rows: Rows, longest: i
         stages = (
             model.staged_predict(features) if task.problem == "regression" else model.staged_predict_proba(features)
         )
-        for stage, said in enumerate(stages):
+        for stage, predicted in enumerate(stages):
             if task.problem == "single_label":
-                values = np.zeros((len(said), task.num_outputs))
-                values[:, model.classes_] = said
+                values = np.zeros((len(predicted), task.num_outputs))
+                values[:, model.classes_] = predicted
                 losses[stage] += mean_loss(task, values, targets)
             else:
-                values = said[:, None] if said.ndim == 1 else said[:, 1:2]
+                values = predicted[:, None] if predicted.ndim == 1 else predicted[:, 1:2]
                 losses[stage] += mean_loss(task, values, targets[:, column : column + 1])
     return int(losses.argmin()) + 1

@@ -105,12 +105,12 @@ class CnnModel:
         Token problems: n arrays (num_bases, C); bins: n arrays (bins, C).
         """
         texts = joined(sequences, pairs)
-        said = [self._predict(texts, reverse=False)]
+        predicted = [self._predict(texts, reverse=False)]
         if self.settings.both_strands:
-            said.append(self._predict(texts, reverse=True))
+            predicted.append(self._predict(texts, reverse=True))
         if self.length is None:
-            return [np.mean(parts, axis=0, dtype=np.float32) for parts in zip(*said)]
-        return np.mean(said, axis=0).astype(np.float32)
+            return [np.mean(parts, axis=0, dtype=np.float32) for parts in zip(*predicted)]
+        return np.mean(predicted, axis=0).astype(np.float32)
 
     @torch.inference_mode()
     def _predict(self, texts: Sequence[str], *, reverse: bool) -> Any:
@@ -133,8 +133,8 @@ class CnnModel:
             assert self.scale is not None
             rates = F.softplus(logits) if self.settings.counts else logits
             return (rates.cpu().numpy() * self.scale[1] + self.scale[0]).astype(np.float32)
-        chances = logits.sigmoid() if self.task.problem == "multi_label" else logits.softmax(-1)
-        return chances.cpu().numpy()
+        probabilities = logits.sigmoid() if self.task.problem == "multi_label" else logits.softmax(-1)
+        return probabilities.cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -285,10 +285,10 @@ class _Fit:
         return torch.where(known, losses, 0.0).sum() / known.sum().clamp(min=1)
 
     def _loss(self, valid: LabelledTable) -> float:
-        said = self.model.predict(valid.sequences, valid.pairs)
+        predicted = self.model.predict(valid.sequences, valid.pairs)
         if self.model.length is None:
-            return mean_loss(self.model.task, np.concatenate(said), np.concatenate(list(valid.targets)))
-        return mean_loss(self.model.task, said, valid.targets)
+            return mean_loss(self.model.task, np.concatenate(predicted), np.concatenate(list(valid.targets)))
+        return mean_loss(self.model.task, predicted, valid.targets)
 
 
 def joined(sequences: Sequence[str], pairs: Sequence[str] | None) -> Sequence[str]:

@@ -13,11 +13,11 @@ from longstrand.data.labelled import LabelledTable
 
 @dataclass(frozen=True)
 class Majority:
-    """What is said about every sequence (or base).
+    """The same prediction for every sequence (or base).
 
     Attributes:
         values: float32 (num_outputs,): class frequencies, label frequencies, or mean targets of the training rows.
-        per_base: whether it is said about every base.
+        per_base: whether it is made for every base.
     """
 
     values: np.ndarray

@@ -35,7 +35,7 @@ LOWER_IS_BETTER = frozenset({"mse", "mae", "loss"})
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model said about one split.
+    """Targets and predictions of one split.
 
     Attributes:
         task: kind of problem and names of the outputs.

@@ -214,6 +214,6 @@ def to_svg(figure: Figure, description: str, *, file: bool = False) -> str:
         for colour, name in ((INK, "ink"), (SOFT, "soft"), (FAINT, "line"), (COLOURS[0], "accent")):
             text = text.replace(f": {colour}", f": var(--{name}, {colour})")
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    about = f'role="img" aria-label="{html.escape(description, quote=True)}"'
-    head = f'<svg viewBox="0 0 {width:g} {height:g}" {about} {size} {spaces}>'
+    attributes = f'role="img" aria-label="{html.escape(description, quote=True)}"'
+    head = f'<svg viewBox="0 0 {width:g} {height:g}" {attributes} {size} {spaces}>'
     return re.sub(r"<svg[^>]*>", lambda _: head, text, count=1)

@@ -163,10 +163,10 @@ def composition(table: LabelledTable) -> dict[str, Any]:
     known = np.maximum(lengths - unknown, 1)
     gc = np.array([sequence.count("G") + sequence.count("C") for sequence in table.sequences]) / known
     features = {"gc": gc, "length": lengths, "unknown": unknown / lengths}
-    return {name: _about(values, table) for name, values in features.items() if np.ptp(values) > 0}
+    return {name: _association(values, table) for name, values in features.items() if np.ptp(values) > 0}
 
 
-def _about(values: np.ndarray, table: LabelledTable) -> dict[str, Any]:
+def _association(values: np.ndarray, table: LabelledTable) -> dict[str, Any]:
     names, targets = table.task.names, np.asarray(table.targets)
     if table.task.problem == "regression":
         return _correlations(values, targets, names)
@@ -278,25 +278,27 @@ def _findings(report: Mapping[str, Any]) -> list[dict[str, str]]:
             note.append(f"{split['num_conflicting']:,} {name} rows have the same sequence and different labels.")
         if split["num_repeated"]:
             note.append(f"{split['num_repeated']:,} {name} rows repeat a sequence of that split.")
-    bias = [_bias_words(feature, about) for feature, about in report["composition"].items()]
+    bias = [_bias_words(feature, association) for feature, association in report["composition"].items()]
     grouped = [("leak", leak), ("bias", [text for text in bias if text]), ("note", note)]
     return [{"severity": severity, "text": text} for severity, texts in grouped for text in texts]
 
 
-def _bias_words(feature: str, about: Mapping[str, Any]) -> str:
+def _bias_words(feature: str, association: Mapping[str, Any]) -> str:
     title = {"gc": "GC content", "gc of a bin": "GC content of a bin", "length": "length", "unknown": "the share of N"}[
         feature
     ]
-    if "spearman" in about:
-        name = max(about["spearman"], key=lambda key: abs(about["spearman"][key]), default="")
-        strong = about["strongest"] >= 2 * SEPARATED - 1
-        return f"{title} alone correlates with '{name}': Spearman {about['spearman'][name]:+.2f}." if strong else ""
-    if about["strongest"] < SEPARATED:
+    if "spearman" in association:
+        name = max(association["spearman"], key=lambda key: abs(association["spearman"][key]), default="")
+        strong = association["strongest"] >= 2 * SEPARATED - 1
+        return (
+            f"{title} alone correlates with '{name}': Spearman {association['spearman'][name]:+.2f}." if strong else ""
+        )
+    if association["strongest"] < SEPARATED:
         return ""
-    name = max(about["auc"], key=lambda key: abs(about["auc"][key] - 0.5))
+    name = max(association["auc"], key=lambda key: abs(association["auc"][key] - 0.5))
     return (
         f"{title} alone tells class '{name}' from the rest with AUC "
-        f"{max(about['auc'][name], 1 - about['auc'][name]):.2f}."
+        f"{max(association['auc'][name], 1 - association['auc'][name]):.2f}."
     )
 
 
@@ -338,10 +340,10 @@ def check_bins(
             },
         }
         report["findings"] += [{"severity": "note", "text": text} for text in _gaps(name, part, names)]
-    about = gc_of_bins(labelled["train"])
-    if about["spearman"]:
-        report["composition"]["gc"] = about
-        text = _bias_words("gc of a bin", about)
+    association = gc_of_bins(labelled["train"])
+    if association["spearman"]:
+        report["composition"]["gc"] = association
+        text = _bias_words("gc of a bin", association)
         report["findings"] += [{"severity": "bias", "text": text}] if text else []
     return report, found
 
@@ -350,13 +352,15 @@ def _gaps(split: str, part: Moments, names: Sequence[str]) -> list[str]:
     share = 1 - part.count / max(1, part.num_bins)
     worst = int(share.argmax())
     flat = [name for name, spread in zip(names, part.deviation) if not spread > 0]
-    said = []
+    sentences = []
     if share[worst] > MANY_MISSING:
-        said.append(f"{share[worst]:.0%} of the {split} bins have no number for '{names[worst]}'.")
+        sentences.append(f"{share[worst]:.0%} of the {split} bins have no number for '{names[worst]}'.")
     if flat:
         shown = ", ".join(flat[:5]) + (", ..." if len(flat) > 5 else "")
-        said.append(f"{len(flat):,} track(s) are the same in all {split} bins and have no correlation there: {shown}.")
-    return said
+        sentences.append(
+            f"{len(flat):,} track(s) are the same in all {split} bins and have no correlation there: {shown}."
+        )
+    return sentences
 
 
 def refuse_flat(task: str, found: Mapping[str, Moments], names: Sequence[str]) -> None:

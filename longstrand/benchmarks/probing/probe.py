@@ -179,13 +179,13 @@ class Probe:
         if self.choice.kind == "linear":
             return self._model.predict(features)
         if self.task.problem == "regression":
-            said = self._model.predict(features).reshape(len(features), -1)
-            return (said * self._scale[1] + self._scale[0]).astype(np.float32)
-        said = self._model.predict_proba(features)
+            predicted = self._model.predict(features).reshape(len(features), -1)
+            return (predicted * self._scale[1] + self._scale[0]).astype(np.float32)
+        predicted = self._model.predict_proba(features)
         if self.task.problem == "multi_label":
-            return (said[:, -1:] if self.task.num_outputs == 1 else said).astype(np.float32)
+            return (predicted[:, -1:] if self.task.num_outputs == 1 else predicted).astype(np.float32)
         values = np.zeros((len(features), self.task.num_outputs), dtype=np.float32)
-        values[:, self._model.classes_] = said
+        values[:, self._model.classes_] = predicted
         return values
 
     @property

@@ -176,7 +176,7 @@ def save_bins(
     task: BenchmarkTask,
     output: Path,
     tables: Mapping[str, RawTable],
-    about: tuple[Sequence[str], Mapping[str, Any]],
+    targets: tuple[Sequence[str], Mapping[str, Any]],
     options: Mapping[str, Any],
     *,
     sources: Iterable[Path] = (),
@@ -188,7 +188,7 @@ def save_bins(
         task: whose tables they are.
         output: folder of the built task.
         tables: ``train``, ``valid`` and ``test``, without labels.
-        about: names of the targets, and facts of the bins: ``bin_bases``, ``num_bins`` (None: as many as a sequence
+        targets: their names, and facts of the bins: ``bin_bases``, ``num_bins`` (None: as many as a sequence
             has), ``context`` (bins without a target at either end), ``loss`` (counts or squared; None: counts if no
             training value is negative).
         options: as chosen.
@@ -198,7 +198,7 @@ def save_bins(
     Raises:
         InputError: a split is empty, or no target differs between its bins, so that nothing can be measured.
     """
-    names, bins = about
+    names, bins = targets
     for name in SPLITS:
         if not len(tables[name]):
             raise InputError(
