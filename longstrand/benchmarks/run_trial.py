@@ -369,6 +369,7 @@ def _finetune_config(
             "strand": protocol.finetuned_strand,
             "resamples": 0,
             "baselines": False,
+            "page": False,
             "predictions": "parquet",
             "batch_tokens": protocol.batch_tokens,
         },
