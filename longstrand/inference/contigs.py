@@ -32,7 +32,7 @@ from longstrand.errors import InputError, UsageError, one_of
 from longstrand.genome.intervals import Interval, subtract_intervals
 from longstrand.genome.sequence import normalise
 from longstrand.inference.jobs import JobResult, layout_of, with_default_output
-from longstrand.inference.loaded import as_trained, obey, open_model
+from longstrand.inference.loaded import Model, as_trained, obey, open_model
 from longstrand.inference.options import TrackOptions
 from longstrand.inference.predict import (
     Prediction,
@@ -120,7 +120,8 @@ class ContigJob:
         output = "logits" if options.output == "probabilities" else options.output
         self.of_one_view = options.changed(output=output, strand="+", shifts=(0,), tta=False)
         self.encoder = getattr(model, "encoder", model)
-        self.head: Any = model.classifier if self.streams and not embeds else None
+        head: Any = getattr(model, "classifier", None)
+        self.head: Any = head if self.streams and not embeds else None
         self.layer = layer_number(options.layer, config.num_hidden_layers) if embeds else -1
         both = self.streams and memory is not None and memory.direction == "bidirectional"
         self.passes = ("forward", "backward") if both else ("forward",)
@@ -296,7 +297,7 @@ def tokenize_row(row: RowCache, job: ContigJob) -> None:
     template, memory = job.tokenizer.template, job.model.config.memory
     around = memory is not None and memory.form == "mem_x_mem"
 
-    def write(ids: Any, offsets: np.ndarray) -> None:
+    def write(ids: np.ndarray | Sequence[int], offsets: np.ndarray) -> None:
         nonlocal number
         row.write("ids", number, np.asarray(ids, dtype=np.int32))
         row.write("offsets", number, offsets)
@@ -314,14 +315,14 @@ def tokenize_row(row: RowCache, job: ContigJob) -> None:
 class _Stream:
     """One pass over one row: its segments (start and end token) in the order of reading, and how many are read."""
 
-    def __init__(self, row: RowCache, name: str, job: ContigJob) -> None:
+    def __init__(self, row: RowCache, name: str, job: ContigJob, done: int = 0) -> None:
         settings = job.model.config.memory
         assert settings is not None
         stops = np.cumsum(segment_lengths(row.counts["tokens"], settings.room, settings.split))
         bounds = np.stack((np.concatenate(([0], stops[:-1])), stops), axis=1)
         order, num_context = reading_order(len(bounds), settings.context.left, settings.context.right)
         cut = Row(np.empty(0, dtype=np.int64), bounds, order, num_context)
-        self.row, self.name, self.done = row, name, 0
+        self.row, self.name, self.done = row, name, done
         self.segments = bounds[cut.backward_order if name == "backward" else order].tolist()
 
 
@@ -330,7 +331,8 @@ class _Streams:
 
     def __init__(self, rows: Sequence[RowCache], job: ContigJob, state: Path) -> None:
         self._job, self._encoder, self._state = job, job.encoder, state
-        settings = self._encoder.config.memory
+        settings = job.model.config.memory
+        assert settings is not None
         self._tasks = [(row, name) for row in rows if row.counts["tokens"] for name in job.passes]
         self._size = max(1, job.options.batch_tokens // settings.segment_length)
         self._before = len(Template.of(settings, self._encoder.config.pad_token_id).before)
@@ -340,8 +342,8 @@ class _Streams:
             with np.load(state) as saved:
                 self._next = int(saved["next"])
                 for task, done in saved["streams"].tolist():
-                    self._streams.append(_Stream(*self._tasks[task], job))
-                    self._streams[-1].done = done
+                    row, name = self._tasks[task]
+                    self._streams.append(_Stream(row, name, job, done))
                 self._memory = torch.from_numpy(saved["memory"]).to(job.device, self._memory.dtype)
 
     def fill(self) -> bool:
@@ -458,7 +460,7 @@ def _kept(item: Prediction, start: int, span: tuple[int, int], job: ContigJob) -
 
 
 def predict_tracks(
-    model: Network | str | Path,
+    model: Model,
     genome: Genome | str | Path,
     output: str | Path,
     /,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +20,7 @@ import numpy as np
 from longstrand.config import build
 from longstrand.data.rows import Columns, Record, has_intervals
 from longstrand.errors import InputError
-from longstrand.inference.loaded import AnyOptions, LoadedModel, as_trained, fingerprint_input, obey, open_model
+from longstrand.inference.loaded import AnyOptions, LoadedModel, Model, as_trained, fingerprint_input, obey, open_model
 from longstrand.inference.options import FileOptions
 from longstrand.inference.predict import Prediction, head_of, predict
 from longstrand.inference.resumable import Counts, Finished, ResumableOutput, cut_into_parts
@@ -30,6 +31,7 @@ from longstrand.runtime import check_output
 if TYPE_CHECKING:
     from longstrand.genome.fasta import Genome
     from longstrand.models.config import Head
+    from longstrand.models.network import Network
     from longstrand.models.reading import Reading
 
 PART_ROWS = 1024
@@ -176,7 +178,7 @@ def write_predictions(
     for part, group in groupby(done(), key=lambda item: item[0]):
         found = [prediction for _, prediction in group]
         block = tabulate(found, layout)
-        parts.commit(part, lambda path, block=block: sink.write(block, path), num_rows=len(found), counts=count(found))
+        parts.commit(part, partial(sink.write, block), num_rows=len(found), counts=count(found))
     if num_parts == 0:
         raise InputError(f"{parts.output}: the input has no rows, so there is nothing to write.")
     return parts.finish(num_parts, sink.join)
@@ -221,7 +223,7 @@ def _identity(
 
 
 def predict_file(
-    model: Any,
+    model: Model,
     input: str | Path,
     output: str | Path,
     /,
@@ -297,7 +299,7 @@ def predict_file(
     )
 
 
-def embed_file(model: Any, input: str | Path, output: str | Path, /, **options: Any) -> JobResult:
+def embed_file(model: Model, input: str | Path, output: str | Path, /, **options: Any) -> JobResult:
     """Turn every row of a file into a vector, or into one per base or token; see `predict_file`.
 
     Tables have columns e0, e1, ...; vectors per base or token go to .zarr.
@@ -305,7 +307,7 @@ def embed_file(model: Any, input: str | Path, output: str | Path, /, **options: 
     return predict_file(model, input, output, **{**options, "output": "embeddings"})
 
 
-def _laid_out(options: FileOptions, network: Any) -> tuple[FileOptions, Layout]:
+def _laid_out(options: FileOptions, network: Network) -> tuple[FileOptions, Layout]:
     """Choose the kind of numbers if it is open, and name the columns.
 
     Raises:
@@ -330,7 +332,7 @@ def with_default_output(options: AnyOptions, head: Head) -> AnyOptions:
 
 def layout_of(head: Head, kind: str, per: Literal["sequence", "token", "base", "bin"]) -> Layout:
     """Name the columns of a head's outputs."""
-    names = tuple(head.class_names or (str(number) for number in range(head.num_outputs)))
+    names = tuple(head.class_names or (str(number) for number in range(head.num_outputs or 0)))
     if head.problem in ("regression", "counts"):
         columns = ("prediction",) if len(names) == 1 else tuple(f"prediction_{name}" for name in names)
         return Layout(columns, per=per)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import nn
@@ -26,6 +26,8 @@ from longstrand.tokenization.hub import load_tokenizer
 
 SMALL_FILE = 1 << 26
 OBEYED = ("strand", "max_tokens", "truncate", "exact_text", "window")
+Model: TypeAlias = "str | Path | Network"
+"""Folder of a model or a run, name of a shipped model, hub id, or a loaded model."""
 AnyOptions = TypeVar("AnyOptions", bound=PredictOptions)
 
 
@@ -49,7 +51,7 @@ class LoadedModel:
 
 
 def open_model(
-    model: str | Path | Network, head: str | None = None, *, device: str | None = None, is_small: bool = False
+    model: Model, head: str | None = None, *, device: str | None = None, is_small: bool = False
 ) -> LoadedModel:
     """Load a model for prediction, or take one that is loaded.
 

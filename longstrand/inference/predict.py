@@ -14,19 +14,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from longstrand.data.bins import count_bins, cut, encode_row
 from longstrand.data.rows import Record
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import normalise
 from longstrand.inference.options import PredictOptions, TrackOptions
-from longstrand.inference.sequences import as_records
+from longstrand.inference.sequences import Sequences, as_records
 from longstrand.inference.strands import View, average, flip_back, flip_offsets, read_on, shift_back, shift_text
 from longstrand.models.heads import unpack
 from longstrand.runtime import resolve_device, torch_threads
 
 if TYPE_CHECKING:
     from longstrand.genome.intervals import Interval
+    from longstrand.models.config import Head, LongstrandConfig
+    from longstrand.models.network import Network
     from longstrand.tokenization.base import Encoding, Tokenizer
 
 BATCHES_AHEAD = 16
@@ -101,8 +104,8 @@ class _Row:
 
 
 def predict(
-    model: Any,
-    sequences: Any,
+    model: Network,
+    sequences: Sequences,
     *,
     tokenizer: Tokenizer | None = None,
     options: PredictOptions | None = None,
@@ -132,7 +135,7 @@ def predict(
     return _run(engine, model, as_records(sequences), options.device)
 
 
-def _run(engine: _Engine, model: Any, records: Iterable[Record], device: str | None) -> Iterator[Prediction]:
+def _run(engine: _Engine, model: Network, records: Iterable[Record], device: str | None) -> Iterator[Prediction]:
     home = next(model.parameters()).device
     if device is not None and resolve_device(device) != home:
         model.to(resolve_device(device))
@@ -148,7 +151,7 @@ def _run(engine: _Engine, model: Any, records: Iterable[Record], device: str | N
             model.to(home)
 
 
-def longest_input(config: Any) -> int | None:
+def longest_input(config: LongstrandConfig) -> int | None:
     """Give the longest input in tokens (special ones included), or None if nothing in the model ends."""
     from longstrand.models.attention import layouts
     from longstrand.models.config import LongstrandConfig
@@ -175,7 +178,7 @@ def layer_number(layer: int, num_hidden_layers: int) -> int:
 class _Engine:
     """The steps of `predict`: read and tokenize, compute by batches, put a row together."""
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, options: PredictOptions) -> None:
+    def __init__(self, model: Network, tokenizer: Tokenizer, options: PredictOptions) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.options = options
@@ -185,21 +188,21 @@ class _Engine:
             raise UsageError(f"max_tokens {self.limit:,} is more than the position table of this model ({table:,}).")
         self.views = options.views
         self.embeds = options.output == "embeddings"
-        head: Any = None if self.embeds else head_of(model)
+        head = None if self.embeds else head_of(model)
         self.problem = None if head is None else head.problem
         self.per: Literal["sequence", "token", "base", "bin"] = "bin" if head and head.kind == "bin" else "sequence"
-        self.bin_bases = (
+        self.bin_bases: int | None = (
             getattr(getattr(model.config, "memory", None), "bin_bases", None)
             if self.embeds
             else getattr(head, "bin_bases", None)
         )
-        if options.pooling == "tokens" and (self.embeds or head.kind == "token"):
+        if options.pooling == "tokens" and (head is None or head.kind == "token"):
             self.per = "token"
-        elif (head is not None and head.kind == "token") or (self.embeds and options.pooling == "bases"):
+        elif options.pooling == "bases" if head is None else head.kind == "token":
             self.per = "base"
-        self.width = model.config.hidden_size if head is None else head.num_outputs
+        self.width: int = model.config.hidden_size if head is None else head.num_outputs or 0
         self.poolings = options.poolings or (options.pooling,)
-        if self.embeds:
+        if head is None:
             layers = options.layers or (options.layer,)
             self.layers = [layer_number(layer, model.config.num_hidden_layers) for layer in layers]
             self.width *= len(self.layers) * len(self.poolings)
@@ -320,7 +323,9 @@ class _Engine:
         if self.per == "sequence":
             return list(values)
         if self.per == "bin":
-            return [values[row, : reading.encoding.num_bases // self.bin_bases] for row, reading in enumerate(batch)]
+            return [
+                values[row, : reading.encoding.num_bases // (self.bin_bases or 1)] for row, reading in enumerate(batch)
+            ]
         return [values[row, : reading.length].copy() for row, reading in enumerate(batch)]
 
     def _tensors(self, batch: list[_Reading]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -380,16 +385,17 @@ class _Engine:
         if self.options.output == "probabilities" and (self.per == "token" or self.problem != "counts"):
             values = probabilities(values, self.problem)
         num_tokens = sum(reading.length for reading in row.readings)
-        about = (row.record.index, row.record.name, row.record.interval)
         empty = all(reading.is_empty for reading in row.readings)
-        counts = (num_bases, num_tokens, row.num_unknown, truncated, empty)
-        return Prediction(*about, values, *counts, offsets, row.num_lower_case)
+        return Prediction(
+            row.record.index, row.record.name, row.record.interval, values, num_bases, num_tokens, row.num_unknown,
+            truncated, empty, offsets, row.num_lower_case,
+        )  # fmt: skip
 
     def _of_strand(self, reading: _Reading, num_bases: int) -> np.ndarray:
         if self.per == "sequence":
             return reading.values if reading.values is not None else np.full(self.width, np.nan, dtype=np.float32)
         if self.per == "bin":
-            empty = np.full((num_bases // self.bin_bases, self.width), np.nan, dtype=np.float32)
+            empty = np.full((num_bases // (self.bin_bases or 1), self.width), np.nan, dtype=np.float32)
             return empty if reading.values is None else flip_back(reading.strand, reading.values)
         if reading.values is None:
             return np.full((num_bases, self.width), np.nan, dtype=np.float32)
@@ -404,13 +410,13 @@ class _Engine:
         return flip_back(reading.strand, reading.values[real]), flip_offsets(reading.strand, offsets, num_bases)
 
 
-def head_of(model: Any) -> Any:
+def head_of(model: Network) -> Head:
     """Give the settings of the head whose logits are predictions.
 
     Raises:
         UsageError: the model has no sequence, token or bin head.
     """
-    head = getattr(model, "head_settings", None)
+    head: Head | None = getattr(model, "head_settings", None)
     if head is None or head.kind not in ("sequence", "token", "bin"):
         raise UsageError("the model has no head that predicts labels; fine-tune it first, or use embeddings.")
     return head
@@ -458,19 +464,19 @@ def pool(hidden: torch.Tensor, real: torch.Tensor, pooling: str) -> torch.Tensor
 
 def probabilities(logits: np.ndarray, problem: str | None) -> np.ndarray:
     """Turn logits (..., C) into probabilities: softmax of classes, sigmoid of labels, rates of counts; NaN stays."""
-    if problem == "counts":
-        return np.logaddexp(0, logits).astype(np.float32)
-    if problem == "multi_label":
-        return (0.5 * (1 + np.tanh(0.5 * logits))).astype(np.float32)
+    found: np.ndarray
+    if problem in ("counts", "multi_label"):
+        found = np.logaddexp(0, logits) if problem == "counts" else 0.5 * (1 + np.tanh(0.5 * logits))
+        return found.astype(np.float32)
     if logits.size == 0:
         return logits
     powers = np.exp(logits - logits.max(-1, keepdims=True))
-    shares: np.ndarray = powers / powers.sum(-1, keepdims=True)
-    return shares
+    found = powers / powers.sum(-1, keepdims=True)
+    return found
 
 
 @contextmanager
-def evaluation_mode(model: Any) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Switch dropout off inside; every module gets its own mode back."""
     training = [module for module in model.modules() if module.training]
     model.eval()

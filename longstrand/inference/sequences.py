@@ -7,22 +7,31 @@ rows without a sequence, whose answers are missing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from longstrand.data.rows import Columns, Record, read_records
+from longstrand.data.windows import Window
 from longstrand.errors import InputError, UsageError, nearest
 from longstrand.inference.options import FileOptions, PredictOptions
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import polars as pl
+
     from longstrand.genome.fasta import Genome
+
+Entry: TypeAlias = "str | float | Sequence[str] | Record | Window | None"
+"""One row: a text, nothing (None, NaN), a pair of texts, or a text with its place."""
+Sequences: TypeAlias = "str | Path | Iterable[Entry] | np.ndarray | pd.Series | pd.DataFrame | pl.Series | pl.DataFrame"
 
 _LETTERS = re.compile(r"[ACGTUNRYSWKMBDHV]+", re.IGNORECASE)
 
 
 def as_records(
-    sequences: Any, *, genome: Genome | str | Path | None = None, options: PredictOptions | None = None
+    sequences: Sequences, *, genome: Genome | str | Path | None = None, options: PredictOptions | None = None
 ) -> Iterator[Record]:
     """Number the rows of anything that holds sequences, in its order.
 
@@ -45,12 +54,14 @@ def as_records(
     if isinstance(sequences, str):
         return _numbered([sequences])
     if hasattr(sequences, "columns") and hasattr(sequences, "shape"):
-        return _numbered(_frame_rows(sequences, columns))
-    if isinstance(sequences, bytes | dict) or not isinstance(sequences, Iterable):
+        frame: Any = sequences
+        return _numbered(_frame_rows(frame, columns))
+    if isinstance(sequences, bytes | dict | Path) or not isinstance(sequences, Iterable):
         raise UsageError(
             f"sequences are a text, a list or column of texts, or a path; got a {type(sequences).__name__}."
         )
-    return _numbered(sequences)
+    entries: Iterable[Entry] = sequences  # type: ignore[assignment]
+    return _numbered(entries)
 
 
 def read_file(path: Path, options: FileOptions, genome: Genome | None) -> Iterator[Record]:
@@ -60,6 +71,12 @@ def read_file(path: Path, options: FileOptions, genome: Genome | None) -> Iterat
     return read_records(path, columns=columns, genome=genome, window=options.window, flank=flank)
 
 
+@overload
+def open_genome(genome: Genome | str | Path) -> Genome: ...
+@overload
+def open_genome(genome: None) -> None: ...
+@overload
+def open_genome(genome: Genome | str | Path | None) -> Genome | None: ...
 def open_genome(genome: Genome | str | Path | None) -> Genome | None:
     """Open a FASTA file; a genome that is open passes through."""
     if not isinstance(genome, str | Path):
@@ -69,7 +86,7 @@ def open_genome(genome: Genome | str | Path | None) -> Genome | None:
     return Genome(Path(genome).expanduser())
 
 
-def _path_of(sequences: Any) -> Path | None:
+def _path_of(sequences: Sequences) -> Path | None:
     """Return the path of a file, or None if these are sequences."""
     if not isinstance(sequences, str | Path):
         return None
@@ -84,7 +101,7 @@ def _path_of(sequences: Any) -> Path | None:
     return path
 
 
-def _frame_rows(frame: Any, options: FileOptions) -> Iterable[Any]:
+def _frame_rows(frame: pd.DataFrame | pl.DataFrame, options: FileOptions) -> Iterable[Entry]:
     names = [str(name) for name in frame.columns]
     for name in (options.sequence_column, options.pair_column):
         if name is not None and name not in names:
@@ -96,25 +113,25 @@ def _frame_rows(frame: Any, options: FileOptions) -> Iterable[Any]:
     return first if options.pair_column is None else zip(first, frame[options.pair_column])
 
 
-def _numbered(items: Iterable[Any]) -> Iterator[Record]:
+def _numbered(items: Iterable[Entry]) -> Iterator[Record]:
     are_pairs = None
     for index, item in enumerate(items):
         if isinstance(item, Record):
             yield item
             continue
         where = f"sequence {index + 1}"
-        if hasattr(item, "interval") and hasattr(item, "sequence"):
+        if isinstance(item, Window):
             yield Record(index, str(item.interval), item.sequence, item.interval, where=str(item.interval))
             continue
-        is_pair = isinstance(item, tuple | list) and len(item) == 2
-        are_pairs = is_pair if are_pairs is None else are_pairs
-        if is_pair != are_pairs:
+        pair = item if isinstance(item, tuple | list) and len(item) == 2 else None
+        are_pairs = pair is not None if are_pairs is None else are_pairs
+        if are_pairs != (pair is not None):
             raise InputError(f"{where}: rows are pairs or single sequences, not both.")
-        first, second = (_text(part, where) for part in item) if is_pair else (_text(item, where), None)
+        first, second = (_text(item, where), None) if pair is None else (_text(part, where) for part in pair)
         yield Record(index, str(index), first, second=second, where=where)
 
 
-def _text(item: Any, where: str) -> str:
+def _text(item: Entry, where: str) -> str:
     """Return the letters of an entry; none if it is missing."""
     if isinstance(item, str):
         return item

@@ -100,4 +100,5 @@ def average(values: Sequence[np.ndarray]) -> np.ndarray:
         known = ~np.isnan(one)
         total[known] += one[known]
         count += known
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    averages: np.ndarray = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    return averages

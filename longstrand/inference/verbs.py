@@ -8,7 +8,7 @@ read as training read it, unless an option says otherwise, which is a warning.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,22 +18,15 @@ import numpy as np
 from longstrand.config import build
 from longstrand.errors import InputError, UsageError
 from longstrand.inference.jobs import too_long_notes, with_default_output
-from longstrand.inference.loaded import LoadedModel, obey, open_model
+from longstrand.inference.loaded import LoadedModel, Model, obey, open_model
 from longstrand.inference.options import FileOptions
 from longstrand.inference.predict import Prediction, head_of
 from longstrand.inference.predict import predict as run_model
-from longstrand.inference.sequences import as_records, open_genome
+from longstrand.inference.sequences import Sequences, as_records, open_genome
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
-
     from longstrand.data.rows import Record
     from longstrand.genome.fasta import Genome
-    from longstrand.models.network import Network
-
-    Model = str | Path | Network
-    Sequences = str | Path | Sequence[Any] | np.ndarray | pd.Series | pd.DataFrame | pl.Series | pl.DataFrame
 
 
 def iter_predict(

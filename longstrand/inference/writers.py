@@ -449,11 +449,9 @@ class ZarrTrack(TrackFile):
         import zarr
 
         group = zarr.open_group(str(target), mode="w")
-        group.attrs.update(
-            {"format": "longstrand-track", "version": 1, "bin_size": layout.bin_size, "columns": list(layout.names)}
-            | {"contigs": layout.contigs}
-            | layout.attributes
-        )
+        facts: dict[str, Any] = {"format": "longstrand-track", "version": 1, "bin_size": layout.bin_size}
+        facts |= {"columns": list(layout.names), "contigs": layout.contigs, **layout.attributes}
+        group.attrs.update(facts)
         width = len(layout.names)
         chunk = max(1, CHUNK_BYTES // (4 * width))
         arrays = {}

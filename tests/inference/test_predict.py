@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from longstrand.data.rows import Record
+from longstrand.data.windows import Window
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import reverse_complement
@@ -290,7 +291,7 @@ def test_memory_does_not_grow_with_the_input() -> None:
 
 def test_windows_and_records() -> None:
     place = Interval("chr1", 10, 14, "-")
-    window = SimpleNamespace(sequence="ACGT", interval=place)
+    window = Window(place, "ACGT")
     first, second, third = as_records(["A", window, Record(9, "nine", "C")])
     assert (first.index, first.name, first.num_bases) == (0, "0", 1)
     assert (second.index, second.name, second.interval) == (1, "chr1:11-14(-)", place)
