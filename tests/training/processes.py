@@ -124,6 +124,7 @@ def verbs(folder: Path) -> None:
 def main(folder: Path) -> None:
     """Do all jobs in a folder of their own, and write ``record-RANK.json``."""
     folder.mkdir(exist_ok=True)
+    torch.set_num_threads(1)
     pretraining.LongstrandTrainer = Watched  # type: ignore[misc]
     finetuning.FinetuneTrainer.__bases__ = (Watched,)
     os.chdir(folder)
