@@ -469,6 +469,9 @@ def _named(
     names: tuple[str, ...], given: tuple[str, ...], problem: Problem, source: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Match declared class names with what the table holds: ``(names, codes)``."""
+    twice = next((name for name in given if given.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{source}: two classes are called '{twice}'; give each its own name.")
     if problem in ("single_label", "token"):
         numbers = tuple(str(index) for index in range(len(given)))
         for codes in (given, numbers):

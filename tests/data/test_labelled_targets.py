@@ -200,6 +200,8 @@ def test_class_names() -> None:
         infer(raw({"label": ["1;0", "0;1"]}), class_names=("p", "q", "r"))
     with pytest.raises(InputError, match=r"label 'week' is not among the 2 class names \(did you mean 'weak'"):
         infer(raw({"label": ["week", "none", "none"]}), class_names=("none", "weak"))
+    with pytest.raises(InputError, match="two classes are called 'a'"):
+        infer(raw({"label": ["0", "1", "1"]}), class_names=("a", "a"))
 
 
 def test_class_name_files(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import zstandard
 
 from longstrand.config import from_command_line
 from longstrand.data.labelled import label
@@ -307,3 +308,22 @@ def test_harmless_changes_change_no_value(readers: Readers) -> None:
             fasta + b"\n",
         ):
             assert Genome(readers.write("f", changed)).fingerprint == fingerprint, seed
+
+
+@pytest.mark.parametrize("name", ["bed", "bedgraph", "gff"])
+def test_harmless_changes_change_no_interval(name: str, readers: Readers) -> None:
+    """Line ends, marks, encodings and compressions of 100 valid files."""
+
+    def values(data: bytes) -> object:
+        found = getattr(readers, name)(data)
+        if name == "bed":
+            return [(record.name, record.sequence, record.interval) for record in found[1]]
+        return found.tolist() if name == "bedgraph" else found
+
+    for seed in range(100):
+        data = interval_text(random.Random(f"harmless:{seed}"), name)
+        right = values(data)
+        texts = [data.replace(b"\n", end) for end in (b"\r\n", b"\r", b"\n\n")] + [data + b"\n", b"\xef\xbb\xbf" + data]
+        packed = [gzip.compress(data), zstandard.ZstdCompressor().compress(data), data.decode().encode("utf-16")]
+        for changed in texts + packed:
+            assert repr(values(changed)) == repr(right), (seed, changed[:20])
