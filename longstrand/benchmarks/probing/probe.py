@@ -228,7 +228,7 @@ Fold = tuple[np.ndarray, np.ndarray]
 
 
 class Search:
-    """Scores choices on the folds; vectors of a layer and pooling are read once while it is in use.
+    """Scores choices on the folds.
 
     Args:
         states: of ``train`` and ``valid``.
@@ -243,7 +243,6 @@ class Search:
         parts = [states.samples[name].weights for name in ("train", "valid") if name in states.samples]
         self.weights = np.concatenate(parts) if parts else None
         self.folds = make_folds(states, tables, settings)
-        self._held: tuple[tuple[int, str], np.ndarray] | None = None
 
     def run(self) -> tuple[list[Tried], list[Tried], Tried]:
         """Score the linear probe on every layer and pooling, then search: ``(curve, trials, the best of all)``."""
@@ -255,7 +254,8 @@ class Search:
 
     def score(self, choice: Choice) -> Tried:
         """Fit on the one part of every fold and measure on the other."""
-        vectors = self._vectors(choice.layer, choice.pooling)
+        place = choice.layer, choice.pooling
+        vectors = np.concatenate([self.states.read(name, *place) for name in ("train", "valid")])
         scores = []
         for fit, held_out in self.folds:
             weights = None if self.weights is None else self.weights[fit]
@@ -274,12 +274,6 @@ class Search:
         cells = self.targets[rows] * width + values.argmax(axis=1)
         counts = np.bincount(cells, self.weights[rows], minlength=width**2).reshape(1, width, width)
         return float(confusion_metrics(counts)[self.metric][0])
-
-    def _vectors(self, layer: int, pooling: str) -> np.ndarray:
-        if self._held is None or self._held[0] != (layer, pooling):
-            parts = [self.states.read(name, layer, pooling) for name in ("train", "valid")]
-            self._held = (layer, pooling), np.concatenate(parts)
-        return self._held[1]
 
 
 def targets_of(states: States, tables: Mapping[str, LabelledTable], name: str) -> np.ndarray:

@@ -76,7 +76,6 @@ class States:
         dtype: of the states on disk.
         samples: labels per base: for ``train`` and ``valid`` the bases to fit and to score on, which the model saw.
         seconds: the forward pass took, 0 if the cache was complete.
-        num_tokens: {split: tokens that the model saw}.
     """
 
     folder: Path
@@ -86,7 +85,6 @@ class States:
     dtype: str = "float32"
     samples: Mapping[str, Sample] = field(default_factory=dict)
     seconds: float = 0.0
-    num_tokens: Mapping[str, int] = field(default_factory=dict)
 
     def read(self, split: str, layer: int, pooling: str) -> np.ndarray:
         """Read vectors: float32 (rows or sampled bases, hidden); a row without a token is zeros."""
@@ -236,14 +234,13 @@ def cache_states(
         _announce(samples, notice)
     dtype = sampling["dtype"] if per_base else "float32"
     shape = (len(layers), len(poolings), model.config.hidden_size)
-    start, worked, num_tokens = time.perf_counter(), False, {}
+    start, worked = time.perf_counter(), False
     for name, table in tables.items():
         kept = samples["train"].places if per_base and name == "train" else None
         writer = _Writer(folder / name, np.dtype(dtype), shape, per_base, kept)
-        new, num_tokens[name] = writer.write(model, table, tokenizer, options, facts)
-        worked |= new
+        worked |= writer.write(model, table, tokenizer, options, facts)
     seconds = time.perf_counter() - start if worked else 0.0
-    found = States(folder, tuple(layers), tuple(poolings), shape[2], dtype, {}, seconds, num_tokens)
+    found = States(folder, tuple(layers), tuple(poolings), shape[2], dtype, {}, seconds)
     seen = {name: _seen(sample, found.runs(name)) for name, sample in samples.items()}
     return replace(found, samples=seen)
 
@@ -298,15 +295,14 @@ class _Writer:
 
     def write(
         self, model: Network, table: LabelledTable, tokenizer: Tokenizer, options: PredictOptions, facts: dict[str, Any]
-    ) -> tuple[bool, int]:
-        """Compute the missing parts; returns whether there were any, and the tokens of all rows."""
+    ) -> bool:
+        """Compute the missing parts; returns whether there were any."""
         size = PART_ROWS[self.per_base]
         count = -(-len(table) // size)
         starts = np.concatenate([[0], np.cumsum([len(text) for text in table.sequences])])
         with ResumableOutput.open(self.folder, facts, suffix=".npz") as output:
-            done = output.finished()
-            if done is not None:
-                return False, done.counts["tokens"]
+            if output.finished() is not None:
+                return False
             mine = [part for part in range(count) if output.is_mine(part)]
             wanted = {part * size + place for part in mine for place in range(size)}
             rows = (record for index, record in enumerate(records(table)) if index in wanted)
@@ -314,11 +310,10 @@ class _Writer:
             for part in mine:
                 members = list(islice(found, size))
                 arrays = self._arrays([row.values for row in members], int(starts[part * size]))
-                tokens = sum(row.num_tokens for row in members)
-                output.commit(part, _saver(arrays), num_rows=len(members), counts={"tokens": tokens})
+                output.commit(part, _saver(arrays), num_rows=len(members), counts={})
             done = output.finish(count, self._join)
             assert done is not None, "a cache is made by one process"
-            return bool(mine), done.counts["tokens"]
+            return bool(mine)
 
     def _arrays(self, values: Sequence[np.ndarray], first_base: int) -> dict[str, np.ndarray]:
         """Return the vectors of the rows of a part and, for bases, the run of each, numbered from 0."""

@@ -117,7 +117,7 @@ def test_the_cache_holds_what_predict_gives_from_one_pass(
     tokens = 5 * 17 if strand == "+" else 5 * 33
     assert (cache.folder / "test" / "states").stat().st_size <= tokens * 2 * 16 * 4
     again = cached(model_folder, tables, tmp_path / "c", settings={"strand": strand})
-    assert again.seconds == 0 and again.num_tokens == cache.num_tokens
+    assert again.seconds == 0
 
 
 def test_an_interrupted_cache_goes_on(
@@ -284,7 +284,7 @@ def test_embeddings_are_made_once(model_folder: Path, tmp_path: Path) -> None:
     assert cache.layers == (0, 1) and cache.poolings == ("cls", "mean", "max")
     assert cache.read("test", 1, "max").shape == (30, 16)
     (again, passes), _ = embedded(model_folder, tmp_path / "e")
-    assert passes == [] and again.seconds == 0 and again.num_tokens == cache.num_tokens
+    assert passes == [] and again.seconds == 0
     (_, passes), _ = embedded(model_folder, tmp_path / "e", strand="both")
     assert len(passes) == 3
 
