@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from longstrand.inference.jobs import Layout
+from longstrand.inference.jobs import OutputColumns
 
 SETTINGS: dict[str, Any] = {"strand": "+", "layer": -1}
-LAYOUT = Layout(("low", "high"), ("low", "high"))
+LAYOUT = OutputColumns(("low", "high"), ("low", "high"))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from longstrand.config import Config, from_command_line
-from longstrand.errors import UsageError, nearest
+from longstrand.errors import UsageError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -197,14 +197,3 @@ def progress_bar(count: Callable[[], int | None], unit: str, *, quiet: bool) -> 
 
     with ProgressBar("predict", total=count(), unit=unit) as bar:
         yield bar
-
-
-def check_choice(value: str, choices: tuple[str, ...], option: str) -> str:
-    """Check a word given on the command line.
-
-    Raises:
-        UsageError: naming the nearest choice and all choices.
-    """
-    if value not in choices:
-        raise UsageError(f"{option} '{value}' is unknown{nearest(value, choices)}; use {', '.join(choices)}.")
-    return value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from longstrand.cli.options import JsonOption, new_app
-from longstrand.errors import UsageError
+from longstrand.errors import UsageError, one_of
 
 if TYPE_CHECKING:
     from longstrand.info.planning import ResourceEstimate
@@ -59,14 +59,13 @@ def plan(
 
     For a card that is not here (--device a100) the numbers are an estimate from its data sheet, and say so.
     """
-    from longstrand.cli.options import check_choice
     from longstrand.info.planning import GPUS, Setting, find_config, make_plan, with_attention
     from longstrand.runtime import resolve_device
 
     if (length is None) == (bases is None):
         raise UsageError("give either --length (tokens) or --bases.")
     if attention is not None:
-        check_choice(attention, ("full", "sliding", "block_sparse"), "--attention")
+        one_of(attention, ("full", "sliding", "block_sparse"), "--attention")
     chosen = device if device in GPUS or device not in ("auto", "cpu", "cuda") else resolve_device(device).type
     if memory_limit is not None and chosen not in ("cpu", "cuda"):
         raise UsageError("--memory-limit runs steps on this machine; it cannot be combined with the name of a card.")

@@ -14,7 +14,6 @@ from longstrand.cli.options import (
     ModelOption,
     OverwriteOption,
     QuietOption,
-    check_choice,
     given,
     model_first,
     new_app,
@@ -22,7 +21,7 @@ from longstrand.cli.options import (
     progress_bar,
     show_result,
 )
-from longstrand.errors import UsageError
+from longstrand.errors import UsageError, one_of
 from longstrand.inference.options import FileOptions, TrackOptions
 
 if TYPE_CHECKING:
@@ -80,9 +79,9 @@ def predict(
     gets missing values. Several processes (torchrun) share the work.
     """
     if values is not None:
-        options["output"] = check_choice(values, ("probabilities", "logits"), "--values")
+        options["output"] = one_of(values, ("probabilities", "logits"), "--values")
     if per is not None:
-        options["pooling"] = {"base": "bases", "token": "tokens"}[check_choice(per, ("base", "token"), "--per")]
+        options["pooling"] = {"base": "bases", "token": "tokens"}[one_of(per, ("base", "token"), "--per")]
     run_job(model, arguments, output, genome, options, overwrite=overwrite, as_json=json, quiet=quiet)
 
 
@@ -103,9 +102,7 @@ def embed(
     Tables have columns e0, e1, ... Vectors per base or token go to .zarr: 'values', and 'offsets', which says where
     each row begins. The same command continues after an interruption. An empty sequence gets missing values.
     """
-    pooling = check_choice(
-        options["pooling"] or "mean", ("mean", "mean_all", "max", "cls", "bases", "tokens"), "--pooling"
-    )
+    pooling = one_of(options["pooling"] or "mean", ("mean", "mean_all", "max", "cls", "bases", "tokens"), "--pooling")
     if pooling in ("bases", "tokens") and not str(output).endswith(".zarr"):
         raise UsageError(f"--pooling {pooling} gives many vectors a row; write them to a name that ends in .zarr.")
     options["output"] = "embeddings"

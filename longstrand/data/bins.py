@@ -142,7 +142,11 @@ class BinTargets(Sequence[np.ndarray]):
     ) -> None:
         self.path, self._num_bins, self._context = Path(path), np.asarray(num_bins, dtype=np.int64), context
         self._rows = np.arange(len(self._num_bins)) if rows is None else np.asarray(rows, dtype=np.int64)
-        self._array: Any = _open_targets(self.path)
+        if not self.path.is_dir():
+            raise InputError(f"{self.path}: the targets of the bins are missing; build the task again.")
+        import zarr
+
+        self._array: Any = zarr.open_array(str(self.path), mode="r")
         shape, most = self._array.shape, self._num_bins.max(initial=0) - 2 * context
         if len(shape) != 3 or shape[0] != len(self._num_bins) or shape[1] < most:
             raise InputError(
@@ -184,14 +188,6 @@ class BinTargets(Sequence[np.ndarray]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
-
-
-def _open_targets(path: Path) -> Any:
-    import zarr
-
-    if not path.is_dir():
-        raise InputError(f"{path}: the targets of the bins are missing; build the task again.")
-    return zarr.open_array(str(path), mode="r")
 
 
 @dataclass(frozen=True)

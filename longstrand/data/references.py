@@ -67,13 +67,15 @@ class PairTable:
     def fit(cls, side: int, counted: np.ndarray, development: np.ndarray, unigram: np.ndarray) -> PairTable:
         """Count pairs with the neighbour on one side, smoothed as fits the development tokens best."""
         tables = [cls(counted[:, side], counted[:, TOKEN], len(unigram), smoothing) for smoothing in SMOOTHING]
-        return min(tables, key=lambda table: _loss(table.chance(development[:, side], development[:, TOKEN], unigram)))
+        return min(
+            tables, key=lambda table: _loss(table.probability(development[:, side], development[:, TOKEN], unigram))
+        )
 
-    def chance(self, neighbour: np.ndarray, token: np.ndarray, unigram: np.ndarray) -> np.ndarray:
+    def probability(self, neighbour: np.ndarray, token: np.ndarray, unigram: np.ndarray) -> np.ndarray:
         """Compute the probability (n,) of each token beside its neighbour."""
         seen = np.asarray(self.kept[neighbour, token]).ravel() if len(token) else np.zeros(0)
-        chances: np.ndarray = seen + self.share[neighbour] * unigram[token]
-        return chances
+        probabilities: np.ndarray = seen + self.share[neighbour] * unigram[token]
+        return probabilities
 
 
 class TwoNeighbours:
@@ -100,15 +102,15 @@ class TwoNeighbours:
     def parts(self, triples: np.ndarray) -> np.ndarray:
         """Compute the four estimates (n, 4) of each token."""
         alone = self.unigram[triples[:, TOKEN]]
-        left = self.left.chance(triples[:, LEFT], triples[:, TOKEN], self.unigram)
-        right = self.right.chance(triples[:, RIGHT], triples[:, TOKEN], self.unigram)
+        left = self.left.probability(triples[:, LEFT], triples[:, TOKEN], self.unigram)
+        right = self.right.probability(triples[:, RIGHT], triples[:, TOKEN], self.unigram)
         product = left * right / np.maximum(alone, 1e-300)
         return np.stack((alone, left, right, product / self._norm(triples)), axis=1)
 
-    def chance(self, triples: np.ndarray) -> np.ndarray:
+    def probability(self, triples: np.ndarray) -> np.ndarray:
         """Compute the probability (n,) of each token between its neighbours."""
-        chances: np.ndarray = self.parts(triples) @ self.weights
-        return chances
+        probabilities: np.ndarray = self.parts(triples) @ self.weights
+        return probabilities
 
     def _norm(self, triples: np.ndarray) -> np.ndarray:
         """Sum P(t | left) P(t | right) / P(t) over all tokens t, (n,): only pairs that were seen need their numbers."""
@@ -188,7 +190,7 @@ def reference_losses(
         "unigram": _loss(table.unigram[masked[:, TOKEN]]),
         "left": _loss(left),
         "right": _loss(right),
-        "two_neighbour": _loss(table.chance(masked)),
+        "two_neighbour": _loss(table.probability(masked)),
         "random_unigram": random_unigram,
         "random_two_neighbour": random_two,
     }
@@ -277,7 +279,7 @@ def _random_dna_losses(
     test = np.concatenate(parts[:: DEVELOPMENT_EVERY // 2])
     counted, development = _split([part for number, part in enumerate(parts) if number % (DEVELOPMENT_EVERY // 2)])
     table = TwoNeighbours(counted, development, is_target)
-    return _loss(table.unigram[test[:, TOKEN]]), _loss(table.chance(test))
+    return _loss(table.unigram[test[:, TOKEN]]), _loss(table.probability(test))
 
 
 def _base_composition(tokenizer: Tokenizer, unigram: np.ndarray) -> np.ndarray:
@@ -289,5 +291,5 @@ def _base_composition(tokenizer: Tokenizer, unigram: np.ndarray) -> np.ndarray:
     return shares
 
 
-def _loss(chances: np.ndarray) -> float:
-    return float(-np.log(np.maximum(chances, 1e-300)).mean())
+def _loss(probabilities: np.ndarray) -> float:
+    return float(-np.log(np.maximum(probabilities, 1e-300)).mean())

@@ -267,8 +267,8 @@ class TrainingWindows(Windows):
     def short_share(self) -> float:
         """Expected share of bases missing in windows whose allowed stretch is shorter than a window."""
         lengths = self.regions.lengths
-        chance = np.diff(self._cumulative, prepend=0.0) / self._cumulative[-1]
-        return float((chance * np.maximum(0, 1 - lengths / self.num_bases)).sum())
+        share = np.diff(self._cumulative, prepend=0.0) / self._cumulative[-1]
+        return float((share * np.maximum(0, 1 - lengths / self.num_bases)).sum())
 
     def _place(self, sample: int, strand: str) -> tuple[int, int, int]:
         return self._tile(sample, strand) if self._order == "epoch" else self._random_place(sample)

@@ -488,7 +488,10 @@ def predict_tracks(
     loaded = open_model(model, "encoder" if wanted.output == "embeddings" else None, device=wanted.device)
     used, notes = obey(wanted, loaded.reading, has_pairs=False)
     notes += as_trained(wanted, used)
-    used, names = _named(used, loaded.network)
+    names = tuple(f"e{number}" for number in range(loaded.network.config.hidden_size))
+    if used.output != "embeddings":
+        used = with_default_output(used, head_of(loaded.network))
+        names = layout_of(head_of(loaded.network), used.output, "sequence").value_names
     job = ContigJob(loaded.network, loaded.tokenizer, opened, options=used, names=names)
     read, existed = 0, target.exists() and not overwrite
 
@@ -505,14 +508,6 @@ def predict_tracks(
         notes.append(f"note: {skipped:,} bases in long runs of N were not read; they have no value.")
     seconds = time.perf_counter() - started
     return JobResult(target, done.num_rows if done else None, counts, tuple(notes), read, seconds, existed and not read)
-
-
-def _named(options: TrackOptions, model: Network) -> tuple[TrackOptions, tuple[str, ...]]:
-    """Choose the kind of numbers if it is open, and name the outputs."""
-    if options.output == "embeddings":
-        return options, tuple(f"e{number}" for number in range(model.config.hidden_size))
-    options = with_default_output(options, head_of(model))
-    return options, layout_of(head_of(model), options.output, "sequence").value_names
 
 
 def predict_contigs(

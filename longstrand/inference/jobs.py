@@ -25,7 +25,7 @@ from longstrand.inference.options import FileOptions
 from longstrand.inference.predict import Prediction, head_of, predict
 from longstrand.inference.resumable import Counts, Finished, ResumableOutput, cut_into_parts
 from longstrand.inference.sequences import open_genome, read_file
-from longstrand.inference.writers import Block, Sink, sink_for
+from longstrand.inference.writers import ColumnChunk, Sink, sink_for
 from longstrand.runtime import check_output
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ Predictor = Callable[[Iterator[Record]], Iterator[Prediction]]
 
 
 @dataclass(frozen=True)
-class Layout:
+class OutputColumns:
     """What the columns of the output are.
 
     Attributes:
@@ -63,14 +63,14 @@ class Layout:
     with_intervals: bool = False
 
 
-def part_sizes(layout: Layout, part_rows: int | None = None) -> tuple[int, int]:
+def part_sizes(layout: OutputColumns, part_rows: int | None = None) -> tuple[int, int]:
     """Choose the most rows and bases of a part, so that its numbers stay within `PART_BYTES`."""
     if layout.per == "sequence":
         return part_rows or PART_ROWS, PART_BASES
     return part_rows or PART_ROWS, max(1, PART_BYTES // (4 * len(layout.value_names)))
 
 
-def tabulate(predictions: Sequence[Prediction], layout: Layout) -> Block:
+def tabulate(predictions: Sequence[Prediction], layout: OutputColumns) -> ColumnChunk:
     """Put consecutive predictions into columns."""
     rows: dict[str, list[Any]] = {
         "index": [prediction.index for prediction in predictions],
@@ -83,7 +83,7 @@ def tabulate(predictions: Sequence[Prediction], layout: Layout) -> Block:
     width = len(layout.value_names)
     if layout.per == "sequence":
         values = np.stack([prediction.values for prediction in predictions])
-        return Block({**rows, **_chosen(values, layout)}, values, layout.value_names)
+        return ColumnChunk({**rows, **_chosen(values, layout)}, values, layout.value_names)
     lengths = np.array([len(prediction.values) for prediction in predictions], dtype=np.int64)
     values = np.concatenate([prediction.values.reshape(-1, width) for prediction in predictions])
     if layout.per in ("base", "bin"):
@@ -93,10 +93,10 @@ def tabulate(predictions: Sequence[Prediction], layout: Layout) -> Block:
         empty = np.empty((0, 2), dtype=np.int64)
         offsets = np.concatenate([empty if item.offsets is None else item.offsets for item in predictions])
         value_rows = {"token_start": offsets[:, 0], "token_end": offsets[:, 1]}
-    return Block(rows, values, layout.value_names, lengths, {**value_rows, **_chosen(values, layout)})
+    return ColumnChunk(rows, values, layout.value_names, lengths, {**value_rows, **_chosen(values, layout)})
 
 
-def _chosen(values: np.ndarray, layout: Layout) -> dict[str, list[str | None]]:
+def _chosen(values: np.ndarray, layout: OutputColumns) -> dict[str, list[str | None]]:
     """Name the predicted class (or labels) of each line; None where the numbers are missing."""
     names = layout.class_names
     if names is None:
@@ -131,7 +131,7 @@ def write_predictions(
     predictor: Predictor,
     parts: ResumableOutput,
     sink: Sink,
-    layout: Layout,
+    layout: OutputColumns,
     *,
     part_rows: int | None = None,
     advance: Callable[[int], None] = lambda number: None,
@@ -208,7 +208,7 @@ class JobResult:
 
 
 def _identity(
-    loaded: LoadedModel, source: Path, genome: Genome | None, options: FileOptions, layout: Layout
+    loaded: LoadedModel, source: Path, genome: Genome | None, options: FileOptions, layout: OutputColumns
 ) -> dict[str, Any]:
     """Collect what decides the content of an output: weights, tokenizer, input, genome, options, its columns."""
     return {
@@ -307,7 +307,7 @@ def embed_file(model: Model, input: str | Path, output: str | Path, /, **options
     return predict_file(model, input, output, **{**options, "output": "embeddings"})
 
 
-def _laid_out(options: FileOptions, network: Network) -> tuple[FileOptions, Layout]:
+def _laid_out(options: FileOptions, network: Network) -> tuple[FileOptions, OutputColumns]:
     """Choose the kind of numbers if it is open, and name the columns.
 
     Raises:
@@ -316,7 +316,7 @@ def _laid_out(options: FileOptions, network: Network) -> tuple[FileOptions, Layo
     if options.output == "embeddings":
         width = network.config.hidden_size * max(1, len(options.layers)) * max(1, len(options.poolings))
         unit: Any = {"bases": "base", "tokens": "token"}.get(options.pooling, "sequence")
-        return options, Layout(tuple(f"e{number}" for number in range(width)), per=unit)
+        return options, OutputColumns(tuple(f"e{number}" for number in range(width)), per=unit)
     head = head_of(network)
     options = with_default_output(options, head)
     unit = {"token": "token" if options.pooling == "tokens" else "base", "bin": "bin"}.get(head.kind, "sequence")
@@ -330,15 +330,15 @@ def with_default_output(options: AnyOptions, head: Head) -> AnyOptions:
     return options.changed(output="logits" if head.problem == "regression" else "probabilities")
 
 
-def layout_of(head: Head, kind: str, per: Literal["sequence", "token", "base", "bin"]) -> Layout:
+def layout_of(head: Head, kind: str, per: Literal["sequence", "token", "base", "bin"]) -> OutputColumns:
     """Name the columns of a head's outputs."""
     names = tuple(head.class_names or (str(number) for number in range(head.num_outputs or 0)))
     if head.problem in ("regression", "counts"):
         columns = ("prediction",) if len(names) == 1 else tuple(f"prediction_{name}" for name in names)
-        return Layout(columns, per=per)
+        return OutputColumns(columns, per=per)
     prefix = {"probabilities": "probability", "logits": "logit"}[kind]
     threshold = None if head.problem == "single_label" else {"probabilities": 0.5, "logits": 0.0}[kind]
-    return Layout(tuple(f"{prefix}_{name}" for name in names), names, threshold, per=per)
+    return OutputColumns(tuple(f"{prefix}_{name}" for name in names), names, threshold, per=per)
 
 
 def too_long_notes(longest: int, reading: Reading | None) -> list[str]:

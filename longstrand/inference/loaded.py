@@ -150,11 +150,11 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 
 def fingerprint_input(path: Path) -> str:
     """Identify a file: by its content up to 64 MiB, a larger one by size, time of change, first and last MiB."""
-    about = path.stat()
-    if about.st_size <= SMALL_FILE:
+    status = path.stat()
+    if status.st_size <= SMALL_FILE:
         return fingerprint_file(path)
     with open(path, "rb") as file:
         first = file.read(1 << 20)
         file.seek(-(1 << 20), 2)
         last = file.read()
-    return fingerprint_bytes(first + last + f"{about.st_size} {about.st_mtime_ns}".encode())
+    return fingerprint_bytes(first + last + f"{status.st_size} {status.st_mtime_ns}".encode())

@@ -234,8 +234,8 @@ class ResumableOutput:
         remove(temporary)
         join([self._data(part) for part in range(num_parts)], temporary)
         flush(temporary)
-        about = {"format": FORMAT, "version": VERSION, "num_rows": num_rows, "counts": counts}
-        write_json(self.sidecar, {**about, "settings": self.settings, "provenance": provenance()})
+        record = {"format": FORMAT, "version": VERSION, "num_rows": num_rows, "counts": counts}
+        write_json(self.sidecar, {**record, "settings": self.settings, "provenance": provenance()})
         if self.output.is_dir():
             remove(self.output)
         os.replace(temporary, self.output)

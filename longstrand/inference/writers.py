@@ -36,7 +36,7 @@ WHOLE_NUMBERS = frozenset({"index", "start", "end", "position", "token_start", "
 
 
 @dataclass(frozen=True)
-class Block:
+class ColumnChunk:
     """Some consecutive input rows, ready to be written.
 
     Attributes:
@@ -58,7 +58,7 @@ class Block:
         """Number of input rows."""
         return len(next(iter(self.rows.values())))
 
-    def flat(self) -> Block:
+    def flat(self) -> ColumnChunk:
         """Give the same block with one line a value row.
 
         The columns of an input row are repeated; an input row without value rows keeps one line of missing values, so
@@ -78,7 +78,7 @@ class Block:
             name: [column[place] if place >= 0 else None for place in source.tolist()]
             for name, column in ((name, _as_list(column)) for name, column in self.value_rows.items())
         }
-        return Block({**rows, **value_rows}, values, self.value_names)
+        return ColumnChunk({**rows, **value_rows}, values, self.value_names)
 
 
 class Sink(ABC):
@@ -91,7 +91,7 @@ class Sink(ABC):
     suffix: str
 
     @abstractmethod
-    def write(self, block: Block, path: Path) -> None:
+    def write(self, block: ColumnChunk, path: Path) -> None:
         """Write one part."""
 
     @abstractmethod
@@ -107,7 +107,7 @@ class CsvSink(Sink):
         self.compressed = compressed
         self.suffix = (".tsv" if delimiter == "\t" else ".csv") + (".gz" if compressed else "")
 
-    def write(self, block: Block, path: Path) -> None:
+    def write(self, block: ColumnChunk, path: Path) -> None:
         """Write a part with its header."""
         flat = block.flat()
         columns = [*flat.rows.values(), *(_as_list(column) for column in flat.value_rows.values())]
@@ -141,7 +141,7 @@ class ParquetSink(Sink):
 
     suffix = ".parquet"
 
-    def write(self, block: Block, path: Path) -> None:
+    def write(self, block: ColumnChunk, path: Path) -> None:
         """Write a part."""
         import polars as pl
 
@@ -172,7 +172,7 @@ class ZarrSink(Sink):
 
     suffix = ".npz"
 
-    def write(self, block: Block, path: Path) -> None:
+    def write(self, block: ColumnChunk, path: Path) -> None:
         """Write a part as plain arrays."""
         arrays = {"values": np.ascontiguousarray(block.values, dtype=np.float32)}
         if block.lengths is not None:

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowSource:
     """Where labelled rows lie; None takes what the reading record says, or the usual name.
 
     Attributes:
@@ -85,7 +85,7 @@ def evaluate(
         device: auto, cpu, cuda, mps.
         resamples: of the 95 % intervals; 0: none.
         notice: receives sentences for the user.
-        **rows: fields of `Rows`: genome, window, sequence_column, label_column, pair_column, group_column.
+        **rows: fields of `RowSource`: genome, window, sequence_column, label_column, pair_column, group_column.
 
     Returns:
         ``test`` (as `longstrand.evaluation.metrics.evaluate`, with ``loss``), ``groups`` ({value: the same}),
@@ -96,7 +96,7 @@ def evaluate(
         InputError: the rows are damaged, or hold a class that the model does not know.
         UsageError: labels with a direction are to be read from both strands, or a pair is missing.
     """
-    where = Rows(**rows)
+    where = RowSource(**rows)
     if where.window is not None and where.genome is None:
         raise UsageError("a window needs the genome that the intervals lie on (--genome).")
     if output is not None:
@@ -142,7 +142,7 @@ def evaluate(
     return report
 
 
-def _read(path: str | Path, where: Rows, network: Network, task: Task | None) -> LabelledTable:
+def _read(path: str | Path, where: RowSource, network: Network, task: Task | None) -> LabelledTable:
     """Read labelled rows as numbers of the outputs of the model."""
     reading = network.reading or Reading()
     labels = None if where.label_column is None else tuple(where.label_column.split(","))

@@ -73,10 +73,10 @@ class Scored:
         known = ~np.isnan(targets) & ~np.isnan(logits)
         if not known.any():
             return float("nan")
-        truth, said = targets[known], logits[known]
+        truth, predicted = targets[known], logits[known]
         if task.problem == "regression":
-            return float(((truth - said) ** 2).mean())
-        return float((np.logaddexp(0, said) - truth * said).mean())
+            return float(((truth - predicted) ** 2).mean())
+        return float((np.logaddexp(0, predicted) - truth * predicted).mean())
 
 
 def score(

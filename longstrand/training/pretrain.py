@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 
 from longstrand.data.collate import Collator
 from longstrand.data.examples import MaskedExamples, TokenBudget, measure_budget
@@ -59,7 +59,7 @@ from longstrand.tokenization.kmer import make_kmer
 from longstrand.tokenization.train import train_bpe
 from longstrand.training.curriculum import make_curriculum, row_tokens
 from longstrand.training.run_folder import RunFolder, TrainingResult
-from longstrand.training.settings import PretrainConfig, TrainingConfig
+from longstrand.training.settings import PretrainConfig
 from longstrand.training.throughput import ThroughputMeter, measured_peak, training_flops_per_token
 from longstrand.training.trainer import LongstrandTrainer, split_batch, training_arguments
 
@@ -237,7 +237,21 @@ def _run(
         throughput=_meter(model, config, device),
         curriculum=curriculum,
         model=model,
-        args=_arguments(run.path, training, (micro, accumulation), device),
+        args=training_arguments(
+            run.path,
+            training,
+            (micro, accumulation),
+            device,
+            max_steps=training.steps,
+            warmup_steps=min(500, training.steps // 10) if training.warmup_steps is None else training.warmup_steps,
+            adam_beta2=training.adam_beta2,
+            torch_compile=training.compile,
+            gradient_checkpointing=training.gradient_checkpointing,
+            ddp_find_unused_parameters=False,
+            logging_steps=training.log_every,
+            eval_steps=training.eval_every,
+            save_steps=training.save_every,
+        ),
         train_dataset=data.train,
         data_collator=collate,
         callbacks=[Snapshots(training.snapshots, run.path / "snapshots", tokenizer)],
@@ -262,27 +276,6 @@ def _finish(
     for folder in run.checkpoints():
         run.remove(folder)
     return report
-
-
-def _arguments(
-    folder: Path, training: TrainingConfig, batch: tuple[int, int], device: torch.device
-) -> TrainingArguments:
-    # Trainer starts at half the schedule if the warm-up is longer than training; the settings refuse that.
-    return training_arguments(
-        folder,
-        training,
-        batch,
-        device,
-        max_steps=training.steps,
-        warmup_steps=min(500, training.steps // 10) if training.warmup_steps is None else training.warmup_steps,
-        adam_beta2=training.adam_beta2,
-        torch_compile=training.compile,
-        gradient_checkpointing=training.gradient_checkpointing,
-        ddp_find_unused_parameters=False,
-        logging_steps=training.log_every,
-        eval_steps=training.eval_every,
-        save_steps=training.save_every,
-    )
 
 
 class Snapshots(TrainerCallback):

@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -194,7 +194,7 @@ class LongstrandTrainer(Trainer):
         """
         loader = super().get_train_dataloader()
         for part in {id(part): part for part in (loader, getattr(loader, "base_dataloader", loader))}.values():
-            part.worker_init_fn = _QuietWorker(part.worker_init_fn)
+            part.worker_init_fn = partial(_start_quietly, part.worker_init_fn)
         return loader
 
     # Saving ---------------------------------------------------------------------------------------------------------
@@ -326,17 +326,12 @@ class LongstrandTrainer(Trainer):
         self.metrics_log.append(row)
 
 
-@dataclass(frozen=True)
-class _QuietWorker:
-    """Start of a data worker: ignore the signals that stop a run, then do what the stock Trainer does."""
-
-    stock: Callable[[int], None] | None
-
-    def __call__(self, worker: int) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
-        if self.stock is not None:
-            self.stock(worker)
+def _start_quietly(stock: Callable[[int], None] | None, worker: int) -> None:
+    """Start a data worker: ignore the signals that stop a run, then do what the stock Trainer does."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    if stock is not None:
+        stock(worker)
 
 
 class RunCallback(TrainerCallback):

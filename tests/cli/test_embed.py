@@ -93,7 +93,7 @@ def test_one_vector_a_token(model: Path, fasta: Path, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("--pooling", "bases"), "--pooling bases gives many vectors a row; write them to a name that ends in .zarr."),
-        (("--pooling", "average"), "--pooling 'average' is unknown; use mean, mean_all, max, cls, bases, tokens."),
+        (("--pooling", "average"), "unknown --pooling 'average'; known: mean, mean_all, max, cls, bases, tokens."),
         (("--layer", "3"), "no layer 3: the model has 2; use 0 (embedding output) to 2, or -1 (last) to -3."),
     ],
 )

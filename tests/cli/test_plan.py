@@ -129,7 +129,7 @@ def test_refusals(capsys: pytest.CaptureFixture[str]) -> None:
         ((*learned, "--device", "t4", "--memory-limit", "8GB"), "--memory-limit runs steps on this machine"),
         ((*learned, "--memory-limit", "much"), "--memory-limit 'much' is no size; write it as 800MB or 8GB"),
         ((*learned, "--mode", "rest"), "unknown mode 'rest'"),
-        ((*learned, "--attention", "half"), "--attention 'half' is unknown"),
+        ((*learned, "--attention", "half"), "unknown --attention 'half'"),
     ]:
         code, _, err = run(capsys, *words)
         assert code == 2 and sentence in err, err

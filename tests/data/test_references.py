@@ -44,11 +44,11 @@ def test_discounting_by_hand():
     """Neighbour 0 saw 2, 2, 3: 2 keeps (2 - 0.75) / 3, 3 keeps 0.25 / 3, and the unigram gets half."""
     table = PairTable(np.array([0, 0, 0]), np.array([2, 2, 3]), 5, (0.75, 0.0))
     uniform = np.full(5, 0.2)
-    chances = table.chance(np.zeros(5, dtype=int), np.arange(5), uniform)
+    chances = table.probability(np.zeros(5, dtype=int), np.arange(5), uniform)
     assert chances == pytest.approx([0.1, 0.1, 1.25 / 3 + 0.1, 0.25 / 3 + 0.1, 0.1])
-    assert table.chance(np.array([4]), np.array([2]), uniform) == pytest.approx([0.2])
+    assert table.probability(np.array([4]), np.array([2]), uniform) == pytest.approx([0.2])
     strong = PairTable(np.array([0, 0, 0]), np.array([2, 2, 3]), 5, (0.5, 1.0))
-    assert strong.chance(np.zeros(5, dtype=int), np.arange(5), uniform) == pytest.approx(
+    assert strong.probability(np.zeros(5, dtype=int), np.arange(5), uniform) == pytest.approx(
         [0.1, 0.1, 1.5 / 4 + 0.1, 0.5 / 4 + 0.1, 0.1]
     )
     dense = table.kept.toarray() + table.share[:, None] * uniform
@@ -94,7 +94,7 @@ def test_a_known_chain_is_learned_to_its_entropy():
     ids = [2 + markov(30_000, seed=seed, transitions=transitions) for seed in range(3)]
     counted, development, test = (triples_of([part], TARGETS)[1:-1] for part in ids)
     table = TwoNeighbours(counted, development, TARGETS)
-    loss = -np.log(table.chance(test)).mean()
+    loss = -np.log(table.probability(test)).mean()
     truth = -np.log(posterior[tuple(test.T - 2)]).mean()
     assert abs(loss - truth) < 0.002
     assert loss < -np.log(table.parts(test)[:, 1]).mean() < -np.log(table.unigram[test[:, 1]]).mean()
@@ -106,7 +106,7 @@ def test_sparse_data_fall_back_gracefully():
     draw = np.random.default_rng(1)
     parts = [triples_of([draw.zipf(1.3, size=300) % 1000], targets) for _ in range(3)]
     table = TwoNeighbours(*parts[:2], targets)
-    assert -np.log(table.chance(parts[2])).mean() < math.log(1000)
+    assert -np.log(table.probability(parts[2])).mean() < math.log(1000)
 
 
 class TwoWindows:

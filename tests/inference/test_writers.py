@@ -20,9 +20,9 @@ import pytest
 
 from longstrand.errors import InputError, ResumeError, UsageError
 from longstrand.inference import resumable as parts_module
-from longstrand.inference.jobs import Layout, part_sizes, write_predictions
+from longstrand.inference.jobs import OutputColumns, part_sizes, write_predictions
 from longstrand.inference.resumable import ResumableOutput, cut_into_parts
-from longstrand.inference.writers import Block, CsvSink, ParquetSink, Sink, ZarrSink, sink_for
+from longstrand.inference.writers import ColumnChunk, CsvSink, ParquetSink, Sink, ZarrSink, sink_for
 from tests.part_toys import LAYOUT, SETTINGS, Row, ToyPrediction, in_child, predictor
 
 
@@ -35,16 +35,16 @@ def run(output: Path, *, num_rows: int = 10, settings: dict | None = None, **opt
         )
 
 
-def block(first: int, lengths: list[int]) -> Block:
+def block(first: int, lengths: list[int]) -> ColumnChunk:
     """Make ragged rows: base p of row i has the values (i, p, -p)."""
     values = [(first + i, p, -p) for i, length in enumerate(lengths) for p in range(length)]
     names = [f"r{first + i}" for i in range(len(lengths))]
     positions = np.array([p for length in lengths for p in range(length)], dtype=np.int64)
     table = np.array(values, dtype=np.float32).reshape(-1, 3)
-    return Block({"name": names}, table, ("a", "b", "c"), np.array(lengths), {"position": positions})
+    return ColumnChunk({"name": names}, table, ("a", "b", "c"), np.array(lengths), {"position": positions})
 
 
-def written(sink: Sink, blocks: list[Block], folder: Path, name: str) -> Path:
+def written(sink: Sink, blocks: list[ColumnChunk], folder: Path, name: str) -> Path:
     parts = []
     for number, item in enumerate(blocks):
         parts.append(folder / f"p{number}{sink.suffix}")
@@ -69,8 +69,8 @@ def test_parts_are_cut_by_rows_and_bases() -> None:
 
 
 def test_parts_of_wide_values_hold_fewer_bases() -> None:
-    assert part_sizes(Layout(("a",) * 768)) == (1024, 1 << 23)
-    assert part_sizes(Layout(("a",) * 1024, per="base"), 7) == (7, 1 << 16)
+    assert part_sizes(OutputColumns(("a",) * 768)) == (1024, 1 << 23)
+    assert part_sizes(OutputColumns(("a",) * 1024, per="base"), 7) == (7, 1 << 16)
 
 
 @pytest.mark.parametrize("name", ["o.csv", "o.tsv", "o.csv.gz", "o.tsv.gz"])
@@ -94,7 +94,7 @@ def test_text_table(tmp_path: Path, name: str) -> None:
 def test_missing_and_awkward_cells(tmp_path: Path) -> None:
     rows = {"name": ['a,"b"', None]}
     values = np.array([[np.nan, 0.1], [-1e-9, 123456789]], dtype=np.float32)
-    path = written(CsvSink(), [Block(rows, values, ("x", "y"))], tmp_path, "o.csv")
+    path = written(CsvSink(), [ColumnChunk(rows, values, ("x", "y"))], tmp_path, "o.csv")
     assert list(csv.reader(path.open())) == [["name", "x", "y"], ['a,"b"', "", "0.1"], ["", "-1e-09", "1.234568e+08"]]
 
 
