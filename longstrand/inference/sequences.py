@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
-from longstrand.data.rows import Columns, Record, read_records
+from longstrand.data.rows import Columns, Record, read_records, sequence_column
 from longstrand.data.windows import Window
 from longstrand.errors import InputError, UsageError, nearest
 from longstrand.inference.options import FileOptions, PredictOptions
@@ -56,7 +56,7 @@ def as_records(
     if hasattr(sequences, "columns") and hasattr(sequences, "shape"):
         frame: Any = sequences
         return _numbered(_frame_rows(frame, columns))
-    if isinstance(sequences, bytes | dict | Path) or not isinstance(sequences, Iterable):
+    if isinstance(sequences, bytes | dict | set | frozenset | Path) or not isinstance(sequences, Iterable):
         raise UsageError(
             f"sequences are a text, a list or column of texts, or a path; got a {type(sequences).__name__}."
         )
@@ -88,7 +88,7 @@ def open_genome(genome: Genome | str | Path | None) -> Genome | None:
 
 def _path_of(sequences: Sequences) -> Path | None:
     """Return the path of a file, or None if these are sequences."""
-    if not isinstance(sequences, str | Path):
+    if not isinstance(sequences, str | Path) or sequences == "":
         return None
     path = Path(sequences).expanduser()
     if isinstance(sequences, str) and _LETTERS.fullmatch(sequences):
@@ -103,13 +103,14 @@ def _path_of(sequences: Sequences) -> Path | None:
 
 def _frame_rows(frame: pd.DataFrame | pl.DataFrame, options: FileOptions) -> Iterable[Entry]:
     names = [str(name) for name in frame.columns]
-    for name in (options.sequence_column, options.pair_column):
+    column = sequence_column(names, options.sequence_column) or options.sequence_column
+    for name in (column, options.pair_column):
         if name is not None and name not in names:
             raise InputError(
                 f"the frame has no column '{name}'{nearest(name, names)}; columns are: {', '.join(names)}; "
                 "sequence_column= names another."
             )
-    first = frame[options.sequence_column]
+    first = frame[column]
     return first if options.pair_column is None else zip(first, frame[options.pair_column])
 
 

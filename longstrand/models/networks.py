@@ -123,7 +123,9 @@ class _WithEncoder(Network):
         encoded = self.encoder(input_ids, attention_mask, token_type_ids, position_ids, **kwargs)
         given = _Given(input_ids, attention_mask, kwargs.get("document_ids"), bins_mask, labels, num_items)
         output = self.answer(encoded, given)
-        output["hidden_states"], output["attentions"] = encoded.hidden_states, encoded.attentions
+        for name in ("hidden_states", "attentions"):  # a key without a value would be an entry of the tuple
+            if (value := getattr(encoded, name)) is not None:
+                output[name] = value
         return output.to_tuple() if as_tuple else output
 
     def answer(self, encoded: BaseModelOutput, given: _Given) -> ModelOutput:

@@ -219,6 +219,13 @@ def test_hidden_states_and_attentions(toy):
     torch.testing.assert_close(output.logits[real], plain.logits[real], atol=1e-4, rtol=1e-4)
 
 
+def test_an_output_has_the_entries_that_were_asked_for(toy):
+    ids = torch.randint(5, 20, (2, 9))
+    model = load_model(toy.ours)
+    assert list(model(ids)) == ["logits"] and len(model(ids, return_dict=False)) == 1
+    assert list(model(ids, output_hidden_states=True)) == ["logits", "hidden_states"]
+
+
 def test_embeddings_in_place_of_ids(toy):
     model, inputs = load_model(toy.published), batch(toy)
     with torch.no_grad():

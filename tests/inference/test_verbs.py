@@ -93,7 +93,7 @@ def test_all_kinds_of_sequences_give_the_same_numbers(classes: Path, tmp_path: P
     frame = {"name": list("abcd"), "sequence": TEXTS}
     for sequences in (
         TEXTS, tuple(TEXTS), np.array(TEXTS), pd.Series(TEXTS, index=[4, 3, 2, 1]), pl.Series(TEXTS), iter(TEXTS),
-        pd.DataFrame(frame), pl.DataFrame(frame), tmp_path / "in.fa", str(tmp_path / "in.csv"),
+        pd.DataFrame(frame), pl.DataFrame(frame), pl.DataFrame({"seq": TEXTS}), tmp_path / "in.fa", str(tmp_path / "in.csv"),
     ):  # fmt: skip
         found = ls.predict(model, sequences)
         assert found.dtype == np.float32 and found.shape == (4, 2)
@@ -111,6 +111,7 @@ def test_a_missing_sequence_has_missing_values(column: Any, classes: Path) -> No
     found = ls.predict(classes, column(["ACGTACGTTA", None, "", "ACG"]))
     assert np.isnan(found).all(axis=1).tolist() == [False, True, True, False]
     assert np.isnan(ls.embed(classes, ["ACGTACGTTA", float("nan")])[1]).all()
+    assert np.isnan(ls.predict(classes, "")).all()
 
 
 def test_what_is_no_sequence(classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +126,7 @@ def test_what_is_no_sequence(classes: Path, tmp_path: Path, monkeypatch: pytest.
         (pl.DataFrame({"dna": TEXTS}), "no column 'sequence'; columns are: dna; sequence_column= names another"),
         (7, "sequences are a text, a list or column of texts, or a path; got a int"),
         ({"a": "ACG"}, "got a dict"),
+        (set(TEXTS), "got a set"),
         ([], "there is no sequence"),
     ]
     for sequences, message in cases:
