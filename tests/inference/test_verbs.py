@@ -93,7 +93,8 @@ def test_all_kinds_of_sequences_give_the_same_numbers(classes: Path, tmp_path: P
     frame = {"name": list("abcd"), "sequence": TEXTS}
     for sequences in (
         TEXTS, tuple(TEXTS), np.array(TEXTS), pd.Series(TEXTS, index=[4, 3, 2, 1]), pl.Series(TEXTS), iter(TEXTS),
-        pd.DataFrame(frame), pl.DataFrame(frame), pl.DataFrame({"seq": TEXTS}), tmp_path / "in.fa", str(tmp_path / "in.csv"),
+        pd.DataFrame(frame), pl.DataFrame(frame), pl.DataFrame({"seq": TEXTS}), tmp_path / "in.fa",
+        str(tmp_path / "in.csv"),
     ):  # fmt: skip
         found = ls.predict(model, sequences)
         assert found.dtype == np.float32 and found.shape == (4, 2)
