@@ -11,10 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from longstrand.baselines.bins import BinKmerRegression, fit_means
-from longstrand.baselines.boosting import KmerBoosting
 from longstrand.baselines.cnn import CnnBaseline, Training
-from longstrand.baselines.context import ContextRegression
-from longstrand.baselines.kmer import KmerRegression
+from longstrand.baselines.kmer import ContextRegression, KmerBoosting, KmerRegression
 from longstrand.baselines.majority import Majority
 from longstrand.baselines.networks import BIN_NETWORKS, SEQUENCE_NETWORKS, TOKEN_NETWORKS
 from longstrand.baselines.onehot import OneHotRegression

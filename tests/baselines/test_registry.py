@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from longstrand.baselines.boosting import KmerBoosting
 from longstrand.baselines.cnn import CnnBaseline, Training, inputs
-from longstrand.baselines.context import ContextRegression, context_features
+from longstrand.baselines.kmer import ContextRegression, KmerBoosting, context_features
 from longstrand.baselines.networks import SEQUENCE_NETWORKS, SpliceAI
 from longstrand.baselines.onehot import OneHotRegression, one_hot, padded_digits
 from longstrand.baselines.registry import BaselineSettings, baselines_for, fit_baseline

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from longstrand.data.targets import Task
+from longstrand.evaluation.compare import Swaps, permutation_test
 from longstrand.evaluation.metrics import Scores, primary_value
-from longstrand.evaluation.permutation import Swaps, permutation_test
 
 TWO = Task("single_label", ("0", "1"), ("label",))
 NUMBERS = Task("regression", ("y",), ("y",))

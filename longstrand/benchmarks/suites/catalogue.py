@@ -13,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from longstrand.benchmarks.suites.assays import build_aparent, build_deepstarr
 from longstrand.benchmarks.suites.deepsea import build_deepsea
 from longstrand.benchmarks.suites.promoters import build_annotated_promoters, build_epd_promoters
 from longstrand.benchmarks.suites.species import build_species
@@ -24,7 +23,9 @@ from longstrand.benchmarks.tasks.own import find_tasks
 from longstrand.benchmarks.tasks.released import (
     ANY_VERSION,
     SEED,
+    build_aparent,
     build_class_folders,
+    build_deepstarr,
     build_tables,
 )
 from longstrand.benchmarks.tasks.task import BenchmarkTask, Option, SourceFile, TaskData

@@ -243,6 +243,7 @@ def test_real_tables(shared: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_real_pieces_of_sequences(shared: Path, tmp_path: Path) -> None:
     words = ["own/plant/gene_structure_tokens", "group=gene"]
     (tokens,) = build_named(words, shared / "data/labelled", tmp_path)

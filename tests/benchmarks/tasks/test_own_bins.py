@@ -15,8 +15,7 @@ from longstrand.benchmarks.results import read_results
 from longstrand.benchmarks.run import run_benchmark
 from longstrand.benchmarks.tasks.bins import context_of, write_targets
 from longstrand.benchmarks.tasks.build import add_truncation, build_task
-from longstrand.benchmarks.tasks.own import find_tasks
-from longstrand.benchmarks.tasks.own_bins import read_windows
+from longstrand.benchmarks.tasks.own import find_tasks, read_windows
 from longstrand.benchmarks.tasks.task import TaskData, load_task_data
 from longstrand.config import build
 from longstrand.errors import InputError, UsageError
