@@ -12,7 +12,7 @@ ARGS ?=
 STAMP := $(VENV)/.longstrand-installed
 BIN := $(VENV)/bin
 SOURCES := longstrand tests perf tools recipes examples
-TYPED := -p longstrand.genome -p longstrand.tokenization -p longstrand.inference -p longstrand.evaluation -p longstrand.questions -m longstrand.config -m longstrand.errors -m longstrand.runtime
+TYPED := -p longstrand.genome -p longstrand.tokenization -p longstrand.models -p longstrand.inference -p longstrand.evaluation -p longstrand.questions -m longstrand.config -m longstrand.errors -m longstrand.runtime
 
 .PHONY: help install demo test slow check format lint types docs docs-test perf clean
 

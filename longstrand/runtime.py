@@ -111,7 +111,7 @@ def model_folder(name: str | Path, **options: Any) -> Path:
     if not folder.is_dir():
         raise CheckpointError(f"{name}: is a file; give the folder of a model.")
     if options.get("subfolder"):
-        return folder / options["subfolder"]
+        return folder / str(options["subfolder"])
     known = ("config.json", *TOKENIZER_FILES)
     is_run = not any((folder / file).is_file() for file in known) and (folder / "model" / "config.json").is_file()
     return folder / "model" if is_run else folder

@@ -86,7 +86,8 @@ def load_model(
     )
     model = MODELS[kind].from_checked(weights, dtype)
     model.name_or_path = model.config.name_or_path = str(folder)
-    return model.describe(path, tokenizer, fresh=new_head is not None).to(_device(device)).eval()
+    described: Any = model.describe(path, tokenizer, fresh=new_head is not None)
+    return described.to(_device(device)).eval()
 
 
 def load_network(
@@ -148,8 +149,8 @@ def _read_checked(
     kind = one_of(head or config.kind, NETWORKS, "head")
     if new_head is not None and kind == "sequence":
         new_head = with_special_ids(new_head, path, tokenizer)
-    options = {"new_head": new_head, "problems": problems, "rename": rename}
-    return kind, check_weights(config, tensors, kind, where=str(path), **options)
+    where = str(path)
+    return kind, check_weights(config, tensors, kind, where=where, new_head=new_head, problems=problems, rename=rename)
 
 
 def _changed(

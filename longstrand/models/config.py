@@ -55,6 +55,12 @@ class Attention(ModelSettings):
     num_random_blocks: int = Field(3, ge=0, description="random blocks of each block row and head")
     seed: int = Field(0, ge=0, description="seed of the random blocks of a new model")
 
+    @property
+    def block(self) -> int:
+        """Tokens in a block, where there are blocks."""
+        assert self.block_size is not None
+        return self.block_size
+
     @model_validator(mode="after")
     def _check(self) -> Attention:
         if self.pattern == "block_sparse" and self.block_size is None:
@@ -307,7 +313,7 @@ class LongstrandConfig(_Fields):
         ConfigError: unknown keys (with the nearest name), wrong types, contradictions, values not implemented yet.
     """
 
-    model_type = "longstrand"
+    model_type = "longstrand"  # type: ignore[pydantic-field]
 
     def __init__(self, **values: Any) -> None:
         base = {key: values.pop(key) for key in list(values) if key in _BASE_KEYS}
@@ -324,7 +330,7 @@ class LongstrandConfig(_Fields):
         super().__init__(**base)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Read a folder or hub id as transformers does; a published folder gives what `load_model` makes of it."""
         folder, read = Path(pretrained_model_name_or_path), _published_reader.get("read")
         config = read(folder) if read is not None else None
@@ -373,6 +379,12 @@ class LongstrandConfig(_Fields):
         config.dtype = self.dtype
         config.name_or_path = self.name_or_path
         return config
+
+    @property
+    def recurrence(self) -> RecurrentMemory:
+        """The settings of the memory, where there is one."""
+        assert self.memory is not None
+        return self.memory
 
     def head(self, kind: str) -> Head | None:
         """Find the settings of the head of a kind, or None."""

@@ -203,10 +203,10 @@ class Encoder(Network):
                 raise InputError(
                     f"{names}: not available where memory reads rows in segments; each counts from 0 by itself."
                 )
-            output = read_segments(
+            segments = read_segments(
                 self, input_ids, attention_mask, token_type_ids, inputs_embeds=inputs_embeds, keep=keep
             )
-            return output.to_tuple() if return_dict is False else output
+            return segments.to_tuple() if return_dict is False else segments
         states, attentions = self.encode(
             input_ids,
             attention_mask,
@@ -324,7 +324,7 @@ class Encoder(Network):
         with_layout = [number for number, layer in enumerate(self.layers) if layer.attention.layout is not None]
         for number in range(len(self.layers)):
             owner = with_layout[0] if with_layout and config.attention.shared_layout else number
-            attention = self.layers[owner].attention
+            attention: SelfAttention = self.layers[owner].attention  # type: ignore[assignment]
             pattern, lists = attention.pattern(config, number, inputs)
             local = isinstance(pattern, SlidingWindow)
             key = pattern if isinstance(pattern, Full | SlidingWindow) else owner

@@ -47,10 +47,10 @@ def _suits(states: Tensor, weight: Tensor) -> bool:
         and type(states) in (Tensor, nn.Parameter)
         and type(weight) in (Tensor, nn.Parameter)
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and _prefers_onednn()
     )
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from longstrand.errors import ConfigError, InputError
 from longstrand.models.config import Head, LongstrandConfig
@@ -61,13 +61,13 @@ def only_head(config: LongstrandConfig, kind: str | None) -> LongstrandConfig:
     """
     config = copy.deepcopy(config)
     if kind is None:
-        config.heads = {}
+        config.heads = {}  # type: ignore[misc]
         return config
     head = config.head(kind) or (Head(kind="masked_lm") if kind == "masked_lm" else None)
     if head is None:
         example = {kind: {"kind": kind, "problem": "single_label", "num_outputs": 2}}
         raise ConfigError(f"the configuration declares no {kind} head; add for example heads={example}.")
-    config.heads = {kind: head}
+    config.heads = {kind: head}  # type: ignore[misc]
     return config
 
 
@@ -175,6 +175,11 @@ class _Given(NamedTuple):
     num_items: Tensor | int | None
 
 
+def _states(encoded: BaseModelOutput) -> Tensor:
+    assert encoded.last_hidden_state is not None
+    return encoded.last_hidden_state
+
+
 class MaskedLM(_WithEncoder):
     """Encoder with a masked-LM head; with labels, logits are computed at labelled positions only.
 
@@ -185,7 +190,7 @@ class MaskedLM(_WithEncoder):
 
     def answer(self, encoded: BaseModelOutput, given: _Given) -> MaskedLMOutput:
         """Predict tokens."""
-        hidden = encoded.last_hidden_state
+        hidden = _states(encoded)
         if given.labels is None:
             return MaskedLMOutput(logits=self.lm_head(hidden))
         labels = counted_labels(given.labels, given.input_ids, self.config, getattr(encoded, "counted", None))
@@ -214,7 +219,7 @@ class SequenceClassification(_WithEncoder):
 
     def answer(self, encoded: BaseModelOutput, given: _Given) -> SequenceClassifierOutput:
         """Predict per sequence."""
-        head, mask, hidden = self.head_settings, pooled_mask(given.attention_mask, encoded), encoded.last_hidden_state
+        head, mask, hidden = self.head_settings, pooled_mask(given.attention_mask, encoded), _states(encoded)
         input_ids, labels = given.input_ids, given.labels
         if (documents := given.document_ids) is not None:
             documents = documents if mask is None else documents.masked_fill(mask == 0, -1)
@@ -222,9 +227,10 @@ class SequenceClassification(_WithEncoder):
             input_ids = None if input_ids is None else unpack(input_ids[..., None], documents)[0][..., 0]
         mask = content_mask(mask, input_ids, head)
         logits, loss = self.classifier(pool(hidden, mask, head.pooling)), None
-        if labels is not None and isinstance(encoded, RecurrentOutput) and self.config.memory.loss == "all":
-            options = {"config": self.config, "num_items": given.num_items, "content": mask}
-            loss = all_segments_loss(self.classifier, encoded, labels, head, **options)
+        if labels is not None and isinstance(encoded, RecurrentOutput) and self.config.recurrence.loss == "all":
+            loss = all_segments_loss(
+                self.classifier, encoded, labels, head, config=self.config, num_items=given.num_items, content=mask
+            )
         elif labels is not None:
             loss = head_loss(logits, labels, head, given.num_items)
         return SequenceClassifierOutput(loss, logits)
@@ -240,7 +246,7 @@ class TokenClassification(_WithEncoder):
 
     def answer(self, encoded: BaseModelOutput, given: _Given) -> TokenClassifierOutput:
         """Predict per token."""
-        logits, loss = self.classifier(encoded.last_hidden_state), None
+        logits, loss = self.classifier(_states(encoded)), None
         if given.labels is not None:
             labels = counted_labels(given.labels, given.input_ids, self.config, getattr(encoded, "counted", None))
             known = labelled(labels) if labels.dim() == 2 else labelled(labels).any(-1)
@@ -266,11 +272,12 @@ class BinRegression(_WithEncoder):
         if bins_mask is None:
             if given.input_ids is None:
                 raise ValueError("a bin head needs input_ids or bins_mask to find its bins")
-            bins_mask = given.input_ids == self.head_settings.bin_token_id
+            assert self.head_settings.bin_token_id is not None
+            bins_mask = given.input_ids.eq(self.head_settings.bin_token_id)
             bins_mask = bins_mask if given.attention_mask is None else bins_mask & given.attention_mask.bool()
         places, present = bin_places(bins_mask)
         row = torch.arange(len(places), device=places.device)[:, None]
-        logits, loss = self.classifier(encoded.last_hidden_state[row, places]), None
+        logits, loss = self.classifier(_states(encoded)[row, places]), None
         if given.labels is not None:
             loss = self._loss(encoded, logits, given.labels, (row, places, present), given.num_items)
         return TokenClassifierOutput(loss, logits.masked_fill(~present[..., None], torch.nan))

@@ -35,7 +35,7 @@ class PretrainedLayer(GradientCheckpointingLayer, EncoderLayer):
     """A layer that transformers may recompute in the backward pass."""
 
 
-class LongstrandPreTrainedModel(PreTrainedModel, Network):
+class LongstrandPreTrainedModel(PreTrainedModel, Network):  # type: ignore[misc]
     """Base of the encoder and of the encoder with a head."""
 
     config_class = LongstrandConfig
@@ -43,14 +43,14 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flex_attn = True
-    _no_split_modules: ClassVar[list[str]] = ["PretrainedLayer"]
+    _no_split_modules: ClassVar[list[str]] = ["PretrainedLayer"]  # type: ignore[misc]
 
     def __init__(self, config: LongstrandConfig, *, shared: bool = False, **unknown: Any) -> None:
         refuse_unknown(unknown)
         if not shared:
             config = only_head(config, self.kind if self.kind != "encoder" else None)
         super().__init__(config)
-        self.build(config)
+        self.build(config)  # type: ignore[operator]
         self.post_init()
 
     @classmethod
@@ -106,8 +106,9 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
         """
         if kwargs:
             kind = resolve_dtype(dtype, weights.tensors)
+            loaded: Any
             with quiet_transformers():
-                model, info = super().from_pretrained(
+                loaded = super().from_pretrained(
                     None,
                     config=weights.config,
                     state_dict=weights.tensors,
@@ -115,6 +116,7 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
                     output_loading_info=True,
                     **kwargs,
                 )
+            model, info = loaded
             assert not info["unexpected_keys"] and not info["mismatched_keys"], info
             return model
         model = assemble(cls, weights, dtype)
@@ -125,7 +127,7 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
         """Draw the numbers of parameters that no tensor filled; the others stay."""
         there = [parameter for parameter in self.parameters() if not parameter.is_meta]
         for parameter in there:
-            parameter._is_hf_initialized = True  # what transformers' initialisation leaves alone
+            parameter._is_hf_initialized = True  # type: ignore[attr-defined]  # what transformers' initialisation leaves alone
         for module in self.modules():
             absent = [name for name, one in module.named_parameters(recurse=False) if one.is_meta]
             for name in absent:
@@ -134,7 +136,7 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
             if absent:
                 self._init_weights(module)
         for parameter in there:
-            del parameter._is_hf_initialized
+            del parameter._is_hf_initialized  # type: ignore[attr-defined]
         self.config.dtype = dtype
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
@@ -143,7 +145,7 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
         For a finished model prefer `longstrand.models.checkpoint.save_checkpoint`: tokenizer, record, atomic.
         """
         config = self.config
-        self.config = only_head(config, None) if self.kind == "encoder" else config
+        self.config = only_head(config, None) if self.kind == "encoder" else config  # type: ignore[arg-type]
         try:
             with quiet_transformers():
                 super().save_pretrained(save_directory, *args, **kwargs)
@@ -154,7 +156,7 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
         """Give the word embedding."""
         return self._encoder().embeddings.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:  # type: ignore[override]
         """Replace the word embedding."""
         self._encoder().embeddings.word_embeddings = value
 
@@ -168,19 +170,19 @@ class LongstrandPreTrainedModel(PreTrainedModel, Network):
         return LongstrandModel(config, shared=True)
 
     def _encoder(self) -> Encoder:
-        return self if isinstance(self, Encoder) else self.encoder
+        return self if isinstance(self, Encoder) else self.encoder  # type: ignore[return-value]
 
 
-class LongstrandModel(LongstrandPreTrainedModel, Encoder):
+class LongstrandModel(LongstrandPreTrainedModel, Encoder):  # type: ignore[misc]
     """The encoder without a head."""
 
     layer_class: ClassVar[type[EncoderLayer]] = PretrainedLayer
 
 
-class LongstrandForMaskedLM(LongstrandPreTrainedModel, MaskedLM):
+class LongstrandForMaskedLM(LongstrandPreTrainedModel, MaskedLM):  # type: ignore[misc]
     """Encoder with a masked-LM head; with labels, logits are computed at labelled positions only."""
 
-    _tied_weights_keys: ClassVar[dict[str, str]] = {DECODER: WORD_EMBEDDINGS}
+    _tied_weights_keys: ClassVar[dict[str, str]] = {DECODER: WORD_EMBEDDINGS}  # type: ignore[misc]
 
     def get_output_embeddings(self) -> nn.Linear:
         """Give the decoder."""
@@ -191,15 +193,15 @@ class LongstrandForMaskedLM(LongstrandPreTrainedModel, MaskedLM):
         self.lm_head.decoder = new_embeddings
 
 
-class LongstrandForSequenceClassification(LongstrandPreTrainedModel, SequenceClassification):
+class LongstrandForSequenceClassification(LongstrandPreTrainedModel, SequenceClassification):  # type: ignore[misc]
     """Encoder with one output vector per sequence: classes, labels or numbers."""
 
 
-class LongstrandForTokenClassification(LongstrandPreTrainedModel, TokenClassification):
+class LongstrandForTokenClassification(LongstrandPreTrainedModel, TokenClassification):  # type: ignore[misc]
     """Encoder with one output vector per token: classes, labels or numbers."""
 
 
-class LongstrandForBinRegression(LongstrandPreTrainedModel, BinRegression):
+class LongstrandForBinRegression(LongstrandPreTrainedModel, BinRegression):  # type: ignore[misc]
     """Encoder with one output vector per bin."""
 
 

@@ -51,7 +51,8 @@ def drop_masked_tokens(
                 "tokens; give input_ids beside inputs_embeds."
             )
         return words * (1 - TRAINED_MASK_SHARE)
-    masked = input_ids == config.mask_token_id
+    assert config.mask_token_id is not None
+    masked = input_ids.eq(config.mask_token_id)
     if documents is not None:
         share = _share_of_documents(masked, documents)
     else:
@@ -72,7 +73,7 @@ def _share_of_documents(masked: Tensor, documents: Tensor) -> Tensor:
 
 def first_position(config: LongstrandConfig) -> int:
     """Give the position of the first token: 0, or pad_token_id + 1 with the quirk ``positions_after_padding``."""
-    return config.pad_token_id + 1 if "positions_after_padding" in config.quirks else 0
+    return (config.pad_token_id or 0) + 1 if "positions_after_padding" in config.quirks else 0
 
 
 def count_positions(
@@ -96,7 +97,7 @@ def count_positions(
     if first == 0:
         return None
     if input_ids is not None:
-        real = input_ids != config.pad_token_id
+        real = input_ids.ne(first - 1)
     elif attention_mask is not None:
         real = attention_mask.bool()
     else:
@@ -107,7 +108,7 @@ def count_positions(
             f"the input has {int(counted.max())} tokens, but the position table of this model ends at {limit - first}; "
             f"use shorter windows or truncate to {limit - first} tokens (special tokens included)."
         )
-    return counted * real + config.pad_token_id
+    return counted * real + first - 1
 
 
 def zero_padding(hidden: Tensor, attention_mask: Tensor | None, config: LongstrandConfig) -> Tensor:

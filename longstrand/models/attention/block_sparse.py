@@ -115,7 +115,7 @@ class GatherCall:
         Query blocks without a real token are left out; the context is zero there.
         """
         missing = self.lists.num_blocks * self.lists.block_size - self.lists.length
-        states = (query_BHLK, key_BHLK, value_BHLK)
+        states: tuple[Tensor, ...] = (query_BHLK, key_BHLK, value_BHLK)
         if missing:
             states = tuple(_pad_tokens(one, missing) for one in states)
         context: Tensor = _Gathered.apply(*states, self)

@@ -67,9 +67,10 @@ class SelfAttention(nn.Module):
         key = (version, sizes, tuple(config.quirks))
         if not self._kept or self._kept[0] is not self.layout or self._kept[1] != key:
             pattern = pattern_for(config, layer, self.layout, inputs.span)
-            whole = isinstance(pattern, BlockSparse) and inputs.documents is None
-            gathers = whole and best_path(pattern, inputs) == "gather"
-            lists = block_lists(pattern, inputs.length, inputs.device) if gathers else None
+            lists = None
+            if isinstance(pattern, BlockSparse) and inputs.documents is None:
+                gathers = best_path(pattern, inputs) == "gather"
+                lists = block_lists(pattern, inputs.length, inputs.device) if gathers else None
             self._kept = (self.layout, key, pattern, lists)
         return self._kept[2], self._kept[3]
 
@@ -126,6 +127,6 @@ def _attend_documents(states: tuple[Tensor, ...], documents: tuple[PackedDocumen
         if one.mask is None:
             parts.append(states[2].new_zeros(1, one.end - one.start, heads, size))
             continue
-        some = [state[one.row, None, :, one.start : one.end] for state in states]
-        parts.append(compute_attention(*some, one.mask, dropout=dropout)[0].transpose(1, 2))
+        query, key, value = (state[one.row, None, :, one.start : one.end] for state in states)
+        parts.append(compute_attention(query, key, value, one.mask, dropout=dropout)[0].transpose(1, 2))
     return torch.cat(parts, dim=1).unflatten(1, (batch, -1))[0].transpose(1, 2)

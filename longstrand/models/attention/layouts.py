@@ -43,7 +43,7 @@ def longest_input(config: LongstrandConfig) -> int | None:
         limits.append(config.max_position_embeddings - first_position(config))
     sparse = config.attention.pattern == "block_sparse"
     if sparse and not all(is_full(config, layer) for layer in range(config.num_hidden_layers)):
-        block_size = config.attention.block_size
+        block_size = config.attention.block
         limits.append(-(-config.max_position_embeddings // block_size) * block_size)
     return min(limits, default=None)
 
@@ -57,10 +57,10 @@ def make_layout(config: LongstrandConfig, layer: int) -> Tensor | None:
     settings = config.attention
     if is_full(config, layer) or settings.pattern != "block_sparse":
         return None
-    num_blocks = -(-config.max_position_embeddings // settings.block_size)
+    num_blocks = -(-config.max_position_embeddings // settings.block)
     if settings.layout == "bigbird":
         tables = bigbird_tables(
-            layer, config.num_attention_heads, num_blocks, settings.block_size, settings.num_random_blocks
+            layer, config.num_attention_heads, num_blocks, settings.block, settings.num_random_blocks
         )
         return torch.from_numpy(tables)
     return torch.from_numpy(_draw_layout(config, 0 if settings.shared_layout else layer, num_blocks))
@@ -75,7 +75,7 @@ def _draw_layout(config: LongstrandConfig, layer: int, num_blocks: int) -> np.nd
     near[:first] = near[:, :first] = True
     draw = generator(settings.seed, layer, "block layout")
     layout = np.repeat(near[None], heads, axis=0)
-    for head in layout if settings.num_random_blocks else ():
+    for head in layout[: heads if settings.num_random_blocks else 0]:
         keys = np.where(head, 2.0, draw.random(head.shape))
         chosen = np.argsort(keys, axis=1)[:, : settings.num_random_blocks]
         np.put_along_axis(head, chosen, True, axis=1)
@@ -100,9 +100,9 @@ def bigbird_tables(layer: int, num_heads: int, num_blocks: int, block_size: int,
     draw, end = np.random.RandomState(layer), 2 * num_random + 5
     for row in range(1, num_blocks):
         for head in range(num_heads):
-            chosen = [block for block in draw.permutation(end) if block not in _illegal(row, end)][:num_random]
+            drawn = [block for block in draw.permutation(end) if block not in _illegal(row, end)][:num_random]
             if row < num_blocks - 1:
-                tables[1, head, row - 1, : len(chosen)] = chosen
+                tables[1, head, row - 1, : len(drawn)] = drawn
     return tables
 
 
@@ -142,18 +142,18 @@ def pattern_for(config: LongstrandConfig, layer: int, layout: Tensor | None, len
     if is_full(config, layer):
         return FULL
     if settings.pattern == "sliding":
-        return SlidingWindow(settings.window)
+        return SlidingWindow(settings.window or 0)
     assert layout is not None
     if settings.layout == "bigbird":
         return _bigbird_pattern(config, layout, length)
-    limit = layout.shape[1] * settings.block_size
+    limit = layout.shape[1] * settings.block
     if length > limit:
         raise InputError(
             f"the input has {length} tokens, but the block layout of this model ends at {limit}; use shorter windows, "
             f"or make the model with a larger max_position_embeddings."
         )
-    num_blocks = -(-length // settings.block_size)
-    return BlockSparse(layout[:, :num_blocks, :num_blocks], settings.block_size)
+    num_blocks = -(-length // settings.block)
+    return BlockSparse(layout[:, :num_blocks, :num_blocks], settings.block)
 
 
 def rows_as_documents(attention_mask: Tensor | None, config: LongstrandConfig) -> Tensor | None:
@@ -172,7 +172,7 @@ def rows_as_documents(attention_mask: Tensor | None, config: LongstrandConfig) -
 
 def _bigbird_pattern(config: LongstrandConfig, tables: Tensor, length: int) -> Pattern:
     """Count the blocks of transformers' BigBird; an input of at most 5 + 2 r blocks is attended fully, this once."""
-    block_size, num_random = config.attention.block_size, config.attention.num_random_blocks
+    block_size, num_random = config.attention.block, config.attention.num_random_blocks
     num_blocks = -(-length // block_size)
     if num_blocks <= 5 + 2 * num_random:
         return FULL

@@ -195,24 +195,27 @@ def _gather_call(lists: BlockLists, inputs: AttentionInputs) -> GatherCall:
 
 def _dense_bias(pattern: Pattern, inputs: AttentionInputs) -> Tensor | None:
     """Make what the fused call adds to the scores; a token that would see nothing sees everything."""
-    mask, distance = inputs.padding, None
+    mask: Tensor | None = inputs.padding
+    distance: Tensor | None = None
     if inputs.num_heads:
         assert inputs.position_ids is not None
         distance = alibi_bias(inputs.num_heads, inputs.position_ids)
     if mask is not None and mask.dtype != torch.bool:
-        mask, distance = None, mask if distance is None else distance + mask
+        distance = mask if distance is None else distance + mask
+        mask = None
     allowed = None
     if isinstance(pattern, BlockSparse):
         counts = pattern.dense_counts(inputs.length, inputs.device)[None]
         allowed = counts > 0
         if bool((counts > 1).any()):
-            distance = counts.clamp(min=1).float().log() + (0.0 if distance is None else distance)
+            logs = counts.clamp(min=1).float().log()
+            distance = logs if distance is None else logs + distance
     elif isinstance(pattern, SlidingWindow):
         allowed = pattern.dense_mask(inputs.length, inputs.device)[None]
     if inputs.documents is not None:
         allowed = join_masks(allowed, (inputs.documents[:, :, None] == inputs.documents[:, None, :])[:, None])
     if allowed is not None:
-        mask = join_masks(allowed, mask)
+        mask = allowed if mask is None else allowed & mask
         mask = mask | ~mask.any(-1, keepdim=True)
     return join_bias(mask, distance, inputs.dtype)
 

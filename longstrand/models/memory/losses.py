@@ -89,6 +89,7 @@ def segment_vectors(encoded: RecurrentOutput, pooling: str, content: Tensor | No
         return encoded.segment_states
     assert encoded.segment_ids is not None and encoded.num_segments is not None
     hidden, ids = encoded.last_hidden_state, encoded.segment_ids
+    assert hidden is not None
     parts = []
     for segment in range(int(encoded.num_segments.max())):
         inside = ids == segment
@@ -124,7 +125,7 @@ def all_segments_loss(
     """
     assert encoded.num_segments is not None
     logits = classifier(segment_vectors(encoded, head.pooling, content))
-    number, context = logits.shape[1], config.memory.context
+    number, context = logits.shape[1], config.recurrence.context
     places = torch.arange(number, device=logits.device).expand(len(logits), number)
     totals = encoded.num_segments[:, None]
     left = torch.clamp(totals - 1, max=context.left)

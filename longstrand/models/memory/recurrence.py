@@ -83,7 +83,7 @@ def truncate(memory: Tensor, initial: Tensor, *, remaining: int, config: Longstr
         remaining: segments from this one to the end, itself included.
         config: of the model.
     """
-    depth = config.memory.bptt_depth
+    depth = config.recurrence.bptt_depth
     if depth is None:
         return memory
     if "published_bptt" in config.quirks:
@@ -114,7 +114,7 @@ def read_segments(
         InputError: only vectors are given, and their special tokens cannot be told; a bin does not fit.
     """
     config: LongstrandConfig = encoder.config
-    settings = config.memory
+    settings = config.recurrence
     batch = on_host(settings, input_ids, attention_mask, token_type_ids, inputs_embeds)
     schedule = SegmentSchedule.of(batch.ids, batch.real, settings)
     passes = [_Pass(encoder, schedule, batch, backward=False).run(keep)]
@@ -135,7 +135,7 @@ def read_segments(
         hidden_states=tuple(states) if keep else None,
         memory=passes[0].memory(),
         backward_memory=passes[1].memory() if len(passes) > 1 else None,
-        **tensors,
+        **tensors,  # type: ignore[arg-type]
     )
 
 
@@ -157,7 +157,7 @@ def counted_mask(config: LongstrandConfig, input_ids: Tensor, attention_mask: Te
 
 def _counted(schedule: SegmentSchedule, real: np.ndarray, config: LongstrandConfig) -> np.ndarray:
     of_sequence = any(head.kind == "sequence" for head in config.heads.values())
-    return counted_tokens(schedule, real, last_only=config.memory.loss == "last" and not of_sequence)
+    return counted_tokens(schedule, real, last_only=config.recurrence.loss == "last" and not of_sequence)
 
 
 def on_host(
@@ -329,6 +329,7 @@ def encode_step(
     def run(memory: Tensor) -> tuple[Tensor, ...]:
         words = encoder.embeddings.word_embeddings(ids)
         if own is not None:
+            assert embeds is not None
             words = torch.where(own, embeds, words)
         if memory.shape[1]:
             words = words.index_put((row, reads), memory.to(words.dtype))

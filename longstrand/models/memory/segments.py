@@ -31,9 +31,9 @@ class InitialMemory(nn.Module):
 
     def __init__(self, config: LongstrandConfig) -> None:
         super().__init__()
-        shape = config.memory.num_tokens, config.hidden_size
+        shape = config.recurrence.num_tokens, config.hidden_size
         self.initial = nn.Parameter(torch.empty(shape))
-        both = config.memory.direction == "bidirectional"
+        both = config.recurrence.direction == "bidirectional"
         self.initial_backward = nn.Parameter(torch.empty(shape)) if both else None
         self.reset(config.initializer_range)
 
@@ -232,7 +232,7 @@ def make_step(parts: list[np.ndarray], rows: list[np.ndarray], config: Longstran
         rows: ids (L,) of each row.
         config: its ``memory`` says what stands around.
     """
-    settings = config.memory
+    settings = config.recurrence
     template = Template.of(settings, config.pad_token_id)
     before, after, number = len(template.before), len(template.after), settings.num_tokens
     pad, seen, least = padding_of(settings, config)

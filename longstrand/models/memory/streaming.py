@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -91,7 +92,7 @@ def _stream_step(encoder: Any, batch: Batch, memory: Tensor) -> SegmentOutput:
     config = encoder.config
     settings = config.memory
     template = Template.of(settings, config.pad_token_id)
-    active = batch.real.any(1).nonzero()[0]
+    active = np.flatnonzero(batch.real.any(1))
     parts = [batch.real[row].nonzero()[0] for row in active]
     width = config.hidden_size
     hidden = memory.new_zeros(*batch.ids.shape, width)

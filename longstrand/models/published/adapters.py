@@ -93,7 +93,7 @@ def load_adapter(
     wrapped = get_peft_model(model, _config(found))
     state = {f"{module}.{name}": t for module, parts in found.parts.items() for name, t in parts.items()} | found.head
     state = {f"base_model.model.{name}": tensor.to(model.device, model.dtype) for name, tensor in state.items()}
-    report = set_peft_model_state_dict(wrapped, state)
+    report: Any = set_peft_model_state_dict(wrapped, state)
     assert not report.unexpected_keys, report.unexpected_keys
     return wrapped.eval()
 

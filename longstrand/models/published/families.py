@@ -109,7 +109,7 @@ class Family:
         for theirs, ours in self.activations.items():
             name = getattr(config, ours) or config.activation
             published[theirs] = next(key for key, value in ACTIVATIONS.items() if value == name)
-        return published | self.written | self.write(config)
+        return {**published, **self.written, **self.write(config)}
 
     def _find_head(self, published: Published, names: Collection[str]) -> dict[str, Any]:
         """Find the head in the tensor names; the kind of problem comes from the config."""

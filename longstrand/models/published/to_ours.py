@@ -24,7 +24,7 @@ from longstrand.models.tensors import LAYOUT, read_tensors, tensor_names
 from longstrand.runtime import read_json, write_json
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from longstrand.models.network import Network
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _contradiction(name: str, stored: Tensor, determined: Tensor | None) -> list
     return [f"contradicting: {name} is not what config.json implies (heads, rotary size or base); it is {shapes}"]
 
 
-def export_published(model: PreTrainedModel, folder: Path, family: str | None = None) -> None:
+def export_published(model: Network, folder: Path, family: str | None = None) -> None:
     """Write a model as published files (config.json, model.safetensors) that the original code reads.
 
     Args:
