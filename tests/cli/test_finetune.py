@@ -61,7 +61,7 @@ def test_exact_text(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     """Lower case reaches the tokenizer, which does not know it; the k-mer baseline still reads it."""
     rows = [f"{'AC' * (4 + i)}{'ac' * 3}{'g' if i % 2 else 't' * 3},{i % 2}" for i in range(30)]
     (tmp_path / "low.csv").write_text("sequence,label\n" + "\n".join(rows) + "\n")
-    words = ["--model", str(model), "--train", str(tmp_path / "low.csv"), "--json", *QUICK]
+    words = ["--model", str(model), "--train", str(tmp_path / "low.csv"), "--lr", "0.01", "--json", *QUICK]
     reports = {}
     for name, more in (("plain", []), ("exact", ["--exact-text"])):
         code, out, err = run([*words, "--output", str(tmp_path / name), *more], capsys)
@@ -79,7 +79,9 @@ def test_yaml_settings_and_options(
 ) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(f"model: {model}\ndata: {table}\noutput: {tmp_path / 'run'}\ntraining: {{epochs: 7}}\n")
-    code, out, _ = run(["--config", str(config), "--init", "random", "evaluation.baselines=false", *QUICK], capsys)
+    code, out, _ = run(
+        ["--config", str(config), "--init", "random", "--lr", "0.01", "evaluation.baselines=false", *QUICK], capsys
+    )
     assert code == 0
     assert "k-mer" not in out
     resolved = (tmp_path / "run" / "config.yaml").read_text()

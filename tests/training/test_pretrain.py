@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from longstrand.cli.main import main
 from longstrand.config import build
 from longstrand.data.windows import GenomeSource, TrainingWindows
 from longstrand.errors import (
@@ -31,6 +32,7 @@ from longstrand.tokenization.kmer import make_kmer
 from longstrand.training.pretrain import make_data, pretrain
 from longstrand.training.run_folder import TrainingResult
 from longstrand.training.settings import PretrainConfig
+from tests.part_toys import in_child
 
 STEPS = 8
 
@@ -262,16 +264,21 @@ def test_sigterm_to_the_whole_process_group(genome: Path, straight: TrainingResu
     """Workers get the signal too (as from Slurm or Ctrl-C) and must not take the run down."""
     values = settings(genome, tmp_path / "run", num_workers=1, steps=400, save_every=400)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
-    command = [sys.executable, "-m", "longstrand", "pretrain", "--config", str(tmp_path / "run.yaml")]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    while not (tmp_path / "run" / "metrics.jsonl").exists() and process.poll() is None:
+
+    def work() -> None:
+        os.setsid()
+        torch.set_num_threads(1)
+        sys.stdout = open(tmp_path / "out", "w")  # noqa: SIM115
+        main(["pretrain", "--config", str(tmp_path / "run.yaml")])
+
+    process = in_child(work)
+    while not (tmp_path / "run" / "metrics.jsonl").exists() and process.is_alive():
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 143, err
-    assert "stopped by SIGTERM" in out and list((tmp_path / "run").glob("checkpoint-*"))
+    process.join(timeout=120)
+    assert process.exitcode == 143
+    assert "stopped by SIGTERM" in (tmp_path / "out").read_text()
+    assert list((tmp_path / "run").glob("checkpoint-*"))
 
 
 def test_a_full_disk_while_saving_leaves_the_old_state(
