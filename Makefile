@@ -29,7 +29,7 @@ demo: $(STAMP)
 	@$(BIN)/longstrand demo $(ARGS)
 
 test: $(STAMP)
-	@OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu" $(ARGS)
+	@OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" $(ARGS)
 
 slow: $(STAMP)
 	@MPLBACKEND=Agg $(BIN)/python -m pytest -m "slow" $(ARGS)

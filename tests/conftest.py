@@ -24,9 +24,9 @@ def shared() -> Path:
     return folder
 
 
-LONGEST_FIRST = ("test_every_block_runs", "test_the_whole_path_and_its_resumption", "test_one_command_gives_the_whole")
+LONGEST_FIRST = ("test_readme", "test_examples", "test_processes", "demo/test_run", "benchmarks/test_run")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest tests, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: not item.name.startswith(LONGEST_FIRST))
+    """Begin with the longest files, so that no worker is left alone with one at the end; files stay whole."""
+    items.sort(key=lambda item: not any(name in str(item.path) for name in LONGEST_FIRST))

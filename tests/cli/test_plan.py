@@ -25,12 +25,12 @@ def test_a_step_is_run_here() -> None:
     small = make_plan("tiny", TINY, Setting(16, 2), steps=1)
     assert small.measured and small.parameters == sum(p.numel() for p in LongstrandForMaskedLM(TINY).parameters())
     assert (small.memory.weights, small.memory.training) == (4 * small.parameters, 12 * small.parameters)
-    large = make_plan("tiny", TINY, Setting(256, 16), steps=1)
-    activations = 16 * 256 * 4 * (128 * 8 + 512 * 2) * 2
+    large = make_plan("tiny", TINY, Setting(256, 8), steps=1)
+    activations = 8 * 256 * 4 * (128 * 8 + 512 * 2) * 2
     assert large.memory.peak - small.memory.peak > 0.5 * activations
-    assert large.seconds > 5 * small.seconds
-    infer = make_plan("tiny", TINY, Setting(256, 16, mode="infer", head="encoder"), steps=1)
-    assert infer.memory.training == 0 and infer.memory.peak < large.memory.peak
+    assert large.seconds > 3 * small.seconds
+    infer = Setting(16, 2, mode="infer", head="encoder")
+    assert make_plan("tiny", TINY, infer, measure=lambda *_: planning.Measured(1, 1.0)).memory.training == 0
 
 
 @pytest.mark.parametrize("head", ["sequence", "token"])

@@ -21,7 +21,6 @@ from tests.part_toys import in_child
 from tests.toys import tiny_checkpoint
 from tests.training import processes
 
-pytestmark = pytest.mark.xdist_group("processes")
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 JOBS = ["pretrain64", "pretrain32", "classes", "stopped", "lora", "memory", "search"]
