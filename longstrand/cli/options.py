@@ -95,7 +95,7 @@ def run_options(table: Settings, *, example: str) -> Callable[[Callable[..., Non
     `longstrand.config.from_command_line` merges them.
 
     Args:
-        table: the options; a type that is a function of the text makes the value.
+        table: the options; a type that is a function of the text makes the value; its UsageError says what is taken.
         example: of KEY=VALUE, for the help.
     """
     words = typer.Argument(metavar="[KEY=VALUE]...", help=f"Any setting, for example {example}.")
@@ -111,8 +111,12 @@ def run_options(table: Settings, *, example: str) -> Callable[[Callable[..., Non
             values: dict[str, tuple[str, Any]] = {}
             for option, (key, kind, _) in table.items():
                 value = given.pop(places[option])
-                made = kind(value) if value is not None and inspect.isfunction(kind) else value
-                values[option.split(",")[0]] = (key, None if made == [] or made is False else made)
+                name = option.split(",")[0]
+                try:
+                    made = kind(value) if value is not None and inspect.isfunction(kind) else value
+                except UsageError as error:
+                    raise UsageError(f"{name} takes {error}") from None
+                values[name] = (key, None if made == [] or made is False else made)
 
             def read(model: type[Config], plain: Mapping[str, str] | None = None) -> Config:
                 return from_command_line(model, config, settings or [], values, plain=plain)
@@ -136,7 +140,7 @@ def numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"whole numbers with commas between them are needed, got '{text}'.") from None
+        raise UsageError(f"whole numbers with commas between them, got '{text}'.") from None
 
 
 def _option(field: FieldInfo, spellings: list[str]) -> Any:
