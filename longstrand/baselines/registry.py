@@ -27,7 +27,7 @@ MAX_BOOSTED_OUTPUTS = 64
 """Boosting grows its own trees for each output; beyond this it would take longer than everything else together."""
 
 
-class Fitted(Protocol):
+class FittedBaseline(Protocol):
     """A trained baseline."""
 
     def predict(self, sequences: Sequence[str], pairs: Sequence[str] | None = None) -> Any:
@@ -62,11 +62,11 @@ class Baseline:
 
     title: str
     problems: frozenset[str]
-    fit: Callable[[LabelledTable, LabelledTable | None, BaselineSettings], Fitted]
+    fit: Callable[[LabelledTable, LabelledTable | None, BaselineSettings], FittedBaseline]
     seeded: bool = False
 
 
-def _majority(train: LabelledTable, valid: LabelledTable | None, settings: BaselineSettings) -> Fitted:
+def _majority(train: LabelledTable, valid: LabelledTable | None, settings: BaselineSettings) -> FittedBaseline:
     if train.task.bin_bases is not None:
         return fit_means(train)
     return Majority.fit(train)
@@ -79,7 +79,7 @@ def _cnn(title: str, network: str) -> Baseline:
         if network in networks
     ]
 
-    def fit(train: LabelledTable, valid: LabelledTable | None, settings: BaselineSettings) -> Fitted:
+    def fit(train: LabelledTable, valid: LabelledTable | None, settings: BaselineSettings) -> FittedBaseline:
         counts = train.task.bin_bases is not None and settings.bin_loss == "counts"
         training = replace(settings.cnn, seed=settings.seed, both_strands=settings.both_strands, counts=counts)
         return CnnBaseline(network, training).fit(train, valid)
@@ -124,7 +124,7 @@ def baselines_for(problem: str, num_outputs: int = 1) -> list[str]:
 
 def fit_baseline(
     name: str, train: LabelledTable, valid: LabelledTable | None = None, settings: BaselineSettings | None = None
-) -> Fitted:
+) -> FittedBaseline:
     """Train one baseline by name.
 
     Raises:

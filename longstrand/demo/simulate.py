@@ -45,17 +45,17 @@ CODONS = tuple(a + b + c for a in "TCAG" for b in "TCAG" for c in "TCAG")
 
 
 @dataclass(frozen=True)
-class Block:
+class PlantedBlock:
     """A stretch of sequence and its features, which count from the start of the stretch (their chrom is empty)."""
 
     sequence: str
     features: tuple[Feature, ...] = ()
 
-    def flipped(self) -> Block:
+    def flipped(self) -> PlantedBlock:
         """Return the same stretch on the other strand."""
         size, other = len(self.sequence), {"+": "-", "-": "+"}
         places = ((x, {"start": size - x.end, "end": size - x.start, "strand": other[x.strand]}) for x in self.features)
-        return Block(reverse_complement(self.sequence), tuple(replace(x, **place) for x, place in places))
+        return PlantedBlock(reverse_complement(self.sequence), tuple(replace(x, **place) for x, place in places))
 
 
 def moved(x: Feature, offset: int, chrom: str = "") -> Feature:
@@ -63,13 +63,13 @@ def moved(x: Feature, offset: int, chrom: str = "") -> Feature:
     return replace(x, chrom=chrom, start=x.start + offset, end=x.end + offset)
 
 
-def join_blocks(blocks: Sequence[Block]) -> Block:
+def join_blocks(blocks: Sequence[PlantedBlock]) -> PlantedBlock:
     """Put blocks one after the other, shifting their features."""
     features, offset = list[Feature](), 0
     for block in blocks:
         features += [moved(x, offset) for x in block.features]
         offset += len(block.sequence)
-    return Block("".join(block.sequence for block in blocks), tuple(features))
+    return PlantedBlock("".join(block.sequence for block in blocks), tuple(features))
 
 
 class BlockMaker:
@@ -90,27 +90,27 @@ class BlockMaker:
         size = low if high is None else int(self.random.integers(low, high + 1))
         return self.random.choice(_LETTERS, size=size).tobytes().decode("ascii")
 
-    def motif(self, name: str, *, turned: bool = False) -> Block:
+    def motif(self, name: str, *, turned: bool = False) -> PlantedBlock:
         """Draw one instance of a motif."""
         text = MOTIFS[name]
         for place in np.flatnonzero(self.random.random(len(text)) >= FIDELITY).tolist():
             text = f"{text[:place]}{'ACGT'[self.random.integers(4)]}{text[place + 1 :]}"
-        block = Block(text, (Feature("", 0, len(text), "+", "TF_binding_site", note=name),))
+        block = PlantedBlock(text, (Feature("", 0, len(text), "+", "TF_binding_site", note=name),))
         return block.flipped() if turned else block
 
-    def planted(self, kind: str) -> Block:
+    def planted(self, kind: str) -> PlantedBlock:
         """Make an enhancer or a decoy (clusters of pairs), or a single motif."""
         if kind == "single":
             return self.motif(list(MOTIFS)[self.random.integers(2)])
         self.num_planted += 1
         blocks = [self.pair(kind == "decoy")]
         for _ in range(PAIRS - 1):
-            blocks += [Block(self.background(8, 18)), self.pair(kind == "decoy")]
+            blocks += [PlantedBlock(self.background(8, 18)), self.pair(kind == "decoy")]
         block = join_blocks(blocks)
         whole = Feature("", 0, len(block.sequence), "+", kind, f"{kind}{self.num_planted}")
-        return Block(block.sequence, (whole, *(replace(x, parent=whole.name) for x in block.features)))
+        return PlantedBlock(block.sequence, (whole, *(replace(x, parent=whole.name) for x in block.features)))
 
-    def pair(self, wrong: bool) -> Block:
+    def pair(self, wrong: bool) -> PlantedBlock:
         """Make the two motifs in their arrangement, or in another spacing, order or orientation."""
         (first, second), gap, turned = MOTIFS, GAP, (False, False)
         change = self.random.choice(["spacing", "order", "orientation"], p=(0.5, 0.2, 0.3)) if wrong else ""
@@ -120,18 +120,18 @@ class BlockMaker:
             first, second = second, first
         elif change == "orientation":
             turned = (False, True) if self.random.random() < 0.5 else (True, False)
-        middle = Block(self.background(gap))
+        middle = PlantedBlock(self.background(gap))
         return join_blocks([self.motif(first, turned=turned[0]), middle, self.motif(second, turned=turned[1])])
 
-    def between_genes(self) -> list[Block]:
+    def between_genes(self) -> list[PlantedBlock]:
         """Make a stretch with planted clusters and motifs, at least 40 bases apart."""
-        blocks = [Block(self.background(100, 200))]
+        blocks = [PlantedBlock(self.background(100, 200))]
         for _ in range(int(self.random.integers(10, 18))):
             block = self.planted(str(self.random.choice(list(PLANTED), p=list(PLANTED.values()))))
-            blocks += [block.flipped() if self.random.random() < 0.5 else block, Block(self.background(40, 80))]
+            blocks += [block.flipped() if self.random.random() < 0.5 else block, PlantedBlock(self.background(40, 80))]
         return blocks
 
-    def gene(self) -> Block:
+    def gene(self) -> PlantedBlock:
         """Make a gene: leader, CDS cut by introns, trailer with the polyadenylation signal."""
         self.num_genes += 1
         gene, transcript = f"gene{self.num_genes}", f"gene{self.num_genes}.t1"
@@ -156,7 +156,7 @@ class BlockMaker:
         text += trailer
         features.append(Feature("", exon, len(text), "+", "exon", f"{gene}.exon{len(cuts) + 1}", transcript))
         whole = (Feature("", 0, len(text), "+", "gene", gene), Feature("", 0, len(text), "+", "mRNA", transcript, gene))
-        return Block(text, (*whole, *features))
+        return PlantedBlock(text, (*whole, *features))
 
     def intron(self) -> str:
         """Make an intron: donor, filler, branch point, polypyrimidine tract, acceptor."""
@@ -179,13 +179,13 @@ def simulate_genome(*, seed: int, num_bases: int = 2_000_000, num_contigs: int =
     maker = BlockMaker(generator(seed, 0, "simulated genome"))
     contigs, features = dict[str, str](), list[Feature]()
     for number, length in enumerate(contig_lengths(num_bases, num_contigs), 1):
-        blocks, filled = list[Block](), 0
+        blocks, filled = list[PlantedBlock](), 0
         while filled < length - 4_000:
             gene = maker.gene()
             new = [*maker.between_genes(), gene if maker.random.random() < 0.5 else gene.flipped()]
             filled += sum(len(block.sequence) for block in new)
             blocks += new
-        block = join_blocks([*blocks, Block(maker.background(length - filled))])
+        block = join_blocks([*blocks, PlantedBlock(maker.background(length - filled))])
         contigs[f"chr{number}"] = block.sequence
         features += [moved(x, 0, f"chr{number}") for x in block.features]
     return SimulatedGenome("simulated", contigs, sorted(features))

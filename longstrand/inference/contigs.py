@@ -48,7 +48,7 @@ from longstrand.inference.sequences import open_genome
 from longstrand.inference.strands import View, average
 from longstrand.inference.writers import Bins, TrackFile, TrackLayout, track_file
 from longstrand.models.memory.recurrence import encode_step, initial_memory
-from longstrand.models.memory.segments import Row, Template, make_step, reading_order, segment_lengths
+from longstrand.models.memory.segments import SegmentedRow, SegmentTemplate, make_step, reading_order, segment_lengths
 from longstrand.runtime import check_output, read_json, resolve_device, torch_threads, write_json
 from longstrand.tokenization.base import Encoding
 from longstrand.tokenization.pieces import encode_pieces
@@ -321,7 +321,7 @@ class _Stream:
         stops = np.cumsum(segment_lengths(row.counts["tokens"], settings.room, settings.split))
         bounds = np.stack((np.concatenate(([0], stops[:-1])), stops), axis=1)
         order, num_context = reading_order(len(bounds), settings.context.left, settings.context.right)
-        cut = Row(np.empty(0, dtype=np.int64), bounds, order, num_context)
+        cut = SegmentedRow(np.empty(0, dtype=np.int64), bounds, order, num_context)
         self.row, self.name, self.done = row, name, done
         self.segments = bounds[cut.backward_order if name == "backward" else order].tolist()
 
@@ -335,7 +335,7 @@ class _Streams:
         assert settings is not None
         self._tasks = [(row, name) for row in rows if row.counts["tokens"] for name in job.passes]
         self._size = max(1, job.options.batch_tokens // settings.segment_length)
-        self._before = len(Template.of(settings, self._encoder.config.pad_token_id).before)
+        self._before = len(SegmentTemplate.of(settings, self._encoder.config.pad_token_id).before)
         self._next, self._streams = 0, list[_Stream]()
         self._memory = initial_memory(self._encoder).detach()[None][:0]
         if state.exists():

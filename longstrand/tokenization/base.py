@@ -162,7 +162,7 @@ def _reduce_column(values: AnyArray, missing: BoolArray, tokens: AnyArray, num_t
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class SpecialTokenTemplate:
     """The special ids around one text (``prefix`` text ``suffix``) and between two."""
 
     prefix: tuple[int, ...] = ()
@@ -194,7 +194,7 @@ class Tokenizer(ABC):
     overlapping: bool = False
     max_tokens: int | None = None
 
-    def __init__(self, vocab: dict[str, int], special: SpecialIds, template: Template) -> None:
+    def __init__(self, vocab: dict[str, int], special: SpecialIds, template: SpecialTokenTemplate) -> None:
         self.vocab = vocab
         self.special = special
         self.template = template

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from longstrand.errors import TokenizerError, one_of
-from longstrand.tokenization.base import Encoding, IntArray, SpecialIds, Template, Tokenizer
+from longstrand.tokenization.base import Encoding, IntArray, SpecialIds, SpecialTokenTemplate, Tokenizer
 from longstrand.tokenization.files import parse_definition
 from longstrand.tokenization.text_rules import TextRules, Unsupported, check_model, read_rules
 
@@ -195,17 +195,17 @@ def _open_library(definition: str, where: str) -> Any:
         raise TokenizerError(f"{where}: cannot be read by the tokenizers library ({error}).") from None
 
 
-def _find_template(parsed: dict[str, Any], vocab: dict[str, int], source: tuple[str, str]) -> Template:
+def _find_template(parsed: dict[str, Any], vocab: dict[str, int], source: tuple[str, str]) -> SpecialTokenTemplate:
     processor = parsed.get("post_processor")
     if processor is None:
-        return Template(pair_middle=())
+        return SpecialTokenTemplate(pair_middle=())
     if processor.get("type") == "BertProcessing":
         start, end = (int(processor["cls"][1]),), (int(processor["sep"][1]),)
-        return Template(start, end, end, end)
+        return SpecialTokenTemplate(start, end, end, end)
     return _probe_template(vocab, source)
 
 
-def _probe_template(vocab: dict[str, int], source: tuple[str, str]) -> Template:
+def _probe_template(vocab: dict[str, int], source: tuple[str, str]) -> SpecialTokenTemplate:
     """Find what the library adds by encoding one ordinary token alone and twice."""
     library = _open_library(*source)
     letter = next((text for text in ("A", "C", "a") if text in vocab), min(vocab, key=len))
@@ -213,6 +213,6 @@ def _probe_template(vocab: dict[str, int], source: tuple[str, str]) -> Template:
     single, pair = library.encode(letter).ids, library.encode(letter, letter).ids
     at = single.index(middle)
     second = pair.index(middle, at + 1)
-    return Template(
+    return SpecialTokenTemplate(
         tuple(single[:at]), tuple(single[at + 1 :]), tuple(pair[at + 1 : second]), tuple(pair[second + 1 :])
     )

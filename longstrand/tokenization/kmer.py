@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longstrand.errors import TokenizerError, one_of
-from longstrand.tokenization.base import IntArray, SpecialIds, Template, Tokenizer
+from longstrand.tokenization.base import IntArray, SpecialIds, SpecialTokenTemplate, Tokenizer
 from longstrand.tokenization.basic_words import split_words
 from longstrand.tokenization.files import ROLES
 
@@ -30,7 +30,7 @@ _BASE, _LETTER, _SPACE, _UNKNOWN = 0, 4, 5, 6
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class VocabularyLayout:
     """How a published k-mer vocabulary is ordered.
 
     Attributes:
@@ -51,11 +51,13 @@ _ANGLES = {"unk": "<unk>", "pad": "<pad>", "mask": "<mask>", "cls": "<cls>"}
 _ENDS = (("eos", "<eos>"), ("bos", "<bos>"))
 
 LAYOUTS = {
-    "longstrand": Layout(tuple(_BRACKETS.items()), "ACGT"),
-    "dnabert": Layout(tuple((role, _BRACKETS[role]) for role in ("pad", "unk", "cls", "sep", "mask")), "ATCG"),
-    "nt_v1": Layout(tuple(_ANGLES.items()), "ATCG", brackets=False),
-    "nt_v1_jax": Layout(tuple(_ANGLES.items()), "ATCG", last=_ENDS, brackets=False),
-    "nt_v2": Layout((*_ANGLES.items(), *_ENDS), "ATCG", brackets=False),
+    "longstrand": VocabularyLayout(tuple(_BRACKETS.items()), "ACGT"),
+    "dnabert": VocabularyLayout(
+        tuple((role, _BRACKETS[role]) for role in ("pad", "unk", "cls", "sep", "mask")), "ATCG"
+    ),
+    "nt_v1": VocabularyLayout(tuple(_ANGLES.items()), "ATCG", brackets=False),
+    "nt_v1_jax": VocabularyLayout(tuple(_ANGLES.items()), "ATCG", last=_ENDS, brackets=False),
+    "nt_v2": VocabularyLayout((*_ANGLES.items(), *_ENDS), "ATCG", brackets=False),
 }
 
 
@@ -123,18 +125,18 @@ def _special_ids(vocab: dict[str, int]) -> SpecialIds:
     return SpecialIds(**ids, extra=extra)
 
 
-def _template(vocab: dict[str, int], special: SpecialIds, append_eos: bool) -> Template:
+def _template(vocab: dict[str, int], special: SpecialIds, append_eos: bool) -> SpecialTokenTemplate:
     if special.cls is None:
         raise TokenizerError("the k-mer vocabulary has neither [CLS] nor <cls>.")
     if special.sep is not None:
         end = (special.sep,)
-        return Template((special.cls,), end, end, end)
+        return SpecialTokenTemplate((special.cls,), end, end, end)
     if not append_eos:
-        return Template((special.cls,))
+        return SpecialTokenTemplate((special.cls,))
     if "<eos>" not in vocab:
         raise ValueError("append_eos needs a vocabulary with <eos> (layout nt_v2 or nt_v1_jax).")
     end = (vocab["<eos>"],)
-    return Template((special.cls,), end, end, end)
+    return SpecialTokenTemplate((special.cls,), end, end, end)
 
 
 def _code_points(text: str) -> npt.NDArray[Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from longstrand.tokenization.base import Template
+from longstrand.tokenization.base import SpecialTokenTemplate
 
 
 def write_fasta(path: Path, contigs: dict[str, str], *, width: int = 60) -> Path:
@@ -30,7 +30,7 @@ class BaseTokenizer:
     pad_token_id = 3
     overlapping = False
     alphabet = "ACGTN"
-    template = Template(prefix=(1,), suffix=(2,))
+    template = SpecialTokenTemplate(prefix=(1,), suffix=(2,))
     dna_token_ids = np.array([5, 6, 7, 8], dtype=np.int32)
     bases_per_id = np.array([0] * 5 + [1] * 5, dtype=np.int32)
 

@@ -30,7 +30,14 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from longstrand.errors import InputError
 from longstrand.models.config import LongstrandConfig, RecurrentMemory
-from longstrand.models.memory.segments import NO_TOKEN, SegmentSchedule, Step, Template, counted_tokens, make_step
+from longstrand.models.memory.segments import (
+    NO_TOKEN,
+    SegmentSchedule,
+    SegmentTemplate,
+    Step,
+    counted_tokens,
+    make_step,
+)
 
 
 @dataclass
@@ -193,7 +200,7 @@ class _Pass:
     def __init__(self, encoder: Any, schedule: SegmentSchedule, batch: Batch, *, backward: bool) -> None:
         self._encoder, self._schedule, self._batch, self._backward = encoder, schedule, batch, backward
         self._settings = encoder.config.memory
-        self._template = Template.of(self._settings, encoder.config.pad_token_id)
+        self._template = SegmentTemplate.of(self._settings, encoder.config.pad_token_id)
         num_rows, length = batch.ids.shape
         self._token_at = np.full((num_rows, length), NO_TOKEN, dtype=np.int64)
         self._cls_at = np.full((num_rows, schedule.num_steps), NO_TOKEN, dtype=np.int64)

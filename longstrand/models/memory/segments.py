@@ -117,7 +117,7 @@ def reading_order(number: int, left: int, right: int) -> tuple[np.ndarray, int]:
 
 
 @dataclass(frozen=True)
-class Row:
+class SegmentedRow:
     """How one row is cut.
 
     Attributes:
@@ -144,7 +144,7 @@ class Row:
         return np.concatenate((np.sort(context)[::-1], own[::-1]))
 
 
-def cut_row(ids: np.ndarray, real: np.ndarray, settings: RecurrentMemory) -> Row:
+def cut_row(ids: np.ndarray, real: np.ndarray, settings: RecurrentMemory) -> SegmentedRow:
     """Cut one row; ids (L,) and which of them are real tokens (L,) bool.
 
     Raises:
@@ -166,11 +166,11 @@ def cut_row(ids: np.ndarray, real: np.ndarray, settings: RecurrentMemory) -> Row
     stops = np.cumsum(lengths)
     bounds = np.stack((stops - lengths, stops), axis=1)
     order, num_context = reading_order(len(bounds), settings.context.left, settings.context.right)
-    return Row(content, bounds, order, num_context)
+    return SegmentedRow(content, bounds, order, num_context)
 
 
 @dataclass(frozen=True)
-class Template:
+class SegmentTemplate:
     """What stands around the content of a segment: ids, and where memory is read and written.
 
     Attributes:
@@ -184,7 +184,7 @@ class Template:
     filler: int
 
     @classmethod
-    def of(cls, settings: RecurrentMemory, pad_token_id: int | None) -> Template:
+    def of(cls, settings: RecurrentMemory, pad_token_id: int | None) -> SegmentTemplate:
         """Make the template of a form."""
         block, filler = (NO_TOKEN,) * settings.num_tokens, 1 if pad_token_id == 0 else 0
         if settings.form == "mem_x_mem":
@@ -233,7 +233,7 @@ def make_step(parts: list[np.ndarray], rows: list[np.ndarray], config: Longstran
         config: its ``memory`` says what stands around.
     """
     settings = config.recurrence
-    template = Template.of(settings, config.pad_token_id)
+    template = SegmentTemplate.of(settings, config.pad_token_id)
     before, after, number = len(template.before), len(template.after), settings.num_tokens
     pad, seen, least = padding_of(settings, config)
     lengths = np.array([len(part) for part in parts])
@@ -264,7 +264,7 @@ class SegmentSchedule:
         num_steps: segments of the longest row.
     """
 
-    rows: list[Row]
+    rows: list[SegmentedRow]
     ranks: np.ndarray
     num_steps: int
 

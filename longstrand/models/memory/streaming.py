@@ -16,7 +16,7 @@ from torch import Tensor
 from longstrand.errors import InputError
 from longstrand.models.config import Head
 from longstrand.models.memory.recurrence import Batch, encode_step, initial_memory, on_host
-from longstrand.models.memory.segments import Template, make_step
+from longstrand.models.memory.segments import SegmentTemplate, make_step
 from longstrand.models.precision import without_emulation
 
 
@@ -91,7 +91,7 @@ def stream(
 def _stream_step(encoder: Any, batch: Batch, memory: Tensor) -> SegmentOutput:
     config = encoder.config
     settings = config.memory
-    template = Template.of(settings, config.pad_token_id)
+    template = SegmentTemplate.of(settings, config.pad_token_id)
     active = np.flatnonzero(batch.real.any(1))
     parts = [batch.real[row].nonzero()[0] for row in active]
     width = config.hidden_size

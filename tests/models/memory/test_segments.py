@@ -10,7 +10,7 @@ from longstrand.errors import InputError
 from longstrand.models.config import RecurrentMemory, preset
 from longstrand.models.memory.segments import (
     SegmentSchedule,
-    Template,
+    SegmentTemplate,
     bin_segment_lengths,
     counted_tokens,
     cut_row,
@@ -114,10 +114,10 @@ def test_a_step_by_hand():
 
 
 def test_templates():
-    assert Template.of(RecurrentMemory(num_tokens=0, **SPECIAL), 3).before == (1,)
-    assert Template.of(RecurrentMemory(num_tokens=1, cls_token_id=5), 0) == Template((5, -1), (), 1)
+    assert SegmentTemplate.of(RecurrentMemory(num_tokens=0, **SPECIAL), 3).before == (1,)
+    assert SegmentTemplate.of(RecurrentMemory(num_tokens=1, cls_token_id=5), 0) == SegmentTemplate((5, -1), (), 1)
     bins = RecurrentMemory(num_tokens=1, bins_per_segment=1, split="left", **SPECIAL)
-    assert Template.of(bins, 3) == Template((1, -1, 2), (), 0)
+    assert SegmentTemplate.of(bins, 3) == SegmentTemplate((1, -1, 2), (), 0)
     assert (bins.room, RecurrentMemory(**SPECIAL).room, RecurrentMemory(form="mem_x_mem").room) == (509, 499, 492)
 
 
