@@ -22,6 +22,12 @@ class StrictModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    def refuse_given(self, names: Iterable[str], why: str) -> None:
+        """Raise ValueError if one of these fields, which would not be used, is not at its default."""
+        given = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+        if given:
+            raise ValueError(f"{given[0]} would not be used: {why}; leave it out")
+
 
 Config = TypeVar("Config", bound=StrictModel)
 

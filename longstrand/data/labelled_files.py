@@ -32,6 +32,7 @@ from longstrand.data.rows import (
     is_missing,
     read_intervals,
     read_table,
+    refuse_columns,
     sequence_column,
     take_column,
 )
@@ -358,6 +359,7 @@ def _read_intervals(
 
     if windows is None:
         raise UsageError(f"{path} holds intervals; name their genome with --fasta (and a size with --window).")
+    refuse_columns(path, "intervals", sequence=columns.sequence, second=columns.pair, group=columns.group)
     table = read_intervals(path)
     num_rows = len(table)
     if windows.num_bases is None:
@@ -367,6 +369,10 @@ def _read_intervals(
         intervals, table = windows_around(table, windows.genome, windows.num_bases)
     labels = _interval_labels(table, columns, path, windows)
     rows = list(table.lines)
+    named = columns.name or ""
+    if named:
+        find_column(list(table.labels), named, path, "name")
+    names = [name or str(interval) for name, interval in zip(table.labels.get(named, [None] * len(table)), intervals)]
     if windows.negative_ratio > 0:
         if not windows.taken:
             windows.reserve(path)
@@ -383,7 +389,7 @@ def _read_intervals(
         source=path,
         rows=rows,
         alphabet=alphabet,
-        names=[str(interval) for interval in intervals],
+        names=names + list(map(str, intervals[len(names) :])),
         chroms=[interval.chrom for interval in intervals],
         splits=_splits(table, columns, path, intervals),
         num_dropped=num_rows - len(table),

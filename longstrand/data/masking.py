@@ -46,6 +46,9 @@ class MaskingConfig(StrictModel):
     def _shares(self) -> MaskingConfig:
         if self.mask + self.random > 1 + 1e-9:
             raise ValueError(f"mask and random are shares of the chosen tokens: {self.mask} + {self.random} is above 1")
+        for kind, field in (("span", "max_span"), ("kmer_span", "kmer")):
+            if self.kind != kind:
+                self.refuse_given([field], f"masking is of the kind {self.kind}")
         return self
 
 

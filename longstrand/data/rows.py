@@ -159,8 +159,7 @@ def read_records(
     if has_intervals(path, columns):
         if genome is None:
             raise UsageError(f"{path}: intervals need the genome they lie on; add --fasta GENOME.fa.")
-        if columns.second is not None:
-            raise UsageError(f"{path}: intervals have no second sequence '{columns.second}'; give a table of pairs.")
+        refuse_columns(path, "intervals", sequence=columns.sequence, second=columns.second)
         return _interval_records(path, columns, genome, window, flank)
     if genome is not None or window is not None:
         raise UsageError(
@@ -170,10 +169,19 @@ def read_records(
         return _table_records(path, columns)
     if kind not in ("fasta", "lines"):
         raise InputError(f"{path}: this is {KINDS[kind]}; a table, FASTA or BED file is needed.")
-    for what, column in (("second-sequence", columns.second), ("name", columns.name)):
-        if column is not None:
-            raise UsageError(f"{path}: {KINDS[kind]} have no {what} column '{column}'; give a table.")
+    refuse_columns(path, KINDS[kind], sequence=columns.sequence, second=columns.second, name=columns.name)
     return _fasta_records(path) if kind == "fasta" else _line_records(path)
+
+
+def refuse_columns(path: Path, kind: str, **columns: str | None) -> None:
+    """Refuse names of columns that a file of this kind cannot have; the usual names of sequences are no request.
+
+    Raises:
+        UsageError: naming the first.
+    """
+    for what, column in columns.items():
+        if column is not None and column not in SEQUENCE_NAMES:
+            raise UsageError(f"{path}: {kind} have no {what} column '{column}'; give a table of sequences.")
 
 
 def count_rows(path: Path) -> int | None:

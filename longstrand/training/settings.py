@@ -57,10 +57,10 @@ class DataSettings(StrictModel):
     def _check(self) -> DataSettings:
         if self.window is not None and self.fasta is None:
             raise ValueError("window needs fasta, the genome that the intervals lie on")
-        if self.negative_ratio and self.fasta is None:
-            raise ValueError("negative_ratio needs fasta, the genome that random negatives are drawn from")
-        if self.bin_loss != "counts" and self.bin_bases is None:
-            raise ValueError("bin_loss needs bin_bases, the size of the bins")
+        if self.fasta is None:
+            self.refuse_given(["negative_ratio"], "random negatives need fasta, the genome")
+        if self.bin_bases is None:
+            self.refuse_given(["bin_loss"], "there are no bins without bin_bases")
         if self.class_names is not None and self.class_names_file is not None:
             raise ValueError("give class_names or class_names_file, not both")
         if self.valid_fraction + self.test_fraction >= 1:
@@ -146,8 +146,8 @@ class EvaluationSettings(StrictModel):
 
     @model_validator(mode="after")
     def _check(self) -> EvaluationSettings:
-        if self.kmer != EvaluationSettings.model_fields["kmer"].default and not self.baselines:
-            raise ValueError("kmer is for the baselines, which are off; leave it out")
+        if not self.baselines:
+            self.refuse_given(["kmer"], "the baselines are off")
         return self
 
 
@@ -202,6 +202,12 @@ class HoldOutConfig(StrictModel):
         0.05, ge=0, lt=0.5, description="share of each genome, if neither contigs nor intervals are given"
     )
 
+    @model_validator(mode="after")
+    def _check(self) -> HoldOutConfig:
+        if self.contigs or self.intervals is not None:
+            self.refuse_given(["fraction"], "contigs or intervals say what is held out")
+        return self
+
 
 class DataConfig(StrictModel):
     """Which DNA is read, and how windows are cut from it."""
@@ -255,6 +261,13 @@ class TokenizerConfig(StrictModel):
     training_bases: int = Field(
         20_000_000, gt=0, description="BPE: bases sampled for training it, at most those there are"
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> TokenizerConfig:
+        if self.path is None:
+            of_others = {"bpe": ["k", "overlapping"], "kmer": ["vocab_size", "training_bases"]}[self.kind]
+            self.refuse_given(of_others, f"the tokenizer that is made is of the kind {self.kind}")
+        return self
 
 
 class ModelConfig(StrictModel):

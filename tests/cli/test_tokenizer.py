@@ -95,6 +95,12 @@ def test_wrong_requests(genome, tmp_path):
         ),
         (UsageError, r"did you mean 'two'", ("train", genome, "-o", tmp_path / "x", "--hold-out", "chrtwo")),
         (UsageError, "k is 1 to 10", ("train", genome, "-o", tmp_path / "x", "--kind", "kmer", "--k", 11)),
+        (UsageError, "--k is not for tokenizers of the kind bpe", ("train", genome, "-o", tmp_path / "x", "--k", 3)),
+        (
+            UsageError,
+            "--vocab-size is not for tokenizers of the kind kmer",
+            ("train", genome, "-o", tmp_path / "x", "--kind", "kmer", "--vocab-size", 99),
+        ),
         (InputError, "gone.fa", ("train", tmp_path / "gone.fa", "-o", tmp_path / "x")),
         (InputError, "no such file", ("inspect", tmp_path, tmp_path / "gone.csv")),
         (TokenizerError, "no such folder", ("inspect", tmp_path / "gone", genome)),

@@ -281,10 +281,20 @@ def test_columns_that_intervals_cannot_have(tmp_path: Path) -> None:
     assert [(record.name, record.sequence) for record in records] == [("x", "CGT"), ("chr1:3-5", "GTA")]
     with pytest.raises(InputError, match="no name column 'gen'"):
         read_records(tmp_path / "t.csv", genome=genome, columns=Columns(name="gen"))
-    with pytest.raises(UsageError, match="intervals have no second sequence 'b'"):
+    with pytest.raises(UsageError, match="intervals have no second column 'b'"):
         read_records(tmp_path / "t.csv", genome=genome, columns=Columns(second="b"))
     with pytest.raises(UsageError, match="FASTA sequences have no name column 'gene'"):
         read_records(tmp_path / "g.fa", columns=Columns(name="gene"))
+    with pytest.raises(UsageError, match="FASTA sequences have no sequence column 'dna'"):
+        read_records(tmp_path / "g.fa", columns=Columns("dna"))
+    (tmp_path / "b.bed").write_text("chr1\t1\t4\tx\nchr1\t2\t5\ty\n")
+    windows = GenomeWindows(genome)
+    with pytest.raises(UsageError, match="intervals have no sequence column 'dna'"):
+        read_labelled(tmp_path / "b.bed", LabelColumns(sequence="dna"), windows=windows)
+    with pytest.raises(UsageError, match="intervals have no second column 'b'"):
+        read_labelled(tmp_path / "b.bed", LabelColumns(pair="b"), windows=windows)
+    named = read_labelled(tmp_path / "t.csv", LabelColumns(labels=("gene",), name="gene"), windows=windows)
+    assert named.names == ["x", "chr1:3-5"]
 
 
 def test_a_stray_carriage_return_moves_no_base(tmp_path: Path) -> None:

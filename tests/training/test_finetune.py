@@ -29,7 +29,7 @@ from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training import finetune as module
 from longstrand.training.finetune import FinetuneTrainer, best_row, finetune, is_exhausted
 from longstrand.training.run_folder import TrainingResult
-from longstrand.training.settings import FinetuneConfig
+from longstrand.training.settings import FinetuneConfig, PretrainConfig
 from tests.toys import tiny_checkpoint
 
 
@@ -383,8 +383,8 @@ def test_splits_and_settings_that_contradict(model: Path, tables: dict[str, Path
         ({"train": "t.csv", "window": 5}, "window needs fasta"),
         ({"train": "t.csv", "class_names": ["a"], "class_names_file": "b"}, "not both"),
         ({"train": "t.csv", "valid_fraction": 0.6, "test_fraction": 0.5}, "leave nothing to train on"),
-        ({"train": "t.csv", "negative_ratio": 1}, "negative_ratio needs fasta"),
-        ({"train": "t.csv", "bin_loss": "squared"}, "bin_loss needs bin_bases"),
+        ({"train": "t.csv", "negative_ratio": 1}, "random negatives need fasta"),
+        ({"train": "t.csv", "bin_loss": "squared"}, "there are no bins without bin_bases"),
         ({"train": "t.csv", "vaild": "v.csv"}, "unknown key 'data.vaild' (did you mean 'valid'?)"),
     ],
 )
@@ -427,7 +427,7 @@ def test_bad_input_is_refused_before_training(model: Path, tables: dict[str, Pat
         run(model, tmp_path / "g", {"train": bio}, strand="both")
     with pytest.raises(UsageError, match="class_weights are for classes"):
         run(model, tmp_path / "i", tables | {"problem": "regression"}, class_weights="balanced")
-    with pytest.raises(ConfigError, match="kmer is for the baselines, which are off"):
+    with pytest.raises(ConfigError, match="kmer would not be used: the baselines are off"):
         run(model, tmp_path / "j", tables, evaluation={"baselines": False, "kmer": 3})
     with pytest.raises(TokenizerError, match="no such folder"):
         run(tmp_path / "nowhere", tmp_path / "h", tables)
@@ -453,3 +453,22 @@ def test_a_run_without_a_complete_checkpoint_cannot_be_measured(tmp_path: Path) 
     empty = module.RunFolder(tmp_path)
     with pytest.raises(ResumeError, match="no complete checkpoint is left to measure"):
         module._load_best(empty, None, [], "mcc")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokenizer": {"k": 3}}, "k would not be used: the tokenizer that is made is of the kind bpe"),
+        ({"tokenizer": {"kind": "kmer", "vocab_size": 99}}, "vocab_size would not be used"),
+        ({"masking": {"max_span": 5}}, "max_span would not be used: masking is of the kind token"),
+        ({"masking": {"kind": "span", "kmer": 5}}, "kmer would not be used: masking is of the kind span"),
+        (
+            {"data": {"genomes": ["g.fa"], "hold_out": {"contigs": ["b"], "fraction": 0.2}}},
+            "fraction would not be used: contigs or intervals say what is held out",
+        ),
+    ],
+)
+def test_settings_of_pretraining_that_would_not_be_used(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(PretrainConfig, {"output": "o", "data": {"genomes": ["g.fa"]}} | changes)
+    build(PretrainConfig, {"output": "o", "data": {"genomes": ["g.fa"]}, "tokenizer": {"path": "t", "k": 3}})
