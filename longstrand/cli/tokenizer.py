@@ -29,14 +29,12 @@ def train(
     genomes: Annotated[list[Path], typer.Argument(help="FASTA files, plain, gzip or bgzip.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write the tokenizer to.")],
     kind: Annotated[str, typer.Option(help="bpe (learned from the genomes) or kmer (all words of K bases).")] = "bpe",
-    vocab_size: Annotated[int | None, typer.Option(help="bpe: number of tokens; default 4096.")] = None,
-    num_bases: Annotated[
-        int | None, typer.Option(help="bpe: bases to learn from, sampled over all genomes; default 5000000.")
-    ] = None,
-    min_frequency: Annotated[int | None, typer.Option(help="bpe: a token occurs at least so often; default 2.")] = None,
-    max_token_length: Annotated[int | None, typer.Option(help="bpe: longest token in bases; default 64.")] = None,
+    vocab_size: Annotated[int, typer.Option(help="bpe: number of tokens.")] = 4096,
+    num_bases: Annotated[int, typer.Option(help="bpe: bases to learn from, sampled over all genomes.")] = 5_000_000,
+    min_frequency: Annotated[int, typer.Option(help="bpe: a token occurs at least so often.")] = 2,
+    max_token_length: Annotated[int, typer.Option(help="bpe: longest token in bases.")] = 64,
     hold_out: Annotated[list[str] | None, typer.Option(help="Contig not to learn from; may be repeated.")] = None,
-    k: Annotated[int | None, typer.Option(help="kmer: bases of a word, 1 to 10; default 6.")] = None,
+    k: Annotated[int, typer.Option(help="kmer: bases of a word, 1 to 10.")] = 6,
     overlapping: Annotated[bool, typer.Option(help="kmer: words that slide by one base, as DNABERT's.")] = False,
     seed: Annotated[int, typer.Option(help="The same seed gives the same tokenizer.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace a tokenizer that is already there.")] = False,
@@ -56,14 +54,9 @@ def train(
     from longstrand.tokenization.train import describe_training, train_bpe, write_training_record
 
     one_of(kind, ("bpe", "kmer"), "kind of tokenizer")
-    learning = {"vocab-size": vocab_size, "num-bases": num_bases, "min-frequency": min_frequency}
-    words = {"k": k, "overlapping": overlapping or None}
-    others = words if kind == "bpe" else {**learning, "max-token-length": max_token_length}
-    if unused := [name for name, value in others.items() if value is not None]:
-        raise UsageError(f"--{unused[0]} is not for tokenizers of the kind {kind}; leave it out.")
-    num_bases, min_frequency = (
-        default if value is None else value for value, default in ((num_bases, 5_000_000), (min_frequency, 2))
-    )
+    learning = (vocab_size, num_bases, min_frequency, max_token_length) != (4096, 5_000_000, 2, 64)
+    if (k != 6 or overlapping) if kind == "bpe" else learning:
+        raise UsageError(f"an option of another kind of tokenizer than {kind} is given; leave it out.")
     if (output / "tokenizer.json").exists() and not overwrite:
         raise UsageError(f"{output}: there is a tokenizer already; choose another folder or add --overwrite.")
     check_output(output, genomes)
@@ -72,14 +65,11 @@ def train(
     details: dict[str, Any] = {"kind": kind, "genomes": {str(g.path): g.fingerprint for g in sources}}
     try:
         if kind == "kmer":
-            tokenizer: Tokenizer = make_kmer(6 if k is None else k, overlapping=overlapping)
+            tokenizer: Tokenizer = make_kmer(k, overlapping=overlapping)
         else:
             pieces = _training_pieces(sources, num_bases=num_bases, seed=seed, exclude=excluded)
             tokenizer = train_bpe(
-                pieces,
-                vocab_size=4096 if vocab_size is None else vocab_size,
-                min_frequency=min_frequency,
-                max_token_length=64 if max_token_length is None else max_token_length,
+                pieces, vocab_size=vocab_size, min_frequency=min_frequency, max_token_length=max_token_length
             )
             details |= {
                 "num_bases": num_bases,

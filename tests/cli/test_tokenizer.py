@@ -95,10 +95,10 @@ def test_wrong_requests(genome, tmp_path):
         ),
         (UsageError, r"did you mean 'two'", ("train", genome, "-o", tmp_path / "x", "--hold-out", "chrtwo")),
         (UsageError, "k is 1 to 10", ("train", genome, "-o", tmp_path / "x", "--kind", "kmer", "--k", 11)),
-        (UsageError, "--k is not for tokenizers of the kind bpe", ("train", genome, "-o", tmp_path / "x", "--k", 3)),
+        (UsageError, "of another kind of tokenizer than bpe", ("train", genome, "-o", tmp_path / "x", "--k", 3)),
         (
             UsageError,
-            "--vocab-size is not for tokenizers of the kind kmer",
+            "of another kind of tokenizer than kmer",
             ("train", genome, "-o", tmp_path / "x", "--kind", "kmer", "--vocab-size", 99),
         ),
         (InputError, "gone.fa", ("train", tmp_path / "gone.fa", "-o", tmp_path / "x")),
