@@ -103,6 +103,9 @@ def find_tasks(folder: Path) -> list[BenchmarkTask]:
     found: list[BenchmarkTask] = []
     for place in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
         tables = [path for path in sorted(place.iterdir()) if path.is_file() and _is_table(path)]
+        for path in sorted(place.glob("*.txt*")):
+            if name_kind(path) in TABLE_KINDS and path.name != CLASS_NAMES:
+                logger.warning("%s: left out; a table is read if its name ends in .csv or .tsv", path)
         name = "/".join(place.relative_to(folder).parts) or folder.resolve().name
         signals = sorted(path for path in place.iterdir() if path.is_file() and is_signal(path))
         splits = [(NAMES[_stem(path).lower()], path) for path in tables if _stem(path).lower() in NAMES]

@@ -35,6 +35,15 @@ def test_folders_tables_and_beds_are_found(tmp_path: Path) -> None:
     }
 
 
+def test_what_is_left_out_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.csv", "b.txt", "labels.txt"):
+        (tmp_path / name).write_text("sequence,label\nACGT,1\n")
+    assert [task.id for task in find_tasks(tmp_path)] == ["own/a"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'b.txt'}: left out; a table is read if its name ends in .csv or .tsv"
+    ]
+
+
 def test_given_splits_are_kept_and_the_missing_one_is_made(tmp_path: Path) -> None:
     sequences = dna(40, 30)
     write_csv(tmp_path / "a/train.csv", sequences[:30], ["yes", "no"] * 15)
