@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,19 @@ def shared() -> Path:
     if folder is None:
         pytest.skip("no data folder: set LONGSTRAND_DATA to the folder with golden/ and data/")
     return folder
+
+
+DRAWN = ("report", "demo", "test_examples", "test_readme", "test_benchmark_document")
+"""Folders and files whose tests draw real pictures; pages of all other tests have empty ones, which cost nothing."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pictures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave the drawing of pictures out, except in the tests of pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not any(name in (request.path.stem, request.path.parent.name) for name in DRAWN):
+            patch.setattr("longstrand.report.plots.to_svg", lambda *_, **__: "<svg></svg>")
+        yield
 
 
 LONGEST_FIRST = ("test_readme", "test_examples", "test_processes", "demo/test_run", "benchmarks/test_run")
