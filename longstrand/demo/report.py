@@ -118,9 +118,7 @@ def sentences(item: Comparison) -> list[str]:
     lines = [f"{name}: {title} on the test sequences: {shown}."]
     words = {"better": [], "worse": [], "unclear": []}  # type: dict[str, list[str]]
     for model, pair in item.differences.items():
-        size = (
-            "" if pair.low is None else f" ({pair.difference:+.3f}, 95 % interval {pair.low:+.3f} to {pair.high:+.3f})"
-        )
+        size = "" if pair.low is None else f" ({pair.difference:+.3f})"
         words[pair.verdict].append(f"{model}{size}")
     for verdict, text in (
         ("better", "is better than"),
