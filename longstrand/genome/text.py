@@ -39,7 +39,7 @@ _MARKS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-_BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _HEAD = 1 << 16
 _IUPAC = frozenset(NUCLEOTIDES)
 _WHOLE = re.compile(r"[ \t]*[+-]?[0-9]+[ \t]*")
@@ -274,7 +274,7 @@ def _check_bgzip_end(file: IO[bytes], path: Path) -> None:
     head = file.read(18)
     if len(head) == 18 and head[3] & 4 and head[12:14] == b"BC":
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - len(_BGZF_END)))
-        if file.read() != _BGZF_END:
+        file.seek(max(0, size - len(BGZF_END)))
+        if file.read() != BGZF_END:
             raise InputError(f"{path}: the bgzip file has no end marker (truncated download or copy?); get it again.")
     file.seek(0)

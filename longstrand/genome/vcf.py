@@ -1,0 +1,372 @@
+"""VCF as text that is kept: records are lines of which the alleles are read and the rest is passed on byte for byte.
+
+Plain, gzip, bgzip and zstd files are told by content; ``-`` is the standard input. BCF is turned into text by pysam
+(``pip install 'longstrand[bcf]'``), the only thing here that rewrites numbers.
+"""
+
+from __future__ import annotations
+
+import atexit
+import re
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from longstrand.errors import InputError, UsageError
+from longstrand.genome.bgzf import BgzfWriter, PositionIndex
+from longstrand.genome.fasta import Genome, chrom_twin
+from longstrand.genome.text import open_bytes
+from longstrand.genome.variants import judge
+
+FIXED = (b"#CHROM", b"POS", b"ID", b"REF", b"ALT", b"QUAL", b"FILTER", b"INFO")
+WRONG_BUILD = 0.1
+"""Share of wrong REF alleles above which the genome is probably another build."""
+_SHOWN = 3
+_HEADER_ID = re.compile(rb"##(\w+)=<ID=([^,>]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class VcfRecord:
+    """One line of a VCF.
+
+    Attributes:
+        line: number of the line in the file, from 1.
+        cells: CHROM to INFO and, as one, all that follows.
+    """
+
+    line: int
+    cells: list[bytes]
+
+    @property
+    def chrom(self) -> str:
+        """Contig, as the VCF calls it."""
+        return self.cells[0].decode()
+
+    @property
+    def start(self) -> int:
+        """0-based position of the first base of REF; -1 for POS 0."""
+        return int(self.cells[1]) - 1
+
+    @property
+    def id(self) -> str:
+        """The ID column; ``.`` is none."""
+        return self.cells[2].decode()
+
+    @property
+    def ref(self) -> str:
+        """REF as written."""
+        return self.cells[3].decode()
+
+    @property
+    def alts(self) -> list[str]:
+        """The ALT alleles as written; ``["."]`` is none."""
+        return self.cells[4].decode().split(",")
+
+    @property
+    def info(self) -> dict[str, str]:
+        """The INFO column; flags have an empty value."""
+        pairs = (entry.partition("=") for entry in self.cells[7].decode(errors="replace").split(";"))
+        return {name: value for name, _, value in pairs if name != "."}
+
+    def text(self, info: Sequence[bytes] = ()) -> bytes:
+        """Give the line with entries added to INFO, all else as it was."""
+        if not info:
+            return b"\t".join(self.cells) + b"\n"
+        added = b";".join([entry for entry in (self.cells[7],) if entry not in (b".", b"")] + list(info))
+        return b"\t".join([*self.cells[:7], added, *self.cells[8:]]) + b"\n"
+
+    def split(self, alt: int) -> VcfRecord:
+        """Give the record with one of its ALT alleles alone; other columns are those of the whole record."""
+        return VcfRecord(self.line, [*self.cells[:4], self.cells[4].split(b",")[alt], *self.cells[5:]])
+
+
+@dataclass(frozen=True)
+class Vcf:
+    """A VCF that can be read again and again.
+
+    Attributes:
+        path: the file, for messages and for reading.
+        header: the lines that begin with ``##``.
+        columns: names in the line ``#CHROM``.
+        records: the lines, if they do not come from the file.
+    """
+
+    path: Path
+    header: list[bytes]
+    columns: list[bytes]
+    records: list[VcfRecord] | None = None
+
+    @property
+    def samples(self) -> list[str]:
+        """Names of the samples, in the order of the columns."""
+        return [name.decode() for name in self.columns[9:]]
+
+    def declared(self, kind: bytes) -> dict[str, bytes]:
+        """Give the header lines of one kind (``INFO``, ``contig``) by ID."""
+        found = ((_HEADER_ID.match(line), line) for line in self.header)
+        return {match[2].decode(): line for match, line in found if match and match[1] == kind}
+
+    def __iter__(self) -> Iterator[VcfRecord]:
+        """Read the records.
+
+        Raises:
+            InputError: a line has another number of columns, or a position that is no number.
+        """
+        if self.records is not None:
+            yield from self.records
+            return
+        tabs, checked = len(self.columns) - 1, False
+        for number, line in _lines(self.path):
+            if line.startswith(b"#"):
+                checked = True
+            elif line and checked:
+                if line.count(b"\t") != tabs:
+                    raise InputError(f"{self.path}:{number}: {_columns_wrong(line, tabs + 1)}.")
+                cells = line.split(b"\t", 8)
+                if not cells[1].isdigit():
+                    raise InputError(f"{self.path}:{number}: POS is {cells[1][:20].decode(errors='replace')!r}.")
+                yield VcfRecord(number, cells)
+
+
+def open_vcf(path: Path | str) -> Vcf:
+    """Read the header of a VCF or BCF file, or of the standard input (``-``), which is kept in a temporary file.
+
+    Raises:
+        InputError: the file is missing, empty or damaged, is no VCF, or its header is incomplete.
+        UsageError: BCF without pysam.
+    """
+    path = _standard_input() if str(path) == "-" else Path(path).expanduser()
+    header: list[bytes] = []
+    for number, line in _lines(path):
+        if line.startswith(b"##"):
+            header.append(line)
+            continue
+        if not line.startswith(b"#"):
+            what = "the line #CHROM" if header else "the header (##fileformat=VCF..., then the line #CHROM)"
+            raise InputError(f"{path}:{number}: {what} is missing before the first record.")
+        columns = line.split(b"\t")
+        if tuple(columns[:8]) != FIXED:
+            missing = [name.decode() for name in FIXED if name not in columns]
+            raise InputError(
+                f"{path}:{number}: the line #CHROM lacks {', '.join(missing) or 'the order of the columns'}; VCF has "
+                f"{' '.join(name.decode() for name in FIXED)}, separated by tabs."
+            )
+        twice = [name.decode() for name, count in Counter(columns[9:]).items() if count > 1]
+        if twice:
+            raise InputError(f"{path}:{number}: sample '{twice[0]}' occurs twice; give every sample its own name.")
+        return Vcf(path, header, columns)
+    if header:
+        raise InputError(f"{path}: the line #CHROM is missing.")
+    raise InputError(f"{path}: the file is empty.")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Number the lines of a VCF, without line ends and mark of encoding; a BCF as text."""
+    with open_bytes(path) as stream:
+        if stream.peek(3)[:3] == b"BCF":
+            yield from enumerate(_bcf_lines(path), 1)
+            return
+        for number, line in enumerate(stream, 1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+                if b"\0" in line:
+                    raise InputError(f"{path}: no VCF; a VCF is text in UTF-8 that begins with ##fileformat=VCF.")
+            yield number, line.rstrip(b"\r\n")
+
+
+def _bcf_lines(path: Path) -> Iterator[bytes]:
+    pysam = require_pysam(path)
+    with pysam.VariantFile(str(path)) as file:
+        yield from str(file.header).encode().splitlines()
+        yield from (str(record).rstrip("\n").encode() for record in file)
+
+
+def require_pysam(path: Path) -> Any:
+    """Import pysam.
+
+    Raises:
+        UsageError: it is not installed; the file and the remedy are named.
+    """
+    try:
+        import pysam
+    except ImportError:
+        raise UsageError(
+            f"{path}: BCF needs the package pysam (pip install 'longstrand[bcf]'); or use VCF (bcftools view -Oz)."
+        ) from None
+    return pysam
+
+
+def _standard_input() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="longstrand-vcf-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with open(folder / "standard_input.vcf", "wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return folder / "standard_input.vcf"
+
+
+def _columns_wrong(line: bytes, expected: int) -> str:
+    if b"\t" not in line and len(line.split()) >= min(expected, 5):
+        return "the columns are separated by spaces; VCF wants tabs"
+    return f"{line.count(bytes([9])) + 1} columns, but the line #CHROM names {expected}"
+
+
+@dataclass
+class Survey:
+    """What a pass over a VCF and its genome has found.
+
+    Attributes:
+        contigs: name in the VCF to name in the genome; None where the genome has no such contig.
+        num_records: lines.
+        statuses: how many alleles have each status, ``ok`` or a key of `longstrand.genome.variants.SKIPPED`.
+        longest: largest position, to choose the index.
+    """
+
+    contigs: dict[str, str | None]
+    num_records: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    longest: int = 0
+
+    @property
+    def num_alleles(self) -> int:
+        """ALT alleles, and records without any."""
+        return sum(self.statuses.values())
+
+
+def survey(vcf: Vcf, genome: Genome, *, skip: bool = False) -> Survey:
+    """Read a VCF and judge all its alleles.
+
+    Contigs are found by their own names; if none is, but all are with ``chr`` added or taken away, they are mapped so.
+
+    Args:
+        vcf: the file.
+        genome: what it belongs to.
+        skip: wrong REF alleles and unknown contigs are counted only.
+
+    Raises:
+        InputError: a REF is wrong or a contig unknown; the first ones are named with their lines, and how many.
+    """
+    found, wrong = _survey(vcf, genome, Survey({}))
+    if found.contigs and not any(found.contigs.values()):
+        twins = {name: chrom_twin(name, genome.contigs) for name in found.contigs}
+        if all(twins.values()):
+            found, wrong = _survey(vcf, genome, Survey(twins))
+    if wrong and not skip:
+        counts = ", ".join(
+            f"{found.statuses[key]:,} {name}"
+            for key, name in (("ref_mismatch", "with a wrong REF"), ("unknown_contig", "on unknown contigs"))
+            if found.statuses[key]
+        )
+        known = found.num_alleles - found.statuses["unknown_contig"]
+        build = " Wrong genome build?" if found.statuses["ref_mismatch"] > WRONG_BUILD * known else ""
+        raise InputError(
+            f"{' '.join(wrong)} Of {found.num_alleles:,} alleles: {counts}.{build} Give the genome of this VCF, or "
+            "pass --mismatch skip to leave these out (they stay in the output, with a status)."
+        )
+    return found
+
+
+def _survey(vcf: Vcf, genome: Genome, found: Survey) -> tuple[Survey, list[str]]:
+    """Fill a survey; give the first records that do not fit, in words."""
+    wrong: list[str] = []
+    for record in vcf:
+        found.num_records += 1
+        chrom = record.chrom
+        if chrom not in found.contigs:
+            found.contigs[chrom] = chrom if chrom in genome.contigs else None
+        statuses = record_statuses(record, genome, found.contigs)
+        found.statuses.update(statuses)
+        found.longest = max(found.longest, record.start + len(record.cells[3]))
+        if len(wrong) < _SHOWN and ("unknown_contig" in statuses or "ref_mismatch" in statuses):
+            wrong.append(_wrong(vcf, record, genome, found.contigs[chrom]))
+    return found, wrong
+
+
+def record_statuses(record: VcfRecord, genome: Genome, contigs: dict[str, str | None]) -> list[str]:
+    """Give ``ok`` or why it cannot be scored for each ALT of a record."""
+    chrom = contigs[record.chrom] or ""
+    start, ref = record.start, record.ref
+    return [judge(genome, chrom, start, ref, alt) or "ok" for alt in record.alts]
+
+
+def _wrong(vcf: Vcf, record: VcfRecord, genome: Genome, chrom: str | None) -> str:
+    where = f"{vcf.path}:{record.line}:"
+    if chrom is None:
+        known = ", ".join(list(genome.contigs)[:5]) + (" ..." if len(genome.contigs) > 5 else "")
+        return (
+            f"{where} contig '{record.chrom}' (position {record.start + 1}, {record.ref}>{','.join(record.alts)}) is "
+            f"not in {genome.path.name}, which has {known}."
+        )
+    found = genome.fetch(chrom, record.start, record.start + len(record.ref))
+    return (
+        f"{where} REF is '{record.ref}' (ALT '{','.join(record.alts)}') but {chrom}:{record.start + 1} in "
+        f"{genome.path.name} is '{found}'."
+    )
+
+
+class VcfWriter:
+    """A VCF that is written line by line; the ending decides: ``.vcf``, ``.vcf.gz`` (bgzip and an index), ``.bcf``.
+
+    Attributes:
+        notice: why there is no index, or None.
+    """
+
+    def __init__(self, path: Path, name: str, header: Iterable[bytes], columns: Sequence[bytes], longest: int) -> None:
+        """Open the file and write the header.
+
+        Args:
+            path: where it is written, perhaps under a temporary name.
+            name: its final name, whose ending decides; the index gets this name, too.
+            header: lines that begin with ``##``.
+            columns: cells of the line ``#CHROM``.
+            longest: bases of the longest contig.
+        """
+        self.notice: str | None = None
+        self._path, self._final = path, path.with_name(name)
+        self._kind = vcf_ending(name)
+        self._text = path.with_name(path.name + ".text") if self._kind == ".bcf" else path
+        self._index = PositionIndex(longest) if self._kind == ".vcf.gz" else None
+        self._out: Any = BgzfWriter(path) if self._index is not None else open(self._text, "wb")  # noqa: SIM115
+        self._out.write(b"".join(line + b"\n" for line in [*header, b"\t".join(columns)]))
+
+    def write(self, record: VcfRecord, info: Sequence[bytes] = ()) -> None:
+        """Write a record with entries added to INFO."""
+        first = self._out.tell()
+        self._out.write(record.text(info))
+        if self._index is not None and self._index.sorted:
+            end = record.start + len(record.cells[3])
+            if record.cells[4].startswith(b"<") and (stated := record.info.get("END", "")).isdigit():
+                end = max(end, int(stated))
+            self._index.add(record.cells[0], record.start, end, first, self._out.tell())
+
+    def close(self) -> None:
+        """Finish the file and write its index."""
+        self._out.close()
+        for old in (self._final.with_name(self._final.name + ending) for ending in (".tbi", ".csi")):
+            old.unlink(missing_ok=True)
+        if self._kind == ".bcf":
+            require_pysam(self._final)
+            import pysam.bcftools
+
+            try:
+                pysam.bcftools.view("-Ob", "-o", str(self._path), str(self._text), catch_stdout=False)
+            except pysam.utils.SamtoolsError as error:
+                raise InputError(
+                    f"{self._final}: BCF cannot hold this file ({str(error).strip()}); use .vcf.gz."
+                ) from None
+            finally:
+                self._text.unlink()
+        elif self._index is not None and self._index.sorted:
+            self._index.write(self._final.with_name(self._final.name + self._index.suffix))
+        elif self._index is not None:
+            self.notice = f"{self._final.name} has no index, because its records are not sorted by contig and position"
+
+
+def vcf_ending(name: str) -> str | None:
+    """Give ``.vcf``, ``.vcf.gz`` or ``.bcf`` if a file name ends so, else None."""
+    lower = name.lower().removesuffix(".bgz") + (".gz" if name.lower().endswith(".bgz") else "")
+    return next((ending for ending in (".vcf.gz", ".vcf", ".bcf") if lower.endswith(ending)), None)
