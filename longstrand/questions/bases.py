@@ -98,7 +98,7 @@ def base_distribution(
         InputError: a letter is no nucleotide.
     """
     model = load_model(model) if isinstance(model, str | Path) else model
-    words = _Words(model.require_tokenizer(), inside)
+    words = Words(model.require_tokenizer(), inside)
     limit = max_tokens or reading_of(model).max_tokens or longest_input(model.config)
     text = prepare_text(model, sequence)
     logs, lost = [], []
@@ -109,7 +109,7 @@ def base_distribution(
     return BaseDistribution(np.exp(_normalised(average(logs))).astype(np.float32), average(lost).astype(np.float32))
 
 
-class _Words:
+class Words:
     """The words of a vocabulary that are spelled with A, C, G and T, by length."""
 
     def __init__(self, tokenizer: Tokenizer, inside: Inside | None) -> None:
@@ -153,7 +153,7 @@ class _Words:
 
 
 def _read(
-    model: Network, text: str, words: _Words, how: tuple[int | None, bool, int]
+    model: Network, text: str, words: Words, how: tuple[int | None, bool, int]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Give normalised log-probabilities ``(num_bases, 4)`` and what was left out ``(num_bases,)`` of one strand."""
     limit, masked, batch_tokens = how

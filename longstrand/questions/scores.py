@@ -65,7 +65,7 @@ def scorer(
     kind = model.kind
     if region is not None and kind in ("sequence", "masked_lm"):
         raise UsageError("a region is for heads per token, base or bin; this model gives one result a sequence.")
-    columns = _columns(model, output)
+    columns = outputs_of(model, output)
 
     def score(sequences: Sequence[str]) -> FloatArray:
         texts = [_middle(sequence, window, row) for row, sequence in enumerate(sequences)]
@@ -80,7 +80,7 @@ def scorer(
     return score
 
 
-def _columns(model: Network, output: Outputs | None) -> list[int]:
+def outputs_of(model: Network, output: Outputs | None) -> list[int]:
     """Number the outputs that are asked for.
 
     Raises:

@@ -1,0 +1,75 @@
+"""The options of scoring variants, written once for Python, the command line and the identity of outputs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from longstrand.config import StrictModel, build
+from longstrand.errors import UsageError
+from longstrand.inference.strands import StrandPolicy
+
+ScoreName = Literal[
+    "llr", "llr_marginal", "pll", "pll_together", "pll_all", "pll_unmasked", "flank", "influence",
+    "l1", "l2", "cosine", "dot", "flank_distance", "head",
+]  # fmt: skip
+Pooling = Literal["mean", "cls", "allele", "flat"]
+NOT_CONTENT = frozenset({"batch_tokens", "device", "threads", "part_rows", "mismatch"})
+"""Options that change how fast scores come and what stops the command, not what is written."""
+
+
+class VariantOptions(StrictModel):
+    """How variants are shown to a model and which scores they get."""
+
+    scores: tuple[ScoreName, ...] = Field(
+        (),
+        description="llr, llr_marginal, pll, pll_together, pll_all, pll_unmasked, flank, influence, l1, l2, cosine, dot, "
+        "flank_distance, head; by default llr, and flank for indels (masked LM), head (fine-tuned), or l2 and cosine",
+    )
+    outputs: tuple[str, ...] = Field((), description="heads: names or numbers of the outputs; by default all")
+    window: int | None = Field(
+        None, ge=1, description="bases shown; by default as in training, or what the model reads"
+    )
+    windows: Literal["centred", "grid"] = Field(
+        "centred", description="around each variant, or a fixed grid that neighbours share (faster)"
+    )
+    strand: StrandPolicy | None = Field(
+        None,
+        description="+, - or both (mean of the scores; heads: of the logits); by default both, heads as in training",
+    )
+    frames: bool = Field(False, description="k-mers: average llr over the k places that a base can have in its token")
+    pooling: Pooling = Field("mean", description="l1, l2, cosine, dot: mean over tokens, cls, allele or flat")
+    layer: int = Field(-1, description="l1, l2, cosine, dot: 0 = embedding output, -1 = last layer")
+    shared_masks: bool = Field(
+        False, description="llr on a grid: mask several variants in one pass; faster, other numbers (drift is printed)"
+    )
+    mismatch: Literal["error", "skip"] = Field("error", description="what a wrong REF or an unknown contig is")
+    prefix: str = Field(
+        "LS_", pattern="[A-Za-z_][0-9A-Za-z_.]*", description="what the names of INFO fields begin with"
+    )
+    split: bool = Field(False, description="VCF: one line for each ALT")
+    batch_tokens: int = Field(8192, ge=1, description="most tokens in a batch; lower it if memory runs out")
+    device: str | None = Field(None, description="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
+    threads: int | None = Field(None, ge=1, description="processor threads; by default as many as there are free cores")
+    part_rows: int = Field(4096, ge=1, description="records between two safe points of the output")
+
+    @field_validator("scores", "outputs", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """Split what is written as one text: ``llr,pll``."""
+        return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.shared_masks and (self.windows != "grid" or self.frames):
+            raise UsageError("shared masks need windows that variants share: windows 'grid', without frames.")
+        return self
+
+    def changed(self, **values: Any) -> Self:
+        """Return a copy with other values, checked."""
+        return build(type(self), {**{name: getattr(self, name) for name in self.model_fields_set}, **values}, "options")
+
+    def identity(self) -> dict[str, Any]:
+        """Return all options that decide what a score is, as plain values."""
+        return self.model_dump(mode="json", exclude=set(NOT_CONTENT))

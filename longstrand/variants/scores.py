@@ -1,0 +1,462 @@
+"""What the scores of variants are, and how they are computed. Always alternate minus reference, natural logarithms.
+
+Legend: R, A the window with the reference and the alternate allele; x their tokens without special ones; h their last
+hidden states. Strand ``both`` is the mean of the two strands' scores (heads: of their logits, as `predict` does).
+``changed`` tokens are what is left of the two lists of ids when the longest common prefix, then suffix, is taken off.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from longstrand.errors import UsageError
+from longstrand.genome.fasta import Genome
+from longstrand.genome.variants import Variant
+from longstrand.inference.options import PredictOptions
+from longstrand.inference.predict import layer_number, predict, probabilities
+from longstrand.inference.strands import StrandPolicy, strands_of
+from longstrand.models.network import Network
+from longstrand.questions.bases import Words
+from longstrand.questions.scores import outputs_of
+from longstrand.questions.tokens import (
+    FloatArray,
+    MaskedText,
+    iter_log_probabilities,
+    read_text,
+    reading_of,
+    states,
+)
+from longstrand.tokenization.base import Encoding, IntArray
+from longstrand.tokenization.bpe import BpeTokenizer
+from longstrand.variants.options import ScoreName, VariantOptions
+from longstrand.variants.passes import NO_ROWS, Passes, Slot, each_pair
+from longstrand.variants.windows import Pair, Windows
+
+Values = npt.NDArray[np.float64]
+DESCRIPTIONS: dict[ScoreName, str] = {
+    "llr": "log p(alt) - log p(ref), {llr}, nats; negative = alt less likely",
+    "llr_marginal": "log p(alt base) - log p(ref base) summed over all words with that base at that place, tokens of the "
+    "differing bases masked together, nats; negative = alt less likely",
+    "pll": "pseudo-log-likelihood of changed tokens, each masked alone, alt minus ref, nats; negative = alt less likely; "
+    "the unit is the token, so lengths do not compare",
+    "pll_together": "log-likelihood of changed tokens, all masked together, alt minus ref, nats; negative = alt less likely",
+    "pll_all": "pseudo-log-likelihood of all tokens, each masked alone, alt minus ref, nats; negative = alt less likely",
+    "pll_unmasked": "log-likelihood of all tokens from one unmasked pass, alt minus ref, nats; negative = alt less likely",
+    "flank": "log-likelihood of the unchanged tokens from one unmasked pass, alt minus ref, nats; negative = the context "
+    "became less likely",
+    "influence": "mean over other bases of the largest change of log odds of A, C, G, T, unmasked; high = effect",
+    "l1": "L1 distance of embeddings ({pooling}); high = effect",
+    "l2": "L2 distance of embeddings ({pooling}); high = effect",
+    "cosine": "cosine similarity of embeddings ({pooling}); low = effect",
+    "dot": "dot product of embeddings ({pooling}); low = effect, dominated by their lengths",
+    "flank_distance": "mean L2 distance of the states of unchanged tokens; high = effect",
+    "head": "",
+}
+MASKED: frozenset[str] = frozenset(list(DESCRIPTIONS)[:8])
+DISTANCES = ("l1", "l2", "cosine", "dot")
+HEAD_DESCRIPTIONS = {
+    "delta": "difference of the predicted value, alt minus ref",
+    "delta_logit": "difference of the log odds (logit), alt minus ref",
+    "delta_probability": "difference of the probability, alt minus ref",
+    "log_odds": "difference of the log odds of this class against all others, alt minus ref",
+    "log_ratio": "log((alt + 1) / (ref + 1)) of the predicted counts summed over the window",
+    "max_delta": "largest change of the predicted value of a base outside the allele, with its sign, alt minus ref",
+    "max_at": "place of that base: bases from the first base of the allele, on the + strand",
+    "sum_delta": "sum over bases outside the allele of the absolute change of the predicted value",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One column of scores: its name without prefix, and what it is."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Scores of variants.
+
+    Attributes:
+        values: float32 ``(n, fields)``; NaN where a score is not defined.
+        statuses: ``ok``, or why there is none.
+        flags: what a reader should know; empty is nothing.
+    """
+
+    values: FloatArray
+    statuses: list[str]
+    flags: list[str]
+
+
+class VariantScorer:
+    """Scores variants of one genome with one model.
+
+    Attributes:
+        fields: the columns.
+        strand: the strands that are read.
+        windows: where the model looks.
+        num_passes: forward passes of the masked language model so far.
+    """
+
+    def __init__(self, model: Network, genome: Genome, options: VariantOptions | None = None) -> None:
+        """Choose the scores.
+
+        Raises:
+            UsageError: the model cannot give a score that is asked for.
+        """
+        self.model, self.options = model, options or VariantOptions()
+        self.kind = getattr(model, "head_kind", None)
+        names = self.options.scores or {None: ("l2", "cosine"), "masked_lm": ("llr", "flank")}.get(self.kind, ("head",))
+        self.names = cast(tuple[ScoreName, ...], tuple(dict.fromkeys(names)))
+        self._indels_only = {"flank"} if not self.options.scores else set()
+        reading, tokenizer = reading_of(model), model.require_tokenizer()
+        trained = reading.strand if "head" in self.names else "both"
+        self.strand: StrandPolicy = self.options.strand or trained
+        self._check(reading.directed)
+        self.windows = Windows(genome, model, self.options.window, self.options.windows)
+        self.layer = layer_number(self.options.layer, model.config.num_hidden_layers)
+        self._bpe = isinstance(tokenizer, BpeTokenizer)
+        self._k = 1 if self._bpe else int(getattr(tokenizer, "k", 1))
+        self._overlapping = tokenizer.overlapping
+        self._words = Words(tokenizer, "summed")
+        self._sets = lru_cache(maxsize=4096)(self._words_with)
+        self._read = lru_cache(maxsize=8192)(partial(read_text, model))
+        self._tokens = lru_cache(maxsize=8192)(
+            lambda text: len(tokenizer.encode_ids(text)[0]) + tokenizer.num_special_tokens()
+        )
+        self._outputs = (
+            outputs_of(model, list(map(_number, self.options.outputs)) or None) if "head" in self.names else []
+        )
+        found = [(name, field) for name in self.names for field in self._fields_of(name)]
+        self.fields = tuple(field for _, field in found)
+        self._at = {name: [i for i, (other, _) in enumerate(found) if other == name] for name in self.names}
+        self.num_passes = 0
+
+    def _check(self, directed: bool) -> None:
+        asked, tokenizer = set(self.names), self.model.require_tokenizer()
+        if asked & MASKED and self.kind != "masked_lm":
+            raise UsageError(f"{', '.join(sorted(asked & MASKED))}: only a masked language model has such scores.")
+        if "head" in asked and self.kind in (None, "masked_lm"):
+            raise UsageError("the score 'head' needs a fine-tuned model; this one has no head that predicts labels.")
+        if "influence" in asked and (isinstance(tokenizer, BpeTokenizer) or getattr(tokenizer, "k", 1) > 1):
+            raise UsageError("the score 'influence' is for models of single bases.")
+        if "llr_marginal" in asked and isinstance(tokenizer, BpeTokenizer):
+            raise UsageError("the score 'llr_marginal' is for k-mers; BPE has no fixed places in a token.")
+        if self.options.frames and (isinstance(tokenizer, BpeTokenizer) or tokenizer.overlapping):
+            raise UsageError("frames are the places of a base in non-overlapping k-mers; this tokenizer has none.")
+        if self.options.outputs and "head" not in asked:
+            raise UsageError("outputs are chosen for the score 'head', which is not asked for.")
+        if directed and "head" in asked and self.strand != "+":
+            raise UsageError("the labels of this model have a direction, so it reads strand '+' alone.")
+
+    def _fields_of(self, name: ScoreName) -> list[Field]:
+        if name == "head":
+            return self._head_fields()
+        if self._bpe:
+            llr = "where one token becomes one other, which is masked"
+        elif self._overlapping:
+            llr = f"the {self._k}-mers that cover each differing base masked together, mean over masked {self._k}-mers"
+        elif self._k > 1:
+            llr = f"the {self._k}-mers of the differing bases masked together"
+            llr += f", mean over {self._k} frames" if self.options.frames else ""
+        else:
+            llr = "the differing bases masked together"
+        pooling = f"{self.options.pooling}, layer {self.layer}"
+        return [Field(name, DESCRIPTIONS[name].format(llr=llr, pooling=pooling))]
+
+    def _head_fields(self) -> list[Field]:
+        head = self.model.head_settings  # type: ignore[attr-defined]
+        if head.kind == "bin":
+            stems = ["log_ratio" if head.problem == "counts" else "delta"]
+        elif head.kind == "token":
+            stems = ["max_delta", "max_at", "sum_delta"]
+        else:
+            stems = {
+                "regression": ["delta"], "multi_label": ["delta_logit", "delta_probability"],
+                "single_label": ["log_odds", "delta_probability"],
+            }[head.problem]  # fmt: skip
+        names = reading_of(self.model).class_names or head.class_names or [str(n) for n in range(head.num_outputs)]
+        self._stems = stems
+        one = head.num_outputs == 1
+        return [
+            Field(stem if one else f"{stem}_{re.sub('[^0-9A-Za-z_.]', '_', names[output])}",
+                  HEAD_DESCRIPTIONS[stem] + ("" if one else f"; output {names[output]}"))
+            for output in self._outputs for stem in stems
+        ]  # fmt: skip
+
+    def score(self, variants: Sequence[Variant]) -> Scored:
+        """Score variants that `longstrand.genome.variants.judge` has passed, in any order; equal ones once."""
+        pairs: dict[Pair, int] = {}
+        places: list[int] = []
+        statuses = ["ok"] * len(variants)
+        for number, variant in enumerate(variants):
+            pair = self.windows.pair(variant, self._tokens)
+            if isinstance(pair, str):
+                statuses[number] = pair
+                places.append(-1)
+            else:
+                places.append(pairs.setdefault(pair, len(pairs)))
+        flags = ["+".join(pair.flags) for pair in pairs]
+        values = self.score_pairs(list(pairs))
+        rows = np.append(values, np.full((1, values.shape[1]), np.nan, dtype=np.float32), axis=0)
+        return Scored(rows[places], statuses, [flags[place] if place >= 0 else "" for place in places])
+
+    def score_pairs(self, pairs: Sequence[Pair]) -> FloatArray:
+        """Score texts: float32 ``(n, fields)``."""
+        values = np.zeros((len(pairs), len(self.fields)))
+        read = [[(pair.on(strand), strand) for pair in pairs] for strand in strands_of(self.strand)]
+        if MASKED & set(self.names):
+            passes = Passes(self.model.require_tokenizer().mask_token_id)
+            for of_strand in read:
+                for number, (pair, _) in enumerate(of_strand):
+                    self._ask(passes, pair, number, values, 1 / len(read))
+            self.num_passes += passes.run(
+                self.model, values, batch_tokens=self.options.batch_tokens, share=self.options.shared_masks
+            )
+        for of_strand in read:
+            texts = [pair for pair, _ in of_strand]
+            if {*DISTANCES, "flank_distance"} & set(self.names):
+                self._add_distances(texts, values, 1 / len(read))
+            if "influence" in self.names:
+                self._add_influence(texts, values, 1 / len(read))
+        if "head" in self.names and pairs:
+            values[:, self._at["head"]] = self._head_scores(pairs)
+        return values.astype(np.float32)
+
+    def _ask(self, passes: Passes, pair: Pair, number: int, values: Values, weight: float) -> None:
+        """Add what the scores of one pair on one strand need to the passes; undefined ones become NaN."""
+        ref, alt = self._read(pair.ref_text), self._read(pair.alt_text)
+        changed = changed_rows(ref, alt)
+        for name in self.names:
+            if name not in MASKED or name == "influence":
+                continue
+            slot = number, self._at[name][0]
+            if name in ("llr", "llr_marginal"):
+                shifts = range(self._k) if self.options.frames and self._k > 1 else range(1)
+                shown = [pair.without(shift) for shift in shifts if shift <= pair.at]
+                defined = [
+                    self._ask_llr(passes, one, slot, weight / len(shown), name == "llr_marginal") for one in shown
+                ]
+                if not all(defined):
+                    values[slot] = np.nan
+            elif name == "flank" and self._indels_only and len(pair.ref) == len(pair.alt):
+                values[slot] = np.nan
+            elif name == "flank":
+                kept = kept_rows(ref, alt, changed)
+                for encoding, rows, sign in ((ref, kept[0], -weight), (alt, kept[1], weight)):
+                    one = passes.of(encoding)
+                    for row, own in zip(rows.tolist(), kept[0].tolist()):
+                        one.add(slot, row, int(ref.input_ids[own]), sign)
+            else:
+                for encoding, rows, sign in ((ref, changed[0], -weight), (alt, changed[1], weight)):
+                    _ask_likelihood(passes, encoding, rows, name, slot, sign)
+
+    def _ask_llr(self, passes: Passes, pair: Pair, slot: Slot, weight: float, marginal: bool) -> bool:
+        """Mask the differing bases together; say whether the ratio is defined."""
+        ref, alt = self._read(pair.ref_text), self._read(pair.alt_text)
+        differ = [pair.at + i for i, (a, b) in enumerate(zip(pair.ref, pair.alt)) if a != b]
+        if self._bpe:
+            rows, others = changed_rows(ref, alt)
+            if len(rows) != 1 or len(others) != 1:
+                return False
+        elif len(pair.ref) != len(pair.alt):
+            return False
+        else:
+            rows = covering_rows(ref, [(base, base + 1) for base in differ])
+            rows = rows[ref.input_ids[rows] != alt.input_ids[rows]] if len(ref) == len(alt) else NO_ROWS
+            if not len(rows) or not np.array_equal(ref.offsets, alt.offsets):
+                return False
+        one = passes.of(ref, rows)
+        weight = weight / len(rows) if self._overlapping else weight
+        for row in rows.tolist():
+            start, end = ref.offsets[row].tolist()
+            for text, ids, sign in ((pair.ref_text, ref.input_ids, -weight), (pair.alt_text, alt.input_ids, weight)):
+                inside = tuple((base - start, text[base]) for base in differ if start <= base < end)
+                one.add(slot, row, self._sets(end - start, inside) if marginal else int(ids[row]), sign)
+        return True
+
+    def _words_with(self, length: int, letters: tuple[tuple[int, str], ...]) -> IntArray:
+        """Give the ids of the words of a length that have these letters at these places."""
+        ids, table = self._words.by_length.get(length, (NO_ROWS, np.empty((0, length), np.int8)))
+        fits = [table[:, place] == "ACGT".find(letter) for place, letter in letters]
+        return ids[np.logical_and.reduce(fits)]
+
+    def _add_distances(self, pairs: Sequence[Pair], values: Values, weight: float) -> None:
+        def compare(number: int, u: FloatArray, v: FloatArray) -> None:
+            pair = pairs[number]
+            ref, alt = self._read(pair.ref_text), self._read(pair.alt_text)
+            if "flank_distance" in self._at:
+                kept = kept_rows(ref, alt, changed_rows(ref, alt))
+                moved = np.linalg.norm(u[kept[0]] - v[kept[1]], axis=1).mean() if len(kept[0]) else np.nan
+                values[number, self._at["flank_distance"]] += weight * moved
+            vectors = self._pooled(pair, (ref, u), (alt, v)) if set(DISTANCES) & set(self._at) else None
+            for name in set(DISTANCES) & set(self._at):
+                value = math.nan if vectors is None else distance(name, *vectors)
+                values[number, self._at[name]] += weight * value
+
+        tokens = self.options.batch_tokens
+        each_pair(_grouped(pairs), lambda texts: states(self.model, texts, self.layer, batch_tokens=tokens), compare)
+
+    def _pooled(
+        self, pair: Pair, ref: tuple[Encoding, FloatArray], alt: tuple[Encoding, FloatArray]
+    ) -> tuple[Values, Values] | None:
+        """Make one vector of the states of each allele; None if there is none."""
+        pooling, found = self.options.pooling, []
+        if pooling == "flat" and len(ref[0]) != len(alt[0]):
+            return None
+        for (encoding, hidden), allele in ((ref, pair.ref), (alt, pair.alt)):
+            if pooling == "flat":
+                found.append(hidden.ravel().astype(np.float64))
+                continue
+            if pooling == "allele":
+                rows = covering_rows(encoding, [(pair.at, pair.at + len(allele))])
+            else:
+                rows = np.zeros(1, np.int32) if pooling == "cls" else content_rows(encoding)
+            if not len(rows):
+                return None
+            found.append(hidden[rows].astype(np.float64).mean(0))
+        return found[0], found[1]
+
+    def _add_influence(self, pairs: Sequence[Pair], values: Values, weight: float) -> None:
+        vocab, slot = self.model.require_tokenizer().vocab, self._at["influence"]
+        four = [vocab[base] for base in "ACGT"]
+
+        def odds(texts: Iterator[str]) -> Iterator[FloatArray]:
+            read = map(self._read, texts)
+            asked = (MaskedText(encoding, NO_ROWS, content_rows(encoding)) for encoding in read)
+            for logs in iter_log_probabilities(self.model, asked, batch_tokens=self.options.batch_tokens):
+                yield one_against_rest(logs[:, four])
+
+        def compare(number: int, u: FloatArray, v: FloatArray) -> None:
+            pair = pairs[number]
+            if len(pair.ref) != len(pair.alt):
+                values[number, slot] = np.nan
+                return
+            others = np.ones(len(u), dtype=bool)
+            others[pair.at : pair.at + len(pair.ref)] = False
+            values[number, slot] += weight * float(np.abs(v - u)[others].max(1).mean())
+
+        each_pair(_grouped(pairs), odds, compare)
+
+    def _head_scores(self, pairs: Sequence[Pair]) -> Values:
+        """Compare what a head predicts of the two texts: ``(n, outputs * kinds)``."""
+        head, reading = self.model.head_settings, reading_of(self.model)  # type: ignore[attr-defined]
+        counts = head.problem == "counts"
+        options = PredictOptions(
+            output="probabilities" if counts else "logits", strand=self.strand, exact_text=reading.exact_text,
+            batch_tokens=self.options.batch_tokens,
+        )  # fmt: skip
+        texts = list(dict.fromkeys(text for pair in pairs for text in (pair.ref_text, pair.alt_text)))
+        found = dict(zip(texts, (one.values for one in predict(self.model, texts, options=options))))
+        rows = []
+        for pair in pairs:
+            u, v = (found[text][..., self._outputs].astype(np.float64) for text in (pair.ref_text, pair.alt_text))
+            if head.kind == "bin":
+                rows.append([np.log((v.sum(0) + 1) / (u.sum(0) + 1)) if counts else (v - u).mean(0)])
+            elif head.problem == "single_label":
+                whole = (found[text] for text in (pair.ref_text, pair.alt_text))
+                p, q = (one_against_rest(one.astype(np.float64))[..., self._outputs] for one in whole)
+                shares = (
+                    probabilities(found[text].astype(np.float64), head.problem)
+                    for text in (pair.ref_text, pair.alt_text)
+                )
+                a, b = (one[..., self._outputs] for one in shares)
+                rows.append(_profile(p, q, pair) if head.kind == "token" else [q - p, b - a])
+            elif head.kind == "token":
+                rows.append(_profile(u, v, pair))
+            elif head.problem == "multi_label":
+                rows.append([v - u, probabilities(v, "multi_label") - probabilities(u, "multi_label")])
+            else:
+                rows.append([v - u])
+        return np.stack([np.stack(row, axis=-1).ravel() for row in rows])
+
+
+def _ask_likelihood(passes: Passes, encoding: Encoding, changed: IntArray, name: str, slot: Slot, sign: float) -> None:
+    rows = changed if name in ("pll", "pll_together") else content_rows(encoding)
+    together = (
+        passes.of(encoding, {"pll_together": rows}.get(name, NO_ROWS))
+        if name in ("pll_together", "pll_unmasked")
+        else None
+    )
+    for row in rows.tolist():
+        one = together or passes.of(encoding, np.array([row], dtype=np.int32))
+        one.add(slot, row, int(encoding.input_ids[row]), sign)
+
+
+def _profile(u: Values, v: Values, pair: Pair) -> list[Values]:
+    """Compare values of bases: the left flank from the left, the right one from the right, the allele left out."""
+    right = len(pair.ref_text) - pair.at - len(pair.ref)
+    moved = np.concatenate((v[: pair.at] - u[: pair.at], v[len(v) - right :] - u[len(u) - right :]))
+    places = np.concatenate((np.arange(-pair.at, 0), np.arange(len(pair.ref), len(pair.ref) + right)))
+    sizes = np.nan_to_num(np.abs(moved))
+    best = sizes.argmax(0)
+    return [np.take_along_axis(moved, best[None], 0)[0], places[best].astype(np.float64), sizes.sum(0)]
+
+
+def content_rows(encoding: Encoding) -> IntArray:
+    """List the rows of tokens that cover bases."""
+    return np.flatnonzero(encoding.offsets[:, 1] > encoding.offsets[:, 0]).astype(np.int32)
+
+
+def covering_rows(encoding: Encoding, places: Sequence[tuple[int, int]]) -> IntArray:
+    """List the rows of tokens that share a base with any of the stretches (start, end)."""
+    starts, ends = encoding.offsets[:, 0], encoding.offsets[:, 1]
+    hit = np.zeros(len(encoding), dtype=bool)
+    for start, end in places:
+        hit |= (starts < end) & (ends > start)
+    return np.flatnonzero(hit & (ends > starts)).astype(np.int32)
+
+
+def changed_rows(ref: Encoding, alt: Encoding) -> tuple[IntArray, IntArray]:
+    """List the rows that are left when the longest common prefix of ids, then suffix, is taken off."""
+    a, b = ref.input_ids, alt.input_ids
+    shortest = min(len(a), len(b))
+    differ = np.flatnonzero(a[:shortest] != b[:shortest])
+    left = int(differ[0]) if len(differ) else shortest
+    most = shortest - left
+    differ = np.flatnonzero(a[len(a) - most :][::-1] != b[len(b) - most :][::-1])
+    right = int(differ[0]) if len(differ) else most
+    return np.arange(left, len(a) - right, dtype=np.int32), np.arange(left, len(b) - right, dtype=np.int32)
+
+
+def kept_rows(ref: Encoding, alt: Encoding, changed: tuple[IntArray, IntArray]) -> tuple[IntArray, IntArray]:
+    """List the rows of content tokens outside the changed ones, which are the same tokens in both."""
+    left, right = (np.setdiff1d(content_rows(one), rows) for one, rows in zip((ref, alt), changed))
+    return left.astype(np.int32), right.astype(np.int32)
+
+
+def distance(name: str, u: Values, v: Values) -> float:
+    """Compute one of `DISTANCES` of two vectors."""
+    if name == "l1":
+        return float(np.abs(u - v).sum())
+    if name == "l2":
+        return float(np.linalg.norm(u - v))
+    dot = float(u @ v)
+    return dot if name == "dot" else dot / float(np.linalg.norm(u) * np.linalg.norm(v))
+
+
+def one_against_rest(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Give the log odds of each class against all others, ``(..., classes)``: z_c - log sum of exp z of the others."""
+    total = logits.shape[-1]
+    others = [np.logaddexp.reduce(np.delete(logits, c, axis=-1), axis=-1) for c in range(total)]
+    return logits - np.stack(others, axis=-1)
+
+
+def _grouped(pairs: Sequence[Pair]) -> dict[str, list[tuple[int, str]]]:
+    groups: dict[str, list[tuple[int, str]]] = {}
+    for number, pair in enumerate(pairs):
+        groups.setdefault(pair.ref_text, []).append((number, pair.alt_text))
+    return groups
+
+
+def _number(word: str) -> int | str:
+    return int(word) if word.isdigit() else word

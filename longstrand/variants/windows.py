@@ -1,0 +1,153 @@
+"""Where a model looks to judge a variant: both alleles in the same stretch of the genome, on either strand.
+
+The stretch is the same for both alleles, so the alternate text is longer or shorter by the difference of the alleles and
+no flank is lost. It is centred on the first base of the leftmost form (with the base before it for indels, as VCF has
+it; the middle of REF if that is long), or a window of a fixed grid in whose central half that base lies. Near the end of
+a contig it is shifted inwards, on a short contig it is shorter; nothing is padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from longstrand.errors import InputError, UsageError
+from longstrand.genome.fasta import Genome
+from longstrand.genome.sequence import reverse_complement
+from longstrand.genome.variants import Variant, anchored, shortest
+from longstrand.inference.predict import longest_input
+from longstrand.models.network import Network
+from longstrand.questions.tokens import prepare_text, reading_of
+from longstrand.tokenization.bpe import BpeTokenizer
+from longstrand.tokenization.kmer import KmerTokenizer, OverlappingKmerTokenizer
+
+LONG_REF = 16
+"""Bases of REF from which on its middle is centred and not its first base."""
+UNBOUNDED = 2048
+"""Bases shown to a model that reads any length, when nobody says how many."""
+BPE_BASES = 3
+"""Bases that a BPE token surely spells on average (published vocabularies: 4.5 to 9)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The texts of two alleles.
+
+    Attributes:
+        ref_text, alt_text: the window with each allele.
+        at: place of the allele in both.
+        ref, alt: the alleles.
+        flags: what a reader should know: ``edge`` (shifted or cut at the end of a contig), ``N12`` (unknown letters).
+    """
+
+    ref_text: str
+    alt_text: str
+    at: int
+    ref: str
+    alt: str
+    flags: tuple[str, ...] = ()
+
+    def reverse(self) -> Pair:
+        """Read the same window on the other strand."""
+        texts = reverse_complement(self.ref_text), reverse_complement(self.alt_text)
+        at = len(self.ref_text) - self.at - len(self.ref)
+        return Pair(*texts, at, reverse_complement(self.ref), reverse_complement(self.alt), self.flags)
+
+    def on(self, strand: str) -> Pair:
+        """Read it on a strand."""
+        return self.reverse() if strand == "-" else self
+
+    def without(self, bases: int) -> Pair:
+        """Drop bases on the left."""
+        return Pair(self.ref_text[bases:], self.alt_text[bases:], self.at - bases, self.ref, self.alt, self.flags)
+
+
+def default_window(model: Network) -> int:
+    """Choose the bases that a model is shown: as in training, else all that it reads.
+
+    Raises:
+        UsageError: its longest input has no room for bases.
+    """
+    reading, tokenizer = reading_of(model), model.require_tokenizer()
+    if reading.window or reading.longest_bases:
+        return reading.window or reading.longest_bases or 0
+    limit = reading.max_tokens or longest_input(model.config)
+    if limit is None:
+        return UNBOUNDED
+    tokens = limit - tokenizer.num_special_tokens()
+    if tokens < 1:
+        raise UsageError(f"the longest input of this model ({limit} tokens) has no room for bases.")
+    if isinstance(tokenizer, OverlappingKmerTokenizer):
+        return tokens + tokenizer.k - 1
+    return tokens * (BPE_BASES if isinstance(tokenizer, BpeTokenizer) else getattr(tokenizer, "k", 1))
+
+
+class Windows:
+    """The windows of a genome for one model."""
+
+    def __init__(
+        self, genome: Genome, model: Network, window: int | None = None, kind: Literal["centred", "grid"] = "centred"
+    ) -> None:
+        """Choose the size.
+
+        Raises:
+            UsageError: the window is too short for a grid.
+        """
+        self.genome, self._model, self.kind = genome, model, kind
+        self.size = window or default_window(model)
+        tokenizer = model.require_tokenizer()
+        self._unit = tokenizer.k if isinstance(tokenizer, KmerTokenizer) else 1
+        self._step = self.size // 2 // self._unit * self._unit
+        if kind == "grid" and self._step == 0:
+            raise UsageError(f"a window of {self.size} bases is too short for a grid.")
+        self._limit = reading_of(model).max_tokens or longest_input(model.config)
+        self._texts: dict[tuple[str, int, int], str] = {}
+
+    @property
+    def longest_allele(self) -> int:
+        """Bases of the longest allele that is scored: half the window."""
+        return self.size // 2
+
+    def pair(self, variant: Variant, num_tokens: Callable[[str], int]) -> Pair | str:
+        """Give the texts of a variant that `longstrand.genome.variants.judge` has passed.
+
+        An alternate text that is too long for the model makes the window of this variant smaller.
+
+        Returns:
+            The pair, or why there is none: ``too_long`` (an allele), ``too_many_tokens``.
+        """
+        form = anchored(shortest(variant, self.genome.fetch), self.genome.fetch)
+        if max(len(form.ref), len(form.alt)) > self.longest_allele:
+            return "too_long"
+        size, length = self.size, self.genome.contigs[form.chrom]
+        while size > 2 * len(form.ref):
+            start, end, shifted = self._place(form, size, length)
+            text = self._text(form.chrom, start, end)
+            at = form.start - start
+            changed = text[:at] + form.alt + text[at + len(form.ref) :]
+            excess = max(num_tokens(text), num_tokens(changed)) - self._limit if self._limit else 0
+            if excess <= 0:
+                flags = ("edge",) * shifted + (f"N{text.count('N')}",) * ("N" in text)
+                return Pair(text, changed, at, text[at : at + len(form.ref)], form.alt, flags)
+            size -= max(excess, self._unit) // self._unit * self._unit
+        return "too_many_tokens"
+
+    def _place(self, form: Variant, size: int, length: int) -> tuple[int, int, bool]:
+        centre = form.start if len(form.ref) <= LONG_REF else form.start + len(form.ref) // 2
+        wanted = centre - size // 2
+        if self.kind == "grid":
+            wanted = (centre - self.size // 4) // self._step * self._step
+        start = min(max(wanted, 0), max(length - size, 0))
+        return start, min(start + size, length), start != wanted or size > length
+
+    def _text(self, chrom: str, start: int, end: int) -> str:
+        key = chrom, start, end
+        if key not in self._texts:
+            if len(self._texts) > 4096:
+                self._texts.clear()
+            try:
+                self._texts[key] = prepare_text(self._model, self.genome.fetch(*key))
+            except InputError as error:
+                raise InputError(f"{self.genome.path}: {chrom}:{start + 1}-{end}: {error}") from None
+        return self._texts[key]
