@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from longstrand.training.evaluate import evaluate as evaluate
     from longstrand.training.verbs import finetune as finetune
     from longstrand.training.verbs import pretrain as pretrain
+    from longstrand.variants.jobs import score_variants as score_variants
+    from longstrand.variants.jobs import score_variants_file as score_variants_file
 
 __version__ = "0.1.0"
 
@@ -43,6 +45,7 @@ _VERBS = {
     "longstrand.inference.jobs": ["predict_file", "embed_file"],
     "longstrand.inference.contigs": ["predict_tracks"],
     "longstrand.questions.bases": ["base_probabilities"],
+    "longstrand.variants.jobs": ["score_variants", "score_variants_file"],
     "longstrand.training.verbs": ["finetune", "pretrain"],
     "longstrand.training.evaluate": ["evaluate"],
     "longstrand.benchmarks.run": ["benchmark"],

@@ -26,6 +26,7 @@ VERBS = {
     "benchmark": "Compare models and baselines on published tasks or your own data.",
     "predict": "Apply a fine-tuned model to sequences or intervals.",
     "embed": "Turn sequences into vectors with any model.",
+    "variants": "Score the variants of a VCF with any model.",
     "probe": "Find the layer of a model that knows your labels best.",
     "info": "Say what a model, tokenizer or run folder is, without loading its weights.",
     "plan": "Predict the memory and time of a run before you start it.",

@@ -31,7 +31,7 @@ from longstrand.inference.resumable import remove
 CHUNK_BYTES = 1 << 20
 Bins = tuple[str, int, np.ndarray]
 """Consecutive bins of a contig: its name, the number of the first, and float32 (bins, columns)."""
-WHOLE_NUMBERS = frozenset({"index", "start", "end", "position", "token_start", "token_end"})
+WHOLE_NUMBERS = frozenset({"index", "start", "end", "pos", "position", "token_start", "token_end"})
 """Columns of integers, also where a part has only missing cells; all others are text."""
 
 

@@ -24,8 +24,8 @@ class VariantOptions(StrictModel):
 
     scores: tuple[ScoreName, ...] = Field(
         (),
-        description="llr, llr_marginal, pll, pll_together, pll_all, pll_unmasked, flank, influence, l1, l2, cosine, dot, "
-        "flank_distance, head; by default llr, and flank for indels (masked LM), head (fine-tuned), or l2 and cosine",
+        description="llr, llr_marginal, pll, pll_together, pll_all, pll_unmasked, flank, influence, l1, l2, cosine, "
+        "dot, flank_distance, head; by default llr, and flank for indels (masked LM), head (labels), or l2 and cosine",
     )
     outputs: tuple[str, ...] = Field((), description="heads: names or numbers of the outputs; by default all")
     window: int | None = Field(
@@ -39,6 +39,7 @@ class VariantOptions(StrictModel):
         description="+, - or both (mean of the scores; heads: of the logits); by default both, heads as in training",
     )
     frames: bool = Field(False, description="k-mers: average llr over the k places that a base can have in its token")
+    leftovers: bool = Field(False, description="k-mers: keep the single letters that are left over at the window's end")
     pooling: Pooling = Field("mean", description="l1, l2, cosine, dot: mean over tokens, cls, allele or flat")
     layer: int = Field(-1, description="l1, l2, cosine, dot: 0 = embedding output, -1 = last layer")
     shared_masks: bool = Field(

@@ -33,7 +33,7 @@ class Pass:
     Attributes:
         encoding: the text.
         masked: rows that are masked together.
-        terms: for each row the sums (``slot``) that get its log-probability of an id, or of a set of ids, with a weight.
+        terms: for each row the sums (``slot``) that get its log-probability of an id, or of a set of ids, and a weight.
     """
 
     encoding: Encoding

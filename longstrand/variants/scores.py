@@ -12,16 +12,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from longstrand.config import build
 from longstrand.errors import UsageError
 from longstrand.genome.fasta import Genome
 from longstrand.genome.variants import Variant
 from longstrand.inference.options import PredictOptions
-from longstrand.inference.predict import layer_number, predict, probabilities
+from longstrand.inference.predict import head_of, layer_number, predict, probabilities
 from longstrand.inference.strands import StrandPolicy, strands_of
 from longstrand.models.network import Network
 from longstrand.questions.bases import Words
@@ -41,17 +42,18 @@ from longstrand.variants.passes import NO_ROWS, Passes, Slot, each_pair
 from longstrand.variants.windows import Pair, Windows
 
 Values = npt.NDArray[np.float64]
+_LOW = "nats; negative = alt less likely"
 DESCRIPTIONS: dict[ScoreName, str] = {
-    "llr": "log p(alt) - log p(ref), {llr}, nats; negative = alt less likely",
-    "llr_marginal": "log p(alt base) - log p(ref base) summed over all words with that base at that place, tokens of the "
-    "differing bases masked together, nats; negative = alt less likely",
-    "pll": "pseudo-log-likelihood of changed tokens, each masked alone, alt minus ref, nats; negative = alt less likely; "
-    "the unit is the token, so lengths do not compare",
-    "pll_together": "log-likelihood of changed tokens, all masked together, alt minus ref, nats; negative = alt less likely",
-    "pll_all": "pseudo-log-likelihood of all tokens, each masked alone, alt minus ref, nats; negative = alt less likely",
-    "pll_unmasked": "log-likelihood of all tokens from one unmasked pass, alt minus ref, nats; negative = alt less likely",
-    "flank": "log-likelihood of the unchanged tokens from one unmasked pass, alt minus ref, nats; negative = the context "
-    "became less likely",
+    "llr": f"log p(alt) - log p(ref), {{llr}}, {_LOW}",
+    "llr_marginal": "log p(alt base) - log p(ref base), each summed over all words with that base at that place, "
+    f"tokens of the differing bases masked together, {_LOW}",
+    "pll": "pseudo-log-likelihood of the changed tokens, each masked alone, alt minus ref; the unit is the token, so "
+    f"unequal numbers of tokens do not compare; {_LOW}",
+    "pll_together": f"log-likelihood of the changed tokens, all masked together, alt minus ref, {_LOW}",
+    "pll_all": f"pseudo-log-likelihood of all tokens, each masked alone, alt minus ref, {_LOW}",
+    "pll_unmasked": f"log-likelihood of all tokens from one unmasked pass, alt minus ref, {_LOW}",
+    "flank": "log-likelihood of the unchanged tokens from one unmasked pass, alt minus ref, nats; negative = the "
+    "context became less likely",
     "influence": "mean over other bases of the largest change of log odds of A, C, G, T, unmasked; high = effect",
     "l1": "L1 distance of embeddings ({pooling}); high = effect",
     "l2": "L2 distance of embeddings ({pooling}); high = effect",
@@ -113,7 +115,7 @@ class VariantScorer:
         Raises:
             UsageError: the model cannot give a score that is asked for.
         """
-        self.model, self.options = model, options or VariantOptions()
+        self.model, self.options = model, options or VariantOptions.model_validate({})
         self.kind = getattr(model, "head_kind", None)
         names = self.options.scores or {None: ("l2", "cosine"), "masked_lm": ("llr", "flank")}.get(self.kind, ("head",))
         self.names = cast(tuple[ScoreName, ...], tuple(dict.fromkeys(names)))
@@ -174,7 +176,7 @@ class VariantScorer:
         return [Field(name, DESCRIPTIONS[name].format(llr=llr, pooling=pooling))]
 
     def _head_fields(self) -> list[Field]:
-        head = self.model.head_settings  # type: ignore[attr-defined]
+        head = head_of(self.model)
         if head.kind == "bin":
             stems = ["log_ratio" if head.problem == "counts" else "delta"]
         elif head.kind == "token":
@@ -213,17 +215,17 @@ class VariantScorer:
     def score_pairs(self, pairs: Sequence[Pair]) -> FloatArray:
         """Score texts: float32 ``(n, fields)``."""
         values = np.zeros((len(pairs), len(self.fields)))
-        read = [[(pair.on(strand), strand) for pair in pairs] for strand in strands_of(self.strand)]
+        unit = 1 if self.options.leftovers or self._overlapping or self._bpe else self._k
+        read = [[pair.on(strand).whole(unit) for pair in pairs] for strand in strands_of(self.strand)]
         if MASKED & set(self.names):
             passes = Passes(self.model.require_tokenizer().mask_token_id)
             for of_strand in read:
-                for number, (pair, _) in enumerate(of_strand):
+                for number, pair in enumerate(of_strand):
                     self._ask(passes, pair, number, values, 1 / len(read))
             self.num_passes += passes.run(
                 self.model, values, batch_tokens=self.options.batch_tokens, share=self.options.shared_masks
             )
-        for of_strand in read:
-            texts = [pair for pair, _ in of_strand]
+        for texts in read:
             if {*DISTANCES, "flank_distance"} & set(self.names):
                 self._add_distances(texts, values, 1 / len(read))
             if "influence" in self.names:
@@ -291,17 +293,19 @@ class VariantScorer:
         return ids[np.logical_and.reduce(fits)]
 
     def _add_distances(self, pairs: Sequence[Pair], values: Values, weight: float) -> None:
+        distances: list[ScoreName] = [name for name in self.names if name in DISTANCES]
+
         def compare(number: int, u: FloatArray, v: FloatArray) -> None:
             pair = pairs[number]
             ref, alt = self._read(pair.ref_text), self._read(pair.alt_text)
             if "flank_distance" in self._at:
                 kept = kept_rows(ref, alt, changed_rows(ref, alt))
                 moved = np.linalg.norm(u[kept[0]] - v[kept[1]], axis=1).mean() if len(kept[0]) else np.nan
-                values[number, self._at["flank_distance"]] += weight * moved
-            vectors = self._pooled(pair, (ref, u), (alt, v)) if set(DISTANCES) & set(self._at) else None
-            for name in set(DISTANCES) & set(self._at):
+                values[number, self._at["flank_distance"][0]] += weight * moved
+            vectors = self._pooled(pair, (ref, u), (alt, v)) if distances else None
+            for name in distances:
                 value = math.nan if vectors is None else distance(name, *vectors)
-                values[number, self._at[name]] += weight * value
+                values[number, self._at[name][0]] += weight * value
 
         tokens = self.options.batch_tokens
         each_pair(_grouped(pairs), lambda texts: states(self.model, texts, self.layer, batch_tokens=tokens), compare)
@@ -327,7 +331,7 @@ class VariantScorer:
         return found[0], found[1]
 
     def _add_influence(self, pairs: Sequence[Pair], values: Values, weight: float) -> None:
-        vocab, slot = self.model.require_tokenizer().vocab, self._at["influence"]
+        vocab, slot = self.model.require_tokenizer().vocab, self._at["influence"][0]
         four = [vocab[base] for base in "ACGT"]
 
         def odds(texts: Iterator[str]) -> Iterator[FloatArray]:
@@ -349,12 +353,10 @@ class VariantScorer:
 
     def _head_scores(self, pairs: Sequence[Pair]) -> Values:
         """Compare what a head predicts of the two texts: ``(n, outputs * kinds)``."""
-        head, reading = self.model.head_settings, reading_of(self.model)  # type: ignore[attr-defined]
+        head, reading = head_of(self.model), reading_of(self.model)
         counts = head.problem == "counts"
-        options = PredictOptions(
-            output="probabilities" if counts else "logits", strand=self.strand, exact_text=reading.exact_text,
-            batch_tokens=self.options.batch_tokens,
-        )  # fmt: skip
+        shown = {"strand": self.strand, "exact_text": reading.exact_text, "batch_tokens": self.options.batch_tokens}
+        options = build(PredictOptions, {"output": "probabilities" if counts else "logits", **shown}, "options")
         texts = list(dict.fromkeys(text for pair in pairs for text in (pair.ref_text, pair.alt_text)))
         found = dict(zip(texts, (one.values for one in predict(self.model, texts, options=options))))
         rows = []
@@ -444,11 +446,12 @@ def distance(name: str, u: Values, v: Values) -> float:
     return dot if name == "dot" else dot / float(np.linalg.norm(u) * np.linalg.norm(v))
 
 
-def one_against_rest(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+def one_against_rest(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Give the log odds of each class against all others, ``(..., classes)``: z_c - log sum of exp z of the others."""
     total = logits.shape[-1]
     others = [np.logaddexp.reduce(np.delete(logits, c, axis=-1), axis=-1) for c in range(total)]
-    return logits - np.stack(others, axis=-1)
+    odds: npt.NDArray[Any] = logits - np.stack(others, axis=-1)
+    return odds
 
 
 def _grouped(pairs: Sequence[Pair]) -> dict[str, list[tuple[int, str]]]:

@@ -1,9 +1,9 @@
 """Where a model looks to judge a variant: both alleles in the same stretch of the genome, on either strand.
 
-The stretch is the same for both alleles, so the alternate text is longer or shorter by the difference of the alleles and
-no flank is lost. It is centred on the first base of the leftmost form (with the base before it for indels, as VCF has
-it; the middle of REF if that is long), or a window of a fixed grid in whose central half that base lies. Near the end of
-a contig it is shifted inwards, on a short contig it is shorter; nothing is padded.
+The stretch is the same for both alleles, so the alternate text is longer or shorter by the difference of the alleles
+and no flank is lost. It is centred on the first base of the leftmost form (with the base before it for indels, as VCF
+has it; the middle of REF if that is long), or a window of a fixed grid in whose central half that base lies. Near the
+end of a contig it is shifted inwards, on a short contig it is shorter; nothing is padded.
 """
 
 from __future__ import annotations
@@ -57,6 +57,15 @@ class Pair:
     def on(self, strand: str) -> Pair:
         """Read it on a strand."""
         return self.reverse() if strand == "-" else self
+
+    def whole(self, k: int) -> Pair:
+        """Cut what is left over at the right end of each text when it is cut into words of ``k`` letters."""
+        texts = [text[: max(len(text) // k * k, self.at + len(allele))] for text, allele in self._texts]
+        return Pair(texts[0], texts[1], self.at, self.ref, self.alt, self.flags)
+
+    @property
+    def _texts(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        return (self.ref_text, self.ref), (self.alt_text, self.alt)
 
     def without(self, bases: int) -> Pair:
         """Drop bases on the left."""

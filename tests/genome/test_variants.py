@@ -77,9 +77,14 @@ def test_shortest_form_by_hand(genome):
         assert shortest(Variant("chr1", start, ref, alt), genome.fetch) == Variant("chr1", *right)
     assert anchored(Variant("chr1", 2, "T", ""), genome.fetch) == Variant("chr1", 1, "AT", "A")
     assert anchored(Variant("chr1", 0, "", "C"), genome.fetch) == Variant("chr1", 0, "G", "CG")
-    assert [Variant("c", 0, *pair).kind for pair in (("A", "C"), ("AC", "CA"), ("A", "AT"), ("AT", "A"), ("AT", "C"))] == [
-        "snv", "mnv", "insertion", "deletion", "delins",
-    ]  # fmt: skip
+    kinds = {
+        ("A", "C"): "snv",
+        ("AC", "CA"): "mnv",
+        ("A", "AT"): "insertion",
+        ("AT", "A"): "deletion",
+        ("AT", "C"): "delins",
+    }
+    assert {pair: Variant("c", 0, *pair).kind for pair in kinds} == kinds
 
 
 def test_all_spellings_have_one_shortest_form(tmp_path):
@@ -91,7 +96,9 @@ def test_all_spellings_have_one_shortest_form(tmp_path):
     for _ in range(4000):
         start, length = draw.randrange(len(text) - 4), draw.randint(1, 4)
         ref = text[start : start + length]
-        alt = draw.choice([ref[: draw.randint(0, length)], ref + ref[: draw.randint(1, length)], draw.choice("ACT") + ref[1:]])
+        alt = draw.choice(
+            [ref[: draw.randint(0, length)], ref + ref[: draw.randint(1, length)], draw.choice("ACT") + ref[1:]]
+        )
         if alt != ref:
             form = shortest(Variant("c", start, ref, alt), genome.fetch)
             assert forms.setdefault(text[:start] + alt + text[start + length :], form) == form
@@ -103,8 +110,10 @@ def test_judgements(genome):
         ("chr1", 0, "G", "A"): None, ("chr1", 17, "A", "c"): None, ("chr1", 1, "A", "<*>"): "symbolic",
         ("chr1", 1, "A", "A[chr2:5["): "breakend", ("chr1", 1, "A", ".A"): "breakend", ("chr1", 1, "A", "*"): "star",
         ("chr1", 1, "A", "."): "no_alt", ("2", 1, "A", "C"): "unknown_contig", ("chr1", -1, "N", "A"): "outside_contig",
-        ("chr1", 17, "AC", "A"): "outside_contig", ("chr1", 1, "C", "A"): "ref_mismatch", ("chr1", 16, "C", "A"): "ref_mismatch",
-        ("chr1", 16, "G", "A"): "ref_ambiguous", ("chr1", 15, "A", "C"): "ref_ambiguous", ("chr1", 1, "R", "C"): "ref_ambiguous",
+        ("chr1", 17, "AC", "A"): "outside_contig", ("chr1", 1, "C", "A"): "ref_mismatch",
+        ("chr1", 16, "C", "A"): "ref_mismatch",
+        ("chr1", 16, "G", "A"): "ref_ambiguous", ("chr1", 15, "A", "C"): "ref_ambiguous",
+        ("chr1", 1, "R", "C"): "ref_ambiguous",
         ("chr1", 1, "A", "R"): "alt_ambiguous", ("chr1", 1, "A", "a"): "alt_equals_ref",
     }  # fmt: skip
     assert {case: judge(genome, *case) for case in cases} == cases
@@ -113,7 +122,9 @@ def test_judgements(genome):
 
 def test_awkward_alleles_have_the_recommended_outcome(golden):
     genome, file = Genome(golden / "nasty.fa"), open_vcf(golden / "nasty_alleles.vcf")
-    with pytest.raises(InputError, match=r"nasty_alleles.vcf:43: REF is 'C' \(ALT 'T'\) but ctgA:255 .* is 'R'") as caught:
+    with pytest.raises(
+        InputError, match=r"nasty_alleles.vcf:43: REF is 'C' \(ALT 'T'\) but ctgA:255 .* is 'R'"
+    ) as caught:
         survey(file, genome)
     assert "4 with a wrong REF, 3 on unknown contigs" in str(caught.value) and "build" not in str(caught.value)
     found = survey(file, genome, skip=True)
@@ -160,7 +171,9 @@ def test_files_that_break_a_convention(golden, tmp_path):
             with pytest.raises(InputError, match=REFUSED[row["file"]]):
                 survey(open_vcf(path), genome)
             continue
-        assert row["outcome"] != "refuse" or row["file"] == "tag_already_there.vcf"  # the names of scores are checked later
+        assert (
+            row["outcome"] != "refuse" or row["file"] == "tag_already_there.vcf"
+        )  # the names of scores are checked later
         file = open_vcf(path)
         if row["records"].isdigit():
             assert survey(file, genome).num_records == int(row["records"])
@@ -178,16 +191,18 @@ def test_contigs_are_renamed_only_if_all_match(genome, tmp_path):
     rows = [("1", 2, ".", "A", "C", ".", ".", "."), ("MT", 1, ".", "A", "C", ".", ".", ".")]
     assert survey(open_vcf(vcf(tmp_path, *rows)), genome).contigs == {"1": "chr1", "MT": "chrM"}
     path = vcf(tmp_path, *rows, ("7", 1, ".", "A", "C", ".", ".", "."))
-    with pytest.raises(InputError, match=r"in.vcf:3: contig '1' \(position 2, A>C\) is not in g.fa, which has chr1, chrM"):
+    with pytest.raises(
+        InputError, match=r"in.vcf:3: contig '1' \(position 2, A>C\) is not in g.fa, which has chr1, chrM"
+    ):
         survey(open_vcf(path), genome)
     assert survey(open_vcf(path), genome, skip=True).statuses == {"unknown_contig": 3}
     wrong = vcf(tmp_path, ("chr1", 1, ".", "A", "C", ".", ".", "."))
-    with pytest.raises(InputError, match="1 with a wrong REF. Wrong genome build?"):
+    with pytest.raises(InputError, match=r"1 with a wrong REF\. Wrong genome build"):
         survey(open_vcf(wrong), genome)
 
 
 def test_info_is_appended(tmp_path):
-    path = vcf(tmp_path, ("c", 1, ".", "A", "C,G", ".", ".", "."), ("c", 2, "x", "A", "C", "1", "q", "B=1;F", ))  # fmt: skip
+    path = vcf(tmp_path, ("c", 1, ".", "A", "C,G", ".", ".", "."), ("c", 2, "x", "A", "C", "1", "q", "B=1;F"))
     first, second = open_vcf(path)
     assert first.text([b"X=1", b"Y"]) == b"c\t1\t.\tA\tC,G\t.\t.\tX=1;Y\n"
     assert second.text([b"X=1"]) == b"c\t2\tx\tA\tC\t1\tq\tB=1;F;X=1\n"
@@ -234,7 +249,9 @@ def test_unsorted_records_have_no_index(tmp_path):
     assert not index.sorted
     columns = HEADER[1].encode().split(b"\t")
     writer = VcfWriter(tmp_path / "out.vcf.gz", "out.vcf.gz", [], columns, 100)
-    for record in open_vcf(vcf(tmp_path, ("c", 9, ".", "A", "C", ".", ".", "."), ("c", 2, ".", "A", "C", ".", ".", "."))):
+    for record in open_vcf(
+        vcf(tmp_path, ("c", 9, ".", "A", "C", ".", ".", "."), ("c", 2, ".", "A", "C", ".", ".", "."))
+    ):
         writer.write(record)
     writer.close()
     assert "has no index, because its records are not sorted" in writer.notice

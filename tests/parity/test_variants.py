@@ -67,13 +67,13 @@ def test_scores_of_language_models(shared, golden, genome, name):
     scores += ["pll", "pll_all"] if small else []
     compared = dict.fromkeys(scores, 0)
     few = {key: every[key] for key in ("snv_token_last_base", "insertion_1", "mnv_across_two_tokens")}
-    for strand, every in {"-": every, "both": few}.items():
+    for strand, chosen in {"-": every, "both": few}.items():
         for pooling in POOLINGS if strand == "both" else ("mean",):
             asked_for = scores if pooling == "mean" else ["l1", "l2", "cosine", "dot"]
-            options = VariantOptions(scores=asked_for, strand=strand, pooling=pooling)
+            options = VariantOptions(scores=asked_for, strand=strand, pooling=pooling, leftovers=True)
             scorer = VariantScorer(model, genome, options)
-            table = scorer.score_pairs(list(every.values()))
-            for variant, row in zip(every, table):
+            table = scorer.score_pairs(list(chosen.values()))
+            for variant, row in zip(chosen, table):
                 golden_row = right[variant][strand]
                 for field, value in zip((field.name for field in scorer.fields), row.tolist()):
                     if field in ("llr", "llr_marginal"):
@@ -98,7 +98,9 @@ def test_pseudo_likelihoods_of_few_tokens(shared, golden, genome, name):
     model, window = asked(shared, name)
     right = json.loads(gzip.decompress((golden / "scores.json.gz").read_bytes()))[name]
     every = {key: one for key, one in pairs(golden, window).items() if max(right[key]["+"]["num_changed"]) < 12}
-    table = VariantScorer(model, genome, VariantOptions(scores="pll", strand="+")).score_pairs(list(every.values()))
+    table = VariantScorer(model, genome, VariantOptions(scores="pll", strand="+", leftovers=True)).score_pairs(
+        list(every.values())
+    )
     assert len(every) > 4
     for (variant, _), value in zip(every.items(), table[:, 0].tolist()):
         assert value == pytest.approx(right[variant]["+"]["pll"]["changed_one_by_one"], abs=1e-4), variant
@@ -109,7 +111,7 @@ def test_frames(shared, golden, genome, name):
     """The mean over the six places that the base can have in its 6-mer."""
     model, window = asked(shared, name)
     right = json.loads(gzip.decompress((golden / "scores.json.gz").read_bytes()))[name]["snv_token_middle"]["frames"]
-    options = VariantOptions(scores="llr,llr_marginal", strand="+", frames=True)
+    options = VariantOptions(scores="llr,llr_marginal", strand="+", frames=True, leftovers=True)
     scorer = VariantScorer(model, genome, options)
     (found,) = scorer.score_pairs([pairs(golden, window)["snv_token_middle"]])
     assert found[0] == pytest.approx(np.mean([frame["tokens_masked_together"] for frame in right]), abs=1e-4)

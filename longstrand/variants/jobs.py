@@ -1,0 +1,402 @@
+"""Whole files of variants: every record in, every record out, with scores, in parts that survive a kill.
+
+Parts hold scores alone; the records are read again when they are joined, so that whatever else a VCF holds comes out
+byte for byte. Numbers have six digits of a float32; what is not defined is missing, and a status says why.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from longstrand import __version__
+from longstrand.config import build
+from longstrand.errors import UsageError
+from longstrand.genome.fasta import Genome
+from longstrand.genome.variants import SKIPPED, Variant
+from longstrand.genome.vcf import Survey, VcfRecord, VcfWriter, record_statuses, survey, vcf_ending
+from longstrand.inference.jobs import JobResult
+from longstrand.inference.loaded import LoadedModel, fingerprint_input, open_model
+from longstrand.inference.resumable import ResumableOutput
+from longstrand.inference.sequences import open_genome
+from longstrand.inference.writers import Block, Sink, sink_for
+from longstrand.models.network import Network
+from longstrand.runtime import check_output, fingerprint_bytes, provenance, torch_threads
+from longstrand.variants.options import VariantOptions
+from longstrand.variants.read import Variants, read_variants
+from longstrand.variants.scores import Scored, VariantScorer
+
+if TYPE_CHECKING:
+    import polars as pl
+
+STATUSES = {
+    "ok": "scored",
+    "too_long": "an allele is longer than half the window",
+    "too_many_tokens": "the window has more tokens than the model reads",
+    **SKIPPED,
+}
+DRIFT_VARIANTS = 200
+MOST_FIELDS = 16
+"""Scores that fit into INFO; more go to a table."""
+SMALL_INPUT = 1 << 20
+Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+
+
+@dataclass
+class VariantJob:
+    """Variants, a genome and a model that belong together.
+
+    Attributes:
+        source: the variants.
+        genome: what they lie on.
+        loaded: the model.
+        options: how they are scored.
+        scorer: makes the scores.
+        survey: what the file holds.
+    """
+
+    source: Variants
+    genome: Genome
+    loaded: LoadedModel
+    options: VariantOptions
+    scorer: VariantScorer
+    survey: Survey
+
+    @classmethod
+    def open(
+        cls, model: Network | str | Path, variants: Any, genome: Genome | str | Path | None,
+        options: VariantOptions, *, look_up: str | Path | None = None,
+    ) -> VariantJob:  # fmt: skip
+        """Open everything and check that it belongs together.
+
+        Raises:
+            LongstrandError: a file is missing or damaged, REF alleles do not match, a score is not possible.
+        """
+        opened = open_genome(genome)
+        if opened is None:
+            raise UsageError("variants need the genome that they lie on (--genome, a FASTA file).")
+        source = read_variants(variants, look_up=look_up)
+        found = survey(source.vcf, opened, skip=options.mismatch == "skip")
+        small = found.num_alleles < 1000
+        loaded = open_model(model, device=options.device, is_small=small)
+        return cls(source, opened, loaded, options, VariantScorer(loaded.network, opened, options), found)
+
+    def blocks(self) -> Iterator[list[VcfRecord]]:
+        """Cut the records into parts."""
+        records = iter(self.source.vcf)
+        while block := list(islice(records, self.options.part_rows)):
+            yield block
+
+    def score(self, records: Sequence[VcfRecord]) -> Scored:
+        """Score all alleles of some records, one row an ALT (one for a record without)."""
+        statuses: list[str] = []
+        variants: list[Variant] = []
+        for record in records:
+            found = record_statuses(record, self.genome, self.survey.contigs)
+            chrom = self.survey.contigs[record.chrom]
+            alts = record.alts
+            variants += [
+                Variant(chrom or "", record.start, record.ref.upper(), alt.upper())
+                for alt, status in zip(alts, found)
+                if status == "ok"
+            ]
+            statuses += found
+        with torch_threads(self.options.threads or self.loaded.threads):
+            scored = self.scorer.score(variants)
+        values = np.full((len(statuses), len(self.scorer.fields)), np.nan, dtype=np.float32)
+        rows = [row for row, status in enumerate(statuses) if status == "ok"]
+        flags = [""] * len(statuses)
+        values[rows] = scored.values
+        for row, status, flag in zip(rows, scored.statuses, scored.flags):
+            statuses[row], flags[row] = status, flag
+        return Scored(values, statuses, flags)
+
+    def identity(self, kind: str) -> dict[str, Any]:
+        """Collect what decides the content of an output."""
+        path = self.source.path
+        texts = b"\n".join(record.text() for record in self.source.vcf) if path is None else b""
+        return {
+            "model": self.loaded.fingerprint(),
+            "tokenizer": self.loaded.tokenizer.fingerprint,
+            "input": fingerprint_bytes(texts) if path is None else fingerprint_input(path),
+            "genome": self.genome.fingerprint,
+            **self.options.identity(),
+            "shown": [self.scorer.windows.size, self.scorer.strand],
+            "fields": [field.name for field in self.scorer.fields],
+            "part_rows": self.options.part_rows,
+            "kind": kind,
+        }
+
+    def notes(self, counts: dict[str, int]) -> list[str]:
+        """Say what a user should know before trusting the scores."""
+        lines = [f"note: {number:,} alleles not scored: {STATUSES[status]} ({status})."
+                 for status, number in counts.items() if status != "ok" and status in STATUSES and number]  # fmt: skip
+        renamed = {name: other for name, other in self.survey.contigs.items() if other not in (None, name)}
+        if renamed:
+            name, other = next(iter(renamed.items()))
+            lines.append(f"note: contigs are called otherwise in the genome ('{name}' is '{other}'); all were matched.")
+        learned = self.loaded.network.config.positions == "learned"
+        if learned and {"flank", "flank_distance", "pll", "pll_all", "pll_unmasked"} & set(self.scorer.names):
+            lines.append(
+                "note: this model has learned absolute positions: behind an insertion or deletion every token has "
+                "another one, so scores of indels measure positions more than biology."
+            )
+        return lines
+
+    def drift(self) -> str:
+        """Measure on the first variants what sharing masks changes, in words."""
+        found: list[Scored] = []
+        records: list[VcfRecord] = []
+        for record in self.source.vcf:
+            records.append(record)
+            if len(records) >= DRIFT_VARIANTS:
+                break
+        found.append(self.score(records))
+        alone = VariantScorer(self.loaded.network, self.genome, self.options.changed(shared_masks=False))
+        found.append(VariantJob(self.source, self.genome, self.loaded, self.options, alone, self.survey).score(records))
+        column = [field.name for field in self.scorer.fields].index("llr")
+        shared, exact = (one.values[:, column] for one in found)
+        known = ~np.isnan(shared + exact)
+        moved = np.abs(shared - exact)[known]
+        if not len(moved):
+            return "note: shared masks: none of the first variants has a masked ratio."
+        together = np.corrcoef(shared[known], exact[known])[0, 1] if len(moved) > 2 else np.nan
+        return (
+            f"note: shared masks moved llr of the first {len(moved)} variants by {moved.mean():.2g} on average, "
+            f"{moved.max():.2g} at most (correlation {together:.4f})."
+        )
+
+
+def score_variants(
+    model: Network | str | Path,
+    variants: str | Path | Sequence[str],
+    *,
+    genome: Genome | str | Path,
+    look_up: str | Path | None = None,
+    **options: Any,
+) -> pl.DataFrame:
+    """Score variants in memory.
+
+    Args:
+        model: folder of a checkpoint or run, hub id, name of a shipped model, or a loaded model.
+        variants: path of a VCF, BCF or table (chrom, pos, ref, alt), or texts such as ``chr1:12345:A:G``.
+        genome: what they lie on (FASTA).
+        look_up: VCF that holds the rsIDs and HGVS names among the texts.
+        **options: of `VariantOptions`, for example ``scores="llr"``.
+
+    Returns:
+        One row for each ALT, in order: chrom, pos (1-based), ref, alt, id, further columns of a table, status, flag and
+        the scores (float32, null where one is not defined).
+
+    Raises:
+        LongstrandError: as `VariantJob.open`.
+    """
+    job = VariantJob.open(model, variants, genome, build(VariantOptions, options, "options"), look_up=look_up)
+    import polars as pl
+
+    frames, first = [], 0
+    for records in job.blocks():
+        block = _table(job, records, first, job.score(records))
+        first += len(records)
+        numbers = {name: block.values[:, place] for place, name in enumerate(block.value_names)}
+        frames.append(pl.DataFrame({**block.rows, **numbers}, strict=False))
+    if not frames:
+        empty = _table(job, [], 0, job.score([]))
+        return pl.DataFrame(schema=[*empty.rows, *empty.value_names])
+    return pl.concat(frames, how="vertical_relaxed").with_columns(pl.selectors.float().fill_nan(None))
+
+
+def score_variants_file(
+    model: Network | str | Path,
+    input: str | Path | Sequence[str],
+    output: str | Path,
+    /,
+    *,
+    genome: Genome | str | Path | None = None,
+    look_up: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda total: nullcontext(lambda number: None),
+    **options: Any,
+) -> JobResult:
+    """Score every variant of a file into another file; repeated after an interruption, go on.
+
+    Args:
+        model: as `score_variants`.
+        input: as `score_variants`; ``-`` is a VCF from the standard input.
+        output: a name that ends in .vcf, .vcf.gz (bgzip, with an index), .bcf, .csv, .tsv (also .gz) or .parquet.
+        genome: what the variants lie on (FASTA).
+        look_up: as `score_variants`.
+        overwrite: replace an output that was made otherwise.
+        progress: makes a bar from the number of alleles, which is called with those that are done.
+        **options: of `VariantOptions`.
+
+    Raises:
+        LongstrandError: as `VariantJob.open`; an output of other options is there, or it cannot be written.
+    """
+    started, target = time.perf_counter(), Path(output).expanduser()
+    ending = vcf_ending(target.name)
+    sink = None if ending else sink_for(target)
+    if sink is not None and sink.suffix == ".npz":
+        raise UsageError(f"output '{target}': write variants to .vcf, .vcf.gz, .bcf, .csv, .tsv or .parquet.")
+    paths = [input] if isinstance(input, str | Path) else []
+    check_output(target, [*paths, genome.path if isinstance(genome, Genome) else genome, model, look_up])
+    job = VariantJob.open(model, input, genome, build(VariantOptions, options, "options"), look_up=look_up)
+    names = [job.options.prefix + field.name.upper() for field in job.scorer.fields]
+    if ending:
+        _check_names(job, [*names, job.options.prefix + "STATUS", job.options.prefix + "FLAG"])
+    computed, notes = 0, []
+    with ResumableOutput.open(target, job.identity(ending or sink.suffix), suffix=".npz", overwrite=overwrite) as parts:  # type: ignore[union-attr]
+        finished = None if overwrite else parts.finished()
+        already = finished is not None
+        if finished is None:
+            if job.options.shared_masks:
+                notes.append(job.drift())
+            number = -1
+            with progress(job.survey.num_alleles) as advance:
+                for number, records in enumerate(job.blocks()):
+                    if parts.is_mine(number):
+                        scored = job.score(records)
+                        computed += len(scored.statuses)
+                        counts = {"alleles": len(scored.statuses), **Counter(scored.statuses)}
+                        parts.commit(number, partial(_save, scored), num_rows=len(records), counts=counts)
+                    advance(sum(len(record.alts) for record in records))
+
+            def join(paths: Sequence[Path], temporary: Path) -> None:
+                if ending:
+                    notes.extend(_join_vcf(job, names, paths, temporary, target))
+                else:
+                    _join_table(job, sink, paths, temporary)  # type: ignore[arg-type]
+
+            finished = parts.finish(number + 1, join)
+    counts = finished.counts if finished else {}
+    rows = finished.num_rows if finished else None
+    notes += job.notes(counts)
+    return JobResult(target, rows, counts, tuple(notes), computed, time.perf_counter() - started, already)
+
+
+def _check_names(job: VariantJob, names: Sequence[str]) -> None:
+    """Refuse to write fields that the file has already, and more of them than INFO should hold.
+
+    Raises:
+        UsageError: as said.
+    """
+    if len(job.scorer.fields) > MOST_FIELDS:
+        raise UsageError(
+            f"{len(job.scorer.fields)} scores are too many for a VCF; write a table (.tsv, .parquet) or "
+            "choose --outputs."
+        )
+    known = job.source.vcf.declared(b"INFO")
+    taken = [name for name in names if name in known]
+    prefix = job.options.prefix.encode()
+    for record in job.source.vcf:
+        if taken:
+            break
+        if prefix in record.cells[7]:
+            taken = [name for name in names if name in record.info]
+    if taken:
+        raise UsageError(
+            f"{job.source.vcf.path}: INFO has {taken[0]} already; choose other names with --prefix (now "
+            f"'{job.options.prefix}')."
+        )
+
+
+def _save(scored: Scored, path: Path) -> None:
+    with open(path, "wb") as file:
+        np.savez(file, values=scored.values, statuses=np.array(scored.statuses), flags=np.array(scored.flags))
+
+
+def _load(path: Path) -> Scored:
+    with np.load(path) as file:
+        return Scored(file["values"], file["statuses"].tolist(), file["flags"].tolist())
+
+
+def header_lines(job: VariantJob, names: Sequence[str]) -> list[bytes]:
+    """Write the header lines that the output has beside those of the input."""
+    known = job.source.vcf.declared(b"contig")
+    lines = [
+        f"##contig=<ID={name},length={job.genome.contigs[other]}>"
+        for name, other in job.survey.contigs.items()
+        if name not in known and other is not None
+    ]
+    about = {
+        "ID": job.loaded.network.config.model_type, "Sha256": job.loaded.fingerprint().removeprefix("sha256:"),
+        "Tokenizer": job.loaded.tokenizer.fingerprint, "Window": job.scorer.windows.size,
+        "Windows": job.options.windows, "Strand": job.scorer.strand, "Precision": "float32",
+        "SharedMasks": job.options.shared_masks, "Genome": job.genome.fingerprint,
+    }  # fmt: skip
+    command = " ".join(map(str, provenance()["command"])).replace("\n", " ")
+    lines += [f"##longstrand_variantsVersion={__version__}", f"##longstrand_variantsCommand={command}"]
+    lines += [f"##longstrand_model=<{','.join(f'{key}={value}' for key, value in about.items())}>"]
+    reasons = "; ".join(f"{status}: {text}" for status, text in STATUSES.items())
+    fields = [(name, "Float", field.description) for name, field in zip(names, job.scorer.fields)]
+    fields += [(job.options.prefix + "STATUS", "String", reasons.replace('"', "'"))]
+    fields += [(job.options.prefix + "FLAG", "String", "edge: window shifted or cut at the end of a contig; N12: 12 "
+                "letters of the window are not A, C, G, T; joined by +")]  # fmt: skip
+    source = f'Source="Longstrand",Version="{__version__}"'
+    lines += [f'##INFO=<ID={name},Number=A,Type={kind},Description="{text}",{source}>' for name, kind, text in fields]
+    return [line.encode() for line in lines]
+
+
+def _join_vcf(job: VariantJob, names: Sequence[str], parts: Sequence[Path], temporary: Path, target: Path) -> list[str]:
+    vcf, prefix = job.source.vcf, job.options.prefix.encode()
+    header = [*vcf.header, *header_lines(job, names)]
+    writer = VcfWriter(temporary, target.name, header, vcf.columns, job.survey.longest)
+    for part, records in zip(parts, job.blocks()):
+        scored, first = _load(part), 0
+        texts = [
+            [b"." if value != value else b"%.6g" % value for value in column] for column in scored.values.T.tolist()
+        ]
+        for record in records:
+            last = first + len(record.alts)
+            for alleles in [(one, one + 1) for one in range(first, last)] if job.options.split else [(first, last)]:
+                span = slice(*alleles)
+                info = [
+                    name.encode() + b"=" + b",".join(column[span])
+                    for name, column in zip(names, texts)
+                    if any(text != b"." for text in column[span])
+                ]
+                info.append(prefix + b"STATUS=" + ",".join(scored.statuses[span]).encode())
+                if any(scored.flags[span]):
+                    info.append(prefix + b"FLAG=" + ",".join(flag or "." for flag in scored.flags[span]).encode())
+                writer.write(record.split(alleles[0] - first) if job.options.split else record, info)
+            first = last
+    writer.close()
+    return [f"note: {writer.notice}."] if writer.notice else []
+
+
+def _table(job: VariantJob, records: Sequence[VcfRecord], first: int, scored: Scored) -> Block:
+    """Put the alleles of some records into rows; ``first`` is the number of the first record."""
+    rows: dict[str, list[Any]] = {name: [] for name in ("chrom", "pos", "ref", "alt", "id")}
+    owner = [first + number for number, record in enumerate(records) for _ in record.alts]
+    for record in records:
+        count = len(record.alts)
+        for name, value in (("chrom", record.chrom), ("pos", record.start + 1), ("ref", record.ref), ("id", record.id)):
+            rows[name] += [value] * count
+        rows["alt"] += record.alts
+    rows |= {name: [column[place] for place in owner] for name, column in job.source.extra.items()}
+    rows |= {"status": scored.statuses, "flag": [flag or None for flag in scored.flags]}
+    return Block(rows, scored.values, tuple(field.name for field in job.scorer.fields))
+
+
+def _join_table(job: VariantJob, sink: Sink, parts: Sequence[Path], target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tmp-join-") as folder:
+        pieces: list[Path] = []
+        first = 0
+        for part, records in zip(parts, job.blocks()):
+            pieces.append(Path(folder) / f"{len(pieces):06d}{sink.suffix}")
+            sink.write(_table(job, records, first, _load(part)), pieces[-1])
+            first += len(records)
+        if not pieces:
+            pieces.append(Path(folder) / f"0{sink.suffix}")
+            sink.write(_table(job, [], 0, job.score([])), pieces[-1])
+        sink.join(pieces, target)

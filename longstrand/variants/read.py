@@ -1,0 +1,136 @@
+"""Variants from anywhere, as the lines of a VCF: VCF and BCF files, tables in songlab's names, and written variants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from longstrand.data.rows import TABLES, is_missing, read_table
+from longstrand.errors import InputError
+from longstrand.genome.text import CHROM_NAMES, detect_file, open_bytes, parse_whole
+from longstrand.genome.variants import EXAMPLE, parse_variant
+from longstrand.genome.vcf import FIXED, Vcf, VcfRecord, open_vcf
+
+COLUMNS = ("chrom", "pos", "ref", "alt")
+MINIMAL = [b"##fileformat=VCFv4.3"]
+Cells = dict[str, list[str | None]]
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Variants that can be read again and again.
+
+    Attributes:
+        vcf: their lines; made up for what is no VCF.
+        path: the file, or None.
+        extra: further columns of a table, one value a record.
+    """
+
+    vcf: Vcf
+    path: Path | None = None
+    extra: Cells = field(default_factory=dict)
+
+
+def read_variants(variants: str | Path | Sequence[str], *, look_up: str | Path | None = None) -> Variants:
+    """Open variants.
+
+    Args:
+        variants: path of a VCF or BCF (``-``: standard input), or of a table with the columns chrom, pos (1-based),
+            ref, alt (or ``variant``, as written), perhaps id and others, which are kept; or written variants.
+        look_up: VCF in which rsIDs and HGVS names among written variants are found.
+
+    Raises:
+        InputError: the file is missing or damaged, or a variant is none.
+    """
+    if not isinstance(variants, str | Path):
+        return Variants(_of_texts(list(variants), look_up))
+    path = Path(variants).expanduser()
+    if str(variants) == "-":
+        file = open_vcf("-")
+        return Variants(file, file.path)
+    with open_bytes(path) as stream:
+        is_bcf = stream.peek(3)[:3] == b"BCF"
+    if not is_bcf and detect_file(path) in TABLES and not _is_broken_vcf(path):
+        return _of_table(path)
+    return Variants(open_vcf(path), path)
+
+
+def _is_broken_vcf(path: Path) -> bool:
+    """Say whether a text has the header lines of a VCF, however wrong the rest may be."""
+    with open_bytes(path) as stream:
+        return stream.readline().lstrip(b"\xef\xbb\xbf").startswith(b"##")
+
+
+def _of_texts(texts: list[str], look_up: str | Path | None) -> Vcf:
+    names = {text.strip() for text in texts if look_up is not None and not _is_written(text)}
+    found = _find_names(names, look_up) if names and look_up is not None else {}
+    missing = sorted(names - set(found))
+    if missing:
+        raise InputError(
+            f"{look_up}: no record has '{missing[0]}' in ID or INFO ({len(missing)} of {len(names)} missing)."
+        )
+    records: list[VcfRecord] = []
+    for number, text in enumerate(texts, 1):
+        if (name := text.strip()) in found:
+            records += [VcfRecord(number, cells) for cells in found[name]]
+        else:
+            variant = parse_variant(text)
+            cells = [variant.chrom, str(variant.start + 1), ".", variant.ref, variant.alt]
+            records.append(_record(number, cells))
+    return Vcf(Path("variants"), MINIMAL, list(FIXED), records)
+
+
+def _is_written(text: str) -> bool:
+    try:
+        parse_variant(text)
+    except InputError:
+        return False
+    return True
+
+
+def _find_names(names: set[str], path: str | Path) -> dict[str, list[list[bytes]]]:
+    found: dict[str, list[list[bytes]]] = {}
+    for record in open_vcf(path):
+        known = {*record.id.split(";"), *(one for value in record.info.values() for one in value.split(","))}
+        for name in names & known:
+            found.setdefault(name, []).append(record.cells[:8])
+    return found
+
+
+def _of_table(path: Path) -> Variants:
+    table = read_table(path)
+    lower = {name.lower().lstrip("#"): name for name in table.columns}
+    chrom = next((lower[name] for name in CHROM_NAMES if name in lower), None)
+    places = [chrom, *(lower.get(name) for name in COLUMNS[1:])]
+    written = lower.get("variant")
+    if None in places and written is None:
+        lacks = ", ".join(name for name, place in zip(COLUMNS, places) if place is None)
+        raise InputError(
+            f"{path}: no VCF, and as a table it lacks {lacks}; name the columns chrom, pos, ref, alt, or give one "
+            f"column 'variant' with texts such as {EXAMPLE}."
+        )
+    names = [written] if None in places else places
+    identifier = lower.get("id")
+    records = []
+    for row, cells in enumerate(table.select([name for name in names if name]).iter_rows(), 1):
+        if any(map(is_missing, cells)) and not is_missing(cells[0]) and len(cells) > 1 and is_missing(cells[3]):
+            cells = (*cells[:3], ".")
+        if any(cell != "." and is_missing(cell) for cell in cells):
+            raise InputError(f"{path}: row {row}: a cell of {', '.join(map(str, names))} is empty.")
+        if len(cells) == 1:
+            variant = parse_variant(cells[0])
+            cells = (variant.chrom, str(variant.start + 1), variant.ref, variant.alt)
+        if parse_whole(cells[1]) is None:
+            raise InputError(
+                f"{path}: row {row}: pos is '{cells[1]}'; it is the 1-based position of the first base of ref."
+            )
+        named = table[row - 1, identifier] if identifier else None
+        records.append(_record(row, [cells[0], cells[1].strip(), named or ".", *cells[2:]]))
+    used = {*names, identifier}
+    extra = {name: table[name].to_list() for name in table.columns if name not in used}
+    return Variants(Vcf(path, MINIMAL, list(FIXED), records), path, extra)
+
+
+def _record(line: int, cells: Sequence[str]) -> VcfRecord:
+    return VcfRecord(line, [cell.encode() for cell in (*cells, ".", ".", ".")])
