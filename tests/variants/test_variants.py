@@ -308,7 +308,7 @@ def test_output_of_every_format(genome, tmp_path, language_model):
     values = [(record.info.get("LS_LLR"), record.info.get("LS_FLANK")) for record in open_vcf(tmp_path / "o.vcf")]
     for (llr, flank), row in zip(values[:-1], frame.iter_rows(named=True)):
         for text, value in ((llr, row["llr"]), (flank, row["flank"])):
-            assert (text is None and value is None) or float(text) == pytest.approx(value, rel=6e-6)
+            assert text is None if value is None else float(text) == pytest.approx(value, rel=6e-6)
     assert values[-1][1].split(",")[:3] == [".", ".", "."]
     assert gzip.decompress((tmp_path / "o.vcf.gz").read_bytes()).count(b"\n") == (
         tmp_path / "o.vcf"
