@@ -322,7 +322,10 @@ def test_output_of_every_format(genome, tmp_path, language_model):
             assert part in model
     with pysam.VariantFile(str(tmp_path / "o.bcf")) as peer:
         found = [record.info.get("LS_LLR", (None,))[0] for record in peer]
-        assert found[:-1] == pytest.approx(frame["llr"].to_list()[:40], rel=1e-5)
+        right = frame["llr"].to_list()[:40]
+        assert [one is None for one in found[:-1]] == [one is None for one in right]
+        known = [place for place, one in enumerate(right) if one is not None]
+        assert [found[place] for place in known] == pytest.approx([right[place] for place in known], rel=1e-5)
     split = ls.score_variants_file(language_model, path, tmp_path / "s.vcf", genome=genome, window=60, split=True)
     lines = list(open_vcf(tmp_path / "s.vcf"))
     assert (
