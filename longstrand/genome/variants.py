@@ -74,6 +74,12 @@ class Variant:
         return f"{self.chrom}:{self.start + 1}:{self.ref or '-'}:{self.alt or '-'}"
 
 
+def common_prefix(one: str, other: str) -> int:
+    """Count the letters in which two texts begin alike."""
+    shorter = min(len(one), len(other))
+    return next((i for i in range(shorter) if one[i] != other[i]), shorter)
+
+
 def parse_variant(text: str) -> Variant:
     """Read a variant as people write it: ``chr1:12345:A:G``, ``chr1-12345-A-G`` or ``chr1:12345 A>G`` (1-based).
 
@@ -133,9 +139,9 @@ def shortest(variant: Variant, fetch: Callable[[str, int, int], str]) -> Variant
         fetch: ``fetch(chrom, start, end)``, such as `Genome.fetch`.
     """
     start, ref, alt = variant.start, variant.ref, variant.alt
-    same = _common(ref[::-1], alt[::-1])
+    same = common_prefix(ref[::-1], alt[::-1])
     ref, alt = ref[: len(ref) - same], alt[: len(alt) - same]
-    same = _common(ref, alt)
+    same = common_prefix(ref, alt)
     start, ref, alt = start + same, ref[same:], alt[same:]
     if ref and alt:
         return Variant(variant.chrom, start, ref, alt)
@@ -161,9 +167,3 @@ def anchored(variant: Variant, fetch: Callable[[str, int, int], str]) -> Variant
         return Variant(variant.chrom, variant.start - 1, base + variant.ref, base + variant.alt)
     base = fetch(variant.chrom, variant.end, variant.end + 1).upper()
     return Variant(variant.chrom, variant.start, variant.ref + base, variant.alt + base)
-
-
-def _common(one: str, other: str) -> int:
-    """Count the letters in which two texts begin alike."""
-    shorter = min(len(one), len(other))
-    return next((i for i in range(shorter) if one[i] != other[i]), shorter)

@@ -1,0 +1,553 @@
+"""Haplotypes of people: any window of any haplotype of a phased VCF in microseconds, with its map to the reference.
+
+`open_haplotypes` builds a packed index once (a bit for each haplotype and allele), keyed by the content of VCF and
+genome. The rules are those of ``bcftools consensus`` 1.24: records apply in the order of the file; an applied record
+freezes the bases of its REF, and a later one that begins there is skipped, except a plain insertion or deletion behind
+the last of them that follows no insertion. ``*``, symbols and letters other than A, C, G, T do nothing and are counted.
+
+A window [s, e) begins with the first base of the reference at or after s that the haplotype has, and ends before the
+first such base at or after e: windows tile a haplotype, and an insertion belongs to the window of the base before it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from longstrand.errors import InputError, nearest
+from longstrand.genome.fasta import Genome
+from longstrand.genome.variants import common_prefix
+from longstrand.genome.vcf import Vcf, VcfRecord, open_vcf, record_statuses, survey
+from longstrand.runtime import cache_dir, fingerprint_bytes, fingerprint_file, generator, replacing_folder, take_lock
+
+Unphased = Literal["refuse", "first", "random", "iupac", "skip"]
+Missing = Literal["ref", "N"]
+FORMAT_VERSION = 1
+MOST_UNPHASED = 0.01
+"""Share of unphased calls among a person's heterozygous ones above which there are no haplotypes."""
+_ARRAYS = ("positions", "ref_lengths", "alt_ends", "alts", "records", "missing", "safe", "ploidy", "phase_sets")
+Bits = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HaplotypeWindow:
+    """A stretch of a haplotype.
+
+    Attributes:
+        sequence: its letters, case as in the genome and the VCF.
+        blocks: int64 ``(n, 3)``: place in ``sequence``, place on the contig, length of each run that both share, in
+            order; inserted bases are in none.
+        num_applied: records that changed something from the start of the window (or shortly before) on.
+        num_overlapping: records of this haplotype that were skipped because an earlier one changed their place.
+    """
+
+    sequence: str
+    blocks: Ints
+    num_applied: int
+    num_overlapping: int
+
+    @property
+    def reference_positions(self) -> Ints:
+        """Position on the contig of each letter, int64 ``(len(sequence),)``; -1 for inserted ones."""
+        positions = np.full(len(self.sequence), -1, dtype=np.int64)
+        for start, there, length in self.blocks.tolist():
+            positions[start : start + length] = np.arange(there, there + length)
+        return positions
+
+
+@dataclass(frozen=True, eq=False)
+class _Contig:
+    """The alleles of one contig, in the order of the file; n alleles, H haplotypes (samples times highest ploidy).
+
+    Attributes:
+        positions, ref_lengths: int64 ``(n,)``.
+        alt_ends, alts: ends of the alternates ``(n,)`` in their joined letters.
+        records: number of the record of each allele ``(n,)``.
+        missing: whether this is no allele but the lack of a call ``(n,)``.
+        safe: number of the last allele at or before this one that nothing before it can reach ``(n,)``.
+        ploidy: haplotypes of each sample ``(samples,)``.
+        phase_sets: ``(samples, n)``, or no columns without PS.
+        bits, unphased: uint8 ``(H, n / 8)``: what a haplotype carries; what is of an unphased heterozygous call.
+    """
+
+    positions: Ints
+    ref_lengths: Ints
+    alt_ends: Ints
+    alts: Bits
+    records: Ints
+    missing: npt.NDArray[np.bool_]
+    safe: Ints
+    ploidy: Ints
+    phase_sets: Ints
+    bits: Bits
+    unphased: Bits
+
+    def alt(self, number: int) -> str:
+        start = int(self.alt_ends[number - 1]) if number else 0
+        return self.alts[start : int(self.alt_ends[number])].tobytes().decode()
+
+
+class Haplotypes:
+    """The haplotypes of a phased VCF; pickles, and serves threads and forked workers.
+
+    Attributes:
+        samples: names, in the order of the VCF.
+        dropped: how many alleles were left out, by reason.
+        fingerprint: of VCF, genome and rules.
+    """
+
+    def __init__(self, folder: Path, genome: Genome) -> None:
+        about = json.loads((folder / "index.json").read_text())
+        self.genome, self._folder = genome, folder
+        self.samples: list[str] = about["samples"]
+        self.dropped: dict[str, int] = about["dropped"]
+        self.fingerprint: str = about["fingerprint"]
+        self._name: str = about["name"]
+        self._hets = np.load(folder / "hets.npy")
+        self._number = {name: number for number, name in enumerate(self.samples)}
+        self._contigs = {
+            chrom: _Contig(
+                *(np.load(folder / f"{place}-{name}.npy", mmap_mode="r") for name in (*_ARRAYS, "bits", "unphased"))
+            )
+            for place, chrom in enumerate(about["contigs"])
+        }
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Haplotypes, (self._folder, self.genome)
+
+    @property
+    def contigs(self) -> list[str]:
+        """Contigs of the genome that have records."""
+        return list(self._contigs)
+
+    def ploidy(self, sample: str, chrom: str) -> int:
+        """Count the haplotypes of a sample on a contig; 2 where the VCF has no record.
+
+        Raises:
+            InputError: there is no such sample or contig.
+        """
+        number = self._sample(sample)
+        self.genome.whole(chrom)
+        return int(self._contigs[chrom].ploidy[number]) if chrom in self._contigs else 2
+
+    def _sample(self, sample: str) -> int:
+        if sample not in self._number:
+            shown = ", ".join(self.samples[:5]) + (" ..." if len(self.samples) > 5 else "")
+            raise InputError(f"{self._name}: no sample '{sample}'{nearest(sample, self.samples)}; it has {shown}.")
+        return self._number[sample]
+
+    def window(
+        self,
+        chrom: str,
+        start: int,
+        end: int,
+        sample: str,
+        haplotype: int,
+        *,
+        length: int | None = None,
+        unphased: Unphased = "refuse",
+        missing: Missing = "ref",
+        seed: int = 0,
+    ) -> HaplotypeWindow:
+        """Read bases ``start`` to ``end - 1`` of the reference as one haplotype has them.
+
+        Args:
+            chrom: contig of the genome.
+            start: 0-based.
+            end: after the last base.
+            sample: name.
+            haplotype: 1 to the ploidy.
+            length: letters wanted from the start on, whatever ``end`` says; fewer only at the end of the contig.
+            unphased: heterozygous calls without phase: ``refuse`` people with more than 1 % of them (the few are
+                skipped), ``first`` as written, ``random`` by seed, sample and site, ``iupac`` N, ``skip`` reference.
+            missing: calls that are missing for this haplotype: the reference, or N over the whole REF.
+            seed: of ``random``.
+
+        Raises:
+            InputError: there is no such contig, place, sample or haplotype; calls are not phased; the window joins
+                heterozygous calls of several phase sets.
+        """
+        if not 0 <= start <= end <= self.genome.whole(chrom).length:
+            raise InputError(f"{chrom}:{start + 1}-{end} is not on the contig of {self.genome.contigs[chrom]} bases.")
+        number, ploidy = self._sample(sample), self.ploidy(sample, chrom)
+        if not 1 <= haplotype <= ploidy:
+            raise InputError(
+                f"{self._name}: '{sample}' has {ploidy} haplotypes on {chrom}; there is no number {haplotype}."
+            )
+        unphased = self._phased(number, sample) if unphased == "refuse" else unphased
+        pieces = _Pieces(self.genome, chrom, start)
+        if chrom in self._contigs:
+            contig = self._contigs[chrom]
+            row = number * (len(contig.bits) // len(self.samples))
+            carried = _Carried(contig, row, haplotype - 1, ploidy, (unphased, missing), (seed, number))
+            last = 0
+            for event in carried.events(start):
+                if pieces.done(event[0], end, length):
+                    break
+                pieces.apply(*event)
+                last = event[0]
+            self._check_sets(contig, carried, number, start, max(end, last))
+        return pieces.finish(end, length)
+
+    def _phased(self, number: int, sample: str) -> Unphased:
+        unphased, hets = self._hets[number].tolist()
+        if unphased > MOST_UNPHASED * hets:
+            raise InputError(
+                f"{self._name}: {unphased:,} of {hets:,} heterozygous calls of '{sample}' are not phased, so there are "
+                "no haplotypes; phase the VCF, or choose unphased: first, random, iupac or skip."
+            )
+        return "skip"
+
+    def _check_sets(self, contig: _Contig, carried: _Carried, number: int, start: int, end: int) -> None:
+        if not contig.phase_sets.size:
+            return
+        low, high = np.searchsorted(contig.positions, [start, end])
+        sets = np.unique(contig.phase_sets[number, low:high])
+        if len(sets[sets >= 0]) > 1:
+            raise InputError(
+                f"{self._name}: the calls of '{self.samples[number]}' from base {start + 1} to {end} belong to several "
+                "phase sets (PS), between which the phase is not known; read each set by itself."
+            )
+
+
+@dataclass
+class _Carried:
+    """The alleles of one haplotype on one contig."""
+
+    contig: _Contig
+    row: int
+    place: int
+    ploidy: int
+    how: tuple[Unphased, Missing]
+    key: tuple[int, int]
+
+    def events(self, start: int) -> Iterator[tuple[int, int, str]]:
+        """List (position, bases of REF, what they become), from the first that can change what is at ``start``."""
+        contig = self.contig
+        total = len(contig.positions)
+        first = int(np.searchsorted(contig.positions, start))
+        low = int(contig.safe[first - 1]) if first else 0
+        done, size = -1, 256
+        while low < total:
+            for number in self._numbers(low, min(low + size, total)):
+                record = int(contig.records[number])
+                if record != done:
+                    done = record
+                    yield self._event(number)
+            low, size = low + size, 2 * size
+
+    def _numbers(self, low: int, high: int) -> list[int]:
+        found = self._bits(self.contig.bits, self.place, low, high)
+        if self.how[1] == "ref":
+            found &= ~self.contig.missing[low:high]
+        if len(self.contig.unphased):
+            unphased = self._bits(self.contig.unphased, self.place, low, high)
+            if unphased.any():
+                found = self._choose(found, unphased, low, high)
+        return (np.flatnonzero(found) + low).tolist()
+
+    def _choose(
+        self, found: npt.NDArray[np.bool_], unphased: npt.NDArray[np.bool_], low: int, high: int
+    ) -> npt.NDArray[np.bool_]:
+        if self.how[0] == "skip":
+            return found & ~unphased
+        if self.how[0] == "iupac":
+            return found | unphased
+        if self.how[0] == "random":
+            every = [self._bits(self.contig.bits, place, low, high) for place in range(self.ploidy)]
+            for number in np.flatnonzero(unphased).tolist():
+                order = generator(self.key[0], int(self.contig.records[low + number]), f"phase {self.key[1]}")
+                found[number] = every[int(order.permutation(self.ploidy)[self.place])][number]
+        return found
+
+    def _event(self, number: int) -> tuple[int, int, str]:
+        contig, size = self.contig, int(self.contig.ref_lengths[number])
+        masked = (
+            self.how[0] == "iupac"
+            and len(contig.unphased)
+            and self._bits(contig.unphased, self.place, number, number + 1)[0]
+        )
+        return int(contig.positions[number]), size, "N" * size if masked else contig.alt(number)
+
+    def _bits(self, plane: Bits, place: int, low: int, high: int) -> npt.NDArray[np.bool_]:
+        packed = plane[self.row + place, low // 8 : -(-high // 8)]
+        return np.unpackbits(packed)[low % 8 : low % 8 + high - low].astype(bool)
+
+
+class _Pieces:
+    """A haplotype from left to right: runs of reference, substitutions that keep their places, insertions."""
+
+    def __init__(self, genome: Genome, chrom: str, start: int) -> None:
+        self._genome, self._chrom, self._start = genome, chrom, start
+        self._end = genome.contigs[chrom]
+        self._cursor = start
+        self._frozen, self._inserted = -1, False
+        self._texts: list[str] = []
+        self._blocks: list[list[int]] = []
+        self._size = 0
+        self._applied, self._overlapping = 0, 0
+
+    def done(self, position: int, end: int, length: int | None) -> bool:
+        """Say whether nothing from ``position`` on can be in the window."""
+        if length is not None:
+            return self._size + position - max(self._cursor, self._start) >= length
+        return position > max(self._cursor, end)
+
+    def apply(self, position: int, size: int, text: str) -> None:
+        """Put ``text`` in the place of ``size`` bases, unless an earlier record has changed them."""
+        ref = self._genome.fetch(self._chrom, position, position + size)
+        shares = text[:1].upper() == ref[:1].upper() and len(text) != size
+        if position < self._frozen or (
+            position == self._frozen and (self._inserted or not shares or not _is_pure(ref.upper(), text.upper()))
+        ):
+            self._overlapping += 1
+            return
+        self._applied += 1
+        kept = 1 if shares else 0
+        self._keep(position + kept)
+        end = position + size
+        if len(text) == size:
+            self._add(position, end, text)
+        else:
+            self._insert(text[kept:])
+        self._cursor = max(self._cursor, end)
+        self._frozen, self._inserted = max(self._frozen, end - 1), len(text) > size
+
+    def _keep(self, end: int) -> None:
+        """Take the reference up to ``end``."""
+        if end > self._cursor:
+            self._add(self._cursor, end, None)
+            self._cursor = end
+
+    def _add(self, start: int, end: int, text: str | None) -> None:
+        """Add bases that have a place on the reference, as far as they lie in the window."""
+        low = max(start, self._start)
+        if low < end:
+            shown = self._genome.fetch(self._chrom, low, end) if text is None else text[low - start :]
+            if (
+                self._blocks
+                and self._blocks[-1][1] + self._blocks[-1][2] == low
+                and self._blocks[-1][0] + self._blocks[-1][2] == self._size
+            ):
+                self._blocks[-1][2] += end - low
+            else:
+                self._blocks.append([self._size, low, end - low])
+            self._texts.append(shown)
+            self._size += end - low
+
+    def _insert(self, text: str) -> None:
+        if self._blocks and text:  # before the first kept base of the window, it belongs to the window on the left
+            self._texts.append(text)
+            self._size += len(text)
+
+    def finish(self, end: int, length: int | None) -> HaplotypeWindow:
+        """Take the rest of the reference and cut the window at its end."""
+        self._keep(min(self._end, self._cursor + length - self._size) if length is not None else end)
+        text = "".join(self._texts)
+        cut = length
+        if cut is None:
+            past = (start + max(0, end - there) for start, there, size in self._blocks if there + size > end)
+            cut = next(past, len(text))
+        kept = [[start, there, min(size, cut - start)] for start, there, size in self._blocks if start < cut]
+        blocks = np.array(kept, dtype=np.int64).reshape(-1, 3)
+        return HaplotypeWindow(text[:cut], blocks, self._applied, self._overlapping)
+
+
+def _is_pure(ref: str, alt: str) -> bool:
+    """Say whether alleles that begin alike differ by an insertion or a deletion alone."""
+    same = common_prefix(ref, alt)
+    shorter, longer = sorted((ref[same:], alt[same:]), key=len)
+    return longer.endswith(shorter)
+
+
+def open_haplotypes(vcf: Path | str, genome: Genome, *, mismatch: Literal["error", "skip"] = "error") -> Haplotypes:
+    """Open the haplotypes of a VCF, from the cache if the same file was indexed before.
+
+    Args:
+        vcf: plain, gzip or bgzip VCF, or BCF, with genotypes.
+        genome: what it belongs to; every REF is compared.
+        mismatch: what a wrong REF or an unknown contig is; ``skip`` counts and leaves out.
+
+    Raises:
+        InputError: the file is damaged, unsorted or of another genome, or has no samples or genotypes.
+    """
+    file = open_vcf(vcf)
+    if not file.samples:
+        raise InputError(f"{file.path}: the VCF has no samples, so it holds no haplotypes.")
+    identity = [fingerprint_file(file.path), genome.fingerprint, mismatch, FORMAT_VERSION]
+    fingerprint = fingerprint_bytes(json.dumps(identity).encode())
+    entry = cache_dir() / "haplotypes" / fingerprint.removeprefix("sha256:")[:32]
+    if not (entry / "index.json").exists():
+        try:
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            busy = f"{file.path}: another process is indexing it; wait for it."
+            with take_lock(entry.with_suffix(".lock"), busy), replacing_folder(entry) as folder:
+                _build(file, genome, mismatch, folder, fingerprint)
+        except OSError as error:
+            shutil.rmtree(entry, ignore_errors=True)
+            raise InputError(
+                f"{file.path}: its index cannot be written to {entry.parent} ({error.strerror})."
+            ) from None
+    return Haplotypes(entry, genome)
+
+
+def _build(vcf: Vcf, genome: Genome, mismatch: str, folder: Path, fingerprint: str) -> None:
+    found = survey(vcf, genome, skip=mismatch == "skip")
+    hets = np.zeros((len(vcf.samples), 2), dtype=np.int64)
+    builders: dict[str, _Builder] = {}
+    dropped: Counter[str] = Counter()
+    current: str | None = None
+    for number, record in enumerate(vcf):
+        chrom = found.contigs[record.chrom]
+        statuses = record_statuses(record, genome, found.contigs)
+        dropped.update(status for status in statuses if status != "ok")
+        if chrom is None:
+            continue
+        if chrom != current:
+            if chrom in builders:
+                raise InputError(f"{vcf.path}:{record.line}: contig '{record.chrom}' comes twice; sort the VCF.")
+            if current is not None:
+                builders[current].write(folder, len(builders) - 1)
+            current, builders[chrom] = chrom, _Builder(len(vcf.samples))
+        builders[chrom].add(record, number, [status == "ok" for status in statuses], hets, vcf)
+    if current is not None:
+        builders[current].write(folder, len(builders) - 1)
+    np.save(folder / "hets.npy", hets)
+    about = {"samples": vcf.samples, "contigs": list(builders), "dropped": dict(dropped)}
+    text = json.dumps({**about, "fingerprint": fingerprint, "name": vcf.path.name})
+    (folder / "index.json").write_text(text)
+
+
+class _Builder:
+    """Collects the alleles of one contig, allele by allele, and writes them haplotype by haplotype."""
+
+    def __init__(self, num_samples: int) -> None:
+        self._samples, self._ploidy = num_samples, 2
+        self._highest = np.zeros(num_samples, dtype=np.int64)
+        self._sites: list[tuple[int, int, bytes, int, bool]] = []
+        self._columns: list[Bits] = []
+        self._unphased: dict[int, Bits] = {}
+        self._sets: list[Ints] = []
+
+    def add(self, record: VcfRecord, number: int, usable: Sequence[bool], hets: Ints, vcf: Vcf) -> None:
+        """Take the genotypes of a record."""
+        if self._sites and record.start < self._sites[-1][0]:
+            raise InputError(f"{vcf.path}:{record.line}: positions fall; sort the VCF (bcftools sort).")
+        calls, phased = _genotypes(record, self._samples, vcf)
+        self._highest = np.maximum(self._highest, (calls > -2).sum(1))
+        if calls.shape[1] > self._ploidy:
+            self._widen(calls.shape[1])
+        if calls.shape[1] < self._ploidy:
+            calls = np.pad(calls, ((0, 0), (0, self._ploidy - calls.shape[1])), constant_values=-2)
+        there = calls > -2
+        het = there.any(1) & ((calls != calls[:, :1]) & there).any(1)
+        hets[:, 0] += het & ~phased
+        hets[:, 1] += het
+        loose = np.packbits(np.repeat(het & ~phased, self._ploidy)) if (het & ~phased).any() else None
+        first = len(self._sites)
+        alts = [alt.encode() for alt in record.alts]
+        entries = [(alt, calls == one, False) for one, (alt, good) in enumerate(zip(alts, usable), 1) if good]
+        entries += [(b"N" * len(record.ref), calls == -1, True)] if (calls == -1).any() else []
+        for alt, carried, lacks in entries:
+            self._sites.append((record.start, len(record.ref), alt, number, lacks))
+            self._columns.append(np.packbits(carried.ravel()))
+        if loose is not None:
+            self._unphased |= dict.fromkeys(range(first, len(self._sites)), loose)
+        sets = _phase_sets(record, self._samples)
+        self._sets += [np.where(het & phased, sets, -1)] * len(entries) if sets is not None else []
+
+    def _widen(self, ploidy: int) -> None:
+        def wider(column: Bits) -> Bits:
+            shape = self._samples, self._ploidy
+            calls = np.unpackbits(column)[: shape[0] * shape[1]].reshape(shape)
+            return np.packbits(np.pad(calls, ((0, 0), (0, ploidy - shape[1]))).ravel())
+
+        self._columns = [wider(column) for column in self._columns]
+        self._unphased = {place: wider(column) for place, column in self._unphased.items()}
+        self._ploidy = ploidy
+
+    def write(self, folder: Path, place: int) -> None:
+        """Write the arrays of the contig."""
+        positions, sizes, alts, records, missing = zip(*self._sites) if self._sites else ((), (), (), (), ())
+        start, size = np.array(positions, dtype=np.int64), np.array(sizes, dtype=np.int64)
+        reach = np.maximum.accumulate(start + size) if len(start) else start
+        free = np.concatenate(([True], reach[:-1] <= start[1:])) if len(start) else np.empty(0, bool)
+        none = np.zeros(-(-self._samples * self._ploidy // 8), dtype=np.uint8)
+        columns = [self._unphased.get(number, none) for number in range(len(self._sites))] if self._unphased else []
+        order, counts = np.arange(len(start)), [len(alt) for alt in alts]
+        complete = len(self._sets) == len(start) > 0
+        arrays: dict[str, npt.NDArray[np.generic]] = {
+            "positions": start,
+            "ref_lengths": size,
+            "alt_ends": np.cumsum(counts, dtype=np.int64),
+            "alts": np.frombuffer(b"".join(alts), dtype=np.uint8),
+            "records": np.array(records, dtype=np.int64),
+            "missing": np.array(missing, dtype=bool),
+            "safe": np.maximum.accumulate(np.where(free, order, 0)),
+            "ploidy": np.where(self._highest > 0, self._highest, 2),
+            "phase_sets": np.stack(self._sets, axis=1) if complete else np.empty((0, 0), np.int64),
+            "bits": self._by_haplotype(self._columns),
+            "unphased": self._by_haplotype(columns),
+        }
+        for name, array in arrays.items():
+            np.save(folder / f"{place}-{name}.npy", array)
+        self._columns.clear()
+
+    def _by_haplotype(self, columns: Sequence[Bits]) -> Bits:
+        """Turn a bit column for each allele into a bit row for each haplotype, some haplotypes at a time."""
+        total = self._samples * self._ploidy
+        if not columns:
+            return np.empty((0 if not self._columns else total, 0), dtype=np.uint8)
+        rows = np.empty((total, -(-len(columns) // 8)), dtype=np.uint8)
+        for low in range(0, -(-total // 8), 64):
+            part = np.stack([column[low : low + 64] for column in columns])
+            there = np.unpackbits(part, axis=1)[:, : total - 8 * low]
+            rows[8 * low : 8 * low + there.shape[1]] = np.packbits(there.T, axis=1)
+        return rows
+
+
+def _genotypes(record: VcfRecord, num_samples: int, vcf: Vcf) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Read the calls of a record: alleles ``(samples, ploidy)``, -1 missing, -2 none; and whether each is phased."""
+    keys, _, rest = record.cells[8].partition(b"\t")
+    if keys.split(b":")[0] != b"GT":
+        raise InputError(f"{vcf.path}:{record.line}: FORMAT has no GT in front, so there are no genotypes.")
+    if len(rest) == 4 * num_samples - 1:
+        table = np.frombuffer(rest + b"\t", dtype=np.uint8).reshape(num_samples, 4)
+        digits = table[:, [0, 2]].astype(np.int64) - 48
+        if ((digits >= 0) & (digits <= 9)).all() and np.isin(table[:, 1], (124, 47)).all():
+            return digits, table[:, 1] == 124
+    cells = [cell.split(b":", 1)[0] for cell in rest.split(b"\t")]
+    try:
+        alleles = [
+            [-1 if one == b"." else int(one) for one in cell.lstrip(b"|/").replace(b"/", b"|").split(b"|")]
+            for cell in cells
+        ]
+    except ValueError:
+        raise InputError(f"{vcf.path}:{record.line}: a genotype is none, such as 0|1 or ./. .") from None
+    width = max(map(len, alleles))
+    calls = np.array([one + [-2] * (width - len(one)) for one in alleles], dtype=np.int64)
+    if calls.max(initial=0) > len(record.alts):
+        raise InputError(
+            f"{vcf.path}:{record.line}: a genotype names allele {calls.max()}; there are {len(record.alts)}."
+        )
+    return calls, np.array([b"/" not in cell[1:] for cell in cells])
+
+
+def _phase_sets(record: VcfRecord, num_samples: int) -> Ints | None:
+    keys, _, rest = record.cells[8].partition(b"\t")
+    names = keys.split(b":")
+    if b"PS" not in names:
+        return None
+    place = names.index(b"PS")
+    cells = (cell.split(b":") for cell in rest.split(b"\t"))
+    texts = [cell[place] if len(cell) > place else b"." for cell in cells]
+    return np.array([int(text) if text.isdigit() else -1 for text in texts], dtype=np.int64)
