@@ -116,8 +116,10 @@ class VariantScorer:
             UsageError: the model cannot give a score that is asked for.
         """
         self.model, self.options = model, options or VariantOptions.model_validate({})
-        self.kind = getattr(model, "head_kind", None)
-        names = self.options.scores or {None: ("l2", "cosine"), "masked_lm": ("llr", "flank")}.get(self.kind, ("head",))
+        self.kind = model.kind
+        names = self.options.scores or {"encoder": ("l2", "cosine"), "masked_lm": ("llr", "flank")}.get(
+            self.kind, ("head",)
+        )
         self.names = cast(tuple[ScoreName, ...], tuple(dict.fromkeys(names)))
         self._indels_only = {"flank"} if not self.options.scores else set()
         reading, tokenizer = reading_of(model), model.require_tokenizer()
@@ -147,7 +149,7 @@ class VariantScorer:
         asked, tokenizer = set(self.names), self.model.require_tokenizer()
         if asked & MASKED and self.kind != "masked_lm":
             raise UsageError(f"{', '.join(sorted(asked & MASKED))}: only a masked language model has such scores.")
-        if "head" in asked and self.kind in (None, "masked_lm"):
+        if "head" in asked and self.kind in ("encoder", "masked_lm"):
             raise UsageError("the score 'head' needs a fine-tuned model; this one has no head that predicts labels.")
         if "influence" in asked and (isinstance(tokenizer, BpeTokenizer) or getattr(tokenizer, "k", 1) > 1):
             raise UsageError("the score 'influence' is for models of single bases.")
@@ -176,7 +178,7 @@ class VariantScorer:
         return [Field(name, DESCRIPTIONS[name].format(llr=llr, pooling=pooling))]
 
     def _head_fields(self) -> list[Field]:
-        head = head_of(self.model)
+        head: Any = head_of(self.model)
         if head.kind == "bin":
             stems = ["log_ratio" if head.problem == "counts" else "delta"]
         elif head.kind == "token":
