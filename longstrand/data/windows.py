@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from longstrand.data.cohort import Cohort
 from longstrand.data.permutation import Permutation, draw_below, draw_bits, draw_unit, key_of, mix_bits
 from longstrand.data.regions import (
     GenomeSource,
@@ -28,6 +29,7 @@ from longstrand.data.regions import (
     training_regions,
 )
 from longstrand.genome.fasta import Genome
+from longstrand.genome.haplotypes import HaplotypeWindow
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import normalise, reverse_complement
 from longstrand.runtime import generator
@@ -50,12 +52,14 @@ class Window:
         genome: name of the source.
         breaks: increasing positions in ``sequence`` where sentences end (the last one is its length); empty without
             sentences. The pieces are tokenized apart.
+        haplotype: the person's haplotype (on the ``+`` strand) that the sequence was read from, if any.
     """
 
     interval: Interval
     sequence: str
     genome: str = ""
     breaks: tuple[int, ...] = ()
+    haplotype: HaplotypeWindow | None = None
 
     @property
     def strand(self) -> str:
@@ -71,8 +75,9 @@ class Window:
 
     @cached_property
     def reference_positions(self) -> np.ndarray:
-        """Position on the contig of each letter, int64 (len(sequence),); descending on the ``-`` strand."""
+        """Position on the contig of each letter, int64 (len(sequence),), -1: inserted; reversed on the ``-`` strand."""
         positions = np.arange(self.interval.start, self.interval.end, dtype=np.int64)
+        positions = positions if self.haplotype is None else self.haplotype.reference_positions
         return positions[::-1] if self.strand == "-" else positions
 
 
@@ -120,6 +125,7 @@ class Windows(Sequence[Window]):
     """
 
     regions: Regions
+    _cohort: Cohort | None = None
 
     def __init__(
         self,
@@ -163,12 +169,13 @@ class Windows(Sequence[Window]):
         strand = "+-"[draw_bits(self.seed, sample, "strand") >> 63] if both else self._strand
         region, start, end = self._place(sample, strand)
         source, chrom = int(self.regions.genomes[region]), self.regions.chroms[region]
-        raw = self.genomes[source].fetch(chrom, start, end)
+        person = self._cohort and self._cohort.read(chrom, start, end, seed=self.seed, index=sample)
+        raw = person.sequence if person else self.genomes[source].fetch(chrom, start, end)
         sequence = normalise(raw, self._alphabet, where=self.names[source]).sequence
         if strand == "-":
             sequence = reverse_complement(sequence)
-        breaks = self._breaks(end - start, sample)
-        return Window(Interval(chrom, start, end, strand), sequence, self.names[source], breaks)
+        breaks = self._breaks(len(sequence), sample)
+        return Window(Interval(chrom, start, end, strand), sequence, self.names[source], breaks, person)
 
     def _sample(self, index: int) -> int:
         """Give the number that random draws of a window depend on."""
@@ -223,6 +230,7 @@ class TrainingWindows(Windows):
         holdout: HoldOuts = None,
         sentences: tuple[int, int] | None = None,
         alphabet: str = "ACGTN",
+        cohort: Cohort | None = None,
     ) -> None:
         """Find the allowed bases; no window is read yet.
 
@@ -239,6 +247,7 @@ class TrainingWindows(Windows):
             holdout: what is kept out; its margin is ``num_bases`` unless it says otherwise.
             sentences: shortest and longest sentence, (500, 1000) in GENA-LM's corpus; each is tokenized apart.
             alphabet: letters that the tokenizer knows; others become N.
+            cohort: people whose haplotypes are read in place of the reference.
 
         Raises:
             ValueError: a number is out of range, or the epoch order was asked for with unequal weights.
@@ -252,7 +261,7 @@ class TrainingWindows(Windows):
             raise ValueError("the epoch order covers every base once, so all genomes need the same weight.")
         if start and order == "random":
             raise ValueError("start moves windows in their chunks, and the random order has none; use order epoch.")
-        self._order = order
+        self._order, self._cohort = order, cohort
         self.regions = training_regions(self.genomes, self.names, margin=num_bases, holdout=holdout)
         self._cumulative = np.cumsum(self.regions.lengths * np.array(self._weights)[self.regions.genomes])
         self._tiles = Tiles(self.regions, self._stride, shifted=True)

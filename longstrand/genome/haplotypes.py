@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,10 +30,14 @@ from longstrand.runtime import cache_dir, fingerprint_bytes, fingerprint_file, g
 
 Unphased = Literal["refuse", "first", "random", "iupac", "skip"]
 Missing = Literal["ref", "N"]
-FORMAT_VERSION = 1
+FORMAT_VERSION = 3
 MOST_UNPHASED = 0.01
 """Share of unphased calls among a person's heterozygous ones above which there are no haplotypes."""
-_ARRAYS = ("positions", "ref_lengths", "alt_ends", "alts", "records", "missing", "safe", "ploidy", "phase_sets")
+_NEAR = 64
+"""Bases behind a window that are read with it."""
+_ARRAYS = (
+    "positions", "ref_lengths", "alt_ends", "alts", "records", "missing", "safe", "frequencies", "ploidy", "phase_sets",
+)  # fmt: skip
 Bits = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
@@ -72,8 +76,9 @@ class _Contig:
         positions, ref_lengths: int64 ``(n,)``.
         alt_ends, alts: ends of the alternates ``(n,)`` in their joined letters.
         records: number of the record of each allele ``(n,)``.
-        missing: whether this is no allele but the lack of a call ``(n,)``.
+        missing: whether this is no allele but the lack of a call ``(n,)``; empty if none is.
         safe: number of the last allele at or before this one that nothing before it can reach ``(n,)``.
+        frequencies: share of the called haplotypes that carry it ``(n,)``.
         ploidy: haplotypes of each sample ``(samples,)``.
         phase_sets: ``(samples, n)``, or no columns without PS.
         bits, unphased: uint8 ``(H, n / 8)``: what a haplotype carries; what is of an unphased heterozygous call.
@@ -86,6 +91,7 @@ class _Contig:
     records: Ints
     missing: npt.NDArray[np.bool_]
     safe: Ints
+    frequencies: npt.NDArray[np.float64]
     ploidy: Ints
     phase_sets: Ints
     bits: Bits
@@ -116,7 +122,10 @@ class Haplotypes:
         self._number = {name: number for number, name in enumerate(self.samples)}
         self._contigs = {
             chrom: _Contig(
-                *(np.load(folder / f"{place}-{name}.npy", mmap_mode="r") for name in (*_ARRAYS, "bits", "unphased"))
+                *(
+                    np.load(folder / f"{place}-{name}.npy", mmap_mode="r").view(np.ndarray)
+                    for name in (*_ARRAYS, "bits", "unphased")
+                )
             )
             for place, chrom in enumerate(about["contigs"])
         }
@@ -156,6 +165,7 @@ class Haplotypes:
         length: int | None = None,
         unphased: Unphased = "refuse",
         missing: Missing = "ref",
+        min_frequency: float = 0.0,
         seed: int = 0,
     ) -> HaplotypeWindow:
         """Read bases ``start`` to ``end - 1`` of the reference as one haplotype has them.
@@ -170,6 +180,7 @@ class Haplotypes:
             unphased: heterozygous calls without phase: ``refuse`` people with more than 1 % of them (the few are
                 skipped), ``first`` as written, ``random`` by seed, sample and site, ``iupac`` N, ``skip`` reference.
             missing: calls that are missing for this haplotype: the reference, or N over the whole REF.
+            min_frequency: alleles of a smaller share of the haplotypes of the file are left out.
             seed: of ``random``.
 
         Raises:
@@ -184,19 +195,42 @@ class Haplotypes:
                 f"{self._name}: '{sample}' has {ploidy} haplotypes on {chrom}; there is no number {haplotype}."
             )
         unphased = self._phased(number, sample) if unphased == "refuse" else unphased
-        pieces = _Pieces(self.genome, chrom, start)
+        pieces = _Pieces(self.genome, chrom, start, end)
         if chrom in self._contigs:
             contig = self._contigs[chrom]
             row = number * (len(contig.bits) // len(self.samples))
-            carried = _Carried(contig, row, haplotype - 1, ploidy, (unphased, missing), (seed, number))
+            carried = _Carried(contig, row, haplotype - 1, ploidy, (unphased, missing), (seed, number), min_frequency)
             last = 0
-            for event in carried.events(start):
-                if pieces.done(event[0], end, length):
-                    break
+            for event in carried.events(start, end, lambda position: pieces.done(position, end, length)):
                 pieces.apply(*event)
                 last = event[0]
             self._check_sets(contig, carried, number, start, max(end, last))
         return pieces.finish(end, length)
+
+    def distinct(self, chrom: str, start: int, end: int) -> list[tuple[str, int]]:
+        """Name one (sample, haplotype) for each different set of alleles that begin in a window."""
+        if chrom not in self._contigs:
+            return []
+        contig, samples = self._contigs[chrom], len(self.samples)
+        low, high = np.searchsorted(contig.positions, [start, end]).tolist()
+        packed = np.array(contig.bits[:, low // 8 : -(-high // 8)])
+        if packed.shape[1]:
+            packed[:, 0] &= 0xFF >> low % 8
+            packed[:, -1] &= 0xFF << (-high % 8) & 0xFF
+        rows = len(contig.bits) // samples
+        there = (np.arange(rows)[None] < contig.ploidy[:, None]).ravel()
+        _, first = np.unique(packed[there], axis=0, return_index=True)
+        numbers = np.flatnonzero(there)[np.sort(first)].tolist()
+        return [(self.samples[number // rows], number % rows + 1) for number in numbers]
+
+    def check_phased(self) -> None:
+        """Check that everybody's calls are phased.
+
+        Raises:
+            InputError: naming the first sample of which more than 1 % of the heterozygous calls are not.
+        """
+        for sample, number in self._number.items():
+            self._phased(number, sample)
 
     def _phased(self, number: int, sample: str) -> Unphased:
         unphased, hets = self._hets[number].tolist()
@@ -229,31 +263,35 @@ class _Carried:
     ploidy: int
     how: tuple[Unphased, Missing]
     key: tuple[int, int]
+    min_frequency: float
 
-    def events(self, start: int) -> Iterator[tuple[int, int, str]]:
+    def events(self, start: int, end: int, done: Callable[[int], bool]) -> Iterator[tuple[int, int, str]]:
         """List (position, bases of REF, what they become), from the first that can change what is at ``start``."""
         contig = self.contig
         total = len(contig.positions)
-        first = int(np.searchsorted(contig.positions, start))
+        first, behind = contig.positions.searchsorted((start, end + 1)).tolist()
         low = int(contig.safe[first - 1]) if first else 0
-        done, size = -1, 256
-        while low < total:
+        before, size = -1, max(1, behind - low)
+        while low < total and not (low >= behind and done(int(contig.positions[low]))):
             for number in self._numbers(low, min(low + size, total)):
                 record = int(contig.records[number])
-                if record != done:
-                    done = record
+                if record != before:
+                    before = record
                     yield self._event(number)
-            low, size = low + size, 2 * size
+            low, size = low + size, 64
 
     def _numbers(self, low: int, high: int) -> list[int]:
         found = self._bits(self.contig.bits, self.place, low, high)
-        if self.how[1] == "ref":
+        if self.how[1] == "ref" and len(self.contig.missing):
             found &= ~self.contig.missing[low:high]
         if len(self.contig.unphased):
             unphased = self._bits(self.contig.unphased, self.place, low, high)
             if unphased.any():
                 found = self._choose(found, unphased, low, high)
-        return (np.flatnonzero(found) + low).tolist()
+        if self.min_frequency:
+            found &= self.contig.frequencies[low:high] >= self.min_frequency
+        numbers: list[int] = (found.nonzero()[0] + low).tolist()
+        return numbers
 
     def _choose(
         self, found: npt.NDArray[np.bool_], unphased: npt.NDArray[np.bool_], low: int, high: int
@@ -280,15 +318,16 @@ class _Carried:
 
     def _bits(self, plane: Bits, place: int, low: int, high: int) -> npt.NDArray[np.bool_]:
         packed = plane[self.row + place, low // 8 : -(-high // 8)]
-        return np.unpackbits(packed)[low % 8 : low % 8 + high - low].astype(bool)
+        return np.unpackbits(packed)[low % 8 : low % 8 + high - low].view(np.bool_)
 
 
 class _Pieces:
     """A haplotype from left to right: runs of reference, substitutions that keep their places, insertions."""
 
-    def __init__(self, genome: Genome, chrom: str, start: int) -> None:
+    def __init__(self, genome: Genome, chrom: str, start: int, end: int) -> None:
         self._genome, self._chrom, self._start = genome, chrom, start
         self._end = genome.contigs[chrom]
+        self._near = genome.fetch(chrom, start, min(end + _NEAR, self._end))
         self._cursor = start
         self._frozen, self._inserted = -1, False
         self._texts: list[str] = []
@@ -304,7 +343,7 @@ class _Pieces:
 
     def apply(self, position: int, size: int, text: str) -> None:
         """Put ``text`` in the place of ``size`` bases, unless an earlier record has changed them."""
-        ref = self._genome.fetch(self._chrom, position, position + size)
+        ref = self._reference(position, position + size)
         shares = text[:1].upper() == ref[:1].upper() and len(text) != size
         if position < self._frozen or (
             position == self._frozen and (self._inserted or not shares or not _is_pure(ref.upper(), text.upper()))
@@ -322,6 +361,12 @@ class _Pieces:
         self._cursor = max(self._cursor, end)
         self._frozen, self._inserted = max(self._frozen, end - 1), len(text) > size
 
+    def _reference(self, start: int, end: int) -> str:
+        low = start - self._start
+        if low >= 0 and end - self._start <= len(self._near):
+            return self._near[low : end - self._start]
+        return self._genome.fetch(self._chrom, start, end)
+
     def _keep(self, end: int) -> None:
         """Take the reference up to ``end``."""
         if end > self._cursor:
@@ -332,7 +377,7 @@ class _Pieces:
         """Add bases that have a place on the reference, as far as they lie in the window."""
         low = max(start, self._start)
         if low < end:
-            shown = self._genome.fetch(self._chrom, low, end) if text is None else text[low - start :]
+            shown = self._reference(low, end) if text is None else text[low - start :]
             if (
                 self._blocks
                 and self._blocks[-1][1] + self._blocks[-1][2] == low
@@ -433,7 +478,7 @@ class _Builder:
     def __init__(self, num_samples: int) -> None:
         self._samples, self._ploidy = num_samples, 2
         self._highest = np.zeros(num_samples, dtype=np.int64)
-        self._sites: list[tuple[int, int, bytes, int, bool]] = []
+        self._sites: list[tuple[int, int, bytes, int, bool, float]] = []
         self._columns: list[Bits] = []
         self._unphased: dict[int, Bits] = {}
         self._sets: list[Ints] = []
@@ -458,7 +503,8 @@ class _Builder:
         entries = [(alt, calls == one, False) for one, (alt, good) in enumerate(zip(alts, usable), 1) if good]
         entries += [(b"N" * len(record.ref), calls == -1, True)] if (calls == -1).any() else []
         for alt, carried, lacks in entries:
-            self._sites.append((record.start, len(record.ref), alt, number, lacks))
+            share = 1.0 if lacks else float(carried.sum() / max(1, (calls >= 0).sum()))
+            self._sites.append((record.start, len(record.ref), alt, number, lacks, share))
             self._columns.append(np.packbits(carried.ravel()))
         if loose is not None:
             self._unphased |= dict.fromkeys(range(first, len(self._sites)), loose)
@@ -477,7 +523,7 @@ class _Builder:
 
     def write(self, folder: Path, place: int) -> None:
         """Write the arrays of the contig."""
-        positions, sizes, alts, records, missing = zip(*self._sites) if self._sites else ((), (), (), (), ())
+        positions, sizes, alts, records, missing, shares = zip(*self._sites) if self._sites else [()] * 6
         start, size = np.array(positions, dtype=np.int64), np.array(sizes, dtype=np.int64)
         reach = np.maximum.accumulate(start + size) if len(start) else start
         free = np.concatenate(([True], reach[:-1] <= start[1:])) if len(start) else np.empty(0, bool)
@@ -491,8 +537,9 @@ class _Builder:
             "alt_ends": np.cumsum(counts, dtype=np.int64),
             "alts": np.frombuffer(b"".join(alts), dtype=np.uint8),
             "records": np.array(records, dtype=np.int64),
-            "missing": np.array(missing, dtype=bool),
+            "missing": np.array(missing if any(missing) else (), dtype=bool),
             "safe": np.maximum.accumulate(np.where(free, order, 0)),
+            "frequencies": np.array(shares, dtype=np.float64),
             "ploidy": np.where(self._highest > 0, self._highest, 2),
             "phase_sets": np.stack(self._sets, axis=1) if complete else np.empty((0, 0), np.int64),
             "bits": self._by_haplotype(self._columns),

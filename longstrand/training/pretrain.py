@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
+from longstrand.data.cohort import Cohort
 from longstrand.data.collate import Collator
 from longstrand.data.examples import MaskedExamples, TokenBudget, measure_budget
 from longstrand.data.references import reference_losses
@@ -36,6 +37,7 @@ from longstrand.data.windows import (
 )
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
+from longstrand.genome.haplotypes import open_haplotypes
 from longstrand.inference.predict import longest_input
 from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.config import RecurrentMemory, preset
@@ -44,6 +46,7 @@ from longstrand.models.pretrained import LongstrandForMaskedLM
 from longstrand.report.runs import write_run_page
 from longstrand.runtime import (
     IGNORED_LABEL,
+    fingerprint_file,
     join_processes,
     on_rank_0,
     provenance,
@@ -161,6 +164,7 @@ def make_data(config: PretrainConfig, sources: tuple[GenomeSource, ...], tokeniz
         order=data.order,
         start=data.start,
         stride=chunks,
+        cohort=_cohort(config, sources),
         **common,
     )
     fixed = EvaluationWindows(
@@ -171,6 +175,16 @@ def make_data(config: PretrainConfig, sources: tuple[GenomeSource, ...], tokeniz
     hidden = config.masking.model_copy(update={"mask": 1.0, "random": 0.0})
     train = examples(windows, masking=config.masking, seed=training.seed)
     return PretrainData(train, examples(fixed, masking=hidden, seed=0), budget, holdout, sources)
+
+
+def _cohort(config: PretrainConfig, sources: tuple[GenomeSource, ...]) -> Cohort | None:
+    """Open the haplotypes of the settings, indexed by the first process that comes."""
+    settings = config.data.variants
+    if settings is None:
+        return None
+    open_them = partial(open_haplotypes, settings.path, sources[0].open(), mismatch=settings.mismatch)
+    on_rank_0(open_them)
+    return Cohort(open_them(), settings.weighting, settings.unphased, settings.missing, settings.min_frequency)
 
 
 def window_tokens(config: PretrainConfig, tokenizer: Tokenizer) -> int:
@@ -366,7 +380,9 @@ def _hold_out(config: PretrainConfig, sources: tuple[GenomeSource, ...]) -> dict
 
 def _fingerprints(sources: tuple[GenomeSource, ...], tokenizer: Tokenizer, config: PretrainConfig) -> dict[str, Any]:
     genomes = {str(source.name): source.open().fingerprint for source in sources}
-    return {"genomes": genomes, "tokenizer": tokenizer.fingerprint, "start_from": str(config.model.start_from or "")}
+    people = {"variants": fingerprint_file(config.data.variants.path)} if config.data.variants else {}
+    about = {"tokenizer": tokenizer.fingerprint, "start_from": str(config.model.start_from or "")}
+    return {"genomes": genomes, **people, **about}
 
 
 def hold_out_evaluation(

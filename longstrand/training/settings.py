@@ -209,6 +209,21 @@ class HoldOutConfig(StrictModel):
         return self
 
 
+class VariantsConfig(StrictModel):
+    """People whose haplotypes are read in place of the reference."""
+
+    path: Path = Field(description="phased VCF or BCF of the one genome, with genotypes")
+    weighting: Literal["individuals", "distinct"] = Field(
+        "individuals", description="every haplotype is as likely, or every different sequence of a window"
+    )
+    unphased: Literal["refuse", "first", "random", "iupac", "skip"] = Field(
+        "refuse", description="heterozygous calls without phase: refuse people with more than 1 %, or use them so"
+    )
+    missing: Literal["ref", "N"] = Field("ref", description="missing calls: the reference, or N")
+    min_frequency: float = Field(0.0, ge=0, lt=1, description="rarer alleles among these people are left out")
+    mismatch: Literal["error", "skip"] = Field("error", description="what a wrong REF or an unknown contig is")
+
+
 class DataConfig(StrictModel):
     """Which DNA is read, and how windows are cut from it."""
 
@@ -232,8 +247,19 @@ class DataConfig(StrictModel):
         None, ge=0, description="epoch: bases that neighbouring chunks share; a chunk has num_bases + start bases"
     )
 
+    variants: VariantsConfig | None = Field(
+        None, description="VCF of people whose haplotypes are read in place of the reference"
+    )
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _accept_a_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | Path) else value
+
     @model_validator(mode="after")
     def _check_order(self) -> DataConfig:
+        if self.variants is not None and len(self.genomes) > 1:
+            raise ValueError("data.variants belongs to one genome; give that genome alone")
         if self.order == "epoch" and len({genome.weight for genome in self.genomes}) > 1:
             raise ValueError("order epoch reads every base equally often; with different weights set data.order=random")
         if self.order == "random" and (self.start or self.overlap is not None):
