@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,7 +21,13 @@ from longstrand.cli.options import (
     progress_bar,
     show_result,
 )
+from longstrand.runtime import write_atomically
 from longstrand.variants.options import VariantOptions
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from longstrand.inference.jobs import JobResult
 
 app = new_app(no_args_is_help=True, help="Score variants with any model.")
 
@@ -72,6 +78,94 @@ def score(
         chosen, variants, output, genome=genome, look_up=look_up, overwrite=overwrite,
         progress=lambda total: progress_bar(lambda: total, "variants", quiet=quiet), **given(options),
     )  # fmt: skip
+    _show(result, as_json=json, quiet=quiet)
+
+
+@app.command()
+@options_of(VariantOptions, leave_out=["mismatch", "prefix", "split", "background"])
+def calibrate(
+    model: Annotated[str, typer.Argument(help="Model: folder, name of a shipped model or hub id.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Background to write (.parquet).")],
+    genome: GenomeOption = None,
+    draw: Annotated[
+        str, typer.Option(help="random, common (of a VCF with INFO AF), matched (contexts of a VCF).")
+    ] = "random",
+    variants: Annotated[Path | None, typer.Option(help="VCF of common and matched.")] = None,
+    num: Annotated[int, typer.Option(min=1, help="Variants to draw, at most.")] = 10_000,
+    min_frequency: Annotated[float, typer.Option(help="common: smallest INFO AF.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same variants.")] = 0,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    **options: Any,
+) -> None:
+    """Make a background, of which `variants score --background` tells the percentile of each score.
+
+    Score the file with the same options; a background of another model or of other options is refused.
+    """
+    from longstrand.errors import UsageError
+    from longstrand.variants.calibrate import calibrate as run
+
+    if genome is None:
+        raise UsageError("a background needs a genome (--genome).")
+    result = run(
+        model, output, genome=genome, draw=draw, variants=variants, num=num, min_frequency=min_frequency, seed=seed,
+        progress=lambda total: progress_bar(lambda: total, "variants", quiet=quiet), overwrite=overwrite,
+        **given(options),
+    )  # fmt: skip
+    _show(result, as_json=json, quiet=quiet)
+
+
+@app.command()
+def evaluate(
+    scored: Annotated[Path, typer.Argument(help="Table that 'variants score' wrote from a table with labels.")],
+    label: Annotated[str, typer.Option(help="Column with the labels.")],
+    positive: Annotated[str, typer.Option(help="Label of variants with an effect; others are without.")] = "1",
+    scores: Annotated[str, typer.Option(help="Columns of scores, with commas.")] = "llr",
+    absolute: Annotated[bool, typer.Option(help="Rank by size, whatever the sign (complex traits).")] = False,
+    consequence: Annotated[str | None, typer.Option(help="Column to measure within, too.")] = None,
+    genome: GenomeOption = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Table to write (.tsv).")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure how well scores rank labelled variants, by chromosome and consequence, beside trivial baselines.
+
+    The sign is that of each score's definition, never chosen on the labels. Intervals are 95 % of a bootstrap.
+    """
+    from longstrand.variants.measure import evaluate_variants
+
+    table = evaluate_variants(
+        scored, label=label, positive=positive, scores=scores.split(","), absolute=absolute, genome=genome,
+        consequence=consequence,
+    )  # fmt: skip
+    _show_table(table, output, as_json=json)
+
+
+@app.command()
+def perplexity(
+    arguments: WordsArgument,
+    model: ModelOption = None,
+    genome: GenomeOption = None,
+    window: Annotated[int | None, typer.Option(min=1, help="Bases; by default what the model reads.")] = None,
+    num: Annotated[int | None, typer.Option(min=1, help="At most so many SNVs, drawn by the seed.")] = None,
+    seed: Annotated[int, typer.Option(help="Draws SNVs and people.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Table to write (.tsv).")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compute the perplexity at the SNVs of the people of a phased VCF, by frequency and population.
+
+    Beside it: the same tokens on the reference's background, and the other allele on the people's.
+    """
+    from longstrand.errors import UsageError
+    from longstrand.variants.measure import snp_perplexity
+
+    chosen, source = model_first(model, arguments, "MODEL VARIANTS")
+    if genome is None:
+        raise UsageError("perplexity needs a genome (--genome).")
+    _show_table(snp_perplexity(chosen, source, genome=genome, window=window, num=num, seed=seed), output, as_json=json)
+
+
+def _show(result: JobResult, *, as_json: bool, quiet: bool) -> None:
     if result.num_rows is None:
         typer.echo(f"the parts of this process of {result.output} are done; the last rank joins them.")
         return
@@ -80,9 +174,10 @@ def score(
     if result.already_finished:
         line = f"{result.output} is already complete ({result.num_rows:,} records); --overwrite makes it anew."
     summary = asdict(result) | {"output": str(result.output), "variants_per_second": round(rate, 2)}
-    show_result(summary, [line], [] if json else result.notes, as_json=json, quiet=quiet)
+    show_result(summary, [line], [] if as_json else result.notes, as_json=as_json, quiet=quiet)
 
 
-@app.callback()
-def variants() -> None:
-    """Score variants with any model."""
+def _show_table(table: pl.DataFrame, output: Path | None, *, as_json: bool) -> None:
+    if output is not None:
+        write_atomically(output, table.write_csv(separator="\t", float_precision=6))
+    typer.echo(table.write_json() if as_json else table.write_csv(separator="\t", float_precision=4).rstrip())

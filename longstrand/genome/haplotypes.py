@@ -223,6 +223,17 @@ class Haplotypes:
         numbers = np.flatnonzero(there)[np.sort(first)].tolist()
         return [(self.samples[number // rows], number % rows + 1) for number in numbers]
 
+    def carriers(self, chrom: str, start: int, alt: str) -> list[tuple[str, int]]:
+        """List the (sample, haplotype) that carry an allele, as written at a 0-based position."""
+        if chrom not in self._contigs:
+            return []
+        contig = self._contigs[chrom]
+        low, high = contig.positions.searchsorted((start, start + 1)).tolist()
+        found = [number for number in range(low, high) if contig.alt(number).upper() == alt]
+        rows = len(contig.bits) // len(self.samples)
+        there = {row for one in found for row in np.flatnonzero(contig.bits[:, one // 8] >> (7 - one % 8) & 1).tolist()}
+        return [(self.samples[row // rows], row % rows + 1) for row in sorted(there)]
+
     def check_phased(self) -> None:
         """Check that everybody's calls are phased.
 

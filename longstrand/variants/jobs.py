@@ -23,7 +23,7 @@ from longstrand import __version__
 from longstrand.config import build
 from longstrand.errors import UsageError
 from longstrand.genome.fasta import Genome
-from longstrand.genome.variants import SKIPPED, Variant
+from longstrand.genome.variants import SKIPPED, Variant, shortest
 from longstrand.genome.vcf import Survey, VcfRecord, VcfWriter, record_statuses, survey, vcf_ending
 from longstrand.inference.jobs import JobResult
 from longstrand.inference.loaded import LoadedModel, fingerprint_input, open_model
@@ -31,10 +31,11 @@ from longstrand.inference.resumable import ResumableOutput
 from longstrand.inference.sequences import open_genome
 from longstrand.inference.writers import Block, Sink, sink_for
 from longstrand.models.network import Network
-from longstrand.runtime import check_output, fingerprint_bytes, provenance, torch_threads
+from longstrand.runtime import check_output, fingerprint_bytes, fingerprint_file, provenance, torch_threads
+from longstrand.variants.background import Background
 from longstrand.variants.options import VariantOptions
 from longstrand.variants.read import Variants, read_variants
-from longstrand.variants.scores import Scored, VariantScorer
+from longstrand.variants.scores import Field, Scored, VariantScorer
 
 if TYPE_CHECKING:
     import polars as pl
@@ -50,6 +51,11 @@ MOST_FIELDS = 16
 """Scores that fit into INFO; more go to a table."""
 SMALL_INPUT = 1 << 20
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+
+
+def no_progress(total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """Show nothing."""
+    return nullcontext(lambda number: None)
 
 
 @dataclass
@@ -71,6 +77,7 @@ class VariantJob:
     options: VariantOptions
     scorer: VariantScorer
     survey: Survey
+    background: Background | None = None
 
     @classmethod
     def open(
@@ -89,7 +96,17 @@ class VariantJob:
         found = survey(source.vcf, opened, skip=options.mismatch == "skip")
         small = found.num_alleles < 1000
         loaded = open_model(model, device=options.device, is_small=small)
-        return cls(source, opened, loaded, options, VariantScorer(loaded.network, opened, options), found)
+        job = cls(source, opened, loaded, options, VariantScorer(loaded.network, opened, options), found)
+        if options.background is not None:
+            job.background = Background(options.background, job.identity(""))
+        return job
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The columns: the scores, and their percentiles if there is a background."""
+        text = "share of background variants of the same kind (snv, insertion, ...) with a lower score"
+        more = [Field(f"{field.name}_pct", f"{field.name}: {text}") for field in self.scorer.fields if self.background]
+        return (*self.scorer.fields, *more)
 
     def blocks(self) -> Iterator[list[VcfRecord]]:
         """Cut the records into parts."""
@@ -113,7 +130,12 @@ class VariantJob:
             statuses += found
         with torch_threads(self.options.threads or self.loaded.threads):
             scored = self.scorer.score(variants)
-        values = np.full((len(statuses), len(self.scorer.fields)), np.nan, dtype=np.float32)
+        if self.background is not None:
+            kinds = [shortest(variant, self.genome.fetch).kind for variant in variants]
+            names = [field.name for field in self.scorer.fields]
+            ranks = [self.background.percentiles(name, scored.values[:, i], kinds) for i, name in enumerate(names)]
+            scored = Scored(np.column_stack([scored.values, *ranks]), scored.statuses, scored.flags)
+        values = np.full((len(statuses), len(self.fields)), np.nan, dtype=np.float32)
         rows = [row for row, status in enumerate(statuses) if status == "ok"]
         flags = [""] * len(statuses)
         values[rows] = scored.values
@@ -133,6 +155,7 @@ class VariantJob:
             **self.options.identity(),
             "shown": [self.scorer.windows.size, self.scorer.strand],
             "fields": [field.name for field in self.scorer.fields],
+            "background": self.options.background and fingerprint_file(self.options.background),
             "part_rows": self.options.part_rows,
             "kind": kind,
         }
@@ -225,7 +248,7 @@ def score_variants_file(
     genome: Genome | str | Path | None = None,
     look_up: str | Path | None = None,
     overwrite: bool = False,
-    progress: Progress = lambda total: nullcontext(lambda number: None),
+    progress: Progress = no_progress,
     **options: Any,
 ) -> JobResult:
     """Score every variant of a file into another file; repeated after an interruption, go on.
@@ -251,7 +274,7 @@ def score_variants_file(
     paths = [input] if isinstance(input, str | Path) else []
     check_output(target, [*paths, genome.path if isinstance(genome, Genome) else genome, model, look_up])
     job = VariantJob.open(model, input, genome, build(VariantOptions, options, "options"), look_up=look_up)
-    names = [job.options.prefix + field.name.upper() for field in job.scorer.fields]
+    names = [job.options.prefix + field.name.upper() for field in job.fields]
     if ending:
         _check_names(job, [*names, job.options.prefix + "STATUS", job.options.prefix + "FLAG"])
     computed, notes = 0, []
@@ -290,10 +313,9 @@ def _check_names(job: VariantJob, names: Sequence[str]) -> None:
     Raises:
         UsageError: as said.
     """
-    if len(job.scorer.fields) > MOST_FIELDS:
+    if len(job.fields) > MOST_FIELDS:
         raise UsageError(
-            f"{len(job.scorer.fields)} scores are too many for a VCF; write a table (.tsv, .parquet) or "
-            "choose --outputs."
+            f"{len(job.fields)} scores are too many for a VCF; write a table (.tsv, .parquet) or choose --outputs."
         )
     known = job.source.vcf.declared(b"INFO")
     taken = [name for name in names if name in known]
@@ -338,7 +360,7 @@ def header_lines(job: VariantJob, names: Sequence[str]) -> list[bytes]:
     lines += [f"##longstrand_variantsVersion={__version__}", f"##longstrand_variantsCommand={command}"]
     lines += [f"##longstrand_model=<{','.join(f'{key}={value}' for key, value in about.items())}>"]
     reasons = "; ".join(f"{status}: {text}" for status, text in STATUSES.items())
-    fields = [(name, "Float", field.description) for name, field in zip(names, job.scorer.fields)]
+    fields = [(name, "Float", field.description) for name, field in zip(names, job.fields)]
     fields += [(job.options.prefix + "STATUS", "String", reasons.replace('"', "'"))]
     fields += [(job.options.prefix + "FLAG", "String", "edge: window shifted or cut at the end of a contig; N12: 12 "
                 "letters of the window are not A, C, G, T; joined by +")]  # fmt: skip
@@ -385,7 +407,7 @@ def _table(job: VariantJob, records: Sequence[VcfRecord], first: int, scored: Sc
         rows["alt"] += record.alts
     rows |= {name: [column[place] for place in owner] for name, column in job.source.extra.items()}
     rows |= {"status": scored.statuses, "flag": [flag or None for flag in scored.flags]}
-    return Block(rows, scored.values, tuple(field.name for field in job.scorer.fields))
+    return Block(rows, scored.values, tuple(field.name for field in job.fields))
 
 
 def _join_table(job: VariantJob, sink: Sink, parts: Sequence[Path], target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -15,7 +16,7 @@ ScoreName = Literal[
     "l1", "l2", "cosine", "dot", "flank_distance", "head",
 ]  # fmt: skip
 Pooling = Literal["mean", "cls", "allele", "flat"]
-NOT_CONTENT = frozenset({"batch_tokens", "device", "threads", "part_rows", "mismatch"})
+NOT_CONTENT = frozenset({"background", "batch_tokens", "device", "threads", "part_rows", "mismatch"})
 """Options that change how fast scores come and what stops the command, not what is written."""
 
 
@@ -48,6 +49,9 @@ class VariantOptions(StrictModel):
     mismatch: Literal["error", "skip"] = Field("error", description="what a wrong REF or an unknown contig is")
     prefix: str = Field(
         "LS_", pattern="[A-Za-z_][0-9A-Za-z_.]*", description="what the names of INFO fields begin with"
+    )
+    background: Path | None = Field(
+        None, description="table of 'variants calibrate': percentiles by kind of change are added to each score"
     )
     split: bool = Field(False, description="VCF: one line for each ALT")
     batch_tokens: int = Field(8192, ge=1, description="most tokens in a batch; lower it if memory runs out")
