@@ -58,6 +58,9 @@ def score(
     model: ModelOption = None,
     genome: GenomeOption = None,
     look_up: LookUpOption = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for a page: spread by kind, strongest variants, counts.")
+    ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -69,13 +72,15 @@ def score(
     after an interruption. Several processes (torchrun) share the work.
     """
     from longstrand.variants.jobs import score_variants_file
+    from longstrand.variants.page import write_page
 
     chosen, source = model_first(model, arguments, "MODEL VARIANTS")
     variants: str | list[str] = source
     if source != "-" and not Path(source).expanduser().exists() and (":" in source or look_up is not None):
         variants = source.split()
+    page = None if report is None else lambda job, scored: write_page(job, scored, report)
     result = score_variants_file(
-        chosen, variants, output, genome=genome, look_up=look_up, overwrite=overwrite,
+        chosen, variants, output, genome=genome, look_up=look_up, overwrite=overwrite, report=page,
         progress=lambda total: progress_bar(lambda: total, "variants", quiet=quiet), **given(options),
     )  # fmt: skip
     _show(result, as_json=json, quiet=quiet)

@@ -248,6 +248,7 @@ def score_variants_file(
     genome: Genome | str | Path | None = None,
     look_up: str | Path | None = None,
     overwrite: bool = False,
+    report: Callable[[VariantJob, Iterator[Scored]], object] | None = None,
     progress: Progress = no_progress,
     **options: Any,
 ) -> JobResult:
@@ -260,6 +261,7 @@ def score_variants_file(
         genome: what the variants lie on (FASTA).
         look_up: as `score_variants`.
         overwrite: replace an output that was made otherwise.
+        report: called with the job and its scores, part by part, when all are there (`longstrand.variants.page`).
         progress: makes a bar from the number of alleles, which is called with those that are done.
         **options: of `VariantOptions`.
 
@@ -281,6 +283,8 @@ def score_variants_file(
     with ResumableOutput.open(target, job.identity(ending or sink.suffix), suffix=".npz", overwrite=overwrite) as parts:  # type: ignore[union-attr]
         finished = None if overwrite else parts.finished()
         already = finished is not None
+        if already and report is not None:
+            raise UsageError(f"{target}: is complete, and its report is made with it; --overwrite makes both anew.")
         if finished is None:
             if job.options.shared_masks:
                 notes.append(job.drift())
@@ -295,6 +299,8 @@ def score_variants_file(
                     advance(sum(len(record.alts) for record in records))
 
             def join(paths: Sequence[Path], temporary: Path) -> None:
+                if report is not None:
+                    report(job, map(_load, paths))
                 if ending:
                     notes.extend(_join_vcf(job, names, paths, temporary, target))
                 else:

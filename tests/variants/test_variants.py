@@ -434,9 +434,16 @@ def test_command_line(genome, tmp_path, capsys, monkeypatch):
     shutil.copy(genome.path, tmp_path / "g.fa")
     words = ["variants", "score", "mixed_6mer_1m", str(path), "--genome", str(tmp_path / "g.fa"), "--window", "120"]
     with pytest.raises(SystemExit) as ended:
-        main([*words, "-o", str(tmp_path / "o.tsv"), "--json"])
+        main([*words, "-o", str(tmp_path / "o.tsv"), "--json", "--report", str(tmp_path / "page")])
     assert ended.value.code == 0
     summary = json.loads(capsys.readouterr().out)
+    report = json.loads((tmp_path / "page" / "report.json").read_text())
+    assert "LLR" in (tmp_path / "page" / "report.html").read_text().upper() and report["sections"][-2]["rows"][0][
+        :2
+    ] == ["ok", 5]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "-o", str(tmp_path / "o.tsv"), "--report", str(tmp_path / "page")])
+    assert ended.value.code == 2 and "is complete, and its report is made with it" in capsys.readouterr().err
     assert summary["num_rows"] == 5 and summary["variants_per_second"] > 0
     with pytest.raises(SystemExit) as ended:
         main([*words, "-o", str(path)])

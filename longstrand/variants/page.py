@@ -1,0 +1,91 @@
+"""The report of a scored file: how the scores spread by kind of change, the strongest variants, what was not scored."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from longstrand.genome.variants import KINDS, Variant, shortest
+from longstrand.report.page import write_report
+from longstrand.report.sections import Curves, Line, Report, Table, provenance_table
+from longstrand.runtime import provenance
+from longstrand.variants.jobs import STATUSES, VariantJob
+from longstrand.variants.scores import Field, Scored
+
+TOP = 20
+BINS = 40
+FLANK = 5
+Row = tuple[float, str, str, str, list[float]]
+
+
+def write_page(job: VariantJob, scored: Iterator[Scored], folder: Path) -> Path:
+    """Write ``report.html`` and ``report.json`` of scores, given part by part in the order of the records."""
+    values: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+    statuses: Counter[str] = Counter()
+    top: list[Row] = []
+    for records, part in zip(job.blocks(), scored):
+        statuses.update(part.statuses)
+        rows = iter(range(len(part.statuses)))
+        places: dict[str, list[int]] = {kind: [] for kind in KINDS}
+        for record in records:
+            for alt in record.alts:
+                row = next(rows)
+                if part.statuses[row] != "ok":
+                    continue
+                written = Variant(job.survey.contigs[record.chrom] or "", record.start, record.ref.upper(), alt.upper())
+                form = shortest(written, job.genome.fetch)
+                places[form.kind].append(row)
+                strength = float(np.nanmax(np.abs(part.values[row, :1]), initial=0))
+                if len(top) < TOP or strength > top[-1][0]:
+                    top = sorted(
+                        [*top, (strength, record.id, *_shown(job, form), part.values[row].tolist())], reverse=True
+                    )
+                    top = top[:TOP]
+        for kind, chosen in places.items():
+            values[kind].append(part.values[chosen])
+    tables = {kind: np.concatenate(parts) for kind, parts in values.items() if sum(map(len, parts))}
+    names = [field.name for field in job.fields]
+    explain = "An allele that is not scored stays in the output with the reason as its status."
+    counts = [(status, number, STATUSES.get(status, "")) for status, number in statuses.most_common()]
+    spreads = (_spread(tables, place, field) for place, field in enumerate(job.fields))
+    about = {"input": job.source.vcf.path, "genome": job.genome.fingerprint, "model": job.loaded.fingerprint()}
+    sections = [
+        *(section for found in spreads for section in found),
+        Table(f"The {TOP} strongest by {names[0]}", "By size; the alleles stand between the bases beside them.",
+              ["variant", "id", "context", *names],
+              [[place, name, context, *row] for _, name, place, context, row in top]),
+        Table("What was scored", explain, ["status", "alleles", "meaning"], counts),
+        provenance_table(provenance(), **about),
+    ]  # fmt: skip
+    total = sum(statuses.values())
+    subtitle = f"{statuses['ok']:,} of {total:,} alleles scored; window {job.scorer.windows.size} bases"
+    page, _ = write_report(folder, Report(f"Variants of {job.source.vcf.path.name}", sections, subtitle))
+    return page
+
+
+def _shown(job: VariantJob, form: Variant) -> tuple[str, str]:
+    left = job.genome.fetch_padded(form.chrom, form.start - FLANK, form.start, "+")
+    right = job.genome.fetch_padded(form.chrom, form.end, form.end + FLANK, "+")
+    return str(form), f"{left}[{form.ref or '-'}>{form.alt or '-'}]{right}".upper()
+
+
+def _spread(tables: dict[str, np.ndarray], place: int, field: Field) -> Iterator[Curves]:
+    """Draw the distribution of one score for each kind of change, with its percentiles as a table."""
+    known = {kind: table[:, place][~np.isnan(table[:, place])] for kind, table in tables.items()}
+    known = {kind: values for kind, values in known.items() if len(values)}
+    if not known:
+        return
+    low, high = (float(f(np.concatenate(list(known.values())))) for f in (np.min, np.max))
+    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    middle = ((edges[1:] + edges[:-1]) / 2).tolist()
+    lines = [
+        Line(kind, middle, (np.histogram(values, edges)[0] / len(values)).tolist()) for kind, values in known.items()
+    ]
+    shares = (1, 5, 25, 50, 75, 95, 99)
+    rows = [[kind, len(values), *np.percentile(values, shares).tolist()] for kind, values in known.items()]
+    table = (["kind", "alleles", *(f"{share} %" for share in shares)], rows)
+    title, explain = f"How {field.name} spreads", f"{field.description}. The table holds percentiles."
+    yield Curves(title, explain, lines, field.name, "share", table=table)

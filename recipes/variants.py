@@ -1,0 +1,81 @@
+"""What the shipped checkpoint says about human variants: BRCA1 saturation editing and a panel of 300 people.
+
+    LONGSTRAND_DATA=folder python recipes/variants.py OUTPUT
+
+The checkpoint has seen no vertebrate DNA: its AUROC is expected to be that of chance. What this shows is that scores of
+shared windows agree with those of centred ones, how scores spread by kind of change, and what trivial baselines reach.
+Everything resumes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+import longstrand as ls
+from longstrand.genome.fasta import Genome
+from longstrand.variants.calibrate import calibrate
+from longstrand.variants.measure import evaluate_variants, snp_perplexity
+
+MODEL = "mixed_6mer_1m"
+BRCA1_START = 41_100_000
+PANEL_START = 1_000_000
+
+
+def brca1(data: Path, folder: Path) -> None:
+    """Rank loss of function, in all and within each consequence, beside the baselines."""
+    genome = Genome(data / "variants" / "brca1_hg19_200kb.fa.gz")
+    (chrom,) = genome.contigs
+    table = pl.read_csv(data / "variants" / "brca1_sge.csv.gz").filter(pl.col("class").is_in(["FUNC", "LOF"]))
+    table = table.select(
+        pl.lit(chrom).alias("chrom"),
+        (pl.col("pos_hg19") - BRCA1_START).alias("pos"),
+        "ref",
+        "alt",
+        "class",
+        "consequence",
+    )
+    table.write_csv(folder / "brca1.tsv", separator="\t")
+    calibrate(MODEL, folder / "background.parquet", genome=genome, num=1000, seed=0)
+    found = {}
+    for windows in ("centred", "grid"):
+        output = folder / f"brca1_{windows}.tsv"
+        options = {"background": folder / "background.parquet"} if windows == "centred" else {}
+        ls.score_variants_file(MODEL, folder / "brca1.tsv", output, genome=genome, windows=windows, **options)
+        found[windows] = pl.read_csv(output, separator="\t")
+    one, other = (table["llr"].to_numpy() for table in found.values())
+    print(f"BRCA1, {len(one)} SNVs: grid against centred windows: correlation {np.corrcoef(one, other)[0, 1]:.3f}, "
+          f"mean difference {np.abs(one - other).mean():.3f} (standard deviation of llr {one.std():.3f})")  # fmt: skip
+    shares = np.quantile(found["centred"]["llr_pct"].to_numpy(), [0.05, 0.25, 0.5, 0.75, 0.95]).round(3).tolist()
+    print("percentiles of its scores among 800 random SNVs of the region (5, 25, 50, 75, 95 %):", shares)
+    ranked = evaluate_variants(
+        folder / "brca1_centred.tsv", label="class", positive="LOF", genome=genome, consequence="consequence"
+    )
+    ranked.write_csv(folder / "brca1_ranking.tsv", separator="\t", float_precision=3)
+    with pl.Config(tbl_rows=99, tbl_cols=9):
+        print(ranked.filter(pl.col("num_positive") >= 10).drop("auprc_low", "auprc_high"))
+
+
+def panel(data: Path, folder: Path) -> None:
+    """Compute the perplexity at people's SNVs by frequency."""
+    with gzip.open(data / "variants" / "chr20_b37_1-2Mb_300samples_phased.vcf.gz", "rb") as source:
+        cells = [line.split(b"\t", 2) if line.startswith(b"20\t") else line for line in source]
+    lines = [one if isinstance(one, bytes) else b"z\t%d\t%s" % (int(one[1]) - PANEL_START, one[2]) for one in cells]
+    (folder / "panel.vcf").write_bytes(b"".join(lines))
+    genome = data / "genomes" / "human_b37_chr20_1000000-2000000.fa.gz"
+    found = snp_perplexity(MODEL, folder / "panel.vcf", genome=genome, num=1500)
+    found.write_csv(folder / "panel_perplexity.tsv", separator="\t", float_precision=4)
+    with pl.Config(tbl_rows=99, tbl_cols=9):
+        print(found)
+
+
+if __name__ == "__main__":
+    root, target = Path(os.environ["LONGSTRAND_DATA"]) / "data", Path(sys.argv[1])
+    target.mkdir(parents=True, exist_ok=True)
+    brca1(root, target)
+    panel(root, target)
