@@ -1,7 +1,7 @@
-"""Time 6-kb windows of people's haplotypes against a loop over the records that ``pysam`` finds, and against bcftools.
+"""Time 6-kb windows of haplotypes against a loop over the records that ``pysam`` finds, and bcftools.
 
 Run ``python perf/haplotypes.py DATA`` with the folder of real variants; the result goes to
-``perf/results/haplotypes.json``. Training windows per second are measured with and without people, 6-mers, 1,000 tokens.
+``perf/results/haplotypes.json``. Training windows per second: with and without people, 6-mers, 1,000 tokens.
 """
 
 from __future__ import annotations
