@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from longstrand.cli.options import JsonOption, QuietOption, check_choice, new_app, show_result
+
+if TYPE_CHECKING:
+    from longstrand.genome.haplotypes import Haplotypes, HaplotypeWindow
 
 app = new_app()
 
@@ -33,40 +37,23 @@ def haplotype(
 
     The map has one line for each run: name of the sequence, start in it, contig, start there, length (0-based).
     """
-    from longstrand.errors import UsageError
     from longstrand.genome.fasta import Genome
     from longstrand.genome.haplotypes import open_haplotypes
-    from longstrand.report.locus import parse_region
     from longstrand.runtime import check_output, write_atomically
 
-    for word, choices, option in (
-        (unphased, ("refuse", "first", "random", "iupac", "skip"), "--unphased"),
-        (missing, ("ref", "N"), "--missing"),
-        (mismatch, ("error", "skip"), "--mismatch"),
-    ):
-        check_choice(word, choices, option)
+    check_choice(unphased, ("refuse", "first", "random", "iupac", "skip"), "--unphased")
+    check_choice(missing, ("ref", "N"), "--missing")
+    check_choice(mismatch, ("error", "skip"), "--mismatch")
     for path in filter(None, (output, map)):
         check_output(path, [vcf, genome])
-    reference = Genome(genome)
-    found = open_haplotypes(vcf, reference, mismatch=mismatch)  # type: ignore[arg-type]
+    found = open_haplotypes(vcf, Genome(genome), mismatch=mismatch)  # type: ignore[arg-type]
     texts, lines, counts = [], ["name\tstart\tcontig\tcontig_start\tlength"], {"applied": 0, "overlapping": 0}
-    for word in region:
-        place = reference.whole(word) if word in reference.contigs else parse_region(word)
-        ploidy = found.ploidy(sample, place.chrom)
-        if number is not None and number > ploidy:
-            raise UsageError(f"--haplotype {number}: '{sample}' has {ploidy} on {place.chrom}.")
-        for one in range(1, ploidy + 1) if number is None else [number]:
-            window = found.window(
-                place.chrom, place.start, place.end, sample, one, unphased=unphased, missing=missing,  # type: ignore[arg-type]
-            )  # fmt: skip
-            name = f"{place}|{sample}|{one}"
-            text = window.sequence
-            texts += [f">{name}", *(text[start : start + 60] for start in range(0, len(text), 60))]
-            lines += [
-                f"{name}\t{start}\t{place.chrom}\t{there}\t{size}" for start, there, size in window.blocks.tolist()
-            ]
-            counts["applied"] += window.num_applied
-            counts["overlapping"] += window.num_overlapping
+    for name, chrom, window in _windows(found, sample, region, number, unphased=unphased, missing=missing):
+        text = window.sequence
+        texts += [f">{name}", *(text[start : start + 60] for start in range(0, len(text), 60))]
+        lines += [f"{name}\t{start}\t{chrom}\t{there}\t{size}" for start, there, size in window.blocks.tolist()]
+        counts["applied"] += window.num_applied
+        counts["overlapping"] += window.num_overlapping
     write_atomically(output, "\n".join(texts) + "\n")
     if map is not None:
         write_atomically(map, "\n".join(lines) + "\n")
@@ -84,3 +71,20 @@ def haplotype(
     ]
     notes += [f"note: {count:,} alleles of the VCF do nothing ({name})." for name, count in found.dropped.items()]
     show_result(summary, [line], [] if json else notes, as_json=json, quiet=quiet)
+
+
+def _windows(
+    found: Haplotypes, sample: str, regions: list[str], number: int | None, **how: Any
+) -> Iterator[tuple[str, str, HaplotypeWindow]]:
+    """Read regions, or whole contigs, of one or all haplotypes of a person: name, contig, window."""
+    from longstrand.errors import UsageError
+    from longstrand.report.locus import parse_region
+
+    for word in regions:
+        place = found.genome.whole(word) if word in found.genome.contigs else parse_region(word)
+        ploidy = found.ploidy(sample, place.chrom)
+        if number is not None and number > ploidy:
+            raise UsageError(f"--haplotype {number}: '{sample}' has {ploidy} on {place.chrom}.")
+        for one in range(1, ploidy + 1) if number is None else [number]:
+            window = found.window(place.chrom, place.start, place.end, sample, one, **how)
+            yield f"{place}|{sample}|{one}", place.chrom, window

@@ -29,7 +29,7 @@ from longstrand.inference.jobs import JobResult
 from longstrand.inference.loaded import LoadedModel, fingerprint_input, open_model
 from longstrand.inference.resumable import ResumableOutput
 from longstrand.inference.sequences import open_genome
-from longstrand.inference.writers import Block, Sink, sink_for
+from longstrand.inference.writers import ColumnChunk, Sink, sink_for
 from longstrand.models.network import Network
 from longstrand.runtime import check_output, fingerprint_bytes, fingerprint_file, provenance, torch_threads
 from longstrand.variants.background import Background
@@ -402,7 +402,7 @@ def _join_vcf(job: VariantJob, names: Sequence[str], parts: Sequence[Path], temp
     return [f"note: {writer.notice}."] if writer.notice else []
 
 
-def _table(job: VariantJob, records: Sequence[VcfRecord], first: int, scored: Scored) -> Block:
+def _table(job: VariantJob, records: Sequence[VcfRecord], first: int, scored: Scored) -> ColumnChunk:
     """Put the alleles of some records into rows; ``first`` is the number of the first record."""
     rows: dict[str, list[Any]] = {name: [] for name in ("chrom", "pos", "ref", "alt", "id")}
     owner = [first + number for number, record in enumerate(records) for _ in record.alts]
@@ -413,7 +413,7 @@ def _table(job: VariantJob, records: Sequence[VcfRecord], first: int, scored: Sc
         rows["alt"] += record.alts
     rows |= {name: [column[place] for place in owner] for name, column in job.source.extra.items()}
     rows |= {"status": scored.statuses, "flag": [flag or None for flag in scored.flags]}
-    return Block(rows, scored.values, tuple(field.name for field in job.fields))
+    return ColumnChunk(rows, scored.values, tuple(field.name for field in job.fields))
 
 
 def _join_table(job: VariantJob, sink: Sink, parts: Sequence[Path], target: Path) -> None:
