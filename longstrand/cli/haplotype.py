@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longstrand.cli.options import JsonOption, QuietOption, check_choice, new_app, show_result
+from longstrand.cli.options import JsonOption, QuietOption, new_app, show_result
 
 if TYPE_CHECKING:
     from longstrand.genome.haplotypes import Haplotypes, HaplotypeWindow
@@ -37,13 +37,14 @@ def haplotype(
 
     The map has one line for each run: name of the sequence, start in it, contig, start there, length (0-based).
     """
+    from longstrand.errors import one_of
     from longstrand.genome.fasta import Genome
     from longstrand.genome.haplotypes import open_haplotypes
     from longstrand.runtime import check_output, write_atomically
 
-    check_choice(unphased, ("refuse", "first", "random", "iupac", "skip"), "--unphased")
-    check_choice(missing, ("ref", "N"), "--missing")
-    check_choice(mismatch, ("error", "skip"), "--mismatch")
+    one_of(unphased, ("refuse", "first", "random", "iupac", "skip"), "--unphased")
+    one_of(missing, ("ref", "N"), "--missing")
+    one_of(mismatch, ("error", "skip"), "--mismatch")
     for path in filter(None, (output, map)):
         check_output(path, [vcf, genome])
     found = open_haplotypes(vcf, Genome(genome), mismatch=mismatch)  # type: ignore[arg-type]
