@@ -90,7 +90,8 @@ def main() -> None:
 
         ours(0), loop(0)
         same = statistics.mean(ours(index) == loop(index) for index in range(300))
-        times = {"ours": seconds(ours, 2000), "pysam": seconds(loop, 300)}
+        rounds = [(seconds(ours, 200), seconds(loop, 40)) for _ in range(25)]
+        times = dict(zip(("ours", "pysam"), map(min, zip(*rounds))))  # the best of rounds, since others use the machine
         script = "import sys, pysam.bcftools as b; b.consensus(*sys.argv[1:], catch_stdout=False)"
 
         def consensus(index: int) -> None:

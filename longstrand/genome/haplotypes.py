@@ -295,7 +295,7 @@ class _Carried:
         found = self._bits(self.contig.bits, self.place, low, high)
         if self.how[1] == "ref" and len(self.contig.missing):
             found &= ~self.contig.missing[low:high]
-        if len(self.contig.unphased):
+        if self.contig.unphased.size:
             unphased = self._bits(self.contig.unphased, self.place, low, high)
             if unphased.any():
                 found = self._choose(found, unphased, low, high)
@@ -322,7 +322,7 @@ class _Carried:
         contig, size = self.contig, int(self.contig.ref_lengths[number])
         masked = (
             self.how[0] == "iupac"
-            and len(contig.unphased)
+            and contig.unphased.size
             and self._bits(contig.unphased, self.place, number, number + 1)[0]
         )
         return int(contig.positions[number]), size, "N" * size if masked else contig.alt(number)
@@ -332,19 +332,21 @@ class _Carried:
         return np.unpackbits(packed)[low % 8 : low % 8 + high - low].view(np.bool_)
 
 
+Piece = tuple[int, int, str | None]
+"""A run that haplotype and reference share: its start and end on the contig and its letters, None for those of the
+reference; or, with start -1, inserted letters."""
+
+
 class _Pieces:
-    """A haplotype from left to right: runs of reference, substitutions that keep their places, insertions."""
+    """A haplotype from left to right, as pieces that may begin before the window."""
 
     def __init__(self, genome: Genome, chrom: str, start: int, end: int) -> None:
         self._genome, self._chrom, self._start = genome, chrom, start
         self._end = genome.contigs[chrom]
         self._near = genome.fetch(chrom, start, min(end + _NEAR, self._end))
-        self._cursor = start
-        self._frozen, self._inserted = -1, False
-        self._texts: list[str] = []
-        self._blocks: list[list[int]] = []
-        self._size = 0
-        self._applied, self._overlapping = 0, 0
+        self._cursor, self._frozen, self._inserted = start, -1, False
+        self._pieces: list[Piece] = []
+        self._size, self._applied, self._overlapping = 0, 0, 0
 
     def done(self, position: int, end: int, length: int | None) -> bool:
         """Say whether nothing from ``position`` on can be in the window."""
@@ -354,23 +356,28 @@ class _Pieces:
 
     def apply(self, position: int, size: int, text: str) -> None:
         """Put ``text`` in the place of ``size`` bases, unless an earlier record has changed them."""
-        ref = self._reference(position, position + size)
-        shares = text[:1].upper() == ref[:1].upper() and len(text) != size
-        if position < self._frozen or (
-            position == self._frozen and (self._inserted or not shares or not _is_pure(ref.upper(), text.upper()))
+        stop, grown, cursor, pieces = position + size, len(text) - size, self._cursor, self._pieces
+        ref = self._reference(position, stop) if grown else ""
+        shares = 1 if grown and text[0].upper() == ref[0].upper() else 0
+        if position <= self._frozen and (
+            position < self._frozen or self._inserted or not shares or not _is_pure(ref.upper(), text.upper())
         ):
             self._overlapping += 1
             return
         self._applied += 1
-        kept = 1 if shares else 0
-        self._keep(position + kept)
-        end = position + size
-        if len(text) == size:
-            self._add(position, end, text)
-        else:
-            self._insert(text[kept:])
-        self._cursor = max(self._cursor, end)
-        self._frozen, self._inserted = max(self._frozen, end - 1), len(text) > size
+        kept = position + shares
+        if kept > cursor:
+            pieces.append((cursor, kept, None))
+            self._size += kept - (cursor if cursor > self._start else self._start) if kept > self._start else 0
+            cursor = kept
+        if not grown:
+            pieces.append((position, stop, text))
+            self._size += max(0, stop - max(position, self._start))
+        elif self._size:
+            pieces.append((-1, 0, text[shares:]))
+            self._size += len(text) - shares
+        self._cursor = stop if stop > cursor else cursor
+        self._frozen, self._inserted = max(self._frozen, stop - 1), grown > 0
 
     def _reference(self, start: int, end: int) -> str:
         low = start - self._start
@@ -378,44 +385,36 @@ class _Pieces:
             return self._near[low : end - self._start]
         return self._genome.fetch(self._chrom, start, end)
 
-    def _keep(self, end: int) -> None:
-        """Take the reference up to ``end``."""
-        if end > self._cursor:
-            self._add(self._cursor, end, None)
-            self._cursor = end
-
-    def _add(self, start: int, end: int, text: str | None) -> None:
-        """Add bases that have a place on the reference, as far as they lie in the window."""
-        low = max(start, self._start)
-        if low < end:
-            shown = self._reference(low, end) if text is None else text[low - start :]
-            if (
-                self._blocks
-                and self._blocks[-1][1] + self._blocks[-1][2] == low
-                and self._blocks[-1][0] + self._blocks[-1][2] == self._size
-            ):
-                self._blocks[-1][2] += end - low
-            else:
-                self._blocks.append([self._size, low, end - low])
-            self._texts.append(shown)
-            self._size += end - low
-
-    def _insert(self, text: str) -> None:
-        if self._blocks and text:  # before the first kept base of the window, it belongs to the window on the left
-            self._texts.append(text)
-            self._size += len(text)
-
     def finish(self, end: int, length: int | None) -> HaplotypeWindow:
-        """Take the rest of the reference and cut the window at its end."""
-        self._keep(min(self._end, self._cursor + length - self._size) if length is not None else end)
-        text = "".join(self._texts)
+        """Take the rest of the reference, put the pieces together and cut the window at its end."""
+        first = self._start
+        last = end if length is None else min(self._end, self._cursor + length - self._size)
+        if last > self._cursor:
+            self._pieces.append((self._cursor, last, None))
+        texts: list[str] = []
+        blocks: list[list[int]] = []
+        size, behind = 0, -1
+        for low, high, text in self._pieces:
+            if low < 0:
+                texts.append(text or "")
+                size, behind = size + len(text or ""), -1
+                continue
+            start = low if low > first else first
+            if start >= high:
+                continue
+            texts.append(self._reference(start, high) if text is None else text[start - low :])
+            if start == behind:
+                blocks[-1][2] += high - start
+            else:
+                blocks.append([size, start, high - start])
+            size, behind = size + high - start, high
         cut = length
         if cut is None:
-            past = (start + max(0, end - there) for start, there, size in self._blocks if there + size > end)
-            cut = next(past, len(text))
-        kept = [[start, there, min(size, cut - start)] for start, there, size in self._blocks if start < cut]
-        blocks = np.array(kept, dtype=np.int64).reshape(-1, 3)
-        return HaplotypeWindow(text[:cut], blocks, self._applied, self._overlapping)
+            past = (at + max(0, end - there) for at, there, run in blocks if there + run > end)
+            cut = next(past, size)
+        kept = [(at, there, min(run, cut - at)) for at, there, run in blocks if at < cut]
+        found = np.array(kept, dtype=np.int64).reshape(-1, 3)
+        return HaplotypeWindow("".join(texts)[:cut], found, self._applied, self._overlapping)
 
 
 def _is_pure(ref: str, alt: str) -> bool:
@@ -564,7 +563,7 @@ class _Builder:
         """Turn a bit column for each allele into a bit row for each haplotype, some haplotypes at a time."""
         total = self._samples * self._ploidy
         if not columns:
-            return np.empty((0 if not self._columns else total, 0), dtype=np.uint8)
+            return np.empty((total, 0), dtype=np.uint8)
         rows = np.empty((total, -(-len(columns) // 8)), dtype=np.uint8)
         for low in range(0, -(-total // 8), 64):
             part = np.stack([column[low : low + 64] for column in columns])
