@@ -59,11 +59,8 @@ def haplotype(
     if map is not None:
         write_atomically(map, "\n".join(lines) + "\n")
     summary = {
-        "output": str(output),
-        "sequences": sum(line[0] == ">" for line in texts),
-        **counts,
-        "dropped": found.dropped,
-    }
+        "output": str(output), "sequences": sum(line[0] == ">" for line in texts), **counts, "dropped": found.dropped,
+    }  # fmt: skip
     line = f"wrote {summary['sequences']} haplotypes to {output} ({counts['applied']} records applied)"
     notes = [
         f"note: {count:,} records left out: an earlier one changed their place."

@@ -20,7 +20,7 @@ from longstrand.cli.options import (
     options_of,
     progress_bar,
     show_result,
-)
+)  # fmt: skip
 from longstrand.runtime import write_atomically
 from longstrand.variants.options import VariantOptions
 
@@ -108,11 +108,8 @@ def calibrate(
 
     Score the file with the same options; a background of another model or of other options is refused.
     """
-    from longstrand.errors import UsageError
     from longstrand.variants.calibrate import calibrate as run
 
-    if genome is None:
-        raise UsageError("a background needs a genome (--genome).")
     result = run(
         model, output, genome=genome, draw=draw, variants=variants, num=num, min_frequency=min_frequency, seed=seed,
         progress=lambda total: progress_bar(lambda: total, "variants", quiet=quiet), overwrite=overwrite,
@@ -148,25 +145,20 @@ def evaluate(
 
 @app.command()
 def perplexity(
-    arguments: WordsArgument,
-    model: ModelOption = None,
-    genome: GenomeOption = None,
+    arguments: WordsArgument, model: ModelOption = None, genome: GenomeOption = None,
     window: Annotated[int | None, typer.Option(min=1, help="Bases; by default what the model reads.")] = None,
     num: Annotated[int | None, typer.Option(min=1, help="At most so many SNVs, drawn by the seed.")] = None,
     seed: Annotated[int, typer.Option(help="Draws SNVs and people.")] = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Table to write (.tsv).")] = None,
     json: JsonOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Compute the perplexity at the SNVs of the people of a phased VCF, by frequency and population.
 
     Beside it: the same tokens on the reference's background, and the other allele on the people's.
     """
-    from longstrand.errors import UsageError
     from longstrand.variants.measure import snp_perplexity
 
     chosen, source = model_first(model, arguments, "MODEL VARIANTS")
-    if genome is None:
-        raise UsageError("perplexity needs a genome (--genome).")
     _show_table(snp_perplexity(chosen, source, genome=genome, window=window, num=num, seed=seed), output, as_json=json)
 
 

@@ -15,7 +15,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -35,9 +35,6 @@ MOST_UNPHASED = 0.01
 """Share of unphased calls among a person's heterozygous ones above which there are no haplotypes."""
 _NEAR = 64
 """Bases behind a window that are read with it."""
-_ARRAYS = (
-    "positions", "ref_lengths", "alt_ends", "alts", "records", "missing", "safe", "frequencies", "ploidy", "phase_sets",
-)  # fmt: skip
 Bits = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
@@ -97,6 +94,11 @@ class _Contig:
     bits: Bits
     unphased: Bits
 
+    @classmethod
+    def load(cls, folder: Path, place: int) -> _Contig:
+        names = [field.name for field in fields(cls)]
+        return cls(*(np.load(folder / f"{place}-{name}.npy", mmap_mode="r").view(np.ndarray) for name in names))
+
     def alt(self, number: int) -> str:
         start = int(self.alt_ends[number - 1]) if number else 0
         return self.alts[start : int(self.alt_ends[number])].tobytes().decode()
@@ -120,15 +122,7 @@ class Haplotypes:
         self._name: str = about["name"]
         self._hets = np.load(folder / "hets.npy")
         self._number = {name: number for number, name in enumerate(self.samples)}
-        self._contigs = {
-            chrom: _Contig(
-                *(
-                    np.load(folder / f"{place}-{name}.npy", mmap_mode="r").view(np.ndarray)
-                    for name in (*_ARRAYS, "bits", "unphased")
-                )
-            )
-            for place, chrom in enumerate(about["contigs"])
-        }
+        self._contigs = {chrom: _Contig.load(folder, place) for place, chrom in enumerate(about["contigs"])}
 
     def __reduce__(self) -> tuple[object, ...]:
         return Haplotypes, (self._folder, self.genome)
@@ -155,19 +149,9 @@ class Haplotypes:
         return self._number[sample]
 
     def window(
-        self,
-        chrom: str,
-        start: int,
-        end: int,
-        sample: str,
-        haplotype: int,
-        *,
-        length: int | None = None,
-        unphased: Unphased = "refuse",
-        missing: Missing = "ref",
-        min_frequency: float = 0.0,
-        seed: int = 0,
-    ) -> HaplotypeWindow:
+        self, chrom: str, start: int, end: int, sample: str, haplotype: int, *, length: int | None = None,
+        unphased: Unphased = "refuse", missing: Missing = "ref", min_frequency: float = 0.0, seed: int = 0,
+    ) -> HaplotypeWindow:  # fmt: skip
         """Read bases ``start`` to ``end - 1`` of the reference as one haplotype has them.
 
         Args:
@@ -542,19 +526,14 @@ class _Builder:
         order, counts = np.arange(len(start)), [len(alt) for alt in alts]
         complete = len(self._sets) == len(start) > 0
         arrays: dict[str, npt.NDArray[np.generic]] = {
-            "positions": start,
-            "ref_lengths": size,
-            "alt_ends": np.cumsum(counts, dtype=np.int64),
-            "alts": np.frombuffer(b"".join(alts), dtype=np.uint8),
-            "records": np.array(records, dtype=np.int64),
+            "positions": start, "ref_lengths": size, "alt_ends": np.cumsum(counts, dtype=np.int64),
+            "alts": np.frombuffer(b"".join(alts), dtype=np.uint8), "records": np.array(records, dtype=np.int64),
             "missing": np.array(missing if any(missing) else (), dtype=bool),
-            "safe": np.maximum.accumulate(np.where(free, order, 0)),
-            "frequencies": np.array(shares, dtype=np.float64),
+            "safe": np.maximum.accumulate(np.where(free, order, 0)), "frequencies": np.array(shares, dtype=np.float64),
             "ploidy": np.where(self._highest > 0, self._highest, 2),
             "phase_sets": np.stack(self._sets, axis=1) if complete else np.empty((0, 0), np.int64),
-            "bits": self._by_haplotype(self._columns),
-            "unphased": self._by_haplotype(columns),
-        }
+            "bits": self._by_haplotype(self._columns), "unphased": self._by_haplotype(columns),
+        }  # fmt: skip
         for name, array in arrays.items():
             np.save(folder / f"{place}-{name}.npy", array)
         self._columns.clear()

@@ -16,17 +16,14 @@ from longstrand.genome.fasta import Genome
 Kind = Literal["snv", "mnv", "insertion", "deletion", "delins"]
 KINDS: tuple[Kind, ...] = ("snv", "mnv", "insertion", "deletion", "delins")
 SKIPPED = {
-    "no_alt": "the record names no alternate allele",
-    "star": "the allele is '*': another record deletes this site",
-    "symbolic": "the allele is a symbol such as <DEL>, not a sequence",
-    "breakend": "the allele is a breakend",
+    "no_alt": "the record names no alternate allele", "star": "the allele is '*': another record deletes this site",
+    "symbolic": "the allele is a symbol such as <DEL>, not a sequence", "breakend": "the allele is a breakend",
     "unknown_contig": "the genome has no contig of this name",
     "outside_contig": "the position or the end of REF lies outside the contig",
     "ref_mismatch": "REF is not what the genome has there",
     "ref_ambiguous": "REF or the genome has a letter other than A, C, G, T there",
-    "alt_ambiguous": "ALT has a letter other than A, C, G, T",
-    "alt_equals_ref": "ALT is REF",
-}
+    "alt_ambiguous": "ALT has a letter other than A, C, G, T", "alt_equals_ref": "ALT is REF",
+}  # fmt: skip
 """Why an allele is not scored, whatever the score."""
 EXAMPLE = "'chr1:12345:A:G', 'chr1-12345-A-G' or 'chr1:12345 A>G'"
 _BASES = frozenset("ACGT")

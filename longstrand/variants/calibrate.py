@@ -22,20 +22,10 @@ LONGEST_INDEL = 8
 
 
 def calibrate(
-    model: Any,
-    output: str | Path,
-    /,
-    *,
-    genome: Genome | str | Path,
-    draw: str = "random",
-    variants: str | Path | None = None,
-    num: int = 10_000,
-    min_frequency: float = 0.01,
-    seed: int = 0,
-    progress: Progress | None = None,
-    overwrite: bool = False,
-    **options: Any,
-) -> JobResult:
+    model: Any, output: str | Path, /, *, genome: Genome | str | Path | None, draw: str = "random",
+    variants: str | Path | None = None, num: int = 10_000, min_frequency: float = 0.01, seed: int = 0,
+    progress: Progress | None = None, overwrite: bool = False, **options: Any,
+) -> JobResult:  # fmt: skip
     """Make a background: draw variants, score them, write them.
 
     Args:
@@ -60,7 +50,9 @@ def calibrate(
     target, opened = Path(output).expanduser(), open_genome(genome)
     if target.suffix != ".parquet":
         raise UsageError(f"{target}: a background is a .parquet file.")
-    if (variants is None) != (draw == "random") or opened is None:
+    if opened is None:
+        raise UsageError("a background needs the genome that variants are drawn on (--genome, a FASTA file).")
+    if (variants is None) != (draw == "random"):
         raise UsageError("backgrounds of kind common and matched need --variants (a VCF), and random ones take none.")
     if draw == "random":
         drawn = list(_random(opened, num, seed))

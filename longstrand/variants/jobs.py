@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -41,11 +41,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 STATUSES = {
-    "ok": "scored",
-    "too_long": "an allele is longer than half the window",
-    "too_many_tokens": "the window has more tokens than the model reads",
-    **SKIPPED,
-}
+    "ok": "scored", "too_long": "an allele is longer than half the window",
+    "too_many_tokens": "the window has more tokens than the model reads", **SKIPPED,
+}  # fmt: skip
 DRIFT_VARIANTS = 200
 MOST_FIELDS = 16
 """Scores that fit into INFO; more go to a table."""
@@ -148,17 +146,14 @@ class VariantJob:
         path = self.source.path
         texts = b"\n".join(record.text() for record in self.source.vcf) if path is None else b""
         return {
-            "model": self.loaded.fingerprint(),
-            "tokenizer": self.loaded.tokenizer.fingerprint,
+            "model": self.loaded.fingerprint(), "tokenizer": self.loaded.tokenizer.fingerprint,
             "input": fingerprint_bytes(texts) if path is None else fingerprint_input(path),
-            "genome": self.genome.fingerprint,
-            **self.options.identity(),
+            "genome": self.genome.fingerprint, **self.options.identity(),
             "shown": [self.scorer.windows.size, self.scorer.strand],
             "fields": [field.name for field in self.scorer.fields],
             "background": self.options.background and fingerprint_file(self.options.background),
-            "part_rows": self.options.part_rows,
-            "kind": kind,
-        }
+            "part_rows": self.options.part_rows, "kind": kind,
+        }  # fmt: skip
 
     def notes(self, counts: dict[str, int]) -> list[str]:
         """Say what a user should know before trusting the scores."""
@@ -178,17 +173,11 @@ class VariantJob:
 
     def drift(self) -> str:
         """Measure on the first variants what sharing masks changes, in words."""
-        found: list[Scored] = []
-        records: list[VcfRecord] = []
-        for record in self.source.vcf:
-            records.append(record)
-            if len(records) >= DRIFT_VARIANTS:
-                break
-        found.append(self.score(records))
+        records = list(islice(self.source.vcf, DRIFT_VARIANTS))
         alone = VariantScorer(self.loaded.network, self.genome, self.options.changed(shared_masks=False))
-        found.append(VariantJob(self.source, self.genome, self.loaded, self.options, alone, self.survey).score(records))
         column = [field.name for field in self.scorer.fields].index("llr")
-        shared, exact = (one.values[:, column] for one in found)
+        jobs = (self, replace(self, scorer=alone))
+        shared, exact = (job.score(records).values[:, column] for job in jobs)
         known = ~np.isnan(shared + exact)
         moved = np.abs(shared - exact)[known]
         if not len(moved):
@@ -201,13 +190,9 @@ class VariantJob:
 
 
 def score_variants(
-    model: Network | str | Path,
-    variants: str | Path | Sequence[str],
-    *,
-    genome: Genome | str | Path,
-    look_up: str | Path | None = None,
-    **options: Any,
-) -> pl.DataFrame:
+    model: Network | str | Path, variants: str | Path | Sequence[str], *, genome: Genome | str | Path,
+    look_up: str | Path | None = None, **options: Any,
+) -> pl.DataFrame:  # fmt: skip
     """Score variants in memory.
 
     Args:
@@ -240,18 +225,11 @@ def score_variants(
 
 
 def score_variants_file(
-    model: Network | str | Path,
-    input: str | Path | Sequence[str],
-    output: str | Path,
-    /,
-    *,
-    genome: Genome | str | Path | None = None,
-    look_up: str | Path | None = None,
-    overwrite: bool = False,
-    report: Callable[[VariantJob, Iterator[Scored]], object] | None = None,
-    progress: Progress = no_progress,
+    model: Network | str | Path, input: str | Path | Sequence[str], output: str | Path, /, *,
+    genome: Genome | str | Path | None = None, look_up: str | Path | None = None, overwrite: bool = False,
+    report: Callable[[VariantJob, Iterator[Scored]], object] | None = None, progress: Progress = no_progress,
     **options: Any,
-) -> JobResult:
+) -> JobResult:  # fmt: skip
     """Score every variant of a file into another file; repeated after an interruption, go on.
 
     Args:

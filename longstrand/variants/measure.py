@@ -125,7 +125,7 @@ class _Site:
 
 
 def snp_perplexity(
-    model: Network | str | Path, variants: str | Path, *, genome: Genome | str | Path, window: int | None = None,
+    model: Network | str | Path, variants: str | Path, *, genome: Genome | str | Path | None, window: int | None = None,
     num: int | None = None, seed: int = 0, batch_tokens: int = 8192,
 ) -> pl.DataFrame:  # fmt: skip
     """Compute Nucleotide Transformer's perplexity at the SNPs of real people, exp(-mean log p(true token)).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from longstrand.genome.variants import EXAMPLE, parse_variant
 from longstrand.genome.vcf import FIXED, Vcf, VcfRecord, open_vcf
 
 COLUMNS = ("chrom", "pos", "ref", "alt")
+NAME = re.compile(r"\w[\w.]*|\S+:[gcnpmr]\.\S+")
+"""What is looked up: an ID, or a name such as ``NC_000001.11:g.12345A>G``."""
 MINIMAL = [b"##fileformat=VCFv4.3"]
 Cells = dict[str, list[str | None]]
 
@@ -63,7 +66,7 @@ def _is_broken_vcf(path: Path) -> bool:
 
 
 def _of_texts(texts: list[str], look_up: str | Path | None) -> Vcf:
-    names = {text.strip() for text in texts if look_up is not None and not _is_written(text)}
+    names = {text.strip() for text in texts if look_up is not None and NAME.fullmatch(text.strip())}
     found = _find_names(names, look_up) if names and look_up is not None else {}
     missing = sorted(names - set(found))
     if missing:
@@ -79,14 +82,6 @@ def _of_texts(texts: list[str], look_up: str | Path | None) -> Vcf:
             cells = [variant.chrom, str(variant.start + 1), ".", variant.ref, variant.alt]
             records.append(_record(number, cells))
     return Vcf(Path("variants"), MINIMAL, list(FIXED), records)
-
-
-def _is_written(text: str) -> bool:
-    try:
-        parse_variant(text)
-    except InputError:
-        return False
-    return True
 
 
 def _find_names(names: set[str], path: str | Path) -> dict[str, list[list[bytes]]]:
@@ -114,9 +109,7 @@ def _of_table(path: Path) -> Variants:
     identifier = lower.get("id")
     records = []
     for row, cells in enumerate(table.select([name for name in names if name]).iter_rows(), 1):
-        if any(map(is_missing, cells)) and not is_missing(cells[0]) and len(cells) > 1 and is_missing(cells[3]):
-            cells = (*cells[:3], ".")
-        if any(cell != "." and is_missing(cell) for cell in cells):
+        if any(map(is_missing, cells)):
             raise InputError(f"{path}: row {row}: a cell of {', '.join(map(str, names))} is empty.")
         if len(cells) == 1:
             variant = parse_variant(cells[0])

@@ -27,14 +27,7 @@ from longstrand.inference.strands import StrandPolicy, strands_of
 from longstrand.models.network import Network
 from longstrand.questions.bases import Words
 from longstrand.questions.scores import outputs_of
-from longstrand.questions.tokens import (
-    FloatArray,
-    MaskedText,
-    iter_log_probabilities,
-    read_text,
-    reading_of,
-    states,
-)
+from longstrand.questions.tokens import FloatArray, MaskedText, iter_log_probabilities, read_text, reading_of, states
 from longstrand.tokenization.base import Encoding, IntArray
 from longstrand.tokenization.bpe import BpeTokenizer
 from longstrand.variants.options import ScoreName, VariantOptions
