@@ -112,10 +112,11 @@ def write(
 
 def sentences(item: Comparison) -> list[str]:
     """Say what each model reached, and which differences the paired test confirms."""
-    title, name = metric_title(item.metric), item.labels.name
+    title, name = metric_title(item.metric), item.labels.name.capitalize()
     values = {model: found["metrics"][item.metric]["value"] for model, found in item.evaluations.items()}
     shown = ", ".join(f"{model} {value:.3f}" for model, value in values.items() if model != "majority class")
-    lines = [f"{name}: {title} on the test sequences: {shown}."]
+    scale = " (1: every answer is right, 0: guessing)" if item.metric == "mcc" else ""
+    lines = [f"{name}: {title} on the test sequences{scale}: {shown}."]
     words = {"better": [], "worse": [], "unclear": []}  # type: dict[str, list[str]]
     for model, pair in item.differences.items():
         size = "" if pair.low is None else f" ({pair.difference:+.3f})"
@@ -157,7 +158,7 @@ def quality(item: Comparison) -> list[Section]:
     columns = [f"{next(iter(item.evaluations))} minus", "difference", "low", "high", "p", "it is"]
     why = f"{metric_title(item.metric)}, paired on the same test sequences; p is of a paired permutation test."
     parts += [Table("Is the difference real?", why, columns, rows), runs.learning_curve(item.records)]
-    return [replace(part, title=f"{item.labels.name}: {part.title}") for part in parts]
+    return [replace(part, title=f"{item.labels.name.capitalize()}: {part.title}") for part in parts]
 
 
 def per_class(found: Mapping[str, Any]) -> Section:

@@ -69,7 +69,7 @@ def open_model(
     """
     if not isinstance(model, str | Path):
         if not isinstance(model, nn.Module):
-            raise UsageError(f"a model is a folder, a name or a loaded model; got a {type(model).__name__}.")
+            raise UsageError(f"a model is a folder, a name or a loaded model; got {type(model).__name__}.")
         return LoadedModel(model, model.require_tokenizer(), model.reading, lambda: fingerprint_network(model))
     cores, folder = FreeCores(), model_folder(model)
     tokenizer = load_tokenizer(folder, engine="library" if is_small else "own")

@@ -6,6 +6,7 @@ rows without a sequence, whose answers are missing.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ def as_records(
         return _numbered(_frame_rows(frame, columns))
     if isinstance(sequences, bytes | dict | set | frozenset | Path) or not isinstance(sequences, Iterable):
         raise UsageError(
-            f"sequences are a text, a list or column of texts, or a path; got a {type(sequences).__name__}."
+            f"sequences are a text, a list or column of texts, or a path; got {type(sequences).__name__}."
         )
     entries: Iterable[Entry] = sequences  # type: ignore[assignment]
     return _numbered(entries)
@@ -95,9 +96,11 @@ def _path_of(sequences: Sequences) -> Path | None:
         if path.exists():
             raise UsageError(f"'{sequences}' is a sequence and a file; write Path('{sequences}') or ['{sequences}'].")
         return None
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises for a name that is too long
         shown = str(sequences) if len(str(sequences)) < 60 else f"{str(sequences)[:50]}..."
-        raise InputError(f"{shown}: no such file, and no sequence of nucleotide letters.")
+        near = nearest(path.name, (x.name for x in path.parent.iterdir())) if os.path.isdir(path.parent) else ""
+        more = ", and no sequence of nucleotide letters" if isinstance(sequences, str) else ""
+        raise InputError(f"{shown}: no such file{more}{near}.")
     return path
 
 
@@ -138,4 +141,4 @@ def _text(item: Entry, where: str) -> str:
         return item
     if item is None or type(item).__name__ in ("NAType", "NaTType") or (isinstance(item, float) and item != item):
         return ""
-    raise InputError(f"{where}: a sequence is a text, found a {type(item).__name__} ({item!r:.40}).")
+    raise InputError(f"{where}: a sequence is a text, found {item!r:.40} ({type(item).__name__}).")

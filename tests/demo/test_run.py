@@ -31,7 +31,7 @@ def test_the_whole_path_and_its_resumption(tmp_path: Path, monkeypatch: pytest.M
     sections = {section["title"]: section for section in report["sections"]}
     assert [section["kind"] for section in report["sections"][:3]] == ["locus"] * 3
     models = {"pre-trained", "random start", "6-mer regression", "gapped 6-mer regression", "compact CNN"}
-    table = sections["enhancers: How well does each model do?"]
+    table = sections["Enhancers: How well does each model do?"]
     read = {"pre-trained, token probabilities", "random start, token probabilities"}
     assert {row["model"] for row in table["rows"]} == {*models, *read, "majority class"}
     assert set(report["differences"]["enhancers"]) == {*models, "random start, token probabilities"}
@@ -61,6 +61,7 @@ def test_better_is_said_only_where_the_paired_test_confirms_it() -> None:
     truth = np.arange(200) % 2
     half_wrong = np.where(np.arange(200) % 4 < 2, 1 - truth, truth)
     lines = sentences(comparison(truth, half_wrong, truth))
+    assert lines[0].startswith("Enhancers: Matthews correlation on the test sequences (1: every answer is right, 0: g")
     assert "pre-trained 1.000, random start 0.000" in lines[0]
     assert "is better than random start (+1.000" in lines[1]
     assert "is worse than random start (-1.000" in sentences(comparison(half_wrong, truth, truth))[1]

@@ -117,17 +117,20 @@ def test_a_missing_sequence_has_missing_values(column: Any, classes: Path) -> No
 
 def test_what_is_no_sequence(classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("mine.csv").write_text("sequence\nACG\n")
     cases: list[tuple[Any, str]] = [
         ("rows.csv", "rows.csv: no such file, and no sequence of nucleotide letters"),
         ("ACGT ACGT", "ACGT ACGT: no such file"),
-        (Path("ACGT"), "ACGT: no such file"),
-        (["ACG", 3], "sequence 2: a sequence is a text, found a int"),
+        ("MKVLA" * 100, r"MKVLAMKVLA.*\.\.\.: no such file, and no sequence of nucleotide letters"),
+        (Path("ACGT"), r"ACGT: no such file\."),
+        ("mine.cvs", r"no such file, and no sequence of nucleotide letters \(did you mean 'mine.csv'\?\)\."),
+        (["ACG", 3], "sequence 2: a sequence is a text, found 3 .int."),
         (["ACG", "ACX"], "sequence 2: 'X' at position 3"),
         (pd.DataFrame({"sequnce": TEXTS}), r"no column 'sequence' \(did you mean 'sequnce'\?\); columns are: sequnce"),
         (pl.DataFrame({"dna": TEXTS}), "no column 'sequence'; columns are: dna; sequence_column= names another"),
-        (7, "sequences are a text, a list or column of texts, or a path; got a int"),
-        ({"a": "ACG"}, "got a dict"),
-        (set(TEXTS), "got a set"),
+        (7, "sequences are a text, a list or column of texts, or a path; got int"),
+        ({"a": "ACG"}, "got dict"),
+        (set(TEXTS), "got set"),
         ([], "there is no sequence"),
     ]
     for sequences, message in cases:
@@ -139,7 +142,7 @@ def test_what_is_no_sequence(classes: Path, tmp_path: Path, monkeypatch: pytest.
     assert len(ls.predict(classes, ["ACGT"])) == len(ls.predict(classes, Path("ACGT"))) == 1
     with pytest.raises(UsageError, match="a genome and a window are for files of intervals"):
         ls.predict(classes, TEXTS, window=5)
-    with pytest.raises(UsageError, match="a model is a folder, a name or a loaded model; got a int"):
+    with pytest.raises(UsageError, match="a model is a folder, a name or a loaded model; got int"):
         ls.predict(3, TEXTS)  # type: ignore[arg-type]
 
 
