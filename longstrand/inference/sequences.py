@@ -58,9 +58,7 @@ def as_records(
         frame: Any = sequences
         return _numbered(_frame_rows(frame, columns))
     if isinstance(sequences, bytes | dict | set | frozenset | Path) or not isinstance(sequences, Iterable):
-        raise UsageError(
-            f"sequences are a text, a list or column of texts, or a path; got {type(sequences).__name__}."
-        )
+        raise UsageError(f"sequences are a text, a list or column of texts, or a path; got {type(sequences).__name__}.")
     entries: Iterable[Entry] = sequences  # type: ignore[assignment]
     return _numbered(entries)
 
