@@ -7,6 +7,7 @@ read as training read it, unless an option says otherwise, which is a warning.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from itertools import chain
@@ -69,16 +70,24 @@ def _iterate(
         used = with_default_output(used, head_of(loaded.network))
     used = used.changed(threads=used.threads or loaded.threads)
     for note in notes:
-        warnings.warn(note.removeprefix("note: "), stacklevel=3)
+        _warn(note)
     rows = records if first is None else chain([first], records)
     longest = 0
     for prediction in run_model(loaded.network, rows, tokenizer=loaded.tokenizer, options=used):
         if prediction.num_bases > longest:
             if not too_long_notes(longest, reading):
                 for note in too_long_notes(prediction.num_bases, reading):
-                    warnings.warn(note.removeprefix("note: "), stacklevel=3)
+                    _warn(note)
             longest = prediction.num_bases
         yield prediction
+
+
+def _warn(note: str) -> None:
+    """Warn; Python shows the line of the user that called a verb, however deep we are."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("longstrand."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(note.removeprefix("note: "), stacklevel=level)
 
 
 def embed(model: Model, sequences: Sequences, pooling: str = "mean", layer: int = -1, **options: Any) -> np.ndarray:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from longstrand.config import StrictModel, build
 from longstrand.data.labelled import LabelledTable, label
 from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable, read_labelled
 from longstrand.data.targets import Task, infer_task
@@ -21,6 +22,7 @@ from longstrand.evaluation.metrics import evaluate as metrics_of
 from longstrand.inference.jobs import notices, too_long_notes
 from longstrand.inference.loaded import obey, open_model
 from longstrand.inference.options import FileOptions
+from longstrand.inference.sequences import open_genome
 from longstrand.models.network import Network
 from longstrand.models.reading import Reading
 from longstrand.report.page import write_report
@@ -41,8 +43,7 @@ from longstrand.training.measure import (
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class RowSource:
+class RowSource(StrictModel):
     """Where labelled rows lie; None takes what the reading record says, or the usual name.
 
     Attributes:
@@ -93,10 +94,11 @@ def evaluate(
 
     Raises:
         CheckpointError: the model has no head that labels could be compared with.
+        ConfigError: an option is unknown or wrong.
         InputError: the rows are damaged, or hold a class that the model does not know.
         UsageError: labels with a direction are to be read from both strands, or a pair is missing.
     """
-    where = RowSource(**rows)
+    where = build(RowSource, rows, "options")
     if where.window is not None and where.genome is None:
         raise UsageError("a window needs the genome that the intervals lie on (--genome).")
     if output is not None:
@@ -108,7 +110,7 @@ def evaluate(
         raise CheckpointError(f"{network.folder}: a model of the kind '{kind}' predicts no labels; fine-tune it first.")
     reading = opened.reading or Reading()
     given = {"strand": strand, "window": where.window}
-    wanted = FileOptions.model_validate({name: value for name, value in given.items() if value is not None})
+    wanted = build(FileOptions, {name: value for name, value in given.items() if value is not None}, "options")
     options, notes = obey(wanted, opened.reading, has_pairs=where.pair_column is not None)
     for sentence in notes:
         notice(sentence)
@@ -150,9 +152,7 @@ def _read(path: str | Path, where: RowSource, network: Network, task: Task | Non
     columns = LabelColumns(sequence=where.sequence_column, pair=where.pair_column, labels=labels, name=group)
     windows = None
     if where.genome is not None:
-        from longstrand.genome.fasta import Genome
-
-        windows = GenomeWindows(Genome(Path(where.genome)), where.window or reading.window)
+        windows = GenomeWindows(open_genome(where.genome), where.window or reading.window)
     alphabet = None if reading.exact_text else network.require_tokenizer().alphabet
     raw = read_labelled(Path(path), columns, alphabet=alphabet, windows=windows)
     return label(raw, task or _task(raw, network))

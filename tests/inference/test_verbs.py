@@ -187,8 +187,9 @@ def test_input_is_read_as_in_training_or_a_warning_says_otherwise(tmp_path: Path
         found = ls.predict(folder, [long])
     right = expected(folder, [long], max_tokens=6, truncate=True, strand="both")
     np.testing.assert_allclose(found, right, atol=1e-6)
-    with pytest.warns(UserWarning, match=r"read otherwise .* max_tokens 7 \(the model was measured with 6\)"):
+    with pytest.warns(UserWarning, match=r"read otherwise .* max_tokens 7 \(the model was measured with 6\)") as seen:
         found = ls.predict(folder, [long], max_tokens=7)
+    assert seen[0].filename == __file__  # the line of the caller is shown, not one of ours
     assert not np.allclose(found, right)
     with pytest.warns(UserWarning, match="up to 96 bases, but the model was trained on at most 40"):
         ls.predict(folder, ["ACG", "ACG" * 32, "ACG" * 30])

@@ -12,7 +12,7 @@ from sklearn.metrics import matthews_corrcoef
 
 from longstrand.cli.main import main
 from longstrand.data.labelled_files import make_rows
-from longstrand.errors import CheckpointError, InputError, UsageError
+from longstrand.errors import CheckpointError, ConfigError, InputError, UsageError
 from longstrand.genome.sequence import reverse_complement
 from longstrand.training.evaluate import evaluate
 from longstrand.training.measure import count_copies, say_copies
@@ -41,6 +41,14 @@ def new_rows(folder: Path, names: tuple[str, str] = ("low", "high")) -> Path:
         (text, names[kind], "first" if place < 12 else "second") for place, (text, kind) in enumerate(two_kinds(30, 5))
     ]
     return write(folder / "new.csv", ["sequence", "label", "batch"], rows)
+
+
+def test_wrong_options_are_named(trained: Path, tmp_path: Path) -> None:
+    rows = new_rows(tmp_path)
+    with pytest.raises(ConfigError, match=r"unknown key 'sequnce_column' \(did you mean 'sequence_column'\?\)"):
+        evaluate(trained, rows, sequnce_column="sequence")
+    with pytest.raises(ConfigError, match=r"'strand': Input should be .* \(got 'plus'\)"):
+        evaluate(trained, rows, strand="plus", device="cpu")
 
 
 def test_numbers_groups_and_files(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
