@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import cloudpickle
 import numpy as np
 
 from longstrand.inference.jobs import OutputColumns
@@ -44,11 +45,25 @@ class ToyPrediction:
     offsets: None = None
 
 
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    ["longstrand.training.finetune", "longstrand.training.pretrain", "longstrand.inference.jobs", "tests.part_toys"]
+)
+
+
 def in_child(work: Callable[[], None]) -> Any:
-    """Start work in a copy of this process, which can be killed; nothing has to be imported anew."""
-    process = multiprocessing.get_context("fork").Process(target=work)
+    """Start work in a process of its own, which can be killed.
+
+    It is a copy of a server that has imported our modules and has done nothing: a copy of this process would hang where
+    polars or OpenMP have worked here before.
+    """
+    process = SERVER.Process(target=_call, args=(cloudpickle.dumps(work),))
     process.start()
     return process
+
+
+def _call(work: bytes) -> None:
+    cloudpickle.loads(work)()
 
 
 def predictor(rows: Iterator[Any]) -> Iterator[Any]:

@@ -22,10 +22,8 @@ DOCUMENTS = [
     "CHANGELOG.md",
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md"))),
 ]
-GUIDE = [
-    f"docs/guide/{name}.md"
-    for name in ("files", "pretrain", "finetune", "compare", "predict", "long", "tracks", "published", "running")
-]
+PAGES = ("files", "pretrain", "finetune", "compare", "predict", "variants", "long", "tracks", "published", "running")
+GUIDE = [f"docs/guide/{name}.md" for name in PAGES]
 EXECUTED = ["README.md", *GUIDE, "docs/ADDING.md"]
 BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n+)?^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NOT_OURS = {"git", "cd", "export", "source", "pip", "tensorboard", "xdg-open", "kill"}
@@ -80,7 +78,7 @@ def check_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         verb = words[1] if len(words) > 1 else "--help"
         assert verb in VERBS or verb.startswith("--"), f"no verb {verb}"
         if verb in VERBS:
-            path = words[1:3] if verb in ("tokenizer", "benchmark", "data") else [verb]
+            path = words[1:3] if verb in ("tokenizer", "benchmark", "data", "variants") else [verb]
             with pytest.raises(SystemExit):
                 main([*path, "--help"])
             known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))

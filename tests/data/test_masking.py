@@ -85,7 +85,7 @@ def test_empty_sequence():
         masked, labels = mask_tokens(
             np.zeros(0, dtype=np.int32),
             np.zeros(0, dtype=bool),
-            config=MaskingConfig(kind=kind, kmer=3),
+            config=MaskingConfig(kind=kind, kmer=3 if kind == "kmer_span" else None),
             mask_token_id=MASK,
             random_token_ids=DNA,
             generator=generator(1, 1, "mask"),
