@@ -30,7 +30,7 @@ from longstrand.runtime import cache_dir, fingerprint_bytes, fingerprint_file, g
 
 Unphased = Literal["refuse", "first", "random", "iupac", "skip"]
 Missing = Literal["ref", "N"]
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MOST_UNPHASED = 0.01
 """Share of unphased calls among a person's heterozygous ones above which there are no haplotypes."""
 _NEAR = 64
@@ -475,7 +475,7 @@ class _Builder:
         self._sites: list[tuple[int, int, bytes, int, bool, float]] = []
         self._columns: list[Bits] = []
         self._unphased: dict[int, Bits] = {}
-        self._sets: list[Ints] = []
+        self._sets: list[Ints | None] = []
 
     def add(self, record: VcfRecord, number: int, usable: Sequence[bool], hets: Ints, vcf: Vcf) -> None:
         """Take the genotypes of a record."""
@@ -503,7 +503,7 @@ class _Builder:
         if loose is not None:
             self._unphased |= dict.fromkeys(range(first, len(self._sites)), loose)
         sets = _phase_sets(record, self._samples)
-        self._sets += [np.where(het & phased, sets, -1)] * len(entries) if sets is not None else []
+        self._sets += [None if sets is None else np.where(het & phased, sets, -1)] * len(entries)
 
     def _widen(self, ploidy: int) -> None:
         def wider(column: Bits) -> Bits:
@@ -524,14 +524,19 @@ class _Builder:
         none = np.zeros(-(-self._samples * self._ploidy // 8), dtype=np.uint8)
         columns = [self._unphased.get(number, none) for number in range(len(self._sites))] if self._unphased else []
         order, counts = np.arange(len(start)), [len(alt) for alt in alts]
-        complete = len(self._sets) == len(start) > 0
+        none_set = np.full(self._samples, -1, dtype=np.int64)
+        sets = (
+            [none_set if one is None else one for one in self._sets]
+            if any(one is not None for one in self._sets)
+            else []
+        )
         arrays: dict[str, npt.NDArray[np.generic]] = {
             "positions": start, "ref_lengths": size, "alt_ends": np.cumsum(counts, dtype=np.int64),
             "alts": np.frombuffer(b"".join(alts), dtype=np.uint8), "records": np.array(records, dtype=np.int64),
             "missing": np.array(missing if any(missing) else (), dtype=bool),
             "safe": np.maximum.accumulate(np.where(free, order, 0)), "frequencies": np.array(shares, dtype=np.float64),
             "ploidy": np.where(self._highest > 0, self._highest, 2),
-            "phase_sets": np.stack(self._sets, axis=1) if complete else np.empty((0, 0), np.int64),
+            "phase_sets": np.stack(sets, axis=1) if sets else np.empty((0, 0), np.int64),
             "bits": self._by_haplotype(self._columns), "unphased": self._by_haplotype(columns),
         }  # fmt: skip
         for name, array in arrays.items():
@@ -560,7 +565,7 @@ def _genotypes(record: VcfRecord, num_samples: int, vcf: Vcf) -> tuple[npt.NDArr
         table = np.frombuffer(rest + b"\t", dtype=np.uint8).reshape(num_samples, 4)
         digits = table[:, [0, 2]].astype(np.int64) - 48
         if ((digits >= 0) & (digits <= 9)).all() and np.isin(table[:, 1], (124, 47)).all():
-            return digits, table[:, 1] == 124
+            return _known(digits, record, vcf), table[:, 1] == 124
     cells = [cell.split(b":", 1)[0] for cell in rest.split(b"\t")]
     try:
         alleles = [
@@ -571,11 +576,15 @@ def _genotypes(record: VcfRecord, num_samples: int, vcf: Vcf) -> tuple[npt.NDArr
         raise InputError(f"{vcf.path}:{record.line}: a genotype is none, such as 0|1 or ./. .") from None
     width = max(map(len, alleles))
     calls = np.array([one + [-2] * (width - len(one)) for one in alleles], dtype=np.int64)
-    if calls.max(initial=0) > len(record.alts):
-        raise InputError(
-            f"{vcf.path}:{record.line}: a genotype names allele {calls.max()}; there are {len(record.alts)}."
-        )
-    return calls, np.array([b"/" not in cell[1:] for cell in cells])
+    return _known(calls, record, vcf), np.array([b"/" not in cell[1:] for cell in cells])
+
+
+def _known(calls: npt.NDArray[np.int64], record: VcfRecord, vcf: Vcf) -> npt.NDArray[np.int64]:
+    """Check that a record has the alleles that its genotypes name; the calls come back."""
+    alts = [] if record.alts == ["."] else record.alts
+    if calls.max(initial=0) > len(alts):
+        raise InputError(f"{vcf.path}:{record.line}: a genotype names allele {calls.max()}; there are {len(alts)}.")
+    return calls
 
 
 def _phase_sets(record: VcfRecord, num_samples: int) -> Ints | None:

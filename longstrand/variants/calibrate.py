@@ -11,6 +11,7 @@ import numpy as np
 
 from longstrand.errors import InputError, UsageError, one_of
 from longstrand.genome.fasta import Genome
+from longstrand.genome.text import parse_number
 from longstrand.genome.variants import Variant, anchored, judge, shortest
 from longstrand.genome.vcf import open_vcf, record_statuses, survey
 from longstrand.inference.jobs import JobResult
@@ -103,8 +104,7 @@ def _usable(genome: Genome, path: Path) -> Iterator[tuple[Variant, float | None]
                 alleles = record.ref.upper(), record.alts[place].upper()
                 variant = Variant(found.contigs[record.chrom] or "", record.start, *alleles)
                 share = shares[place] if place < len(shares) else ""
-                known = float(share) if share.replace(".", "", 1).replace("e-", "", 1).isdigit() else None
-                yield anchored(shortest(variant, genome.fetch), genome.fetch), known
+                yield anchored(shortest(variant, genome.fetch), genome.fetch), parse_number(share)
 
 
 def _common(genome: Genome, path: Path, num: int, least: float, seed: int) -> list[Variant]:

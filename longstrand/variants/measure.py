@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +20,7 @@ from longstrand.evaluation.metrics import Scores, evaluate
 from longstrand.genome.fasta import Genome
 from longstrand.genome.haplotypes import open_haplotypes
 from longstrand.genome.sequence import gc_fraction
+from longstrand.genome.text import parse_number
 from longstrand.genome.vcf import open_vcf, record_statuses, survey
 from longstrand.inference.loaded import open_model
 from longstrand.inference.sequences import open_genome
@@ -202,6 +204,9 @@ def _sites(model: Network, path: Path, genome: Genome, window: int, num: int | N
         if len({len(one) for one in rows}) == 1 and len(rows[0]):
             asked = [MaskedText(one, there, there) for one, there in zip(read, rows)]
             ids = [one.input_ids[there] for one, there in zip(read, rows)]
-            shares = {name.removesuffix("_AF"): value for name, value in record.info.items() if name.endswith("AF")}
-            known = {"all" if name == "AF" else name: float(value) for name, value in shares.items() if value != "."}
+            named = {
+                name: parse_number(value) for name, value in record.info.items() if re.fullmatch(r"(\w+_)?AF", name)
+            }
+            shares = {name.removesuffix("_AF"): value for name, value in named.items() if value is not None}
+            known = {"all" if name == "AF" else name: value for name, value in shares.items()}
             yield _Site(known, (asked[0], asked[1]), (ids[0], ids[1], ids[2]))

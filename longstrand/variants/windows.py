@@ -1,9 +1,10 @@
 """Where a model looks to judge a variant: both alleles in the same stretch of the genome, on either strand.
 
 The stretch is the same for both alleles, so the alternate text is longer or shorter by the difference of the alleles
-and no flank is lost. It is centred on the first base of the leftmost form (with the base before it for indels, as VCF
-has it; the middle of REF if that is long), or a window of a fixed grid in whose central half that base lies. Near the
-end of a contig it is shifted inwards, on a short contig it is shorter; nothing is padded.
+and no flank is lost (models of bins: both have the same whole bins). It is centred on the first base of the leftmost
+form (with the base before it for indels, as VCF has it; the middle of REF if that is long), or a window of a fixed grid
+in whose central half that base lies. Near the end of a contig it is shifted inwards, on a short contig it is shorter;
+nothing is padded.
 """
 
 from __future__ import annotations
@@ -111,6 +112,8 @@ class Windows:
         if kind == "grid" and self._step == 0:
             raise UsageError(f"a window of {self.size} bases is too short for a grid.")
         self._limit = reading_of(model).max_tokens or longest_input(model.config)
+        bins = model.config.head("bin") if model.kind == "bin" else None
+        self._bin = bins.bin_bases if bins is not None else None
         self._texts: dict[tuple[str, int, int], str] = {}
 
     @property
@@ -135,12 +138,24 @@ class Windows:
             text = self._text(form.chrom, start, end)
             at = form.start - start
             changed = text[:at] + form.alt + text[at + len(form.ref) :]
+            if self._bin is not None:
+                text, changed = self._whole_bins(form.chrom, end, text, changed)
+                if max(len(form.ref), len(form.alt)) > len(text) - at:
+                    return "too_long"
             excess = max(num_tokens(text), num_tokens(changed)) - self._limit if self._limit else 0
             if excess <= 0:
                 flags = ("edge",) * shifted + (f"N{text.count('N')}",) * ("N" in text)
                 return Pair(text, changed, at, text[at : at + len(form.ref)], form.alt, flags)
             size -= max(excess, self._unit) // self._unit * self._unit
         return "too_many_tokens"
+
+    def _whole_bins(self, chrom: str, end: int, text: str, changed: str) -> tuple[str, str]:
+        """Give both alleles the same whole bins: an alternate takes bases behind the window, or loses its last ones."""
+        lost, behind = len(text) - len(changed), self.genome.contigs[chrom] - end
+        if lost > 0 and behind > 0:
+            changed += self._text(chrom, end, end + min(lost, behind))
+        size = min(len(text), len(changed)) // (self._bin or 1) * (self._bin or 1)
+        return text[:size], changed[:size]
 
     def _place(self, form: Variant, size: int, length: int) -> tuple[int, int, bool]:
         centre = form.start if len(form.ref) <= LONG_REF else form.start + len(form.ref) // 2

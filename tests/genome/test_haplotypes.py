@@ -160,6 +160,7 @@ def test_what_has_no_haplotypes(tmp_path):
                                          ("c", 2, ".", "C", "T", ".", ".", ".", "GT", "0|1")], ["S"]),
         "FORMAT has no GT": ([("c", 2, ".", "C", "T", ".", ".", ".", "DP", "3")], ["S"]),
         "a genotype names allele 2; there are 1": ([("c", 2, ".", "C", "T", ".", ".", ".", "GT:DP", "0|2:1")], ["S"]),
+        "a genotype names allele 3; there are 1": ([("c", 2, ".", "C", "T", ".", ".", ".", "GT", "0|3")], ["S"]),
         "a genotype is none": ([("c", 2, ".", "C", "T", ".", ".", ".", "GT", "x|1")], ["S"]),
         "REF is 'G'": ([("c", 2, ".", "G", "T", ".", ".", ".", "GT", "0|1")], ["S"]),
     }  # fmt: skip
@@ -174,6 +175,9 @@ def test_what_has_no_haplotypes(tmp_path):
     assert found.window("c", 0, 4, "S", 2).sequence == "ATGT"
     with pytest.raises(InputError, match="belong to several phase sets"):
         found.window("c", 0, 8, "S", 2)
+    mixed = [*rows, ("c", 8, ".", "T", "A", ".", ".", ".", "GT", "0|1")]  # phase sets in some records only
+    with pytest.raises(InputError, match="belong to several phase sets"):
+        open_haplotypes(write(tmp_path / "mixed.vcf", mixed, ["S"]), genome).window("c", 0, 10, "S", 2)
     with pytest.raises(InputError, match=r"no sample 'T'.*; it has S"):
         found.window("c", 0, 4, "T", 1)
     with pytest.raises(InputError, match="is not on the contig of 10 bases"):

@@ -20,7 +20,7 @@ from longstrand.genome.fasta import Genome
 from longstrand.genome.sequence import reverse_complement
 from longstrand.genome.variants import Variant
 from longstrand.genome.vcf import open_vcf
-from longstrand.models.networks import MaskedLM, SequenceClassification, TokenClassification
+from longstrand.models.networks import BinRegression, MaskedLM, SequenceClassification, TokenClassification
 from longstrand.variants import jobs
 from longstrand.variants.options import VariantOptions
 from longstrand.variants.scores import VariantScorer
@@ -208,6 +208,32 @@ def test_heads_agree_with_predict(genome, kind):
             best = int(row[1])
             assert row[0] == pytest.approx(left[best + pair.at] if best < 0 else behind[best - len(pair.ref)], abs=1e-6)
             assert abs(row[0]) == pytest.approx(max(np.abs(left).max(), np.abs(behind).max()), abs=1e-6)
+
+
+def test_bins_of_both_alleles_are_the_same(genome):
+    """An indel moves what follows it, so the alternate is filled from behind the window, or cut; bins are whole."""
+    head = {"kind": "bin", "problem": "counts", "num_outputs": 2, "bin_bases": 6, "bin_token_id": 2}
+    model = random_model(BinRegression, heads={"bin": head})
+    scorer = VariantScorer(model, genome, options(window=30))
+    text, end = genome.fetch("c", 0, 900), genome.contigs["c"]
+    variants = [
+        Variant("c", 100, text[100], "A" if text[100] != "A" else "C"),
+        Variant("c", 100, text[100], text[100] + "ACGT"),
+        Variant("c", 100, text[100:104], text[100]),
+        Variant("c", end - 9, text[end - 9 : end - 5], text[end - 9]),
+    ]
+    for variant, size in zip(variants, (30, 30, 30, 24)):
+        pair = scorer.windows.pair(variant, len)
+        assert len(pair.ref_text) == len(pair.alt_text) == size
+        start = text.index(pair.ref_text)
+        person = text[: variant.start] + variant.alt + text[variant.start + len(variant.ref) :]
+        assert pair.alt_text == person[start : start + size]
+    found = scorer.score(variants)
+    assert found.statuses == ["ok"] * 4 and [field.name for field in scorer.fields] == ["log_ratio_0", "log_ratio_1"]
+    pairs = [scorer.windows.pair(one, len) for one in variants]
+    for row, pair in zip(found.values, pairs):
+        u, v = ls.predict_bases(model, [pair.ref_text, pair.alt_text], output="probabilities", strand=scorer.strand)
+        np.testing.assert_allclose(row, np.log((v.sum(0) + 1) / (u.sum(0) + 1)), rtol=1e-4, atol=1e-5)
 
 
 def test_scores_that_a_model_cannot_give(genome, language_model):
