@@ -35,9 +35,7 @@ LAYERS = [
 ]
 ROOT_FILES = {"__init__", "__main__", "auto", "errors", "config", "runtime"}
 """The only files of the package that lie loose in its root."""
-NOT_YET = [
-    ("longstrand.training.measure", "longstrand.training.finetune"),
-]
+NOT_YET = [("longstrand.training.measure", "longstrand.training.finetune")]
 """Imports that still close a cycle; this list only gets shorter."""
 DOORS = {"", "__main__", "auto"}
 FOLDERS = {name for names in LAYERS for name in names if "." in name}

@@ -9,15 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from longstrand.benchmarks.results import (
-    Benchmark,
-    Comparison,
-    Line,
-    metric_frame,
-    ranks_of,
-    read_benchmark,
-    sign_of,
-)
+from longstrand.benchmarks.results import Benchmark, Comparison, Line, metric_frame, ranks_of, read_benchmark, sign_of
 from longstrand.benchmarks.tasks.task import TaskData
 from longstrand.evaluation.metrics import LOWER_IS_BETTER
 from longstrand.report import sections as page

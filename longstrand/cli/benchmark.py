@@ -13,10 +13,7 @@ from longstrand.cli.options import JsonOption, new_app, numbers, run_options
 if TYPE_CHECKING:
     from longstrand.benchmarks.results import Benchmark
 
-app = new_app(
-    no_args_is_help=True,
-    help="Compare models, methods to use them and baselines on tasks, honestly.",
-)
+app = new_app(no_args_is_help=True, help="Compare models, methods to use them and baselines on tasks, honestly.")
 
 
 @app.command("list")

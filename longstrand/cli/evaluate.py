@@ -9,13 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from longstrand.cli.finetune import metrics_line
-from longstrand.cli.options import (
-    DeviceOption,
-    GenomeOption,
-    JsonOption,
-    StrandOption,
-    new_app,
-)
+from longstrand.cli.options import DeviceOption, GenomeOption, JsonOption, StrandOption, new_app
 
 app = new_app()
 

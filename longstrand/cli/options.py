@@ -150,12 +150,7 @@ def _option(field: FieldInfo, spellings: list[str]) -> Any:
     least = next((entry.ge for entry in field.metadata if hasattr(entry, "ge")), None)
     if kind is bool:
         spellings = [f"{spellings[0]}/--no-{spellings[0].removeprefix('--')}"]
-    option = typer.Option(
-        *spellings,
-        help=f"{field.description}.",
-        show_default=shown or False,
-        min=least,
-    )
+    option = typer.Option(*spellings, help=f"{field.description}.", show_default=shown or False, min=least)
     return Annotated[kind | None, option]
 
 

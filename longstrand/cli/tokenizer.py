@@ -71,12 +71,7 @@ def train(
             tokenizer = train_bpe(
                 pieces, vocab_size=vocab_size, min_frequency=min_frequency, max_token_length=max_token_length
             )
-            details |= {
-                "num_bases": num_bases,
-                "min_frequency": min_frequency,
-                "seed": seed,
-                "hold_out": excluded,
-            }
+            details |= {"num_bases": num_bases, "min_frequency": min_frequency, "seed": seed, "hold_out": excluded}
     except ValueError as error:
         raise UsageError(str(error)) from None
     tokenizer.save(output)

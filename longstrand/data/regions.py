@@ -121,11 +121,7 @@ def open_genomes(genomes: Sequence[GenomeSource | Genome | Path | str]) -> tuple
 
 
 def training_regions(
-    genomes: Sequence[Genome],
-    names: Sequence[str],
-    *,
-    margin: int,
-    holdout: HoldOuts = None,
+    genomes: Sequence[Genome], names: Sequence[str], *, margin: int, holdout: HoldOuts = None
 ) -> Regions:
     """Find all bases that training may see: not N, not held out (plus margin).
 

@@ -245,12 +245,7 @@ class Swaps:
 
 
 def permutation_test(
-    ours: Sequence[Scores],
-    theirs: Sequence[Scores],
-    metric: str,
-    *,
-    num_permutations: int = 1000,
-    seed: int = 0,
+    ours: Sequence[Scores], theirs: Sequence[Scores], metric: str, *, num_permutations: int = 1000, seed: int = 0
 ) -> float:
     """Give the two-sided p value of the difference of two models on the same test rows.
 

@@ -15,10 +15,7 @@ _CLEAN = b"ACGTN"
 _UPPER_CASE = bytes(range(ord("A"), ord("Z") + 1))
 _LOWER_CASE = bytes(range(ord("a"), ord("z") + 1))
 _KNOWN = (NUCLEOTIDES + NUCLEOTIDES.lower()).encode()
-_COMPLEMENT = str.maketrans(
-    "ACGTUNRYSWKMBDHVacgtunryswkmbdhv",
-    "TGCAANYRSWMKVHDBtgcaanyrswmkvhdb",
-)
+_COMPLEMENT = str.maketrans("ACGTUNRYSWKMBDHVacgtunryswkmbdhv", "TGCAANYRSWMKVHDBtgcaanyrswmkvhdb")
 
 
 @dataclass(frozen=True, slots=True)

@@ -460,13 +460,7 @@ def _kept(item: Prediction, start: int, span: tuple[int, int], job: ContigJob) -
 
 
 def predict_tracks(
-    model: Model,
-    genome: Genome | str | Path,
-    output: str | Path,
-    /,
-    *,
-    overwrite: bool = False,
-    **options: Any,
+    model: Model, genome: Genome | str | Path, output: str | Path, /, *, overwrite: bool = False, **options: Any
 ) -> JobResult:
     """Predict whole contigs into a track (bedGraph, BigWig or Zarr); repeated after an interruption, go on.
 

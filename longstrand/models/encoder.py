@@ -225,11 +225,7 @@ class Encoder(Network):
         return output.to_tuple() if return_dict is False else output
 
     def stream(
-        self,
-        segments: Iterable[Tensor | Mapping[str, Tensor]],
-        *,
-        memory: Tensor | None = None,
-        backward: bool = False,
+        self, segments: Iterable[Tensor | Mapping[str, Tensor]], *, memory: Tensor | None = None, backward: bool = False
     ) -> Iterator[SegmentOutput]:
         """Encode segments as they come; see `longstrand.models.memory.streaming.stream`."""
         return stream(self, segments, memory=memory, backward=backward)

@@ -118,12 +118,7 @@ def labelled(labels: Tensor) -> Tensor:
 
 
 def head_loss(
-    logits: Tensor,
-    labels: Tensor,
-    head: Head,
-    num_items: Tensor | int | None = None,
-    *,
-    weights: Tensor | None = None,
+    logits: Tensor, labels: Tensor, head: Head, num_items: Tensor | int | None = None, *, weights: Tensor | None = None
 ) -> Tensor:
     """Compute the loss of a sequence, token or bin head.
 

@@ -17,13 +17,7 @@ from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import predict
 from longstrand.inference.strands import StrandPolicy, read_on, strands_of
 from longstrand.models.network import Network
-from longstrand.questions.tokens import (
-    FloatArray,
-    MaskedText,
-    iter_log_probabilities,
-    read_text,
-    reading_of,
-)
+from longstrand.questions.tokens import FloatArray, MaskedText, iter_log_probabilities, read_text, reading_of
 
 Score = Callable[[Sequence[str]], FloatArray]
 Outputs = int | str | Sequence[int | str]

@@ -147,12 +147,7 @@ def start_at_mean(model: Any, table: LabelledTable) -> None:
 
 
 def make_report(
-    config: FinetuneConfig,
-    data: Prepared,
-    scored: Mapping[str, Scored],
-    *,
-    rows: list[dict[str, Any]],
-    best_step: int,
+    config: FinetuneConfig, data: Prepared, scored: Mapping[str, Scored], *, rows: list[dict[str, Any]], best_step: int
 ) -> dict[str, Any]:
     """Evaluate the best checkpoint and describe the run.
 

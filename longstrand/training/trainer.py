@@ -243,11 +243,7 @@ class LongstrandTrainer(Trainer):
         if best:
             self.state.best_model_checkpoint = str(self.run.path / f"checkpoint-{best}")
             self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
-        kept = {
-            "loss_sum": self._loss_sum,
-            "last_logged_step": self._globalstep_last_logged,
-            "counts": self.counts,
-        }
+        kept = {"loss_sum": self._loss_sum, "last_logged_step": self._globalstep_last_logged, "counts": self.counts}
         write_json(staged / STATE_FILE, kept)
         write_manifest(staged)
         os.replace(staged, final)

@@ -12,15 +12,7 @@ from sklearn import metrics as sk
 from longstrand.data.targets import Task
 from longstrand.evaluation import bootstrap
 from longstrand.evaluation.bootstrap import Resamples, interval, paired_interval
-from longstrand.evaluation.metrics import (
-    LOWER_IS_BETTER,
-    METRICS,
-    PRIMARY,
-    Scores,
-    evaluate,
-    primary_value,
-    resampled,
-)
+from longstrand.evaluation.metrics import LOWER_IS_BETTER, METRICS, PRIMARY, Scores, evaluate, primary_value, resampled
 
 TWO = Task("single_label", ("no", "yes"), ("label",))
 THREE = Task("single_label", ("a", "b", "c"), ("label",))

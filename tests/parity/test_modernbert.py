@@ -138,12 +138,7 @@ def test_token_classifier(tmp_path):
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        ModernBertModel,
-        ModernBertForMaskedLM,
-        ModernBertForSequenceClassification,
-        ModernBertForTokenClassification,
-    ],
+    [ModernBertModel, ModernBertForMaskedLM, ModernBertForSequenceClassification, ModernBertForTokenClassification],
 )
 @pytest.mark.parametrize("changes", GEOMETRIES)
 def test_round_trip_is_bit_exact_and_stock_code_reads_it(kind, changes, tmp_path):

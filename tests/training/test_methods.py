@@ -57,12 +57,7 @@ def run(path: Path, output: Path, tables: dict[str, str], way: Any, **changes: A
     return finetune(settings(path, output, tables, way, **changes))
 
 
-WAYS = {
-    "lora": "lora",
-    "ia3": "ia3",
-    "loha": {"peft": "LoHa", "r": 2, "target_modules": ["up"]},
-    "frozen": "frozen",
-}
+WAYS = {"lora": "lora", "ia3": "ia3", "loha": {"peft": "LoHa", "r": 2, "target_modules": ["up"]}, "frozen": "frozen"}
 
 
 @pytest.mark.parametrize("name", list(WAYS))

@@ -55,11 +55,7 @@ def fake(scores: dict[float, Any]) -> Any:
     ],
 )
 def test_validation_rows_choose_the_rate(
-    model: Path,
-    tables: dict[str, Path],
-    tmp_path: Path,
-    scores: dict[float, Any],
-    best: float,
+    model: Path, tables: dict[str, Path], tmp_path: Path, scores: dict[float, Any], best: float
 ) -> None:
     config = settings(model, tmp_path / "run", tables, epochs=None, learning_rate=None)
     splits = load_splits(config.data)

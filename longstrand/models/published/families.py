@@ -313,10 +313,7 @@ _MODERN_BIASES = {
     "attention": "attention_bias", "mlp_up": "mlp_bias", "mlp_down": "mlp_bias", "norm": "norm_bias",
     "lm_dense": "classifier_bias",
 }  # fmt: skip
-_THETAS = {
-    "full_attention": ("global_rope_theta", 160_000.0),
-    "sliding_attention": ("local_rope_theta", 10_000.0),
-}
+_THETAS = {"full_attention": ("global_rope_theta", 160_000.0), "sliding_attention": ("local_rope_theta", 10_000.0)}
 
 
 def _ends(*endings: str) -> Callable[[Published, Collection[str]], bool]:

@@ -14,14 +14,7 @@ import pytest
 
 from longstrand.benchmarks.tasks import build as building
 from longstrand.benchmarks.tasks.build import build_task, check_labels, content_sum, resolve_options, write_task
-from longstrand.benchmarks.tasks.task import (
-    BenchmarkTask,
-    Option,
-    SourceFile,
-    TaskData,
-    find_built,
-    load_task_data,
-)
+from longstrand.benchmarks.tasks.task import BenchmarkTask, Option, SourceFile, TaskData, find_built, load_task_data
 from longstrand.errors import InputError, UsageError
 from tests.benchmarks.toys import dna, plain_task, rows, write_csv
 
