@@ -22,7 +22,8 @@ SECTION = re.compile(r"^(Args|Returns|Yields|Raises|Attributes|Example|Examples)
 HEAD = """# API
 
 Everything a notebook needs is one import away: `import longstrand as ls`. A model is a folder, a run folder, the name
-of a shipped checkpoint, or a loaded model. This page is made from the docstrings.
+of a shipped checkpoint, or a loaded model. Where an error names an option of the command line (`--window 2000`),
+give the argument of the same name (`window=2000`). This page is made from the docstrings.
 """
 
 

@@ -27,15 +27,17 @@ def doctor(
 
     if folder is not None:
         folder = model_folder(folder)
-    checks = examine(folder)
+    checks = []
+    for check in examine(folder):
+        checks.append(check)
+        if not as_json:
+            print(f"{check.status:<11} {check.name:<22} {check.found}", flush=True)
+            if check.advice:
+                print(f"{'':<34} -> {check.advice}")
     broken = [check for check in checks if check.status == "broken"]
     if as_json:
         print(json.dumps({"healthy": not broken, "checks": [check.to_dict() for check in checks]}, indent=2))
     else:
-        for check in checks:
-            print(f"{check.status:<11} {check.name:<22} {check.found}")
-            if check.advice:
-                print(f"{'':<34} -> {check.advice}")
         missing = [check.name for check in checks if check.status == "not checked"]
         left = f"; not checked: {', '.join(missing)}" if missing else ""
         print("something will not work; see above." if broken else f"everything that was checked works{left}.")

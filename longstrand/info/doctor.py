@@ -45,22 +45,24 @@ class Check:
         return asdict(self)
 
 
-def examine(folder: Path | None = None) -> list[Check]:
-    """Run all checks of the installation, and of a checkpoint folder if one is given."""
+def examine(folder: Path | None = None) -> Iterator[Check]:
+    """Run all checks of the installation, and of a checkpoint folder if one is given; each is given when it is done."""
     checks: list[Callable[[], Iterator[Check]]] = [
         _python, _packages, _processor, _accelerator, _numba, _folders, _optional, _self_test,
     ]  # fmt: skip
-    found = [check for group in checks for check in _guarded(group)]
-    return found + (examine_checkpoint(folder) if folder is not None else [])
+    for group in checks:
+        yield from _guarded(group)
+    if folder is not None:
+        yield from examine_checkpoint(folder)
 
 
-def _guarded(group: Callable[[], Iterator[Check]]) -> list[Check]:
+def _guarded(group: Callable[[], Iterator[Check]]) -> Iterator[Check]:
     """Turn what a check raises into a finding: one that cannot run has found something."""
     try:
-        return list(group())
+        yield from group()
     except Exception as error:
         what = f"{type(error).__name__}: {error}".splitlines()[0]
-        return [Check(group.__name__.strip("_").replace("_", " "), "broken", what, "reinstall with 'make install'.")]
+        yield Check(group.__name__.strip("_").replace("_", " "), "broken", what, "install longstrand anew.")
 
 
 def _python() -> Iterator[Check]:
