@@ -37,6 +37,19 @@ _NEAR = 64
 """Bases behind a window that are read with it."""
 Bits = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
+Allele = tuple[int, str, str]
+"""0-based start, REF and ALT as in the file."""
+NOT_CARRIED = {
+    "not_carried": "this haplotype of the sample has another allele",
+    "missing": "the call of this haplotype is missing",
+    "unphased": "the call is heterozygous without phase, so its haplotype is not known",
+    "no_haplotype": "the sample has fewer haplotypes on this contig",
+}
+"""Why a haplotype does not carry an allele."""
+
+
+class SeveralPhaseSets(InputError):
+    """A window joins heterozygous calls of several phase sets, between which the phase is not known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +112,12 @@ class _Contig:
         names = [field.name for field in fields(cls)]
         return cls(*(np.load(folder / f"{place}-{name}.npy", mmap_mode="r").view(np.ndarray) for name in names))
 
+    def find(self, start: int, ref: str, alt: str) -> set[int]:
+        """Find the numbers of an allele (several if the file repeats it)."""
+        low, high = self.positions.searchsorted((start, start + 1)).tolist()
+        near = range(low, high)
+        return {n for n in near if self.ref_lengths[n] == len(ref) and self.alt(n).upper() == alt.upper()}
+
     def alt(self, number: int) -> str:
         start = int(self.alt_ends[number - 1]) if number else 0
         return self.alts[start : int(self.alt_ends[number])].tobytes().decode()
@@ -151,6 +170,7 @@ class Haplotypes:
     def window(
         self, chrom: str, start: int, end: int, sample: str, haplotype: int, *, length: int | None = None,
         unphased: Unphased = "refuse", missing: Missing = "ref", min_frequency: float = 0.0, seed: int = 0,
+        without: Allele | None = None,
     ) -> HaplotypeWindow:  # fmt: skip
         """Read bases ``start`` to ``end - 1`` of the reference as one haplotype has them.
 
@@ -166,10 +186,11 @@ class Haplotypes:
             missing: calls that are missing for this haplotype: the reference, or N over the whole REF.
             min_frequency: alleles of a smaller share of the haplotypes of the file are left out.
             seed: of ``random``.
+            without: an allele of the file that the haplotype is to lack; it blocks what it blocked before.
 
         Raises:
-            InputError: there is no such contig, place, sample or haplotype; calls are not phased; the window joins
-                heterozygous calls of several phase sets.
+            InputError: there is no such contig, place, sample or haplotype; calls are not phased.
+            SeveralPhaseSets: the window joins heterozygous calls of several phase sets.
         """
         if not 0 <= start <= end <= self.genome.whole(chrom).length:
             raise InputError(f"{chrom}:{start + 1}-{end} is not on the contig of {self.genome.contigs[chrom]} bases.")
@@ -184,12 +205,43 @@ class Haplotypes:
             contig = self._contigs[chrom]
             row = number * (len(contig.bits) // len(self.samples))
             carried = _Carried(contig, row, haplotype - 1, ploidy, (unphased, missing), (seed, number), min_frequency)
+            hidden = contig.find(*without) if without else ()
             last = 0
-            for event in carried.events(start, end, lambda position: pieces.done(position, end, length)):
-                pieces.apply(*event)
+            for allele, *event in carried.events(start, end, lambda position: pieces.done(position, end, length)):
+                pieces.apply(*event, hidden=allele in hidden)
                 last = event[0]
             self._check_sets(contig, carried, number, start, max(end, last))
         return pieces.finish(end, length)
+
+    def status(
+        self, chrom: str, allele: Allele, sample: str, haplotype: int, *, unphased: Unphased = "skip", seed: int = 0
+    ) -> str:
+        """Say whether a haplotype carries an allele of the file: ``ok``, or why not, a key of `NOT_CARRIED`.
+
+        Args:
+            chrom: contig of the genome.
+            allele: 0-based start, REF and ALT, as the file has them.
+            sample: name.
+            haplotype: from 1 on.
+            unphased: as in `window`.
+            seed: as there.
+        """
+        number, ploidy = self._sample(sample), self.ploidy(sample, chrom)
+        if haplotype > ploidy:
+            return "no_haplotype"
+        contig = self._contigs[chrom]
+        row = number * (len(contig.bits) // len(self.samples))
+        how: Unphased = "skip" if unphased == "iupac" else unphased
+        carried = _Carried(contig, row, haplotype - 1, ploidy, (how, "N"), (seed, number), 0.0)
+        found = contig.find(*allele)
+        if how == "skip" and carried.unphased_at(found):
+            return "unphased"
+        if found & set(carried.numbers(min(found), max(found) + 1)):
+            return "ok"
+        records = {int(contig.records[one]) for one in found}
+        low, high = contig.positions.searchsorted((allele[0], allele[0] + 1)).tolist()
+        lacks = (one for one in carried.numbers(low, high) if int(contig.records[one]) in records)
+        return "missing" if any(contig.missing.size and contig.missing[one] for one in lacks) else "not_carried"
 
     def distinct(self, chrom: str, start: int, end: int) -> list[tuple[str, int]]:
         """Name one (sample, haplotype) for each different set of alleles that begin in a window."""
@@ -218,14 +270,15 @@ class Haplotypes:
         there = {row for one in found for row in np.flatnonzero(contig.bits[:, one // 8] >> (7 - one % 8) & 1).tolist()}
         return [(self.samples[row // rows], row % rows + 1) for row in sorted(there)]
 
-    def check_phased(self) -> None:
-        """Check that everybody's calls are phased.
+    def check_phased(self, samples: Sequence[str] = ()) -> None:
+        """Check that the calls of samples (by default of everybody) are phased.
 
         Raises:
-            InputError: naming the first sample of which more than 1 % of the heterozygous calls are not.
+            InputError: there is no such sample; or naming the first of which more than 1 % of the heterozygous calls
+                are not phased.
         """
-        for sample, number in self._number.items():
-            self._phased(number, sample)
+        for sample in samples or self.samples:
+            self._phased(self._sample(sample), sample)
 
     def _phased(self, number: int, sample: str) -> Unphased:
         unphased, hets = self._hets[number].tolist()
@@ -242,7 +295,7 @@ class Haplotypes:
         low, high = np.searchsorted(contig.positions, [start, end])
         sets = np.unique(contig.phase_sets[number, low:high])
         if len(sets[sets >= 0]) > 1:
-            raise InputError(
+            raise SeveralPhaseSets(
                 f"{self._name}: the calls of '{self.samples[number]}' from base {start + 1} to {end} belong to several "
                 "phase sets (PS), between which the phase is not known; read each set by itself."
             )
@@ -260,22 +313,23 @@ class _Carried:
     key: tuple[int, int]
     min_frequency: float
 
-    def events(self, start: int, end: int, done: Callable[[int], bool]) -> Iterator[tuple[int, int, str]]:
-        """List (position, bases of REF, what they become), from the first that can change what is at ``start``."""
+    def events(self, start: int, end: int, done: Callable[[int], bool]) -> Iterator[tuple[int, int, int, str]]:
+        """List (number, position, bases of REF, what they become), from the first that can change what is at ``start``."""
         contig = self.contig
         total = len(contig.positions)
         first, behind = contig.positions.searchsorted((start, end + 1)).tolist()
         low = int(contig.safe[first - 1]) if first else 0
         before, size = -1, max(1, behind - low)
         while low < total and not (low >= behind and done(int(contig.positions[low]))):
-            for number in self._numbers(low, min(low + size, total)):
+            for number in self.numbers(low, min(low + size, total)):
                 record = int(contig.records[number])
                 if record != before:
                     before = record
-                    yield self._event(number)
+                    yield number, *self._event(number)
             low, size = low + size, 64
 
-    def _numbers(self, low: int, high: int) -> list[int]:
+    def numbers(self, low: int, high: int) -> list[int]:
+        """List the alleles from ``low`` to ``high - 1`` that the haplotype has, lacking calls among them."""
         found = self._bits(self.contig.bits, self.place, low, high)
         if self.how[1] == "ref" and len(self.contig.missing):
             found &= ~self.contig.missing[low:high]
@@ -301,6 +355,13 @@ class _Carried:
                 order = generator(self.key[0], int(self.contig.records[low + number]), f"phase {self.key[1]}")
                 found[number] = every[int(order.permutation(self.ploidy)[self.place])][number]
         return found
+
+    def unphased_at(self, numbers: set[int]) -> bool:
+        """Say whether the person carries one of these alleles on a haplotype that is not known."""
+        if not self.contig.unphased.size:
+            return False
+        at = [number for number in numbers if self._bits(self.contig.unphased, self.place, number, number + 1)[0]]
+        return any(self._bits(self.contig.bits, p, n, n + 1)[0] for n in at for p in range(self.ploidy))
 
     def _event(self, number: int) -> tuple[int, int, str]:
         contig, size = self.contig, int(self.contig.ref_lengths[number])
@@ -338,8 +399,11 @@ class _Pieces:
             return self._size + position - max(self._cursor, self._start) >= length
         return position > max(self._cursor, end)
 
-    def apply(self, position: int, size: int, text: str) -> None:
-        """Put ``text`` in the place of ``size`` bases, unless an earlier record has changed them."""
+    def apply(self, position: int, size: int, text: str, *, hidden: bool = False) -> None:
+        """Put ``text`` in the place of ``size`` bases, unless an earlier record has changed them.
+
+        A ``hidden`` record leaves the reference there, but blocks what it would have blocked.
+        """
         stop, grown, cursor, pieces = position + size, len(text) - size, self._cursor, self._pieces
         ref = self._reference(position, stop) if grown else ""
         shares = 1 if grown and text[0].upper() == ref[0].upper() else 0
@@ -349,6 +413,9 @@ class _Pieces:
             self._overlapping += 1
             return
         self._applied += 1
+        if hidden:
+            self._frozen, self._inserted = max(self._frozen, stop - 1), grown > 0
+            return
         kept = position + shares
         if kept > cursor:
             pieces.append((cursor, kept, None))
