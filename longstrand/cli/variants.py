@@ -87,7 +87,7 @@ def score(
 
 
 @app.command()
-@options_of(VariantOptions, leave_out=["mismatch", "prefix", "split", "background"])
+@options_of(VariantOptions, leave_out=["mismatch", "prefix", "split", "background", "sample", "unphased", "missing"])
 def calibrate(
     model: Annotated[str, typer.Argument(help="Model: folder, name of a shipped model or hub id.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Background to write (.parquet).")],

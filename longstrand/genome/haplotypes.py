@@ -314,7 +314,7 @@ class _Carried:
     min_frequency: float
 
     def events(self, start: int, end: int, done: Callable[[int], bool]) -> Iterator[tuple[int, int, int, str]]:
-        """List (number, position, bases of REF, what they become), from the first that can change what is at ``start``."""
+        """List (number, position, bases of REF, what they become), from the first that can change ``start``."""
         contig = self.contig
         total = len(contig.positions)
         first, behind = contig.positions.searchsorted((start, end + 1)).tolist()

@@ -22,7 +22,9 @@ from longstrand.runtime import read_json
 
 FEWEST = 50
 """Variants of a kind that a background needs for percentiles of that kind."""
-NOT_COMPARED = frozenset({"input", "part_rows", "kind", "prefix", "split", "background"})
+NOT_COMPARED = frozenset(
+    {"input", "part_rows", "kind", "prefix", "split", "background", "sample", "unphased", "missing"}
+)
 
 
 class Background:

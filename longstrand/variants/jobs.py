@@ -23,6 +23,7 @@ from longstrand import __version__
 from longstrand.config import build
 from longstrand.errors import UsageError
 from longstrand.genome.fasta import Genome
+from longstrand.genome.haplotypes import NOT_CARRIED
 from longstrand.genome.variants import SKIPPED, Variant, shortest
 from longstrand.genome.vcf import Survey, VcfRecord, VcfWriter, record_statuses, survey, vcf_ending
 from longstrand.inference.jobs import JobResult
@@ -34,6 +35,7 @@ from longstrand.models.network import Network
 from longstrand.runtime import check_output, fingerprint_bytes, fingerprint_file, provenance, torch_threads
 from longstrand.variants.background import Background
 from longstrand.variants.options import VariantOptions
+from longstrand.variants.person import OwnHaplotype, open_person
 from longstrand.variants.read import Variants, read_variants
 from longstrand.variants.scores import Field, Scored, VariantScorer
 
@@ -41,7 +43,10 @@ if TYPE_CHECKING:
     import polars as pl
 
 STATUSES = {
-    "ok": "scored", "too_long": "an allele is longer than half the window",
+    "ok": "scored", **NOT_CARRIED,
+    "overlapped": "an earlier record of this haplotype has changed the place",
+    "phase_sets": "the window joins several phase sets (PS), between which the phase is not known",
+    "too_long": "an allele is longer than half the window",
     "too_many_tokens": "the window has more tokens than the model reads", **SKIPPED,
 }  # fmt: skip
 DRIFT_VARIANTS = 200
@@ -67,6 +72,8 @@ class VariantJob:
         options: how they are scored.
         scorer: makes the scores.
         survey: what the file holds.
+        background: gives percentiles.
+        haplotypes: what each set of scores is of: haplotypes of a sample, or the genome (None).
     """
 
     source: Variants
@@ -76,6 +83,7 @@ class VariantJob:
     scorer: VariantScorer
     survey: Survey
     background: Background | None = None
+    haplotypes: Sequence[OwnHaplotype | None] = (None,)
 
     @classmethod
     def open(
@@ -97,7 +105,14 @@ class VariantJob:
         job = cls(source, opened, loaded, options, VariantScorer(loaded.network, opened, options), found)
         if options.background is not None:
             job.background = Background(options.background, job.identity(""))
+        if options.sample is not None:
+            job.haplotypes = open_person(source, opened, options)
         return job
+
+    @property
+    def endings(self) -> list[str]:
+        """What the names of columns end with, one for each set of scores: ``_h1``, or nothing."""
+        return ["" if one is None else f"_h{one.number}" for one in self.haplotypes]
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -112,34 +127,37 @@ class VariantJob:
         while block := list(islice(records, self.options.part_rows)):
             yield block
 
-    def score(self, records: Sequence[VcfRecord]) -> Scored:
-        """Score all alleles of some records, one row an ALT (one for a record without)."""
-        statuses: list[str] = []
-        variants: list[Variant] = []
+    def alleles(self, records: Sequence[VcfRecord]) -> list[Variant]:
+        """List the ALT alleles of records as they are written, scored or not."""
+        chroms = self.survey.contigs
+        rows = ((chroms[one.chrom] or "", one.start, one.ref.upper(), one.alts) for one in records)
+        return [Variant(chrom, start, ref, alt.upper()) for chrom, start, ref, alts in rows for alt in alts]
+
+    def score(self, records: Sequence[VcfRecord]) -> list[Scored]:
+        """Score all alleles of some records, one row an ALT (one for a record without); once for each haplotype."""
+        alleles, judged = self.alleles(records), []
         for record in records:
-            found = record_statuses(record, self.genome, self.survey.contigs)
-            chrom = self.survey.contigs[record.chrom]
-            alts = record.alts
-            variants += [
-                Variant(chrom or "", record.start, record.ref.upper(), alt.upper())
-                for alt, status in zip(alts, found)
-                if status == "ok"
-            ]
-            statuses += found
+            judged += record_statuses(record, self.genome, self.survey.contigs)
+        statuses = [
+            [one.status(allele) if one and status == "ok" else status for allele, status in zip(alleles, judged)]
+            for one in self.haplotypes
+        ]
+        asked = [(of, row) for of, own in enumerate(statuses) for row, status in enumerate(own) if status == "ok"]
+        variants = [alleles[row] for _, row in asked]
+        readers = [(one := self.haplotypes[of]) and partial(one.read, alleles[row]) for of, row in asked]
         with torch_threads(self.options.threads or self.loaded.threads):
-            scored = self.scorer.score(variants)
+            scored = self.scorer.score(variants, readers)
+        found = scored.values
         if self.background is not None:
             kinds = [shortest(variant, self.genome.fetch).kind for variant in variants]
             names = [field.name for field in self.scorer.fields]
-            ranks = [self.background.percentiles(name, scored.values[:, i], kinds) for i, name in enumerate(names)]
-            scored = Scored(np.column_stack([scored.values, *ranks]), scored.statuses, scored.flags)
-        values = np.full((len(statuses), len(self.fields)), np.nan, dtype=np.float32)
-        rows = [row for row, status in enumerate(statuses) if status == "ok"]
-        flags = [""] * len(statuses)
-        values[rows] = scored.values
-        for row, status, flag in zip(rows, scored.statuses, scored.flags):
-            statuses[row], flags[row] = status, flag
-        return Scored(values, statuses, flags)
+            ranks = [self.background.percentiles(name, found[:, i], kinds) for i, name in enumerate(names)]
+            found = np.column_stack([found, *ranks])
+        values = np.full((len(statuses), len(judged), len(self.fields)), np.nan, dtype=np.float32)
+        flags = [[""] * len(judged) for _ in statuses]
+        for (of, row), numbers, status, flag in zip(asked, found, scored.statuses, scored.flags):
+            values[of, row], statuses[of][row], flags[of][row] = numbers, status, flag
+        return [Scored(*parts) for parts in zip(values, statuses, flags)]
 
     def identity(self, kind: str) -> dict[str, Any]:
         """Collect what decides the content of an output."""
@@ -177,7 +195,7 @@ class VariantJob:
         alone = VariantScorer(self.loaded.network, self.genome, self.options.changed(shared_masks=False))
         column = [field.name for field in self.scorer.fields].index("llr")
         jobs = (self, replace(self, scorer=alone))
-        shared, exact = (job.score(records).values[:, column] for job in jobs)
+        shared, exact = (np.concatenate([one.values[:, column] for one in job.score(records)]) for job in jobs)
         known = ~np.isnan(shared + exact)
         moved = np.abs(shared - exact)[known]
         if not len(moved):
@@ -204,7 +222,7 @@ def score_variants(
 
     Returns:
         One row for each ALT, in order: chrom, pos (1-based), ref, alt, id, further columns of a table, status, flag and
-        the scores (float32, null where one is not defined).
+        the scores (float32, null where one is not defined). With ``sample`` the last ones end with ``_h1``, ``_h2``.
 
     Raises:
         LongstrandError: as `VariantJob.open`.
@@ -227,7 +245,7 @@ def score_variants(
 def score_variants_file(
     model: Network | str | Path, input: str | Path | Sequence[str], output: str | Path, /, *,
     genome: Genome | str | Path | None = None, look_up: str | Path | None = None, overwrite: bool = False,
-    report: Callable[[VariantJob, Iterator[Scored]], object] | None = None, progress: Progress = no_progress,
+    report: Callable[[VariantJob, Iterator[list[Scored]]], object] | None = None, progress: Progress = no_progress,
     **options: Any,
 ) -> JobResult:  # fmt: skip
     """Score every variant of a file into another file; repeated after an interruption, go on.
@@ -254,9 +272,8 @@ def score_variants_file(
     paths = [input] if isinstance(input, str | Path) else []
     check_output(target, [*paths, genome.path if isinstance(genome, Genome) else genome, model, look_up])
     job = VariantJob.open(model, input, genome, build(VariantOptions, options, "options"), look_up=look_up)
-    names = [job.options.prefix + field.name.upper() for field in job.fields]
     if ending:
-        _check_names(job, [*names, job.options.prefix + "STATUS", job.options.prefix + "FLAG"])
+        _check_names(job)
     computed, notes = 0, []
     with ResumableOutput.open(target, job.identity(ending or sink.suffix), suffix=".npz", overwrite=overwrite) as parts:  # type: ignore[union-attr]
         finished = None if overwrite else parts.finished()
@@ -271,8 +288,9 @@ def score_variants_file(
                 for number, records in enumerate(job.blocks()):
                     if parts.is_mine(number):
                         scored = job.score(records)
-                        computed += len(scored.statuses)
-                        counts = {"alleles": len(scored.statuses), **Counter(scored.statuses)}
+                        computed += len(scored[0].statuses)
+                        found = Counter(status for one in scored for status in one.statuses)
+                        counts = {"alleles": len(scored[0].statuses), **found}
                         parts.commit(number, partial(_save, scored), num_rows=len(records), counts=counts)
                     advance(sum(len(record.alts) for record in records))
 
@@ -280,7 +298,7 @@ def score_variants_file(
                 if report is not None:
                     report(job, map(_load, paths))
                 if ending:
-                    notes.extend(_join_vcf(job, names, paths, temporary, target))
+                    notes.extend(_join_vcf(job, paths, temporary, target))
                 else:
                     _join_table(job, sink, paths, temporary)  # type: ignore[arg-type]
 
@@ -291,16 +309,16 @@ def score_variants_file(
     return JobResult(target, rows, counts, tuple(notes), computed, time.perf_counter() - started, already)
 
 
-def _check_names(job: VariantJob, names: Sequence[str]) -> None:
+def _check_names(job: VariantJob) -> None:
     """Refuse to write fields that the file has already, and more of them than INFO should hold.
 
     Raises:
         UsageError: as said.
     """
-    if len(job.fields) > MOST_FIELDS:
-        raise UsageError(
-            f"{len(job.fields)} scores are too many for a VCF; write a table (.tsv, .parquet) or choose --outputs."
-        )
+    names = [name for name, _, _ in _entries(job)]
+    number = len(job.fields) * len(job.haplotypes)
+    if number > MOST_FIELDS:
+        raise UsageError(f"{number} scores are too many for a VCF; write a table (.tsv, .parquet) or choose --outputs.")
     known = job.source.vcf.declared(b"INFO")
     taken = [name for name in names if name in known]
     prefix = job.options.prefix.encode()
@@ -316,17 +334,30 @@ def _check_names(job: VariantJob, names: Sequence[str]) -> None:
         )
 
 
-def _save(scored: Scored, path: Path) -> None:
+def _save(scored: list[Scored], path: Path) -> None:
+    arrays = {name: np.array([getattr(one, name) for one in scored]) for name in ("values", "statuses", "flags")}
     with open(path, "wb") as file:
-        np.savez(file, values=scored.values, statuses=np.array(scored.statuses), flags=np.array(scored.flags))
+        np.savez(file, **arrays)
 
 
-def _load(path: Path) -> Scored:
+def _load(path: Path) -> list[Scored]:
     with np.load(path) as file:
-        return Scored(file["values"], file["statuses"].tolist(), file["flags"].tolist())
+        parts = zip(file["values"], file["statuses"].tolist(), file["flags"].tolist())
+        return [Scored(*part) for part in parts]
 
 
-def header_lines(job: VariantJob, names: Sequence[str]) -> list[bytes]:
+def _entries(job: VariantJob) -> Iterator[tuple[str, str, str]]:
+    """List the INFO fields that are added: name, type, description."""
+    reasons = "; ".join(f"{status}: {text}" for status, text in STATUSES.items()).replace('"', "'")
+    flags = "edge: window shifted or cut at the end of a contig; N12: 12 letters of the window are not A, C, G, T"
+    for one, ending in zip(job.haplotypes, job.endings):
+        of = "" if one is None else f"; haplotype {one.number} of {one.sample}"
+        fields = [(field.name, "Float", field.description) for field in job.fields]
+        for name, kind, text in (*fields, ("status", "String", reasons), ("flag", "String", f"{flags}; joined by +")):
+            yield job.options.prefix + (name + ending).upper(), kind, text + of
+
+
+def header_lines(job: VariantJob) -> list[bytes]:
     """Write the header lines that the output has beside those of the input."""
     known = job.source.vcf.declared(b"contig")
     lines = [
@@ -338,49 +369,40 @@ def header_lines(job: VariantJob, names: Sequence[str]) -> list[bytes]:
         "ID": job.loaded.network.config.model_type, "Sha256": job.loaded.fingerprint().removeprefix("sha256:"),
         "Tokenizer": job.loaded.tokenizer.fingerprint, "Window": job.scorer.windows.size,
         "Windows": job.options.windows, "Strand": job.scorer.strand, "Precision": "float32",
-        "SharedMasks": job.options.shared_masks, "Genome": job.genome.fingerprint,
+        "SharedMasks": job.options.shared_masks, "Genome": job.genome.fingerprint, "Sample": job.options.sample or ".",
     }  # fmt: skip
     command = " ".join(map(str, provenance()["command"])).replace("\n", " ")
     lines += [f"##longstrand_variantsVersion={__version__}", f"##longstrand_variantsCommand={command}"]
     lines += [f"##longstrand_model=<{','.join(f'{key}={value}' for key, value in about.items())}>"]
-    reasons = "; ".join(f"{status}: {text}" for status, text in STATUSES.items())
-    fields = [(name, "Float", field.description) for name, field in zip(names, job.fields)]
-    fields += [(job.options.prefix + "STATUS", "String", reasons.replace('"', "'"))]
-    fields += [(job.options.prefix + "FLAG", "String", "edge: window shifted or cut at the end of a contig; N12: 12 "
-                "letters of the window are not A, C, G, T; joined by +")]  # fmt: skip
     source = f'Source="Longstrand",Version="{__version__}"'
-    lines += [f'##INFO=<ID={name},Number=A,Type={kind},Description="{text}",{source}>' for name, kind, text in fields]
+    lines += [
+        f'##INFO=<ID={name},Number=A,Type={kind},Description="{text}",{source}>' for name, kind, text in _entries(job)
+    ]
     return [line.encode() for line in lines]
 
 
-def _join_vcf(job: VariantJob, names: Sequence[str], parts: Sequence[Path], temporary: Path, target: Path) -> list[str]:
-    vcf, prefix = job.source.vcf, job.options.prefix.encode()
-    header = [*vcf.header, *header_lines(job, names)]
-    writer = VcfWriter(temporary, target.name, header, vcf.columns, job.survey.longest)
+def _join_vcf(job: VariantJob, parts: Sequence[Path], temporary: Path, target: Path) -> list[str]:
+    vcf = job.source.vcf
+    names = [name.encode() + b"=" for name, _, _ in _entries(job)]
+    writer = VcfWriter(temporary, target.name, [*vcf.header, *header_lines(job)], vcf.columns, job.survey.longest)
     for part, records in zip(parts, job.blocks()):
-        scored, first = _load(part), 0
-        texts = [
-            [b"." if value != value else b"%.6g" % value for value in column] for column in scored.values.T.tolist()
-        ]
+        texts: list[list[bytes]] = []
+        for scored in _load(part):
+            texts += [[b"." if x != x else b"%.6g" % x for x in column] for column in scored.values.T.tolist()]
+            texts += [[word.encode() or b"." for word in words] for words in (scored.statuses, scored.flags)]
+        first = 0
         for record in records:
             last = first + len(record.alts)
-            for alleles in [(one, one + 1) for one in range(first, last)] if job.options.split else [(first, last)]:
-                span = slice(*alleles)
-                info = [
-                    name.encode() + b"=" + b",".join(column[span])
-                    for name, column in zip(names, texts)
-                    if any(text != b"." for text in column[span])
-                ]
-                info.append(prefix + b"STATUS=" + ",".join(scored.statuses[span]).encode())
-                if any(scored.flags[span]):
-                    info.append(prefix + b"FLAG=" + ",".join(flag or "." for flag in scored.flags[span]).encode())
-                writer.write(record.split(alleles[0] - first) if job.options.split else record, info)
+            for one, end in [(n, n + 1) for n in range(first, last)] if job.options.split else [(first, last)]:
+                cells = [(name, column[one:end]) for name, column in zip(names, texts)]
+                info = [name + b",".join(cell) for name, cell in cells if any(text != b"." for text in cell)]
+                writer.write(record.split(one - first) if job.options.split else record, info)
             first = last
     writer.close()
     return [f"note: {writer.notice}."] if writer.notice else []
 
 
-def _table(job: VariantJob, records: Sequence[VcfRecord], first: int, scored: Scored) -> ColumnChunk:
+def _table(job: VariantJob, records: Sequence[VcfRecord], first: int, scored: list[Scored]) -> ColumnChunk:
     """Put the alleles of some records into rows; ``first`` is the number of the first record."""
     rows: dict[str, list[Any]] = {name: [] for name in ("chrom", "pos", "ref", "alt", "id")}
     owner = [first + number for number, record in enumerate(records) for _ in record.alts]
@@ -390,8 +412,10 @@ def _table(job: VariantJob, records: Sequence[VcfRecord], first: int, scored: Sc
             rows[name] += [value] * count
         rows["alt"] += record.alts
     rows |= {name: [column[place] for place in owner] for name, column in job.source.extra.items()}
-    rows |= {"status": scored.statuses, "flag": [flag or None for flag in scored.flags]}
-    return ColumnChunk(rows, scored.values, tuple(field.name for field in job.fields))
+    for one, ending in zip(scored, job.endings):
+        rows |= {f"status{ending}": one.statuses, f"flag{ending}": [flag or None for flag in one.flags]}
+    names = tuple(field.name + ending for ending in job.endings for field in job.fields)
+    return ColumnChunk(rows, np.hstack([one.values for one in scored]), names)
 
 
 def _join_table(job: VariantJob, sink: Sink, parts: Sequence[Path], target: Path) -> None:

@@ -46,6 +46,15 @@ class VariantOptions(StrictModel):
     shared_masks: bool = Field(
         False, description="llr on a grid: mask several variants in one pass; faster, other numbers (drift is printed)"
     )
+    sample: str | None = Field(
+        None,
+        description="score each allele on the haplotypes of this sample of the VCF that carry it, among their other "
+        "alleles; one set of scores for each haplotype (_H1, _H2)",
+    )
+    unphased: Literal["refuse", "first", "random", "iupac", "skip"] = Field(
+        "refuse", description="sample: heterozygous calls without phase; skip and refuse (up to 1 %) leave them out"
+    )
+    missing: Literal["ref", "N"] = Field("ref", description="sample: what missing calls of its other alleles are")
     mismatch: Literal["error", "skip"] = Field("error", description="what a wrong REF or an unknown contig is")
     prefix: str = Field(
         "LS_", pattern="[A-Za-z_][0-9A-Za-z_.]*", description="what the names of INFO fields begin with"
@@ -69,6 +78,8 @@ class VariantOptions(StrictModel):
     def _agree(self) -> Self:
         if self.shared_masks and (self.windows != "grid" or self.frames):
             raise UsageError("shared masks need windows that variants share: windows 'grid', without frames.")
+        if self.sample is None and (self.unphased, self.missing) != ("refuse", "ref"):
+            raise UsageError("unphased and missing are about the calls of a sample; name it (--sample).")
         return self
 
     def changed(self, **values: Any) -> Self:

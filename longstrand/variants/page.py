@@ -21,31 +21,26 @@ FLANK = 5
 Row = tuple[float, str, str, str, list[float]]
 
 
-def write_page(job: VariantJob, scored: Iterator[Scored], folder: Path) -> Path:
+def write_page(job: VariantJob, scored: Iterator[list[Scored]], folder: Path) -> Path:
     """Write ``report.html`` and ``report.json`` of scores, given part by part in the order of the records."""
     values: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
     statuses: Counter[str] = Counter()
     top: list[Row] = []
-    for records, part in zip(job.blocks(), scored):
-        statuses.update(part.statuses)
-        rows = iter(range(len(part.statuses)))
-        places: dict[str, list[int]] = {kind: [] for kind in KINDS}
-        for record in records:
-            for alt in record.alts:
-                row = next(rows)
-                if part.statuses[row] != "ok":
-                    continue
-                written = Variant(job.survey.contigs[record.chrom] or "", record.start, record.ref.upper(), alt.upper())
-                form = shortest(written, job.genome.fetch)
+    for records, parts in zip(job.blocks(), scored):
+        alleles, ids = job.alleles(records), [record.id for record in records for _ in record.alts]
+        for ending, part in zip(job.endings, parts):
+            statuses.update(part.statuses)
+            places: dict[str, list[int]] = {kind: [] for kind in KINDS}
+            for row in (row for row, status in enumerate(part.statuses) if status == "ok"):
+                form = shortest(alleles[row], job.genome.fetch)
                 places[form.kind].append(row)
                 strength = float(np.nanmax(np.abs(part.values[row, :1]), initial=0))
                 if len(top) < TOP or strength > top[-1][0]:
-                    top = sorted(
-                        [*top, (strength, record.id, *_shown(job, form), part.values[row].tolist())], reverse=True
-                    )
-                    top = top[:TOP]
-        for kind, chosen in places.items():
-            values[kind].append(part.values[chosen])
+                    name, context = _shown(job, form)
+                    row_shown = (strength, ids[row], name + ending, context, part.values[row].tolist())
+                    top = sorted([*top, row_shown], reverse=True)[:TOP]
+            for kind, chosen in places.items():
+                values[kind].append(part.values[chosen])
     tables = {kind: np.concatenate(parts) for kind, parts in values.items() if sum(map(len, parts))}
     names = [field.name for field in job.fields]
     explain = "An allele that is not scored stays in the output with the reason as its status."

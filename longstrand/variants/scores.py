@@ -32,7 +32,7 @@ from longstrand.tokenization.base import Encoding, IntArray
 from longstrand.tokenization.bpe import BpeTokenizer
 from longstrand.variants.options import ScoreName, VariantOptions
 from longstrand.variants.passes import NO_ROWS, Passes, Slot, each_pair
-from longstrand.variants.windows import Pair, Windows
+from longstrand.variants.windows import Pair, Reader, Windows
 
 Values = npt.NDArray[np.float64]
 _LOW = "nats; negative = alt less likely"
@@ -190,13 +190,18 @@ class VariantScorer:
             for output in self._outputs for stem in stems
         ]  # fmt: skip
 
-    def score(self, variants: Sequence[Variant]) -> Scored:
-        """Score variants that `longstrand.genome.variants.judge` has passed, in any order; equal ones once."""
+    def score(self, variants: Sequence[Variant], own: Sequence[Reader | None] | None = None) -> Scored:
+        """Score variants that `longstrand.genome.variants.judge` has passed, in any order; equal ones once.
+
+        Args:
+            variants: alleles.
+            own: for each what reads the haplotype that carries it; None reads the genome.
+        """
         pairs: dict[Pair, int] = {}
         places: list[int] = []
         statuses = ["ok"] * len(variants)
         for number, variant in enumerate(variants):
-            pair = self.windows.pair(variant, self._tokens)
+            pair = self.windows.pair(variant, self._tokens, own[number] if own else None)
             if isinstance(pair, str):
                 statuses[number] = pair
                 places.append(-1)

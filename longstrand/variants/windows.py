@@ -1,7 +1,8 @@
 """Where a model looks to judge a variant: both alleles in the same stretch of the genome, on either strand.
 
 The stretch is the same for both alleles, so the alternate text is longer or shorter by the difference of the alleles
-and no flank is lost (models of bins: both have the same whole bins). It is centred on the first base of the leftmost
+and no flank is lost (models of bins: both have the same whole bins: an alternate takes bases from behind the window, or
+loses its last ones). It is centred on the first base of the leftmost
 form (with the base before it for indels, as VCF has it; the middle of REF if that is long), or a window of a fixed grid
 in whose central half that base lies. Near the end of a contig it is shifted inwards, on a short contig it is shorter;
 nothing is padded.
@@ -15,8 +16,9 @@ from typing import Literal
 
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
+from longstrand.genome.haplotypes import SeveralPhaseSets
 from longstrand.genome.sequence import reverse_complement
-from longstrand.genome.variants import Variant, anchored, shortest
+from longstrand.genome.variants import Variant, anchored, common_prefix, shortest
 from longstrand.inference.predict import longest_input
 from longstrand.models.network import Network
 from longstrand.questions.tokens import prepare_text, reading_of
@@ -29,6 +31,10 @@ UNBOUNDED = 2048
 """Bases shown to a model that reads any length, when nobody says how many."""
 BPE_BASES = 3
 """Bases that a BPE token surely spells on average (published vocabularies: 4.5 to 9)."""
+
+
+Reader = Callable[[int, int], tuple[str, str]]
+"""From start and end on the contig to the text of a haplotype without an allele, and with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +127,19 @@ class Windows:
         """Bases of the longest allele that is scored: half the window."""
         return self.size // 2
 
-    def pair(self, variant: Variant, num_tokens: Callable[[str], int]) -> Pair | str:
+    def pair(self, variant: Variant, num_tokens: Callable[[str], int], own: Reader | None = None) -> Pair | str:
         """Give the texts of a variant that `longstrand.genome.variants.judge` has passed.
 
         An alternate text that is too long for the model makes the window of this variant smaller.
 
+        Args:
+            variant: the alleles.
+            num_tokens: counts the tokens of a text.
+            own: reads the haplotype of a person in place of the genome.
+
         Returns:
-            The pair, or why there is none: ``too_long`` (an allele), ``too_many_tokens``.
+            The pair, or why there is none: ``too_long`` (an allele), ``too_many_tokens``; of a haplotype also
+            ``overlapped`` (an earlier record has changed the place), ``phase_sets``.
         """
         form = anchored(shortest(variant, self.genome.fetch), self.genome.fetch)
         if max(len(form.ref), len(form.alt)) > self.longest_allele:
@@ -135,27 +147,38 @@ class Windows:
         size, length = self.size, self.genome.contigs[form.chrom]
         while size > 2 * len(form.ref):
             start, end, shifted = self._place(form, size, length)
-            text = self._text(form.chrom, start, end)
-            at = form.start - start
-            changed = text[:at] + form.alt + text[at + len(form.ref) :]
-            if self._bin is not None:
-                text, changed = self._whole_bins(form.chrom, end, text, changed)
-                if max(len(form.ref), len(form.alt)) > len(text) - at:
-                    return "too_long"
+            try:
+                text, changed = self._both(form, start, end, own)
+                if text == changed:
+                    return "overlapped"
+                at, ref, alt = form.start - start, len(form.ref), form.alt
+                if own is not None:
+                    at, ref, alt = difference(text, changed)
+                if self._bin is not None:
+                    lost, behind = len(text) - len(changed), length - end
+                    if lost > 0 and behind > 0:
+                        changed += self._both(form, end, end + min(lost, behind), own)[1]
+                    whole = min(len(text), len(changed)) // self._bin * self._bin
+                    text, changed = text[:whole], changed[:whole]
+                    if max(ref, len(alt)) > whole - at:
+                        return "too_long"
+            except SeveralPhaseSets:
+                return "phase_sets"
             excess = max(num_tokens(text), num_tokens(changed)) - self._limit if self._limit else 0
             if excess <= 0:
                 flags = ("edge",) * shifted + (f"N{text.count('N')}",) * ("N" in text)
-                return Pair(text, changed, at, text[at : at + len(form.ref)], form.alt, flags)
+                return Pair(text, changed, at, text[at : at + ref], alt, flags)
             size -= max(excess, self._unit) // self._unit * self._unit
         return "too_many_tokens"
 
-    def _whole_bins(self, chrom: str, end: int, text: str, changed: str) -> tuple[str, str]:
-        """Give both alleles the same whole bins: an alternate takes bases behind the window, or loses its last ones."""
-        lost, behind = len(text) - len(changed), self.genome.contigs[chrom] - end
-        if lost > 0 and behind > 0:
-            changed += self._text(chrom, end, end + min(lost, behind))
-        size = min(len(text), len(changed)) // (self._bin or 1) * (self._bin or 1)
-        return text[:size], changed[:size]
+    def _both(self, form: Variant, start: int, end: int, own: Reader | None) -> tuple[str, str]:
+        """Read a stretch with either allele."""
+        if own is not None:
+            without, carried = own(start, end)
+            return self._prepared(without, form.chrom, start, end), self._prepared(carried, form.chrom, start, end)
+        text = self._text(form.chrom, start, end)
+        at = form.start - start
+        return text, text if at < 0 else text[:at] + form.alt + text[at + len(form.ref) :]
 
     def _place(self, form: Variant, size: int, length: int) -> tuple[int, int, bool]:
         centre = form.start if len(form.ref) <= LONG_REF else form.start + len(form.ref) // 2
@@ -170,8 +193,24 @@ class Windows:
         if key not in self._texts:
             if len(self._texts) > 4096:
                 self._texts.clear()
-            try:
-                self._texts[key] = prepare_text(self._model, self.genome.fetch(*key))
-            except InputError as error:
-                raise InputError(f"{self.genome.path}: {chrom}:{start + 1}-{end}: {error}") from None
+            self._texts[key] = self._prepared(self.genome.fetch(*key), *key)
         return self._texts[key]
+
+    def _prepared(self, text: str, chrom: str, start: int, end: int) -> str:
+        try:
+            return prepare_text(self._model, text)
+        except InputError as error:
+            raise InputError(f"{self.genome.path}: {chrom}:{start + 1}-{end}: {error}") from None
+
+
+def difference(ref: str, alt: str) -> tuple[int, int, str]:
+    """Find how two texts differ, as far to the left as possible: place, letters of ``ref`` there, those of ``alt``.
+
+    Where one has none, the base before belongs to both, as in VCF (at the start, the base after).
+    """
+    shorter = min(len(ref), len(alt))
+    right = common_prefix(ref[::-1], alt[::-1])
+    left = common_prefix(ref[: shorter - right], alt[: shorter - right])
+    if shorter == left + right:
+        left, right = (left - 1, right) if left else (0, right - 1)
+    return left, len(ref) - right - left, alt[left : len(alt) - right]
