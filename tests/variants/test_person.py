@@ -83,9 +83,9 @@ def test_scores_equal_the_ordinary_questions_on_its_two_haplotypes(genome, tmp_p
 def test_a_lone_variant_scores_as_on_the_reference(genome, tmp_path):
     """Without other alleles nearby a background is the reference; bins and indels too."""
     head = {"kind": "bin", "problem": "counts", "num_outputs": 2, "bin_bases": 6, "bin_token_id": 2}
-    ref = genome.fetch("c", 400, 404)
-    rows = [("c", 401, ".", ref[0], f"{ref[0]}GG,{'A' if ref[0] != 'A' else 'C'}", ".", ".", ".", "GT", "1|2"),
-            ("c", 601, ".", genome.fetch("c", 600, 604), genome.fetch("c", 600, 601), ".", ".", ".", "GT", "1|1")]  # fmt: skip
+    ref, deleted = genome.fetch("c", 400, 401), genome.fetch("c", 600, 604)
+    rows = [("c", 401, ".", ref, f"{ref}GG,{'A' if ref != 'A' else 'C'}", ".", ".", ".", "GT", "1|2"),
+            ("c", 601, ".", deleted, deleted[0], ".", ".", ".", "GT", "1|1")]  # fmt: skip
     path = write(tmp_path / "in.vcf", rows, ["S"])
     for model in (random_model(), random_model(BinRegression, heads={"bin": head})):
         found = ls.score_variants(model, path, genome=genome, window=WINDOW, sample="S")
@@ -138,7 +138,8 @@ def test_overlaps_and_phase_sets(genome, tmp_path):
             ("c", 303, ".", text[302], other, ".", ".", ".", "GT", "1|1"),
             ("c", 501, ".", text[500], "A" if text[500] != "A" else "C", ".", ".", ".", "GT:PS", "0|1:501"),
             ("c", 511, ".", text[510], "A" if text[510] != "A" else "C", ".", ".", ".", "GT:PS", "1|0:511"),
-            ("c", 701, ".", text[700], "A" if text[700] != "A" else "C", ".", ".", ".", "GT:PS", "1|0:511")]  # fmt: skip
+            ("c", 701, ".", text[700], "A" if text[700] != "A" else "C", ".", ".", ".", "GT:PS", "1|0:511"),
+            ]  # fmt: skip
     path = write(tmp_path / "in.vcf", rows, ["S"])
     found = ls.score_variants(random_model(), path, genome=genome, window=WINDOW, sample="S", scores="l2")
     assert found["status_h1"].to_list() == ["not_carried", "ok", "not_carried", "phase_sets", "ok"]
