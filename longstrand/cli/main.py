@@ -27,6 +27,7 @@ VERBS = {
     "predict": "Apply a fine-tuned model to sequences or intervals.",
     "embed": "Turn sequences into vectors with any model.",
     "variants": "Score the variants of a VCF with any model.",
+    "motifs": "Find motifs in sequences, compare and discover them.",
     "haplotype": "Write a person's haplotypes of a region, with their map to the reference.",
     "probe": "Find the layer of a model that knows your labels best.",
     "info": "Say what a model, tokenizer or run folder is, without loading its weights.",
