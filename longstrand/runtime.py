@@ -27,7 +27,6 @@ from datetime import timedelta
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from longstrand.errors import CheckpointError, InputError, LongstrandError, ResumeError, UsageError
@@ -35,6 +34,7 @@ from longstrand.errors import CheckpointError, InputError, LongstrandError, Resu
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -575,51 +575,11 @@ def silence_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
-class ProgressBar:
-    """A progress bar with throughput and time left, on stderr; nothing is drawn when stderr is no terminal.
+def progress_bar(description: str, total: float | None = None, *, unit: str = "items") -> tqdm[Any]:
+    """Make a bar with throughput and time left, on stderr; nothing is drawn when stderr is no terminal.
 
-    A context manager that yields itself; call it with the number of items done since the last call:
-    ``with ProgressBar("predict", n, unit="sequences") as advance: ...; advance(1)``.
+    ``with progress_bar("predict", n, unit="sequences") as bar: ...; bar.update(1)``.
     """
+    from tqdm import tqdm
 
-    def __init__(self, description: str, total: float | None = None, *, unit: str = "items") -> None:
-        from rich.console import Console  # imported only when a bar is shown
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            TaskProgressColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        console = Console(stderr=True)
-        self._unit = unit
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task(description, total=total, rate="")
-
-    def __enter__(self) -> ProgressBar:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def __call__(self, advance: float = 1, *, note: str = "") -> None:
-        """Add finished items; ``note`` is shown after the throughput."""
-        self._progress.advance(self._task, advance)
-        speed = self._progress.tasks[self._task].speed
-        rate = f"{speed:,.1f} {self._unit}/s" if speed else ""
-        self._progress.update(self._task, rate=f"{rate} {note}".strip())
+    return tqdm(desc=description, total=total, unit=f" {unit}", unit_scale=True, disable=None)

@@ -192,7 +192,7 @@ def progress_bar(count: Callable[[], int | None], unit: str, *, quiet: bool) -> 
     if quiet or not sys.stderr.isatty():
         yield lambda number: None
         return
-    from longstrand.runtime import ProgressBar
+    from longstrand import runtime
 
-    with ProgressBar("predict", total=count(), unit=unit) as bar:
-        yield bar
+    with runtime.progress_bar("predict", total=count(), unit=unit) as bar:
+        yield bar.update

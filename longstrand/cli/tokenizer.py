@@ -126,13 +126,13 @@ def inspect(
 
 
 def _training_pieces(genomes: list[Genome], *, num_bases: int, seed: int, exclude: list[str]) -> Iterator[str]:
-    from longstrand.runtime import ProgressBar
+    from longstrand.runtime import progress_bar
     from longstrand.tokenization.train import sample_pieces
 
     available = sum(n for genome in genomes for name, n in genome.contigs.items() if name not in exclude)
-    with ProgressBar("reading", total=min(num_bases, available), unit="bases") as advance:
+    with progress_bar("reading", total=min(num_bases, available), unit="bases") as bar:
         for piece in sample_pieces(genomes, num_bases=num_bases, seed=seed, exclude=exclude):
-            advance(len(piece))
+            bar.update(len(piece))
             yield piece
     typer.echo("learning the merges ...", err=True)
 
@@ -140,11 +140,11 @@ def _training_pieces(genomes: list[Genome], *, num_bases: int, seed: int, exclud
 def _texts(path: Path, alphabet: str | None, counts: dict[str, int], limits: tuple[str, int, int]) -> Iterator[str]:
     """Read sequences in the letters of a tokenizer (None: as they are), at most so many bases; count the changes."""
     from longstrand.genome.sequence import normalise
-    from longstrand.runtime import ProgressBar
+    from longstrand.runtime import progress_bar
 
     column, max_bases, seed = limits
     total = 0
-    with ProgressBar("encoding", total=max_bases, unit="bases") as advance:
+    with progress_bar("encoding", total=max_bases, unit="bases") as bar:
         for text in _raw_texts(path, column, max_bases, None if alphabet is None else seed):
             if alphabet is not None:
                 normal = normalise(text, alphabet + "N" * ("N" not in alphabet), where=str(path))
@@ -153,7 +153,7 @@ def _texts(path: Path, alphabet: str | None, counts: dict[str, int], limits: tup
                 text = normal.sequence
             kept = text[: max_bases - total]
             total += len(kept)
-            advance(len(kept))
+            bar.update(len(kept))
             yield kept
             if total >= max_bases:
                 return

@@ -22,12 +22,13 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
 from longstrand.errors import CheckpointError, TrainingError, UsageError
 from longstrand.models.adapters import is_wrapped, save_adapter_files
 from longstrand.models.memory.losses import counted_batch
-from longstrand.runtime import ProgressBar, gather, on_rank_0, rank, world_size, write_json
+from longstrand.runtime import gather, on_rank_0, progress_bar, rank, world_size, write_json
 from longstrand.training.curriculum import Curriculum
 from longstrand.training.run_folder import MetricsLog, RunFolder, write_manifest
 from longstrand.training.settings import TrainingConfig, TrainSettings
@@ -133,14 +134,15 @@ class LongstrandTrainer(Trainer):
         self.stopped_by: str | None = None
         self.add_callback(RunCallback(self))
         self.add_callback(ProgressCallback(title))
-        if training.tensorboard:
-            self.add_callback(TensorBoardCallback(run.path / "tensorboard"))
+        self._tensorboard = training.tensorboard
 
     # Resuming -------------------------------------------------------------------------------------------------------
 
     def train_or_resume(self) -> Any:
         """Train from the newest complete checkpoint, or from the start."""
         checkpoint = on_rank_0(self._go_back)
+        if self._tensorboard:
+            self.add_callback(tensorboard_callback(self.run.path / "tensorboard", checkpoint))
         return self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     def _go_back(self) -> Path | None:
@@ -391,60 +393,45 @@ class ProgressCallback(TrainerCallback):
 
     def __init__(self, description: str = "train") -> None:
         self._description = description
-        self._note = ""
         self._bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar at the step that training starts or resumes from."""
         if rank() == 0:
-            self._bar = ProgressBar(self._description, total=state.max_steps, unit="steps").__enter__()
-            self._bar(state.global_step)
+            self._bar = progress_bar(self._description, total=state.max_steps, unit="steps")
+            self._bar.update(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Advance by one step."""
         if self._bar is not None:
-            self._bar(1, note=self._note)
+            self._bar.update(1)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Show the newest loss, hold-out loss and tokens a second."""
         shown = {"loss": "loss", "eval_loss": "hold-out", "tokens_per_second": "tokens/s"}
         parts = [f"{label} {logs[key]:,.4g}" for key, label in shown.items() if logs and key in logs]
-        self._note = " · ".join(parts) or self._note
+        if self._bar is not None and parts:
+            self._bar.set_postfix_str(" · ".join(parts))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the bar."""
         if self._bar is not None:
-            self._bar.__exit__(None, None, None)
+            self._bar.close()
             self._bar = None
 
 
-class TensorBoardCallback(TrainerCallback):
-    """Writes every number to TensorBoard; on resume, later events of the killed run are purged."""
+def tensorboard_callback(folder: Path, checkpoint: Path | None) -> TensorBoardCallback:
+    """Write every number to TensorBoard; later events than those of the checkpoint are purged.
 
-    def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise UsageError(
-                "training.tensorboard needs the package tensorboard: pip install 'longstrand[tensorboard]', or leave "
-                "the setting out; metrics.csv holds the same numbers."
-            ) from None
-        self._make, self._folder = SummaryWriter, folder
-        self._writer: Any = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the event file."""
-        if rank() == 0:
-            self._writer = self._make(str(self._folder), purge_step=state.global_step + 1)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Write one row."""
-        if self._writer is not None and logs and "train_runtime" not in logs:
-            for name, value in logs.items():
-                group = f"evaluation/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"train/{name}"
-                self._writer.add_scalar(group, value, state.global_step)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close the event file."""
-        if self._writer is not None:
-            self._writer.close()
+    Raises:
+        UsageError: the package is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError(
+            "training.tensorboard needs the package tensorboard: pip install 'longstrand[tensorboard]', or leave "
+            "the setting out; metrics.csv holds the same numbers."
+        ) from None
+    step = int(checkpoint.name[11:]) if checkpoint else 0
+    return TensorBoardCallback(SummaryWriter(str(folder), purge_step=step + 1) if rank() == 0 else None)
