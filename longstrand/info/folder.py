@@ -1,29 +1,29 @@
 """Say what a folder is: model, tokenizer or run, from its small files and the header of its weights.
 
-No weights are read, so this is quick for a model of any size. Torch is imported for published folders only: their
-family is found with the table in `longstrand.models.published.families`.
+No weights are read, so this is quick for a model of any size.
 """
 
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from longstrand.errors import CheckpointError, InputError, LongstrandError, TokenizerError
 from longstrand.genome.sequence import normalise
 from longstrand.models.config import QUIRKS
+from longstrand.models.published.rmt import COUNTERS
+from longstrand.models.published.to_ours import import_published
+from longstrand.models.tensors import LAYOUT, dtype_name, read_headers, weight_files
 from longstrand.runtime import TOKENIZER_FILES, model_folder, read_json
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from longstrand.tokenization.base import Tokenizer
 
-BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-LARGEST_HEADER = 100_000_000
 SAMPLE_BASES = 50_000
 """Bases of a genome on which bases per token are measured."""
 METRICS = {
@@ -51,19 +51,6 @@ class FolderInfo:
     def to_dict(self) -> dict[str, Any]:
         """Give everything as a plain dictionary."""
         return {"path": str(self.path), "kind": self.kind, **self.facts}
-
-
-class TensorEntry(NamedTuple):
-    """One tensor in the header of a safetensors file."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """Number of elements (1 for a scalar)."""
-        return prod(self.shape)
 
 
 def inspect_folder(path: Path, fasta: Path | None = None) -> FolderInfo:
@@ -98,35 +85,16 @@ def _is_known(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("config.yaml", "config.json", *TOKENIZER_FILES))
 
 
-def read_tensors(file: Path) -> Iterator[TensorEntry]:
-    """List the tensors of a safetensors file from its header.
-
-    Raises:
-        CheckpointError: the header is cut off or no JSON.
-    """
-    try:
-        with open(file, "rb") as handle:
-            (length,) = struct.unpack("<Q", handle.read(8))
-            if length > LARGEST_HEADER:
-                raise ValueError("its header claims an impossible length")
-            header = json.loads(handle.read(length))
-    except (struct.error, ValueError) as error:
-        raise CheckpointError(f"{file}: not a safetensors file, or damaged ({error}).") from None
-    for name, entry in header.items():
-        if name != "__metadata__":
-            yield TensorEntry(name, entry["dtype"], tuple(entry["shape"]))
-
-
 def _model_facts(folder: Path, fasta: Path | None = None) -> dict[str, dict[str, Any]]:
     config = read_json(folder / "config.json")
-    files = _weight_files(folder)
-    tensors = [tensor for file in files for tensor in read_tensors(file)]
-    facts: dict[str, dict[str, Any]] = {"model": _architecture(config) | _weights(folder, tensors)}
+    tensors, absent = _headers(folder)
+    weights = {"parameters": None, "weights": absent} if absent else _weights(tensors)
+    facts: dict[str, dict[str, Any]] = {"model": _architecture(config) | weights}
     if config.get("model_type") == "longstrand":
-        parts = _parts((tensor.name, tensor.size) for tensor in tensors if "F" in tensor.dtype)
+        parts = _parts({name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()})
         quirks = {name: QUIRKS.get(name, "unknown here") for name in config.get("quirks") or ()}
     else:
-        config, parts, quirks = _published(folder, config, facts["model"], files)
+        config, parts, quirks = _published(folder, config, facts["model"], tensors)
     facts |= ({"parameters by part": parts} if parts else {}) | ({"quirks": quirks} if quirks else {})
     if any((folder / name).exists() for name in TOKENIZER_FILES):
         facts["tokenizer"] = tokenizer_facts(folder, fasta)
@@ -160,25 +128,22 @@ def _architecture(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _weights(folder: Path, tensors: Sequence[TensorEntry]) -> dict[str, Any]:
-    if not tensors:
-        pickles = [file.name for file in folder.glob("*.bin")]
-        stored = f"{pickles[0]} (pickle, not opened)" if pickles else "none in this folder"
-        return {"parameters": None, "weights": stored}
-    size = sum(tensor.size * BYTES.get(tensor.dtype, 0) for tensor in tensors)
-    types = ", ".join(sorted({tensor.dtype for tensor in tensors}))
-    stored = f"{len(tensors)} tensors, {types}, {size / 1e6:,.1f} MB"
-    return {"parameters": sum(tensor.size for tensor in tensors if "F" in tensor.dtype), "weights": stored}
+def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    size = sum(tensor.numel() * tensor.itemsize for tensor in tensors.values())
+    types = ", ".join(sorted({dtype_name(tensor.dtype) for tensor in tensors.values()}))
+    count = sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point())
+    return {"parameters": count, "weights": f"{len(tensors)} tensors, {types}, {size / 1e6:,.1f} MB"}
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """List the files of weights that loading would read: one file, or the parts that an index names."""
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    if (folder / "model.safetensors.index.json").is_file():
-        names = sorted(set(read_json(folder / "model.safetensors.index.json").get("weight_map", {}).values()))
-        return [folder / name for name in names if (folder / name).is_file()]
-    return [file for file in sorted(folder.glob("*.safetensors")) if file.name != "published_rest.safetensors"]
+def _headers(folder: Path) -> tuple[dict[str, Tensor], str]:
+    """Give the tensors of a folder without their numbers; else why there are none."""
+    try:
+        files = weight_files(folder, adapters=True)
+    except CheckpointError as error:
+        return {}, str(error) if any(folder.glob("*.index.json")) else "none in this folder"
+    if files[0].suffix == ".bin":
+        return {}, f"{files[0].name} (pickle, not opened)"
+    return read_headers(files, wanted=COUNTERS), ""
 
 
 _PARTS = {
@@ -192,64 +157,37 @@ _PARTS = {
 }
 
 
-def _parts(sizes: Iterable[tuple[str, int]]) -> dict[str, int]:
+def _parts(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """Count parameters of one of our models by part, from the names and sizes of its tensors."""
     parts: dict[str, int] = {}
-    for name, size in sizes:
+    for name, tensor in tensors.items():
         part = next((part for mark, part in _PARTS.items() if mark in name), "other")
-        parts[part] = parts.get(part, 0) + size
+        if not name.endswith(LAYOUT):
+            parts[part] = parts.get(part, 0) + tensor.numel()
     return parts
 
 
 def _published(
-    folder: Path, config: dict[str, Any], model: dict[str, Any], files: Sequence[Path]
+    folder: Path, config: dict[str, Any], model: dict[str, Any], tensors: dict[str, Tensor]
 ) -> tuple[dict[str, Any], dict[str, int], dict[str, str]]:
     """Recognise a published model: its config in our fields, parameters by part, quirks; ``model`` gets the rest.
 
     A folder that cannot be recognised keeps its own config; the reason goes into ``model``.
     """
-    if not files:
+    if not tensors:
         return config, {}, {}
-    from longstrand.models.published.to_ours import import_published
-
-    tensors = _without_data(files)
     try:
         imported = import_published(folder, tensors=tensors)
     except LongstrandError as error:
         model["not usable"] = str(error)
         return config, {}, {}
-    parts = _parts((name, t.numel()) for name, t in imported.tensors.items() if not name.endswith(".layout"))
+    parts = _parts(imported.tensors)
     found = imported.config
     model |= {"family": imported.family.name, "positions": found.positions, "parameters": sum(parts.values())}
     model["differences"] = imported.family.differences
     reasons = {reason: name for name, reason in reversed(imported.dropped.items())}
     model["left out"] = "; ".join(f"{name} ... ({reason})" for reason, name in reasons.items()) or None
     return found.settings(), parts, {name: QUIRKS[name] for name in found.quirks}
-
-
-def _without_data(files: Sequence[Path]) -> dict[str, Any]:
-    """Give the tensors of weight files without their numbers, but for the few ids that a memory is recognised by.
-
-    Raises:
-        CheckpointError: those ids cannot be read.
-    """
-    from safetensors import SafetensorError, safe_open
-    from torch import empty
-
-    from longstrand.models.published.rmt import COUNTERS
-
-    tensors: dict[str, Any] = {}
-    for file in files:
-        entries = list(read_tensors(file))
-        tensors |= {entry.name: empty(entry.shape, device="meta") for entry in entries}
-        counters = [entry.name for entry in entries if entry.name in COUNTERS]
-        if counters:
-            try:
-                with safe_open(file, "pt") as weights:
-                    tensors |= {name: weights.get_tensor(name) for name in counters}
-            except SafetensorError as error:
-                raise CheckpointError(f"{file}: damaged safetensors file ({error}).") from None
-    return tensors
 
 
 def _context(config: dict[str, Any], tokenizer: dict[str, Any]) -> dict[str, Any]:

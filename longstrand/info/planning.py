@@ -28,7 +28,7 @@ from longstrand.models.attention.layouts import is_full, longest_input, make_lay
 from longstrand.models.config import PRESETS, LongstrandConfig, preset
 from longstrand.models.networks import NETWORKS, only_head
 from longstrand.models.precision import cpu_has_bf16
-from longstrand.models.published.to_ours import published_config
+from longstrand.models.published.to_ours import import_headers
 from longstrand.models.strict_load import shapes_only
 from longstrand.runtime import model_folder, read_json
 from longstrand.training.throughput import training_flops_per_token
@@ -144,7 +144,7 @@ def find_config(model: str, *, vocab_size: int = 4096) -> LongstrandConfig:
     content = read_json(folder / "config.json")
     if content.get("model_type") == LongstrandConfig.model_type:
         return LongstrandConfig.from_dict(content)
-    return published_config(folder)
+    return import_headers(folder).config
 
 
 def with_attention(config: LongstrandConfig, pattern: str | None, length: int) -> LongstrandConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,10 @@ RECORD = "longstrand.json"
 LAYOUT = ".attention.layout"
 """How the names of block layouts end, the one kind of integer tensor in our weights."""
 
-_STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_STORED = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
 
 
 def read_tensors(folder: Path, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -44,7 +47,7 @@ def read_tensors(folder: Path, dtype: torch.dtype | None = None) -> dict[str, Te
             numbers that are not finite.
     """
     folder = Path(folder)
-    files = _weight_files(folder)
+    files = weight_files(folder)
     check_record(folder, files)
     tensors: dict[str, Tensor] = {}
     broken, stored, twice = list[str](), set[torch.dtype](), list[str]()
@@ -81,16 +84,29 @@ def read_file(file: Path) -> dict[str, Tensor]:
     return dict(_tensors_of(file))
 
 
-def tensor_names(folder: Path) -> dict[str, tuple[int, ...]]:
-    """List names and shapes without reading the weights; a legacy ``.bin`` is mapped, not loaded."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in _weight_files(Path(folder)):
+def read_headers(files: Iterable[Path], *, wanted: Collection[str] = ()) -> dict[str, Tensor]:
+    """Give all tensors of files without their numbers, on the meta device; a legacy ``.bin`` is mapped, not loaded.
+
+    Args:
+        files: as `weight_files` lists them.
+        wanted: names of the few tensors that are read.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    tensors: dict[str, Tensor] = {}
+    for file in files:
         if file.suffix != ".safetensors":
-            shapes |= {name: tuple(tensor.shape) for name, tensor in _read_legacy(file).items()}
+            found = _read_legacy(file)
+            tensors |= {name: tensor if name in wanted else tensor.to("meta") for name, tensor in found.items()}
             continue
         with _opened(file) as reader:
-            shapes |= {name: tuple(reader.get_slice(name).get_shape()) for name in reader.keys()}  # noqa: SIM118
-    return shapes
+            for name in reader.keys():  # noqa: SIM118
+                part = reader.get_slice(name)
+                kind = _STORED.get(part.get_dtype(), torch.uint8)
+                empty = torch.empty(part.get_shape(), dtype=kind, device="meta")
+                tensors[name] = reader.get_tensor(name) if name in wanted else empty
+    return tensors
 
 
 def misfits(
@@ -114,12 +130,18 @@ def fingerprint_weights(name: str | Path) -> dict[str, str]:
     Args:
         name: anything that `longstrand.runtime.model_folder` finds.
     """
-    folder = model_folder(name)
-    adapter = [path for path in folder.glob("adapter_model.*") if path.suffix in (".safetensors", ".bin")]
-    return {path.name: fingerprint_file(path) for path in adapter or _weight_files(folder)}
+    return {path.name: fingerprint_file(path) for path in weight_files(model_folder(name), adapters=True)}
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path, *, adapters: bool = False) -> list[Path]:
+    """List the files that hold the weights of a folder; with ``adapters`` those of an adapter, if it is one.
+
+    Raises:
+        CheckpointError: there are none, or the parts are not those of their index.
+    """
+    own = [path for path in folder.glob("adapter_model.*") if path.suffix in (".safetensors", ".bin")]
+    if own and adapters:
+        return own
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():

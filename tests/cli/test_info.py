@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from longstrand.cli.main import main
 from longstrand.errors import CheckpointError, InputError
-from longstrand.info.folder import inspect_folder, read_tensors, tokenizer_facts
+from longstrand.info.folder import inspect_folder, tokenizer_facts
 from longstrand.tokenization.kmer import make_kmer
 
 
-def write_weights(file: Path, tensors: dict[str, tuple[str, list[int]]]) -> None:
-    """Write a safetensors header without any weights behind it."""
-    header = {
-        name: {"dtype": dtype, "shape": shape, "data_offsets": [0, 0]} for name, (dtype, shape) in tensors.items()
-    }
-    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
-    file.write_bytes(struct.pack("<Q", len(text)) + text)
+def write_weights(file: Path, tensors: dict[str, tuple[torch.dtype, list[int]]]) -> None:
+    save_file({name: torch.zeros(shape, dtype=dtype) for name, (dtype, shape) in tensors.items()}, file)
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -51,7 +48,12 @@ def model_folder(tmp_path: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(config))
     write_weights(
         folder / "model.safetensors",
-        {"a.weight": ("F32", [11, 8]), "b": ("BF16", [3]), "scalar": ("F32", []), "ids": ("I64", [9])},
+        {
+            "a.weight": (torch.float32, [11, 8]),
+            "b": (torch.bfloat16, [3]),
+            "scalar": (torch.float32, []),
+            "ids": (torch.int64, [9]),
+        },
     )
     write_tokenizer(folder)
     about = {
@@ -76,7 +78,7 @@ def test_a_model_by_hand(model_folder: Path) -> None:
     assert finding.kind == "model"
     model = finding.facts["model"]
     assert model["parameters"] == 11 * 8 + 3 + 1
-    assert model["weights"] == "4 tensors, BF16, F32, I64, 0.0 MB"
+    assert model["weights"] == "4 tensors, bfloat16, float32, int64, 0.0 MB"
     assert (model["family"], model["layers"], model["hidden size"]) == ("gena_bert", 3, 8)
     assert finding.facts["context"] == {
         "tokens": 512,
@@ -188,17 +190,18 @@ def test_folders_that_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
+    (tmp_path / "config.json").write_text("{}")
     for content in (b"abc", struct.pack("<Q", 1 << 60), struct.pack("<Q", 5) + b'{"a":'):
         file.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"model\.safetensors: not a safetensors file, or damaged"):
-            list(read_tensors(file))
+        with pytest.raises(CheckpointError, match=r"model\.safetensors: truncated or damaged"):
+            inspect_folder(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"model": {"type": "Strange", "vocab": {}}}')
     facts = tokenizer_facts(tmp_path)
     assert facts["bases per token"] is None and "only BPE and k-mers are known" in facts["problem"]
 
 
 def test_a_published_family_from_the_header_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing but the header is in the file: the family is found, and copies of a tensor count once."""
+    """The family is found from names and shapes, and copies of a tensor count once."""
     from longstrand.models.config import preset
     from longstrand.models.pretrained import LongstrandForMaskedLM
     from longstrand.models.published.to_ours import export_published
@@ -206,16 +209,13 @@ def test_a_published_family_from_the_header_alone(tmp_path: Path, capsys: pytest
     gated = {"norm": "post", "positions": "alibi", "gated_mlp": True, "biases": {"mlp_up": False}, "norm_eps": 1e-12}
     model = LongstrandForMaskedLM(preset("tiny", vocab_size=25, family="dnabert2", quirks=["zero_padding"], **gated))
     export_published(model, tmp_path)
-    file = tmp_path / "model.safetensors"
-    content = file.read_bytes()
-    file.write_bytes(content[: 8 + struct.unpack("<Q", content[:8])[0]])
     facts = inspect_folder(tmp_path).facts
     assert (facts["model"]["family"], facts["model"]["positions"]) == ("dnabert2", "alibi")
     assert facts["model"]["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert facts["parameters by part"]["attention"] == 2 * 4 * (128 * 128 + 128)
     assert list(facts["quirks"]) == ["zero_padding"] and "ALiBi" in facts["model"]["differences"]
     assert facts["heads"] == {"masked_lm": "masked_lm, mean"}
-    write_weights(file, {"strange.weight": ("F32", [3])})
+    write_weights(tmp_path / "model.safetensors", {"strange.weight": (torch.float32, [3])})
     model_facts = inspect_folder(tmp_path).facts["model"]
     assert "problem" not in model_facts and model_facts["weights"].startswith("1 tensors")
 
@@ -230,10 +230,3 @@ def test_every_golden_folder(shared: Path) -> None:
     memory = described["gena/rmt_gena_seqcls"]
     assert memory["parameters by part"]["memory"] == 3 * 64
     assert memory["context"]["limit"] == "none: segments of 16 tokens, 3 memory tokens, forward"
-
-
-def test_recurrent_memory_cut_off_after_the_header(tmp_path: Path) -> None:
-    write_weights(tmp_path / "model.safetensors", {"mem_token_ids": ("I64", [3])})
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="damaged safetensors file"):
-        inspect_folder(tmp_path)

@@ -19,8 +19,8 @@ from torch import Tensor
 from longstrand.errors import CheckpointError, one_of
 from longstrand.models.config import LongstrandConfig, read_published_with
 from longstrand.models.published.families import FAMILIES, Family, made_layouts, recognise_family
-from longstrand.models.published.rmt import MEMORY, is_rmt, unwrap_rmt
-from longstrand.models.tensors import LAYOUT, read_tensors, tensor_names
+from longstrand.models.published.rmt import COUNTERS, MEMORY, is_rmt, unwrap_rmt
+from longstrand.models.tensors import LAYOUT, read_headers, read_tensors, weight_files
 from longstrand.runtime import read_json, write_json
 
 if TYPE_CHECKING:
@@ -93,17 +93,16 @@ def is_published(folder: Path) -> bool:
     return path.is_file() and read_json(path).get("model_type") != LongstrandConfig.model_type
 
 
-def published_config(folder: Path) -> LongstrandConfig:
-    """Give our configuration of published files, from names and shapes alone (a legacy ``.bin`` is read).
+def import_headers(folder: Path) -> Imported:
+    """Do as `import_published` with names and shapes alone: the tensors are on the meta device.
 
     Raises:
         CheckpointError: as `import_published`.
     """
-    shapes = {name: torch.empty(shape, device="meta") for name, shape in tensor_names(folder).items()}
-    return import_published(folder, tensors=shapes).config
+    return import_published(folder, tensors=read_headers(weight_files(folder), wanted=COUNTERS))
 
 
-read_published_with(lambda folder: published_config(folder) if is_published(folder) else None)
+read_published_with(lambda folder: import_headers(folder).config if is_published(folder) else None)
 
 
 def import_tensors(family: Family, config: LongstrandConfig, tensors: dict[str, Tensor]) -> Imported:
