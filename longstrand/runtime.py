@@ -21,7 +21,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatch
@@ -304,6 +304,16 @@ class FreeCores:
         mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
         ticks = sum(int(word) for line in lines if line[0] in mine for word in (*line[1:4], *line[6:9]))
         return time.perf_counter(), ticks / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
+
+
+def peak_resident() -> int:
+    """Return the most bytes that this process held in memory so far."""
+    import resource
+
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1 << 10)
 
 
 @contextmanager

@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from longstrand.baselines.linear import mean_loss
 from longstrand.baselines.networks import BIN_NETWORKS, SEQUENCE_NETWORKS, TOKEN_NETWORKS
 from longstrand.baselines.onehot import UNKNOWN, digits_of, middle
-from longstrand.data.bins import moments
-from longstrand.data.labelled import LabelledTable
+from longstrand.data.labelled import LabelledTable, target_scale
 from longstrand.data.targets import Task
 from longstrand.errors import one_of
 from longstrand.runtime import IGNORED_LABEL, generator, seed_everything
@@ -336,11 +335,5 @@ def _batches(texts: Sequence[str], order: np.ndarray, length: int | None, settin
 
 
 def _scale(table: LabelledTable, *, counts: bool) -> tuple[np.ndarray, np.ndarray]:
-    if table.task.bin_bases is not None:
-        found = moments(table.targets)
-        if counts:
-            return np.zeros(len(found.mean)), np.where(found.mean > 0, found.mean, 1.0)
-        return np.nan_to_num(found.mean), np.where(found.deviation > 0, found.deviation, 1.0)
-    targets = np.asarray(table.targets, dtype=np.float64)
-    spread = np.nanstd(targets, axis=0)
-    return np.nanmean(targets, axis=0), np.where(spread > 0, spread, 1.0)
+    mean, deviation = target_scale(table)
+    return (np.zeros(len(mean)), np.where(mean > 0, mean, 1.0)) if counts else (mean, deviation)

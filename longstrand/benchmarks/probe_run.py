@@ -13,11 +13,12 @@ from pydantic import Field
 from longstrand.benchmarks.page import layer_sections
 from longstrand.benchmarks.probing.probe import ProbeResult, ProbeSettings, probe_model, where_of
 from longstrand.benchmarks.probing.states import States
-from longstrand.benchmarks.run_trial import load_encoder, weights_fingerprints
+from longstrand.benchmarks.run_trial import load_encoder
 from longstrand.config import StrictModel, build
 from longstrand.data.labelled import LabelledTable, label_warnings
 from longstrand.errors import InputError, UsageError
 from longstrand.evaluation.metrics import PRIMARY, Scores, evaluate
+from longstrand.models.tensors import fingerprint_weights
 from longstrand.report.page import write_report
 from longstrand.report.sections import Metrics, Report, Section, Table, metric_rows, metric_title, provenance_table
 from longstrand.runtime import fingerprint_file, leave_process_group, model_folder, provenance, resolve_device
@@ -109,7 +110,7 @@ def run_probe(config: ProbeConfig, *, notice: Callable[[str], None] = logger.inf
     _refuse_constant(splits.test)
     run = RunFolder.open(config.output, config)
     try:
-        identity = {"model": weights_fingerprints(config.model), "init": config.init}
+        identity = {"model": fingerprint_weights(config.model), "init": config.init}
         tables = dict(splits.items())
         run.check_inputs(identity | {"tables": [fingerprint_file(Path(table.raw.source)) for table in tables.values()]})
         if run.report is not None:

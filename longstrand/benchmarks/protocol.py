@@ -6,6 +6,7 @@ one run is recorded with its results and shown in the report.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -65,15 +66,7 @@ class Protocol(StrictModel):
         return self.learning_rate or LEARNING_RATES.get(method.name, LEARNING_RATES["lora"])
 
 
-PROTOCOLS: dict[str, dict[str, Any]] = {
-    # DNABERT-2 (Zhou et al. 2024) fine-tunes 3 to 10 epochs by task at 3e-5 with batches of 32, on one strand.
-    "gue": {"epochs": 5, "batch_size": 32},
-    # Nucleotide Transformer (Dalla-Torre et al. 2024) tunes IA3 for 10,000 steps of 8; batches of 32 do as much in 5.
-    "nt": {"epochs": 5, "batch_size": 32},
-    "nt_revised": {"epochs": 5, "batch_size": 32},
-    "genomic_benchmarks": {"epochs": 5, "batch_size": 32},
-    "own": {"epochs": 8, "batch_size": 32},
-}
+PROTOCOLS: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("protocols.toml").read_text("utf-8"))
 """What differs from the defaults of `Protocol`, by suite; a suite that is not here has the defaults."""
 
 

@@ -25,19 +25,13 @@ import yaml
 from longstrand.benchmarks.page import duration, write_results
 from longstrand.benchmarks.protocol import PROBE, BenchmarkConfig, Protocol, protocol_of
 from longstrand.benchmarks.results import Benchmark, Result, read_result, result_frame, write_scores
-from longstrand.benchmarks.run_trial import (
-    Notice,
-    RunContext,
-    StoppedBySignal,
-    is_tuned_once,
-    run_trial,
-    weights_fingerprints,
-)
+from longstrand.benchmarks.run_trial import Notice, RunContext, StoppedBySignal, is_tuned_once, run_trial
 from longstrand.benchmarks.tasks.task import TaskData, find_built, load_task_data
 from longstrand.benchmarks.trials import Trial, methods_of, share_out, trials_of
 from longstrand.config import build, differences, dump_config, paths_of, read_yaml
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import LongstrandError, ResumeError, UsageError, one_of
+from longstrand.models.tensors import fingerprint_weights
 from longstrand.runtime import (
     Launch,
     check_output,
@@ -140,7 +134,7 @@ def run_benchmark(config: BenchmarkConfig, *, notice: Notice = logger.info) -> R
     tasks = _tasks(config, launch, notice)
     trials = _all_trials(tasks, config, notice)
     mine = share_out(trials, launch.rank, launch.count, together=partial(_are_together, config))
-    weights = {model: weights_fingerprints(model) for model in config.models}
+    weights = {model: fingerprint_weights(model) for model in config.models}
     tables: dict[str, dict[str, LabelledTable]] = {}
     known: dict[str, list[float]] = {}
     missing = [trial for trial in mine if not (config.output / trial.folder / "result.json").exists()]

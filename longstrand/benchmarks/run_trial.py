@@ -26,7 +26,8 @@ from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores, evaluate
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import longest_input
 from longstrand.models.checkpoint import load_model
-from longstrand.runtime import fingerprint_file, provenance, read_json, seed_everything, write_json
+from longstrand.models.tensors import fingerprint_weights
+from longstrand.runtime import provenance, read_json, seed_everything, write_json
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.examples import LabelledSplits
 from longstrand.training.finetune import finetune
@@ -75,12 +76,6 @@ Measured = tuple[dict[str, Scores], dict[str, Any], dict[str, Any]]
 """Scores of valid and test, cost, and what else is to be recorded (learning rate, layer curve, ...)."""
 
 
-def weights_fingerprints(model: Path) -> dict[str, str]:
-    """Give the fingerprint of each weights file of a model folder."""
-    files = sorted([*Path(model).glob("*.safetensors"), *Path(model).glob("pytorch_model*.bin")])
-    return {path.name: fingerprint_file(path) for path in files}
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Say whether an exception means that the device or the machine has too little memory."""
     return isinstance(error, MemoryError) or (
@@ -127,7 +122,7 @@ def run_trial(
         cost=cost,
         details=details,
         data=data.fingerprint,
-        weights=None if model is None else weights_fingerprints(model),
+        weights=None if model is None else fingerprint_weights(model),
         protocol=protocol,
         notices=tuple(notices),
         provenance=provenance(),
@@ -163,7 +158,7 @@ def run_probe(trial: Trial, tables: Mapping[str, LabelledTable], context: RunCon
     assert method.model is not None
     is_random = method.init == "random"
     model = load_encoder(method.model, random_seed=seed if is_random else None).to(context.device)
-    identity = {"model": weights_fingerprints(method.model), "init": method.init, "seed": seed if is_random else 0}
+    identity = {"model": fingerprint_weights(method.model), "init": method.init, "seed": seed if is_random else 0}
     shared = not is_random and trial.num_train is None and protocol.max_train_rows is None
     folder = (context.shared if shared else context.folder) / "embeddings"
     read = {"strand": protocol.strand, "precision": protocol.precision, "max_tokens": protocol.max_tokens, "seed": seed}

@@ -118,6 +118,16 @@ def label_distribution(table: LabelledTable) -> dict[str, Any]:
         }
 
 
+def target_scale(table: LabelledTable) -> tuple[np.ndarray, np.ndarray]:
+    """Give mean and deviation of each regression target, float64 (num_outputs,); a constant target has deviation 1."""
+    if table.task.bin_bases is not None:
+        found = moments(table.targets)
+        return np.nan_to_num(found.mean), np.where(found.deviation > 0, found.deviation, 1.0)
+    targets = np.asarray(table.targets, dtype=np.float64)
+    spread = np.nanstd(targets, axis=0)
+    return np.nanmean(targets, axis=0), np.where(spread > 0, spread, 1.0)
+
+
 FEW_ROWS = 30
 """Fewer rows than this in a split for measuring are said to be few."""
 

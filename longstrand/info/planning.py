@@ -8,7 +8,6 @@ asked shape, forward, backward, clipping and AdamW, or inference. Its memory is 
 from __future__ import annotations
 
 import json
-import re
 import resource
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from longstrand.models.networks import NETWORKS, only_head
 from longstrand.models.precision import cpu_has_bf16
 from longstrand.models.published.to_ours import import_headers
 from longstrand.models.strict_load import shapes_only
-from longstrand.runtime import model_folder, read_json
+from longstrand.runtime import model_folder, peak_resident, read_json
 from longstrand.training.throughput import training_flops_per_token
 
 GPUS: dict[str, dict[str, float]] = tomllib.loads(Path(__file__).with_name("gpus.toml").read_text(encoding="utf-8"))
@@ -227,7 +226,7 @@ def largest_batch(
 ) -> int:
     """Find the most sequences whose step stays below ``limit`` bytes, to within a sixteenth; 0 if one is too many.
 
-    Every candidate is run, one step each; a line through the peaks says which to try next.
+    Every candidate is run, one step each: twice as many until they are too many, then halves between.
     """
     peak, run = known
     peaks = {setting.batch: peak}
@@ -240,20 +239,12 @@ def largest_batch(
                 return False
         return peaks[batch] <= limit
 
-    low, high = 0, None
-    candidate = 1
-    while high is None or high - low > max(1, low // 16):
-        if fits(candidate):
-            low = candidate
-        else:
-            high = candidate
-        below = sorted(peaks)[:2] if len(peaks) < 2 else [min(peaks), max(peaks)]
-        slope = (peaks[below[-1]] - peaks[below[0]]) / max(1, below[-1] - below[0])
-        guess = int(below[-1] + (limit - peaks[below[-1]]) / slope) if slope > 0 else 2 * low
-        top = 4 * max(low, 1) if high is None else high - 1
-        candidate = min(max(guess, low + 1), max(top, low + 1))
-        if high is not None and candidate in (low + 1, high - 1) and high - low > 4:
-            candidate = (low + high) // 2
+    low, high = 0, 1
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > max(1, low // 16):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
     return low
 
 
@@ -382,16 +373,6 @@ def run_step(config: LongstrandConfig, setting: Setting, device: str, steps: int
         seconds.append(time.perf_counter() - start)
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else peak_resident()
     return Measured(peak, min(seconds[1:] or seconds))
-
-
-def peak_resident() -> int:
-    """Return the most bytes that this process held in memory so far."""
-    with suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-        if found:
-            return int(found.group(1)) << 10
-    unit = 1 if sys.platform == "darwin" else 1 << 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ and everything behind it read such a folder like any other: the adapter is merge
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -23,24 +24,11 @@ from longstrand.runtime import read_json
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 HEAD = "classifier"
-NEED_MORE = {
-    "adalora": "it reallocates ranks during training, which the Trainer does not do for it",
-    "cpt": "it needs example tokens",
-    "xlora": "it mixes several trained adapters",
-    "adaption_prompt": "it is written for decoders",
-    "lily": "it cannot be merged into its base",
-    "shadow": "it needs a decoder's cache",
-    "trainable_tokens": "it trains embeddings of chosen tokens, and the head would stay as it is",
-    "poly": "it needs task numbers in every batch",
-    "multitask_prompt_tuning": "it needs task numbers in every batch",
-}
+_TABLE = tomllib.loads(Path(__file__).with_name("adapters.toml").read_text(encoding="utf-8"))
+NEED_MORE: dict[str, str] = _TABLE["need_more"]
 """Methods of PEFT that an encoder with a head cannot be trained with as it stands, and why."""
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "lora": {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "target_modules": ["query", "value"]},
-    "ia3": {"target_modules": ["key", "value", "down"], "feedforward_modules": ["down"]},
-    "ln_tuning": {"target_modules": ["attention_norm", "mlp_norm"]},
-}
+DEFAULTS: dict[str, dict[str, Any]] = _TABLE["defaults"]
 """Settings of a method where the user gives none; other methods get the projections of `TARGETS`."""
 
 TARGETS = ["query", "value"]

@@ -422,14 +422,7 @@ _LOADING_KEYS = {
     "gguf_file", "_from_auto", "_from_pipeline",
 }  # fmt: skip
 
-PRESETS: dict[str, dict[str, int]] = {
-    "tiny": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512},
-    "mini": {"hidden_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 1024},
-    "small": {"hidden_size": 384, "num_hidden_layers": 5, "num_attention_heads": 6, "intermediate_size": 1536},
-    "medium": {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 2048},
-    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
-    "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
-}
+PRESETS: dict[str, dict[str, int]] = tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encoding="utf-8"))
 """Sizes by name. Parameters without the vocabulary, in millions: 0.4, 2.4, 8.9, 25, 85, 302."""
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from longstrand.data.bins import cut, encode_row, moments
+from longstrand.data.bins import cut, encode_row
 from longstrand.data.labelled import LabelledTable, label
 from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable, cut_rows, read_labelled, refuse_pieces
 from longstrand.data.labelled_tokens import is_bio
@@ -163,16 +163,6 @@ def check_strand(task: Task, *strands: str) -> None:
             "B-/I- labels have a direction: on the other strand a feature would begin at its end; "
             "use strand '+', or labels without B- and I-."
         )
-
-
-def target_scale(table: LabelledTable) -> tuple[np.ndarray, np.ndarray]:
-    """Give mean and deviation of each regression target, float64 (num_outputs,); a constant target has deviation 1."""
-    if table.task.bin_bases is not None:
-        found = moments(table.targets)
-        return np.nan_to_num(found.mean), np.where(found.deviation > 0, found.deviation, 1.0)
-    targets = np.asarray(table.targets, dtype=np.float64)
-    spread = np.nanstd(targets, axis=0)
-    return np.nanmean(targets, axis=0), np.where(spread > 0, spread, 1.0)
 
 
 def balanced_weights(table: LabelledTable) -> list[float]:

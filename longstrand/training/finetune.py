@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainingArguments
 
 from longstrand.data.collate import Collator
-from longstrand.data.labelled import label
+from longstrand.data.labelled import label, target_scale
 from longstrand.data.labelled_tokens import is_bio
 from longstrand.data.splits import choose_rows
 from longstrand.data.targets import Task
@@ -60,7 +60,6 @@ from longstrand.training.examples import (
     balanced_weights,
     check_strand,
     load_splits,
-    target_scale,
     tokenize,
 )
 from longstrand.training.measure import (

@@ -6,8 +6,6 @@ One setting, ``method``, of a fine-tuning run: ``full``, ``frozen``, the name of
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +15,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from longstrand.config import StrictModel
+from longstrand.runtime import peak_resident
 
 PLAIN = ("full", "frozen")
 BYTES_OF_A_WEIGHT = 4
@@ -119,18 +118,10 @@ def measured_cost(device: str = "cpu") -> Iterator[dict[str, Any]]:
         yield cost
     finally:
         cost["seconds"] = time.perf_counter() - start
-        cost["peak_memory_bytes"] = torch.cuda.max_memory_allocated(device) if on_gpu else _peak()
+        cost["peak_memory_bytes"] = torch.cuda.max_memory_allocated(device) if on_gpu else peak_resident()
         cost["peak_memory_of"] = "gpu" if on_gpu else "process"
 
 
 def _reset_peak() -> None:
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak() -> int:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

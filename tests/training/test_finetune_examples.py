@@ -9,13 +9,13 @@ import pytest
 
 from longstrand.data.bins import cut
 from longstrand.data.collate import Collator
-from longstrand.data.labelled import LabelledTable
+from longstrand.data.labelled import LabelledTable, target_scale
 from longstrand.data.labelled_files import RawTable
 from longstrand.data.targets import Task
 from longstrand.errors import InputError
 from longstrand.genome.sequence import reverse_complement
 from longstrand.tokenization.kmer import make_kmer
-from longstrand.training.examples import TrainingExamples, balanced_weights, target_scale, tokenize
+from longstrand.training.examples import TrainingExamples, balanced_weights, tokenize
 
 TOKENIZER = make_kmer(2, overlapping=False)
 CLASSES = Task("single_label", ("a", "b", "c"), ("label",))

@@ -28,7 +28,7 @@ from longstrand.benchmarks.tasks.released import (
     build_deepstarr,
     build_tables,
 )
-from longstrand.benchmarks.tasks.task import BenchmarkTask, Option, SourceFile, TaskData
+from longstrand.benchmarks.tasks.task import BenchmarkTask, SourceFile, TaskData, read_options
 from longstrand.errors import InputError, UsageError, nearest
 
 SUITES = ("gue", "nt", "nt_revised", "genomic_benchmarks", "gena", "longstrand")
@@ -60,8 +60,7 @@ def _task(entry: Mapping[str, Any], facts: Mapping[str, Any]) -> BenchmarkTask:
     """Make a task from its entry and what all of the suite share."""
     values = {**facts.get("defaults", {}), **entry}
     choices = {**facts.get("options", {}), **entry.get("option", {})}
-    options = {"seed": SEED, "any_version": ANY_VERSION}
-    options |= {name: Option(_fixed(choice["default"]), choice["help"]) for name, choice in choices.items()}
+    options = {"seed": SEED, "any_version": ANY_VERSION, **read_options(choices)}
     published = {
         model: {"value": value, "protocol": "", **facts["numbers"][group]}
         for group, members in entry.get("published", {}).items()
@@ -86,10 +85,6 @@ def _task(entry: Mapping[str, Any], facts: Mapping[str, Any]) -> BenchmarkTask:
         options={name: options[name] for name in values["options"]},
         notes=tuple(values.get("notes", ())),
     )
-
-
-def _fixed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def all_tasks() -> dict[str, BenchmarkTask]:

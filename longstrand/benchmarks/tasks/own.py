@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from longstrand.benchmarks.tasks.bins import save_bins, write_targets
 from longstrand.benchmarks.tasks.build import source_paths, split_off_valid, write_task
 from longstrand.benchmarks.tasks.places import choose_contigs, split_windows, take_splits
 from longstrand.benchmarks.tasks.released import SEED
-from longstrand.benchmarks.tasks.task import SPLITS, BenchmarkTask, Kind, Option, SourceFile, TaskData
+from longstrand.benchmarks.tasks.task import SPLITS, BenchmarkTask, Kind, SourceFile, TaskData, read_options
 from longstrand.data.bins import bin_targets
 from longstrand.data.labelled_files import (
     GenomeWindows,
@@ -52,33 +53,9 @@ TILE_BINS = 16
 MOST_UNKNOWN = 0.5
 """Tiles with a larger share of N are left out."""
 
-BIN_OPTIONS = {
-    "bin_bases": Option(0, "bases of a bin: labels are numbers joined by ';', one a bin; signal tracks: default 128"),
-    "bin_loss": Option("auto", "bins: counts (Poisson) or squared; auto: counts if no training number is negative"),
-}
-TRACK_OPTIONS = {
-    "tracks": Option((), "names of the signal tracks that are predicted; default: all; 'none': the intervals' labels"),
-    "reduce": Option("mean", "signal tracks: mean, sum or max over the bases of a bin"),
-    "uncovered": Option("missing", "bases without a value in a track: missing, or zero"),
-}
-
-OPTIONS = {
-    "seed": SEED,
-    "label": Option((), "label column(s); default: label, else labels"),
-    "sequence": Option("", "column of the sequences; default: sequence, else seq"),
-    "group": Option("", "column naming the sequence that a row is a piece of (one row a token): joins its rows"),
-    "piece_bases": Option(
-        0, "labels per base: cut longer sequences into pieces of so many bases, in one split; 0: none"
-    ),
-    "class_names_file": Option("", "names of the classes; default: labels.txt beside the train table; 'none': none"),
-    "problem": Option("", "single_label, multi_label, regression or token; default: inferred from the training rows"),
-    "fasta": Option("", "genome of the intervals; default: the one FASTA file of the folder"),
-    "window": Option(0, "bases around the centre of each interval; 0: the interval itself"),
-    "negatives": Option(1, "GC- and length-matched random negatives for each interval where there is one class only"),
-    "valid_chroms": Option((), "chromosomes for validation"),
-    "test_chroms": Option((), "chromosomes for the test"),
-    **BIN_OPTIONS,
-}
+TABLE = tomllib.loads(Path(__file__).with_name("own.toml").read_text(encoding="utf-8"))
+OPTIONS = {"seed": SEED, **read_options(TABLE["options"])}
+TRACK_OPTIONS = read_options(TABLE["tracks"])
 
 
 def find_tasks(folder: Path) -> list[BenchmarkTask]:

@@ -57,6 +57,15 @@ class Option:
     help: str
 
 
+def read_options(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Option]:
+    """Read options from a table of TOML; its lists become tuples."""
+    options = {}
+    for name, entry in table.items():
+        default = entry["default"]
+        options[name] = Option(tuple(default) if isinstance(default, list) else default, entry["help"])
+    return options
+
+
 @dataclass(frozen=True)
 class BenchmarkTask:
     """One benchmark task, as data.
