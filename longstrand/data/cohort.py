@@ -1,12 +1,24 @@
-"""People's DNA as training data: each window of the reference as one haplotype of one person has it."""
+"""People's DNA as training data: each window of the reference as one haplotype of one person has it.
+
+Labels go with their bases: a deleted base takes its label with it, an inserted one has none (`carry_bases`,
+`carry_bins`).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
 
 from longstrand.data.permutation import draw_below
-from longstrand.genome.haplotypes import Haplotypes, HaplotypeWindow, Missing, Unphased
+from longstrand.genome.fasta import Genome
+from longstrand.genome.haplotypes import Haplotypes, HaplotypeWindow, Ints, Missing, Unphased, open_haplotypes
+from longstrand.genome.intervals import Interval
+from longstrand.genome.sequence import normalise, reverse_complement
+from longstrand.runtime import IGNORED_LABEL, on_rank_0
 
 Weighting = Literal["individuals", "distinct"]
 
@@ -42,6 +54,27 @@ class Cohort:
             self.haplotypes.check_phased()
             self.unphased = "skip"
 
+    @classmethod
+    def open(cls, path: Path, genome: Genome, *, mismatch: Literal["error", "skip"] = "error", **how: Any) -> Cohort:
+        """Open the haplotypes of a VCF, indexed by the first process that comes; ``how`` are the other attributes."""
+        opening = partial(open_haplotypes, path, genome, mismatch=mismatch)
+        on_rank_0(opening)
+        return cls(opening(), **how)
+
+    def read_row(self, place: Interval, *, seed: int, index: int, alphabet: str | None = None) -> tuple[str, Ints]:
+        """Read the interval of a labelled row as the haplotype drawn for ``index`` has it, on the strand of the row.
+
+        Returns:
+            The letters (normalised to ``alphabet``, or as they are), and for each the base of the row that it is, -1
+            for an inserted one.
+        """
+        found = self.read(place.chrom, place.start, place.end, seed=seed, index=index)
+        at = np.where(found.reference_positions < 0, -1, found.reference_positions - place.start)
+        text = found.sequence if alphabet is None else normalise(found.sequence, alphabet, where=str(place)).sequence
+        if place.strand == "+":
+            return text, at
+        return reverse_complement(text), np.where(at < 0, -1, place.length - 1 - at)[::-1]
+
     def read(self, chrom: str, start: int, end: int, *, seed: int, index: int) -> HaplotypeWindow:
         """Read bases ``start`` to ``end - 1`` as the haplotype drawn by ``seed`` and ``index`` has them."""
         if chrom not in self._people:
@@ -57,3 +90,31 @@ class Cohort:
             chrom, start, end, sample, number,
             unphased=self.unphased, missing=self.missing, seed=seed, min_frequency=self.min_frequency,
         )  # fmt: skip
+
+
+def carry_bases(labels: np.ndarray, at: Ints) -> np.ndarray:
+    """Give the labels ``(row bases,)`` of a row to the letters of a haplotype; inserted ones have none (-100)."""
+    return np.where(at < 0, IGNORED_LABEL, labels[at])
+
+
+def carry_bins(values: np.ndarray, at: Ints, bin_bases: int) -> np.ndarray:
+    """Give the values of bins to the whole bins of a haplotype, as many as the row has at most.
+
+    A bin has the mean of the values of the bins that its bases come from; inserted bases do not count, and a bin of
+    which fewer than half of the bases have a value has none.
+
+    Args:
+        values: float32 ``(bins, columns)``, NaN where missing.
+        at: base of the row of each letter, -1 for inserted ones.
+        bin_bases: bases of a bin.
+
+    Returns:
+        float32 ``(bins of the haplotype, columns)``.
+    """
+    number = min(len(values), len(at) // bin_bases)
+    at = at[: number * bin_bases]
+    bases = np.where(at[:, None] < 0, np.nan, values[at // bin_bases]).reshape(number, bin_bases, values.shape[1])
+    known = ~np.isnan(bases)
+    count = known.sum(axis=1)
+    mean = np.where(known, bases, 0.0).sum(axis=1) / np.maximum(count, 1)
+    return np.where(2 * count >= bin_bases, mean, np.nan).astype(np.float32)

@@ -96,6 +96,7 @@ class RawTable:
         pairs: n second sequences, or None.
         names: n names, or None.
         chroms: n chromosomes, or None if the rows are no intervals.
+        places: n intervals on a genome, or None if the rows hold sequences.
         splits: n words (train, valid, test), or None.
         num_dropped: rows of the file left out because their window leaves the chromosome.
         likely_group: column that seems to name the sequence of which each row is a piece, if nobody named one.
@@ -110,6 +111,7 @@ class RawTable:
     pairs: list[str] | None = None
     names: list[str] | None = None
     chroms: list[str] | None = None
+    places: list[Interval] | None = None
     splits: list[str] | None = None
     num_dropped: int = 0
     likely_group: str | None = None
@@ -125,7 +127,7 @@ class RawTable:
         def pick(values: list[Any]) -> list[Any]:
             return [values[index] for index in indices]
 
-        columns = ("rows", "sequences", "pairs", "names", "chroms", "splits")
+        columns = ("rows", "sequences", "pairs", "names", "chroms", "places", "splits")
         picked = {name: pick(found) for name in columns if (found := getattr(self, name)) is not None}
         return replace(self, labels={name: pick(values) for name, values in self.labels.items()}, **picked)
 
@@ -391,6 +393,7 @@ def _read_intervals(
         alphabet=alphabet,
         names=names + list(map(str, intervals[len(names) :])),
         chroms=[interval.chrom for interval in intervals],
+        places=intervals,
         splits=_splits(table, columns, path, intervals),
         num_dropped=num_rows - len(table),
     )
@@ -497,6 +500,7 @@ def cut_rows(table: RawTable, num_bases: int) -> RawTable:
         labels[column] = [" ".join(lists[row][start:end]) for row, start, end in places]
     return replace(
         pieces,
+        places=table.places and [table.places[row].piece(start, end) for row, start, end in places],
         sequences=[table.sequences[row][start:end] for row, start, end in places],
         labels=labels,
         names=[f"{names[row]}:{start}-{end}" for row, start, end in places],

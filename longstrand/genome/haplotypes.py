@@ -207,9 +207,9 @@ class Haplotypes:
             carried = _Carried(contig, row, haplotype - 1, ploidy, (unphased, missing), (seed, number), min_frequency)
             hidden = contig.find(*without) if without else ()
             last = 0
-            for allele, *event in carried.events(start, end, lambda position: pieces.done(position, end, length)):
-                pieces.apply(*event, hidden=allele in hidden)
-                last = event[0]
+            events = carried.events(start, end, lambda position: pieces.done(position, end, length))
+            for allele, last, size, text in events:
+                pieces.apply(last, size, text, hidden=allele in hidden)
             self._check_sets(contig, carried, number, start, max(end, last))
         return pieces.finish(end, length)
 

@@ -42,6 +42,11 @@ class Interval:
         """Say whether the two share a base, on either strand; an empty interval overlaps nothing."""
         return self.chrom == other.chrom and max(self.start, other.start) < min(self.end, other.end)
 
+    def piece(self, start: int, end: int) -> Interval:
+        """Give bases ``start`` to ``end - 1`` of this interval, counted along its strand."""
+        first = self.start + start if self.strand == "+" else self.end - end
+        return Interval(self.chrom, first, first + end - start, self.strand)
+
     def expand(self, margin: int) -> Interval:
         """Add ``margin`` bases on both sides; the left side stops at 0, the right side is not bounded here."""
         return Interval(self.chrom, max(0, self.start - margin), self.end + margin, self.strand)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from longstrand.data.bins import cut, encode_row
+from longstrand.data.cohort import Cohort, carry_bases, carry_bins
 from longstrand.data.labelled import LabelledTable, label
 from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable, cut_rows, read_labelled, refuse_pieces
 from longstrand.data.labelled_tokens import is_bio
@@ -18,6 +19,7 @@ from longstrand.data.rows import TABLES, Columns, column_names, detect_file, has
 from longstrand.data.splits import choose_rows, split_at_random, split_by_chrom, split_by_column
 from longstrand.data.targets import Task, infer_task, read_class_names
 from longstrand.errors import InputError, UsageError
+from longstrand.genome.fasta import Genome
 from longstrand.genome.sequence import reverse_complement
 from longstrand.runtime import generator
 from longstrand.training.settings import DataSettings
@@ -100,8 +102,6 @@ def read_splits(
     if settings.fasta is not None:
         if not any(has_intervals(path, Columns(settings.columns.sequence)) for path in given.values()):
             raise UsageError(f"{settings.train}: holds sequences, so a genome has no meaning; leave it out.")
-        from longstrand.genome.fasta import Genome
-
         windows = GenomeWindows(Genome(settings.fasta), settings.window, settings.negative_ratio, settings.split_seed)
         if settings.negative_ratio:
             windows.reserve(*given.values())
@@ -163,6 +163,23 @@ def check_strand(task: Task, *strands: str) -> None:
             "B-/I- labels have a direction: on the other strand a feature would begin at its end; "
             "use strand '+', or labels without B- and I-."
         )
+
+
+def open_cohort(settings: DataSettings, table: LabelledTable) -> Cohort | None:
+    """Open the people of the settings, whose haplotypes the training rows are read from.
+
+    Raises:
+        UsageError: the rows hold sequences, which have no place on a genome.
+        InputError: as `open_haplotypes`.
+    """
+    if settings.variants is None or settings.fasta is None:
+        return None
+    if table.raw.places is None:
+        raise UsageError(
+            f"{table.raw.source}: data.variants is for rows that are intervals on a genome; these hold sequences, of "
+            "which nobody knows the place."
+        )
+    return Cohort.open(genome=Genome(settings.fasta), **dict(settings.variants))
 
 
 def balanced_weights(table: LabelledTable) -> list[float]:
@@ -276,6 +293,8 @@ class TrainingExamples:
         strand: ``both`` reads each row from a random strand each time.
         limit: most tokens.
         scale: regression: (mean, deviation) that targets are standardised by, each (num_outputs,).
+        cohort: people of whom one haplotype is read in place of each row, drawn by the seed and the number.
+        alphabet: letters that the rows of a cohort are normalised to, as the table was.
     """
 
     def __init__(
@@ -290,9 +309,12 @@ class TrainingExamples:
         strand: str = "+",
         limit: int | None = None,
         scale: tuple[np.ndarray, np.ndarray] | None = None,
+        cohort: Cohort | None = None,
+        alphabet: str | None = None,
     ) -> None:
         self._table, self._tokenizer, self._encodings = table, tokenizer, tokenized.encodings
         self._seed, self._strand, self._limit, self._scale = seed, strand, limit, scale
+        self._cohort, self._alphabet = cohort, alphabet
         self._usable = np.array([not np.all(item.special_tokens_mask) for item in tokenized.encodings]).nonzero()[0]
         if len(self._usable) == 0:
             raise InputError(f"{table.raw.source}: no row has a single token; the sequences are too short.")
@@ -311,10 +333,10 @@ class TrainingExamples:
         epoch, place = divmod(number, self.num_batches * self.batch_size)
         row = int(self._order(epoch)[place])
         reverse = self._strand == "both" and generator(self._seed, number, "strand").random() < 0.5
-        encoding = self._reversed(row) if reverse else self._encodings[row]
+        encoding, target = self._shown(number, row, reverse)
         example: dict[str, Any] = {
             "input_ids": encoding.input_ids,
-            "labels": self._labels(row, encoding, reverse),
+            "labels": self._labels(target, encoding),
             "num_bases": encoding.num_bases,
         }
         if encoding.token_type_ids is not None:
@@ -339,22 +361,40 @@ class TrainingExamples:
             batches += list(part.reshape(-1, self.batch_size))
         return np.concatenate([batches[place] for place in random.permutation(len(batches))])
 
-    def _reversed(self, row: int) -> Encoding:
-        second = self._table.pairs[row] if self._table.pairs is not None else None
-        second = None if second is None else reverse_complement(second)
-        bin_bases = self._table.task.bin_bases
-        encoding = encode_row(self._tokenizer, reverse_complement(self._table.sequences[row]), second, bin_bases)
-        if self._limit is not None and len(encoding) > self._limit:
-            return self._encodings[row] if second is not None else cut(encoding, self._tokenizer, self._limit)
-        return encoding
+    def _shown(self, number: int, row: int, reverse: bool) -> tuple[Encoding, Any]:
+        """Give the tokens of a row and its labels: of a drawn haplotype if there are people, on a strand.
 
-    def _labels(self, row: int, encoding: Encoding, reverse: bool) -> Any:
-        target = self._table.targets[row]
+        Where that cannot be read (a deletion of the whole row, or bins or pairs with too many tokens): as it stands.
+        """
+        text, target, bin_bases = self._table.sequences[row], self._table.targets[row], self._table.task.bin_bases
+        along = bin_bases is not None or self._table.task.problem == "token"
+        if self._cohort is not None:
+            places: Any = self._table.raw.places
+            text, at = self._cohort.read_row(places[row], seed=self._seed, index=number, alphabet=self._alphabet)
+            if bin_bases is not None:
+                target = carry_bins(target, at, bin_bases)
+                text = text[: len(target) * bin_bases]
+            elif along:
+                target = carry_bases(target, at)
+        elif not reverse:
+            return self._encodings[row], target
+        second = self._table.pairs[row] if self._table.pairs is not None else None
+        if reverse:
+            text, second = reverse_complement(text), second and reverse_complement(second)
+            target = target[::-1] if along else target
+        encoding = encode_row(self._tokenizer, text, second, bin_bases)
+        if self._limit is not None and len(encoding) > self._limit:
+            if second is not None or bin_bases is not None:
+                return self._encodings[row], self._table.targets[row]
+            encoding = cut(encoding, self._tokenizer, self._limit)
+        if np.all(encoding.special_tokens_mask):
+            return self._encodings[row], self._table.targets[row]
+        return encoding, target
+
+    def _labels(self, target: Any, encoding: Encoding) -> Any:
         problem = self._table.task.problem
         if problem == "token":
-            return encoding.from_bases(target[::-1] if reverse else target, reduce=self._reduce)
-        if self._table.task.bin_bases is not None and reverse:
-            target = target[::-1]
+            return encoding.from_bases(target, reduce=self._reduce)
         if problem == "regression" and self._scale is not None:
             mean, spread = self._scale
             return ((target - mean) / spread).astype(np.float32)

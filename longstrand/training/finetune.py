@@ -60,6 +60,7 @@ from longstrand.training.examples import (
     balanced_weights,
     check_strand,
     load_splits,
+    open_cohort,
     tokenize,
 )
 from longstrand.training.measure import (
@@ -202,6 +203,8 @@ def _run(config: FinetuneConfig, run: RunFolder, model: Any, data: Prepared, dev
         strand=training.strand,
         limit=data.limit,
         scale=data.scale,
+        cohort=open_cohort(config.data, data.splits.train),
+        alphabet=None if config.data.exact_text else data.tokenizer.alphabet,
     )
     settings = PredictOptions(
         strand=config.evaluation.strand,
@@ -415,6 +418,7 @@ def _fingerprints(config: FinetuneConfig, tokenizer: Tokenizer, splits: Labelled
         "tokenizer": tokenizer.fingerprint,
         "tables": {name: fingerprint_file(Path(name)) for name in files},
         "genome": fingerprint_file(config.data.fasta) if config.data.fasta is not None else None,
+        **({"variants": fingerprint_file(config.data.variants.path)} if config.data.variants else {}),
     }
 
 

@@ -37,7 +37,6 @@ from longstrand.data.windows import (
 )
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
-from longstrand.genome.haplotypes import open_haplotypes
 from longstrand.inference.predict import longest_input
 from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.config import RecurrentMemory, preset
@@ -156,6 +155,7 @@ def make_data(config: PretrainConfig, sources: tuple[GenomeSource, ...], tokeniz
             raise UsageError(f"data.overlap {data.overlap} leaves nothing of chunks of {num_bases + data.start} bases.")
         budget = replace(budget, repeated=max(0.0, stride * (1 + budget.repeated) / chunks - 1))
     common |= {"sentences": data.sentences, "alphabet": tokenizer.alphabet}
+    people = data.variants
     windows = TrainingWindows(
         sources,
         num_samples=training.steps * training.batch_size,
@@ -164,7 +164,7 @@ def make_data(config: PretrainConfig, sources: tuple[GenomeSource, ...], tokeniz
         order=data.order,
         start=data.start,
         stride=chunks,
-        cohort=_cohort(config, sources),
+        cohort=people and Cohort.open(genome=sources[0].open(), **dict(people)),
         **common,
     )
     fixed = EvaluationWindows(
@@ -175,16 +175,6 @@ def make_data(config: PretrainConfig, sources: tuple[GenomeSource, ...], tokeniz
     hidden = config.masking.model_copy(update={"mask": 1.0, "random": 0.0})
     train = examples(windows, masking=config.masking, seed=training.seed)
     return PretrainData(train, examples(fixed, masking=hidden, seed=0), budget, holdout, sources)
-
-
-def _cohort(config: PretrainConfig, sources: tuple[GenomeSource, ...]) -> Cohort | None:
-    """Open the haplotypes of the settings, indexed by the first process that comes."""
-    settings = config.data.variants
-    if settings is None:
-        return None
-    open_them = partial(open_haplotypes, settings.path, sources[0].open(), mismatch=settings.mismatch)
-    on_rank_0(open_them)
-    return Cohort(open_them(), settings.weighting, settings.unphased, settings.missing, settings.min_frequency)
 
 
 def window_tokens(config: PretrainConfig, tokenizer: Tokenizer) -> int:

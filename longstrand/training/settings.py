@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from longstrand.config import StrictModel
 from longstrand.data.labelled_files import LabelColumns, Words
 from longstrand.data.masking import MaskingConfig
 from longstrand.training.curriculum import MemoryTraining
 from longstrand.training.methods import FinetuneMethod
+
+
+class VariantsConfig(StrictModel):
+    """People whose haplotypes are read in place of the reference."""
+
+    path: Path = Field(description="phased VCF or BCF of the genome, with genotypes")
+    weighting: Literal["individuals", "distinct"] = Field(
+        "individuals", description="every haplotype is as likely, or every different sequence of a window"
+    )
+    unphased: Literal["refuse", "first", "random", "iupac", "skip"] = Field(
+        "refuse", description="heterozygous calls without phase: refuse people with more than 1 %, or use them so"
+    )
+    missing: Literal["ref", "N"] = Field("ref", description="missing calls: the reference, or N")
+    min_frequency: float = Field(0.0, ge=0, lt=1, description="rarer alleles among these people are left out")
+    mismatch: Literal["error", "skip"] = Field("error", description="what a wrong REF or an unknown contig is")
+
+
+def _vcf_alone(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str | Path) else value
+
+
+PeopleField = Annotated[VariantsConfig | None, BeforeValidator(_vcf_alone)]
+"""Settings of people, or the path of their VCF alone."""
 
 
 class DataSettings(StrictModel):
@@ -51,12 +74,17 @@ class DataSettings(StrictModel):
     bin_bases: int | None = Field(
         None, ge=1, description="labels are numbers for bins of this many bases, joined by ';' in a column a target"
     )
+    variants: PeopleField = Field(
+        None, description="VCF of people whose haplotypes the training intervals are read from; labels are carried over"
+    )
     bin_loss: Literal["counts", "squared"] = Field("counts", description="bins: Poisson loss, or squared error")
 
     @model_validator(mode="after")
     def _check(self) -> DataSettings:
         if self.window is not None and self.fasta is None:
             raise ValueError("window needs fasta, the genome that the intervals lie on")
+        if self.variants is not None and self.fasta is None:
+            raise ValueError("variants need fasta, the genome, and rows that are intervals on it")
         if self.fasta is None:
             self.refuse_given(["negative_ratio"], "random negatives need fasta, the genome")
         if self.bin_bases is None:
@@ -209,21 +237,6 @@ class HoldOutConfig(StrictModel):
         return self
 
 
-class VariantsConfig(StrictModel):
-    """People whose haplotypes are read in place of the reference."""
-
-    path: Path = Field(description="phased VCF or BCF of the one genome, with genotypes")
-    weighting: Literal["individuals", "distinct"] = Field(
-        "individuals", description="every haplotype is as likely, or every different sequence of a window"
-    )
-    unphased: Literal["refuse", "first", "random", "iupac", "skip"] = Field(
-        "refuse", description="heterozygous calls without phase: refuse people with more than 1 %, or use them so"
-    )
-    missing: Literal["ref", "N"] = Field("ref", description="missing calls: the reference, or N")
-    min_frequency: float = Field(0.0, ge=0, lt=1, description="rarer alleles among these people are left out")
-    mismatch: Literal["error", "skip"] = Field("error", description="what a wrong REF or an unknown contig is")
-
-
 class DataConfig(StrictModel):
     """Which DNA is read, and how windows are cut from it."""
 
@@ -247,14 +260,7 @@ class DataConfig(StrictModel):
         None, ge=0, description="epoch: bases that neighbouring chunks share; a chunk has num_bases + start bases"
     )
 
-    variants: VariantsConfig | None = Field(
-        None, description="VCF of people whose haplotypes are read in place of the reference"
-    )
-
-    @field_validator("variants", mode="before")
-    @classmethod
-    def _accept_a_path(cls, value: Any) -> Any:
-        return {"path": value} if isinstance(value, str | Path) else value
+    variants: PeopleField = Field(None, description="VCF of people whose haplotypes are read in place of the reference")
 
     @model_validator(mode="after")
     def _check_order(self) -> DataConfig:

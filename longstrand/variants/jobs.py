@@ -144,7 +144,8 @@ class VariantJob:
         ]
         asked = [(of, row) for of, own in enumerate(statuses) for row, status in enumerate(own) if status == "ok"]
         variants = [alleles[row] for _, row in asked]
-        readers = [(one := self.haplotypes[of]) and partial(one.read, alleles[row]) for of, row in asked]
+        readers = [None if one is None else partial(one.read, alleles[row]) for of, row in asked
+                   for one in [self.haplotypes[of]]]  # fmt: skip
         with torch_threads(self.options.threads or self.loaded.threads):
             scored = self.scorer.score(variants, readers)
         found = scored.values
@@ -335,9 +336,9 @@ def _check_names(job: VariantJob) -> None:
 
 
 def _save(scored: list[Scored], path: Path) -> None:
-    arrays = {name: np.array([getattr(one, name) for one in scored]) for name in ("values", "statuses", "flags")}
+    values, statuses, flags = zip(*((one.values, one.statuses, one.flags) for one in scored))
     with open(path, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, values=np.array(values), statuses=np.array(statuses), flags=np.array(flags))
 
 
 def _load(path: Path) -> list[Scored]:

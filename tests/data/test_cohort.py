@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
 import random
 from collections import Counter
 
@@ -10,13 +12,18 @@ import pytest
 
 from longstrand.config import build
 from longstrand.data.cohort import Cohort
+from longstrand.data.labelled import LabelledTable
+from longstrand.data.labelled_files import RawTable
+from longstrand.data.targets import Task
 from longstrand.data.windows import HoldOut, TrainingWindows
-from longstrand.errors import ConfigError, InputError
+from longstrand.errors import ConfigError, InputError, UsageError
 from longstrand.genome.fasta import Genome
 from longstrand.genome.haplotypes import open_haplotypes
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import reverse_complement
-from longstrand.training.settings import DataConfig
+from longstrand.tokenization.kmer import make_kmer
+from longstrand.training.examples import TrainingExamples, open_cohort, tokenize
+from longstrand.training.settings import DataConfig, DataSettings
 from tests.genome.test_haplotypes import write
 
 
@@ -104,3 +111,72 @@ def test_settings(tmp_path, people):
     with pytest.raises(InputError, match="1 of 1 heterozygous calls of 'S' are not phased"):
         Cohort(loose)
     assert Cohort(loose, unphased="random").read("c", 0, 30, seed=0, index=0)
+
+
+def labelled(folder, problem: str):
+    """One row a strand over an insertion and a deletion: a person with both on one haplotype, labels ``0123...``."""
+    text = "ACGTTGCATCAGGATC" * 2
+    (folder / "g.fa").write_text(f">c\n{text}\n")
+    genome = Genome(folder / "g.fa")
+    rows = [("c", 11, ".", text[10], text[10] + "TT", ".", ".", ".", "GT", "0|1"),
+            ("c", 15, ".", text[14:18], text[14], ".", ".", ".", "GT", "0|1")]  # fmt: skip
+    people = open_haplotypes(write(folder / "in.vcf", rows, ["S"]), genome)
+    places = [Interval("c", 8, 24), Interval("c", 8, 24, "-")]
+    texts = [genome.fetch_interval(place) for place in places]
+    raw = RawTable("t.bed", [1, 2], texts, {}, places=places)
+    if problem == "token":
+        task = Task("token", tuple("abcdefghijklmnop"), ("l",))
+        return people, text, LabelledTable(raw, task, [np.arange(16, dtype=np.int16)] * 2)
+    task = Task("regression", ("x", "y"), ("x", "y"), "columns", ("x", "y"), "", 4)
+    values = [np.array([[1, 5], [2, np.nan], [3, 7], [4, 8]], np.float32)] * 2
+    return people, text, LabelledTable(raw, task, values)
+
+
+@pytest.mark.parametrize("problem", ["token", "bins"])
+def test_labels_go_with_their_bases(tmp_path, problem):
+    """By hand: bases 8-10, two inserted, 11-14, three deleted, 18-23; on the other strand the same, reversed."""
+    people, text, table = labelled(tmp_path, problem)
+    tokenizer = make_kmer(1)
+    tokens = tokenize(table, tokenizer, None)
+    made = TrainingExamples(table, tokens, tokenizer, batch_size=1, epochs=40, seed=1, cohort=Cohort(people),
+                            alphabet=tokenizer.alphabet)  # fmt: skip
+    again = pickle.loads(pickle.dumps(made))
+    own = text[8:11] + "TT" + text[11:15] + text[18:24]
+    at = [0, 1, 2, -1, -1, 3, 4, 5, 6, 10, 11, 12, 13, 14, 15]
+    kept = {"+": [-100 if i < 0 else i for i in at], "-": [-100 if i < 0 else 15 - i for i in at[::-1]]}
+    # + bins of 4 bases: 0 1 2 - | - 3 4 5 | 6 10 11 12, rest dropped; row bins 0000 1111 2222 3333
+    bins = {"+": [[1, 5], [5 / 3, np.nan], [(2 + 3 + 3 + 4) / 4, (7 + 7 + 8) / 3]]}
+    # - bins of 4 bases: row bases 0 1 2 3 | 4 5 9 10 | 11 12 - - , the rest dropped
+    bins["-"] = [[1, 5], [2.5, 7], [3.5, 7.5]]
+    seen = set()
+    for number in reversed(range(len(made))):
+        example, same = made[number], again[number]
+        np.testing.assert_array_equal(example["labels"], same["labels"])
+        np.testing.assert_array_equal(example["input_ids"], same["input_ids"])
+        row = int(made._order(number // (made.num_batches * made.batch_size))[number % made.num_batches])
+        strand = table.raw.places[row].strand
+        letters = "".join(word for i in example["input_ids"] if len(word := tokenizer.token_strings[i]) == 1)
+        shown = own if strand == "+" else reverse_complement(own)
+        is_own = letters[:12] == shown[:12]
+        seen.add((strand, is_own))
+        if problem == "token":
+            labels = example["labels"][1:-1].tolist()
+            assert labels == (kept[strand] if is_own else list(range(16)))
+        else:
+            right = np.array(bins[strand]) if is_own else table.targets[row]
+            np.testing.assert_allclose(example["labels"], right, rtol=1e-6)
+    assert len(seen) == 4
+
+
+def test_where_a_haplotype_cannot_be_read_the_row_stands(tmp_path):
+    people, text, table = labelled(tmp_path, "bins")
+    rows = [("c", 8, ".", text[7:24], text[7], ".", ".", ".", "GT", "1|1")]
+    gone = open_haplotypes(write(tmp_path / "gone.vcf", rows, ["S"]), people.genome)
+    tokenizer = make_kmer(1)
+    tokens = tokenize(table, tokenizer, None)
+    made = TrainingExamples(table, tokens, tokenizer, batch_size=2, epochs=3, seed=1, cohort=Cohort(gone))
+    for number in range(len(made)):
+        np.testing.assert_array_equal(made[number]["labels"], table.targets[0])
+    with pytest.raises(UsageError, match=r"t\.csv: data\.variants is for rows that are intervals on a genome"):
+        settings = build(DataSettings, {"train": "t.csv", "fasta": str(tmp_path / "g.fa"), "variants": "in.vcf"})
+        open_cohort(settings, dataclasses.replace(table, raw=RawTable("t.csv", [1, 2], table.sequences, {})))

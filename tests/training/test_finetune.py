@@ -30,6 +30,7 @@ from longstrand.training import finetune as module
 from longstrand.training.finetune import FinetuneTrainer, best_row, finetune, is_exhausted
 from longstrand.training.run_folder import TrainingResult
 from longstrand.training.settings import FinetuneConfig, PretrainConfig
+from tests.genome.test_haplotypes import write as write_vcf
 from tests.toys import tiny_checkpoint
 
 
@@ -315,6 +316,13 @@ def test_intervals_split_by_chromosome(model: Path, tmp_path: Path) -> None:
         "test": 10,
     }
     assert predictions(result.folder)[0]["name"].startswith("chr4:")
+    texts = dict(part.split("\n")[:2] for part in fasta.read_text().split(">")[1:])
+    people = [(f"chr{n}", p + 1, ".", texts[f"chr{n}"][p], f"{texts[f'chr{n}'][p]}AA", ".", ".", ".", "GT", "0|1")
+              for n in range(1, 5) for p in range(30, 380, 10)]  # fmt: skip
+    vcf = write_vcf(tmp_path / "in.vcf", people, ["S"])
+    other = run(model, tmp_path / "people", data | {"variants": vcf}, epochs=1)
+    assert other.report["inputs"]["variants"] and other.report["settings"]["data"]["variants"]["path"] == str(vcf)
+    assert other.report["test"] != result.report["test"] and other.report["splits"] == result.report["splits"]
     bed = tmp_path / "peaks.bed"
     bed.write_text("".join(f"{chrom}\t{start}\t{end}\n" for chrom, start, end, _, _ in rows[:16]))
     data = {"train": bed, "fasta": fasta, "window": 16, "negative_ratio": 1, "valid_chroms": ["chr3"]}
@@ -383,6 +391,7 @@ def test_splits_and_settings_that_contradict(model: Path, tables: dict[str, Path
         ({"train": "t.csv", "window": 5}, "window needs fasta"),
         ({"train": "t.csv", "class_names": ["a"], "class_names_file": "b"}, "not both"),
         ({"train": "t.csv", "valid_fraction": 0.6, "test_fraction": 0.5}, "leave nothing to train on"),
+        ({"train": "t.csv", "variants": "in.vcf"}, "variants need fasta, the genome, and rows that are intervals"),
         ({"train": "t.csv", "negative_ratio": 1}, "random negatives need fasta"),
         ({"train": "t.csv", "bin_loss": "squared"}, "there are no bins without bin_bases"),
         ({"train": "t.csv", "vaild": "v.csv"}, "unknown key 'data.vaild' (did you mean 'valid'?)"),
