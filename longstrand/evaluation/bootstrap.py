@@ -72,16 +72,12 @@ class Resamples:
 
     def blocks(self) -> Iterator[Array]:
         """Give the multiplicities of the units in blocks: float64 (block, num_units), rows summing to num_units."""
-        done = 0
-        size = max(1, min(self.num_resamples, _BLOCK_CELLS // max(1, self.num_units)))
-        while done < self.num_resamples:
-            rows = [self._draw(done + row) for row in range(min(size, self.num_resamples - done))]
-            yield np.stack(rows)
-            done += len(rows)
-
-    def _draw(self, index: int) -> Array:
-        drawn = generator(self.seed, index, "bootstrap").integers(0, self.num_units, self.num_units)
-        return np.bincount(drawn, minlength=self.num_units).astype(np.float64)
+        random, units = generator(self.seed, 0, "bootstrap"), self.num_units
+        size = max(1, _BLOCK_CELLS // max(1, units))
+        for start in range(0, self.num_resamples, size):
+            rows = min(size, self.num_resamples - start)
+            drawn = random.integers(0, units, (rows, units)) + units * np.arange(rows)[:, None]
+            yield np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units).astype(np.float64)
 
 
 SCALES = {"pearson": "fisher", "spearman": "fisher", "r2": "log", "mse": "log", "mae": "log"}

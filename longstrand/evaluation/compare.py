@@ -230,18 +230,16 @@ class Swaps:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Give the weights (0 or 1) of the units in blocks: float64 (block, 2 n)."""
+        random = generator(self.seed, 0, "swapped answers")
         size = max(1, _BLOCK_CELLS // max(1, self.num_units))
         for start in range(0, self.num_resamples, size):
-            swapped = np.stack([self._draw(index) for index in range(start, min(start + size, self.num_resamples))])
+            index = np.arange(start, min(start + size, self.num_resamples))[:, None]
+            if self.is_exact:
+                swapped = (index >> np.arange(self.num_sequences) & 1).astype(np.float64)
+            else:
+                swapped = random.integers(0, 2, (len(index), self.num_sequences)) * np.minimum(index, 1.0)
             first = np.concatenate([1.0 - swapped, swapped], axis=1)
             yield 1.0 - first if self.other else first
-
-    def _draw(self, index: int) -> np.ndarray:
-        if self.is_exact:
-            return np.array([index >> place & 1 for place in range(self.num_sequences)], dtype=np.float64)
-        if index == 0:
-            return np.zeros(self.num_sequences)
-        return generator(self.seed, index, "swapped answers").integers(0, 2, self.num_sequences).astype(np.float64)
 
 
 def permutation_test(
