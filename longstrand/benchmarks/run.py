@@ -28,7 +28,7 @@ from longstrand.benchmarks.results import Benchmark, Result, read_result, result
 from longstrand.benchmarks.run_trial import Notice, RunContext, StoppedBySignal, is_tuned_once, run_trial
 from longstrand.benchmarks.tasks.task import TaskData, find_built, load_task_data
 from longstrand.benchmarks.trials import Trial, methods_of, share_out, trials_of
-from longstrand.config import build, differences, dump_config, paths_of, read_yaml
+from longstrand.config import build, differences, paths_of, read_yaml
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import LongstrandError, ResumeError, UsageError, one_of
 from longstrand.models.tensors import fingerprint_weights
@@ -182,7 +182,7 @@ def _check_folder(config: BenchmarkConfig, rank: int) -> None:
     """
     check_output(config.output, paths_of(config))
     path = config.output / "config.yaml"
-    settings = yaml.safe_load(dump_config(config))
+    settings = config.model_dump(mode="json")
     if path.exists() and (config.output / "trials").exists():
         changed = differences(read_yaml(path), settings, leave_out=GROWS)
         if changed:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from longstrand.config import build, dump_config, paths_of, read_yaml
 from longstrand.demo import report
@@ -95,7 +94,7 @@ def claim(config: DemoConfig) -> None:
     check_output(config.output, paths_of(config))
     file = config.output / "demo.yaml"
     if file.exists():
-        before, now = read_yaml(file), yaml.safe_load(dump_config(config))
+        before, now = read_yaml(file), config.model_dump(mode="json")
         changed = [name for name in now if name not in ("output", "download") and before.get(name) != now[name]]
         if changed:
             raise ResumeError(

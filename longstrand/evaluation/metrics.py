@@ -1,4 +1,4 @@
-"""Metrics of predictions with bootstrap intervals: point values by scikit-learn and scipy, intervals by `bootstrap`."""
+"""Metrics of predictions with intervals; both come from the sums over sequences that `bootstrap` measures."""
 
 from __future__ import annotations
 
@@ -195,9 +195,8 @@ def _evaluate_classes(scores: Scores, resamples: Draws, curves: bool) -> dict[st
     num_classes = len(names)
     called = scores.values.argmax(axis=1)
     truth = scores.targets.astype(np.int64)
-    counts = sk.confusion_matrix(truth, called, labels=range(num_classes))
+    counts = _confusion(truth, called, num_classes)
     point = {name: values[0] for name, values in bootstrap.confusion_metrics(counts[None].astype(float)).items()}
-    point["accuracy"] = sk.accuracy_score(truth, called)
     columns = _columns(num_classes)
     ranked = {column: _rank_metrics(truth == column, scores.values[:, column]) for column in columns}
     drawn = _resample_classes(scores, called, columns, resamples) if resamples.num_resamples else {}
@@ -249,7 +248,7 @@ def _evaluate_labels(scores: Scores, resamples: Draws, curves: bool) -> dict[str
     confusions = []
     for number, name in enumerate(names):
         rows = known[:, number]
-        counts = sk.confusion_matrix(truth[rows, number], called[rows, number], labels=[False, True])
+        counts = _confusion(truth[rows, number], called[rows, number], 2)
         confusions.append(counts)
         auc, precision = _rank_metrics(truth[rows, number], scores.values[rows, number])
         quality = bootstrap.confusion_metrics(counts[None].astype(float))
@@ -387,11 +386,18 @@ def _rank_block(histograms: Sequence[Histograms], weights: Array) -> dict[str, A
     return {"roc_auc": _nanmean(np.stack(aucs)), "average_precision": _nanmean(np.stack(precisions))}
 
 
+def _confusion(truth: Array, called: Array, num_classes: int) -> Array:
+    """Count rows by true and by predicted class: int64 (num_classes, num_classes)."""
+    return np.bincount(truth * num_classes + called, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
 def _rank_metrics(truth: Array, values: Array) -> tuple[float, float]:
     """ROC-AUC and average precision; NaN if only one class is there."""
     if truth.all() or not truth.any():
         return float("nan"), float("nan")
-    return float(sk.roc_auc_score(truth, values)), float(sk.average_precision_score(truth, values))
+    bins, num_bins = bootstrap.score_bins(values, max_bins=len(values))
+    counts = [np.bincount(bins[side], minlength=num_bins)[None].astype(float) for side in (truth, ~truth)]
+    return float(bootstrap.roc_auc_from_bins(*counts)[0]), float(bootstrap.average_precision_from_bins(*counts)[0])
 
 
 def _curve_points(truth: Array, values: Array) -> dict[str, dict[str, list[float]]]:

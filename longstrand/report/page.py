@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 
 from longstrand.report import locus, plots
@@ -72,6 +73,14 @@ def write_report(folder: Path, report: Report) -> tuple[Path, Path]:
 
 def render_html(report: Report) -> str:
     """Return the whole page as text."""
+    views = [(section, VIEWS[type(section)](section)) for section in report.sections]
+    links = _links([section.title for section in report.sections])
+    return _template().render(report=report, views=views, links=links, svg=plots.to_svg)
+
+
+@cache
+def _template() -> Template:
+    """Compile the template, once in a process."""
     environment = Environment(
         loader=PackageLoader("longstrand.report", ""),
         autoescape=True,
@@ -79,10 +88,8 @@ def render_html(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"anchor": _anchor, "number": _number, "svg": plots.to_svg}
-    views = [(section, VIEWS[type(section)](section)) for section in report.sections]
-    links = _links([section.title for section in report.sections])
-    return environment.get_template("page.html.j2").render(report=report, views=views, links=links)
+    environment.filters |= {"anchor": _anchor, "number": _number}
+    return environment.get_template("page.html.j2")
 
 
 def _plain(value: Any) -> Any:

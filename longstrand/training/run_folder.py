@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import yaml
 
-from longstrand.config import StrictModel, differences, dump_config, paths_of, read_yaml
+from longstrand.config import StrictModel, differences, paths_of, read_yaml
 from longstrand.errors import ResumeError
 from longstrand.runtime import (
     check_output,
@@ -89,7 +89,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ResumeError(f"{path}: the output folder cannot be made ({error.strerror}).") from None
-        on_rank_0(lambda: run._claim(yaml.safe_load(dump_config(config))))
+        on_rank_0(lambda: run._claim(config.model_dump(mode="json")))
         return run
 
     def _claim(self, settings: dict[str, Any]) -> None:
