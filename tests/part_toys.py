@@ -47,7 +47,14 @@ class ToyPrediction:
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["longstrand.training.finetune", "longstrand.training.pretrain", "longstrand.inference.jobs", "tests.part_toys"]
+    [
+        "longstrand.training.finetune",
+        "longstrand.training.pretrain",
+        "longstrand.inference.jobs",
+        "longstrand.benchmarks.run",
+        "longstrand.benchmarks.probe_run",
+        "tests.part_toys",
+    ]
 )
 
 

@@ -1,21 +1,21 @@
-"""Train toys in this process, or in one of the two that ``torchrun`` started, and write down what happened.
-
-Run by `tests.training.test_processes` as ``python -m tests.training.processes FOLDER``, alone and under ``torchrun``.
-"""
+"""Train toys in this process, or in one of the two that ``torchrun`` started, and write down what happened."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
+import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from transformers import TrainerCallback
 
 from longstrand.cli import main as command_line
 from longstrand.config import build
+from longstrand.report import plots
 from longstrand.runtime import rank, world_size
 from longstrand.training import finetune as finetuning
 from longstrand.training import pretrain as pretraining
@@ -81,7 +81,7 @@ def finetune(job: str, folder: Path, double: bool = True, **changes: Any) -> Non
         "output": str(folder / job),
         "model": {"path": str(folder.parent / "tiny"), "dropout": 0.0},
         "data": {"train": str(folder.parent / "train.csv")},
-        "evaluation": {"resamples": 10, "kmer": 2, "page": False},
+        "evaluation": {"resamples": 10, "page": False, **({"kmer": 2} if job == "classes" else {"baselines": False})},
         "training": training | changes.pop("training", {}),
     }
     run(job, finetuning, double, lambda: finetuning.finetune(build(FinetuneConfig, values | changes)))
@@ -121,10 +121,32 @@ def verbs(folder: Path) -> None:
         os.environ |= launched
 
 
+def alone(folder: Path) -> None:
+    """Do all jobs in this process."""
+    main(folder)
+
+
+def pair(folder: Path) -> None:
+    """Do all jobs in two processes, as ``torchrun --nproc-per-node 2`` does, but forked from a clean server."""
+    config = LaunchConfig(
+        1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0, start_method="forkserver"
+    )
+    elastic_launch(config, main)(folder)
+
+
 def main(folder: Path) -> None:
-    """Do all jobs in a folder of their own, and write ``record-RANK.json``."""
+    """Do all jobs in a folder of their own, and write ``record-RANK.json``, or ``error-RANK.txt``."""
+    try:
+        do_all(folder)
+    except BaseException:
+        (folder / f"error-{rank()}.txt").write_text(traceback.format_exc())
+        raise
+
+
+def do_all(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     torch.set_num_threads(1)
+    plots.to_svg = lambda *_, **__: "<svg></svg>"
     pretraining.LongstrandTrainer = Watched  # type: ignore[misc]
     finetuning.FinetuneTrainer.__bases__ = (Watched,)
     os.chdir(folder)
@@ -136,10 +158,8 @@ def main(folder: Path) -> None:
     plateau = {"stages": [1, 2], "plateau": {"patience": 1, "min_gain": 1.0}, "mixed": 0.5}
     memory = {"num_tokens": 2, "segment_length": 12, "curriculum": plateau}
     finetune("memory", folder, memory=memory, training={"epochs": 3, "patience": 0})
-    finetune("search", folder, training={"epochs": 3, "learning_rate": None})
+    finetune("search", folder, training={"epochs": 2, "learning_rate": None})
     verbs(folder)
-    (folder / f"record-{rank()}.json").write_text(json.dumps(RECORD | {"processes": world_size()}))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve())
+    (folder / f"record-{rank()}.json").write_text(
+        json.dumps(RECORD | {"processes": world_size(), "seconds": time.process_time()})
+    )

@@ -1,4 +1,4 @@
-"""Two processes of torchrun train what one trains: the same rows, losses, weights and reports."""
+"""Two processes train what one trains: the same rows, losses, weights and reports."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.part_toys import in_child
 from tests.toys import tiny_checkpoint
+from tests.training.processes import alone, pair
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -41,18 +44,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "data").mkdir()
     shutil.copy(folder / "train.csv", folder / "data" / "toy.csv")
     tiny_checkpoint(folder / "tiny")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    # not a fork of this process: threads of torch and polars that earlier tests started would be missing in it
-    runs = [
-        subprocess.Popen(
-            [*command, "-m", "tests.training.processes", str(folder / name)],
-            cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )
-        for name, command in {"two": TORCHRUN, "one": [sys.executable]}.items()
-    ]  # fmt: skip
-    for process in runs:
-        said, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, said[-3000:]
+    runs = {name: in_child(partial(work, folder / name)) for name, work in {"two": pair, "one": alone}.items()}
+    for name, process in runs.items():
+        process.join(timeout=300)
+        errors = "\n".join(path.read_text() for path in (folder / name).glob("error-*.txt"))
+        assert process.exitcode == 0, f"{name}: {process.exitcode}\n{errors}"
     return folder
 
 
