@@ -54,6 +54,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
+def find_settings(path: Path, shipped: Path) -> Path:
+    """Give the file of settings: as named, else the shipped one of that name.
+
+    Args:
+        path: a file, or a name without ending.
+        shipped: folder of the shipped ones.
+
+    Raises:
+        ConfigError: there is neither; the names are listed.
+    """
+    known = {file.stem: file for file in sorted(shipped.glob("*.yaml"))}
+    if path.exists() or (path.suffix and str(path) not in known):
+        return path
+    if str(path) not in known:
+        close = nearest(str(path), known)
+        raise ConfigError(f"{path}: no such file, and no shipped settings{close}; there are {', '.join(known)}.")
+    return known[str(path)]
+
+
 def parse_override(word: str) -> tuple[list[str], Any]:
     """Split ``a.b=value`` into its path and a value read as YAML (``1e-4`` is a number).
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from longstrand.config import Config, from_command_line
+from longstrand.config import Config, find_settings, from_command_line
 from longstrand.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,7 +88,9 @@ Settings = Mapping[str, tuple[str, Any, str]]
 """Options of a run: spellings, with commas -> the setting that it stands for, its type, its help."""
 
 
-def run_options(table: Settings, *, example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def run_options(
+    table: Settings, *, example: str, shipped: Path | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the settings of a run: KEY=VALUE words, ``--config``, and options for some of them.
 
     The command's first argument is ``read(model, plain=...)``: the validated settings, as
@@ -97,6 +99,7 @@ def run_options(table: Settings, *, example: str) -> Callable[[Callable[..., Non
     Args:
         table: the options; a type that is a function of the text makes the value; its UsageError says what is taken.
         example: of KEY=VALUE, for the help.
+        shipped: folder of settings that ``--config`` also takes by name.
     """
     words = typer.Argument(metavar="[KEY=VALUE]...", help=f"Any setting, for example {example}.")
     annotations: dict[str, Any] = {"settings": Annotated[list[str] | None, words], "config": ConfigOption}
@@ -117,6 +120,9 @@ def run_options(table: Settings, *, example: str) -> Callable[[Callable[..., Non
                 except UsageError as error:
                     raise UsageError(f"{name} takes {error}") from None
                 values[name] = (key, None if made == [] or made is False else made)
+
+            if config is not None and shipped is not None:
+                config = find_settings(config, shipped)
 
             def read(model: type[Config], plain: Mapping[str, str] | None = None) -> Config:
                 return from_command_line(model, config, settings or [], values, plain=plain)

@@ -14,7 +14,7 @@ import typer
 from longstrand.cli.options import JsonOption, new_app, run_options
 
 app = new_app()
-
+PAPERS = Path(__file__).parent.parent / "training" / "papers"
 
 OPTIONS = {
     "--genome": ("data.genomes", list[str], "FASTA file, plain or gzip; may be repeated."),
@@ -29,10 +29,13 @@ OPTIONS = {
 
 
 @app.command()
-@run_options(OPTIONS, example="training.steps=2000")
+@run_options(OPTIONS, example="training.steps=2000", shipped=PAPERS)
 def pretrain(
     read: Any,
     list_presets: Annotated[bool, typer.Option("--list-presets", help="Show the model sizes and stop.")] = False,
+    list_papers: Annotated[
+        bool, typer.Option("--list-papers", help="Show the settings of papers, for --config NAME, and stop.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Pre-train a masked DNA language model on FASTA files.
@@ -45,6 +48,10 @@ def pretrain(
 
         for name, fields in PRESETS.items():
             print(f"{name:<10}" + ", ".join(f"{key} {value}" for key, value in fields.items()))
+        return
+    if list_papers:
+        for path in sorted(PAPERS.glob("*.yaml")):
+            print(f"{path.stem:<12}" + path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "))
         return
     from longstrand.training.pretrain import pretrain as run
     from longstrand.training.settings import PretrainConfig

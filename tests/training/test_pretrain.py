@@ -17,7 +17,8 @@ import torch
 import yaml
 
 from longstrand.cli.main import main
-from longstrand.config import build
+from longstrand.cli.pretrain import PAPERS
+from longstrand.config import build, from_command_line
 from longstrand.data.windows import GenomeSource, TrainingWindows
 from longstrand.errors import (
     CheckpointError,
@@ -28,13 +29,16 @@ from longstrand.errors import (
     TrainingError,
     UsageError,
 )
+from longstrand.models.config import preset
 from longstrand.tokenization.kmer import make_kmer
 from longstrand.training.pretrain import make_data, pretrain
 from longstrand.training.run_folder import TrainingResult
 from longstrand.training.settings import PretrainConfig
+from tests.genome.test_haplotypes import write as write_vcf
 from tests.part_toys import in_child
 
 STEPS = 8
+SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +66,7 @@ def settings(genome: Path, output: Path, **training: object) -> dict[str, object
         "output": str(output),
         "data": {"genomes": [str(genome)], "hold_out": {"contigs": ["two"]}},
         "tokenizer": {"kind": "kmer", "k": 3},
-        "model": {"preset": "tiny", "settings": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-                                                 "intermediate_size": 32, "hidden_dropout": 0.1}},
+        "model": {"preset": "tiny", "settings": {**SMALL, "hidden_dropout": 0.1}},
         "training": {"max_tokens": 32, "steps": STEPS, "batch_size": 4, "warmup_steps": 2, "log_every": 3,
                      "eval_every": 3, "eval_windows": 5, "save_every": 2, "num_workers": 0, "tensorboard": False,
                      "device": "cpu", "threads": 1, "learning_rate": 1e-2, "references": False} | training,
@@ -392,3 +395,40 @@ def test_schedules_warm_up_and_end_as_named(genome: Path, tmp_path: Path, schedu
     rates = [row["learning_rate"] for row in rows(result.folder) if "loss" in row]
     assert rates[0] == pytest.approx(0.0 if rates[0] == 0 else rates[0]) and max(rates) == pytest.approx(1e-2)
     assert (rates[-1] == pytest.approx(1e-2)) == (schedule == "constant")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=() if "1000g" in path.stem else pytest.mark.slow)
+     for path in sorted(PAPERS.glob("*.yaml"))],
+)  # fmt: skip
+def test_settings_of_papers(genome: Path, tmp_path: Path, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two steps of a small model on a toy genome; the full model is described, not made."""
+    words = ["model.preset=tiny", "training.steps=2", "training.batch_size=2", "training.warmup_steps=1",
+             "training.eval_windows=2", "training.references=false", "training.threads=1", "training.num_workers=0",
+             "training.device=cpu", "data.hold_out.contigs=[two]"]  # fmt: skip
+    full = from_command_line(
+        PretrainConfig,
+        path,
+        ["output=o", "data.genomes=g.fa", *(["data.variants.path=v.vcf"] * ("1000g" in path.stem))],
+        {},
+    )
+    chosen = preset(full.model.preset, vocab_size=100, **full.model.settings)
+    words += [f"model.settings.{name}={value}" for name, value in SMALL.items()]
+    if full.tokenizer.kind == "bpe":
+        words += ["tokenizer.vocab_size=70", "tokenizer.training_bases=5000"]
+    command = ["pretrain", "--config", path.stem, "--genome", str(genome), "--output", str(tmp_path / "run"), *words]
+    if "1000g" in path.stem:
+        with pytest.raises(SystemExit):
+            main(command)
+        assert "data.variants.path" in capsys.readouterr().err
+        text = genome.read_text().split("\n")[1]
+        people = [("one", p + 1, ".", text[p], f"{text[p]}A", ".", ".", ".", "GT", "0|1") for p in range(9, 20_000, 90)]
+        command += [f"data.variants.path={write_vcf(tmp_path / 'in.vcf', people, ['S'])}"]
+        assert full.masking.random == (0.0 if path.stem == "nt_1000g" else 0.1) and full.masking.mask == 0.8
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--json"])
+    assert not ended.value.code
+    report = json.loads(capsys.readouterr().out)
+    assert report["settings"]["training"]["learning_rate"] == full.training.learning_rate
+    assert chosen.hidden_size in (768, 1280) and report["hold_out"]["loss"] > 0
