@@ -291,5 +291,6 @@ def next_commands(config: DemoConfig, materials: Materials, model: Path) -> list
         ("Make labelled tables from your annotation:", "longstrand data from-gtf GENES.gtf GENOME.fa --output labels"),
         ("Do the same with your genome and labels (folder with train.csv, dev.csv, test.csv; sequence,label):",
          "longstrand demo --genome GENOME.fa --labels FOLDER --output my_demo"),
-        ("The same on the real yeast genome:", "longstrand demo --yeast --output yeast_demo"),
+        *([] if materials.kind == "yeast" else
+          [("The same on the real yeast genome:", "longstrand demo --yeast --output yeast_demo")]),
     ]  # fmt: skip
