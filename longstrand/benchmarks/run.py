@@ -180,7 +180,8 @@ def _check_folder(config: BenchmarkConfig, rank: int) -> None:
     Raises:
         ResumeError: it holds a run with other data or another protocol.
     """
-    check_output(config.output, paths_of(config))
+    made = ("config.yaml", "trials", "shared", "results.*", "report.*", *(["tasks"] if config.data else []))
+    check_output(config.output, paths_of(config), replaced=made)
     path = config.output / "config.yaml"
     settings = config.model_dump(mode="json")
     if path.exists() and (config.output / "trials").exists():

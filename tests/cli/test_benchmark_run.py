@@ -82,13 +82,16 @@ def test_what_is_refused(
 def test_probe(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = world / "data" / "motif.csv"
     words = ("probe", "--model", world / "tiny", "--train", table, "--output", world / "probed", "--trials", 2)
-    code, out, _ = call(capsys, *words, "--layers", "0,-1", "probe.folds=2", "resamples=20")
-    assert code == 0
-    assert out.startswith("chosen: layer ") and "test, probe: mcc" in out and "test, kmer: mcc" in out
-    report = json.loads((world / "probed" / "report.json").read_text())
-    assert len(report["probe"]["curve"]) == 6 and len(report["probe"]["trials"]) == 2
-    assert report["rows"] == {"train": 96, "valid": 12, "test": 12}
-    assert "Layers of" in (world / "probed" / "page" / "report.html").read_text().replace("layers of", "Layers of")
+    code, out, err = call(capsys, *words, "--layers", "0,-1", "probe.folds=2", "resamples=20")
+    assert code == 0, err
+    assert out.startswith("chosen: layer ") and "tiny: probe" in out and "k-mer regression" in out
+    results = {
+        result["kind"]: result for result in json.loads((world / "probed" / "results.json").read_text())["results"]
+    }
+    found = results["probe"]["details"]["probe"]
+    assert len(found["curve"]) == 6 and len(found["trials"]) == 2
+    assert results["probe"]["rows"] == {"train": 96, "valid": 12, "test": 12}
+    assert "layers of" in (world / "probed" / "report.html").read_text()
     code, again, _ = call(capsys, *words, "--layers", "0,-1", "probe.folds=2", "resamples=20")
     assert code == 0 and again == out
     code, text, _ = call(capsys, *words, "--layers", "0,-1", "probe.folds=2", "resamples=20", "--json")

@@ -239,8 +239,8 @@ def test_the_command_probes_labels_per_base(model_folder: Path, tmp_path: Path) 
     result = CliRunner().invoke(app, [*words, "resamples=20"])
     assert result.exit_code == 0, result.output
     assert "each base, linear probe (f1_macro 0.9" in result.output or "(f1_macro 1.000" in result.output
-    report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert report["test"]["metrics"]["f1_macro"]["value"] > 0.9
+    results = json.loads((tmp_path / "run" / "results.json").read_text())["results"]
+    assert next(each for each in results if each["kind"] == "probe")["test"]["metrics"]["f1_macro"]["value"] > 0.9
 
 
 def test_test_rows_without_a_metric_are_refused_before_anything_is_computed(model_folder: Path, tmp_path: Path) -> None:
@@ -252,9 +252,11 @@ def test_test_rows_without_a_metric_are_refused_before_anything_is_computed(mode
         (tmp_path / f"{name}.csv").write_text("\n".join(["sequence,label", *lines]) + "\n")
     data = {name: tmp_path / f"{name}.csv" for name in ("train", "test")}
     values = {"output": tmp_path / "run", "model": model_folder, "data": data, "probe": {"layers": 1}}
-    with pytest.raises(InputError, match=r"test.csv: all test values of 'label' are the same, so pearson is undefined"):
+    with pytest.raises(
+        InputError, match=r"test.csv: in the test split .* all values of 'label' are the same, so pearson is"
+    ):
         run_probe(build(ProbeConfig, values))
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "trials").exists()
 
 
 def embedded(model_folder: Path, folder: Path, **changes: Any) -> tuple[Any, dict[str, LabelledTable]]:
