@@ -24,7 +24,6 @@ LAYERS = [
     {"variants", "explain"},
     {"design"},
     {"training"},
-    {"benchmarks.checks"},
     {"benchmarks.tasks"},
     {"benchmarks.suites"},
     {"benchmarks.probing", "benchmarks.reports"},

@@ -135,8 +135,7 @@ FEW_ROWS = 30
 def label_warnings(tables: Mapping[str, LabelledTable]) -> list[str]:
     """Say in sentences what looks wrong with the labels of some splits; none for measured numbers.
 
-    A class of one row (with the class it may be misspelt from), the same sequence with different labels (in all splits
-    together), and few rows to measure on.
+    A class of one row (with the class it may be misspelt from), and few rows to measure on.
     """
     warnings = []
     task = tables["train"].task
@@ -154,15 +153,6 @@ def label_warnings(tables: Mapping[str, LabelledTable]) -> list[str]:
             for name in counts
             if (other := spelled[name.casefold()]) != name
         ]
-    if task.problem != "regression" and not tables["train"].raw.is_cut:
-        found: dict[tuple[str, str], set[tuple[str | None, ...]]] = {}
-        for table in tables.values():
-            cells = zip(*table.raw.labels.values()) if table.raw.labels else ()
-            for text, pair, labels in zip(table.sequences, table.pairs or table.sequences, cells):
-                found.setdefault((text.upper(), pair.upper()), set()).add(labels)
-        conflicts = sum(len(labels) > 1 for labels in found.values())
-        if conflicts:
-            warnings.append(f"{conflicts:,} of {len(found):,} different sequences stand in rows with different labels.")
     for name, table in tables.items():
         if name != "train" and len(table) < FEW_ROWS:
             warnings.append(

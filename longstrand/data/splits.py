@@ -1,10 +1,8 @@
-"""Split labelled rows into training, validation and test sets, and count what leaks between them."""
+"""Split labelled rows into training, validation and test sets."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import groupby
-from typing import Any
+from collections.abc import Sequence
 
 from longstrand.data.labelled_files import RawTable
 from longstrand.errors import InputError
@@ -105,26 +103,6 @@ def choose_rows(table: RawTable, num_rows: int, *, seed: int) -> RawTable:
         return table
     chosen = generator(seed, 0, "subset").permutation(len(table))[:num_rows]
     return table.take(sorted(int(index) for index in chosen))
-
-
-def leakage(tables: Mapping[str, RawTable]) -> dict[str, Any]:
-    """Count sequences of the other splits that (on either strand) are also in ``train``; pieces are put together."""
-    seen = {_canonical(item) for item in whole_sequences(tables["train"])}
-    report = {}
-    for name, table in tables.items():
-        if name != "train":
-            found = [_canonical(item) in seen for item in whole_sequences(table)]
-            report[name] = {"num_rows_also_in_train": sum(found), "share": sum(found) / len(found)}
-    return report
-
-
-def whole_sequences(table: RawTable) -> list[tuple[str, str]]:
-    """Give sequence and second sequence (or nothing) of each row; pieces are put together."""
-    rows = list(zip(table.sequences, table.pairs or [""] * len(table)))
-    if not table.is_cut:
-        return rows
-    groups = groupby(zip(table.rows, rows), key=lambda item: item[0])
-    return [("".join(text for _, (text, _) in group), "") for _, group in groups]
 
 
 def _canonical(piece: tuple[str, str]) -> tuple[str, str]:

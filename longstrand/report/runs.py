@@ -131,7 +131,7 @@ def finetuning_page(record: Record, rows: Sequence[Record]) -> Report:
         *evaluation_sections(evaluations, explain),
         learning_curve({MODEL: record}),
         rows_table(counts),
-        overlap_table(record["leakage"], counts),
+        overlap_table(record["sanity"]),
         provenance_table(record["provenance"], inputs=record["inputs"]),
     ]
     start = f"{', '.join(record['task']['columns'])}; start: {record['init']}"
@@ -186,12 +186,16 @@ def rows_table(counts: Mapping[str, Record]) -> Table:
     return Table("The labelled sequences", explain, columns, rows)
 
 
-def overlap_table(leakage: Mapping[str, Record], counts: Mapping[str, Record]) -> Table:
-    """List how many rows of each split are also in the training rows."""
-    explain = text("overlap")
-    keys = ("num_rows_also_in_train", "num_near_copies")
-    rows = [[name, counts[name]["num_rows"], *map(found.get, keys)] for name, found in leakage.items()]
-    return Table("Do the splits overlap?", explain, ["split", "sequences", "also in training", "near copies"], rows)
+def overlap_table(report: Mapping[str, Record]) -> Table:
+    """List how many rows of a split are also in another one; ``report`` as `longstrand.evaluation.sanity` makes it."""
+    rows = []
+    for pair, found in report["across"].items():
+        size, same = (
+            report["splits"][pair.split()[0]]["num_rows"],
+            found["num_identical"] + found["num_reverse_complement"],
+        )
+        rows.append([pair, size, same, found["num_near_duplicates"]])
+    return Table("Do the splits overlap?", text("overlap"), ["rows of", "sequences", "the same", "near copies"], rows)
 
 
 def _line(name: str, rows: Sequence[Record], key: str, style: Literal["points", "faint"]) -> Line:

@@ -19,6 +19,7 @@ from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable
 from longstrand.data.targets import Task, infer_task
 from longstrand.errors import CheckpointError, InputError, UsageError
 from longstrand.evaluation.metrics import evaluate as metrics_of
+from longstrand.evaluation.sanity import check_splits
 from longstrand.inference.jobs import notices, too_long_notes
 from longstrand.inference.loaded import obey, open_model
 from longstrand.inference.options import FileOptions
@@ -30,15 +31,7 @@ from longstrand.report.runs import BASELINES, MODEL, evaluation_sections
 from longstrand.report.sections import Report, Table, metric_title, provenance_table
 from longstrand.runtime import check_output, fingerprint_file, provenance, resolve_device, write_json
 from longstrand.training.examples import check_strand
-from longstrand.training.measure import (
-    Scored,
-    count_copies,
-    run_baselines,
-    say_copies,
-    score,
-    unread,
-    write_predictions,
-)
+from longstrand.training.measure import Scored, overlap_warnings, run_baselines, score, unread, write_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +128,7 @@ def evaluate(
     if train is not None and table.task.bin_bases is None:
         ours = {"test": scored.scores()} if resamples else None
         both, known = options.strand == "both", _read(train, where, network, table.task)
-        report["warnings"] += say_copies(count_copies({"train": known.raw, "test": table.raw}))
+        report["warnings"] += overlap_warnings(check_splits({"train": known.raw, "test": table.raw}))
         report["baselines"] = run_baselines(
             known, {"test": table}, both_strands=both, num_resamples=resamples, ours=ours
         )

@@ -15,13 +15,10 @@ from longstrand.baselines.kmer import KmerRegression
 from longstrand.baselines.majority import Majority
 from longstrand.data.bins import moments
 from longstrand.data.labelled import LabelledTable, label_warnings
-from longstrand.data.labelled_files import RawTable
 from longstrand.data.rows import Record
-from longstrand.data.splits import leakage, whole_sequences
 from longstrand.evaluation.compare import compare_predictions
-from longstrand.evaluation.leakage import compare_kmers, sampling, sketch
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, METRICS, PRIMARY, Scores, evaluate
-from longstrand.genome.sequence import reverse_complement
+from longstrand.evaluation.sanity import check_splits, leaks
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import predict, probabilities
 from longstrand.runtime import write_atomically
@@ -160,8 +157,8 @@ def make_report(
 
     Returns:
         ``task``, ``splits`` (counts of each), ``valid`` and ``test`` (as `longstrand.evaluation.metrics.evaluate`),
-        ``baselines`` ({name: {split: evaluation}}), ``leakage``, ``warnings`` (sentences), ``curve`` (evaluations of
-        the training), ``best_step``.
+        ``baselines`` ({name: {split: evaluation}}), ``sanity`` (as `check_splits`), ``warnings`` (sentences), ``curve``
+        (evaluations of the training), ``best_step``.
     """
     settings, task = config.evaluation, data.splits.task
     report: dict[str, Any] = {
@@ -180,7 +177,9 @@ def make_report(
     for name, result in scored.items():
         report[name] = evaluate(result.scores(), num_resamples=settings.resamples, seed=0) | {"loss": result.loss()}
     report["collapsed"] = any(report[name]["constant_prediction"] for name in scored)
-    report["leakage"] = count_copies({name: table.raw for name, table in data.splits.items()})
+    tables = {name: table.upper_case() for name, table in data.splits.items()}
+    labelled = tables if task.bin_bases is None else None
+    report["sanity"] = check_splits({name: table.raw for name, table in tables.items()}, labelled)
     if settings.baselines and task.bin_bases is None:
         report["baselines"] = run_baselines(
             data.splits.train,
@@ -230,34 +229,13 @@ def warnings_of(report: Mapping[str, Any]) -> list[str]:
         )
     for name in ("valid", "test"):
         warnings += unread(name, report.get(name), report["task"]["problem"])
-    return warnings + say_copies(report["leakage"]) + _against_baselines(report)
+    return warnings + overlap_warnings(report["sanity"]) + _against_baselines(report)
 
 
-def count_copies(tables: Mapping[str, RawTable]) -> dict[str, dict[str, Any]]:
-    """Count the sequences of other splits that are also in ``train``, and those (not of pairs) that nearly are.
-
-    Nearly: one training row holds half of their 16-mers, as windows that overlap and near copies do.
-    """
-    found = leakage(tables)
-    whole = {name: [text for text, _ in whole_sequences(table)] for name, table in tables.items() if not table.pairs}
-    one_in = sampling(whole.values())
-    sketches = {name: sketch(texts, one_in) for name, texts in whole.items()}
-    for name in found.keys() & whole.keys():
-        near = compare_kmers(sketches[name], sketches["train"]).near_duplicates
-        texts = [(whole[name][row], whole["train"][twin]) for row, twin in near]
-        found[name]["num_near_copies"] = sum(text not in (twin, reverse_complement(twin)) for text, twin in texts)
-    return found
-
-
-def say_copies(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Put into sentences what `count_copies` has found."""
-    kinds = {
-        "num_rows_also_in_train": "are also in the training rows (on either strand)",
-        "num_near_copies": "share at least half of their 16-mers with one training row (windows that overlap, near "
-        "copies); split by chromosome (valid_chroms, test_chroms) or by a column 'split'",
-    }
-    found = [(name, entry.get(key, 0), text) for name, entry in counts.items() for key, text in kinds.items()]
-    return [f"{name}: {count:,} sequences {text}." for name, count, text in found if count]
+def overlap_warnings(report: Mapping[str, Any]) -> list[str]:
+    """Say what `check_splits` found, and what to do about rows that training has seen."""
+    advice = "splits that share rows: split by chromosome (valid_chroms, test_chroms) or by a column 'split'."
+    return [finding["text"] for finding in report["findings"]] + ([advice] if leaks(report) else [])
 
 
 def unread(name: str, found: Mapping[str, Any] | None, problem: str) -> list[str]:

@@ -142,7 +142,7 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
 
 def result(name: str, output: Path) -> Any:
     if name in ("probe", "benchmark"):
-        return plain(json.loads((output / f"{'report' if name == 'probe' else 'results'}.json").read_text()))
+        return plain(json.loads((output / "results.json").read_text()))
     output = output / "model/model.safetensors" if name in ("pretrain", "finetune") else output
     files = [output] if output.is_file() else sorted(path for path in output.rglob("*") if path.is_file())
     assert files

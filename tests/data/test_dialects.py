@@ -357,11 +357,6 @@ def test_warnings_on_labels(tmp_path: Path) -> None:
         "train: the classes 'Other' and 'other' differ in upper and lower case alone.",
         "test: 10 rows are few; one of them is 10 % of the accuracy.",
     ]
-    twice = table.take([0, 0, 1, 1, *range(2, 38)])
-    twice.labels["label"][0] = "promoter"
-    assert label_warnings({"train": label(twice, train.task)})[-1] == (
-        "1 of 38 different sequences stand in rows with different labels."
-    )
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:

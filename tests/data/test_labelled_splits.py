@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from longstrand.data.labelled_files import RawTable
-from longstrand.data.splits import choose_rows, leakage, split_at_random, split_by_chrom, split_by_column
+from longstrand.data.splits import choose_rows, split_at_random, split_by_chrom, split_by_column
 from longstrand.errors import InputError
 
 
@@ -39,7 +39,6 @@ def test_copies_stay_together() -> None:
     parts = split_at_random(whole, {"valid": 0.3}, seed=0)
     sides = [{row // 2 for row in part.rows} for part in parts.values()]
     assert not set.intersection(*sides)
-    assert leakage(parts) == {"valid": {"num_rows_also_in_train": 0, "share": 0.0}}
 
 
 def test_too_few_rows() -> None:
@@ -68,17 +67,6 @@ def test_split_by_chromosome() -> None:
         split_by_chrom(whole, ["1", "2"], ["3"])
     with pytest.raises(InputError, match="needs a column 'chrom'"):
         split_by_chrom(table(3), ["1"], [])
-
-
-def test_leakage_counts_both_strands() -> None:
-    train = RawTable("a", [1, 2], ["AACG", "TTTT"], {})
-    test = RawTable("b", [1, 2, 3], ["CGTT", "AAAA", "CCCC"], {})
-    assert leakage({"train": train, "test": test})["test"] == {"num_rows_also_in_train": 2, "share": 2 / 3}
-    pairs = RawTable("a", [1], ["AACG"], {}, pairs=["TG"])
-    same = RawTable("b", [1, 2], ["CGTT", "CGTT"], {}, pairs=["CA", "TG"])
-    assert leakage({"train": pairs, "valid": same})["valid"]["num_rows_also_in_train"] == 1
-    cut = RawTable("b", [1, 1, 2], ["CG", "TT", "AACC"], {}, is_cut=True)
-    assert leakage({"train": train, "test": cut})["test"] == {"num_rows_also_in_train": 1, "share": 0.5}
 
 
 def test_choosing_rows() -> None:

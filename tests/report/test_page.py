@@ -242,7 +242,10 @@ def finetuning_record() -> dict[str, Any]:
         "curve": [{"step": 4, "eval_mcc": 0.25}, {"step": 8, "eval_mcc": float("nan")}, {"step": 12, "eval_mcc": 0.5}],
         "test": {**evaluation(), "primary": "mcc", "confusion": confusion},
         "baselines": {"kmer": {"test": evaluation(0.75), "settings": {}}},
-        "leakage": {"test": {"num_rows_also_in_train": 3}},
+        "sanity": {
+            "splits": {"test": {"num_rows": 4}},
+            "across": {"test in train": {"num_identical": 2, "num_reverse_complement": 1, "num_near_duplicates": 0}},
+        },
         "warnings": ["test: k-mer regression is better."],
         "provenance": {"command": ["longstrand"]},
         "inputs": {},

@@ -13,9 +13,10 @@ from sklearn.metrics import matthews_corrcoef
 from longstrand.cli.main import main
 from longstrand.data.labelled_files import make_rows
 from longstrand.errors import CheckpointError, ConfigError, InputError, UsageError
+from longstrand.evaluation.sanity import check_splits
 from longstrand.genome.sequence import reverse_complement
 from longstrand.training.evaluate import evaluate
-from longstrand.training.measure import count_copies, say_copies
+from longstrand.training.measure import overlap_warnings
 from tests.data.window_toys import random_dna
 from tests.training.test_finetune import run, two_kinds, write
 
@@ -110,7 +111,7 @@ def test_warnings_name_copies_cut_rows_and_lengths(trained: Path, tmp_path: Path
     known = trained.parent / "train.csv"
     options: dict[str, Any] = {"resamples": 0, "device": "cpu"}
     found = evaluate(trained, known, train=known, **options)["warnings"]
-    assert any("48 sequences are also in the training rows" in sentence for sentence in found)
+    assert any("48 of 48 test rows (100.0%) are also train rows" in sentence for sentence in found)
     rows = [(text * 20, ("low", "high")[kind]) for text, kind in two_kinds(8)]
     found = evaluate(trained, write(tmp_path / "long.csv", ["sequence", "label"], rows), **options)["warnings"]
     assert any("8 sequences were cut to what the model can read" in sentence for sentence in found)
@@ -128,7 +129,9 @@ def test_windows_that_overlap_training_windows_are_counted() -> None:
     """Of three test rows one is a training row turned round, one overlaps one by 40 of 50 bases, one is new."""
     genome = random_dna(400, seed=3)
     train, test = [genome[:50], genome[100:150]], [reverse_complement(genome[:50]), genome[110:160], genome[300:350]]
-    found = count_copies({"train": make_rows(train, {}, source="t"), "valid": make_rows(test, {}, source="t")})
-    assert found["valid"]["num_rows_also_in_train"] == 1 and found["valid"]["num_near_copies"] == 1
-    said = say_copies(found)
-    assert said[1].startswith("valid: 1 sequences share at least half of their 16-mers with one training row")
+    report = check_splits({"train": make_rows(train, {}, source="t"), "valid": make_rows(test, {}, source="t")})
+    found = report["across"]["valid in train"]
+    assert found["num_reverse_complement"] == 1 and found["num_near_duplicates"] == 1
+    said = overlap_warnings(report)
+    assert said[1].startswith("1 of 3 valid rows (33.3%) share at least half of their 16-mers with one train row")
+    assert said[-1].startswith("splits that share rows: split by chromosome")

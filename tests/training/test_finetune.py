@@ -105,7 +105,7 @@ def test_classes_end_to_end(model: Path, tables: dict[str, Path], tmp_path: Path
     assert set(report["baselines"]) == {"kmer", "majority"}
     assert report["baselines"]["majority"]["test"]["constant_prediction"]
     assert report["splits"]["train"]["labels"] == {"0": 24, "1": 24}
-    assert report["leakage"]["test"]["num_rows_also_in_train"] == 0
+    assert report["sanity"]["across"]["test in train"]["num_identical"] == 0
     assert report["task"]["problem"] == "single_label"
     assert report["best_step"] in {row["step"] for row in report["curve"]}
     assert [row["epoch"] for row in report["curve"]] == [1.0, 2.0, 3.0]

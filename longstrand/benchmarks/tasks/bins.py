@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from longstrand.benchmarks.checks.sanity import check_bins, refuse_flat
 from longstrand.benchmarks.tasks.build import fingerprint_rows, finish_task, source_paths
 from longstrand.benchmarks.tasks.task import SPLITS, BenchmarkTask, TaskData, label_bins
 from longstrand.data.labelled_files import RawTable, make_rows
 from longstrand.errors import InputError, UsageError
+from longstrand.evaluation.sanity import check_bins, refuse_flat
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
 from longstrand.runtime import fingerprint_bytes, read_json

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longstrand.benchmarks.checks.sanity import check_splits, leaks, lines_of, truncation, truncation_line
 from longstrand.benchmarks.tasks.task import (
     SPLITS,
     BenchmarkTask,
@@ -25,6 +24,7 @@ from longstrand.data.labelled import LabelledTable, label
 from longstrand.data.labelled_files import RawTable
 from longstrand.data.targets import infer_task
 from longstrand.errors import InputError, UsageError, nearest
+from longstrand.evaluation.sanity import check_splits, leaks, lines_of, truncation, truncation_line
 from longstrand.runtime import check_output, fingerprint_bytes, read_json, write_json
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def add_truncation(data: TaskData, tokenizer: Tokenizer, max_tokens: int, *, nam
         The result as a sentence. Windows of bins are never cut; it then says how many do not fit.
     """
     if data.kind == "bin":
-        from longstrand.benchmarks.checks.sanity import too_long
+        from longstrand.evaluation.sanity import too_long
 
         return too_long(data.load(), tokenizer, max_tokens)
     found = truncation(data.load(), tokenizer, max_tokens)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from longstrand.benchmarks.checks.sanity import gc_of_bins
 from longstrand.benchmarks.protocol import BenchmarkConfig
 from longstrand.benchmarks.results import read_results
 from longstrand.benchmarks.run import run_benchmark
@@ -19,6 +18,7 @@ from longstrand.benchmarks.tasks.own import find_tasks, read_windows
 from longstrand.benchmarks.tasks.task import TaskData, load_task_data
 from longstrand.config import build
 from longstrand.errors import InputError, UsageError
+from longstrand.evaluation.sanity import gc_of_bins
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import reverse_complement

@@ -320,7 +320,7 @@ def check_bins(
         labelled: the same with targets, read row by row.
 
     Returns:
-        The report of `longstrand.benchmarks.checks.sanity.check_splits` (copies and near copies within and across
+        The report of `longstrand.evaluation.sanity.check_splits` (copies and near copies within and across
         splits) with ``splits[name]``: ``labels`` (mean and deviation of each track), ``num_bins``, ``missing`` {track:
         share of bins without a number}; ``composition``: ``gc`` of a bin against its number. And the moments of each
         split.

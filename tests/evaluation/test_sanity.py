@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from longstrand.benchmarks.checks.sanity import check_splits, composition, leaks, lines_of, truncation, truncation_line
 from longstrand.data.labelled import LabelledTable, label
-from longstrand.data.labelled_files import RawTable
+from longstrand.data.labelled_files import RawTable, make_rows
 from longstrand.data.targets import infer_task
 from longstrand.evaluation.leakage import canonical_words, compare_kmers, sampling, sketch
+from longstrand.evaluation.sanity import check_splits, composition, leaks, lines_of, truncation, truncation_line
 from longstrand.genome.sequence import reverse_complement
 from longstrand.tokenization.kmer import make_kmer
 from tests.benchmarks.toys import dna, rows
@@ -163,3 +163,12 @@ def test_pairs_are_compared_whole() -> None:
     }
     found = check_splits(tables)["across"]["test in train"]
     assert (found["num_identical"], found["num_reverse_complement"]) == (0, 1)
+
+
+def test_copies_are_counted_on_both_strands_and_in_pairs() -> None:
+    train, test = make_rows(["AACG", "TTTT"], {}, source="a"), make_rows(["CGTT", "AAAA", "CCCC"], {}, source="b")
+    found = check_splits({"train": train, "test": test})["across"]["test in train"]
+    assert (found["num_identical"], found["num_reverse_complement"]) == (0, 2)
+    pairs = make_rows(["AACG"], {}, source="a", pairs=["TG"])
+    same = make_rows(["CGTT", "CGTT"], {}, source="b", pairs=["CA", "TG"])
+    assert check_splits({"train": pairs, "test": same})["across"]["test in train"]["num_reverse_complement"] == 1
