@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longstrand.cli.options import JsonOption, new_app, numbers, run_options
+from longstrand.cli.options import JsonOption, new_app, run_options
 
 if TYPE_CHECKING:
     from longstrand.benchmarks.results import Benchmark
@@ -85,24 +85,8 @@ def build(
         typer.echo(f"{data.id}: {rows['train']:,} / {rows['valid']:,} / {rows['test']:,} rows in {data.folder}")
 
 
-OPTIONS = {
-    "--data": ("data", Path, "Your own folder of CSV, TSV, Parquet or BED files."),
-    "--tasks": ("tasks", Path, "Folder of tasks made by 'longstrand benchmark build'."),
-    "--model": ("models", list[Path], "Model folder; repeat it for several."),
-    "--method,--way": (
-        "methods", list[str], "full, lora, ia3, frozen, probe or another adapter of PEFT; repeat it for several.",
-    ),
-    "--baselines": ("baselines", str, "all, none, or names with commas."),
-    "--seeds": ("seeds", numbers, "Seeds with commas, for example 0,1,2."),
-    "--fewshot": ("fewshot", numbers, "Also with so many training rows, for example 100,300."),
-    "--output,-o": ("output", Path, "Run folder; the same command goes on where it stopped."),
-    "--strict": ("strict", bool, "Refuse data whose splits leak into each other."),
-    "--device": ("device", str, "auto, cpu, cuda or mps."),
-}  # fmt: skip
-
-
 @app.command()
-@run_options(OPTIONS, example="protocol.epochs=3 keep_models=true")
+@run_options("benchmark", example="protocol.epochs=3 keep_models=true")
 def run(read: Any, as_json: JsonOption = False) -> None:
     """Compare models, methods to use them, a random start and baselines: one honest table, and a report.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -13,36 +12,13 @@ from longstrand.cli.pretrain import finish
 
 app = new_app()
 
-OPTIONS = {
-    "--model,-m": ("model.path", str, "Folder of a model or run, name of a shipped model, or hub id."),
-    "--train": ("data.train", Path, "Training table (sequence,label as CSV, TSV, Parquet) or intervals (BED, table)."),
-    "--valid": ("data.valid", Path, "Validation table; by default a share of the training rows."),
-    "--test": ("data.test", Path, "Test table; by default a share of the training rows."),
-    "--output,-o": ("output", Path, "Run folder; the same command resumes an interrupted run."),
-    "--sequence-column": ("data.columns.sequence", str, "Column with the sequences; by default 'sequence'."),
-    "--label-column,--label": ("data.columns.labels", str, "Column(s) with the labels, with commas between them."),
-    "--problem": ("data.problem", str, "single_label, multi_label, regression or token; by default inferred."),
-    "--genome,--fasta": ("data.fasta", Path, "Genome of the intervals (FASTA)."),
-    "--window": ("data.window", int, "Bases around the centre of each interval."),
-    "--exact-text": ("data.exact_text", bool, "Give sequences to the tokenizer as they are; by default in upper case."),
-    "--valid-chroms": ("data.valid_chroms", str, "Chromosomes for validation, with commas."),
-    "--test-chroms": ("data.test_chroms", str, "Chromosomes for the test, with commas."),
-    "--init": ("model.init", str, "pretrained, or random for the control."),
-    "--method": ("method", str, "Weights that are trained: full, frozen (the head), or an adapter (lora, ia3)."),
-    "--strand": ("training.strand", str, "+, or both: average the strands; by default both unless labels run one way."),
-    "--epochs": ("training.epochs", int, "Passes over the training rows, at most; by default by size."),
-    "--rate,--lr": ("training.learning_rate", float, "Learning rate; by default tried on the validation rows."),
-    "--seed": ("training.seed", int, "Seed of new weights, row order and dropout."),
-    "--device": ("training.device", str, "auto (a GPU if there is one), cpu, cuda, cuda:1, mps."),
-    "--threads": ("training.threads", int, "Processor threads; by default as many as there are."),
-}
 SHOWN = (
     "mcc", "roc_auc", "accuracy", "f1_macro", "mean_roc_auc", "mean_average_precision", "pearson", "spearman", "r2",
 )  # fmt: skip
 
 
 @app.command()
-@run_options(OPTIONS, example="training.epochs=10")
+@run_options("finetune", example="training.epochs=10")
 def finetune(read: Any, json: JsonOption = False) -> None:
     """Fine-tune a model on your labelled sequences or intervals, and measure it once on test rows.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,12 +85,8 @@ def _sign(command: Any, own: list[inspect.Parameter], annotations: Mapping[str, 
     command.__signature__ = inspect.Signature(own + made)
 
 
-Settings = Mapping[str, tuple[str, Any, str]]
-"""Options of a run: spellings, with commas -> the setting that it stands for, its type, its help."""
-
-
 def run_options(
-    table: Settings, *, example: str, shipped: Path | None = None
+    command: str, *, example: str, shipped: Path | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the settings of a run: KEY=VALUE words, ``--config``, and options for some of them.
 
@@ -97,10 +94,12 @@ def run_options(
     `longstrand.config.from_command_line` merges them.
 
     Args:
-        table: the options; a type that is a function of the text makes the value; its UsageError says what is taken.
+        command: whose options in ``runs.toml`` they are.
         example: of KEY=VALUE, for the help.
         shipped: folder of settings that ``--config`` also takes by name.
     """
+    content = tomllib.loads(Path(__file__).with_name("runs.toml").read_text(encoding="utf-8"))[command]
+    table = {option: (entry["setting"], KINDS[entry["kind"]], entry["help"]) for option, entry in content.items()}
     words = typer.Argument(metavar="[KEY=VALUE]...", help=f"Any setting, for example {example}.")
     annotations: dict[str, Any] = {"settings": Annotated[list[str] | None, words], "config": ConfigOption}
     places = {option: f"{option.split(',')[0].removeprefix('--').replace('-', '_')}_" for option in table}
@@ -147,6 +146,13 @@ def numbers(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"whole numbers with commas between them, got '{text}'.") from None
+
+
+KINDS: dict[str, Any] = {
+    "text": str, "path": Path, "int": int, "float": float, "flag": bool, "texts": list[str], "paths": list[Path],
+    "numbers": numbers,
+}  # fmt: skip
+"""Types of the options in ``runs.toml``; a function of the text makes the value, its UsageError says what is taken."""
 
 
 def _option(field: FieldInfo, spellings: list[str]) -> Any:

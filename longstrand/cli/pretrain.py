@@ -6,7 +6,6 @@ import json
 import shlex
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,20 +15,9 @@ from longstrand.cli.options import JsonOption, new_app, run_options
 app = new_app()
 PAPERS = Path(__file__).parent.parent / "training" / "papers"
 
-OPTIONS = {
-    "--genome": ("data.genomes", list[str], "FASTA file, plain or gzip; may be repeated."),
-    "--tokenizer": ("tokenizer.path", Path, "Tokenizer folder; without it one is trained on the genomes."),
-    "--output,-o": ("output", Path, "Run folder; the same command resumes an interrupted run."),
-    "--from": ("model.start_from", Path, "Go on from this checkpoint folder."),
-    "--preset": ("model.preset", str, "Size of a new model (--list-presets shows them)."),
-    "--steps": ("training.steps", int, "Optimizer steps."),
-    "--seed": ("training.seed", int, "Seed of weights, windows and masks."),
-    "--device": ("training.device", str, "auto (a GPU if there is one), cpu, cuda, cuda:1, mps."),
-}
-
 
 @app.command()
-@run_options(OPTIONS, example="training.steps=2000", shipped=PAPERS)
+@run_options("pretrain", example="training.steps=2000", shipped=PAPERS)
 def pretrain(
     read: Any,
     list_presets: Annotated[bool, typer.Option("--list-presets", help="Show the model sizes and stop.")] = False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -12,21 +11,9 @@ from longstrand.cli.options import JsonOption, new_app, run_options
 
 app = new_app()
 
-OPTIONS = {
-    "--model": ("model", Path, "Model folder."),
-    "--train": ("data.train", Path, "Training table (sequence,label) or intervals."),
-    "--valid": ("data.valid", Path, "Validation table; by default a share of the rows."),
-    "--test": ("data.test", Path, "Test table; by default a share of the rows."),
-    "--output,-o": ("output", Path, "Run folder; embeddings are kept in it."),
-    "--layers": ("probe.layers", str, "all, or numbers with commas (0: embeddings, -1: last)."),
-    "--trials": ("probe.trials", int, "Trials of the search; 0: only the layer curve."),
-    "--random-init": ("random_init", bool, "Also probe the same encoder without pre-training, as the control."),
-    "--device": ("device", str, "auto, cpu, cuda or mps."),
-}
-
 
 @app.command()
-@run_options(OPTIONS, example="probe.folds=3")
+@run_options("probe", example="probe.folds=3")
 def probe(read: Any, as_json: JsonOption = False) -> None:
     """Find the layer, pooling and simple probe that read your labels best off a frozen model.
 

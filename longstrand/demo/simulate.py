@@ -260,21 +260,9 @@ def write_simulation(
     splits = {"valid_chroms": chroms[-2:-1], "test_chroms": chroms[-1:]}
     made = {**settings, **splits, "planted": dict(Counter(item.kind for item in genome.features)), "rows": sizes}
     write_json(folder / "simulation.json", made)
-    write_atomically(folder / "README.txt", _README.format(dev=chroms[-2], test=chroms[-1], gap=GAP, **settings))
+    readme = Path(__file__).with_name("simulation_readme.txt").read_text()
+    write_atomically(folder / "README.txt", readme.format(dev=chroms[-2], test=chroms[-1], gap=GAP, **settings))
     return made
-
-
-_README = """A simulated genome with planted, annotated signals (seed {seed}, {num_bases} bases).
-Nothing here is real: use it to try the tools and to test methods whose answer must be known.
-
-genome.fa           the sequence
-genome.gff3         everything that was planted: genes, enhancers and their motifs, decoys
-labels/enhancers    170 bases, 'enhancer' (three pairs of motifs, {gap} bases apart, in one order and orientation) or
-                    'decoy' (the same motifs, each pair arranged in another way)
-simulation.json     settings, splits, counts
-
-Tables are split by chromosome: dev is {dev}, test is {test}, everything else is train. Leave both out of pre-training.
-"""
 
 
 def enhancer_rows(

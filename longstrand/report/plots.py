@@ -10,9 +10,10 @@ import html
 import io
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import rc_context, rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -22,25 +23,7 @@ COLOURS = ["#0b6e75", "#d9822b", "#7a5195", "#9aa3ab", "#c8485a", "#3f7fbf", "#8
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "p"]
 INK, SOFT, FAINT = "#24343c", "#5b6b73", "#dfe5e8"
 DASHES = (0, (4, 3))
-STYLE = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.titlesize": 10,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": FAINT,
-    "text.color": INK,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
+STYLE = rc_params_from_file(Path(__file__).with_name("longstrand.mplstyle"), use_default_template=False)
 
 
 class Canvas(Figure):

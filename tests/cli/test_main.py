@@ -91,12 +91,11 @@ def test_options_of_a_run_count_when_they_are_zero_or_short() -> None:
 
     from longstrand.benchmarks.probe_run import ProbeConfig
     from longstrand.cli.options import run_options
-    from longstrand.cli.probe import OPTIONS
 
     app, found = typer.Typer(), []
 
     @app.command()
-    @run_options(OPTIONS, example="x=1")
+    @run_options("probe", example="x=1")
     def probe(read):
         found.append(read(ProbeConfig, plain={"data": "train"}))
 

@@ -27,25 +27,9 @@ logger = logging.getLogger(__name__)
 Published = dict[str, Any]
 Keys = Mapping[str, str]
 
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
-PROBLEMS = {
-    "single_label_classification": "single_label",
-    "multi_label_classification": "multi_label",
-    "regression": "regression",
-}
-_CLASSES = {
-    "masked_lm": "MaskedLM",
-    "sequence": "SequenceClassification",
-    "token": "TokenClassification",
-    "bin": "Enformer",
-}
+_WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
+ACTIVATIONS: dict[str, str] = _WORDS["activations"]
+PROBLEMS: dict[str, str] = _WORDS["problems"]
 
 
 @dataclass(frozen=True)
@@ -133,7 +117,7 @@ class Family:
                     f"the published format of {self.name} cannot express a {head.kind} head with pooling "
                     f"{head.pooling} and form {head.form} for {head.problem}."
                 )
-            published["architectures"] = [f"{self.prefix}For{_CLASSES[head.kind]}"]
+            published["architectures"] = [f"{self.prefix}For{_WORDS['classes'][head.kind]}"]
             if head.kind != "masked_lm":
                 published["num_labels"] = head.num_outputs
             for theirs, ours in PROBLEMS.items():
@@ -200,14 +184,7 @@ def _positions(published: Published) -> str:
 
 # --- BERT and GENA's BERT ---------------------------------------------------------------------------------------------
 
-_SPARSE_FIELDS = {
-    "block": "block_size",
-    "num_global_blocks": "num_global_blocks",
-    "num_sliding_window_blocks": "num_window_blocks",
-    "num_random_blocks": "num_random_blocks",
-}
-_SPARSE_DEFAULTS = {"block": 16, "num_global_blocks": 1, "num_sliding_window_blocks": 3, "num_random_blocks": 1}
-"""Of DeepSpeed's BigBirdSparsityConfig."""
+_SPARSE_FIELDS, _SPARSE_DEFAULTS = _WORDS["sparse_fields"], _WORDS["sparse_defaults"]
 _SPARSE_CLASS = "deepspeed.ops.sparse_attention:BigBirdSparsityConfig"
 _KMER_VOCABULARIES = {4**k + 5 for k in (3, 4, 5, 6)}
 
@@ -309,10 +286,7 @@ def _write_esm(config: LongstrandConfig) -> Published:
 
 # --- ModernGENA: transformers' ModernBERT on GENA's tokenizer ---------------------------------------------------------
 
-_MODERN_BIASES = {
-    "attention": "attention_bias", "mlp_up": "mlp_bias", "mlp_down": "mlp_bias", "norm": "norm_bias",
-    "lm_dense": "classifier_bias",
-}  # fmt: skip
+_MODERN_BIASES = _WORDS["modern_biases"]
 _THETAS = {"full_attention": ("global_rope_theta", 160_000.0), "sliding_attention": ("local_rope_theta", 10_000.0)}
 
 
