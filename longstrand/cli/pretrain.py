@@ -6,6 +6,7 @@ import json
 import shlex
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
