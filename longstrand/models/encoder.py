@@ -26,7 +26,7 @@ from longstrand.models.memory.recurrence import is_recurrent, read_segments
 from longstrand.models.memory.segments import InitialMemory
 from longstrand.models.memory.streaming import SegmentOutput, stream
 from longstrand.models.network import Network
-from longstrand.models.positions import RotaryAngles, rotary_angles
+from longstrand.models.positions import RotaryAngles, rotary_angles, take_rows
 from longstrand.models.precision import without_emulation
 from longstrand.models.quirks import count_positions, drop_masked_tokens, first_position, zero_padding
 
@@ -126,14 +126,23 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(
-        self, hidden: Tensor, mask: AttentionMask, angles: RotaryAngles | None, need_weights: bool = False
+        self,
+        hidden: Tensor,
+        mask: AttentionMask,
+        angles: RotaryAngles | None,
+        need_weights: bool = False,
+        rows: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Run one layer; hidden (B, L, D) -> the same shape, and attention probabilities if asked for."""
+        """Run one layer; hidden (B, L, D) -> the same shape, and attention probabilities if asked for.
+
+        With ``rows`` (B, R), which see what ``mask`` says, only those tokens are worked out: (B, R, D).
+        """
+        shown = hidden if self.post_norm else self.attention_norm(hidden)
+        mixed, weights = self.attention(shown, mask, angles, need_weights=need_weights, rows=rows)
+        hidden = hidden if rows is None else take_rows(hidden, rows)
         if self.post_norm:
-            mixed, weights = self.attention(hidden, mask, angles, need_weights=need_weights)
             hidden = self.attention_norm(hidden + self.dropout(mixed))
             return self.mlp_norm(hidden + self.dropout(self.mlp(hidden))), weights
-        mixed, weights = self.attention(self.attention_norm(hidden), mask, angles, need_weights=need_weights)
         hidden = hidden + self.dropout(mixed)
         return hidden + self.dropout(self.mlp(self.mlp_norm(hidden))), weights
 
@@ -224,6 +233,23 @@ class Encoder(Network):
         )
         return output.to_tuple() if return_dict is False else output
 
+    @without_emulation
+    def states_at(self, rows: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Compute the last hidden states of some tokens alone, which spares most of the last layer.
+
+        Args:
+            rows: (B, R) int64.
+            input_ids: (B, L).
+            attention_mask: (B, L), 1 = real token; None = all are real.
+
+        Returns:
+            (B, R, D), as `forward` gives them there.
+        """
+        if 2 * rows.shape[1] > input_ids.shape[1] or is_recurrent(self.config, input_ids.shape[1]):
+            hidden: Tensor = self(input_ids, attention_mask).last_hidden_state
+            return take_rows(hidden, rows)
+        return self.encode(input_ids, attention_mask, rows=rows)[0][-1]
+
     def stream(
         self, segments: Iterable[Tensor | Mapping[str, Tensor]], *, memory: Tensor | None = None, backward: bool = False
     ) -> Iterator[SegmentOutput]:
@@ -241,11 +267,13 @@ class Encoder(Network):
         document_ids: Tensor | None = None,
         keep: bool = False,
         weigh: bool = False,
+        rows: Tensor | None = None,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Encode rows whole; the arguments of `forward`.
 
         Returns:
             Hidden states, (B, L, D) of every layer with ``keep``, else the last only; and attention probabilities.
+            With ``rows`` (B, R), the last one is (B, R, D).
         """
         words = self._words(input_ids, inputs_embeds, attention_mask, document_ids)
         if document_ids is None:
@@ -261,12 +289,16 @@ class Encoder(Network):
         inputs = replace(inputs, counted=counted)
         path = "dense" if slow else "flex" if self.config._attn_implementation == "flex_attention" else "auto"
         for layer, (mask, angles) in zip(self.layers, self._geometry(inputs, position_ids, path)):
-            hidden, weights = layer(hidden, mask, angles, slow)
+            few = None if rows is None or layer is not self.layers[-1] else mask.at(rows)
+            hidden, weights = layer(hidden, few or mask, angles, slow, rows=None if few is None else rows)
             if keep:
                 states.append(hidden)
             if weigh:
                 attentions.append(weights)
-        states[-1] = zero_padding(self.final_norm(hidden), attention_mask, self.config)
+        if rows is not None and few is None:
+            hidden = take_rows(hidden, rows)
+        hidden = self.final_norm(hidden)
+        states[-1] = hidden if rows is not None else zero_padding(hidden, attention_mask, self.config)
         return states if keep else states[-1:], attentions
 
     def _words(

@@ -17,18 +17,20 @@ from longstrand.models.config import LongstrandConfig
 
 @dataclass(frozen=True)
 class RotaryAngles:
-    """Cosines and sines of the rotated dimensions, (1 or B, 1, L, dims), float32."""
+    """Cosines and sines of the rotated dimensions, (1 or B, 1, L, dims), float32; sines minus in the first half."""
 
     cos: Tensor
     sin: Tensor
+
+    def at(self, rows: Tensor) -> RotaryAngles:
+        """Take the angles of some tokens, rows (B, R)."""
+        return RotaryAngles(*(take_rows(one[:, 0], rows)[:, None] for one in (self.cos, self.sin)))
 
     def rotate(self, states_BHLK: Tensor) -> Tensor:
         """Rotate the leading ``dims`` of each head, in float32; the rest passes through. Same shape and dtype."""
         dims = self.cos.shape[-1]
         turned = states_BHLK[..., :dims].float()
-        first, second = turned.chunk(2, dim=-1)
-        swapped = torch.cat((-second, first), dim=-1)
-        turned = (turned * self.cos + swapped * self.sin).to(states_BHLK.dtype)
+        turned = torch.addcmul(turned * self.cos, turned.roll(dims // 2, -1), self.sin).to(states_BHLK.dtype)
         return turned if dims == states_BHLK.shape[-1] else torch.cat((turned, states_BHLK[..., dims:]), dim=-1)
 
 
@@ -46,8 +48,13 @@ def rotary_frequencies(config: LongstrandConfig, device: torch.device | None = N
 def rotary_angles(config: LongstrandConfig, position_ids: Tensor, *, local: bool = False) -> RotaryAngles:
     """Compute the angles of positions (1 or B, L), GPT-NeoX convention (concatenated halves)."""
     angles = position_ids[:, None, :, None].float() * rotary_frequencies(config, position_ids.device, local=local)
-    angles = torch.cat((angles, angles), dim=-1)
-    return RotaryAngles(angles.cos(), angles.sin())
+    return RotaryAngles(torch.cat((angles, angles), dim=-1).cos(), torch.cat((-angles, angles), dim=-1).sin())
+
+
+def take_rows(states: Tensor, rows: Tensor) -> Tensor:
+    """Take the tokens ``rows`` (B, R) of (1 or B, L, ...) states: (B, R, ...)."""
+    batch = torch.arange(len(rows), device=rows.device)[:, None]
+    return states[batch if len(states) > 1 else 0, rows]
 
 
 def alibi_slopes(num_heads: int) -> list[float]:

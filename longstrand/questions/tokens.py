@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from longstrand.data.bins import count_bins, encode_bins
 from longstrand.errors import InputError, UsageError
@@ -28,6 +29,7 @@ from longstrand.tokenization.base import Encoding, IntArray, Tokenizer
 FloatArray = npt.NDArray[np.float32]
 Target = int | Callable[[Tensor], Tensor]
 BATCH_TOKENS = 8192
+_UNKNOWN = Reading.model_validate({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +66,7 @@ class Gradients:
 
 def reading_of(model: Network) -> Reading:
     """Give the reading record of a model, or an empty one."""
-    return model.reading or Reading.model_validate({})
+    return model.reading or _UNKNOWN
 
 
 def prepare_text(model: Network, text: str) -> str:
@@ -84,18 +86,28 @@ def read_text(model: Network, text: str) -> Encoding:
     Raises:
         InputError: a letter is no nucleotide, or the model's position table ends before the text.
     """
-    tokenizer, limit, text = model.require_tokenizer(), longest_input(model.config), prepare_text(model, text)
+    return reader_of(model)(text)
+
+
+def reader_of(model: Network) -> Callable[[str], Encoding]:
+    """Make a function that is `read_text` of one model, for many texts."""
+    tokenizer, limit = model.require_tokenizer(), longest_input(model.config)
     sections = (model.head_settings, model.config.memory)
     bin_bases = next((one.bin_bases for one in sections if one is not None and one.bin_bases), None)
-    if bin_bases:
-        count_bins(len(text), bin_bases, where="text")
-    encoding = encode_bins(tokenizer, text, bin_bases) if bin_bases else tokenizer.encode(text)
-    if limit is not None and len(encoding) > limit:
-        raise InputError(
-            f"the text of {len(text):,} bases has {len(encoding):,} tokens, but the position table of this model ends "
-            f"at {limit:,}; use a shorter text or windows of it."
-        )
-    return encoding
+
+    def read(text: str) -> Encoding:
+        text = prepare_text(model, text)
+        if bin_bases:
+            count_bins(len(text), bin_bases, where="text")
+        encoding = encode_bins(tokenizer, text, bin_bases) if bin_bases else tokenizer.encode(text)
+        if limit is not None and len(encoding) > limit:
+            raise InputError(
+                f"the text of {len(text):,} bases has {len(encoding):,} tokens, but the position table of this model "
+                f"ends at {limit:,}; use a shorter text or windows of it."
+            )
+        return encoding
+
+    return read
 
 
 def masked_log_probabilities(
@@ -144,9 +156,10 @@ def iter_log_probabilities(
     for batch in _batches(asked, lambda one: len(one.encoding), batch_tokens):
         with torch.inference_mode(), evaluation_mode(model):
             inputs = _padded(model, [_with_masks(model.require_tokenizer(), one) for one in batch])
-            hidden = _encoder(model)(**inputs).last_hidden_state
-            rows = torch.cat([hidden[i, _index(one.rows, hidden)] for i, one in enumerate(batch)])
-            logs = head(rows).float().log_softmax(-1).cpu().numpy()
+            rows = pad_sequence([_index(one.rows, inputs["input_ids"]) for one in batch], batch_first=True)
+            hidden = _encoder(model).states_at(rows, **inputs)  # type: ignore[operator]
+            hidden = torch.cat([hidden[i, : len(one.rows)] for i, one in enumerate(batch)])
+            logs = head(hidden).float().log_softmax(-1).cpu().numpy()
         yield from np.split(logs, np.cumsum([len(one.rows) for one in batch])[:-1])
 
 
@@ -169,7 +182,7 @@ def states(
         InputError: as in `read_text`.
     """
     number, last = layer_number(layer, model.config.num_hidden_layers), model.config.num_hidden_layers
-    for batch in _batches((read_text(model, text) for text in texts), len, batch_tokens):
+    for batch in _batches(map(reader_of(model), texts), len, batch_tokens):
         with torch.inference_mode(), evaluation_mode(model):
             output = _encoder(model)(**_padded(model, batch), output_hidden_states=number != last)
             hidden = output.last_hidden_state if number == last else output.hidden_states[number]
@@ -208,7 +221,7 @@ def gradients(
     kind = model.kind
     if kind == "encoder" or (kind == "masked_lm" and isinstance(target, int)):
         raise UsageError("gradients need a model with a head; for a masked LM the target is a function of its logits.")
-    cached = lru_cache(maxsize=64)(lambda text: read_text(model, text))
+    cached = lru_cache(maxsize=64)(reader_of(model))
     items = (
         (cached(text), None if vectors is None else vectors[i], () if masks is None else masks[i])
         for i, text in enumerate(texts)

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,10 +140,27 @@ def _template(vocab: dict[str, int], special: SpecialIds, append_eos: bool) -> S
     return SpecialTokenTemplate((special.cls,), end, end, end)
 
 
-def _code_points(text: str) -> npt.NDArray[Any]:
+def _code_points(text: str) -> npt.NDArray[np.uint8]:
+    """List the code of each letter; 128 is every one beyond ASCII."""
     if text.isascii():
         return np.frombuffer(text.encode("ascii"), dtype=np.uint8)
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    return np.minimum(points, 128).astype(np.uint8)
+
+
+def _grid(length: int, k: int) -> IntArray:
+    """List start and end of the words of a text of bases, its last letters by themselves."""
+    covered = length // k * k
+    first = np.append(np.arange(0, covered, k, dtype=np.int32), np.arange(covered, length, dtype=np.int32))
+    grid: IntArray = (
+        np.stack((first, np.append(first[1:], np.int32(length))), axis=1) if length else first.reshape(0, 2)
+    )
+    grid.flags.writeable = False
+    return grid
+
+
+_short_grid = lru_cache(maxsize=64)(_grid)
+_SHORT = 1 << 14
 
 
 def _id_table(vocab: dict[str, int], k: int) -> IntArray:
@@ -271,8 +289,8 @@ class KmerTokenizer(_KmerBase):
             raise TokenizerError(f"'{literal}' at letter {start + 1} does not stand on the {self.k}-mer grid.")
 
     def _encode_plain(self, text: str, shift: int) -> tuple[IntArray, IntArray]:
-        points = np.minimum(_code_points(text), 128).astype(np.uint8)
-        classes = self._class[points]
+        points = _code_points(text)
+        classes = self._class.take(points)
         if not text.isascii():
             classes[[i for i, letter in enumerate(text) if ord(letter) > 127 and letter.isspace()]] = _SPACE
         if self.unknown == "error" and (classes > _LETTER).any():
@@ -281,22 +299,16 @@ class KmerTokenizer(_KmerBase):
                 f"letter '{text[where]}' at position {shift + where + 1} is not in the k-mer vocabulary."
             )
         n, k = len(points), self.k
-        is_base = classes < _LETTER
-        starts = np.arange(n, dtype=np.int32)
-        if is_base.all():
-            covered = n // k * k
-            first = np.concatenate((starts[:covered:k], starts[covered:]))
-            end = np.concatenate((starts[:covered:k] + np.int32(k), starts[covered:] + np.int32(1)))
-            whole = covered // k
-        else:
-            first, end, whole_mask = _cut_runs(classes, is_base, k)
+        if classes.max(initial=0) >= _LETTER:
+            first, end, whole_mask = _cut_runs(classes, classes < _LETTER, k)
             ids = self._single[points[first]]
             ids[whole_mask] = self._words(classes, first[whole_mask])
             return ids, np.stack((first, end), axis=1)
-        ids = np.empty(len(first), dtype=np.int32)
-        ids[:whole] = self._table[classes[:covered].reshape(whole, k).astype(np.int32) @ self._power] if whole else 0
-        ids[whole:] = self._single[points[covered:]]
-        return ids, np.stack((first, end), axis=1)
+        whole, covered = n // k, n // k * k
+        ids = self._table[classes[:covered].reshape(whole, k).astype(np.int32) @ self._power]
+        if covered < n:
+            ids = np.append(ids, self._single[points[covered:]])
+        return ids, (_short_grid if n <= _SHORT else _grid)(n, k)
 
     def _words(self, classes: npt.NDArray[np.uint8], first: IntArray) -> IntArray:
         codes = classes[first[:, None] + np.arange(self.k)].astype(np.int32) @ self._power

@@ -35,6 +35,11 @@ class VariantOptions(StrictModel):
     windows: Literal["centred", "grid"] = Field(
         "centred", description="around each variant, or a fixed grid that neighbours share (faster)"
     )
+    step: int | None = Field(
+        None,
+        ge=1,
+        description="grid: bases from window to window; by default half a window. A token (k) nearly centres windows",
+    )
     strand: StrandPolicy | None = Field(
         None,
         description="+, - or both (mean of the scores; heads: of the logits); by default both, heads as in training",
@@ -76,6 +81,8 @@ class VariantOptions(StrictModel):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        if self.step is not None and self.windows != "grid":
+            raise UsageError("step is between the windows of a grid: choose windows 'grid'.")
         if self.shared_masks and (self.windows != "grid" or self.frames):
             raise UsageError("shared masks need windows that variants share: windows 'grid', without frames.")
         if self.sample is None and (self.unphased, self.missing) != ("refuse", "ref"):

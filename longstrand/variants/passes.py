@@ -18,10 +18,10 @@ from longstrand.questions.tokens import MaskedText, iter_log_probabilities
 from longstrand.tokenization.base import Encoding, IntArray
 
 NO_ROWS: IntArray = np.empty(0, dtype=np.int32)
-APART = 32
-"""Fewest tokens between masks of different variants that share a pass."""
-SHARE = 0.05
-"""Largest share of masked tokens in a shared pass: the models were trained with three times as many."""
+APART = 8
+"""Fewest tokens from mask to mask of variants that share a pass; in training they are about 7 apart."""
+SHARE = 0.15
+"""Largest share of masked tokens in a shared pass, that of training."""
 Slot = tuple[int, int]
 Ids = int | IntArray
 
@@ -61,7 +61,10 @@ class Passes:
         if len(masked) and self._mask_id is not None:
             ids = ids.copy()
             ids[masked] = self._mask_id
-        return self._found.setdefault(ids.tobytes(), Pass(encoding, masked))
+        key = ids.tobytes()
+        if key not in self._found:
+            self._found[key] = Pass(encoding, masked)
+        return self._found[key]
 
     def run(self, model: Network, values: npt.NDArray[np.float64], *, batch_tokens: int, share: bool = False) -> int:
         """Make all passes and add their terms to ``values[slot]``; give the number of forward passes.
@@ -72,7 +75,7 @@ class Passes:
             batch_tokens: most tokens of a batch.
             share: put masks of one text that lie far apart into one pass.
         """
-        passes = sorted(self._found.values(), key=lambda one: len(one.encoding))
+        passes = sorted(self._found.values(), key=lambda one: (len(one.encoding), len(one.terms)))
         passes = list(_shared(passes)) if share else passes
         rows = [np.array(list(one.terms), dtype=np.int32) for one in passes]
         asked = (MaskedText(one.encoding, one.masked, wanted) for one, wanted in zip(passes, rows))
@@ -91,7 +94,7 @@ def _shared(passes: list[Pass]) -> Iterator[Pass]:
         texts.setdefault(one.encoding.input_ids.tobytes(), []).append(one)
     for group in texts.values():
         joined: list[Pass] = []
-        for one in sorted(group, key=lambda one: one.masked.min(initial=0)):
+        for one in sorted(group, key=lambda one: one.masked[:1].tolist()):
             most = SHARE * len(one.encoding)
             fits = (
                 other

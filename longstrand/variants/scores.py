@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -27,7 +27,7 @@ from longstrand.inference.strands import StrandPolicy, strands_of
 from longstrand.models.network import Network
 from longstrand.questions.bases import Words
 from longstrand.questions.scores import outputs_of
-from longstrand.questions.tokens import FloatArray, MaskedText, iter_log_probabilities, read_text, reading_of, states
+from longstrand.questions.tokens import FloatArray, MaskedText, iter_log_probabilities, reader_of, reading_of, states
 from longstrand.tokenization.base import Encoding, IntArray
 from longstrand.tokenization.bpe import BpeTokenizer
 from longstrand.variants.options import ScoreName, VariantOptions
@@ -119,14 +119,14 @@ class VariantScorer:
         trained = reading.strand if "head" in self.names else "both"
         self.strand: StrandPolicy = self.options.strand or trained
         self._check(reading.directed)
-        self.windows = Windows(genome, model, self.options.window, self.options.windows)
+        self.windows = Windows(genome, model, self.options.window, self.options.windows, self.options.step)
         self.layer = layer_number(self.options.layer, model.config.num_hidden_layers)
         self._bpe = isinstance(tokenizer, BpeTokenizer)
         self._k = 1 if self._bpe else int(getattr(tokenizer, "k", 1))
         self._overlapping = tokenizer.overlapping
         self._words = Words(tokenizer, "summed")
         self._sets = lru_cache(maxsize=4096)(self._words_with)
-        self._read = lru_cache(maxsize=8192)(partial(read_text, model))
+        self._read = lru_cache(maxsize=8192)(reader_of(model))
         self._tokens = lru_cache(maxsize=8192)(
             lambda text: len(tokenizer.encode_ids(text)[0]) + tokenizer.num_special_tokens()
         )
@@ -236,8 +236,6 @@ class VariantScorer:
 
     def _ask(self, passes: Passes, pair: Pair, number: int, values: Values, weight: float) -> None:
         """Add what the scores of one pair on one strand need to the passes; undefined ones become NaN."""
-        ref, alt = self._read(pair.ref_text), self._read(pair.alt_text)
-        changed = changed_rows(ref, alt)
         for name in self.names:
             if name not in MASKED or name == "influence":
                 continue
@@ -253,38 +251,43 @@ class VariantScorer:
             elif name == "flank" and self._indels_only and len(pair.ref) == len(pair.alt):
                 values[slot] = np.nan
             elif name == "flank":
-                kept = kept_rows(ref, alt, changed)
+                ref, alt = self._read(pair.ref_text), self._read(pair.alt_text)
+                kept = kept_rows(ref, alt, changed_rows(ref, alt))
                 for encoding, rows, sign in ((ref, kept[0], -weight), (alt, kept[1], weight)):
                     one = passes.of(encoding)
                     for row, own in zip(rows.tolist(), kept[0].tolist()):
                         one.add(slot, row, int(ref.input_ids[own]), sign)
             else:
+                ref, alt = self._read(pair.ref_text), self._read(pair.alt_text)
+                changed = changed_rows(ref, alt)
                 for encoding, rows, sign in ((ref, changed[0], -weight), (alt, changed[1], weight)):
                     _ask_likelihood(passes, encoding, rows, name, slot, sign)
 
     def _ask_llr(self, passes: Passes, pair: Pair, slot: Slot, weight: float, marginal: bool) -> bool:
         """Mask the differing bases together; say whether the ratio is defined."""
         ref, alt = self._read(pair.ref_text), self._read(pair.alt_text)
-        differ = [pair.at + i for i, (a, b) in enumerate(zip(pair.ref, pair.alt)) if a != b]
         if self._bpe:
             rows, others = changed_rows(ref, alt)
             if len(rows) != 1 or len(others) != 1:
                 return False
-        elif len(pair.ref) != len(pair.alt):
+        elif len(pair.ref) != len(pair.alt) or len(ref) != len(alt):
             return False
         else:
-            rows = covering_rows(ref, [(base, base + 1) for base in differ])
-            rows = rows[ref.input_ids[rows] != alt.input_ids[rows]] if len(ref) == len(alt) else NO_ROWS
-            if not len(rows) or not np.array_equal(ref.offsets, alt.offsets):
+            rows = (ref.input_ids != alt.input_ids).nonzero()[0].astype(np.int32)
+            if not len(rows) or not (ref.offsets == alt.offsets).all():
                 return False
         one = passes.of(ref, rows)
         weight = weight / len(rows) if self._overlapping else weight
         for row in rows.tolist():
-            start, end = ref.offsets[row].tolist()
             for text, ids, sign in ((pair.ref_text, ref.input_ids, -weight), (pair.alt_text, alt.input_ids, weight)):
-                inside = tuple((base - start, text[base]) for base in differ if start <= base < end)
-                one.add(slot, row, self._sets(end - start, inside) if marginal else int(ids[row]), sign)
+                one.add(slot, row, self._same_letters(pair, text, ref, row) if marginal else int(ids[row]), sign)
         return True
+
+    def _same_letters(self, pair: Pair, text: str, encoding: Encoding, row: int) -> IntArray:
+        """Give the ids of the words that have the letters of ``text`` where the alleles differ in a token."""
+        start, end = encoding.offsets[row].tolist()
+        differ = (pair.at + i for i, (a, b) in enumerate(zip(pair.ref, pair.alt)) if a != b)
+        return self._sets(end - start, tuple((base - start, text[base]) for base in differ if start <= base < end))
 
     def _words_with(self, length: int, letters: tuple[tuple[int, str], ...]) -> IntArray:
         """Give the ids of the words of a length that have these letters at these places."""

@@ -2,9 +2,10 @@
 
 The stretch is the same for both alleles, so the alternate text is longer or shorter by the difference of the alleles
 and no flank is lost (models of bins: both have the same whole bins: an alternate takes bases from behind the window, or
-loses its last ones). It is centred on the first base of the leftmost
-form (with the base before it for indels, as VCF has it; the middle of REF if that is long), or a window of a fixed grid
-in whose central half that base lies. Near the end of a contig it is shifted inwards, on a short contig it is shorter;
+loses its last ones). It is centred on the first base of the leftmost form (with the base before it for indels, as VCF
+has it; the middle of REF if that is long), or is the window of a fixed grid in whose middle that base lies: its central
+half or, with another step of the grid, as many bases as a step has. A step of one token nearly centres the windows, and
+all variants of a token share one. Near the end of a contig it is shifted inwards, on a short contig it is shorter;
 nothing is padded.
 """
 
@@ -103,20 +104,27 @@ class Windows:
     """The windows of a genome for one model."""
 
     def __init__(
-        self, genome: Genome, model: Network, window: int | None = None, kind: Literal["centred", "grid"] = "centred"
+        self,
+        genome: Genome,
+        model: Network,
+        window: int | None = None,
+        kind: Literal["centred", "grid"] = "centred",
+        step: int | None = None,
     ) -> None:
-        """Choose the size.
+        """Choose the size, and for a grid the bases between the starts of its windows (half a window).
 
         Raises:
-            UsageError: the window is too short for a grid.
+            UsageError: the window is too short for a grid, or the step does not fit the window and the tokens.
         """
         self.genome, self._model, self.kind = genome, model, kind
         self.size = window or default_window(model)
         tokenizer = model.require_tokenizer()
         self._unit = tokenizer.k if isinstance(tokenizer, KmerTokenizer) else 1
-        self._step = self.size // 2 // self._unit * self._unit
+        self._step = step or self.size // 2 // self._unit * self._unit
         if kind == "grid" and self._step == 0:
             raise UsageError(f"a window of {self.size} bases is too short for a grid.")
+        if self._step > self.size or self._step % self._unit:
+            raise UsageError(f"a grid of {self.size} bases needs a step up to that, a multiple of {self._unit}.")
         self._limit = reading_of(model).max_tokens or longest_input(model.config)
         bins = model.config.head("bin") if model.kind == "bin" else None
         self._bin = bins.bin_bases if bins is not None else None
@@ -184,7 +192,8 @@ class Windows:
         centre = form.start if len(form.ref) <= LONG_REF else form.start + len(form.ref) // 2
         wanted = centre - size // 2
         if self.kind == "grid":
-            wanted = (centre - self.size // 4) // self._step * self._step
+            least = (self.size - self._step) // 2 // self._unit * self._unit
+            wanted = (centre - least) // self._step * self._step
         start = min(max(wanted, 0), max(length - size, 0))
         return start, min(start + size, length), start != wanted or size > length
 

@@ -12,7 +12,7 @@ import longstrand.models
 from longstrand.errors import ConfigError, InputError
 from longstrand.models.attention.mask import join_bias, padding_bias
 from longstrand.models.config import QUIRKS, LongstrandConfig, preset
-from longstrand.models.positions import alibi_bias, alibi_slopes, rotary_angles
+from longstrand.models.positions import alibi_bias, alibi_slopes, rotary_angles, take_rows
 from longstrand.models.pretrained import LongstrandForMaskedLM, LongstrandModel
 from tests.models.attention.calls import attend
 
@@ -45,6 +45,25 @@ def test_unknown_arguments_are_refused():
     model = LongstrandForMaskedLM(preset("tiny", vocab_size=9))
     with pytest.raises(ConfigError, match="unknown argument 'atention_mask'"):
         model(torch.zeros(1, 2).long(), atention_mask=None)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {}, {"positions": "learned"}, {"positions": "alibi", "norm": "post"},
+        {"attention": {"pattern": "sliding", "window": 8}},
+        {"attention": {"pattern": "block_sparse", "block_size": 4}, "max_position_embeddings": 32},
+    ],
+)  # fmt: skip
+def test_states_of_some_rows_are_those_of_all(settings):
+    torch.manual_seed(0)
+    model = LongstrandModel(preset("tiny", vocab_size=9, **settings)).eval()
+    ids, mask, rows = torch.randint(4, 9, (2, 30)), torch.ones(2, 30).long(), torch.tensor([[3, 0], [7, 19]])
+    mask[1, 20:] = 0
+    with torch.inference_mode():
+        for given in (None, mask):
+            wanted = take_rows(model(ids, given).last_hidden_state, rows)
+            assert torch.allclose(model.states_at(rows, ids, given), wanted, atol=1e-5)
 
 
 def test_rotation_by_hand():

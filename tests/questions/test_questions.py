@@ -14,6 +14,7 @@ from longstrand.errors import InputError, UsageError
 from longstrand.models.config import preset
 from longstrand.models.network import Network
 from longstrand.models.networks import MaskedLM, SequenceClassification, TokenClassification
+from longstrand.models.positions import take_rows
 from longstrand.models.reading import Reading
 from longstrand.questions.bases import base_distribution, base_probabilities
 from longstrand.questions.scores import scorer
@@ -53,12 +54,15 @@ class Toy(Network):
         self.lm_head = torch.nn.Identity()
         self.seen = []
 
-    def encoder(self, input_ids, attention_mask=None, **_):
+    def forward(self, input_ids, attention_mask=None, **_):
         self.seen += [
             [self.tokenizer.token_strings[i] for i in row if i != self.tokenizer.pad_token_id] for row in input_ids
         ]
         masked = (input_ids == self.tokenizer.mask_token_id).sum(1)
         return BaseModelOutput(last_hidden_state=self.table[masked][:, None].expand(-1, input_ids.shape[1], -1))
+
+    def states_at(self, rows, input_ids, attention_mask=None):
+        return take_rows(self(input_ids, attention_mask).last_hidden_state, rows)
 
 
 def log_table(tokenizer, **probabilities):

@@ -128,8 +128,15 @@ def test_windows_by_hand(genome, language_model):
         starts.add(start)
         assert one.ref_text == text[start : start + 24] and 6 <= one.at < 18 and start % 2 == 0
     assert len(starts) == pytest.approx(820 / 12, abs=2)
+    tokens = [(place - one.at, one.at // 2) for place, one in (
+        (place, Windows(genome, language_model, 24, "grid", 2).pair(Variant("c", place, text[place], "N"), len))
+        for place in range(100, 104)
+    )]  # fmt: skip
+    assert tokens == [(90, 5), (90, 5), (92, 5), (92, 5)]  # a step of one token: its variants share a window
     with pytest.raises(UsageError, match="too short for a grid"):
         Windows(genome, language_model, 2, "grid")
+    with pytest.raises(UsageError, match="needs a step up to that, a multiple of 2"):
+        Windows(genome, language_model, 24, "grid", 3)
 
 
 def test_windows_shrink_until_the_model_can_read_them(genome):
@@ -151,14 +158,16 @@ def test_shared_masks_and_passes(genome, language_model):
     grid = VariantScorer(language_model, genome, options(scores="llr", windows="grid", window=200, strand="+"))
     grid.score(both)
     assert grid.num_passes == 1
-    far = [Variant("c", place, text[place], "A" if text[place] != "A" else "C") for place in (160, 180, 240)]
+    far = [Variant("c", place, text[place], "A" if text[place] != "A" else "C") for place in (160, 168, 240)]
     counts = {}
-    for shared in (False, True):
+    for shared, strand in ((False, "-"), (True, "-"), (False, "+"), (True, "+")):
         scorer = VariantScorer(
-            language_model, genome, options(scores="llr", windows="grid", window=200, strand="+", shared_masks=shared)
+            language_model,
+            genome,
+            options(scores="llr", windows="grid", window=200, strand=strand, shared_masks=shared),
         )
         counts[shared] = scorer.score(far).values, scorer.num_passes
-    assert counts[False][1] == 3 and counts[True][1] == 2
+        assert scorer.num_passes == (2 if shared else 3)
     np.testing.assert_allclose(counts[True][0][1], counts[False][0][1], atol=1e-6)  # alone in its pass
     assert not np.allclose(counts[True][0][0], counts[False][0][0], atol=1e-6)
     with pytest.raises(UsageError, match="shared masks need windows that variants share"):

@@ -35,6 +35,12 @@ class AlibiStrip:
         distance = (query - torch.arange(-length, length)).abs()
         return cls((-torch.tensor(slopes)[:, None, None] * distance)[None].to(dtype))
 
+    def at(self, rows: Tensor) -> Tensor:
+        """Give the biases (B, H, R, L) of the tokens ``rows`` (B, R)."""
+        middle = self.strip.shape[-1] // 2
+        places = torch.arange(middle, device=rows.device) + middle - rows[..., None]
+        return self.strip[0, :, 0][:, places].transpose(0, 1)
+
     def attend(self, query_BHLK: Tensor, key_BHLK: Tensor, value_BHLK: Tensor, dropout: float = 0.0) -> Tensor:
         """Compute the context (B, H, L, K) of an input of at most the strip's length; differentiable."""
         length, (size, twice) = query_BHLK.shape[2], self.strip.shape[2:]

@@ -19,7 +19,7 @@ from longstrand.models.attention.mask import AttentionInputs, AttentionMask, Pac
 from longstrand.models.attention.patterns import BlockSparse, Pattern
 from longstrand.models.config import LongstrandConfig
 from longstrand.models.linear import Linear
-from longstrand.models.positions import RotaryAngles
+from longstrand.models.positions import RotaryAngles, take_rows
 
 
 class SelfAttention(nn.Module):
@@ -43,12 +43,26 @@ class SelfAttention(nn.Module):
         self._kept: tuple[Any, ...] = ()
 
     def forward(
-        self, hidden: Tensor, mask: AttentionMask, angles: RotaryAngles | None, *, need_weights: bool
+        self,
+        hidden: Tensor,
+        mask: AttentionMask,
+        angles: RotaryAngles | None,
+        *,
+        need_weights: bool,
+        rows: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Mix tokens; hidden (B, L, hidden_size) -> same shape, and probabilities (B, H, L, L) if asked for."""
-        query, key, value = (self._split(project(hidden)) for project in (self.query, self.key, self.value))
+        """Mix tokens; hidden (B, L, hidden_size) -> same shape, and probabilities (B, H, L, L) if asked for.
+
+        With ``rows`` (B, R) only those tokens ask, and ``mask`` is theirs.
+        """
+        asking = hidden if rows is None else take_rows(hidden, rows)
+        query, key, value = (
+            self._split(self.query(asking)),
+            self._split(self.key(hidden)),
+            self._split(self.value(hidden)),
+        )
         if angles is not None:
-            query, key = angles.rotate(query), angles.rotate(key)
+            query, key = (angles if rows is None else angles.at(rows)).rotate(query), angles.rotate(key)
         dropout = self.dropout if self.training else 0.0
         context, weights = compute_attention(query, key, value, mask, dropout=dropout, need_weights=need_weights)
         return self.dense(context.transpose(1, 2).flatten(2)), weights

@@ -21,7 +21,7 @@ from longstrand.models.attention.block_sparse import BlockLists, GatherCall, blo
 from longstrand.models.attention.inputs import AttentionInputs
 from longstrand.models.attention.patterns import BlockSparse, Full, Pattern, SlidingWindow
 from longstrand.models.config import LongstrandConfig
-from longstrand.models.positions import alibi_bias
+from longstrand.models.positions import alibi_bias, take_rows
 
 PATHS = ("auto", "dense", "gather", "flex", "documents", "strip")
 BREAK_EVEN = 1.75
@@ -47,6 +47,16 @@ class AttentionMask:
     strip: AlibiStrip | None = None
     documents: tuple[PackedDocument, ...] | None = None
     drops: bool = True
+
+    def at(self, rows: Tensor) -> AttentionMask | None:
+        """Say what the queries of some tokens see, rows (B, R); None where only all of them together are computed."""
+        if self.strip is not None:
+            return AttentionMask(self.strip.at(rows))
+        if self.blocks is not None or self.documents is not None:
+            return None
+        if self.bias is None or self.bias.shape[-2] == 1:
+            return self
+        return AttentionMask(take_rows(self.bias.transpose(1, 2), rows).transpose(1, 2), drops=self.drops)
 
 
 @dataclass(frozen=True, eq=False)
