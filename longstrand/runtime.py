@@ -452,20 +452,20 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         raise
 
 
-def take_lock(path: Path, busy: str) -> IO[str]:
+def take_lock(path: Path, busy: str | None) -> IO[str]:
     """Lock a file for this process, as long as what is returned stays open; where there are no locks, go on without.
 
     Raises:
-        ResumeError: another process holds it; ``busy`` is the sentence.
+        ResumeError: another process holds it; ``busy`` is the sentence. With None this process waits instead.
     """
     import fcntl
 
     handle = open(path, "w")  # noqa: SIM115 - closed by the caller
     try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by workers, unlike flock
+        fcntl.lockf(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))  # not inherited by workers, unlike flock
     except (BlockingIOError, PermissionError):
         handle.close()
-        raise ResumeError(busy) from None
+        raise ResumeError(busy or "") from None
     except OSError:
         pass
     return handle

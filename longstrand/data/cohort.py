@@ -7,7 +7,6 @@ Labels go with their bases: a deleted base takes its label with it, an inserted 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from longstrand.genome.fasta import Genome
 from longstrand.genome.haplotypes import Haplotypes, HaplotypeWindow, Ints, Missing, Unphased, open_haplotypes
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import normalise, reverse_complement
-from longstrand.runtime import IGNORED_LABEL, on_rank_0
+from longstrand.runtime import IGNORED_LABEL
 
 Weighting = Literal["individuals", "distinct"]
 
@@ -57,9 +56,7 @@ class Cohort:
     @classmethod
     def open(cls, path: Path, genome: Genome, *, mismatch: Literal["error", "skip"] = "error", **how: Any) -> Cohort:
         """Open the haplotypes of a VCF, indexed by the first process that comes; ``how`` are the other attributes."""
-        opening = partial(open_haplotypes, path, genome, mismatch=mismatch)
-        on_rank_0(opening)
-        return cls(opening(), **how)
+        return cls(open_haplotypes(path, genome, mismatch=mismatch), **how)
 
     def read_row(self, place: Interval, *, seed: int, index: int, alphabet: str | None = None) -> tuple[str, Ints]:
         """Read the interval of a labelled row as the haplotype drawn for ``index`` has it, on the strand of the row.

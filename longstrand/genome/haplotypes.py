@@ -495,9 +495,10 @@ def open_haplotypes(vcf: Path | str, genome: Genome, *, mismatch: Literal["error
     if not (entry / "index.json").exists():
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
-            busy = f"{file.path}: another process is indexing it; wait for it."
-            with take_lock(entry.with_suffix(".lock"), busy), replacing_folder(entry) as folder:
-                _build(file, genome, mismatch, folder, fingerprint)
+            with take_lock(entry.with_suffix(".lock"), None):
+                if not (entry / "index.json").exists():
+                    with replacing_folder(entry) as folder:
+                        _build(file, genome, mismatch, folder, fingerprint)
         except OSError as error:
             shutil.rmtree(entry, ignore_errors=True)
             raise InputError(

@@ -111,6 +111,9 @@ def verbs(folder: Path) -> None:
                       "--output", "compared", *common, "--method", "full", "--method", "probe", "random_init=false",
                       "--baselines", "majority,kmer", "protocol.epochs=2", "protocol.resamples=20", "protocol.kmer=2",
                       "protocol.probe.trials=2", "threads=1"],
+        "variants": ["variants", "score", "pretrain64", str(folder.parent / "people.vcf"), "--genome",
+                     str(folder.parent / "toy.fa"), "--output", "scored.vcf", "--window", "30", "--part-rows", "3",
+                     "--sample", "S", *common],
     }  # fmt: skip
     for number, (name, words) in enumerate(commands.items()):
         os.environ["TORCHELASTIC_RESTART_COUNT"] = str(number)  # the meetings of one command are not those of another

@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.genome.test_haplotypes import write as write_vcf
 from tests.part_toys import in_child
 from tests.toys import tiny_checkpoint
 from tests.training.processes import alone, pair
@@ -36,6 +37,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, length in {"one": 2_000, "two": 500}.items():
             text = "".join(letters.choice("ACGT") + letters.choice("ACGT") + "T" for _ in range(length))
             file.write(f">{name}\n{text}\n")
+            if name == "one":
+                people = [
+                    (name, p + 1, ".", text[p], f"{text[p]}A", ".", ".", ".", "GT", "1|0") for p in range(9, 900, 60)
+                ]
+                write_vcf(folder / "people.vcf", people, ["S"])
     rows = []
     for kind in [0, 1] * 17:
         shares = [1, 7, 1, 1] if kind else [3, 1, 3, 3]
@@ -152,11 +158,12 @@ def test_the_curriculum_went_on_in_both(world: Path) -> None:
 def test_commands_share_out_their_work(world: Path) -> None:
     """Each command ends well in both processes; what it writes is what one process writes."""
     for record in (*records(world, "one"), *records(world, "two")):
-        assert {name: record[name] for name in ("predict", "embed", "probe", "benchmark")} == dict.fromkeys(
-            ("predict", "embed", "probe", "benchmark"), 0
-        )
+        verbs = ("predict", "embed", "probe", "benchmark", "variants")
+        assert {name: record[name] for name in verbs} == dict.fromkeys(verbs, 0)
     for name in ("predictions.csv", "vectors.csv"):
         assert (world / "one" / name).read_bytes() == (world / "two" / name).read_bytes()
+    scored = [(world / side / "scored.vcf").read_bytes().split(b"#CHROM")[1] for side in ("one", "two")]
+    assert scored[0] == scored[1] and scored[0].count(b"LS_FLANK_H1=") == 15
     probed = [json.loads((world / side / "probed" / "report.json").read_text()) for side in ("one", "two")]
     same(plain(probed[0]["probe"]["chosen"]), plain(probed[1]["probe"]["chosen"]))
     same(plain(probed[0]["test"]), plain(probed[1]["test"]))

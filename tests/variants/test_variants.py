@@ -21,11 +21,12 @@ from longstrand.genome.sequence import reverse_complement
 from longstrand.genome.variants import Variant
 from longstrand.genome.vcf import open_vcf
 from longstrand.models.networks import BinRegression, MaskedLM, SequenceClassification, TokenClassification
+from longstrand.questions.tokens import masked_log_probabilities, states
 from longstrand.variants import jobs
 from longstrand.variants.options import VariantOptions
 from longstrand.variants.scores import VariantScorer
 from longstrand.variants.windows import Windows, default_window
-from tests.questions.test_questions import KINDS, random_model
+from tests.questions.test_questions import KINDS, MEMORY, random_model
 
 COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
 
@@ -182,10 +183,11 @@ HEADS = {
 }
 
 
+@pytest.mark.parametrize("changes", [{}, MEMORY], ids=["plain", "memory"])
 @pytest.mark.parametrize("kind", HEADS)
-def test_heads_agree_with_predict(genome, kind):
+def test_heads_agree_with_predict(genome, kind, changes):
     cls, head = HEADS[kind]
-    model = random_model(cls, heads={head["kind"]: head})
+    model = random_model(cls, heads={head["kind"]: head}, **changes)
     scorer = VariantScorer(model, genome, options(window=60))
     variants = some_variants(genome, 6)
     pairs = [scorer.windows.pair(one, len) for one in variants]
@@ -219,10 +221,27 @@ def test_heads_agree_with_predict(genome, kind):
             assert abs(row[0]) == pytest.approx(max(np.abs(left).max(), np.abs(behind).max()), abs=1e-6)
 
 
-def test_bins_of_both_alleles_are_the_same(genome):
+def test_memory_models_score_as_the_ordinary_questions(genome):
+    """Windows of several segments: one masked base, the states, and the alleles exchanged."""
+    model, text = random_model(**MEMORY, tokenizer=KINDS["single"]()), genome.fetch("c", 0, 900)
+    scorer = VariantScorer(model, genome, options(scores="llr,l2,pll_unmasked", window=40, strand="+"))
+    variants = [Variant("c", place, text[place], "A" if text[place] != "A" else "C") for place in (100, 333)]
+    for variant, row in zip(variants, scorer.score(variants).values):
+        window = text[variant.start - 20 : variant.start + 20]
+        changed = window[:20] + variant.alt + window[21:]
+        ((logs,),) = masked_log_probabilities(model, window, [[21]])
+        a, r = (model.tokenizer.vocab[base] for base in (variant.alt, variant.ref))
+        assert row[0] == pytest.approx(float(logs[a] - logs[r]), abs=1e-5)
+        u, v = (next(states(model, [one]))[1:-1].mean(0) for one in (window, changed))
+        assert row[1] == pytest.approx(float(np.linalg.norm(u - v)), abs=1e-5)
+        assert np.isfinite(row[2]) and row[2] != 0
+
+
+@pytest.mark.parametrize("changes", [{}, {"memory": {**MEMORY["memory"], "segment_length": 20, "bin_bases": 6}}])
+def test_bins_of_both_alleles_are_the_same(genome, changes):
     """An indel moves what follows it, so the alternate is filled from behind the window, or cut; bins are whole."""
     head = {"kind": "bin", "problem": "counts", "num_outputs": 2, "bin_bases": 6, "bin_token_id": 2}
-    model = random_model(BinRegression, heads={"bin": head})
+    model = random_model(BinRegression, heads={"bin": head}, **changes)
     scorer = VariantScorer(model, genome, options(window=30))
     text, end = genome.fetch("c", 0, 900), genome.contigs["c"]
     variants = [
@@ -443,8 +462,16 @@ def test_tables_texts_and_names(genome, tmp_path, language_model):
     assert named["llr"].to_list() == pytest.approx([tables["tsv"]["llr"][2], tables["tsv"]["llr"][0]], abs=1e-5)
     with pytest.raises(InputError, match="no record has 'rs9' in ID or INFO"):
         ls.score_variants(language_model, ["id1", "rs9"], genome=genome, look_up=vcf)
-    with pytest.raises(InputError, match="write it as 'chr1:12345:A:G'"):
-        ls.score_variants(language_model, ["rs9"], genome=genome)
+    lines = vcf.read_text().splitlines()
+    names = [f"NC_000001.11:g.{v.start + 1}{v.ref}>{v.alt}" for v in variants]
+    info = [f"{line[:-1]}CLNHGVS={name}" for line, name in zip(lines[-3:], names)]
+    vcf.write_text("\n".join([*lines[:-3], *info]) + "\n")
+    hgvs = ls.score_variants(language_model, [names[1], texts[0]], genome=genome, window=60, look_up=vcf)
+    assert hgvs["llr"].to_list() == pytest.approx(tables["tsv"]["llr"].to_list()[1::-1], abs=1e-5)
+    for refused in ("rs9", names[0], "NM_000059.4:c.68-7T>A", "BRCA1:p.Cys61Gly", "chr1:5:A:<DEL>", "chr1 5 A", "1:2"):
+        with pytest.raises(InputError, match=r"write it as 'chr1:12345:A:G', .*chr1:12345 A>G'") as caught:
+            ls.score_variants(language_model, [refused], genome=genome)
+        assert ("looked up in a VCF" in str(caught.value)) == (refused[:2] in ("rs", "NC", "NM", "BR"))
     (tmp_path / "bad.csv").write_text("chrom,pos,ref\nc,5,A\n")
     with pytest.raises(InputError, match="as a table it lacks alt"):
         ls.score_variants(language_model, tmp_path / "bad.csv", genome=genome)
