@@ -72,10 +72,11 @@ def write_report(folder: Path, report: Report) -> tuple[Path, Path]:
 
 
 def render_html(report: Report) -> str:
-    """Return the whole page as text."""
+    """Return the whole page as text; a picture of DNA that is the first section stands above the summary."""
     views = [(section, VIEWS[type(section)](section)) for section in report.sections]
     links = _links([section.title for section in report.sections])
-    return _template().render(report=report, views=views, links=links, svg=plots.to_svg)
+    lead = int(bool(views) and isinstance(views[0][0], locus.Locus))
+    return _template().render(report=report, views=views, lead=lead, links=links, svg=plots.to_svg)
 
 
 @cache

@@ -349,3 +349,12 @@ def test_panels_share_colours_and_one_legend() -> None:
 def test_rows_that_nothing_was_read_of_have_no_metrics():
     (table,) = evaluation_sections({"m": [{"primary": "mcc", "metrics": {}}]}, "")
     assert isinstance(table, Table) and "No row could be measured" in table.explain and table.rows == [[0]]
+
+
+def test_dna_that_comes_first_stands_above_the_summary() -> None:
+    dna = Locus("Genes", "x", [Track(np.arange(3.0), "p")], "chr1:11-13")
+    curve = Curves("Loss", "y", [Line("a", [1], [2])], x_label="step", y_label="loss")
+    for sections, above in (([dna, curve], True), ([curve, dna], False)):
+        page = render_html(Report("T", sections, summary=["It works."]))
+        assert (page.index("<h2>Genes</h2>") < page.index("It works.")) == above
+        assert page.index("It works.") < page.index("<h2>Loss</h2>")
