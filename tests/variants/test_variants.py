@@ -237,7 +237,13 @@ def test_memory_models_score_as_the_ordinary_questions(genome):
         assert np.isfinite(row[2]) and row[2] != 0
 
 
-@pytest.mark.parametrize("changes", [{}, {"memory": {**MEMORY["memory"], "segment_length": 20, "bin_bases": 6}}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"memory": {**MEMORY["memory"], "segment_length": 20, "bin_bases": 6, "bins_per_segment": 2, "split": "left"}},
+    ],
+)
 def test_bins_of_both_alleles_are_the_same(genome, changes):
     """An indel moves what follows it, so the alternate is filled from behind the window, or cut; bins are whole."""
     head = {"kind": "bin", "problem": "counts", "num_outputs": 2, "bin_bases": 6, "bin_token_id": 2}
