@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import hashlib
 import importlib.metadata
+import io
 import json
 import logging
 import os
@@ -33,6 +34,7 @@ from longstrand.errors import CheckpointError, InputError, LongstrandError, Resu
 
 if TYPE_CHECKING:
     import numpy as np
+    import polars as pl
     import torch
     from tqdm import tqdm
 
@@ -400,6 +402,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise InputError(
             f"{path}: cannot be written ({error.strerror}); the old file, if any, is unchanged."
         ) from error
+
+
+def write_frame(path: Path, frame: pl.DataFrame) -> None:
+    """Write a table, as CSV or Parquet by the name of the file, atomically."""
+    buffer = io.BytesIO()
+    (frame.write_parquet if path.suffix == ".parquet" else frame.write_csv)(buffer)
+    write_atomically(path, buffer.getvalue())
 
 
 def check_output(output: Path, inputs: Iterable[object], *, replaced: Sequence[str] = ("*",)) -> None:

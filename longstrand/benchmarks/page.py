@@ -15,7 +15,7 @@ from longstrand.evaluation.metrics import LOWER_IS_BETTER
 from longstrand.report import sections as page
 from longstrand.report.page import write_report
 from longstrand.report.sections import MetricRow, Section, Table, metric_title, text
-from longstrand.runtime import write_json
+from longstrand.runtime import write_frame, write_json
 
 GROUPS = {"baseline": "no language model", "model": "pre-trained", "control": "random start"}
 MAX_METRICS = 4
@@ -27,9 +27,7 @@ def write_results(folder: Path, tasks: Mapping[str, TaskData] | None = None) -> 
     """Write ``results.json``, ``results.parquet`` and ``report.html`` of a run folder; see `read_benchmark`."""
     found = read_benchmark(folder, tasks)
     write_json(Path(folder) / "results.json", found.to_dict())
-    temporary = Path(folder) / ".tmp-results.parquet"
-    metric_frame(found.results).write_parquet(temporary)
-    temporary.replace(Path(folder) / "results.parquet")
+    write_frame(Path(folder) / "results.parquet", metric_frame(found.results))
     write_report(Path(folder), make_page(found))
     return found
 

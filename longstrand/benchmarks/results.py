@@ -19,7 +19,7 @@ from longstrand.data.targets import Task
 from longstrand.errors import InputError
 from longstrand.evaluation.compare import PairedDifference, compare_predictions, holm
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores
-from longstrand.runtime import provenance, read_json
+from longstrand.runtime import provenance, read_json, write_frame
 from longstrand.training.methods import FinetuneMethod
 
 if TYPE_CHECKING:
@@ -119,9 +119,7 @@ def write_scores(scores: Scores, path: Path) -> None:
     columns = {"unit": scores.units.astype(np.int64)}
     columns |= {f"target_{number}": column for number, column in enumerate(targets.T)}
     columns |= {f"value_{number}": column for number, column in enumerate(scores.values.T.astype(np.float32))}
-    temporary = path.with_name(f".tmp-{path.name}")
-    pl.DataFrame(columns).write_parquet(temporary)
-    temporary.replace(path)
+    write_frame(path, pl.DataFrame(columns))
 
 
 def read_result(folder: Path) -> Result:

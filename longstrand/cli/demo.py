@@ -4,36 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from longstrand.cli.options import JsonOption, new_app
+from longstrand.cli.options import JsonOption, given, new_app, options_of
+from longstrand.demo.settings import DemoConfig
 
 app = new_app()
 
 
 @app.command()
+@options_of(DemoConfig, leave_out=["output", "genome"])
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything that is made.")] = Path(
-        "demo_output"
-    ),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of training; the simulated genome is always the same.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for all; default: demo_output.")] = None,
     genome: Annotated[
         list[Path] | None, typer.Option(help="Your FASTA file instead of a simulated genome; may be repeated.")
     ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="Folder with train.csv, dev.csv and test.csv (columns sequence,label).")
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A short run that only shows that everything works.")] = False,
-    yeast: Annotated[
-        bool, typer.Option("--yeast", help="The real yeast genome with the shipped model, 300 and 2,000 labels.")
-    ] = False,
-    annotation: Annotated[Path | None, typer.Option(help="With --yeast and --genome: its GTF or GFF3 file.")] = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="With --yeast: get genome and annotation (about 4 MB), once.")
-    ] = False,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """From a genome to a trained model and a report, in minutes.
 
@@ -44,22 +33,10 @@ def demo(
     import sys
 
     from longstrand.config import build
-    from longstrand.demo.materials import DemoConfig
     from longstrand.demo.run import run_demo
 
-    values = {
-        "output": output,
-        "seed": seed,
-        "genome": genome or [],
-        "labels": labels,
-        "quick": quick,
-        "yeast": yeast,
-        "annotation": annotation,
-        "download": download,
-    }
-    result = run_demo(
-        build(DemoConfig, values, "demo"), say=lambda line: print(f"[demo] {line}", file=sys.stderr, flush=True)
-    )
+    config = build(DemoConfig, given({**options, "output": output, "genome": genome}), "demo")
+    result = run_demo(config, say=lambda line: print(f"[demo] {line}", file=sys.stderr, flush=True))
     if as_json:
         shown = {"folder": result.folder, "page": result.page, "data": result.data}
         print(json.dumps({name: str(path) for name, path in shown.items()} | {"verdict": result.verdict}, indent=2))

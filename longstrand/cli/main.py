@@ -10,31 +10,15 @@ import importlib
 import logging
 import os
 import sys
+import tomllib
+from pathlib import Path
 from typing import Any
 
 from longstrand import __version__
 from longstrand.errors import LongstrandError, nearest
 from longstrand.runtime import silence_libraries
 
-VERBS = {
-    "demo": "From a genome to a trained model and a report, in minutes.",
-    "data": "Make labelled tables from an annotation and its genome.",
-    "tokenizer": "Train a tokenizer on your genomes, or look at one.",
-    "pretrain": "Pre-train a DNA language model on FASTA files.",
-    "finetune": "Train a model on your labelled sequences or intervals.",
-    "evaluate": "Measure a fine-tuned model on new labelled rows.",
-    "benchmark": "Compare models and baselines on published tasks or your own data.",
-    "predict": "Apply a fine-tuned model to sequences or intervals.",
-    "embed": "Turn sequences into vectors with any model.",
-    "variants": "Score the variants of a VCF with any model.",
-    "motifs": "Find motifs in sequences, compare and discover them.",
-    "haplotype": "Write a person's haplotypes of a region, with their map to the reference.",
-    "probe": "Find the layer of a model that knows your labels best.",
-    "info": "Say what a model, tokenizer or run folder is, without loading its weights.",
-    "plan": "Predict the memory and time of a run before you start it.",
-    "doctor": "Check the installation, or a checkpoint, and say what to do.",
-    "convert": "Convert a published checkpoint to Longstrand's format, or back.",
-}
+VERBS: dict[str, str] = tomllib.loads(Path(__file__).with_name("verbs.toml").read_text(encoding="utf-8"))
 
 
 def main(arguments: list[str] | None = None) -> None:

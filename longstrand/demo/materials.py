@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
-
 from longstrand.benchmarks.suites.from_gtf import from_gtf
-from longstrand.config import StrictModel
 from longstrand.demo.download import fetch
+from longstrand.demo.settings import DemoConfig
 from longstrand.demo.simulate import write_simulation
 from longstrand.errors import InputError, UsageError
 from longstrand.runtime import cache_dir, read_json, write_atomically
@@ -24,33 +22,6 @@ YEAST_TEST = ("IV", "XV")
 """Chromosomes that the shipped checkpoint never saw."""
 YEAST_VALID = ("XVI",)
 YEAST_LABELS = (300, 2000)
-
-
-class DemoConfig(StrictModel):
-    """What the demo does and where."""
-
-    output: Path = Field(Path("demo_output"), description="folder for everything that is made")
-    seed: int = Field(0, ge=0, description="seed of training; the simulated genome is always the same")
-    genome: tuple[Path, ...] = Field((), description="FASTA files instead of the simulated genome")
-    labels: Path | None = Field(None, description="folder with train, dev and test tables (sequence,label)")
-    quick: bool = Field(False, description="a tiny run that only shows that everything works")
-    yeast: bool = Field(False, description="the yeast genome with the shipped checkpoint")
-    annotation: Path | None = Field(None, description="yeast: GTF or GFF3 of the genome")
-    download: bool = Field(False, description="yeast: get genome and annotation")
-
-    @model_validator(mode="after")
-    def _check(self) -> DemoConfig:
-        if self.labels is not None and not self.genome:
-            raise ValueError("labels belong to real genomes; give genome too")
-        if not self.yeast and (self.annotation is not None or self.download):
-            raise ValueError("annotation and download belong to yeast")
-        if self.yeast and (self.labels is not None or self.quick):
-            raise ValueError("yeast has labels and a size of its own; leave out labels and quick")
-        if self.yeast and (self.annotation is None) != (not self.genome):
-            raise ValueError("yeast needs both genome and annotation, or neither")
-        if self.yeast and self.download and self.genome:
-            raise ValueError("give download, or genome and annotation")
-        return self
 
 
 @dataclass(frozen=True)

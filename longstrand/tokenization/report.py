@@ -27,8 +27,6 @@ class TokenizerReport:
         fingerprint: of the tokenizer.
         vocab_size: number of ids.
         num_dna_tokens: ids that are spelled with A, C, G, T only.
-        mean_vocabulary_length: mean bases of those.
-        longest_tokens: the longest of those.
         reverse_complement_share: share of those whose reverse complement is in the vocabulary too.
         num_texts, num_bases, num_tokens: size of the text; special tokens around it are not counted.
         bases_per_token: bases divided by tokens (for overlapping k-mers about 1, whatever k).
@@ -48,8 +46,6 @@ class TokenizerReport:
     fingerprint: str
     vocab_size: int
     num_dna_tokens: int
-    mean_vocabulary_length: float
-    longest_tokens: list[str]
     reverse_complement_share: float
     num_texts: int
     num_bases: int
@@ -98,7 +94,7 @@ def inspect_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenizerRe
         raise InputError("the text gives no tokens: it is empty, or shorter than a k-mer.")
     by_length = by_length[: int(np.flatnonzero(by_length).max(initial=0)) + 1]
     dna = tokenizer.dna_token_ids
-    names, vocabulary = tokenizer.token_strings, tokenizer.bases_per_id[dna]
+    names = tokenizer.token_strings
     used = dna[by_id[dna] > 0]
     longest = used[np.argsort(-tokenizer.bases_per_id[used], kind="stable")][:_SHOWN]
     frequent = np.argsort(-by_id, kind="stable")[:_SHOWN]
@@ -110,8 +106,6 @@ def inspect_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenizerRe
         fingerprint=tokenizer.fingerprint,
         vocab_size=tokenizer.vocab_size,
         num_dna_tokens=len(dna),
-        mean_vocabulary_length=float(vocabulary.mean()) if len(dna) else 0.0,
-        longest_tokens=[names[i] for i in dna[np.argsort(-vocabulary, kind="stable")][:_SHOWN]],
         reverse_complement_share=reverse_complement_share(tokenizer),
         num_texts=num_texts,
         num_bases=num_bases,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from longstrand.evaluation.metrics import LOWER_IS_BETTER, METRICS, PRIMARY, Sco
 from longstrand.evaluation.sanity import check_splits, leaks
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import predict, probabilities
-from longstrand.runtime import write_atomically
+from longstrand.runtime import write_frame
 from longstrand.training.examples import Prepared, Scale
 from longstrand.training.settings import FinetuneConfig
 
@@ -274,13 +273,7 @@ def write_predictions(scored: Scored, path: Path) -> None:
     ``num_tokens``, ``truncated``. For token problems ``label`` and ``predicted`` hold one class a base, separated by
     spaces; bases past the cut are ``?``.
     """
-    frame = prediction_frame(scored)
-    buffer = io.BytesIO()
-    if path.suffix == ".parquet":
-        frame.write_parquet(buffer)
-    else:
-        frame.write_csv(buffer)
-    write_atomically(path, buffer.getvalue())
+    write_frame(path, prediction_frame(scored))
 
 
 def prediction_frame(scored: Scored) -> pl.DataFrame:

@@ -20,6 +20,7 @@ from longstrand.errors import InputError, UsageError
 from longstrand.evaluation.sanity import check_bins, refuse_flat
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
+from longstrand.inference.writers import append_chunks
 from longstrand.runtime import fingerprint_bytes, read_json
 
 _BYTES_FIELD = 2
@@ -162,13 +163,15 @@ def write_targets(
         dtype=dtype,
         fill_value=float("nan"),
     )
-    count, rows = 0, iter(rows)
-    while block := list(islice(rows, together)):
-        filled = np.full((len(block), most_bins, num_targets), np.nan, dtype=dtype)
-        for line, values in zip(filled, block):
-            line[: len(values)] = values
-        array[count : count + len(block)] = filled
-        count += len(block)
+    count = 0
+
+    def filled() -> Iterator[np.ndarray]:
+        nonlocal count
+        for values in rows:
+            count += 1
+            yield np.pad(values.astype(dtype), ((0, most_bins - len(values)), (0, 0)), constant_values=np.nan)[None]
+
+    append_chunks(array, filled(), together)
     return count
 
 
