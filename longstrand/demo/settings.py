@@ -15,9 +15,7 @@ class DemoConfig(StrictModel):
     output: Path = Field(Path("demo_output"), description="folder for everything that is made")
     seed: int = Field(0, ge=0, description="seed of training; the simulated genome is always the same")
     genome: tuple[Path, ...] = Field((), description="FASTA files instead of the simulated genome")
-    labels: Path | None = Field(
-        None, description="folder with train.csv, dev.csv, test.csv (sequence,label)"
-    )
+    labels: Path | None = Field(None, description="folder with train.csv, dev.csv, test.csv (sequence,label)")
     quick: bool = Field(False, description="a short run that only shows that everything works")
     yeast: bool = Field(False, description="the real yeast genome with the shipped model, 300 and 2,000 labels")
     annotation: Path | None = Field(None, description="with --yeast and --genome: its GTF or GFF3 file")
