@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from longstrand.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 AMBIGUOUS = "RYSWKMBDHV"
 """IUPAC letters for two or three bases; with ``N`` and ``ACGTU`` these are all nucleotide letters."""
@@ -86,6 +91,39 @@ def reverse_complement(sequence: str) -> str:
         'nYCGTT'
     """
     return sequence.translate(_COMPLEMENT)[::-1]
+
+
+def shuffle_dinucleotides(sequence: str, random: np.random.Generator) -> str:
+    """Shuffle a sequence so that it keeps the number of every pair of neighbouring letters, and its two ends.
+
+    All such sequences are drawn by a random Euler path (Altschul and Erickson 1985). Random numbers: ``random``.
+    """
+    after: dict[str, list[str]] = {}
+    for first, second in pairwise(sequence):
+        after.setdefault(first, []).append(second)
+    last = sequence[-1:]
+    while True:
+        exits = {letter: str(random.choice(found)) for letter, found in after.items() if letter != last}
+        if all(_leads_to(letter, last, exits) for letter in exits):
+            break
+    for letter, found in after.items():
+        if letter in exits:
+            found.remove(exits[letter])
+        found[:] = [str(each) for each in random.permutation(found)] + [each for each in [exits.get(letter)] if each]
+    path = [sequence[:1]]
+    taken = {letter: iter(found) for letter, found in after.items()}
+    while (following := next(taken.get(path[-1], iter(())), None)) is not None:
+        path.append(following)
+    return "".join(path)
+
+
+def _leads_to(letter: str, goal: str, exits: dict[str, str]) -> bool:
+    """Say whether following the exits reaches the goal."""
+    for _ in range(len(exits) + 1):
+        if letter == goal:
+            return True
+        letter = exits[letter]
+    return False
 
 
 def gc_fraction(sequence: str) -> float:

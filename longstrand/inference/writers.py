@@ -238,6 +238,8 @@ def _series(name: str, column: Any) -> Any:
 def _plain_array(name: str, column: Any) -> np.ndarray:
     if name in WHOLE_NUMBERS:
         return np.asarray(column, dtype=np.int64)
+    if len(column) and all(isinstance(value, float) for value in column):
+        return np.asarray(column, dtype=np.float64)
     return np.array(["" if value is None else str(value) for value in column], dtype=np.str_)
 
 

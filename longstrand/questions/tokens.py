@@ -8,8 +8,10 @@ Legend: n tokens of a text, D hidden size, V vocabulary, C outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from typing import TypeVar
 
 import numpy as np
@@ -27,6 +29,7 @@ from longstrand.models.reading import Reading
 from longstrand.tokenization.base import Encoding, IntArray, Tokenizer
 
 FloatArray = npt.NDArray[np.float32]
+Item = TypeVar("Item")
 Target = int | Callable[[Tensor], Tensor]
 BATCH_TOKENS = 8192
 _UNKNOWN = Reading.model_validate({})
@@ -192,11 +195,11 @@ def states(
 
 def gradients(
     model: Network,
-    texts: Iterable[str],
-    target: Target,
+    texts: Iterable[str | Encoding],
+    target: Target | Iterable[Target],
     *,
-    vectors: Sequence[FloatArray] | None = None,
-    masks: Sequence[Sequence[int]] | None = None,
+    vectors: Iterable[FloatArray] | None = None,
+    masks: Iterable[Sequence[int] | IntArray] | None = None,
     batch_tokens: int = BATCH_TOKENS,
 ) -> Iterator[Gradients]:
     """Compute the gradient of a scalar of each text with respect to its word vectors (``inputs_embeds``), in float32.
@@ -206,10 +209,10 @@ def gradients(
 
     Args:
         model: any model with a head.
-        texts: bases.
+        texts: bases, or what `read_text` made of them.
         target: number of an output (per token or bin: its mean over them), or a function from the logits of one text,
-            ``(C,)`` or ``(n, C)`` (bins: ``(bins, C)``), to a scalar. A masked LM gives the function its logits
-            ``(len(mask), V)`` at the masked rows, without masks ``(n, V)``.
+            ``(C,)`` or ``(n, C)`` (bins: ``(bins, C)``), to a scalar; or one of these for each text. A masked LM gives
+            the function its logits ``(len(mask), V)`` at the masked rows, without masks ``(n, V)``.
         vectors: for each text float32 ``(n, D)`` in place of its own word vectors.
         masks: for each text the rows that become ``[MASK]`` (masked LM).
         batch_tokens: most tokens of a batch.
@@ -218,32 +221,95 @@ def gradients(
         UsageError: the model has no head, or an output number is given for a masked LM.
         ValueError: texts, vectors and masks do not fit each other.
     """
-    kind = model.kind
-    if kind == "encoder" or (kind == "masked_lm" and isinstance(target, int)):
-        raise UsageError("gradients need a model with a head; for a masked LM the target is a function of its logits.")
-    cached = lru_cache(maxsize=64)(reader_of(model))
-    items = (
-        (cached(text), None if vectors is None else vectors[i], () if masks is None else masks[i])
-        for i, text in enumerate(texts)
-    )
-    for batch in _batches(items, lambda item: len(item[0]), batch_tokens):
-        asked = [
-            MaskedText(encoding, rows := np.asarray(mask, dtype=np.int32).reshape(-1), rows)
-            for encoding, _, mask in batch
-        ]
-        with torch.enable_grad(), evaluation_mode(model):
-            answers = _gradients_of_batch(model, asked, [given for _, given, _ in batch], target)
+    for batch in _asked(model, texts, target, vectors, masks, batch_tokens):
+        with torch.enable_grad(), evaluation_mode(model), _frozen(model):
+            answers = _gradients_of_batch(model, batch)
         yield from answers
 
 
-def _gradients_of_batch(
-    model: Network, asked: list[MaskedText], given: list[FloatArray | None], target: Target
-) -> list[Gradients]:
+def measure(
+    model: Network,
+    texts: Iterable[str | Encoding],
+    target: Target | Iterable[Target],
+    *,
+    masks: Iterable[Sequence[int] | IntArray] | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Iterator[float]:
+    """Compute the scalar of each text, in order, without gradients; arguments and errors as of `gradients`."""
+    for batch in _asked(model, texts, target, None, masks, batch_tokens):
+        with torch.inference_mode(), evaluation_mode(model):
+            asked = [one for one, _, _ in batch]
+            inputs = _padded(model, [_with_masks(model.require_tokenizer(), one) for one in asked])
+            found = _targets(model, inputs, inputs["input_ids"], asked, [wanted for _, _, wanted in batch])
+            answers = torch.stack(found).tolist()
+        yield from answers
+
+
+def word_table(model: Network) -> FloatArray:
+    """Give the word vectors of a model, float32 ``(V, D)``."""
+    table: nn.Embedding = _encoder(model).embeddings.word_embeddings  # type: ignore[union-attr, assignment]
+    return table.weight.detach().float().cpu().numpy()
+
+
+Asked = tuple[MaskedText, FloatArray | None, Target]
+
+
+def _asked(
+    model: Network, texts: Iterable[str | Encoding], target: Target | Iterable[Target],
+    vectors: Iterable[FloatArray] | None, masks: Iterable[Sequence[int] | IntArray] | None, batch_tokens: int,
+) -> Iterator[list[Asked]]:  # fmt: skip
+    """Read texts and join them with what is asked of each, in batches."""
+    single = isinstance(target, int) or callable(target)
+    if model.kind == "encoder" or (model.kind == "masked_lm" and isinstance(target, int)):
+        raise UsageError("gradients need a model with a head; for a masked LM the target is a function of its logits.")
+    cached = lru_cache(maxsize=64)(reader_of(model))
+    more = [repeat(target) if single else target, repeat(None) if vectors is None else vectors]
+    more.append(repeat(()) if masks is None else masks)
+    given = zip(texts, *(each if isinstance(each, repeat) else _all_of(each) for each in more))
+    items = (
+        (MaskedText(cached(text) if isinstance(text, str) else text, rows, rows), own, wanted)
+        for text, wanted, own, mask in given
+        for rows in [np.asarray(mask, dtype=np.int32).reshape(-1)]
+    )
+    return _batches(items, lambda item: len(item[0].encoding), batch_tokens)
+
+
+def _all_of(values: Iterable[Item]) -> Iterator[Item]:
+    """Pass values on.
+
+    Raises:
+        ValueError: another one is asked for at the end.
+    """
+    yield from values
+    raise ValueError("there are more texts than targets, vectors or masks")
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Let gradients flow to the input alone, through every segment of a recurrent memory."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    config = getattr(model, "config", None)
+    memory = getattr(config, "memory", None)
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    if memory is not None:
+        config.memory = memory.model_copy(update={"bptt_depth": None})  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        if memory is not None:
+            config.memory = memory  # type: ignore[union-attr]
+
+
+def _gradients_of_batch(model: Network, batch: list[Asked]) -> list[Gradients]:
+    asked = [one for one, _, _ in batch]
     inputs = _padded(model, [_with_masks(model.require_tokenizer(), one) for one in asked])
     ids = inputs.pop("input_ids")
     table: nn.Embedding = _encoder(model).embeddings.word_embeddings  # type: ignore[union-attr, assignment]
     words = table(ids).detach().float()
-    for row, (one, vectors) in enumerate(zip(asked, given)):
+    for row, (one, vectors, _) in enumerate(batch):
         if vectors is not None:
             if vectors.shape != (len(one.encoding), words.shape[-1]):
                 raise ValueError(
@@ -256,7 +322,7 @@ def _gradients_of_batch(
     words.requires_grad_()
     inputs["inputs_embeds"] = words.to(table.weight.dtype)
     inputs["input_ids"] = ids
-    scalars = torch.stack(_targets(model, inputs, ids, asked, target))
+    scalars = torch.stack(_targets(model, inputs, ids, asked, [wanted for _, _, wanted in batch]))
     (values,) = torch.autograd.grad(scalars.sum(), words)
     ends = scalars.tolist()
     found, where = values.cpu().numpy(), words.detach().cpu().numpy()
@@ -267,7 +333,7 @@ def _gradients_of_batch(
 
 
 def _targets(
-    model: Network, inputs: dict[str, Tensor], ids: Tensor, asked: list[MaskedText], target: Target
+    model: Network, inputs: dict[str, Tensor], ids: Tensor, asked: list[MaskedText], targets: Sequence[Target]
 ) -> list[Tensor]:
     """Compute the scalar of each text, float32."""
     kind = model.kind
@@ -282,9 +348,10 @@ def _targets(
         every = model(**inputs).logits.float()
         lengths = inputs["bins_mask"].sum(1).tolist() if kind == "bin" else [len(one.encoding) for one in asked]
         logits = [every[row] if kind == "sequence" else every[row, :length] for row, length in enumerate(lengths)]
-    if isinstance(target, int):
-        return [values[..., target].mean() for values in logits]
-    return [target(values) for values in logits]
+    return [
+        values[..., target].mean() if isinstance(target, int) else target(values)
+        for values, target in zip(logits, targets)
+    ]
 
 
 def _encoder(model: Network) -> nn.Module:
@@ -320,9 +387,6 @@ def _with_masks(tokenizer: Tokenizer, one: MaskedText) -> Encoding:
 
 def _index(rows: IntArray, beside: Tensor) -> Tensor:
     return torch.from_numpy(rows.astype(np.int64)).to(beside.device)
-
-
-Item = TypeVar("Item")
 
 
 def _batches(items: Iterable[Item], length: Callable[[Item], int], batch_tokens: int) -> Iterator[list[Item]]:

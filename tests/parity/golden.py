@@ -35,9 +35,9 @@ CLAIMS: list[tuple[str, str, str]] = [
     ("variants", "scores.json.gz heads.json.gz scores_600.*", "parity/test_questions.py"),
     ("variants/char_bert", "*", "parity/test_questions.py"),
     ("variants/gena_bpe64", "*", "parity/test_questions.py"),
-    ("explain", "mini_bpe.json cases.json", "parity/test_questions.py"),
+    ("explain", "mini_bpe.json cases.json", "parity/test_attribution.py"),
     ("explain/models/*", "*", "parity/test_questions.py"),
-    ("explain/attribution", "*", "parity/test_questions.py"),
+    ("explain/attribution", "*", "parity/test_attribution.py"),
     ("explain/reconstruction", "*", "parity/test_questions.py"),
     ("explain/dependency", "*:sequence *:probabilities *:masked_probabilities", "parity/test_questions.py"),
 ]

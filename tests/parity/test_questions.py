@@ -203,49 +203,6 @@ def test_reconstruction(shared):
             assert np.exp(-own.mean()) == pytest.approx(row[kind]["perplexity_exp"], rel=1e-4)
 
 
-ATTRIBUTED = {
-    "nt_v1_6mer": ("nt/v1_tiny", "classifier_single.safetensors"),
-    "gena_preln_lastln_bpe": ("gena/bert_preln_lastln/seqcls_single3", None),
-    "dnabert_k6_overlapping": ("dnabert1/tiny_k6", "model_cls.safetensors"),
-}
-
-
-@pytest.mark.parametrize("name", ATTRIBUTED)
-def test_gradients_integrate_to_the_exact_attributions(shared, tmp_path, name):
-    """Sixteen Gauss-Legendre points in four panels from the mask vectors to the sequence, ids kept."""
-    if not (path := shared / "golden" / "explain" / "attribution" / f"{name}.json").exists():
-        pytest.skip("no golden attributions")
-    folder, head = ATTRIBUTED[name]
-    model = classifier(shared / "golden" / folder, head, tmp_path / "model")
-    model.tokenizer = {
-        "nt_v1_6mer": lambda: load_tokenizer(shared / "golden" / "nt" / "hf_tokenizer_v1_6mer"),
-        "gena_preln_lastln_bpe": lambda: wrapped_bpe(shared / "golden" / "explain" / "mini_bpe.json"),
-        "dnabert_k6_overlapping": lambda: make_kmer(6, overlapping=True, layout="dnabert"),
-    }[name]()
-    nodes, weights = np.polynomial.legendre.leggauss(16)
-    steps = [(panel + (node + 1) / 2) / 4 for panel in range(4) for node in nodes]
-    for row in json.loads(path.read_text())["sequences"][:3]:
-        text, target = row["sequence"], row["target"]
-        (here,) = tokens.gradients(model, [text], target)
-        assert here.encoding.input_ids.tolist() == row["input_ids"]
-        content = here.encoding.input_ids >= 5 if name != "nt_v1_6mer" else ~here.encoding.special_tokens_mask
-        table = model.encoder.embeddings.word_embeddings.weight.detach().numpy()
-        start = here.vectors.copy()
-        start[content] = table[model.tokenizer.mask_token_id]
-        right = row["baselines"]["mask"]
-        if name == "nt_v1_6mer":
-            start += 1e-9  # the very vector of the mask token is refused without ids, and here ids are given
-        path_vectors = [(start + step * (here.vectors - start)).astype(np.float32) for step in steps]
-        along = list(tokens.gradients(model, [text] * len(steps), target, vectors=path_vectors, batch_tokens=999))
-        mean = sum(one.values * weight / 8 for one, weight in zip(along, np.tile(weights, 4)))
-        np.testing.assert_allclose((mean * (here.vectors - start)).sum(1), right["exact"], atol=2e-5, rtol=1e-4)
-        product = (here.values * (here.vectors - start)).sum(1)
-        np.testing.assert_allclose(product, row["gradient_x_difference_mask"], atol=1e-4, rtol=1e-4)
-        (end,) = tokens.gradients(model, [text], target, vectors=[start])
-        assert here.target == pytest.approx(right["g_input"], abs=1e-5)
-        assert end.target == pytest.approx(right["g_baseline"], abs=1e-5)
-
-
 @pytest.mark.parametrize("kind", ["single", "regression", "multilabel"])
 def test_scores_of_heads(shared, tmp_path, kind):
     if not (path := shared / "golden" / "variants" / "heads.json.gz").exists():

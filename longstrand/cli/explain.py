@@ -1,0 +1,79 @@
+"""``longstrand explain``: why a model says what it says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from longstrand.cli.options import (
+    GenomeOption,
+    JsonOption,
+    ModelOption,
+    OverwriteOption,
+    QuietOption,
+    given,
+    model_first,
+    new_app,
+    options_of,
+    progress_bar,
+    show_result,
+)
+from longstrand.explain.options import AttributeOptions
+
+app = new_app(no_args_is_help=True, help="Say why a model says what it says.")
+app.callback()(lambda: None)  # a single command keeps its name
+
+WordsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL INPUT",
+        help="Model: folder of a model or run, name of a shipped model, hub id (or --model). Input: FASTA, or a table "
+        "with a sequence column; or intervals with --genome: BED, or a table with chrom,start,end[,strand].",
+        show_default=False,
+    ),
+]
+
+
+@app.command()
+@options_of(AttributeOptions, names={"output": "--target"})
+def attribute(
+    arguments: WordsArgument,
+    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)],
+    model: ModelOption = None,
+    genome: GenomeOption = None,
+    other: Annotated[
+        list[str] | None, typer.Option(help="Another model of the same task (another seed), to compare; repeatable.")
+    ] = None,
+    sites: Annotated[
+        Path | None, typer.Option(help="BED of known sites; the report measures whether the maps find them.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    **options: Any,
+) -> None:
+    """Give each base of each sequence its share in what a model says, with tests of whether to believe it.
+
+    The folder gets the values (.zarr), one line a row (.tsv), strong stretches (.bed), a track (.bw or .bedgraph) and a
+    report. The same command continues after an interruption. Several processes (torchrun) share the work.
+    """
+    from longstrand.data.rows import count_rows
+    from longstrand.explain.jobs import attribute_file
+
+    chosen, source = model_first(model, arguments, "MODEL INPUT")
+    with progress_bar(lambda: count_rows(Path(source)), "sequences", quiet=quiet) as advance:
+        result = attribute_file(
+            chosen, source, folder, genome=genome, others=other or (), sites=sites, overwrite=overwrite,
+            advance=advance, **given(options),
+        )  # fmt: skip
+    if result.num_rows is None:
+        typer.echo(f"the parts of this process of {result.output} are done; the last rank joins them.")
+        return
+    line = f"wrote {result.num_rows:,} maps to {result.output} ({result.seconds:.1f} s)"
+    if result.already_finished:
+        line = f"{result.output} is already complete ({result.num_rows:,} maps); --overwrite makes it anew."
+    summary = asdict(result) | {"output": str(result.output)}
+    show_result(summary, [line], [] if json else result.notes, as_json=json, quiet=quiet)

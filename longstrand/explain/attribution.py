@@ -1,0 +1,292 @@
+"""Attribution: which bases make a model say what it says; one value a base, whatever the tokens and the method.
+
+A token's value is shared equally among its bases, so that totals are kept: the values and the special tokens' share add
+up to ``output - baseline`` but for the gap. Bases of one token are equal: that is the resolution of the model. Positive
+means that the base pushes the output up. The reverse strand is explained by itself, and its values are flipped back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from longstrand.config import build
+from longstrand.data.rows import Record
+from longstrand.errors import InputError, UsageError
+from longstrand.explain import perturb
+from longstrand.explain.gradient import (
+    TokenMap,
+    baseline_vectors,
+    content_rows,
+    integrate,
+    letter_ids,
+    masked_one_by_one,
+    relative,
+)
+from longstrand.explain.options import CHANGES, PATHS, AttributeOptions
+from longstrand.explain.target import Target, target_of
+from longstrand.genome.sequence import reverse_complement
+from longstrand.inference.loaded import Model, open_model
+from longstrand.inference.sequences import Sequences, as_records
+from longstrand.inference.strands import flip_back, flip_offsets, read_on, strands_of
+from longstrand.models.network import Network
+from longstrand.questions.tokens import FloatArray, prepare_text, reading_of, word_table
+from longstrand.runtime import torch_threads
+from longstrand.tokenization.base import IntArray
+
+if TYPE_CHECKING:
+    from longstrand.genome.fasta import Genome
+    from longstrand.genome.intervals import Interval
+
+AHEAD = 16
+"""Sequences whose passes share batches."""
+NO_CONTENT, NO_LETTER, FLAT, OPEN = "no content", "no known letter", "flat", "gap"
+STATUSES = {
+    "ok": "explained",
+    NO_CONTENT: "no token covers a base, so nothing was shown to the model",
+    NO_LETTER: "there is no A, C, G or T in it",
+    FLAT: "sequence and baseline get the same output, so there is nothing to explain",
+    OPEN: "integrated gradients miss more of the difference than the tolerance",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """What each base of a sequence contributes to the output that is explained.
+
+    Attributes:
+        record: the row.
+        sequence: its letters as the model was shown them.
+        values: float32 ``(num_bases,)``, in units of the output; NaN where nothing was asked.
+        strands: the values of each strand that was read.
+        tokens: int ``(n, 2)`` start and end of the tokens on the sequence as given, of the first strand.
+        output: what the model says; mean over strands.
+        baseline: what it says of the baseline; NaN for methods without one.
+        special: what the special tokens contribute together.
+        steps: points on the path of integrated gradients, or None.
+        hypothetical: float32 ``(num_bases, 4)`` scores of A, C, G, T for TF-MoDISco, where they exist.
+        resegmented: share of the substitutions that moved borders of tokens; NaN for other methods.
+        status: ``ok`` or why the map says little (`STATUSES`).
+    """
+
+    record: Record
+    sequence: str
+    values: FloatArray
+    strands: Mapping[str, FloatArray] = field(default_factory=dict)
+    tokens: IntArray = field(default_factory=lambda: np.empty((0, 2), np.int32))
+    output: float = np.nan
+    baseline: float = np.nan
+    special: float = 0.0
+    steps: int | None = None
+    hypothetical: FloatArray | None = None
+    resegmented: float = np.nan
+    status: str = "ok"
+
+    @property
+    def name(self) -> str:
+        """Name of the row."""
+        return self.record.name
+
+    @property
+    def interval(self) -> Interval | None:
+        """Where the row lies, if known."""
+        return self.record.interval
+
+    @property
+    def gap(self) -> float:
+        """What values and special tokens miss of ``output - baseline``; NaN without a baseline."""
+        return float(self.values.sum(dtype=np.float64)) + self.special - (self.output - self.baseline)
+
+    @property
+    def relative_gap(self) -> float:
+        """The gap as a share of ``output - baseline``."""
+        return relative(self.gap, self.output, self.baseline)
+
+
+@dataclass(frozen=True, eq=False)
+class _OfStrand:
+    """One strand of one sequence, by the bases of the sequence as given."""
+
+    values: FloatArray
+    tokens: IntArray
+    output: float
+    baseline: float = np.nan
+    special: float = 0.0
+    steps: int | None = None
+    hypothetical: FloatArray | None = None
+    resegmented: float = np.nan
+
+
+class Explainer:
+    """A model, what is explained of it, and by which method."""
+
+    def __init__(self, model: Network, options: AttributeOptions) -> None:
+        self.options = options
+        self.target = target_of(
+            model, options.output, against=options.against, region=options.region, batch_tokens=options.batch_tokens
+        )
+        reading = reading_of(model)
+        self.strands = strands_of(options.strand or reading.strand)
+        if reading.directed and "-" in self.strands:
+            raise UsageError("the labels of this model have a direction (B-, I-), so only the strand + is explained.")
+        if reading.pair:
+            raise UsageError("this model reads pairs of sequences; attributions are for single ones.")
+        placed = self.target.place is not None or model.kind in ("token", "bin")
+        if placed and options.method in ("deletion", "insertion"):
+            raise UsageError(f"{options.method} moves the bases that this output is about; use ism or occlusion.")
+        if "-" in self.strands and self.target.token is not None:
+            raise UsageError("a token is written on one strand: use --strand + with masked:POSITION:TOKEN.")
+        has_mask = model.require_tokenizer().mask_token_id is not None
+        self.baselines = options.baseline or (("mask",) * has_mask + ("mean", "shuffled"))
+        if options.method == "occlusion" and not has_mask:
+            raise UsageError("occlusion needs a mask token, which the tokenizer has not; use ig with --baseline mean.")
+        if options.method in PATHS:
+            for name in self.baselines:  # a wrong name stops here, not at the first sequence
+                encoding = model.require_tokenizer().encode("ACGTACGT")
+                baseline_vectors(name, self.target, encoding, word_table(model))
+
+    @property
+    def has_letters(self) -> bool:
+        """Say whether there are hypothetical scores of A, C, G and T."""
+        method = self.options.method
+        return method == "ism" or (method in PATHS and letter_ids(self.target) is not None)
+
+    def explain(self, records: Iterable[Record]) -> Iterator[Attribution]:
+        """Explain rows in their order, some at a time.
+
+        Raises:
+            InputError: a row is no DNA or longer than the model reads.
+        """
+        rows = iter(records)
+        while some := list(islice(rows, AHEAD)):
+            texts = [self._text(record) for record in some]
+            shown = [i for i, text in enumerate(texts) if self._has_content(text, some[i])]
+            parts = {
+                strand: dict(zip(shown, self._strand(strand, [texts[i] for i in shown], [some[i] for i in shown])))
+                for strand in self.strands
+            }
+            for i, (record, text) in enumerate(zip(some, texts)):
+                found = {strand: part[i] for strand, part in parts.items() if i in part}
+                yield self._together(record, text, found)
+
+    def _text(self, record: Record) -> str:
+        if record.second is not None:
+            raise InputError(f"{record.where or record.name}: attributions are for single sequences, not for pairs.")
+        try:
+            return prepare_text(self.target.model, record.sequence)
+        except InputError as error:
+            raise InputError(f"{record.where or record.name}: {error}") from None
+
+    def _has_content(self, text: str, record: Record) -> bool:
+        return bool(text) and len(content_rows(self.target.read(text, record.where or record.name))) > 0
+
+    def _strand(self, strand: str, texts: Sequence[str], records: Sequence[Record]) -> Iterator[_OfStrand]:
+        target = self.target.on(strand)
+        if self.options.method in CHANGES:
+            yield from (self._changed(target, text) for text in texts)
+            return
+        where = [record.where or record.name for record in records]
+        encodings = [target.read(read_on(strand, text), place) for text, place in zip(texts, where)]
+        if self.options.method == "occlusion":
+            maps: Sequence[TokenMap] = masked_one_by_one(target, encodings)
+        else:
+            table, name, options = word_table(target.model), self.baselines[0], self.options
+            starts = [
+                baseline_vectors(name, target, encoding, table, seed=options.seed, index=record.index)
+                for encoding, record in zip(encodings, records)
+            ]
+            steps = {"steps": options.steps, "most_steps": options.most_steps, "tolerance": options.tolerance}
+            path, slope = integrate(target, encodings, starts, **steps, only_ends=options.method == "gradient")  # type: ignore[arg-type]
+            maps = slope if options.method == "gradient" else path
+        for one in maps:
+            yield _token_map(one, strand)
+
+    def _changed(self, target: Target, text: str) -> _OfStrand:
+        """Change the bases of a sequence; a score on the other strand turns the texts by itself."""
+        options, half = self.options, (len(text) - (self.options.span or len(text))) // 2
+        span = None if options.span is None or half <= 0 else (half, half + options.span)
+        tokens = _offsets(target, text)
+        if options.method == "ism":
+            found = perturb.mutagenesis(
+                target.score, text, span=span, segment=lambda changed: _offsets(target, changed),
+                keep_segmentation=options.keep_segmentation,
+            )  # fmt: skip
+            more = {"hypothetical": found.hypothetical, "resegmented": found.resegmented}
+            return _OfStrand(found.importance, tokens, found.score, **more)  # type: ignore[arg-type]
+        if options.method == "block":
+            values = perturb.blocks(target.score, text, width=options.width, seed=options.seed, span=span)
+        else:
+            change = perturb.deletions if options.method == "deletion" else perturb.insertions
+            values = change(target.score, text, span=span)
+        return _OfStrand(values, tokens, float(target.score([text])[0, 0]))
+
+    def _together(self, record: Record, text: str, found: Mapping[str, _OfStrand]) -> Attribution:
+        if not found:
+            return Attribution(record, text, np.full(len(text), np.nan, np.float32), status=NO_CONTENT)
+        parts = list(found.values())
+        letters = [part.hypothetical for part in parts if part.hypothetical is not None]
+        one = Attribution(
+            record, text, np.mean([part.values for part in parts], axis=0, dtype=np.float32),
+            {strand: part.values for strand, part in found.items()}, parts[0].tokens,
+            *(float(np.mean([getattr(part, name) for part in parts])) for name in ("output", "baseline", "special")),
+            steps=max((part.steps or 0 for part in parts), default=0) or None,
+            hypothetical=np.mean(letters, axis=0, dtype=np.float32) if letters else None,
+            resegmented=float(np.mean([part.resegmented for part in parts])),
+        )  # fmt: skip
+        status = "ok"
+        if not set(text) & set("ACGT"):
+            status = NO_LETTER
+        elif abs(one.output - one.baseline) <= max(1e-3 * abs(one.output), 1e-6):
+            status = FLAT
+        elif self.options.method == "ig" and one.relative_gap > self.options.tolerance:
+            status = OPEN
+        return replace(one, status=status)
+
+
+def _token_map(one: TokenMap, strand: str) -> _OfStrand:
+    """Turn values per token into values per base of the sequence as given."""
+    encoding = one.encoding
+    values = flip_back(strand, encoding.to_bases(one.values, reduce="share")).astype(np.float32)
+    letters = None if one.letters is None else encoding.to_bases(one.letters, reduce="share")
+    if letters is not None and strand == "-":
+        letters = letters[::-1, ::-1]
+    tokens = flip_offsets(strand, encoding.offsets[content_rows(encoding)], encoding.num_bases)
+    hypothetical = None if letters is None else letters.astype(np.float32)
+    return _OfStrand(values, tokens, one.output, one.baseline, one.special, one.steps, hypothetical)
+
+
+def _offsets(target: Target, text: str) -> IntArray:
+    """Give the tokens of a text by its own bases, as they are read on the strand of a target."""
+    encoding = target.read(reverse_complement(text) if target.strand == "-" else text)
+    return flip_offsets(target.strand, encoding.offsets[content_rows(encoding)], len(text))
+
+
+def attribute(
+    model: Model, sequences: Sequences, *, genome: Genome | str | None = None, **options: Any
+) -> list[Attribution]:
+    """Explain what a model says about sequences: one value a base, in their order.
+
+    Args:
+        model: folder of a checkpoint or run, name of a shipped model, hub id, or a loaded model; any head, with memory,
+            merged adapters and any attention.
+        sequences: one text, a list or column of them, or a path (FASTA, table, BED with ``genome``).
+        genome: what the intervals of a file lie on.
+        **options: of `AttributeOptions`, for example ``method="ism"``, ``output="promoter"``, ``strand="both"``.
+
+    Returns:
+        One `Attribution` a row; ``values`` has one number a base.
+
+    Raises:
+        ConfigError: an option is unknown or wrong.
+        InputError: a row is no DNA or longer than the model reads.
+        UsageError: the model has no such output or baseline, or options contradict each other.
+    """
+    wanted = build(AttributeOptions, options, "options")
+    loaded = open_model(model, device=wanted.device, is_small=True)
+    file = wanted.reading() if wanted.model_fields_set & {"window", "sequence_column", "name_column"} else None
+    with torch_threads(wanted.threads or loaded.threads):
+        return list(Explainer(loaded.network, wanted).explain(as_records(sequences, genome=genome, options=file)))

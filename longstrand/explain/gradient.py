@@ -1,0 +1,260 @@
+"""Attribution by gradients and by masking, one value a token: integrated gradients, gradient x difference, occlusion.
+
+The path runs in word-vector space (``inputs_embeds``); ids, positions and masks are those of the text all along. For
+vectors v, ``G(v)`` is the target with the word vectors replaced by v, ``e`` those of the text, ``b`` the baseline's.
+Integrated gradients of token t are ``sum_h (e - b)_th * mean of dG/dv_th`` along the straight path, by Gauss-Legendre
+(Sundararajan et al. 2017). Their sum is ``G(e) - G(b)``; the gap that is left is reported. It is measured with G(b),
+not with the model on the ids of the baseline: models that read ids (NT v1) say something else about those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from longstrand.errors import UsageError, nearest
+from longstrand.explain.target import Target
+from longstrand.genome.sequence import shuffle_dinucleotides
+from longstrand.questions.tokens import FloatArray, gradients, word_table
+from longstrand.runtime import generator
+from longstrand.tokenization.base import Encoding, IntArray
+
+STEPS, MOST_STEPS = 20, 320
+TOLERANCE = 0.01
+NUM_SHUFFLES = 8
+BASELINES = {
+    "mask": "the vector of [MASK]",
+    "pad": "the vector of [PAD], often never trained",
+    "n": "the vector of the token of N",
+    "zero_id": "id 0 everywhere, special tokens too (captum's default and GENA-LM's notebook)",
+    "mean": "the mean of the sequence's own word vectors",
+    "shuffled": f"the mean over {NUM_SHUFFLES} orders of the sequence's own tokens (single bases: with their pairs)",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class TokenMap:
+    """What each token of a text contributes, in units of the target; positive pushes it up.
+
+    Attributes:
+        values: float64 ``(n,)``, special tokens included.
+        encoding: the tokens.
+        output: G(e).
+        baseline: G(b), a mean over several baselines; NaN where the method has none.
+        steps: of the path, or None.
+        letters: float64 ``(n, 4)`` hypothetical scores of A, C, G, T, where every base is a token; else None.
+    """
+
+    values: npt.NDArray[np.float64]
+    encoding: Encoding
+    output: float
+    baseline: float = np.nan
+    steps: int | None = None
+    letters: npt.NDArray[np.float64] | None = None
+
+    @property
+    def gap(self) -> float:
+        """What the values miss of ``G(e) - G(b)``."""
+        return float(self.values.sum()) - (self.output - self.baseline)
+
+    @property
+    def relative_gap(self) -> float:
+        """The gap as a share of ``G(e) - G(b)``, which counts at least a thousandth of G(e)."""
+        return relative(self.gap, self.output, self.baseline)
+
+    @property
+    def special(self) -> float:
+        """What the special tokens contribute together."""
+        return float(self.values[self.encoding.special_tokens_mask].sum())
+
+
+def relative(gap: float, output: float, baseline: float) -> float:
+    """Give a completeness gap as a share of ``output - baseline``, which counts at least a thousandth of the output."""
+    return abs(gap) / max(abs(output - baseline), 1e-3 * abs(output), 1e-6)
+
+
+def content_rows(encoding: Encoding) -> IntArray:
+    """Number the tokens that cover bases."""
+    return np.flatnonzero(encoding.offsets[:, 1] > encoding.offsets[:, 0]).astype(np.int32)
+
+
+def baseline_ids(name: str, target: Target, encoding: Encoding) -> IntArray:
+    """Give the ids of a baseline of one kind of token: content replaced, special tokens kept (not of ``zero_id``).
+
+    Args:
+        name: of `BASELINES`, or ``token:TEXT`` for any token of the vocabulary.
+        target: whose tokenizer is asked.
+        encoding: the text.
+
+    Raises:
+        UsageError: the vocabulary has no such token.
+    """
+    tokenizer, ids = target.model.require_tokenizer(), encoding.input_ids.copy()
+    if name == "zero_id":
+        return np.zeros_like(ids)
+    unknown = tokenizer.unk_token_id if tokenizer.overlapping else None
+    found = {"mask": tokenizer.mask_token_id, "pad": tokenizer.pad_token_id, "n": tokenizer.vocab.get("N", unknown)}
+    kind, _, text = name.partition(":")
+    if kind == "token" and text not in tokenizer.vocab:
+        raise UsageError(f"baseline '{name}': the vocabulary has no token '{text}'{nearest(text, tokenizer.vocab)}.")
+    if kind != "token" and kind not in found:
+        raise UsageError(f"no baseline '{name}'{nearest(name, BASELINES)}; use {', '.join(BASELINES)} or token:TEXT.")
+    chosen = tokenizer.vocab[text] if kind == "token" else found[kind]
+    if chosen is None:
+        others = ", ".join([*(key for key, value in found.items() if value is not None), "zero_id, mean, shuffled"])
+        raise UsageError(f"baseline '{name}': the vocabulary has no such token; use {others} or token:TEXT.")
+    ids[content_rows(encoding)] = chosen
+    return ids
+
+
+def baseline_vectors(
+    name: str, target: Target, encoding: Encoding, table: FloatArray, *, seed: int = 0, index: int = 0
+) -> list[FloatArray]:
+    """Make the baselines of a text, each float32 ``(n, D)``; several for ``shuffled``.
+
+    Raises:
+        UsageError: as `baseline_ids`.
+    """
+    ids, content = encoding.input_ids, content_rows(encoding)
+    if name == "mean":
+        vectors = table[ids]
+        vectors[content] = vectors[content].mean(0) if len(content) else 0
+        return [vectors]
+    if name != "shuffled":
+        return [table[baseline_ids(name, target, encoding)]]
+    random, found, tokenizer = generator(seed, index, "explain baseline"), [], target.model.require_tokenizer()
+    words = [tokenizer.token_strings[i] for i in ids[content].tolist()]
+    for _ in range(NUM_SHUFFLES):
+        order = ids.copy()
+        if letter_ids(target) is not None and all(len(word) == 1 for word in words):
+            shuffled = shuffle_dinucleotides("".join(words), random)
+            order[content] = [tokenizer.vocab[letter] for letter in shuffled]
+        else:
+            order[content] = ids[random.permutation(content)]
+        found.append(table[order])
+    return found
+
+
+def letter_ids(target: Target) -> list[int] | None:
+    """Give the ids of A, C, G and T where no token of DNA is longer than one base, else None."""
+    tokenizer = target.model.require_tokenizer()
+    if tokenizer.bases_per_id[tokenizer.dna_token_ids].max(initial=0) != 1:
+        return None
+    return [tokenizer.vocab[letter] for letter in "ACGT"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Path:
+    encoding: Encoding
+    end: FloatArray
+    start: FloatArray
+    masked: IntArray
+
+
+def _along(target: Target, paths: Sequence[_Path], places: Sequence[float]) -> Iterator[tuple[FloatArray, float]]:
+    """Give the gradient and the target at places of each path, 0 = baseline and 1 = text."""
+    asked = [(path, place) for path in paths for place in places]
+    functions = {id(path): target.function(path.encoding) for path in paths}
+    vectors = (path.start + np.float32(place) * (path.end - path.start) for path, place in asked)
+    for one in gradients(
+        target.model, (path.encoding for path, _ in asked), (functions[id(path)] for path, _ in asked),
+        vectors=vectors, masks=(path.masked for path, _ in asked), batch_tokens=target.batch_tokens,
+    ):  # fmt: skip
+        yield one.values, one.target
+
+
+def integrate(
+    target: Target, encodings: Sequence[Encoding], baselines: Sequence[Sequence[FloatArray]], *,
+    steps: int = STEPS, most_steps: int = MOST_STEPS, tolerance: float = TOLERANCE, only_ends: bool = False,
+) -> tuple[list[TokenMap], list[TokenMap]]:  # fmt: skip
+    """Compute integrated gradients and, on the way, gradient x difference at the texts.
+
+    Args:
+        target: what is explained.
+        encodings: the texts.
+        baselines: for each text its baselines; maps are means over them.
+        steps: points on the path at first.
+        most_steps: points are doubled up to here, for the texts whose gap is too large.
+        tolerance: largest relative gap that is left alone.
+        only_ends: leave integrated gradients out.
+
+    Returns:
+        Integrated gradients of each text, and gradient x difference.
+    """
+    table, paths, letters = word_table(target.model), [], letter_ids(target)
+    centred = None if letters is None else (table[letters] - table[letters].mean(0)).T.astype(np.float64)
+
+    def tokens_of(
+        path: _Path, slope: npt.NDArray[np.floating], ends: tuple[float, float], steps: int | None
+    ) -> TokenMap:
+        values = ((path.end.astype(np.float64) - path.start) * slope).sum(1)
+        return TokenMap(values, path.encoding, *ends, steps, None if centred is None else slope @ centred)
+
+    for encoding, starts in zip(encodings, baselines):
+        masked, end = target.masked_rows(encoding), table[encoding.input_ids]
+        for start in starts:
+            fixed = start.copy()
+            fixed[masked] = end[masked]
+            paths.append(_Path(encoding, end, fixed, masked))
+    ends = _along(target, paths, (0.0, 1.0))
+    found: list[TokenMap | None] = [None] * len(paths)
+    first, outputs = [], []
+    for path in paths:
+        (_, low), (slope, high) = next(ends), next(ends)
+        outputs.append((high, low))
+        first.append(tokens_of(path, slope, (high, low), None))
+    waiting = [] if only_ends else list(range(len(paths)))
+    while waiting:
+        nodes, weights = np.polynomial.legendre.leggauss(steps)
+        slopes = _along(target, [paths[i] for i in waiting], ((nodes + 1) / 2).tolist())
+        for i in waiting:
+            mean = sum(weight * next(slopes)[0].astype(np.float64) for weight in weights / 2)
+            found[i] = tokens_of(paths[i], mean, outputs[i], steps)
+        waiting = [i for i in waiting if found[i].relative_gap > tolerance and 2 * steps <= most_steps]  # type: ignore[union-attr]
+        steps *= 2
+    counts = [len(starts) for starts in baselines]
+    return [] if only_ends else list(_means([one for one in found if one], counts)), list(_means(first, counts))
+
+
+def _means(maps: Sequence[TokenMap], counts: Sequence[int]) -> Iterator[TokenMap]:
+    """Average the maps of each text over its baselines."""
+    start = 0
+    for count in counts:
+        group, start = maps[start : start + count], start + count
+        steps = max((one.steps or 0 for one in group), default=0)
+        values = np.mean([one.values for one in group], axis=0)
+        low = float(np.mean([one.baseline for one in group]))
+        letters = None if group[0].letters is None else np.mean([one.letters for one in group], axis=0)
+        yield TokenMap(values, group[0].encoding, group[0].output, low, steps or None, letters)
+
+
+def masked_one_by_one(target: Target, encodings: Sequence[Encoding]) -> list[TokenMap]:
+    """Compute occlusion: the target minus the target with a token's id replaced by ``[MASK]``, for each token.
+
+    Tokens that the target masks itself, and special ones, have 0.
+
+    Raises:
+        UsageError: the tokenizer has no mask token.
+    """
+    rows = [np.setdiff1d(content_rows(one), target.masked_rows(one)) for one in encodings]
+    changed = [
+        with_ids(one, baseline_ids("mask", target, one), row) for one, own in zip(encodings, rows) for row in own
+    ]
+    whole = target.measure(encodings)
+    answers = iter(target.measure(changed, [one for one, own in zip(encodings, rows) for _ in own]))
+    found = []
+    for encoding, own, output in zip(encodings, rows, whole):
+        values = np.zeros(len(encoding))
+        values[own] = [output - next(answers) for _ in own]
+        found.append(TokenMap(values, encoding, output))
+    return found
+
+
+def with_ids(encoding: Encoding, ids: IntArray, rows: IntArray | int) -> Encoding:
+    """Copy an encoding with the ids of some rows taken from another array."""
+    changed = encoding.input_ids.copy()
+    changed[rows] = ids[rows]
+    return Encoding(changed, encoding.offsets, encoding.num_bases, encoding.special_tokens_mask)

@@ -1,0 +1,194 @@
+"""The report of attributions: whether the maps can be trusted, first; then what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from longstrand.data.rows import Record, read_intervals
+from longstrand.errors import UsageError
+from longstrand.explain.attribution import STATUSES, Attribution
+from longstrand.explain.jobs import AttributionJob, Maps
+from longstrand.explain.trust import SHARES, Trust, examine
+from longstrand.genome.intervals import Interval
+from longstrand.inference.loaded import open_model
+from longstrand.report.locus import Locus, Logo, Marks, Ruler, Tokens, Track
+from longstrand.report.page import write_report
+from longstrand.report.sections import Curves, Line, Report, Section, Table, provenance_table
+from longstrand.runtime import provenance
+
+TOP, WIDTH = 6, 120
+"""Windows that are drawn, and their bases."""
+PROFILE_POINTS = 200
+Inside = Callable[[Record], npt.NDArray[np.bool_]]
+LEGEND = {
+    True: "passed",
+    False: "FAILED",
+    None: "for information",
+}
+METHODS = {
+    "ig": "integrated gradients", "gradient": "gradient x difference", "occlusion": "occlusion of tokens",
+    "ism": "every single substitution", "deletion": "every single deletion", "insertion": "insertions",
+    "block": "shuffled blocks",
+}  # fmt: skip
+
+
+def write_page(
+    job: AttributionJob, maps: Maps, folder: Path, *, others: Sequence[str | Path] = (), sites: str | Path | None = None
+) -> Path:
+    """Write ``report.html`` and ``report.json`` of finished maps; some sequences are explained again for the checks."""
+    filled = np.flatnonzero(np.diff(maps.offsets) > 0)
+    chosen = set(filled[np.linspace(0, len(filled) - 1, min(job.options.check, len(filled))).astype(int)].tolist())
+    strongest = _strongest(maps)
+    kept = {row: record for row, record in enumerate(job.records()) if row in chosen or row in strongest}
+    networks = {Path(other).name: open_model(other, device=job.options.device).network for other in others}
+    if len(networks) < len(others):
+        raise UsageError("two of the other models have the same name; rename a folder.")
+    inside = None if sites is None else _inside(job, Path(sites))
+    trust = examine(job.explainer, [kept[row] for row in sorted(chosen)], others=networks, inside=inside)
+    drawn = list(job.explainer.explain([kept[row] for row in strongest]))
+    status = maps.column("status").tolist()
+    failed = [
+        f"{check.name}: {check.value:.3f} (expected {check.expected}): {check.meaning}." for check in trust.failed
+    ]
+    warnings = [f"FAILED {line}" for line in failed]
+    warnings += [f"{status.count(name):,} of {len(maps):,} rows: {STATUSES[name]}." for name in dict.fromkeys(status)
+                 if name != "ok"]  # fmt: skip
+    target = job.explainer.target.name
+    verdict = (
+        f"The maps pass {sum(check.passed is True for check in trust.checks)} of "
+        f"{sum(check.passed is not None for check in trust.checks)} tests on {trust.num_sequences} sequences"
+        + (f"; they fail: {', '.join(check.name for check in trust.failed)}." if failed else ".")
+    )
+    sections = [
+        *_trust_sections(trust, job),
+        *_profile(maps),
+        *(_picture(job, maps, one, inside, warned=bool(failed)) for one in drawn if len(one.values)),
+        provenance_table(provenance(), input=job.source, model=job.loaded.fingerprint(), **job.options.identity()),
+    ]
+    method = METHODS[job.options.method]
+    baseline = f", baseline {job.explainer.baselines[0]}" if job.options.method in ("ig", "gradient") else ""
+    subtitle = f"{len(maps):,} sequences, {target}, {method}{baseline}, strand {'+'.join(job.explainer.strands)}"
+    summary = [verdict, "Attributions say what the model uses, not what the cell uses."]
+    facts = {"per_sequence": dict(trust.per_sequence), "failed": [check.name for check in trust.failed]}
+    report = Report(f"Why does it say that? {job.source.name}", sections, subtitle, summary, warnings, facts)
+    page, _ = write_report(folder, report)
+    return page
+
+
+def _strongest(maps: Maps) -> list[int]:
+    """Number the rows with the highest single value, first the highest."""
+    peaks = [(float(np.nanmax(values)), row) for row, values in enumerate(map(maps.row, range(len(maps))))
+             if not np.isnan(values).all()]  # fmt: skip
+    return [row for _, row in sorted(peaks, key=lambda each: (-each[0], each[1]))[:TOP]]
+
+
+def _trust_sections(trust: Trust, job: AttributionJob) -> Iterator[Section]:
+    explain = (
+        f"Each test was made on {trust.num_sequences} sequences; the median counts, the quartiles stand beside it. "
+        "Agreement is Spearman's rank correlation over the bases of a sequence. 'Weights mixed up' repeats the map "
+        "with the model's numbers shuffled, from the head down; with all of them shuffled nothing may be left of it. "
+        "'Trivial' compares the size of the values with what needs no model. The limits are conventions."
+    )
+    rows = [
+        [check.name, {"value": check.value, "bold": True,
+                      "note": "" if check.low is None else f"{check.low:.3f} to {check.high:.3f}"},
+         check.expected, LEGEND[check.passed], "" if check.passed else check.meaning]
+        for check in trust.checks
+    ]  # fmt: skip
+    columns = ["test", "median (quartiles)", "a map to be trusted", "verdict", "what a failure says"]
+    yield Table("Can these maps be trusted?", explain, columns, rows)
+    if trust.curves:
+        lines = [
+            Line(name, [100 * share for share in SHARES], list(values), "points")
+            for name, values in trust.curves.items()
+        ]
+        yield Curves(
+            "Masking what is important",
+            "The mean output when a growing share of the tokens is masked. If the map is faithful, the line of the "
+            "most important tokens falls below the random one, and that of the least important ones stays above it.",
+            lines, "% of the tokens masked", job.explainer.target.name,
+        )  # fmt: skip
+
+
+def _profile(maps: Maps) -> Iterator[Section]:
+    """Average the values by position where all rows have one length."""
+    sizes = np.unique(np.diff(maps.offsets))
+    sizes = sizes[sizes > 0]
+    if len(sizes) != 1 or len(maps) < 2:
+        return
+    total, count = np.zeros((2, sizes[0])), np.zeros(sizes[0])
+    for values in map(maps.row, range(len(maps))):
+        if len(values):
+            known = np.nan_to_num(values)
+            total += known, np.abs(known)
+            count += ~np.isnan(values)
+    step = -(-int(sizes[0]) // PROFILE_POINTS)
+    edges = np.arange(0, sizes[0], step)
+    means = np.add.reduceat(total / np.maximum(count, 1), edges, axis=1) / np.diff(np.append(edges, sizes[0]))
+    places = (edges + (step - 1) / 2 - (sizes[0] - 1) / 2).tolist()
+    lines = [Line("mean", places, means[0].tolist()), Line("mean size", places, means[1].tolist())]
+    yield Curves(
+        "Where in the sequences", "Values averaged over all rows by their distance from the middle. A peak in the "
+        "middle is also what windows that were centred on something give by themselves.",
+        lines, "bases from the middle", "value of a base",
+    )  # fmt: skip
+
+
+def _picture(job: AttributionJob, maps: Maps, one: Attribution, inside: Inside | None, *, warned: bool) -> Section:
+    """Draw the bases around the highest value of a row: letters as tall as their values, tokens, strands."""
+    peak = int(np.nanargmax(one.values))
+    start = max(0, min(peak - WIDTH // 2, len(one.values) - WIDTH))
+    end = min(len(one.values), start + WIDTH)
+    place = job.place(one.record)
+    first = start if place is None else place.start + (start if place.strand == "+" else len(one.values) - end)
+    chrom, turned = (one.name, False) if place is None else (place.chrom, place.strand == "-")
+    shown = slice(start, end)
+    text, values = one.sequence[shown], one.values[shown]
+    tokens = np.clip(one.tokens[(one.tokens[:, 1] > start) & (one.tokens[:, 0] < end)], start, end) - start
+    strands = np.stack([each[shown] for each in one.strands.values()], axis=1)
+    hits = None if inside is None else inside(one.record)[shown]
+    if turned:
+        from longstrand.genome.sequence import reverse_complement
+
+        text, values, strands = reverse_complement(text), values[::-1], strands[::-1]
+        tokens, hits = (end - start - tokens[:, ::-1])[::-1], None if hits is None else hits[::-1]
+    region = Interval(chrom, max(0, first), max(0, first) + end - start)
+    components = [
+        Ruler(), Logo(values, name="attribution", kind="height", sequence=text), Tokens(tokens, start=region.start),
+        *([Track(strands, name="strands", labels=list(one.strands))] if len(one.strands) > 1 else []),
+        *([Marks(_runs(hits, region), name="sites")] if hits is not None and hits.any() else []),
+    ]  # fmt: skip
+    steps = f", {one.steps} steps, gap {one.relative_gap:.2%}" if one.steps else ""
+    low = "" if one.baseline != one.baseline else f" (baseline {one.baseline:.3f})"
+    mark = " This map failed a test above." if warned or one.status != "ok" else ""
+    explain = (
+        f"Output {one.output:.3f}{low}{steps}. Letters above 0 push the output up, letters below push it down; all "
+        f"letters of one token are equally tall.{mark}"
+    )
+    return Locus(f"Row {one.record.index + 1}: {one.name}", explain, components, region)
+
+
+def _runs(hits: npt.NDArray[np.bool_], region: Interval) -> list[Interval]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], hits.astype(np.int8), [0]]))).reshape(-1, 2)
+    return [Interval(region.chrom, region.start + int(a), region.start + int(b)) for a, b in edges]
+
+
+def _inside(job: AttributionJob, path: Path) -> Inside:
+    """Say for a row which of its bases lie in a known site."""
+    sites: dict[str, list[tuple[int, int]]] = {}
+    for item in read_intervals(path).intervals:
+        sites.setdefault(item.chrom, []).append((item.start, item.end))
+
+    def inside(record: Record) -> npt.NDArray[np.bool_]:
+        place, size = job.place(record), record.num_bases
+        chrom, first = (record.name, 0) if place is None else (place.chrom, place.start)
+        found = np.zeros(size, dtype=bool)
+        for start, end in sites.get(chrom, ()):
+            found[max(0, start - first) : max(0, end - first)] = True
+        return found if place is None or place.strand == "+" else found[::-1]
+
+    return inside

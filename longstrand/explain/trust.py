@@ -1,0 +1,311 @@
+"""When a map may be trusted: the tests that every report prints, on some of its sequences.
+
+Completeness; agreement with other methods, baselines, strands and models; the deletion curve; weights that were mixed
+up (Adebayo et al. 2018); and two baselines that know nothing of the model, distance from the centre and GC. A map that
+fails one of them is marked. Agreement is Spearman's rank correlation over the bases of a sequence; the median over
+sequences counts. The thresholds are conventions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.stats import rankdata
+
+from longstrand.data.rows import Record
+from longstrand.explain.attribution import NO_CONTENT, Attribution, Explainer
+from longstrand.explain.gradient import baseline_ids, content_rows, with_ids
+from longstrand.explain.options import PATHS
+from longstrand.inference.strands import flip_back, read_on
+from longstrand.models.network import Network
+from longstrand.questions.tokens import FloatArray
+from longstrand.runtime import generator
+from longstrand.tokenization.base import Encoding
+
+AGREES = 0.5
+"""Rank correlation below which two maps are said to disagree, and above which a trivial one explains a map."""
+CONTROL = 0.3
+"""Rank correlation above which a map of mixed-up weights is too much like the map."""
+SHARE_POSITIVE = 2 / 3
+ISM_BASES, ISM_SEQUENCES = 60, 3
+GC_WINDOW = 19
+SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+NUM_RANDOM = 3
+FloatRow = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One test of the maps.
+
+    Attributes:
+        name: what was compared.
+        value: median over the sequences, or None where nothing could be computed.
+        low, high: quartiles.
+        expected: what a map that can be trusted gives, in words.
+        passed: None: for information.
+        meaning: what it says if it fails.
+    """
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    expected: str
+    passed: bool | None
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What the tests found.
+
+    Attributes:
+        checks: one row a test.
+        num_sequences: on which they were made.
+        curves: name to the mean output with a share (`SHARES`) of the tokens masked.
+        per_sequence: name of a test to its values.
+    """
+
+    checks: Sequence[Check]
+    num_sequences: int
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    per_sequence: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> list[Check]:
+        """The tests that the maps did not pass."""
+        return [check for check in self.checks if check.passed is False]
+
+
+def spearman(first: FloatArray, second: FloatArray) -> float:
+    """Correlate the ranks of two rows; NaN where one is constant or fewer than three bases are known to both."""
+    known = ~(np.isnan(first) | np.isnan(second))
+    if known.sum() < 3:
+        return float("nan")
+    ranks = [rankdata(each[known]) for each in (first, second)]
+    if any(np.ptp(each) == 0 for each in ranks):
+        return float("nan")
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def auroc(values: FloatArray, inside: npt.NDArray[np.bool_]) -> float:
+    """Give the chance that a base inside has a higher value than one outside; NaN without either."""
+    known = ~np.isnan(values)
+    ranks, hits = rankdata(values[known]), inside[known]
+    n1, n2 = int(hits.sum()), int((~hits).sum())
+    if not n1 or not n2:
+        return float("nan")
+    return float((ranks[hits].sum() - n1 * (n1 + 1) / 2) / (n1 * n2))
+
+
+def centre_distance(num_bases: int) -> FloatRow:
+    """Give minus the distance of each base from the middle: highest in the centre."""
+    found: FloatRow = -np.abs(np.arange(num_bases) - (num_bases - 1) / 2)
+    return found
+
+
+def gc_around(sequence: str) -> FloatRow:
+    """Give the share of G and C in `GC_WINDOW` bases around each base; less of them at the ends."""
+    letters = np.frombuffer(sequence.upper().encode(), dtype=np.uint8)
+    strong = np.isin(letters, np.frombuffer(b"GC", dtype=np.uint8)).astype(np.float64)
+    sums = np.concatenate([[0.0], np.cumsum(strong)])
+    places, size = np.arange(len(strong)), len(strong)
+    left, right = np.maximum(places - GC_WINDOW // 2, 0), np.minimum(places + GC_WINDOW // 2 + 1, size)
+    found: FloatRow = (sums[right] - sums[left]) / (right - left)
+    return found
+
+
+def mixed_up(model: Network, stage: str, seed: int = 0) -> Network:
+    """Copy a model with the numbers of its weight matrices shuffled, from the head down.
+
+    Args:
+        model: stays as it is.
+        stage: ``head``; ``upper half`` of the layers and the head; ``all``, word vectors too.
+        seed: of the shuffling.
+    """
+    made = copy.deepcopy(model)
+    layers = made.config.num_hidden_layers
+    random = generator(seed, 0, "explain mixed-up weights")
+    for name, parameter in made.named_parameters():
+        number = next((int(part) for part in name.split(".") if part.isdigit()), None)
+        body = name.startswith("encoder.")
+        wanted = stage == "all" or not body or (stage == "upper half" and number is not None and 2 * number >= layers)
+        if wanted and parameter.dim() > 1:
+            flat = parameter.detach().flatten()
+            order = torch.from_numpy(random.permutation(flat.numel())).to(flat.device)
+            parameter.data.copy_(flat[order].view_as(parameter))
+    return made
+
+
+def examine(
+    explainer: Explainer, records: Sequence[Record], *, others: Mapping[str, Network] | None = None,
+    inside: Callable[[Record], npt.NDArray[np.bool_]] | None = None,
+) -> Trust:  # fmt: skip
+    """Test the maps of some sequences.
+
+    Args:
+        explainer: makes the maps.
+        records: the sequences.
+        others: further models of the same task (other seeds) by name.
+        inside: gives the bases ``(num_bases,)`` of a row in which known sites lie.
+    """
+    maps = [one for one in explainer.explain(records) if one.status != NO_CONTENT and len(one.values) > 2]
+    if not maps:
+        return Trust((), 0)
+    rows, own = [one.record for one in maps], [one.values for one in maps]
+    found: dict[str, list[float]] = {}
+    checks: list[Check] = []
+
+    def add(kind: str, name: str, values: Sequence[float], passed: bool | None = None) -> None:
+        title = f"{kind}: {name}" if name else kind
+        found[title] = list(values)
+        checks.append(_check(title, values, kind, passed))
+
+    if explainer.options.method == "ig":
+        gaps = [one.relative_gap for one in maps]
+        add("completeness gap", "", gaps, max(gaps) <= explainer.options.tolerance)
+    for kind, name, other, number in _comparisons(explainer, others or {}):
+        add(kind, name, _agree(own, other.explain(rows[:number])))
+    add("strands", "", _strands(explainer, maps, rows))
+    sizes = [np.abs(values) for values in own]
+    for name, trivial in (
+        ("distance from the centre", [centre_distance(len(values)) for values in own]),
+        (f"GC in {GC_WINDOW} bases", [gc_around(one.sequence) for one in maps]),
+    ):
+        add("trivial", name, [spearman(a, b) for a, b in zip(sizes, trivial)])
+    curves, areas = deletion(explainer, maps)
+    add("deletion", "random minus most important", areas, np.mean([area > 0 for area in areas]) >= SHARE_POSITIVE)
+    if inside is not None:
+        areas_of = located(maps, [inside(row) for row in rows])
+        middles = [float(np.nanmedian(each)) if not np.isnan(each).all() else np.nan for each in areas_of.values()]
+        better = None if np.isnan(middles[0]) else middles[0] > max(middles[1:])
+        for name, each in areas_of.items():
+            add("sites (AUROC)", name, each, better if name == "the map" else None)
+    return Trust(checks, len(maps), curves, found)
+
+
+MEANINGS = {
+    "completeness gap": ("within the tolerance", "the path is not integrated: the model is very steep"),
+    "method": (f"> {AGREES}", "another method sees other bases"),
+    "baseline": (f"> {AGREES}", "the map depends on the baseline"),
+    "model": (f"> {AGREES}", "models of the same task look at other bases"),
+    "strands": (f"> {AGREES}", "the two strands are explained by other bases"),
+    "weights mixed up": (f"all: within {CONTROL} of 0", "the map shows the input, not what the model learned"),
+    "trivial": (f"< {AGREES}", "the size of the values follows what needs no model"),
+    "deletion": (
+        "> 0 in two thirds",
+        "masking what the map calls important lowers the output no more than masking any tokens",
+    ),
+    "sites (AUROC)": ("the map: above both others", "what needs no model finds the sites as well"),
+}
+"""For each kind of test what a map that can be trusted gives, and what a failure says."""
+
+
+def _comparisons(
+    explainer: Explainer, others: Mapping[str, Network]
+) -> Iterator[tuple[str, str, Explainer, int | None]]:
+    """Give what a map is compared with: kind, name, explainer, and on how many sequences (None: all)."""
+    model, options = explainer.target.model, explainer.options
+    has_mask = model.require_tokenizer().mask_token_id is not None
+    for name in ("ig", "gradient", "ism", *(("occlusion",) * has_mask)):
+        if name != options.method:
+            changes: dict[str, Any] = {"span": ISM_BASES} if name == "ism" else {}
+            other = options.of_method(name).changed(**changes)
+            yield "method", name, Explainer(model, other), ISM_SEQUENCES if name == "ism" else None
+    for name in explainer.baselines[1:] if options.method in PATHS else ():
+        yield "baseline", name, Explainer(model, options.changed(baseline=(name,))), None
+    for name, network in others.items():
+        yield "model", name, Explainer(network, options), None
+    for stage in ("head", "upper half", "all"):
+        yield "weights mixed up", stage, Explainer(mixed_up(model, stage), options), None
+
+
+def _check(title: str, values: Sequence[float], kind: str, passed: bool | None) -> Check:
+    expected, meaning = MEANINGS[kind]
+    known = [value for value in values if value == value]
+    if not known:
+        return Check(title, None, None, None, expected, None, "could not be computed")
+    low, middle, high = np.percentile(known, (25, 50, 75)).tolist()
+    if kind in ("method", "baseline", "model", "strands"):
+        passed = middle > AGREES
+    elif kind == "trivial":
+        passed = middle < AGREES
+    elif title == "weights mixed up: all":
+        passed = abs(middle) < CONTROL
+    return Check(title, middle, low, high, expected, passed, meaning)
+
+
+def _agree(own: Sequence[FloatArray], others: object) -> list[float]:
+    return [spearman(values, other.values) for values, other in zip(own, others)]  # type: ignore[call-overload, attr-defined]
+
+
+def _strands(explainer: Explainer, maps: Sequence[Attribution], rows: Sequence[Record]) -> list[float]:
+    if len(explainer.strands) == 2:
+        return [spearman(*one.strands.values()) for one in maps]
+    reading = explainer.target.model.reading
+    if (reading is not None and reading.directed) or explainer.target.token is not None:
+        return []
+    other = {"+": "-", "-": "+"}[explainer.strands[0]]
+    turned = Explainer(explainer.target.model, explainer.options.changed(strand=other))
+    return _agree([one.values for one in maps], turned.explain(rows))
+
+
+def deletion(explainer: Explainer, maps: Sequence[Attribution]) -> tuple[dict[str, list[float]], list[float]]:
+    """Mask tokens in the order of their importance and see how the output falls.
+
+    Returns:
+        The mean output by share of masked tokens, for the most supporting tokens first, the least supporting ones first
+        and a random order (mean of some); and for each sequence the area between random and most supporting.
+    """
+    target, name = explainer.target.on(explainer.strands[0]), _mask_name(explainer)
+    orders = ["most important first", *["random"] * NUM_RANDOM, "least important first"]
+    asked: list[Encoding] = []
+    plain: list[Encoding] = []
+    for one in maps:
+        values = next(iter(one.strands.values()))
+        encoding = target.read(read_on(target.strand, one.sequence))
+        along = flip_back(target.strand, values)
+        rows = np.setdiff1d(content_rows(encoding), target.masked_rows(encoding))
+        known = np.nan_to_num(along)
+        sums = np.array([known[start:end].sum() for start, end in encoding.offsets[rows]])
+        random, ids = generator(0, one.record.index, "explain deletion"), baseline_ids(name, target, encoding)
+        best = rows[np.argsort(-sums, kind="stable")]
+        for order in orders:
+            chosen = random.permutation(rows) if order == "random" else best if order.startswith("most") else best[::-1]
+            for share in SHARES:
+                asked.append(with_ids(encoding, ids, chosen[: round(share * len(rows))]))
+                plain.append(encoding)
+    outputs = np.array(target.measure(asked, plain)).reshape(len(maps), len(orders), len(SHARES))
+    random_mean = outputs[:, 1:-1].mean(1)
+    areas = np.trapezoid(random_mean - outputs[:, 0], SHARES, axis=1)
+    curves = {"most important first": outputs[:, 0], "random": random_mean, "least important first": outputs[:, -1]}
+    return {key: value.mean(0).tolist() for key, value in curves.items()}, areas.tolist()
+
+
+def _mask_name(explainer: Explainer) -> str:
+    return "mask" if explainer.target.model.require_tokenizer().mask_token_id is not None else "n"
+
+
+def located(maps: Sequence[Attribution], inside: Sequence[npt.NDArray[np.bool_]]) -> dict[str, list[float]]:
+    """Measure how well the maps find known places, beside what needs no model.
+
+    Args:
+        maps: of sequences.
+        inside: bool ``(num_bases,)`` of each, True where a known site lies.
+
+    Returns:
+        For the map, the distance from the centre and GC the AUROC of the bases of each sequence; NaN without a site.
+    """
+    rows: dict[str, list[Any]] = {
+        "the map": [one.values for one in maps],
+        "distance from the centre": [centre_distance(len(one.values)) for one in maps],
+        f"GC in {GC_WINDOW} bases": [gc_around(one.sequence) for one in maps],
+    }
+    return {name: [auroc(values, hits) for values, hits in zip(each, inside)] for name, each in rows.items()}
