@@ -22,7 +22,19 @@ DOCUMENTS = [
     "CHANGELOG.md",
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md"))),
 ]
-PAGES = ("files", "pretrain", "finetune", "compare", "predict", "variants", "long", "tracks", "published", "running")
+PAGES = (
+    "files",
+    "pretrain",
+    "finetune",
+    "compare",
+    "predict",
+    "variants",
+    "explain",
+    "long",
+    "tracks",
+    "published",
+    "running",
+)
 GUIDE = [f"docs/guide/{name}.md" for name in PAGES]
 EXECUTED = ["README.md", *GUIDE, "docs/ADDING.md"]
 BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n+)?^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

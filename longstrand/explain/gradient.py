@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +24,7 @@ from longstrand.questions.tokens import FloatArray, gradients, word_table
 from longstrand.runtime import generator
 from longstrand.tokenization.base import Encoding, IntArray
 
-STEPS, MOST_STEPS = 20, 320
+STEPS, MOST_STEPS, POINTS = 20, 320, 5
 TOLERANCE = 0.01
 NUM_SHUFFLES = 8
 BASELINES = {
@@ -146,18 +148,41 @@ def letter_ids(target: Target) -> list[int] | None:
     return [tokenizer.vocab[letter] for letter in "ACGT"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
+class _Panel:
+    """A stretch of a path: its ends as shares of the way, the target at both, and the integral of the gradient."""
+
+    low: float
+    high: float
+    at_low: float
+    at_high: float
+    slope: npt.NDArray[np.float64]
+
+
+@dataclass(eq=False)
 class _Path:
+    """The way from a baseline to a text, in panels that are halved where the gap is."""
+
     encoding: Encoding
     end: FloatArray
     start: FloatArray
     masked: IntArray
+    panels: list[_Panel]
+    steps: int = 0
+
+    @property
+    def way(self) -> npt.NDArray[np.float64]:
+        return self.end.astype(np.float64) - self.start
+
+    def gaps(self) -> list[float]:
+        """Give what each panel misses of the difference between its ends."""
+        way = self.way
+        return [float((way * one.slope).sum()) - (one.at_high - one.at_low) for one in self.panels]
 
 
-def _along(target: Target, paths: Sequence[_Path], places: Sequence[float]) -> Iterator[tuple[FloatArray, float]]:
-    """Give the gradient and the target at places of each path, 0 = baseline and 1 = text."""
-    asked = [(path, place) for path in paths for place in places]
-    functions = {id(path): target.function(path.encoding) for path in paths}
+def _along(target: Target, asked: Sequence[tuple[_Path, float]]) -> Iterator[tuple[FloatArray, float]]:
+    """Give the gradient and the target at places of paths, 0 = baseline and 1 = text."""
+    functions = {id(path): target.function(path.encoding) for path, _ in asked}
     vectors = (path.start + np.float32(place) * (path.end - path.start) for path, place in asked)
     for one in gradients(
         target.model, (path.encoding for path, _ in asked), (functions[id(path)] for path, _ in asked),
@@ -166,18 +191,35 @@ def _along(target: Target, paths: Sequence[_Path], places: Sequence[float]) -> I
         yield one.values, one.target
 
 
+def _measure_panels(target: Target, wanted: Sequence[tuple[_Path, float, float]]) -> list[_Panel]:
+    """Integrate the gradient over stretches of paths; the target at their low ends is measured on the way."""
+    nodes, weights = np.polynomial.legendre.leggauss(POINTS)
+    shares = [0.0, *((nodes + 1) / 2).tolist()]
+    answers = _along(target, [(path, low + share * (high - low)) for path, low, high in wanted for share in shares])
+    found = []
+    for path, low, high in wanted:
+        _, at_low = next(answers)
+        slope = sum(weight * next(answers)[0].astype(np.float64) for weight in (high - low) / 2 * weights)
+        found.append(_Panel(low, high, at_low, np.nan, slope))  # type: ignore[arg-type]
+        path.steps += POINTS
+    return found
+
+
 def integrate(
     target: Target, encodings: Sequence[Encoding], baselines: Sequence[Sequence[FloatArray]], *,
     steps: int = STEPS, most_steps: int = MOST_STEPS, tolerance: float = TOLERANCE, only_ends: bool = False,
 ) -> tuple[list[TokenMap], list[TokenMap]]:  # fmt: skip
     """Compute integrated gradients and, on the way, gradient x difference at the texts.
 
+    The path is cut into panels of `POINTS` Gauss-Legendre points. Completeness holds for every panel, so a gap shows
+    where the output changes fast, and only those panels are halved.
+
     Args:
         target: what is explained.
         encodings: the texts.
         baselines: for each text its baselines; maps are means over them.
-        steps: points on the path at first.
-        most_steps: points are doubled up to here, for the texts whose gap is too large.
+        steps: points on the path at first (a multiple of `POINTS`, else the next one).
+        most_steps: panels are halved while there are fewer points than this and the gap is too large.
         tolerance: largest relative gap that is left alone.
         only_ends: leave integrated gradients out.
 
@@ -186,37 +228,60 @@ def integrate(
     """
     table, paths, letters = word_table(target.model), [], letter_ids(target)
     centred = None if letters is None else (table[letters] - table[letters].mean(0)).T.astype(np.float64)
-
-    def tokens_of(
-        path: _Path, slope: npt.NDArray[np.floating], ends: tuple[float, float], steps: int | None
-    ) -> TokenMap:
-        values = ((path.end.astype(np.float64) - path.start) * slope).sum(1)
-        return TokenMap(values, path.encoding, *ends, steps, None if centred is None else slope @ centred)
-
     for encoding, starts in zip(encodings, baselines):
         masked, end = target.masked_rows(encoding), table[encoding.input_ids]
         for start in starts:
             fixed = start.copy()
             fixed[masked] = end[masked]
-            paths.append(_Path(encoding, end, fixed, masked))
-    ends = _along(target, paths, (0.0, 1.0))
-    found: list[TokenMap | None] = [None] * len(paths)
-    first, outputs = [], []
-    for path in paths:
-        (_, low), (slope, high) = next(ends), next(ends)
-        outputs.append((high, low))
-        first.append(tokens_of(path, slope, (high, low), None))
-    waiting = [] if only_ends else list(range(len(paths)))
-    while waiting:
-        nodes, weights = np.polynomial.legendre.leggauss(steps)
-        slopes = _along(target, [paths[i] for i in waiting], ((nodes + 1) / 2).tolist())
-        for i in waiting:
-            mean = sum(weight * next(slopes)[0].astype(np.float64) for weight in weights / 2)
-            found[i] = tokens_of(paths[i], mean, outputs[i], steps)
-        waiting = [i for i in waiting if found[i].relative_gap > tolerance and 2 * steps <= most_steps]  # type: ignore[union-attr]
-        steps *= 2
+            paths.append(_Path(encoding, end, fixed, masked, []))
+
+    def tokens_of(path: _Path, slope: npt.NDArray[Any], ends: tuple[float, float], steps: int | None) -> TokenMap:
+        letters = None if centred is None else slope @ centred
+        return TokenMap((path.way * slope).sum(1), path.encoding, *ends, steps, letters)
+
+    answers = _along(target, [(path, place) for path in paths for place in (0.0, 1.0)])
+    ends = [(next(answers)[1], *next(answers)) for _ in paths]
+    outputs = [(high, low) for low, _, high in ends]
+    first = [tokens_of(path, slope, each, None) for path, (_, slope, _), each in zip(paths, ends, outputs)]
     counts = [len(starts) for starts in baselines]
-    return [] if only_ends else list(_means([one for one in found if one], counts)), list(_means(first, counts))
+    if only_ends:
+        return [], list(_means(first, counts))
+    borders = np.linspace(0, 1, -(-steps // POINTS) + 1).tolist()
+    wanted = [(path, low, high) for path in paths for low, high in pairwise(borders)]
+    last = {id(path): each[0] for path, each in zip(paths, outputs)}
+    while wanted:
+        for (path, _, _), panel in zip(wanted, _measure_panels(target, wanted)):
+            path.panels.append(panel)
+        wanted = []
+        for path, (high, low) in zip(paths, outputs):
+            _join_ends(path, last[id(path)])
+            wanted += _halves(path, tolerance * max(abs(high - low), 1e-3 * abs(high), 1e-6), most_steps)
+    found = [
+        tokens_of(path, np.sum([one.slope for one in path.panels], axis=0), each, path.steps)
+        for path, each in zip(paths, outputs)
+    ]
+    return list(_means(found, counts)), list(_means(first, counts))
+
+
+def _join_ends(path: _Path, last: float) -> None:
+    """Sort the panels and give each the target at its high end."""
+    path.panels.sort(key=lambda one: one.low)
+    for one, following in zip(path.panels, [*(each.at_low for each in path.panels[1:]), last]):
+        one.at_high = following
+
+
+def _halves(path: _Path, allowed: float, most_steps: int) -> list[tuple[_Path, float, float]]:
+    """Take out the panels that miss too much and give their halves; none if the whole is good enough or too long."""
+    gaps = path.gaps()
+    room = (most_steps - len(path.panels) * POINTS) // POINTS
+    if abs(sum(gaps)) <= allowed or room < 1:
+        return []
+    worst = sorted(range(len(gaps)), key=lambda i: -abs(gaps[i]))[:room]
+    chosen = [i for i in worst if abs(gaps[i]) > allowed / len(gaps)]
+    split = [path.panels[i] for i in chosen]
+    path.panels = [one for i, one in enumerate(path.panels) if i not in chosen]
+    return [(path, low, high) for one in split for middle in [(one.low + one.high) / 2]
+            for low, high in ((one.low, middle), (middle, one.high))]  # fmt: skip
 
 
 def _means(maps: Sequence[TokenMap], counts: Sequence[int]) -> Iterator[TokenMap]:

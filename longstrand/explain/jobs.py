@@ -9,264 +9,39 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from longstrand.config import build
-from longstrand.data.rows import Columns, Record, has_intervals
 from longstrand.errors import UsageError
-from longstrand.explain.attribution import STATUSES, Attribution, Explainer
-from longstrand.explain.options import PATHS, AttributeOptions
-from longstrand.genome.regions import window_around
+from longstrand.explain.attribution import STATUSES
+from longstrand.explain.maps import (
+    ARRAYS,
+    NUMBERS,
+    PART_BASES,
+    SEQLETS,
+    TABLE,
+    AttributionJob,
+    Maps,
+    Place,
+    write_seqlets,
+    write_track,
+)
+from longstrand.explain.options import AttributeOptions
+from longstrand.explain.page import write_page
 from longstrand.inference.jobs import JobResult
-from longstrand.inference.loaded import LoadedModel, Model, fingerprint_input, open_model
+from longstrand.inference.loaded import Model
 from longstrand.inference.resumable import ResumableOutput, cut_into_parts
-from longstrand.inference.sequences import open_genome, read_file
-from longstrand.inference.writers import Bins, ColumnChunk, CsvSink, TrackLayout, ZarrSink, track_file
-from longstrand.runtime import check_output, torch_threads, write_json
+from longstrand.inference.writers import ColumnChunk, CsvSink, ZarrSink
+from longstrand.runtime import check_output, torch_threads
 
 if TYPE_CHECKING:
     from longstrand.genome.fasta import Genome
-
-PART_BASES = 1 << 20
-PERCENTILE = 95
-SAMPLE = 10_000_000
-"""Most values from which the threshold of seqlets is read; of more, every k-th."""
-SHORTEST, JOINED = 4, 1
-"""Bases of a seqlet at least, and weak bases inside at most one after the other."""
-SMALL_INPUT = 1 << 20
-NUMBERS = ("output", "baseline", "gap", "relative_gap", "special", "steps", "resegmented")
-ARRAYS, TABLE, SEQLETS = "attributions.zarr", "sequences.tsv", "seqlets.bed"
-
-
-class Maps:
-    """Finished maps on the disk.
-
-    Attributes:
-        intervals: rows are intervals of a genome.
-        names: of the columns of the values; the first one is the map.
-        offsets: values ``offsets[i]`` to ``offsets[i + 1] - 1`` belong to row i.
-    """
-
-    def __init__(self, folder: Path, *, intervals: bool) -> None:
-        import zarr
-
-        self._group: Any = zarr.open_group(str(folder / ARRAYS), mode="r")
-        self.folder, self.intervals = folder, intervals
-        self.names: list[str] = list(self._group.attrs["value_names"])
-        self.offsets: np.ndarray = self._group["offsets"][:]
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def column(self, name: str) -> np.ndarray:
-        """Read one column of the rows."""
-        found: np.ndarray = self._group[name][:]
-        return found
-
-    def row(self, number: int) -> np.ndarray:
-        """Read the map of a row, ``(num_bases,)``."""
-        found: np.ndarray = self._group["values"][self.offsets[number] : self.offsets[number + 1], 0]
-        return found
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """Read all maps, some bases at a time."""
-        for start in range(0, int(self.offsets[-1]), PART_BASES):
-            yield self._group["values"][start : start + PART_BASES, 0]
-
-    def threshold(self) -> float:
-        """Read the size that 5 % of all values exceed."""
-        step = max(1, int(self.offsets[-1]) // SAMPLE)
-        values = np.concatenate([np.abs(block[::step]) for block in self.blocks()] or [np.empty(0)])
-        values = values[~np.isnan(values)]
-        return float(np.percentile(values, PERCENTILE)) if len(values) else float("nan")
-
-    def places(self) -> list[Place] | None:
-        """List where the rows lie: on a genome, or on sequences of their names; None where names repeat."""
-        if self.intervals:
-            return [Place(*row) for row in zip(*(self.column(name).tolist() for name in Place._fields))]
-        names = self.column("name").tolist()
-        if len(set(names)) < len(names):
-            return None
-        return [Place(name, 0, int(size), "+") for name, size in zip(names, np.diff(self.offsets))]
-
-
-class Place(NamedTuple):
-    """Where the bases of a row lie; a window may reach beyond the ends of its contig."""
-
-    chrom: str
-    start: int
-    end: int
-    strand: str
-
-
-def seqlets(values: np.ndarray, threshold: float) -> list[tuple[int, int, float]]:
-    """Find stretches of strong values of one sign.
-
-    Args:
-        values: ``(num_bases,)``; NaN is weak.
-        threshold: sizes above it are strong.
-
-    Returns:
-        Start, end (0-based, half-open) and sum of each; weak bases up to `JOINED` one after the other are inside.
-    """
-    found = []
-    for sign in (1, -1):
-        strong = np.flatnonzero(sign * np.nan_to_num(values) > threshold)
-        groups = np.split(strong, np.flatnonzero(np.diff(strong) > JOINED + 1) + 1) if len(strong) else []
-        spans = [(int(each[0]), int(each[-1]) + 1) for each in groups]
-        found += [(start, end, float(np.nansum(values[start:end]))) for start, end in spans if end - start >= SHORTEST]
-    return sorted(found)
-
-
-def write_seqlets(maps: Maps, target: Path) -> int:
-    """Write seqlets as BED (name of the row, score of 0 to 1000, strand, sum of the values); give their number."""
-    threshold, places, number = maps.threshold(), maps.places(), 0
-    names = maps.column("name").tolist()
-    with open(target, "w", encoding="utf-8") as file:
-        for i, values in enumerate(map(maps.row, range(len(maps)))):
-            place = Place(names[i], 0, len(values), "+") if places is None else places[i]
-            for start, end, total in seqlets(values, threshold):
-                first = place.start + (start if place.strand == "+" else len(values) - end)
-                score = min(1000, round(500 * abs(total) / (threshold * (end - start))))
-                cells = [place.chrom, first, first + end - start, names[i], score, place.strand, f"{total:.6g}"]
-                file.write("\t".join(map(str, cells)) + "\n")
-                number += 1
-    return number
-
-
-def bins_of(maps: Maps, places: Sequence[Place], contigs: Mapping[str, int]) -> Iterator[Bins]:
-    """Give the map along contigs, base by base; where rows overlap, their mean; NaN where there is none."""
-    rows: dict[str, list[int]] = {contig: [] for contig in contigs}
-    for i, place in enumerate(places):
-        rows[place.chrom].append(i)
-    for contig, numbers in rows.items():
-        sums, at = np.zeros((2, 0)), 0  # total and number of values, from base `at` on
-        for i in sorted(numbers, key=lambda i: places[i].start):
-            place, values = places[i], maps.row(i).astype(np.float64)
-            values = values if place.strand == "+" else values[::-1]
-            left, right = max(0, -place.start), max(0, place.end - contigs[contig])
-            values, start = values[left : len(values) - right], place.start + left
-            if start > at:
-                yield from _means(contig, at, sums[:, : start - at], start - at)
-                sums, at = sums[:, start - at :], start
-            sums = np.pad(sums, ((0, 0), (0, max(0, len(values) - sums.shape[1]))))
-            known = ~np.isnan(values)
-            sums[0, : len(values)] += np.where(known, values, 0)
-            sums[1, : len(values)] += known
-        yield from _means(contig, at, sums, sums.shape[1])
-
-
-def _means(contig: str, start: int, sums: np.ndarray, size: int) -> Iterator[Bins]:
-    """Give the means of a stretch of ``size`` bases, of which the first ones have sums."""
-    for first in range(0, size, PART_BASES):
-        part = sums[:, first : min(first + PART_BASES, size)]
-        values = np.full((min(PART_BASES, size - first), 1), np.nan, dtype=np.float32)
-        np.divide(part[0], part[1], out=values[: part.shape[1], 0], where=part[1] > 0, casting="same_kind")
-        yield contig, start + first, values
-
-
-def write_track(maps: Maps, folder: Path, contigs: Mapping[str, int] | None, kind: str | None) -> Path | None:
-    """Write the map as BigWig or bedGraph, and how igv.js draws it as letters; None where names of rows repeat.
-
-    Args:
-        maps: the values.
-        folder: where the files go.
-        contigs: length of each contig of the genome; None: the rows are sequences.
-        kind: ``bigwig`` or ``bedgraph``; None: what is installed.
-    """
-    places = maps.places()
-    if places is None:
-        return None
-    if kind is None:
-        kind = "bigwig" if find_spec("pybigtools") is not None and not np.isnan(maps.threshold()) else "bedgraph"
-    target = folder / ("attribution.bw" if kind == "bigwig" else "attribution.bedgraph")
-    sizes = dict(contigs) if contigs is not None else {place.chrom: place.end for place in places if place.end}
-    layout = TrackLayout(sizes, 1, ("attribution",), {})
-    track_file(target).write(bins_of(maps, [place for place in places if place.chrom in sizes], sizes), layout, target)
-    if kind == "bigwig":
-        igv = {"name": "attribution", "type": "wig", "format": "bigwig", "graphType": "dynseq", "url": target.name}
-        write_json(folder / "igv_track.json", igv)
-    return target
-
-
-@dataclass
-class AttributionJob:
-    """Input, model and options that belong together."""
-
-    source: Path
-    genome: Genome | None
-    loaded: LoadedModel
-    options: AttributeOptions
-    explainer: Explainer
-    intervals: bool
-
-    @classmethod
-    def open(cls, model: Model, source: Path, genome: Genome | str | Path | None, options: AttributeOptions) -> Self:
-        """Open everything and check that it belongs together.
-
-        Raises:
-            LongstrandError: a file is missing or damaged, the model has no such output.
-        """
-        opened = open_genome(genome)
-        small = opened is None and source.is_file() and source.stat().st_size < SMALL_INPUT
-        loaded = open_model(model, device=options.device, is_small=small)
-        intervals = has_intervals(source, Columns(options.sequence_column, None, options.name_column))
-        if loaded.reading is not None and intervals and options.window is None and loaded.reading.window is not None:
-            options = options.changed(window=loaded.reading.window)
-        return cls(source, opened, loaded, options, Explainer(loaded.network, options), intervals)
-
-    def records(self) -> Iterator[Record]:
-        """Read the rows of the input."""
-        return read_file(self.source, self.options.reading(), self.genome)
-
-    def place(self, record: Record) -> Place | None:
-        """Say where the letters of a row lie."""
-        if record.interval is None:
-            return None
-        start, end = record.interval.start, record.interval.end
-        if self.options.window is not None:
-            start, end = window_around(record.interval, self.options.window)
-        return Place(record.interval.chrom, start, end, record.interval.strand)
-
-    def identity(self) -> dict[str, Any]:
-        """Collect what decides the content of the output."""
-        return {
-            "model": self.loaded.fingerprint(), "tokenizer": self.loaded.tokenizer.fingerprint,
-            "input": fingerprint_input(self.source), "genome": None if self.genome is None else self.genome.fingerprint,
-            **self.options.identity(), "strands": list(self.explainer.strands), "part_rows": self.options.part_rows,
-            "baselines": list(self.explainer.baselines) if self.options.method in PATHS else [],
-        }  # fmt: skip
-
-    def block(self, found: Sequence[Attribution]) -> ColumnChunk:
-        """Put consecutive maps into columns."""
-        rows: dict[str, list[Any]] = {
-            "index": [one.record.index for one in found], "name": [one.name for one in found],
-            "status": [one.status for one in found],
-        }  # fmt: skip
-        if self.intervals:
-            rows |= dict(zip(Place._fields, map(list, zip(*(self.place(one.record) or () for one in found)))))
-        for name in NUMBERS:
-            rows[name] = [float("nan" if getattr(one, name) is None else getattr(one, name)) for one in found]
-        both = len(self.explainer.strands) > 1
-        names = ("attribution", *(("+", "-") if both else ()), *("ACGT" if self.explainer.has_letters else ""))
-        values = [_columns(one, names) for one in found]
-        lengths = np.array([len(one.values) for one in found], dtype=np.int64)
-        return ColumnChunk(rows, np.concatenate(values), names, lengths)
-
-
-def _columns(one: Attribution, names: Sequence[str]) -> np.ndarray:
-    empty = np.full(len(one.values), np.nan, dtype=np.float32)
-    letters = np.full((len(one.values), 4), np.nan, np.float32) if one.hypothetical is None else one.hypothetical
-    known = {"attribution": one.values, **one.strands, **dict(zip("ACGT", letters.T))}
-    return np.stack([known.get(name, empty) for name in names], axis=1)
 
 
 def attribute_file(
@@ -333,8 +108,6 @@ def _join(
     parts: Sequence[Path], target: Path,
 ) -> None:  # fmt: skip
     """Make everything that the folder holds."""
-    from longstrand.explain.page import write_page
-
     target.mkdir()
     sink.join(parts, target / ARRAYS)
     maps = Maps(target, intervals=job.intervals)

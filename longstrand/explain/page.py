@@ -11,7 +11,7 @@ import numpy.typing as npt
 from longstrand.data.rows import Record, read_intervals
 from longstrand.errors import UsageError
 from longstrand.explain.attribution import STATUSES, Attribution
-from longstrand.explain.jobs import AttributionJob, Maps
+from longstrand.explain.maps import AttributionJob, Maps
 from longstrand.explain.trust import SHARES, Trust, examine
 from longstrand.genome.intervals import Interval
 from longstrand.inference.loaded import open_model
@@ -24,11 +24,7 @@ TOP, WIDTH = 6, 120
 """Windows that are drawn, and their bases."""
 PROFILE_POINTS = 200
 Inside = Callable[[Record], npt.NDArray[np.bool_]]
-LEGEND = {
-    True: "passed",
-    False: "FAILED",
-    None: "for information",
-}
+LEGEND = {True: "passed", False: "FAILED", None: "for information"}
 METHODS = {
     "ig": "integrated gradients", "gradient": "gradient x difference", "occlusion": "occlusion of tokens",
     "ism": "every single substitution", "deletion": "every single deletion", "insertion": "insertions",
@@ -71,7 +67,8 @@ def write_page(
     ]
     method = METHODS[job.options.method]
     baseline = f", baseline {job.explainer.baselines[0]}" if job.options.method in ("ig", "gradient") else ""
-    subtitle = f"{len(maps):,} sequences, {target}, {method}{baseline}, strand {'+'.join(job.explainer.strands)}"
+    strands = "both strands" if len(job.explainer.strands) > 1 else f"strand {job.explainer.strands[0]}"
+    subtitle = f"{len(maps):,} sequences, {target}, {method}{baseline}, {strands}"
     summary = [verdict, "Attributions say what the model uses, not what the cell uses."]
     facts = {"per_sequence": dict(trust.per_sequence), "failed": [check.name for check in trust.failed]}
     report = Report(f"Why does it say that? {job.source.name}", sections, subtitle, summary, warnings, facts)
@@ -96,7 +93,7 @@ def _trust_sections(trust: Trust, job: AttributionJob) -> Iterator[Section]:
     rows = [
         [check.name, {"value": check.value, "bold": True,
                       "note": "" if check.low is None else f"{check.low:.3f} to {check.high:.3f}"},
-         check.expected, LEGEND[check.passed], "" if check.passed else check.meaning]
+         check.expected, LEGEND[check.passed], "" if check.passed is not False else check.meaning]
         for check in trust.checks
     ]  # fmt: skip
     columns = ["test", "median (quartiles)", "a map to be trusted", "verdict", "what a failure says"]

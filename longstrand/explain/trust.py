@@ -130,7 +130,8 @@ def mixed_up(model: Network, stage: str, seed: int = 0) -> Network:
         stage: ``head``; ``upper half`` of the layers and the head; ``all``, word vectors too.
         seed: of the shuffling.
     """
-    made = copy.deepcopy(model)
+    tokenizer = model.require_tokenizer()
+    made = copy.deepcopy(model, {id(tokenizer): tokenizer})
     layers = made.config.num_hidden_layers
     random = generator(seed, 0, "explain mixed-up weights")
     for name, parameter in made.named_parameters():
@@ -197,7 +198,7 @@ MEANINGS = {
     "baseline": (f"> {AGREES}", "the map depends on the baseline"),
     "model": (f"> {AGREES}", "models of the same task look at other bases"),
     "strands": (f"> {AGREES}", "the two strands are explained by other bases"),
-    "weights mixed up": (f"all: within {CONTROL} of 0", "the map shows the input, not what the model learned"),
+    "weights mixed up": (f"within {CONTROL} of 0", "the map shows the input, not what the model learned"),
     "trivial": (f"< {AGREES}", "the size of the values follows what needs no model"),
     "deletion": (
         "> 0 in two thirds",
@@ -219,12 +220,13 @@ def _comparisons(
             changes: dict[str, Any] = {"span": ISM_BASES} if name == "ism" else {}
             other = options.of_method(name).changed(**changes)
             yield "method", name, Explainer(model, other), ISM_SEQUENCES if name == "ism" else None
+    quick = options.changed(most_steps=options.steps) if options.method == "ig" else options  # ranks need no exact sum
     for name in explainer.baselines[1:] if options.method in PATHS else ():
-        yield "baseline", name, Explainer(model, options.changed(baseline=(name,))), None
+        yield "baseline", name, Explainer(model, quick.changed(baseline=(name,))), None
     for name, network in others.items():
         yield "model", name, Explainer(network, options), None
     for stage in ("head", "upper half", "all"):
-        yield "weights mixed up", stage, Explainer(mixed_up(model, stage), options), None
+        yield "weights mixed up", stage, Explainer(mixed_up(model, stage), quick), None
 
 
 def _check(title: str, values: Sequence[float], kind: str, passed: bool | None) -> Check:
@@ -233,11 +235,13 @@ def _check(title: str, values: Sequence[float], kind: str, passed: bool | None) 
     if not known:
         return Check(title, None, None, None, expected, None, "could not be computed")
     low, middle, high = np.percentile(known, (25, 50, 75)).tolist()
+    if kind == "weights mixed up" and title != "weights mixed up: all":
+        return Check(title, middle, low, high, "", None)
     if kind in ("method", "baseline", "model", "strands"):
         passed = middle > AGREES
     elif kind == "trivial":
         passed = middle < AGREES
-    elif title == "weights mixed up: all":
+    elif kind == "weights mixed up":
         passed = abs(middle) < CONTROL
     return Check(title, middle, low, high, expected, passed, meaning)
 

@@ -1,0 +1,175 @@
+"""Attribution jobs: what the folder holds, coordinates on both strands, continuing, and the trust page."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from longstrand.cli.main import main
+from longstrand.errors import ResumeError, UsageError
+from longstrand.explain import trust
+from longstrand.explain.attribution import Explainer, attribute
+from longstrand.explain.jobs import attribute_file
+from longstrand.explain.maps import Place, bins_of, seqlets
+from longstrand.explain.options import AttributeOptions
+from longstrand.genome.sequence import reverse_complement
+from longstrand.models.checkpoint import save_checkpoint
+from longstrand.models.config import preset
+from longstrand.models.pretrained import LongstrandForSequenceClassification
+from longstrand.tokenization.kmer import make_kmer
+from tests.explain.test_attribution import HEADS, WEIGHTS, Additive, model_of
+
+SEQUENCE = "ACGTTGCAACGTACCGTTAGCATTGACCAGTACGGATCACGTTGCA"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_of("sequence")
+
+
+@pytest.fixture
+def genome(tmp_path):
+    (tmp_path / "g.fa").write_text(f">c1\n{SEQUENCE}\n>c2\n{SEQUENCE[::-1]}\n")
+    (tmp_path / "peaks.bed").write_text("c1\t4\t24\ta\t0\t+\nc1\t14\t34\tb\t0\t-\nc2\t2\t12\tc\t0\t+\n")
+    return tmp_path
+
+
+OPTIONS = {"output": 1, "baseline": "mask", "most_steps": 20, "tolerance": 0.5}
+
+
+def test_folder_of_intervals(model, genome):
+    """Rows of the minus strand go back to the genome; bases of two rows get the mean."""
+    out = genome / "maps"
+    result = attribute_file(
+        model, genome / "peaks.bed", out, genome=genome / "g.fa", track="bedgraph", check=0, part_rows=2, **OPTIONS
+    )
+    assert (result.num_rows, result.counts["bases"]) == (3, 50)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "attribution.bedgraph", "attributions.zarr", "seqlets.bed", "sequences.tsv",
+    ]  # fmt: skip
+    texts = [SEQUENCE[4:24], reverse_complement(SEQUENCE[14:34]), SEQUENCE[::-1][2:12]]
+    right = [one.values for one in attribute(model, texts, **OPTIONS)]
+    group = zarr.open_group(str(out / "attributions.zarr"), mode="r")
+    np.testing.assert_allclose(group["values"][:, 0], np.concatenate(right), atol=1e-6)
+    assert group["offsets"][:].tolist() == [0, 20, 40, 50]
+    track = {}
+    for line in (out / "attribution.bedgraph").read_text().splitlines():
+        chrom, start, end, value = line.split()
+        track |= {(chrom, base): float(value) for base in range(int(start), int(end))}
+    assert len(track) == 40
+    for base, value in [(4, right[0][0]), (13, right[0][9]), (33, right[1][0]), (24, right[1][9])]:
+        assert track["c1", base] == pytest.approx(value, rel=1e-5)
+    assert track["c1", 20] == pytest.approx((right[0][16] + right[1][13]) / 2, rel=1e-5)
+    assert track["c2", 2] == pytest.approx(right[2][0], rel=1e-5)
+    lines = (out / "sequences.tsv").read_text().splitlines()
+    assert lines[0].split("\t")[:7] == ["index", "name", "chrom", "start", "end", "strand", "status"]
+    assert lines[2].split("\t")[1:6] == ["b", "c1", "14", "34", "-"]
+    again = attribute_file(
+        model, genome / "peaks.bed", out, genome=genome / "g.fa", track="bedgraph", check=0, part_rows=2, **OPTIONS
+    )
+    assert again.already_finished
+    with pytest.raises(ResumeError, match="made with other settings"):
+        attribute_file(model, genome / "peaks.bed", out, genome=genome / "g.fa", check=0, **{**OPTIONS, "output": 2})
+
+
+def test_windows_beyond_the_contig_and_continuing(model, genome, monkeypatch):
+    """Killed after the first part, the job goes on and gives the same bytes; N beyond the ends is in no track."""
+    whole, cut = genome / "whole", genome / "cut"
+    options = {**OPTIONS, "genome": genome / "g.fa", "window": 30, "part_rows": 1, "check": 0, "track": "bedgraph"}
+    attribute_file(model, genome / "peaks.bed", whole, **options)
+    real, seen = Explainer.explain, []
+
+    def dies(self, records):
+        seen.append(len(records))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return real(self, records)
+
+    monkeypatch.setattr(Explainer, "explain", dies)
+    with pytest.raises(KeyboardInterrupt):
+        attribute_file(model, genome / "peaks.bed", cut, **options)
+    assert not cut.exists()
+    result = attribute_file(model, genome / "peaks.bed", cut, **options)
+    assert result.computed == 2
+    for name in ("attribution.bedgraph", "sequences.tsv", "seqlets.bed"):
+        assert (cut / name).read_text() == (whole / name).read_text()
+    assert min(int(line.split()[1]) for line in (cut / "attribution.bedgraph").read_text().splitlines()) == 0
+    assert (cut / "sequences.tsv").read_text().splitlines()[3].split("\t")[3] == "-8"
+
+
+def test_seqlets_by_hand():
+    values = np.array([0, 3, 3, 0, 3, 3, 0, 0, 3, 0, -2, -2, -2, -2, np.nan])
+    assert seqlets(values, 1.0) == [(1, 6, 12.0), (10, 14, -8.0)]
+    assert seqlets(values, 2.0) == [(1, 6, 12.0)]
+    assert seqlets(values, np.nan) == []
+
+
+def test_report_marks_maps_that_fail(genome, tmp_path):
+    """The page of the command line: known sites, another model, pictures; an untrained model does not pass."""
+    names = []
+    for seed, name in enumerate(("first", "second")):
+        torch.manual_seed(seed)
+        config = preset("tiny", vocab_size=make_kmer(2).vocab_size, heads={"main": HEADS["sequence"]})
+        save_checkpoint(LongstrandForSequenceClassification(config), make_kmer(2), tmp_path / name)
+        names.append(str(tmp_path / name))
+    (tmp_path / "sites.bed").write_text("c1\t6\t12\nc1\t20\t24\nc2\t4\t8\n")
+    command = ["explain", "attribute", names[0], str(genome / "peaks.bed"), "--genome", str(genome / "g.fa"),
+               "-o", str(tmp_path / "maps"), "--target", "1", "--other", names[1], "--strand", "both",
+               "--tolerance", "0.5", "--sites", str(tmp_path / "sites.bed"), "--check", "2", "--steps", "5",
+               "--most-steps", "5", "-q"]  # fmt: skip
+    with pytest.raises(SystemExit) as done:
+        main(command)
+    assert done.value.code == 0
+    report = json.loads((tmp_path / "maps" / "report.json").read_text())
+    table = next(section for section in report["sections"] if section["title"] == "Can these maps be trusted?")
+    tests = {row[0]: row for row in table["rows"]}
+    assert {"method: ism", "baseline: shuffled", "model: second", "strands", "weights mixed up: all",
+            "trivial: distance from the centre", "sites (AUROC): the map"} <= set(tests)  # fmt: skip
+    assert report["failed"] and all(any(name in line for line in report["warnings"]) for name in report["failed"])
+    assert sum(section["kind"] == "locus" for section in report["sections"]) == 3
+    group = zarr.open_group(str(tmp_path / "maps" / "attributions.zarr"), mode="r")
+    assert list(group.attrs["value_names"]) == ["attribution", "+", "-"]
+    with pytest.raises(UsageError, match="leave out --check 0"):
+        attribute_file(names[0], genome / "peaks.bed", tmp_path / "x", others=[names[1]], check=0, output=1)
+
+
+def test_trust_of_a_known_model():
+    """Token weights: methods and baselines agree, the most important token falls first."""
+    text = "ACGTTTACACGTTTGTACAC"
+    model = Additive(make_kmer(2), **WEIGHTS)
+    explainer = Explainer(model, AttributeOptions(baseline=("mask", "pad"), output=0))
+    from longstrand.inference.sequences import as_records
+
+    records = list(as_records([text, "GTACTTTTACGTACAC"]))
+    found = trust.examine(explainer, records)
+    values = {check.name: check for check in found.checks}
+    for name in ("method: gradient", "method: occlusion", "baseline: pad"):
+        assert values[name].value == pytest.approx(1.0)
+    assert values["deletion: random minus most important"].passed
+    curve = found.curves["most important first"]
+    assert curve[0] > curve[3] and curve[-1] == pytest.approx(0.25 * 9)
+    assert trust.auroc(np.array([1.0, 2, 3, 4]), np.array([False, False, True, True])) == 1
+    assert np.isnan(trust.spearman(np.array([1.0, 2, 3]), np.ones(3)))
+    np.testing.assert_allclose(trust.gc_around("GGAA")[[0, 3]], [0.5, 0.5])
+    assert trust.centre_distance(3).tolist() == [-1, 0, -1]
+
+
+def test_overlapping_rows_are_averaged_and_gaps_are_missing():
+    class Rows:
+        data = (np.array([1.0, 2, 3]), np.array([5.0, 7, np.nan]), np.array([9.0]))
+
+        def __len__(self):
+            return 3
+
+        def row(self, number):
+            return self.data[number]
+
+    places = [Place("c", -1, 2, "+"), Place("c", 1, 4, "-"), Place("c", 6, 7, "+")]
+    chunks = list(bins_of(Rows(), places, {"c": 7}))
+    values = np.concatenate([values[:, 0] for _, _, values in chunks])
+    np.testing.assert_allclose(values, [2, 3, 7, 5, np.nan, np.nan, 9])
+    assert [start for _, start, _ in chunks] == np.cumsum([0, *(len(v) for _, _, v in chunks[:-1])]).tolist()
