@@ -26,7 +26,7 @@ def shared() -> Path:
     return folder
 
 
-DRAWN = ("report", "demo", "test_examples", "test_readme", "test_benchmark_document")
+DRAWN = ("report", "demo", "test_examples", "test_benchmark_document")
 """Folders and files whose tests draw real pictures; pages of all other tests have empty ones, which cost nothing."""
 
 

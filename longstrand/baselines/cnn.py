@@ -207,7 +207,9 @@ class _Fit:
     def __init__(self, model: CnnModel, targets: Any, texts: Sequence[str]) -> None:
         self.model, self.targets, self.texts = model, targets, texts
         settings = model.settings
-        self.optimizer = torch.optim.AdamW(model.network.parameters(), lr=settings.learning_rate, weight_decay=1e-3)
+        self.optimizer = torch.optim.AdamW(
+            model.network.parameters(), lr=settings.learning_rate, weight_decay=1e-3, fused=True
+        )
         steps = sum(1 for epoch in range(settings.epochs) for _ in self._epoch(epoch))
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, settings.learning_rate, total_steps=max(2, steps), pct_start=0.15

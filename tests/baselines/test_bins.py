@@ -100,7 +100,7 @@ def test_ridge_agrees_with_scikit_learn_track_by_track() -> None:
 
 @pytest.mark.parametrize(("name", "loss"), [("kmer-bins", "squared"), ("cnn-basenji", "counts")])
 def test_a_planted_motif_is_found(name: str, loss: str) -> None:
-    setting = BaselineSettings(cnn=Training(epochs=6), bin_loss=loss)
+    setting = BaselineSettings(cnn=Training(epochs=4), bin_loss=loss)
     train, valid, test = (motif_table(rows, seed) for seed, rows in enumerate((150, 40, 40)))
     said = fit_baseline(name, train, valid, setting).predict(test.sequences)
     unit = np.repeat(np.arange(40), [len(values) for values in test.targets])

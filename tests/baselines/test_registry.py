@@ -20,7 +20,7 @@ from longstrand.data.targets import Task
 from longstrand.errors import UsageError
 from longstrand.evaluation.metrics import Scores, evaluate
 
-FAST = BaselineSettings(kmer=4, cnn=Training(epochs=10, batch_size=16, learning_rate=5e-3))
+FAST = BaselineSettings(kmer=4, cnn=Training(epochs=6, batch_size=16, learning_rate=5e-3))
 
 
 def joined(values: Any) -> np.ndarray:
