@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import longstrand
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "API.md"
-GROUPS = {
-    "Load": "load_model load_network load_tokenizer load_adapter convert",
-    "Predict and embed": "embed predict iter_predict predict_bases predict_file embed_file predict_tracks evaluate",
-    "Ask a model": "score scorer base_probabilities masked_log_probabilities states gradients score_variants",
-    "Explain and design": "attribute mutagenesis find_motifs design",
-    "Train and compare": "pretrain finetune probe benchmark",
-    "Draw a region": "plot Ruler Track Logo Tokens Genes Marks",
-}
+GROUPS: dict[str, str] = tomllib.loads(Path(__file__).with_name("api_groups.toml").read_text(encoding="utf-8"))
 SECTION = re.compile(r"^(Args|Returns|Yields|Raises|Attributes|Example|Examples):$")
 HEAD = """# API
 

@@ -6,6 +6,7 @@ No weights are read, so this is quick for a model of any size.
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,9 @@ if TYPE_CHECKING:
 
 SAMPLE_BASES = 50_000
 """Bases of a genome on which bases per token are measured."""
-METRICS = {
-    "test": "metrics on test rows",
-    "valid": "metrics on validation rows (training chose by them)",
-    "hold_out": "metrics on held-out sequence (masked tokens)",
-}
-"""Entries of a record that hold numbers, and what they were measured on."""
+
+
+_TITLES = tomllib.loads(Path(__file__).with_name("folder.toml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -146,22 +144,11 @@ def _headers(folder: Path) -> tuple[dict[str, Tensor], str]:
     return read_headers(files, wanted=COUNTERS), ""
 
 
-_PARTS = {
-    "lm_head.": "head",
-    "classifier.": "head",
-    "memory.": "memory",
-    "norm.": "norms",
-    "embeddings.": "embeddings",
-    ".attention.": "attention",
-    ".mlp.": "mlp",
-}
-
-
 def _parts(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """Count parameters of one of our models by part, from the names and sizes of its tensors."""
     parts: dict[str, int] = {}
     for name, tensor in tensors.items():
-        part = next((part for mark, part in _PARTS.items() if mark in name), "other")
+        part = next((part for mark, part in _TITLES["parts"].items() if mark in name), "other")
         if not name.endswith(LAYOUT):
             parts[part] = parts.get(part, 0) + tensor.numel()
     return parts
@@ -206,21 +193,10 @@ def _context(config: dict[str, Any], tokenizer: dict[str, Any]) -> dict[str, Any
     return facts
 
 
-_SEEN = {
-    "training steps": "steps",
-    "tokens seen": "tokens_seen",
-    "bases seen": "bases_seen",
-    "command": "command",
-    "date": "date",
-    "longstrand": "longstrand",
-    "commit": "commit",
-}
-
-
 def _origin(about: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Pick the metrics, the seen data and the command out of ``longstrand.json``."""
     found: dict[str, dict[str, Any]] = {}
-    for key, title in METRICS.items():
+    for key, title in _TITLES["metrics"].items():
         places = [about, about.get("metrics"), about.get("provenance")]
         part = next(
             (place[key] for place in places if isinstance(place, dict) and isinstance(place.get(key), dict)), {}
@@ -229,7 +205,7 @@ def _origin(about: dict[str, Any]) -> dict[str, dict[str, Any]]:
         found |= {title: {name: value for name, value in numbers.items() if value is not None}} if numbers else {}
     if not found and isinstance(metrics := about.get("metrics"), dict):
         found["metrics"] = {name: _number(value) for name, value in metrics.items() if _number(value) is not None}
-    seen = {title: _find(about, key) for title, key in _SEEN.items()}
+    seen = {title: _find(about, key) for title, key in _TITLES["seen"].items()}
     if isinstance(seen["command"], list):
         seen["command"] = " ".join(map(str, seen["command"]))
     kept = {name: value for name, value in seen.items() if isinstance(value, str | int | float)}

@@ -7,8 +7,6 @@ Layout: ``config.yaml`` (resolved settings), ``inputs.json`` (fingerprints of da
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import shutil
@@ -28,6 +26,7 @@ from longstrand.runtime import (
     read_json,
     take_lock,
     write_atomically,
+    write_frame,
     write_json,
 )
 
@@ -236,10 +235,6 @@ class MetricsLog:
 
     def write_csv(self, path: Path) -> None:
         """Write the rows as a table with one column a number, for spreadsheets."""
-        rows = self.rows()
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(path, text.getvalue())
+        import polars as pl
+
+        write_frame(path, pl.DataFrame(self.rows(), infer_schema_length=None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,13 +189,5 @@ TASKS: dict[str, Callable[[Path, Path, Mapping[str, Any]], Tables]] = {
     "promoters": promoter_tables,
     "gene_structure": structure_tables,
 }
-DEFAULTS: dict[str, Any] = {
-    "splice_window": 400,
-    "promoter_window": 300,
-    "before": -1,
-    "structure_window": 512,
-    "seed": 0,
-    "valid_chroms": (),
-    "test_chroms": (),
-}
+DEFAULTS: dict[str, Any] = tomllib.loads(Path(__file__).with_name("from_gtf.toml").read_text(encoding="utf-8"))
 """Bases of the windows, of those before a transcription start (-1: 249 of 300, else half), seed, chromosomes."""
