@@ -19,6 +19,7 @@ from longstrand.demo.run import claim, run_demo
 from longstrand.demo.simulate import write_simulation
 from longstrand.errors import ConfigError, InputError, ResumeError
 from longstrand.evaluation.metrics import Scores
+from longstrand.report import plots
 
 
 def test_the_whole_path_and_its_resumption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +43,7 @@ def test_the_whole_path_and_its_resumption(tmp_path: Path, monkeypatch: pytest.M
     page = result.page.read_text()
     assert page.startswith("<!doctype html>") and "made up" in page and "docs/BENCHMARK" in page
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.safetensors")}
+    monkeypatch.setattr(plots, "to_svg", lambda *_, **__: "<svg></svg>")
     again = run_demo(config)
     assert again.verdict == result.verdict and len(kept) == 4
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
