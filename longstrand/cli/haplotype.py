@@ -79,7 +79,8 @@ def _windows(
     from longstrand.report.locus import parse_region
 
     for word in regions:
-        place = found.genome.whole(word) if word in found.genome.contigs else parse_region(word)
+        is_contig = ":" not in word or word in found.genome.contigs
+        place = found.genome.whole(word) if is_contig else parse_region(word)
         ploidy = found.ploidy(sample, place.chrom)
         if number is not None and number > ploidy:
             raise UsageError(f"--haplotype {number}: '{sample}' has {ploidy} on {place.chrom}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,6 +48,10 @@ WordsArgument = Annotated[
         show_default=False,
     ),
 ]
+WRITTEN = re.compile(r"\S+:|rs\d+$|[^\s-]+-\d+-")
+"""How a variant begins that is no path."""
+ONE = re.compile(r"\S+\s+\w+>\w+")
+"""A variant that is written with a space."""
 LookUpOption = Annotated[Path | None, typer.Option(help="VCF that holds the rsIDs and HGVS names among the variants.")]
 
 
@@ -76,8 +81,8 @@ def score(
 
     chosen, source = model_first(model, arguments, "MODEL VARIANTS")
     variants: str | list[str] = source
-    if source != "-" and not Path(source).expanduser().exists() and (":" in source or look_up is not None):
-        variants = source.split()
+    if source != "-" and not Path(source).expanduser().exists() and (look_up or WRITTEN.match(source)):
+        variants = [source] if ONE.fullmatch(source) else source.split()
     page = None if report is None else lambda job, scored: write_page(job, scored, report)
     result = score_variants_file(
         chosen, variants, output, genome=genome, look_up=look_up, overwrite=overwrite, report=page,

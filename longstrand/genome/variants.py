@@ -89,7 +89,7 @@ def parse_variant(text: str) -> Variant:
             return Variant(chrom, int(position.replace(",", "")) - 1, ref.upper(), alt.upper())
     hint = ""
     if re.fullmatch(r"rs\d+|\S+:[gcnpmr]\.\S+", text.strip()):
-        hint = "; names such as this one are looked up in a VCF that holds them in ID or INFO, if one is given"
+        hint = "; names such as this one are looked up in a VCF that holds them in ID or INFO (--look-up)"
     raise InputError(f"'{text}' is no variant; write it as {EXAMPLE}{hint}.")
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from longstrand.config import differences
-from longstrand.errors import UsageError
+from longstrand.errors import InputError, UsageError
 from longstrand.genome.variants import Kind, Variant
 from longstrand.runtime import read_json
 
@@ -37,6 +37,8 @@ class Background:
 
     def __init__(self, path: Path, identity: dict[str, Any]) -> None:
         record = path.with_name(path.name + ".run.json")
+        if not record.exists():
+            raise InputError(f"{path}: no background of 'variants calibrate', which leaves {record.name} beside it.")
         made = read_json(record).get("settings", {})
         if other := differences(made, identity, leave_out=NOT_COMPARED):
             raise UsageError(f"{path}: a background of another model or other options ({'; '.join(other[:4])}).")

@@ -20,11 +20,12 @@ from longstrand.runtime import generator
 from longstrand.variants.jobs import Progress, no_progress, score_variants_file
 
 LONGEST_INDEL = 8
+LEAST_FREQUENCY = 0.01
 
 
 def calibrate(
     model: Any, output: str | Path, /, *, genome: Genome | str | Path | None, draw: str = "random",
-    variants: str | Path | None = None, num: int = 10_000, min_frequency: float = 0.01, seed: int = 0,
+    variants: str | Path | None = None, num: int = 10_000, min_frequency: float = LEAST_FREQUENCY, seed: int = 0,
     progress: Progress | None = None, overwrite: bool = False, **options: Any,
 ) -> JobResult:  # fmt: skip
     """Make a background: draw variants, score them, write them.
@@ -55,6 +56,8 @@ def calibrate(
         raise UsageError("a background needs the genome that variants are drawn on (--genome, a FASTA file).")
     if (variants is None) != (draw == "random"):
         raise UsageError("backgrounds of kind common and matched need --variants (a VCF), and random ones take none.")
+    if draw != "common" and min_frequency != LEAST_FREQUENCY:
+        raise UsageError("--min-frequency is for backgrounds of kind common.")
     if draw == "random":
         drawn = list(_random(opened, num, seed))
     elif draw == "common":

@@ -267,9 +267,11 @@ def score_variants_file(
     """
     started, target = time.perf_counter(), Path(output).expanduser()
     ending = vcf_ending(target.name)
-    sink = None if ending else sink_for(target)
-    if sink is not None and sink.suffix == ".npz":
+    if not ending and not target.name.lower().endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")):
         raise UsageError(f"output '{target}': write variants to .vcf, .vcf.gz, .bcf, .csv, .tsv or .parquet.")
+    if not ending and (unused := [name for name in ("split", "prefix") if options.get(name)]):
+        raise UsageError(f"--{unused[0]} is for VCF and BCF; a table has one row for each ALT and plain names.")
+    sink = None if ending else sink_for(target)
     paths = [input] if isinstance(input, str | Path) else []
     check_output(target, [*paths, genome.path if isinstance(genome, Genome) else genome, model, look_up])
     job = VariantJob.open(model, input, genome, build(VariantOptions, options, "options"), look_up=look_up)

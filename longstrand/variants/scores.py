@@ -150,6 +150,10 @@ class VariantScorer:
             raise UsageError("the score 'llr_marginal' is for k-mers; BPE has no fixed places in a token.")
         if self.options.frames and (isinstance(tokenizer, BpeTokenizer) or tokenizer.overlapping):
             raise UsageError("frames are the places of a base in non-overlapping k-mers; this tokenizer has none.")
+        if "pooling" in self.options.model_fields_set and not asked & set(DISTANCES):
+            raise UsageError(f"pooling is for {', '.join(DISTANCES)}, which are not asked for.")
+        if "layer" in self.options.model_fields_set and not asked & {*DISTANCES, "flank_distance"}:
+            raise UsageError(f"layer is for {', '.join(DISTANCES)} and flank_distance, which are not asked for.")
         if self.options.outputs and "head" not in asked:
             raise UsageError("outputs are chosen for the score 'head', which is not asked for.")
         if directed and "head" in asked and self.strand != "+":

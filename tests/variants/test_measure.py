@@ -66,6 +66,8 @@ def test_percentiles_by_kind(genome, model, tmp_path):
     for changed, what in (({"window": 50}, "window: 40 -> 50"), ({"strand": "+"}, "strand: None -> '\\+'")):
         with pytest.raises(UsageError, match=f"a background of another model or other options .*{what}"):
             ls.score_variants(model, path, genome=genome, **options | changed)
+    with pytest.raises(InputError, match=r"in\.vcf: no background of 'variants calibrate'"):
+        ls.score_variants(model, path, genome=genome, background=path)
     with pytest.raises(UsageError, match="a background of another model"):
         ls.score_variants(random_model(tokenizer=KINDS["single"]()), path, genome=genome, **options)
 
@@ -95,6 +97,8 @@ def test_backgrounds_from_a_panel(genome, model, tmp_path):
     assert count["made"] == {key: 5 * number for key, number in count["wanted"].items()}
     with pytest.raises(InputError, match=r"no variant has an INFO AF of 0\.9"):
         calibrate(model, tmp_path / "x.parquet", genome=genome, draw="common", variants=path, min_frequency=0.9)
+    with pytest.raises(UsageError, match="--min-frequency is for backgrounds of kind common"):
+        calibrate(model, tmp_path / "x.parquet", genome=genome, min_frequency=0.9)
     with pytest.raises(UsageError, match="need --variants"):
         calibrate(model, tmp_path / "x.parquet", genome=genome, draw="common")
 

@@ -279,6 +279,8 @@ def test_scores_that_a_model_cannot_give(genome, language_model):
         (random_model(tokenizer=KINDS["bpe"]()), {"scores": "llr_marginal"}, "BPE has no fixed places"),
         (random_model(tokenizer=KINDS["bpe"]()), {"frames": True}, "this tokenizer has none"),
         (language_model, {"outputs": "0"}, "not asked for"),
+        (language_model, {"pooling": "cls"}, "pooling is for l1, l2, cosine, dot, which are not asked for"),
+        (language_model, {"layer": 1}, "layer is for l1, l2, cosine, dot and flank_distance"),
     ]:
         with pytest.raises(UsageError, match=message):
             VariantScorer(model, genome, options(**wanted))
@@ -394,6 +396,8 @@ def test_output_of_every_format(genome, tmp_path, language_model):
         and lines[-1].alts == ["AAC"]
         and lines[-2].info["LS_STATUS"] == "star"
     )
+    with pytest.raises(UsageError, match="--split is for VCF and BCF"):
+        ls.score_variants_file(language_model, path, tmp_path / "o.tsv", genome=genome, split=True, overwrite=True)
     with pytest.raises(UsageError, match="write variants to"):
         ls.score_variants_file(language_model, path, tmp_path / "o.zarr", genome=genome)
 
