@@ -14,8 +14,11 @@ from longstrand.errors import one_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import polars as pl
+
     from longstrand.data.rows import Record
     from longstrand.explain.motifs import Motif
+    from longstrand.questions.scores import Score
 
 app = new_app(no_args_is_help=True, help="Scan for motifs, compare and discover them, ask a model about them.")
 
@@ -91,3 +94,209 @@ def scan(
     notes = [f"note: {len(wide)} motifs are longer than every sequence, so they have no hits: {', '.join(wide[:5])}."]
     summary = {"output": str(output), "hits": len(hits), "motifs": len(wanted), "sequences": len(seen)}
     show_result(summary, lines, notes if wide else [], as_json=json, quiet=quiet)
+
+
+@app.command()
+def compare(
+    queries: Annotated[Path, typer.Argument(help="Motifs to name: MEME, JASPAR or TRANSFAC file.")],
+    database: Annotated[Path, typer.Argument(help="Known motifs.")],
+    output: TableOption,
+    motif: MotifOption = None,
+    top: Annotated[int, typer.Option(min=1, help="Targets written for each motif.")] = 10,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Say which known motifs each motif looks like, as Tomtom does (Euclidean distance, complete scores)."""
+    from longstrand.explain import compare as comparing
+    from longstrand.explain.motifs import read_motifs
+    from longstrand.explain.tables import check_ending, write_table
+
+    check_ending(output)
+    wanted, targets = chosen_motifs(queries, motif), read_motifs(database)
+    write_table(output, comparing.compare(wanted, targets, top=top))
+    few = f"note: p values of {len(targets)} targets say little; use a whole database."
+    notes = [few] if len(targets) < comparing.FEW_TARGETS else []
+    summary = {"output": str(output), "queries": len(wanted), "targets": len(targets)}
+    show_result(
+        summary, [f"wrote the best matches of {len(wanted)} motifs to {output}"], notes, as_json=json, quiet=quiet
+    )
+
+
+@app.command()
+def discover(
+    sequences: SequencesArgument,
+    controls: Annotated[str, typer.Argument(help="Sequences that should not have the motifs; likewise.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Motifs to write (.meme).", show_default=False)],
+    genome: GenomeOption = None,
+    count: Annotated[int, typer.Option(min=1, help="Motifs at most.")] = 5,
+    width: Annotated[int, typer.Option(min=6, max=40, help="Bases that a motif may grow to.")] = 15,
+    method: Annotated[str, typer.Option(help="own, or streme (your own MEME suite, on the PATH).")] = "own",
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Find motifs that sequences have more often than controls; p values are of sequences that the search left out."""
+    from longstrand.errors import UsageError
+    from longstrand.explain import discover as discovery
+    from longstrand.explain.motifs import write_meme
+
+    texts, others = ([record.sequence.upper() for record in records_of(x, genome)] for x in (sequences, controls))
+    if one_of(method, ("own", "streme"), "--method") == "streme":
+        motifs = discovery.discover_with_streme(texts, others, count=count)
+        if motifs is None:
+            raise UsageError("there is no program 'streme' on the PATH; install the MEME suite, or use --method own.")
+        lines = [motif.label for motif in motifs]
+    else:
+        found = discovery.discover(texts, others, count=count, width=width)
+        motifs = [one.motif for one in found]
+        lines = [f"{one.motif.name}: {one.sites} sites, held-out p {one.p:.2g}" for one in found]
+    if motifs:
+        write_meme(output, motifs)
+        lines.append(f"wrote {len(motifs)} motifs to {output}")
+    summary = {"output": str(output) if motifs else None, "motifs": [motif.name for motif in motifs]}
+    show_result(summary, lines or ["no motif was found; nothing is written"], [], as_json=json, quiet=quiet)
+
+
+@app.command()
+def importance(
+    model: Annotated[str, typer.Argument(help="Model or tokenizer: folder, name or hub id.")],
+    sequences: SequencesArgument,
+    motifs: MotifsArgument,
+    attributions: Annotated[
+        Path, typer.Option(help="One value a base: .npz or .zarr (values, offsets), BigWig or bedGraph.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)],
+    genome: GenomeOption = None,
+    motif: MotifOption = None,
+    database: Annotated[Path | None, typer.Option(help="Motifs that name what is discovered; MOTIFS.")] = None,
+    background: BackgroundOption = "nrdb",
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write figure 3 of GENA-LM for a head: where importance lies, enriched tokens, motif classes, motifs found."""
+    from longstrand.explain.importance_page import importance_report, read_attributions
+    from longstrand.explain.motifs import read_motifs
+    from longstrand.explain.scan import background_of
+    from longstrand.tokenization.hub import load_tokenizer
+
+    records = list(records_of(sequences, genome))
+    known = chosen_motifs(motifs, motif)
+    frequencies = background_of(background, (record.sequence for record in records))
+    page = importance_report(
+        records, read_attributions(attributions, records), load_tokenizer(model), known, output,
+        database=read_motifs(database or motifs), background=frequencies, title=f"What matters to {Path(model).name}",
+    )  # fmt: skip
+    show_result({"report": str(page)}, [f"wrote {page}"], [], as_json=json, quiet=quiet)
+
+
+ModelArgument = Annotated[str, typer.Argument(help="Model: folder, name or hub id; a masked LM or any head.")]
+OutputOption = Annotated[str | None, typer.Option("--class", help="Name or number of the output; all.")]
+StrandOption = Annotated[str | None, typer.Option(help="+, - or both; by default as in training.")]
+
+
+def score_of(model: str, output: str | None, strand: str | None) -> Score:
+    """Make the score function of a model that is named."""
+    from longstrand.models.checkpoint import load_model
+    from longstrand.questions.scores import scorer
+
+    number = int(output) if output is not None and output.isdecimal() else output
+    return scorer(load_model(model), output=number, strand=strand)  # type: ignore[arg-type]
+
+
+def word_of(text: str, motifs: Path | None) -> str:
+    """Take letters as they are, and the consensus of a motif by its name."""
+    if motifs is not None:
+        return chosen_motifs(motifs, text)[0].consensus
+    from longstrand.errors import UsageError
+
+    if set(text.upper()) - set("ACGT"):
+        raise UsageError(f"'{text}' is no word of A, C, G, T; for the name of a motif add --motifs FILE.")
+    return text.upper()
+
+
+@app.command()
+def marginalize(
+    model: ModelArgument, sequences: SequencesArgument,
+    word: Annotated[str, typer.Argument(help="Letters, or the name of a motif with --motifs.")],
+    output: TableOption, motifs: Annotated[Path | None, typer.Option(help="Motif file.")] = None,
+    output_class: OutputOption = None, strand: StrandOption = None, genome: GenomeOption = None,
+    at: Annotated[int | None, typer.Option(min=1, help="Base where the word begins (from 1); the middle.")] = None,
+    json: JsonOption = False, quiet: QuietOption = False,
+) -> None:  # fmt: skip
+    """Say what a motif does to the score when it is put into sequences (backgrounds)."""
+    from longstrand.explain import grammar
+
+    texts = [record.sequence.upper() for record in records_of(sequences, genome)]
+    start = None if at is None else at - 1
+    _effects(
+        grammar.marginalize(score_of(model, output_class, strand), texts, word_of(word, motifs), start=start),
+        output,
+        ["effect"],
+        json,
+        quiet,
+    )
+
+
+@app.command()
+def ablate(
+    model: ModelArgument, sequences: SequencesArgument, motifs: MotifsArgument, output: TableOption,
+    motif: MotifOption = None, output_class: OutputOption = None, strand: StrandOption = None,
+    genome: GenomeOption = None, threshold: Annotated[float, typer.Option(help="p value of a site.")] = 1e-4,
+    background: BackgroundOption = "nrdb",
+    shuffles: Annotated[int, typer.Option(min=1, help="Random orders of a site's letters.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the orders.")] = 0,
+    json: JsonOption = False, quiet: QuietOption = False,
+) -> None:  # fmt: skip
+    """Say what the score loses when the sites of motifs are shuffled, beside random stretches of the same length."""
+    from longstrand.explain import grammar
+    from longstrand.explain.scan import background_of, scan
+
+    texts = [record.sequence.upper() for record in records_of(sequences, genome)]
+    wanted = chosen_motifs(motifs, motif)
+    hits = scan(wanted, texts, threshold=threshold, background=background_of(background, texts))
+    frame = grammar.ablate(score_of(model, output_class, strand), texts, hits, shuffles=shuffles, seed=seed)
+    _effects(frame, output, ["effect", "control"], json, quiet)
+
+
+@app.command()
+def space(
+    model: ModelArgument, sequences: SequencesArgument,
+    first: Annotated[str, typer.Argument(help="Letters, or the name of a motif with --motifs.")],
+    second: Annotated[str, typer.Argument(help="Likewise.")],
+    output: TableOption, motifs: Annotated[Path | None, typer.Option(help="Motif file.")] = None,
+    distances: Annotated[str, typer.Option(help="Bases between the two: FIRST-LAST, or numbers with commas.")] = "0-20",
+    flip: Annotated[bool, typer.Option("--flip", help="The second on the other strand.")] = False,
+    output_class: OutputOption = None, strand: StrandOption = None, genome: GenomeOption = None,
+    json: JsonOption = False, quiet: QuietOption = False,
+) -> None:  # fmt: skip
+    """Say whether the model knows the distance between two motifs: their joint effect beyond the sum, by distance."""
+    from longstrand.cli.options import numbers
+    from longstrand.explain import grammar
+    from longstrand.explain.tables import check_ending, write_table
+
+    check_ending(output)
+    low, dash, high = distances.partition("-")
+    between = (
+        list(range(int(low), int(high) + 1)) if dash and low.isdecimal() and high.isdecimal() else numbers(distances)
+    )
+    texts = [record.sequence.upper() for record in records_of(sequences, genome)]
+    words = word_of(first, motifs), word_of(second, motifs)
+    frame = grammar.space(score_of(model, output_class, strand), texts, words, between, flip=flip)
+    write_table(output, frame)
+    best = frame.sort("interaction", descending=True).row(0, named=True)
+    ends = f"({best['low']:.3g} to {best['high']:.3g})"
+    line = f"strongest together at {best['distance']} bases: {best['interaction']:.3g} beyond the sum {ends}"
+    show_result({"output": str(output), "best": best}, [line, f"wrote {output}"], [], as_json=json, quiet=quiet)
+
+
+def _effects(frame: pl.DataFrame, output: Path, columns: list[str], as_json: bool, quiet: bool) -> None:
+    from longstrand.explain.grammar import summary
+    from longstrand.explain.tables import write_table
+
+    write_table(output, frame)
+    rows = summary(frame, columns).rows(named=True)
+    lines = [
+        f"output {r['output']}, {r['what']}: {r['mean']:.3g} ({r['low']:.3g} to {r['high']:.3g}) "
+        f"over {r['sequences']} sequences, p {r['p']:.2g}"
+        for r in rows
+    ]
+    show_result({"output": str(output), "effects": rows}, [*lines, f"wrote {output}"], [], as_json=as_json, quiet=quiet)

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from longstrand.report import locus, plots
 from longstrand.report.sections import (
+    Boxes,
     Cell,
     Commands,
     Curves,
@@ -165,6 +166,7 @@ VIEWS: dict[type[Section], Callable[[Any], View]] = {
     Section: lambda section: View(),
     Table: lambda section: View((), section.columns, section.rows),
     Curves: _curves,
+    Boxes: lambda s: View([plots.draw_boxes(s.boxes, y_label=s.y_label)], *s.table),
     Metrics: _metrics,
     Ranking: lambda section: View([plots.draw_ranking(section.models, section.prevalence)]),
     locus.Locus: lambda section: View([locus.plot(section.components, section.region)]),

@@ -147,6 +147,24 @@ def draw_forest(
     return figure
 
 
+def draw_boxes(boxes: Mapping[str, Sequence[float]], *, y_label: str) -> Canvas:
+    """Draw a box for each name from five numbers: low end, quartile, median, quartile, high end."""
+    with rc_context(STYLE):
+        figure = Canvas(figsize=(1.6 + 1.3 * len(boxes), 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        keys = ("whislo", "q1", "med", "q3", "whishi")
+        drawn = axes.bxp(
+            [dict(zip(keys, map(float, five))) | {"label": name} for name, five in boxes.items()],
+            showfliers=False, patch_artist=True, widths=0.55, medianprops={"color": INK, "lw": 1.6},
+        )  # fmt: skip
+        for patch, colour in zip(drawn["boxes"], COLOURS * len(boxes)):
+            patch.set(facecolor=colour, alpha=0.55, edgecolor=INK)
+        axes.set_ylabel(y_label)
+        axes.grid(axis="x", visible=False)
+        axes.tick_params(axis="x", labelcolor=INK)
+    return figure
+
+
 def draw_ranking(models: Mapping[str, Mapping[str, Any]], prevalence: float) -> Canvas:
     """Draw the ROC curves (left) and the precision-recall curves (right); dashed lines are what guessing reaches."""
     with rc_context(STYLE):

@@ -106,6 +106,21 @@ class Curves(Section):
 
 
 @dataclass(frozen=True)
+class Boxes(Section):
+    """Boxes side by side, with numbers as a table (columns, rows) under the picture.
+
+    Attributes:
+        boxes: name to five numbers: low end, quartile, median, quartile, high end.
+        y_label: what they measure, with its unit.
+        table: columns and rows.
+    """
+
+    boxes: Mapping[str, Sequence[float]]
+    y_label: str
+    table: tuple[Sequence[str], Sequence[Sequence[Cell]]]
+
+
+@dataclass(frozen=True)
 class MetricRow:
     """A metric of a model: mean over seeds, ends of its 95 % interval, values of the single seeds."""
 

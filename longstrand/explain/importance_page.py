@@ -1,0 +1,240 @@
+"""Figure 3 of GENA-LM for any head and motif database: one page and its tables from attributions.
+
+Where along the sequence importance lies, which tokens are important, whether motif sites are, and which motifs hide in
+important tokens that no known motif explains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from longstrand.data.rows import Record
+from longstrand.errors import InputError, UsageError
+from longstrand.explain import importance as imp
+from longstrand.explain.compare import compare
+from longstrand.explain.discover import Discovered, discover
+from longstrand.explain.motifs import Motif, write_meme
+from longstrand.explain.scan import scan
+from longstrand.explain.tables import write_table
+from longstrand.genome.coverage import is_signal, open_signal
+from longstrand.genome.intervals import Interval
+from longstrand.report.locus import Locus, Logo
+from longstrand.report.page import write_report
+from longstrand.report.sections import Boxes, Curves, Line, Report, Section, Table, provenance_table
+from longstrand.runtime import generator, provenance
+from longstrand.tokenization.base import Tokenizer
+
+FLANK = 4
+"""Bases around important tokens that discovery reads, as published."""
+TOP = 25
+MOST_REGIONS = 4000
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What `importance_report` has computed."""
+
+    tokens: imp.TokenTable
+    profile: pl.DataFrame
+    classes: pl.DataFrame
+    unit: pl.DataFrame
+    enriched: pl.DataFrame
+    found: Sequence[Discovered]
+    names: pl.DataFrame
+    why_not: str
+
+
+def read_attributions(path: Path, records: Sequence[Record]) -> list[npt.NDArray[np.float32]]:
+    """Read one value a base for each row.
+
+    Args:
+        path: ``.npz`` or ``.zarr`` with ``values`` (all bases, one row after the other) and ``offsets`` (where rows
+            begin), or a BigWig or bedGraph for rows with a place (flipped for the strand ``-``).
+        records: the rows.
+
+    Raises:
+        InputError: the file has another form or does not fit the rows.
+    """
+    if is_signal(path):
+        track = open_signal(path)
+        if any(record.interval is None for record in records):
+            raise UsageError(f"{path}: a track needs intervals with --genome, not sequences.")
+        places = [record.interval for record in records if record.interval is not None]
+        parts = [track.values(place.chrom, place.start, place.end) for place in places]
+        return [part[::-1] if place.strand == "-" else part for part, place in zip(parts, places)]
+    try:
+        if Path(path).suffix == ".zarr":
+            import zarr
+
+            group = zarr.open_group(str(path), mode="r")
+            values, offsets = np.asarray(group["values"]), np.asarray(group["offsets"])
+        else:
+            with np.load(path) as held:
+                values, offsets = held["values"], held["offsets"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: no attributions ('values' and 'offsets' in .npz or .zarr): {error}.") from None
+    if len(offsets) != len(records) + 1:
+        raise InputError(f"{path}: attributions of {len(offsets) - 1:,} rows for {len(records):,} sequences.")
+    return np.split(values, offsets[1:-1])
+
+
+def importance_report(
+    records: Sequence[Record],
+    values: Sequence[npt.NDArray[np.float32]],
+    tokenizer: Tokenizer,
+    motifs: Sequence[Motif],
+    folder: Path,
+    *,
+    database: Sequence[Motif] | None = None,
+    background: npt.NDArray[np.float64] | None = None,
+    title: str = "What matters to the model",
+) -> Path:
+    """Write the page and its tables: profile, tokens, motif classes, enriched tokens, discovered motifs.
+
+    Args:
+        records: sequences.
+        values: one attribution a base for each, as `longstrand.attribute` gives them.
+        tokenizer: of the model.
+        motifs: motifs of the target, whose sites make the classes of tokens.
+        folder: where ``report.html``, ``report.json``, ``tokens.parquet``, ``*.tsv`` and ``discovered.meme`` go.
+        database: motifs to name discovered ones by; None: ``motifs``.
+        background: of the scan; None: FIMO's.
+        title: of the page.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        InputError: values do not fit the sequences, or nothing is left to look at.
+    """
+    texts = [record.sequence for record in records]
+    tokens = imp.token_table(texts, [tokenizer.encode(text.upper()).offsets for text in texts], values)
+    hits = scan(motifs, texts, threshold=1e-3, background=background)
+    classes, q = imp.hit_classes(tokens, hits)
+    table, unit = imp.compare_classes(tokens, classes)
+    without = np.array(classes) == "none"
+    enriched = imp.enriched_tokens(tokens)
+    inside, outside = regions_of(texts, tokens, tokens.important & without)
+    found: list[Discovered] = []
+    why_not = ""
+    try:
+        found = discover(inside, outside)
+    except InputError as error:
+        why_not = str(error)
+    names = compare([one.motif for one in found], database or motifs, top=3)
+    parts = _Parts(tokens, imp.position_profile(values), table, unit, enriched, found, names, why_not)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = pl.DataFrame({
+        "sequence": [records[i].name for i in tokens.sequence.tolist()], "start": tokens.start, "end": tokens.end,
+        "token": tokens.text, "importance": tokens.importance, "important": tokens.important, "q": q, "class": classes,
+    })  # fmt: skip
+    write_table(folder / "tokens.parquet", listed)
+    for name, frame in {"profile": parts.profile, "classes": table, "enriched": enriched, "matches": names}.items():
+        write_table(folder / f"{name}.tsv", frame)
+    if found:
+        write_meme(folder / "discovered.meme", [one.motif for one in found])
+    page, _ = write_report(
+        folder, Report(title, _sections(parts, motifs), _subtitle(tokens), warnings=_warnings(parts))
+    )
+    return page
+
+
+def regions_of(
+    texts: Sequence[str], tokens: imp.TokenTable, chosen: npt.NDArray[np.bool_], *, seed: int = 0
+) -> tuple[list[str], list[str]]:
+    """Cut out chosen tokens with `FLANK` bases around, and as many others of the same sequences.
+
+    Regions of one sequence that touch are joined. The others are tokens whose regions hold no chosen token, drawn by
+    the seed; they may overlap each other.
+    """
+    inside: list[str] = []
+    outside: list[str] = []
+    for number in np.unique(tokens.sequence[chosen]).tolist():
+        rows, text = tokens.rows_of(number), texts[number].upper()
+        marked = np.zeros(len(text) + 1, dtype=np.int8)
+        spans = np.stack([tokens.start[rows] - FLANK, tokens.end[rows] + FLANK], axis=1).clip(0, len(text))
+        for start, end in spans[chosen[rows]].tolist():
+            marked[start:end] = 1
+        borders = np.flatnonzero(np.diff(np.concatenate([[0], marked]))).reshape(-1, 2)
+        inside += [text[start:end] for start, end in borders.tolist()]
+        free = [text[start:end] for start, end in spans[~chosen[rows]].tolist() if not marked[start:end].any()]
+        drawn = generator(seed, number, "unimportant regions").permutation(len(free))[: len(borders)]
+        outside += [free[i] for i in drawn.tolist()]
+    return inside[:MOST_REGIONS], outside[:MOST_REGIONS]
+
+
+def _subtitle(tokens: imp.TokenTable) -> str:
+    return (
+        f"{len(tokens.lengths):,} sequences, {len(tokens.text):,} tokens, of which {int(tokens.important.sum()):,} "
+        f"above the {imp.PERCENTILE:.0f}th percentile are called important"
+    )
+
+
+def _warnings(parts: _Parts) -> list[str]:
+    warnings = []
+    row = parts.unit.row(0, named=True)
+    if row["p"] is None or row["p"] > 0.05:
+        warnings.append("By sequence, tokens under motif sites matter no more than others: do not show the token test.")
+    if "strong" not in parts.classes["class"].to_list():
+        warnings.append(
+            "No token overlaps a hit with q < 0.01: the motif may be too short to reach it, so the class is left out."
+        )
+    return warnings
+
+
+def _sections(parts: _Parts, motifs: Sequence[Motif]) -> list[Section]:
+    profile, unit = parts.profile, parts.unit.row(0, named=True)
+    columns = {name: profile[name].to_list() for name in ("position", "mean", "low", "high")}
+    line = Line("mean", columns["position"], columns["mean"], low=columns["low"], high=columns["high"])
+    boxes = {
+        f"{row['class']} ({row['tokens']:,})": [row[key] for key in ("p5", "p25", "median", "p75", "p95")]
+        for row in parts.classes.rows(named=True)
+    }
+    test = ["class", "tokens", "median", "u", "p", "p_holm", "auroc"]
+    known = ", ".join(motif.label for motif in motifs[:8])
+    honest = (
+        f"By sequence (the honest unit): {unit['sequences']} sequences have both; mean of inside minus outside "
+        f"{_short(unit['mean_difference'])}, Wilcoxon's one-sided p {_short(unit['p'])}."
+    )
+    top = parts.enriched.head(TOP)
+    sections: list[Section] = [
+        Curves("A. Where importance lies", "Mean attribution by base of the aligned sequences; the band is its 95 % "
+               "interval. Trivial causes, such as windows centred on peaks, make the same picture.", [line], "base",
+               "attribution", {"zero": 0.0}),
+        Boxes("B. Tokens under motif sites", f"Sites of {known}: strong q < {imp.STRONG}, weak q < {imp.WEAK}, none "
+              "above. Boxes: quartiles and median; ends: 5th and 95th percentile. Mann-Whitney against none, Holm; "
+              f"tokens of one sequence are not independent, so its p is far too small. {honest}", boxes,
+              "importance of a token", (test, parts.classes.select(test).rows())),
+        Table("C. Enriched tokens", f"Share of a token's occurrences that are important, against "
+              f"{_short(top['expected'][0] if len(top) else None)} of all tokens. p: hypergeometric; q: Benjamini and "
+              "Hochberg; p within: importance moved round within each sequence.", top.columns,
+              [[_short(x) if name in ("p", "q", "p_within") else x for name, x in row.items()]
+               for row in top.rows(named=True)]),
+    ]  # fmt: skip
+    explain = f"From important tokens that overlap no site, with {FLANK} bases around, against others. {parts.why_not}"
+    rows = []
+    for one in parts.found:
+        like = parts.names.filter(pl.col("query") == one.motif.name).rows(named=True)
+        named = "; ".join(f"{row['target']} {row['target_name']} (p {_short(row['p'])})" for row in like)
+        shares = "{} of {} against {} of {}".format(*one.held_out)
+        rows.append([one.motif.name, one.word, one.sites, _short(one.p_training), _short(one.p), shares, named])
+    heads = ["motif", "grew from", "sites", "p (search)", "p (held out)", "held-out regions with a site", "looks like"]
+    sections.append(Table("D. Motifs that were found", explain if rows else f"{explain} None was found.", heads, rows))
+    for one in parts.found:
+        logo = Logo(one.motif.frequencies, "bits")
+        place = Interval(one.motif.name, 0, one.motif.width)
+        sections.append(
+            Locus(f"D. Motifs that were found: {one.motif.name}", "Information of each column.", [logo], place)
+        )
+    return [*sections, provenance_table(provenance())]
+
+
+def _short(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
