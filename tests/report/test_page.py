@@ -17,6 +17,7 @@ from longstrand.report.page import VIEWS, render_html, write_report
 from longstrand.report.plots import draw_curves, to_svg
 from longstrand.report.runs import evaluation_sections, learning_curve, write_run_page
 from longstrand.report.sections import (
+    Boxes,
     Commands,
     Curves,
     Line,
@@ -80,6 +81,7 @@ def every_kind() -> list[Section]:
         grid("All", "", ["t<1>", "u"], {"a<b": [0.5, 2.0], "c": [0.25, None]}, [False, True]),
         Table("Table", "", ["name", "rows"], [["x", 1200], ["y", None]]),
         Locus("Region", "", [Track(np.arange(3.0), "signal")], "chr1:11-13"),
+        Boxes("Boxes", "", {"in": [0, 1, 2, 3, 4], "out": [1, 1, 1, 1, 2]}, "height", (["class", "n"], [["in", 5]])),
         Section("Words", "One & two."),
         provenance_table({"command": ["longstrand", "demo"], "versions": {"torch": "2"}}, genome="sha256:1"),
         Commands("Next", "Try.", [("Look:", "longstrand info FOLDER")]),
