@@ -136,7 +136,7 @@ def test_the_page_says_the_numbers() -> None:
 def test_pictures_are_described_and_well_formed() -> None:
     text = page_text()
     pictures = ["<svg" + part.split("</svg>")[0] + "</svg>" for part in text.split("<svg")[1:]]
-    assert len(pictures) == 4
+    assert len(pictures) == 5
     for picture in pictures:
         root = ElementTree.fromstring(picture)
         assert root.get("role") == "img"
