@@ -1,0 +1,151 @@
+"""Where attention points: arcs above a threshold whose key lies in an element, by layer and head.
+
+Two tests stand side by side. ``z`` is what Nucleotide Transformer published: a two-proportion test of the share of arcs
+in the element against the share of tokens there, which takes arcs for independent (they are not: one key receives many).
+``p_shift`` moves each sequence's annotation round by a random number of bases, independently, which keeps run lengths
+and holds its level. One layer is in memory at a time, so memory does not grow with layers or data.
+Legend: H heads, n content tokens, L bases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from scipy import stats
+
+from longstrand.errors import UsageError
+from longstrand.explain.elements import Bools, in_element
+from longstrand.explain.nulls import ShiftSum
+from longstrand.inference.predict import evaluation_mode
+from longstrand.models.network import Network
+from longstrand.questions.tokens import read_text
+
+Weights = npt.NDArray[np.float32]
+FEW_ARCS = 100
+"""Heads with fewer arcs say nothing."""
+MU = 0.3
+
+
+def visit_attention(model: Network, text: str, visit: Callable[[int, Weights], None]) -> None:
+    """Read one text by the slow path and hand over the attention of each layer: number from 0, ``(H, n, n)``.
+
+    Rows are queries, columns keys, special tokens included. A layer's weights are dropped before the next is computed.
+
+    Raises:
+        UsageError: the model has recurrent memory.
+        InputError: the text is longer than the model reads.
+    """
+    if model.config.memory is not None:
+        raise UsageError("attention of models with recurrent memory is cut by segments; this is for models without.")
+    encoder = getattr(model, "encoder", model)
+    ids = torch.from_numpy(read_text(model, text).input_ids.astype(np.int64))[None]
+
+    def hand_over(number: int) -> Callable[..., object]:
+        def hook(_module: object, _inputs: object, output: tuple[torch.Tensor, torch.Tensor]) -> object:
+            visit(number, output[1][0].float().cpu().numpy())
+            return output[0], output[1][:, :0]
+
+        return hook
+
+    hooks = [layer.attention.register_forward_hook(hand_over(i)) for i, layer in enumerate(encoder.layers)]
+    try:
+        with torch.inference_mode(), evaluation_mode(model):
+            encoder(input_ids=ids.to(next(model.parameters()).device), output_attentions=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@dataclass
+class _Head:
+    arcs: int = 0
+    arcs_in: int = 0
+    mass: float = 0.0
+    mass_in: float = 0.0
+
+
+def attention_by_element(
+    model: Network, items: Iterable[tuple[str, Bools]], *, mu: float = MU, exact: int = 50_000
+) -> pl.DataFrame:
+    """Count arcs by layer and head, and test whether they point at an element.
+
+    Args:
+        model: any model without recurrent memory.
+        items: texts and marks of their bases; ``(L,)``.
+        mu: attention above which a pair (query, key) is an arc; special tokens are dropped, without renormalising.
+        exact: the null's distribution is exact up to so many different sums, then normal with its exact mean and sd.
+
+    Returns:
+        A row a layer and head (from 0): arcs, arcs_in (the key is in the element), p_alpha = arcs_in / arcs, p2 (share of
+        tokens in the element), effect (their ratio), share (attention that goes there, without threshold), z, p_z
+        (one-sided), shift_mean, shift_sd, p_shift, and both p after Bonferroni over layers x heads; enough: at least
+        `FEW_ARCS` arcs. Values are null where they are not defined.
+    """
+    config = model.config
+    size = config.num_hidden_layers, config.num_attention_heads
+    heads = [[_Head() for _ in range(size[1])] for _ in range(size[0])]
+    nulls = [[ShiftSum(exact) for _ in range(size[1])] for _ in range(size[0])]
+    tokens = tokens_in = 0
+    for text, marks in items:
+        offsets = read_text(model, text).offsets
+        keep = np.flatnonzero(offsets[:, 1] > offsets[:, 0])
+        if not len(keep):
+            continue
+        own, shifted = in_element(offsets[keep], marks), _shifted(offsets[keep], marks)
+        tokens, tokens_in = tokens + len(own), tokens_in + int(own.sum())
+
+        def count(layer: int, weights: Weights, keep=keep, own=own, shifted=shifted) -> None:  # type: ignore[no-untyped-def]
+            content = weights[:, keep][:, :, keep]
+            to_key = (content > mu).sum(1)
+            mass = content.sum(1, dtype=np.float64)
+            sums = to_key @ shifted
+            for number, head in enumerate(heads[layer]):
+                head.arcs += int(to_key[number].sum())
+                head.arcs_in += int(to_key[number][own].sum())
+                head.mass += float(mass[number].sum())
+                head.mass_in += float(mass[number][own].sum())
+                nulls[layer][number].add(sums[number])
+
+        visit_attention(model, text, count)
+    rows = [
+        (layer, number, *_row(head, nulls[layer][number], tokens, tokens_in, size[0] * size[1]))
+        for layer, own_heads in enumerate(heads)
+        for number, head in enumerate(own_heads)
+    ]
+    names = ["layer", "head", "arcs", "arcs_in", "p_alpha", "p2", "effect", "share", "z", "p_z", "shift_mean", "shift_sd",
+             "p_shift", "p_z_bonferroni", "p_shift_bonferroni", "enough"]  # fmt: skip
+    kinds = [pl.Int64] * 4 + [pl.Float64] * 11 + [pl.Boolean]
+    return pl.DataFrame(rows, schema=dict(zip(names, kinds)), orient="row")
+
+
+def _row(head: _Head, null: ShiftSum, tokens: int, tokens_in: int, heads: int) -> tuple[object, ...]:
+    p2 = tokens_in / tokens if tokens else None
+    share = head.mass_in / head.mass if head.mass else None
+    if not head.arcs or p2 is None:
+        nothing = [None] * 2
+        return head.arcs, head.arcs_in, None, p2, None, share, *nothing, None, None, None, *nothing, False
+    p1, pooled = head.arcs_in / head.arcs, (head.arcs_in + tokens_in) / (head.arcs + tokens)
+    z = p_z = None
+    if 0 < pooled < 1:
+        z = (p1 - p2) / np.sqrt(pooled * (1 - pooled) * (1 / head.arcs + 1 / tokens))
+        p_z = float(stats.norm.sf(z))
+    found = null.result()
+    p = found.p(head.arcs_in)
+    adjusted = None if p_z is None else min(1.0, p_z * heads)
+    effect = p1 / p2 if p2 else None
+    return (head.arcs, head.arcs_in, p1, p2, effect, share, z, p_z, found.mean, found.sd, p, adjusted,
+            min(1.0, p * heads), head.arcs >= FEW_ARCS)  # fmt: skip
+
+
+def _shifted(offsets: npt.NDArray[np.int32], marks: Bools) -> npt.NDArray[np.int64]:
+    """Mark tokens anew with the marks moved round by 0, 1, ... bases: int64 (n, L)."""
+    length = len(marks)
+    total = np.concatenate([[0], np.cumsum(np.tile(marks, 2))])
+    begins = (offsets[:, :1] - np.arange(length)) % length
+    ends = begins + (offsets[:, 1:] - offsets[:, :1])
+    return (total[ends] > total[begins]).astype(np.int64)
