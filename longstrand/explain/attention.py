@@ -1,7 +1,7 @@
 """Where attention points: arcs above a threshold whose key lies in an element, by layer and head.
 
 Two tests stand side by side. ``z`` is what Nucleotide Transformer published: a two-proportion test of the share of arcs
-in the element against the share of tokens there, which takes arcs for independent (they are not: one key receives many).
+in the element against the share of tokens there, as if arcs were independent (one key has many).
 ``p_shift`` moves each sequence's annotation round by a random number of bases, independently, which keeps run lengths
 and holds its level. One layer is in memory at a time, so memory does not grow with layers or data.
 Legend: H heads, n content tokens, L bases.
@@ -81,8 +81,8 @@ def attention_by_element(
         exact: the null's distribution is exact up to so many different sums, then normal with its exact mean and sd.
 
     Returns:
-        A row a layer and head (from 0): arcs, arcs_in (the key is in the element), p_alpha = arcs_in / arcs, p2 (share of
-        tokens in the element), effect (their ratio), share (attention that goes there, without threshold), z, p_z
+        A row a layer and head (from 0): arcs, arcs_in (the key is in the element), p_alpha = arcs_in / arcs, p2 (share
+        of tokens in the element), effect (their ratio), share (attention that goes there, without threshold), z, p_z
         (one-sided), shift_mean, shift_sd, p_shift, and both p after Bonferroni over layers x heads; enough: at least
         `FEW_ARCS` arcs. Values are null where they are not defined.
     """
@@ -117,8 +117,8 @@ def attention_by_element(
         for layer, own_heads in enumerate(heads)
         for number, head in enumerate(own_heads)
     ]
-    names = ["layer", "head", "arcs", "arcs_in", "p_alpha", "p2", "effect", "share", "z", "p_z", "shift_mean", "shift_sd",
-             "p_shift", "p_z_bonferroni", "p_shift_bonferroni", "enough"]  # fmt: skip
+    names = ["layer", "head", "arcs", "arcs_in", "p_alpha", "p2", "effect", "share", "z", "p_z"]
+    names += ["shift_mean", "shift_sd", "p_shift", "p_z_bonferroni", "p_shift_bonferroni", "enough"]
     kinds = [pl.Int64] * 4 + [pl.Float64] * 11 + [pl.Boolean]
     return pl.DataFrame(rows, schema=dict(zip(names, kinds)), orient="row")
 

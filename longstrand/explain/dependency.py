@@ -61,12 +61,7 @@ class DependencyMap:
 
 
 def dependency_map(
-    model: Network,
-    sequence: str,
-    *,
-    masked: bool = False,
-    keep_raw: bool = False,
-    batch_tokens: int = BATCH_TOKENS,
+    model: Network, sequence: str, *, masked: bool = False, keep_raw: bool = False, batch_tokens: int = BATCH_TOKENS
 ) -> DependencyMap:
     """Compute the map of one sequence.
 
@@ -93,7 +88,9 @@ def dependency_map(
         raise InputError("the sequence is empty, so there is nothing to map.")
     table = _masked_table(model, batch_tokens) if masked else _table(model, tokenizer, batch_tokens)
     size = len(text)
-    changes = [(i, q) for i in range(size) for q, letter in enumerate("ACGT") if text[i] in "ACGT" and letter != text[i]]
+    changes = [
+        (i, q) for i in range(size) for q, letter in enumerate("ACGT") if text[i] in "ACGT" and letter != text[i]
+    ]
     answers = table([text, *(text[:i] + "ACGT"[q] + text[i + 1 :] for i, q in changes)])
     reference = next(answers)
     odds, jacobian, influence = np.zeros((size, size)), np.zeros((size, size)), np.zeros((size, 4))

@@ -1,0 +1,184 @@
+"""Whether vectors tell groups apart: elements of a genome, species; measured in the full space, never in two axes.
+
+Everything is beside its trivial explanation: the same windows with the element's place moved, and 6-mers of the same
+bases. Rows that belong together (one chromosome, overlapping windows) never stand on both sides of a split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from longstrand.baselines.kmer import kmer_counts
+from longstrand.data.rows import Record
+from longstrand.errors import InputError
+from longstrand.explain.elements import Elements, in_element, place_of
+from longstrand.models.network import Network
+from longstrand.questions.tokens import read_text, states
+from longstrand.runtime import generator
+
+Floats = npt.NDArray[np.float64]
+FOLDS = 5
+NEIGHBOURS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class ElementVectors:
+    """A vector for each window and kind of element in it.
+
+    Attributes:
+        labels: kind of element.
+        groups: chromosome.
+        features: float64 ``(n, d)`` of ``model`` (mean over the element's tokens), ``moved`` (of tokens elsewhere in
+            the window, as many bases) and ``6-mers`` (frequencies in the element's bases, both strands).
+    """
+
+    labels: list[str]
+    groups: list[str]
+    features: dict[str, Floats]
+
+
+def element_vectors(
+    model: Network, records: Sequence[Record], elements: Elements, *, layer: int = -1, seed: int = 0
+) -> ElementVectors:
+    """Average the states of tokens inside each element of each window; a control moves the element round the window.
+
+    Raises:
+        InputError: a row has no place, or no window holds an element.
+    """
+    labels: list[str] = []
+    groups: list[str] = []
+    parts: dict[str, list[Floats]] = {"model": [], "moved": []}
+    pieces: list[str] = []
+    for record, hidden in zip(records, states(model, (record.sequence for record in records), layer)):
+        place, offsets = place_of(record), read_text(model, record.sequence).offsets
+        for kind in elements.kinds:
+            marks = elements.marks(kind, place)
+            inside = in_element(offsets, marks)
+            moves = generator(seed, record.index, f"moved {kind}").integers(marks.sum(), max(2, len(marks)), 20)
+            moved = (in_element(offsets, np.roll(marks, int(move))) & ~inside for move in moves)
+            elsewhere = next((tokens for tokens in moved if tokens.any()), None)
+            if not inside.any() or elsewhere is None:
+                continue
+            labels.append(kind)
+            groups.append(place.chrom)
+            parts["model"].append(hidden[inside].mean(0, dtype=np.float64))
+            parts["moved"].append(hidden[elsewhere].mean(0, dtype=np.float64))
+            pieces.append("".join(letter if mark else "N" for letter, mark in zip(record.sequence.upper(), marks)))
+    if not labels:
+        raise InputError("no window holds an element beside other bases; use wider windows or other elements.")
+    features = {name: np.stack(vectors) for name, vectors in parts.items()} | {"6-mers": kmer_frequencies(pieces)}
+    return ElementVectors(labels, groups, features)
+
+
+def kmer_frequencies(texts: Sequence[str], k: int = 6, *, both_strands: bool = True) -> Floats:
+    """Give the share of each k-mer: float64 ``(n, 4**k)``, 0 where there is none."""
+    counts = kmer_counts(texts, k, both_strands=both_strands).toarray().astype(np.float64)
+    frequencies: Floats = counts / counts.sum(1, keepdims=True).clip(min=1)
+    return frequencies
+
+
+def separation(features: dict[str, Floats], labels: Sequence[str], groups: Sequence[str]) -> pl.DataFrame:
+    """Measure in the full space how far labels are apart.
+
+    Returns:
+        A row a kind of features: dimensions, silhouette (cosine), knn_accuracy and knn_balanced (`NEIGHBOURS` nearest
+        by cosine among rows of other groups, or of other folds where there is one group), chance (share of the
+        commonest label).
+
+    Raises:
+        InputError: there is one label only.
+    """
+    from sklearn.metrics import balanced_accuracy_score, silhouette_score
+
+    names = np.array(labels)
+    if len(set(labels)) < 2:
+        raise InputError(f"all {len(labels)} vectors have one label, '{labels[0]}'; two are needed to tell apart.")
+    sides = _folds(names, np.array(groups))
+    chance = max(float((names == name).mean()) for name in set(labels))
+    rows = []
+    for kind, vectors in features.items():
+        unit = vectors - vectors.mean(0)
+        unit = unit / np.linalg.norm(unit, axis=1, keepdims=True).clip(min=1e-12)
+        near = unit @ unit.T
+        near[sides[:, None] == sides[None]] = -np.inf
+        nearest = np.argsort(-near, axis=1, kind="stable")[:, :NEIGHBOURS]
+        choices = np.unique(names)
+        votes = np.stack([(names[nearest] == choice).sum(1) for choice in choices], axis=1)
+        called = choices[votes.argmax(1)]
+        size = min(2000, len(names))
+        width = float(silhouette_score(unit[:size], names[:size])) if len(set(names[:size])) > 1 else None
+        accuracy, balanced = float((called == names).mean()), float(balanced_accuracy_score(names, called))
+        rows.append((kind, vectors.shape[1], width, accuracy, balanced, chance))
+    columns = ["features", "dimensions", "silhouette", "knn_accuracy", "knn_balanced", "chance"]
+    return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def coordinates(vectors: Floats) -> Floats:
+    """Give the first two principal components, to look at: ``(n, 2)``; the largest value of each is positive."""
+    centred = vectors - vectors.mean(0)
+    left, size, _ = np.linalg.svd(centred, full_matrices=False)
+    found: Floats = left[:, :2] * size[:2]
+    signs = np.sign(found[np.abs(found).argmax(0), range(found.shape[1])])
+    return found * np.where(signs == 0, 1, signs)
+
+
+def _folds(labels: npt.NDArray[np.str_], groups: npt.NDArray[np.str_]) -> npt.NDArray[np.int64]:
+    """Number the side of each row: its group, or a random fold where there is but one group."""
+    names, numbers = np.unique(groups, return_inverse=True)
+    if len(names) > 1:
+        return numbers.astype(np.int64)
+    return generator(0, len(labels), "folds of vectors").permutation(len(labels)) % FOLDS
+
+
+def pairs(
+    features: dict[str, Floats], labels: Sequence[str], groups: Sequence[str] | None = None, *, seed: int = 0
+) -> pl.DataFrame:
+    """Tell every pair of labels apart by gradient boosting (scikit-learn's defaults), as GENA-LM did for species.
+
+    Args:
+        features: kinds of features ``(n, d)``: embeddings of layers, 6-mers.
+        labels: species of each row.
+        groups: rows of one group stay in one fold (places of a genome); None: folds are stratified only.
+        seed: of folds and boosting.
+
+    Returns:
+        A row a kind of features and pair: a, b, rows, f1_macro (of all folds together), fold_sd (of the folds' F1),
+        accuracy.
+
+    Raises:
+        InputError: a label has fewer rows (or groups) than folds.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.metrics import f1_score
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+    from threadpoolctl import threadpool_limits
+
+    names = np.array(labels)
+    units = np.arange(len(names)) if groups is None else np.array(groups)
+    for name in np.unique(names):
+        if len(set(units[names == name].tolist())) < FOLDS:
+            raise InputError(f"'{name}' has fewer than {FOLDS} rows or groups, too few for {FOLDS} folds.")
+    rows: list[tuple[Any, ...]] = []
+    settings: dict[str, Any] = {"n_splits": FOLDS, "shuffle": True, "random_state": seed}
+    for kind, vectors in features.items():
+        for a, b in combinations(np.unique(names).tolist(), 2):
+            chosen = (names == a) | (names == b)
+            table, truth = vectors[chosen], names[chosen] == b
+            split = StratifiedKFold(**settings) if groups is None else StratifiedGroupKFold(**settings)
+            called, folds = np.zeros(len(truth), dtype=bool), []
+            for train, test in split.split(table, truth, None if groups is None else units[chosen]):
+                with threadpool_limits(limits=1):
+                    model = HistGradientBoostingClassifier(random_state=seed).fit(table[train], truth[train])
+                    called[test] = model.predict(table[test])
+                folds.append(f1_score(truth[test], called[test], average="macro"))
+            f1 = float(f1_score(truth, called, average="macro"))
+            rows.append((kind, a, b, len(truth), f1, float(np.std(folds)), float((called == truth).mean())))
+    heads = ["features", "a", "b", "rows", "f1_macro", "fold_sd", "accuracy"]
+    return pl.DataFrame(rows, schema=heads, orient="row")

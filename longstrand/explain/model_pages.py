@@ -1,0 +1,175 @@
+"""The pages of what a language model knows: reconstruction, attention, dependency maps, elements, species."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from longstrand.explain.attention import FEW_ARCS
+from longstrand.explain.dependency import LEVEL, DependencyMap
+from longstrand.explain.tables import write_table
+from longstrand.genome.intervals import Interval
+from longstrand.report.locus import Locus, Logo, Ruler, Track
+from longstrand.report.page import write_report
+from longstrand.report.sections import Cell, Curves, Line, Report, Section, Table, grid, provenance_table
+from longstrand.runtime import provenance
+
+TOP = 30
+MOST_ROWS = 60
+"""Rows that a drawn map has; longer ones are pooled by their largest value."""
+
+
+def write_page(
+    folder: Path, title: str, sections: Sequence[Section], tables: dict[str, pl.DataFrame], **more: Any
+) -> Path:
+    """Write the tables as ``.tsv`` and the page beside them; ``more`` goes to the report (subtitle, warnings)."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        write_table(folder / f"{name}.tsv", table)
+    return write_report(folder, Report(title, [*sections, provenance_table(provenance())], **more))[0]
+
+
+def table_of(title: str, explain: str, frame: pl.DataFrame) -> Table:
+    """Show a frame as a table; p values with three digits."""
+    rows = [[_cell(name, value) for name, value in row.items()] for row in frame.rows(named=True)]
+    return Table(title, explain, frame.columns, rows)
+
+
+def _cell(name: str, value: Any) -> Cell:
+    small = isinstance(value, float) and (name.startswith("p") or name == "q" or 0 < abs(value) < 0.01)
+    return f"{value:.3g}" if small else value
+
+
+def reconstruction_page(folder: Path, name: str, tokens: pl.DataFrame, summary: pl.DataFrame, vocabulary: int) -> Path:
+    """Write how well masked tokens are read back, by element."""
+    explain = (
+        f"Accuracy: the first choice among {vocabulary:,} tokens is right; chance is {1 / vocabulary:.2g}, "
+        f"with perplexity {vocabulary:,}. Loss in nats a token, perplexity exp(mean loss). Intervals: bootstrap over sequences."
+    )
+    return write_page(folder, f"What {name} reads back", [table_of("By element", explain, summary)],
+                      {"elements": summary, "tokens": tokens})  # fmt: skip
+
+
+def attention_page(folder: Path, name: str, tables: dict[str, pl.DataFrame], mu: float) -> Path:
+    """Write where attention points, by kind of element.
+
+    Args:
+        folder: where to.
+        name: of the model.
+        tables: kind of element to the rows of `longstrand.explain.attention.attention_by_element`.
+        mu: threshold of an arc.
+    """
+    every = pl.concat([frame.with_columns(pl.lit(kind).alias("element")) for kind, frame in tables.items()])
+    every = every.with_columns(
+        (pl.col("p_shift_bonferroni") * len(tables)).clip(0, 1).alias("p_shift_all"),
+        (pl.col("p_z_bonferroni") * len(tables)).clip(0, 1).alias("p_z_all"),
+    )
+    enough = every.filter("enough")
+    lines, counts = [], []
+    for kind, frame in tables.items():
+        own = frame.filter("enough").group_by("layer").agg(pl.col("effect").max()).sort("layer").drop_nulls()
+        lines.append(Line(kind, [float(x) for x in own["layer"]], own["effect"].to_list(), style="points"))
+        found = enough.filter(pl.col("element") == kind)
+        significant = (int((found[column] < 0.05).sum()) for column in ("p_shift_all", "p_z_all"))
+        counts.append([kind, len(frame), len(found), *significant])
+    shown = [
+        "element",
+        "layer",
+        "head",
+        "arcs",
+        "p_alpha",
+        "p2",
+        "effect",
+        "share",
+        "p_shift",
+        "p_shift_all",
+        "z",
+        "p_z_all",
+    ]
+    strongest = enough.sort("effect", descending=True, nulls_last=True).head(TOP).select(shown)
+    explain = (
+        "p_shift moves each sequence's annotation round by random bases and holds its level; z, as published, takes "
+        "arcs for independent and finds too much. 'all': after Bonferroni over layers, heads and elements. Attention is not "
+        "attribution: it says where a head looks, not what the output depends on."
+    )
+    heads = ["element", "heads", f"with {FEW_ARCS} arcs or more", "p_shift < 0.05", "z: p < 0.05"]
+    sections = [
+        Table("Heads that point at elements", explain, heads, counts),
+        Curves("Best head of each layer", f"Share of arcs (attention above {mu}) that end in the element, over the "
+               "share of tokens there; 1 is chance.", [line for line in lines if line.x], "layer", "p_alpha / p2",
+               {"chance": 1.0}),
+        table_of("Strongest heads", f"Heads with at least {FEW_ARCS} arcs; layers and heads count from 0.", strongest),
+    ]  # fmt: skip
+    return write_page(folder, f"Where {name} looks", sections if any(line.x for line in lines) else sections[::2],
+                      {"heads": every})  # fmt: skip
+
+
+def dependency_page(
+    folder: Path, name: str, found: DependencyMap, cut_off: float | None, place: Interval, *, raw: bool = False
+) -> Path:
+    """Write the map of one sequence: picture, strongest pairs, arrays (``map.npz``)."""
+    between = found.between
+    order = np.argsort(-np.nan_to_num(between, nan=-1).reshape(-1), kind="stable")[: 4 * TOP]
+    pairs = [
+        (int(i), int(j), float(between[i, j])) for i, j in zip(*np.divmod(order, len(between))) if between[i, j] > 0
+    ]
+    frame = pl.DataFrame(
+        [(i, j, found.sequence[i], found.sequence[j], j - i, value) for i, j, value in pairs],
+        schema=["changed", "looked_at", "base", "other", "distance", "log2_odds"], orient="row",
+    )  # fmt: skip
+    size = len(between)
+    pool = -(-size // MOST_ROWS)
+    rows = [np.nanmax(np.where(np.isnan(part), 0, part), axis=0) for part in np.split(between, range(pool, size, pool))]
+    drawn = np.stack(rows, axis=1)
+    explain = (
+        "Rows: the base that is substituted, from the first at the top; columns: the base that is looked at. Colour: "
+        "largest absolute log2 odds ratio. Inside one token the map is left out."
+    )
+    components = [
+        Ruler(found.sequence),
+        Logo(found.probabilities, "expected\n(bits)"),
+        Track(drawn, "changed", kind="heat"),
+    ]
+    sections: list[Section] = [Locus("Map", explain, components, place)]
+    if cut_off is not None:
+        share = float((between > cut_off).sum() / max(1, np.isfinite(between).sum()))
+        text = (
+            f"{LEVEL:.0f} % of pairs are below {cut_off:.3g} in shuffled sequences with the same dinucleotides; "
+            f"{100 * share:.1f} % of pairs of this sequence are above, where {100 - LEVEL:.0f} % are chance."
+        )
+        sections.append(Section("What chance gives", text))
+        frame = frame.with_columns((pl.col("log2_odds") > cut_off).alias("above_chance"))
+    sections.append(table_of("Strongest pairs", "Positions count from 0.", frame.head(TOP)))
+    page = write_page(folder, f"Which bases depend on which, for {name}", sections, {"pairs": frame})
+    arrays = {"odds": found.odds, "jacobian": found.jacobian, "influence": found.influence}
+    arrays |= {"probabilities": found.probabilities} | ({"raw": found.raw} if raw and found.raw is not None else {})
+    np.savez_compressed(Path(folder) / "map.npz", sequence=np.array(found.sequence), **arrays)
+    return page
+
+
+def separation_page(folder: Path, name: str, table: pl.DataFrame, points: pl.DataFrame) -> Path:
+    """Write whether elements lie apart in embeddings, beside the controls."""
+    explain = (
+        "Measured in the full space; neighbours are of other chromosomes (or other folds of one). 'moved': the same "
+        "windows, another place; '6-mers': composition alone. What the model adds is what exceeds both."
+    )
+    return write_page(folder, f"Elements in the space of {name}", [table_of("How far apart", explain, table)],
+                      {"separation": table, "coordinates": points})  # fmt: skip
+
+
+def species_page(folder: Path, name: str, table: pl.DataFrame) -> Path:
+    """Write how well pairs of labels are told apart, by kind of features."""
+    kinds = list(dict.fromkeys(table["features"].to_list()))
+    rows = {
+        f"{a} and {b}": [own.filter(pl.col("features") == kind)["f1_macro"][0] for kind in kinds]
+        for (a, b), own in table.group_by(["a", "b"], maintain_order=True)
+    }
+    means = {f"mean of {len(rows)} pairs": [float(np.mean(column)) for column in zip(*rows.values())]}
+    explain = "Macro F1 of gradient boosting over five folds; 6-mers are what composition alone can do."
+    sections = [grid("Pairs", explain, kinds, means | rows, [False] * len(kinds))]
+    return write_page(folder, f"Pairs told apart by {name}", sections, {"pairs": table})
