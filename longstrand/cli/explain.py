@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from longstrand.cli.explain_model import model_app
 from longstrand.cli.options import (
     GenomeOption,
     JsonOption,
@@ -24,7 +25,6 @@ from longstrand.cli.options import (
 from longstrand.explain.options import AttributeOptions
 
 app = new_app(no_args_is_help=True, help="Say why a model says what it says.")
-app.callback()(lambda: None)  # a single command keeps its name
 
 WordsArgument = Annotated[
     list[str],
@@ -77,3 +77,6 @@ def attribute(
         line = f"{result.output} is already complete ({result.num_rows:,} maps); --overwrite makes it anew."
     summary = asdict(result) | {"output": str(result.output)}
     show_result(summary, [line], [] if json else result.notes, as_json=json, quiet=quiet)
+
+
+app.registered_commands += model_app.registered_commands

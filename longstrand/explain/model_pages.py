@@ -49,7 +49,8 @@ def reconstruction_page(folder: Path, name: str, tokens: pl.DataFrame, summary: 
     """Write how well masked tokens are read back, by element."""
     explain = (
         f"Accuracy: the first choice among {vocabulary:,} tokens is right; chance is {1 / vocabulary:.2g}, "
-        f"with perplexity {vocabulary:,}. Loss in nats a token, perplexity exp(mean loss). Intervals: bootstrap over sequences."
+        f"with perplexity {vocabulary:,}. Loss in nats a token, perplexity exp(mean loss). "
+        "Intervals: bootstrap over sequences."
     )
     return write_page(folder, f"What {name} reads back", [table_of("By element", explain, summary)],
                       {"elements": summary, "tokens": tokens})  # fmt: skip
@@ -94,8 +95,8 @@ def attention_page(folder: Path, name: str, tables: dict[str, pl.DataFrame], mu:
     strongest = enough.sort("effect", descending=True, nulls_last=True).head(TOP).select(shown)
     explain = (
         "p_shift moves each sequence's annotation round by random bases and holds its level; z, as published, takes "
-        "arcs for independent and finds too much. 'all': after Bonferroni over layers, heads and elements. Attention is not "
-        "attribution: it says where a head looks, not what the output depends on."
+        "arcs for independent and finds too much. 'all': after Bonferroni over layers, heads and elements. "
+        "Attention is not attribution: it says where a head looks, not what the output depends on."
     )
     heads = ["element", "heads", f"with {FEW_ARCS} arcs or more", "p_shift < 0.05", "z: p < 0.05"]
     sections = [
