@@ -75,6 +75,7 @@ def test_dependency(files):
         command.dependency(*given, genome=places["genome"], row=1, window=20, masked=True, raw=False, shuffles=1)
 
 
+@pytest.mark.slow
 def test_species(files):
     model = str(files / "model")
     command.species(
