@@ -20,7 +20,7 @@ import numpy.typing as npt
 from longstrand.errors import UsageError, nearest
 from longstrand.explain.target import Target
 from longstrand.genome.sequence import shuffle_dinucleotides
-from longstrand.questions.tokens import FloatArray, gradients, word_table
+from longstrand.questions.tokens import FloatArray, gradients, measure, word_table
 from longstrand.runtime import generator
 from longstrand.tokenization.base import Encoding, IntArray
 
@@ -174,35 +174,36 @@ class _Path:
     def way(self) -> npt.NDArray[np.float64]:
         return self.end.astype(np.float64) - self.start
 
+    def gap(self, high: float, low: float) -> float:
+        """Give what all panels miss of the difference between text and baseline."""
+        return float((self.way * np.sum([one.slope for one in self.panels], axis=0)).sum()) - (high - low)
+
     def gaps(self) -> list[float]:
         """Give what each panel misses of the difference between its ends."""
         way = self.way
         return [float((way * one.slope).sum()) - (one.at_high - one.at_low) for one in self.panels]
 
 
-def _along(target: Target, asked: Sequence[tuple[_Path, float]]) -> Iterator[tuple[FloatArray, float]]:
-    """Give the gradient and the target at places of paths, 0 = baseline and 1 = text."""
+def _asked(target: Target, asked: Sequence[tuple[_Path, float]]) -> dict[str, Any]:
+    """Make the arguments of `gradients` and `measure` at places of paths, 0 = baseline and 1 = text."""
     functions = {id(path): target.function(path.encoding) for path, _ in asked}
-    vectors = (path.start + np.float32(place) * (path.end - path.start) for path, place in asked)
-    for one in gradients(
-        target.model, (path.encoding for path, _ in asked), (functions[id(path)] for path, _ in asked),
-        vectors=vectors, masks=(path.masked for path, _ in asked), batch_tokens=target.batch_tokens,
-    ):  # fmt: skip
-        yield one.values, one.target
+    return {
+        "model": target.model, "texts": (path.encoding for path, _ in asked),
+        "target": (functions[id(path)] for path, _ in asked),
+        "vectors": (path.start + np.float32(place) * (path.end - path.start) for path, place in asked),
+        "masks": (path.masked for path, _ in asked), "batch_tokens": target.batch_tokens,
+    }  # fmt: skip
 
 
-def _measure_panels(target: Target, wanted: Sequence[tuple[_Path, float, float]]) -> list[_Panel]:
-    """Integrate the gradient over stretches of paths; the target at their low ends is measured on the way."""
+def _measure_panels(target: Target, wanted: Sequence[tuple[_Path, float, float]]) -> None:
+    """Integrate the gradient over stretches of paths, and add them as panels."""
     nodes, weights = np.polynomial.legendre.leggauss(POINTS)
-    shares = [0.0, *((nodes + 1) / 2).tolist()]
-    answers = _along(target, [(path, low + share * (high - low)) for path, low, high in wanted for share in shares])
-    found = []
+    places = [(path, low + share * (high - low)) for path, low, high in wanted for share in (nodes + 1) / 2]
+    answers = gradients(**_asked(target, places))
     for path, low, high in wanted:
-        _, at_low = next(answers)
-        slope = sum(weight * next(answers)[0].astype(np.float64) for weight in (high - low) / 2 * weights)
-        found.append(_Panel(low, high, at_low, np.nan, slope))  # type: ignore[arg-type]
+        slope = sum(weight * next(answers).values.astype(np.float64) for weight in (high - low) / 2 * weights)
+        path.panels.append(_Panel(low, high, np.nan, np.nan, slope))  # type: ignore[arg-type]
         path.steps += POINTS
-    return found
 
 
 def integrate(
@@ -239,23 +240,21 @@ def integrate(
         letters = None if centred is None else slope @ centred
         return TokenMap((path.way * slope).sum(1), path.encoding, *ends, steps, letters)
 
-    answers = _along(target, [(path, place) for path in paths for place in (0.0, 1.0)])
-    ends = [(next(answers)[1], *next(answers)) for _ in paths]
-    outputs = [(high, low) for low, _, high in ends]
-    first = [tokens_of(path, slope, each, None) for path, (_, slope, _), each in zip(paths, ends, outputs)]
+    ends = list(gradients(**_asked(target, [(path, 1.0) for path in paths])))
+    outputs = list(zip((one.target for one in ends), measure(**_asked(target, [(path, 0.0) for path in paths]))))
+    first = [tokens_of(path, one.values, each, None) for path, one, each in zip(paths, ends, outputs)]
     counts = [len(starts) for starts in baselines]
     if only_ends:
         return [], list(_means(first, counts))
     borders = np.linspace(0, 1, -(-steps // POINTS) + 1).tolist()
     wanted = [(path, low, high) for path in paths for low, high in pairwise(borders)]
-    last = {id(path): each[0] for path, each in zip(paths, outputs)}
     while wanted:
-        for (path, _, _), panel in zip(wanted, _measure_panels(target, wanted)):
-            path.panels.append(panel)
-        wanted = []
-        for path, (high, low) in zip(paths, outputs):
-            _join_ends(path, last[id(path)])
-            wanted += _halves(path, tolerance * max(abs(high - low), 1e-3 * abs(high), 1e-6), most_steps)
+        _measure_panels(target, wanted)
+        allowed = [tolerance * max(abs(high - low), 1e-3 * abs(high), 1e-6) for high, low in outputs]
+        open_ = [i for i, path in enumerate(paths) if abs(path.gap(*outputs[i])) > allowed[i]]
+        open_ = [i for i in open_ if len(paths[i].panels) < most_steps // POINTS]
+        _measure_ends(target, [(paths[i], *outputs[i]) for i in open_])
+        wanted = [stretch for i in open_ for stretch in _halves(paths[i], allowed[i], most_steps)]
     found = [
         tokens_of(path, np.sum([one.slope for one in path.panels], axis=0), each, path.steps)
         for path, each in zip(paths, outputs)
@@ -263,25 +262,29 @@ def integrate(
     return list(_means(found, counts)), list(_means(first, counts))
 
 
-def _join_ends(path: _Path, last: float) -> None:
-    """Sort the panels and give each the target at its high end."""
-    path.panels.sort(key=lambda one: one.low)
-    for one, following in zip(path.panels, [*(each.at_low for each in path.panels[1:]), last]):
-        one.at_high = following
+def _measure_ends(target: Target, paths: Sequence[tuple[_Path, float, float]]) -> None:
+    """Give each panel the target at its ends; that at the ends of the path is known (high, low)."""
+    missing = []
+    for path, high, low in paths:
+        path.panels.sort(key=lambda one: one.low)
+        path.panels[0].at_low, path.panels[-1].at_high = low, high
+        missing += [(path, one) for one in path.panels if one.at_low != one.at_low]
+    for (_, panel), value in zip(missing, measure(**_asked(target, [(path, one.low) for path, one in missing]))):
+        panel.at_low = value
+    for path, _, _ in paths:
+        for one, following in pairwise(path.panels):
+            one.at_high = following.at_low
 
 
 def _halves(path: _Path, allowed: float, most_steps: int) -> list[tuple[_Path, float, float]]:
-    """Take out the panels that miss too much and give their halves; none if the whole is good enough or too long."""
+    """Take out the panels that miss too much, the worst ones if there is no room for all, and give their halves."""
     gaps = path.gaps()
-    room = (most_steps - len(path.panels) * POINTS) // POINTS
-    if abs(sum(gaps)) <= allowed or room < 1:
-        return []
+    room = most_steps // POINTS - len(gaps)
     worst = sorted(range(len(gaps)), key=lambda i: -abs(gaps[i]))[:room]
-    chosen = [i for i in worst if abs(gaps[i]) > allowed / len(gaps)]
-    split = [path.panels[i] for i in chosen]
+    chosen = {i for i in worst if abs(gaps[i]) > allowed / len(gaps)}
+    split = [path.panels[i] for i in sorted(chosen)]
     path.panels = [one for i, one in enumerate(path.panels) if i not in chosen]
-    return [(path, low, high) for one in split for middle in [(one.low + one.high) / 2]
-            for low, high in ((one.low, middle), (middle, one.high))]  # fmt: skip
+    return [(path, low, high) for one in split for low, high in pairwise((one.low, (one.low + one.high) / 2, one.high))]
 
 
 def _means(maps: Sequence[TokenMap], counts: Sequence[int]) -> Iterator[TokenMap]:

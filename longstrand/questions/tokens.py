@@ -232,23 +232,24 @@ def measure(
     texts: Iterable[str | Encoding],
     target: Target | Iterable[Target],
     *,
+    vectors: Iterable[FloatArray] | None = None,
     masks: Iterable[Sequence[int] | IntArray] | None = None,
     batch_tokens: int = BATCH_TOKENS,
 ) -> Iterator[float]:
     """Compute the scalar of each text, in order, without gradients; arguments and errors as of `gradients`."""
-    for batch in _asked(model, texts, target, None, masks, batch_tokens):
+    for batch in _asked(model, texts, target, vectors, masks, batch_tokens):
         with torch.inference_mode(), evaluation_mode(model):
-            asked = [one for one, _, _ in batch]
-            inputs = _padded(model, [_with_masks(model.require_tokenizer(), one) for one in asked])
-            found = _targets(model, inputs, inputs["input_ids"], asked, [wanted for _, _, wanted in batch])
+            inputs, words = _with_words(model, batch)
+            if vectors is not None:
+                inputs["inputs_embeds"] = words.to(_words_table(model).weight.dtype)
+            found = _targets(model, inputs, [one for one, _, _ in batch], [wanted for _, _, wanted in batch])
             answers = torch.stack(found).tolist()
         yield from answers
 
 
 def word_table(model: Network) -> FloatArray:
     """Give the word vectors of a model, float32 ``(V, D)``."""
-    table: nn.Embedding = _encoder(model).embeddings.word_embeddings  # type: ignore[union-attr, assignment]
-    return table.weight.detach().float().cpu().numpy()
+    return _words_table(model).weight.detach().float().cpu().numpy()
 
 
 Asked = tuple[MaskedText, FloatArray | None, Target]
@@ -305,10 +306,23 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 
 def _gradients_of_batch(model: Network, batch: list[Asked]) -> list[Gradients]:
     asked = [one for one, _, _ in batch]
-    inputs = _padded(model, [_with_masks(model.require_tokenizer(), one) for one in asked])
-    ids = inputs.pop("input_ids")
-    table: nn.Embedding = _encoder(model).embeddings.word_embeddings  # type: ignore[union-attr, assignment]
-    words = table(ids).detach().float()
+    inputs, words = _with_words(model, batch)
+    words.requires_grad_()
+    inputs["inputs_embeds"] = words.to(_words_table(model).weight.dtype)
+    scalars = torch.stack(_targets(model, inputs, asked, [wanted for _, _, wanted in batch]))
+    (values,) = torch.autograd.grad(scalars.sum(), words)
+    ends = scalars.tolist()
+    found, where = values.cpu().numpy(), words.detach().cpu().numpy()
+    return [
+        Gradients(found[row, :n].copy(), where[row, :n].copy(), ends[row], one.encoding)
+        for row, (one, n) in enumerate(zip(asked, (len(one.encoding) for one in asked)))
+    ]
+
+
+def _with_words(model: Network, batch: list[Asked]) -> tuple[dict[str, Tensor], Tensor]:
+    """Make the inputs of a batch and its word vectors (B, L, D), float32: those given, else of the ids."""
+    inputs = _padded(model, [_with_masks(model.require_tokenizer(), one) for one, _, _ in batch])
+    words = _words_table(model)(inputs["input_ids"]).detach().float()
     for row, (one, vectors, _) in enumerate(batch):
         if vectors is not None:
             if vectors.shape != (len(one.encoding), words.shape[-1]):
@@ -319,21 +333,16 @@ def _gradients_of_batch(model: Network, batch: list[Asked]) -> list[Gradients]:
             own = words[row, masked]
             words[row, : len(vectors)] = torch.from_numpy(vectors).to(words)
             words[row, masked] = own
-    words.requires_grad_()
-    inputs["inputs_embeds"] = words.to(table.weight.dtype)
-    inputs["input_ids"] = ids
-    scalars = torch.stack(_targets(model, inputs, ids, asked, [wanted for _, _, wanted in batch]))
-    (values,) = torch.autograd.grad(scalars.sum(), words)
-    ends = scalars.tolist()
-    found, where = values.cpu().numpy(), words.detach().cpu().numpy()
-    return [
-        Gradients(found[row, :n].copy(), where[row, :n].copy(), ends[row], one.encoding)
-        for row, (one, n) in enumerate(zip(asked, (len(one.encoding) for one in asked)))
-    ]
+    return inputs, words
+
+
+def _words_table(model: Network) -> nn.Embedding:
+    table: nn.Embedding = _encoder(model).embeddings.word_embeddings  # type: ignore[union-attr, assignment]
+    return table
 
 
 def _targets(
-    model: Network, inputs: dict[str, Tensor], ids: Tensor, asked: list[MaskedText], targets: Sequence[Target]
+    model: Network, inputs: dict[str, Tensor], asked: list[MaskedText], targets: Sequence[Target]
 ) -> list[Tensor]:
     """Compute the scalar of each text, float32."""
     kind = model.kind
@@ -343,6 +352,7 @@ def _targets(
         logits = [head(hidden[row, _index(rows, hidden)]).float() for row, rows in enumerate(places)]
     else:
         if kind == "bin":
+            ids = inputs["input_ids"]
             real = inputs.get("attention_mask", torch.ones_like(ids)).bool()
             inputs["bins_mask"] = (ids == model.head_settings.bin_token_id) & real  # type: ignore[union-attr]
         every = model(**inputs).logits.float()
