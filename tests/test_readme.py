@@ -30,6 +30,7 @@ PAGES = (
     "predict",
     "variants",
     "explain",
+    "motifs",
     "long",
     "tracks",
     "published",

@@ -162,7 +162,7 @@ def importance(
     sequences: SequencesArgument,
     motifs: MotifsArgument,
     attributions: Annotated[
-        Path, typer.Option(help="One value a base: .npz or .zarr (values, offsets), BigWig or bedGraph.")
+        Path, typer.Option(help="Folder of explain attribute; .npz or .zarr (values, offsets), BigWig or bedGraph.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)],
     genome: GenomeOption = None,

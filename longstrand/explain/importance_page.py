@@ -54,13 +54,17 @@ def read_attributions(path: Path, records: Sequence[Record]) -> list[npt.NDArray
     """Read one value a base for each row.
 
     Args:
-        path: ``.npz`` or ``.zarr`` with ``values`` (all bases, one row after the other) and ``offsets`` (where rows
-            begin), or a BigWig or bedGraph for rows with a place (flipped for the strand ``-``).
+        path: the folder of ``explain attribute``; ``.npz`` or ``.zarr`` with ``values`` (all bases, one row after the
+            other) and ``offsets`` (where rows begin); or a BigWig or bedGraph for rows with a place (flipped for the
+            strand ``-``).
         records: the rows.
 
     Raises:
         InputError: the file has another form or does not fit the rows.
     """
+    path = Path(path)
+    if path.is_dir() and (path / "attributions.zarr").exists():
+        path = path / "attributions.zarr"
     if is_signal(path):
         track = open_signal(path)
         if any(record.interval is None for record in records):
@@ -69,7 +73,7 @@ def read_attributions(path: Path, records: Sequence[Record]) -> list[npt.NDArray
         parts = [track.values(place.chrom, place.start, place.end) for place in places]
         return [part[::-1] if place.strand == "-" else part for part, place in zip(parts, places)]
     try:
-        if Path(path).suffix == ".zarr":
+        if path.suffix == ".zarr":
             import zarr
 
             group = zarr.open_group(str(path), mode="r")
