@@ -39,7 +39,8 @@ ModelOption = Annotated[
 ]
 GenomeOption = Annotated[Path | None, typer.Option("--genome", "--fasta", help="Genome of the intervals (FASTA).")]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="YAML file of settings (pretrain: or a name); KEY=VALUE and options change it.")
+    Path | None,
+    typer.Option("--config", help="YAML file of settings (pretrain: or a name); KEY=VALUE and options change it."),
 ]
 StrandOption = Annotated[
     str | None,
