@@ -1,9 +1,10 @@
 """Time the scoring of variants against the usual script, on the same machine in the same run.
 
-Run ``python perf/variants.py DATA`` with the folder of real variants (``data/variants`` and ``data/genomes`` inside);
-the result goes to ``perf/results/variants.json``. The usual script: the stock class of the same architecture is not
-needed, ours is called as one calls it: inference mode, float32, all cores, one variant at a time, two alleles on two
-strands, full logits (embeddings: their mean). It is timed on ``--num`` variants of each set.
+Run ``python perf/variants.py DATA`` with the folder of real variants (``variants`` and ``genomes`` inside); the result
+goes to ``perf/results/variants.json``. The script is `Script`; ours scores in windows of four kinds: centred on each
+variant; on a grid with a step of one token, so that the variants of a token share a window, nearly in its middle
+(``same_token``); with a step of half a window; and with longer steps and several masks in a pass. All but the last must
+give the script's numbers in the same windows; what the last one moves is its drift.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import argparse
 import csv
 import gzip
 import json
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
+from transformers import EsmForMaskedLM, EsmTokenizer
 
 from longstrand.genome.fasta import Genome
 from longstrand.genome.sequence import reverse_complement
@@ -25,12 +30,16 @@ from longstrand.genome.variants import Variant
 from longstrand.genome.vcf import VcfWriter, open_vcf
 from longstrand.models.checkpoint import load_model
 from longstrand.models.network import Network
-from longstrand.runtime import machine
+from longstrand.models.published.to_ours import export_published
+from longstrand.runtime import machine, provenance, write_json
 from longstrand.variants.options import VariantOptions
 from longstrand.variants.scores import VariantScorer
 
 RESULTS = Path(__file__).parent / "results" / "variants.json"
-MODEL, WINDOW = "mixed_6mer_1m", 756
+MODEL, WINDOW, K = "mixed_6mer_1m", 756, 6
+HALF = {"windows": "grid"}
+SHARED_STEP, DRIFT = 630, 400
+Answer = TypeVar("Answer")
 BRCA1_START = 41_100_000
 
 
@@ -54,78 +63,159 @@ def saturated(data: Path) -> tuple[Genome, list[Variant]]:
     return genome, sorted(found)
 
 
-@torch.inference_mode()
-def usual(model: Network, genome: Genome, variants: Sequence[Variant], what: str) -> list[float]:
-    """Score one variant at a time: two alleles, two strands, each in a pass of its own."""
-    tokenizer, scores = model.require_tokenizer(), []
-    for variant in variants:
-        length = genome.contigs[variant.chrom]
-        start = min(max(variant.start - WINDOW // 2, 0), length - WINDOW)
+@dataclass(frozen=True)
+class Script:
+    """The usual script: ESM's stock classes with the same weights, one variant at a time, all logits of all tokens."""
+
+    model: EsmForMaskedLM
+    tokenizer: EsmTokenizer
+
+    @classmethod
+    def of(cls, model: Network) -> Script:
+        """Write the model in ESM's form, which Nucleotide Transformer has, and open it with transformers."""
+        vocab = model.require_tokenizer().vocab
+        with tempfile.TemporaryDirectory() as folder:
+            export_published(model, Path(folder), "nt_v1")
+            stock = EsmForMaskedLM.from_pretrained(folder).eval()
+            words = Path(folder) / "vocab.txt"
+            words.write_text("\n".join(sorted(vocab, key=vocab.__getitem__)))
+            roles = {f"{role}_token": f"[{role.upper()}]" for role in ("unk", "cls", "pad", "mask")}
+            return cls(stock, EsmTokenizer(str(words), eos_token="[SEP]", **roles))
+
+    @torch.inference_mode()
+    def llr(self, genome: Genome, variant: Variant, start: int) -> float:
+        """Mask the token of the variant in each allele on each strand: mean of log p(alt) - log p(ref)."""
+        total, place = 0.0, variant.start - start
+        for strand, texts in self._texts(genome, variant, start):
+            at = (WINDOW - 1 - place if strand == "-" else place) // K + 1
+            found = []
+            for text in texts:
+                given = self.tokenizer(text, return_tensors="pt")
+                own = int(given["input_ids"][0, at])
+                given["input_ids"][0, at] = self.tokenizer.mask_token_id
+                found.append(self.model(**given).logits.log_softmax(-1)[0, at, own].item())
+            total += found[1] - found[0]
+        return total / 2
+
+    @torch.inference_mode()
+    def l2(self, genome: Genome, variant: Variant, start: int, *, logits: bool = True) -> float:
+        """Compare the means of the last states, taken from the masked LM as model cards show, or from its encoder."""
+        total = 0.0
+        for _, texts in self._texts(genome, variant, start):
+            given = [self.tokenizer(text, return_tensors="pt") for text in texts]
+            if logits:
+                states = [self.model(**one, output_hidden_states=True).hidden_states[-1] for one in given]
+            else:
+                states = [self.model.esm(**one).last_hidden_state for one in given]
+            u, v = (one[0, 1:-1].mean(0) for one in states)
+            total += float((v - u).norm())
+        return total / 2
+
+    @staticmethod
+    def _texts(genome: Genome, variant: Variant, start: int) -> Iterator[tuple[str, tuple[str, str]]]:
         ref = genome.fetch(variant.chrom, start, start + WINDOW).upper()
         at = variant.start - start
-        texts = [ref, ref[:at] + variant.alt + ref[at + 1 :]]
-        total = 0.0
-        for strand in "+-":
-            read = [reverse_complement(text) for text in texts] if strand == "-" else texts
-            place = WINDOW - 1 - at if strand == "-" else at
-            values = []
-            for text in read:
-                encoding = tokenizer.encode(text)
-                ids = torch.from_numpy(encoding.input_ids.astype(np.int64))[None]
-                if what == "llr":
-                    row = int(np.flatnonzero((encoding.offsets[:, 0] <= place) & (encoding.offsets[:, 1] > place))[0])
-                    own, ids[0, row] = int(ids[0, row]), tokenizer.mask_token_id
-                    values.append(model(ids).logits.log_softmax(-1)[0, row, own].item())
-                else:
-                    hidden = model.encoder(ids).last_hidden_state[0, 1:-1].mean(0)
-                    values.append(hidden)
-            total += values[1] - values[0] if what == "llr" else float((values[1] - values[0]).norm())
-        scores.append(total / 2)
-    return scores
+        alt = ref[:at] + variant.alt + ref[at + 1 :]
+        yield "+", (ref, alt)
+        yield "-", (reverse_complement(ref), reverse_complement(alt))
 
 
-def rate(work, number: int) -> tuple[float, object]:
-    began = time.perf_counter()
-    result = work()
-    return number / (time.perf_counter() - began), result
+def least_left(step: int) -> int:
+    """Count the bases that a window of a grid shows at least before a variant, in whole tokens."""
+    return (WINDOW - step) // 2 // K * K
 
 
-def compare(model: Network, genome: Genome, variants: list[Variant], num: int, what: str) -> dict[str, object]:
-    """Time the script on some variants and every way of ours on all, and compare the numbers."""
-    few = variants[:: max(1, len(variants) // num)][:num]
-    usual(model, genome, few[:3], what)
-    slow, right = rate(lambda: usual(model, genome, few, what), len(few))
-    found: dict[str, object] = {"variants": len(variants), "script_variants_per_s": round(slow, 2)}
-    places = [variants.index(one) for one in few]
-    ways = {"centred": {}, "grid": {"windows": "grid"}}
-    if what == "llr":
-        ways["shared_masks"] = {"windows": "grid", "shared_masks": True}
+def window_start(variant: Variant, length: int, step: int | None) -> int:
+    """Say where the window of a variant begins: centred, or on a grid with the variant in the middle ``step`` bases."""
+    if step is None:
+        wanted = variant.start - WINDOW // 2
+    else:
+        wanted = (variant.start - least_left(step)) // step * step
+    return min(max(wanted, 0), length - WINDOW)
+
+
+def timed(work: Callable[[], Answer]) -> tuple[float, Answer]:
+    """Measure the wall, or with one thread the processor, whose time other jobs cannot take away."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    began = clock()
+    answer = work()
+    return clock() - began, answer
+
+
+def compare(
+    model: Network, script: Script, named: tuple[Genome, list[Variant]], what: str, ways: dict[str, dict[str, object]],
+    num: int,
+) -> dict[str, object]:  # fmt: skip
+    """Time every way of ours on all variants, the script on some before and after each, and compare the numbers.
+
+    The script reads the windows of the way that it is compared with. Its best rate counts.
+    """
+    genome, variants = named
+    few = range(0, len(variants), max(1, len(variants) // num))[:num]
+    ask = getattr(script, what)
+    rates: list[float] = []
+    kept: dict[str, np.ndarray] = {}
+
+    def usual(step: int | None, **how: bool) -> list[float]:
+        length = genome.contigs[variants[0].chrom]
+        spent, found = timed(
+            lambda: [ask(genome, variants[i], window_start(variants[i], length, step), **how) for i in few]
+        )
+        rates.append(len(few) / spent)
+        return found
+
+    usual(None)
+    rates.clear()
+    result: dict[str, object] = {"variants": len(variants)}
     for name, settings in ways.items():
+        step = settings.get("step", WINDOW // 2 if settings else None)
+        right = usual(step)  # type: ignore[arg-type]
         options = VariantOptions.model_validate({"scores": what, "window": WINDOW, **settings})
         scorer = VariantScorer(model, genome, options)
-        scorer.score(variants[:50])
-        scorer.num_passes = 0
+        scorer.score(variants[:20])
 
-        def all_parts(scorer=scorer, options=options):
-            parts = range(0, len(variants), options.part_rows)
-            return np.concatenate([scorer.score(variants[i : i + options.part_rows]).values[:, 0] for i in parts])
+        def score(scorer: VariantScorer = scorer, size: int = options.part_rows) -> np.ndarray:
+            scorer.num_passes = 0
+            parts = range(0, len(variants), size)
+            return np.concatenate([scorer.score(variants[i : i + size]).values[:, 0] for i in parts])
 
-        fast, values = rate(all_parts, len(variants))
-        there = values[places]
-        entry: dict[str, object] = {"variants_per_s": round(fast, 1), "ratio": round(fast / slow, 2)}
-        entry["largest_difference_from_script"] = float(np.abs(there - right).max())
-        entry["correlation_with_script"] = round(float(np.corrcoef(there, right)[0, 1]), 5)
+        rounds = [timed(score) for _ in range(1 if len(variants) > 3000 or what == "l2" else 3)]
+        values = rounds[0][1]
+        entry: dict[str, object] = {
+            "settings": settings,
+            "variants_per_s": len(variants) / min(spent for spent, _ in rounds),
+        }
+        entry["least_bases_to_window_end"] = WINDOW // 2 - 1 if step is None else least_left(step)
+        entry["largest_difference_from_script_in_the_same_windows"] = float(np.abs(values[few] - right).max())
+        if settings.get("shared_masks"):
+            alone = VariantScorer(model, genome, options.changed(shared_masks=False))
+            some = variants[:DRIFT]
+            moved = scorer.score(some).values[:, 0] - (single := alone.score(some).values[:, 0])
+            entry["drift"] = {
+                "variants": len(some), "mean": float(np.abs(moved).mean()), "largest": float(np.abs(moved).max()),
+                "correlation": float(np.corrcoef(single, single + moved)[0, 1]), "sd_of_scores": float(single.std()),
+            }  # fmt: skip
+        elif name != "centred":
+            entry["correlation_with_centred"] = float(np.corrcoef(values, kept.get("centred", values))[0, 1])
+        kept[name] = values
         if what == "llr":
-            entry |= {"passes": scorer.num_passes, "passes_saved": round(4 * len(variants) / scorer.num_passes, 1)}
-        found[name] = entry
-        print(what, name, json.dumps(found[name]), flush=True)
-    return found
+            entry |= {"passes": scorer.num_passes, "passes_saved": 4 * len(variants) / scorer.num_passes}
+        result[name] = entry
+    usual(None)
+    result["script_variants_per_s"] = max(rates)
+    for name in ways:
+        result[name]["ratio"] = result[name]["variants_per_s"] / max(rates)  # type: ignore[index, operator]
+    if what == "l2":
+        rates.clear()
+        usual(None, logits=False)
+        usual(None, logits=False)
+        result["script_without_logits_variants_per_s"] = max(rates)
+    print(what, json.dumps(result, indent=1), flush=True)
+    return result
 
 
 def copy_vcf(data: Path) -> dict[str, float]:
     """Read and write a VCF of 300 samples with one value added, and the same by ``bcftools annotate`` (in pysam)."""
-    import tempfile
-
     import pysam.bcftools
 
     source = data / "variants" / "chr20_b37_1-2Mb_300samples_phased.vcf.gz"
@@ -145,9 +235,7 @@ def copy_vcf(data: Path) -> dict[str, float]:
             pysam.bcftools.annotate("-x", "INFO/CM", "-Oz", "-o", out, str(source), catch_stdout=False)
             pysam.tabix_index(out, preset="vcf", force=True)
 
-        times = {
-            name: min(1 / rate(work, 1)[0] for _ in range(3)) for name, work in (("ours", ours), ("bcftools", peer))
-        }
+        times = {name: min(timed(work)[0] for _ in range(3)) for name, work in (("ours", ours), ("bcftools", peer))}
     return {f"{name}_s": round(value, 3) for name, value in times.items()} | {
         "speed": round(times["bcftools"] / times["ours"], 2)
     }
@@ -156,23 +244,32 @@ def copy_vcf(data: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
-    parser.add_argument("--num", type=int, default=100)
+    parser.add_argument("--num", type=int, default=40, help="variants that the script scores at a time")
+    parser.add_argument("--most", type=int, default=7000, help="variants of each set; all count only without it")
     arguments = parser.parse_args()
     model = load_model(MODEL).eval()
+    script = Script.of(model)
+    text = "ACGTTGCATCCA" * (WINDOW // 12)
+    timed(lambda: script.tokenizer(text))
     result: dict[str, object] = {
-        "machine": machine(),
-        "threads": torch.get_num_threads(),
-        "model": MODEL,
-        "window": WINDOW,
-    }
-    result["vcf_300_samples"] = copy_vcf(arguments.data)
-    print(json.dumps(result["vcf_300_samples"]), flush=True)
-    for name, (genome, variants) in {"saturated": saturated(arguments.data), "sparse": sparse(arguments.data)}.items():
-        result[f"llr_{name}"] = compare(model, genome, variants, arguments.num, "llr")
-        if name == "saturated":
-            result["l2_saturated"] = compare(model, genome, variants, arguments.num, "l2")
-    result["l2_sparse"] = compare(model, *sparse(arguments.data), arguments.num, "l2")
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+        "machine": machine(), "threads": torch.get_num_threads(), "versions": provenance([])["versions"],
+        "model": MODEL, "window": WINDOW,
+        "script": "EsmForMaskedLM and EsmTokenizer of transformers with the same weights; inference mode, float32, one "
+        "variant at a time, two alleles, both strands, logits of all tokens; the best of its rates",
+        "script_tokenizer_ms": 1e3 * timed(lambda: [script.tokenizer(text) for _ in range(50)])[0] / 50,
+        "vcf_300_samples": copy_vcf(arguments.data),
+    }  # fmt: skip
+    print(json.dumps(result, indent=1), flush=True)
+    most, token = arguments.most, {"windows": "grid", "step": K}
+    gene, panel = saturated(arguments.data), sparse(arguments.data)
+    sets = {"saturated": (gene[0], gene[1][:most]), "sparse": (panel[0], panel[1][:most])}
+    shared = {"shared_masks": {"windows": "grid", "step": SHARED_STEP, "shared_masks": True}}
+    ways = {"saturated": {"centred": {}, "same_token": token, "half_window": HALF}, "sparse": {"centred": {}, **shared}}
+    for name, named in sets.items():
+        result[f"llr_{name}"] = compare(model, script, named, "llr", ways[name], arguments.num)
+        some = named[0], named[1][: min(most, 700)]
+        result[f"l2_{name}"] = compare(model, script, some, "l2", {"centred": {}, "half_window": HALF}, arguments.num)
+    write_json(RESULTS, result)
 
 
 if __name__ == "__main__":
