@@ -119,8 +119,8 @@ class _Contig:
         return {n for n in near if self.ref_lengths[n] == len(ref) and self.alt(n).upper() == alt.upper()}
 
     def alt(self, number: int) -> str:
-        start = int(self.alt_ends[number - 1]) if number else 0
-        return self.alts[start : int(self.alt_ends[number])].tobytes().decode()
+        start, end = self.alt_ends.item(number - 1) if number else 0, self.alt_ends.item(number)
+        return chr(self.alts.item(start)) if end == start + 1 else self.alts[start:end].tobytes().decode()
 
 
 class Haplotypes:
@@ -158,8 +158,10 @@ class Haplotypes:
             InputError: there is no such sample or contig.
         """
         number = self._sample(sample)
+        if chrom in self._contigs:
+            return self._contigs[chrom].ploidy.item(number)
         self.genome.whole(chrom)
-        return int(self._contigs[chrom].ploidy[number]) if chrom in self._contigs else 2
+        return 2
 
     def _sample(self, sample: str) -> int:
         if sample not in self._number:
@@ -192,7 +194,7 @@ class Haplotypes:
             InputError: there is no such contig, place, sample or haplotype; calls are not phased.
             SeveralPhaseSets: the window joins heterozygous calls of several phase sets.
         """
-        if not 0 <= start <= end <= self.genome.whole(chrom).length:
+        if not 0 <= start <= end <= (self.genome.contigs.get(chrom) or self.genome.whole(chrom).length):
             raise InputError(f"{chrom}:{start + 1}-{end} is not on the contig of {self.genome.contigs[chrom]} bases.")
         number, ploidy = self._sample(sample), self.ploidy(sample, chrom)
         if not 1 <= haplotype <= ploidy:
@@ -318,14 +320,18 @@ class _Carried:
         contig = self.contig
         total = len(contig.positions)
         first, behind = contig.positions.searchsorted((start, end + 1)).tolist()
-        low = int(contig.safe[first - 1]) if first else 0
+        low = contig.safe.item(first - 1) if first else 0
         before, size = -1, max(1, behind - low)
-        while low < total and not (low >= behind and done(int(contig.positions[low]))):
+        records, positions, sizes = contig.records.item, contig.positions.item, contig.ref_lengths.item
+        masks = self.how[0] == "iupac" and contig.unphased.size
+        while low < total and not (low >= behind and done(positions(low))):
             for number in self.numbers(low, min(low + size, total)):
-                record = int(contig.records[number])
+                record = records(number)
                 if record != before:
                     before = record
-                    yield number, *self._event(number)
+                    masked = masks and self._bits(contig.unphased, self.place, number, number + 1)[0]
+                    bases = sizes(number)
+                    yield number, positions(number), bases, "N" * bases if masked else contig.alt(number)
             low, size = low + size, 64
 
     def numbers(self, low: int, high: int) -> list[int]:
@@ -363,40 +369,28 @@ class _Carried:
         at = [number for number in numbers if self._bits(self.contig.unphased, self.place, number, number + 1)[0]]
         return any(self._bits(self.contig.bits, p, n, n + 1)[0] for n in at for p in range(self.ploidy))
 
-    def _event(self, number: int) -> tuple[int, int, str]:
-        contig, size = self.contig, int(self.contig.ref_lengths[number])
-        masked = (
-            self.how[0] == "iupac"
-            and contig.unphased.size
-            and self._bits(contig.unphased, self.place, number, number + 1)[0]
-        )
-        return int(contig.positions[number]), size, "N" * size if masked else contig.alt(number)
-
     def _bits(self, plane: Bits, place: int, low: int, high: int) -> npt.NDArray[np.bool_]:
         packed = plane[self.row + place, low // 8 : -(-high // 8)]
         return np.unpackbits(packed)[low % 8 : low % 8 + high - low].view(np.bool_)
 
 
-Piece = tuple[int, int, str | None]
-"""A run that haplotype and reference share: its start and end on the contig and its letters, None for those of the
-reference; or, with start -1, inserted letters."""
-
-
 class _Pieces:
-    """A haplotype from left to right, as pieces that may begin before the window."""
+    """A haplotype from left to right: letters of the reference, some exchanged in place, and edits that move others."""
 
     def __init__(self, genome: Genome, chrom: str, start: int, end: int) -> None:
         self._genome, self._chrom, self._start = genome, chrom, start
         self._end = genome.contigs[chrom]
         self._near = genome.fetch(chrom, start, min(end + _NEAR, self._end))
+        self._letters = bytearray(self._near, "ascii")
         self._cursor, self._frozen, self._inserted = start, -1, False
-        self._pieces: list[Piece] = []
-        self._size, self._applied, self._overlapping = 0, 0, 0
+        self._edits: list[tuple[int, int, str]] = []  # start and end of what is left out, and what stands there
+        self._grown = 0  # letters inserted and not left out, from the start of the window on
+        self._applied, self._overlapping = 0, 0
 
     def done(self, position: int, end: int, length: int | None) -> bool:
         """Say whether nothing from ``position`` on can be in the window."""
         if length is not None:
-            return self._size + position - max(self._cursor, self._start) >= length
+            return self._grown + position - self._start >= length
         return position > max(self._cursor, end)
 
     def apply(self, position: int, size: int, text: str, *, hidden: bool = False) -> None:
@@ -404,7 +398,7 @@ class _Pieces:
 
         A ``hidden`` record leaves the reference there, but blocks what it would have blocked.
         """
-        stop, grown, cursor, pieces = position + size, len(text) - size, self._cursor, self._pieces
+        stop, cursor, grown = position + size, self._cursor, len(text) != size
         ref = self._reference(position, stop) if grown else ""
         shares = 1 if grown and text[0].upper() == ref[0].upper() else 0
         if position <= self._frozen and (
@@ -413,22 +407,27 @@ class _Pieces:
             self._overlapping += 1
             return
         self._applied += 1
+        self._inserted = grown
+        if stop > self._frozen:
+            self._frozen = stop - 1
         if hidden:
-            self._frozen, self._inserted = max(self._frozen, stop - 1), grown > 0
             return
-        kept = position + shares
-        if kept > cursor:
-            pieces.append((cursor, kept, None))
-            self._size += kept - (cursor if cursor > self._start else self._start) if kept > self._start else 0
-            cursor = kept
         if not grown:
-            pieces.append((position, stop, text))
-            self._size += max(0, stop - max(position, self._start))
-        elif self._size:
-            pieces.append((-1, 0, text[shares:]))
-            self._size += len(text) - shares
-        self._cursor = stop if stop > cursor else cursor
-        self._frozen, self._inserted = max(self._frozen, stop - 1), grown > 0
+            low = position - self._start
+            if stop - self._start > len(self._letters):
+                self._reach(stop)
+            if low >= 0:
+                self._letters[low : low + size] = text.encode()
+            elif stop > self._start:
+                self._letters[: low + size] = text[-low:].encode()
+            self._cursor = stop if stop > cursor else cursor
+            return
+        low = max(cursor, position + shares)
+        inserted = text[shares:] if low - self._start + self._grown else ""
+        self._cursor = max(low, stop)
+        if inserted or self._cursor > low:
+            self._edits.append((low, self._cursor, inserted))
+            self._grown += len(inserted) - (self._cursor - low)
 
     def _reference(self, start: int, end: int) -> str:
         low = start - self._start
@@ -436,36 +435,35 @@ class _Pieces:
             return self._near[low : end - self._start]
         return self._genome.fetch(self._chrom, start, end)
 
+    def _reach(self, end: int) -> None:
+        """Read the letters of the reference up to ``end``."""
+        known = self._start + len(self._letters)
+        if end > known:
+            self._letters += self._genome.fetch(self._chrom, known, end).encode()
+
     def finish(self, end: int, length: int | None) -> HaplotypeWindow:
-        """Take the rest of the reference, put the pieces together and cut the window at its end."""
-        first = self._start
-        last = end if length is None else min(self._end, self._cursor + length - self._size)
-        if last > self._cursor:
-            self._pieces.append((self._cursor, last, None))
-        texts: list[str] = []
-        blocks: list[list[int]] = []
-        size, behind = 0, -1
-        for low, high, text in self._pieces:
-            if low < 0:
-                texts.append(text or "")
-                size, behind = size + len(text or ""), -1
-                continue
-            start = low if low > first else first
-            if start >= high:
-                continue
-            texts.append(self._reference(start, high) if text is None else text[start - low :])
-            if start == behind:
-                blocks[-1][2] += high - start
-            else:
-                blocks.append([size, start, high - start])
-            size, behind = size + high - start, high
+        """Put the letters together, those up to the end of the window too, and cut it there."""
+        first = place = self._start
+        last = end if length is None else min(self._end, first + length - self._grown)
+        last = max(self._cursor, last)
+        self._reach(last)
+        texts: list[bytes | bytearray] = []
+        blocks: list[tuple[int, int, int]] = []
+        size = 0
+        for low, high, text in [*self._edits, (last, last, "")]:
+            if low > place:
+                texts.append(self._letters[place - first : low - first])
+                blocks.append((size, place, low - place))
+                size += low - place
+            texts.append(text.encode())
+            size, place = size + len(text), high
         cut = length
         if cut is None:
             past = (at + max(0, end - there) for at, there, run in blocks if there + run > end)
             cut = next(past, size)
         kept = [(at, there, min(run, cut - at)) for at, there, run in blocks if at < cut]
         found = np.array(kept, dtype=np.int64).reshape(-1, 3)
-        return HaplotypeWindow("".join(texts)[:cut], found, self._applied, self._overlapping)
+        return HaplotypeWindow(b"".join(texts)[:cut].decode(), found, self._applied, self._overlapping)
 
 
 def _is_pure(ref: str, alt: str) -> bool:
