@@ -30,7 +30,7 @@ from longstrand.runtime import cache_dir, fingerprint_bytes, fingerprint_file, g
 
 Unphased = Literal["refuse", "first", "random", "iupac", "skip"]
 Missing = Literal["ref", "N"]
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MOST_UNPHASED = 0.01
 """Share of unphased calls among a person's heterozygous ones above which there are no haplotypes."""
 _NEAR = 64
@@ -83,9 +83,9 @@ class _Contig:
     """The alleles of one contig, in the order of the file; n alleles, H haplotypes (samples times highest ploidy).
 
     Attributes:
-        positions, ref_lengths: int64 ``(n,)``.
-        alt_ends, alts: ends of the alternates ``(n,)`` in their joined letters.
-        records: number of the record of each allele ``(n,)``.
+        positions: int64 ``(n,)``.
+        table: int64 ``(n, 5)``: position, bases of REF, start and end of the alternate in ``alts``, its record.
+        alts: letters of all alternates.
         missing: whether this is no allele but the lack of a call ``(n,)``; empty if none is.
         safe: number of the last allele at or before this one that nothing before it can reach ``(n,)``.
         frequencies: share of the called haplotypes that carry it ``(n,)``.
@@ -95,10 +95,8 @@ class _Contig:
     """
 
     positions: Ints
-    ref_lengths: Ints
-    alt_ends: Ints
+    table: Ints
     alts: Bits
-    records: Ints
     missing: npt.NDArray[np.bool_]
     safe: Ints
     frequencies: npt.NDArray[np.float64]
@@ -116,10 +114,12 @@ class _Contig:
         """Find the numbers of an allele (several if the file repeats it)."""
         low, high = self.positions.searchsorted((start, start + 1)).tolist()
         near = range(low, high)
-        return {n for n in near if self.ref_lengths[n] == len(ref) and self.alt(n).upper() == alt.upper()}
+        return {n for n in near if self.table[n, 1] == len(ref) and self.alt(n).upper() == alt.upper()}
 
     def alt(self, number: int) -> str:
-        start, end = self.alt_ends.item(number - 1) if number else 0, self.alt_ends.item(number)
+        return self.letters(*self.table[number, 2:4].tolist())
+
+    def letters(self, start: int, end: int) -> str:
         return chr(self.alts.item(start)) if end == start + 1 else self.alts[start:end].tobytes().decode()
 
 
@@ -240,9 +240,9 @@ class Haplotypes:
             return "unphased"
         if found & set(carried.numbers(min(found), max(found) + 1)):
             return "ok"
-        records = {int(contig.records[one]) for one in found}
+        records = {int(contig.table[one, 4]) for one in found}
         low, high = contig.positions.searchsorted((allele[0], allele[0] + 1)).tolist()
-        lacks = (one for one in carried.numbers(low, high) if int(contig.records[one]) in records)
+        lacks = (one for one in carried.numbers(low, high) if int(contig.table[one, 4]) in records)
         return "missing" if any(contig.missing.size and contig.missing[one] for one in lacks) else "not_carried"
 
     def distinct(self, chrom: str, start: int, end: int) -> list[tuple[str, int]]:
@@ -322,16 +322,14 @@ class _Carried:
         first, behind = contig.positions.searchsorted((start, end + 1)).tolist()
         low = contig.safe.item(first - 1) if first else 0
         before, size = -1, max(1, behind - low)
-        records, positions, sizes = contig.records.item, contig.positions.item, contig.ref_lengths.item
         masks = self.how[0] == "iupac" and contig.unphased.size
-        while low < total and not (low >= behind and done(positions(low))):
+        while low < total and not (low >= behind and done(contig.positions.item(low))):
             for number in self.numbers(low, min(low + size, total)):
-                record = records(number)
+                position, bases, first, last, record = contig.table[number].tolist()
                 if record != before:
                     before = record
                     masked = masks and self._bits(contig.unphased, self.place, number, number + 1)[0]
-                    bases = sizes(number)
-                    yield number, positions(number), bases, "N" * bases if masked else contig.alt(number)
+                    yield number, position, bases, "N" * bases if masked else contig.letters(first, last)
             low, size = low + size, 64
 
     def numbers(self, low: int, high: int) -> list[int]:
@@ -358,7 +356,7 @@ class _Carried:
         if self.how[0] == "random":
             every = [self._bits(self.contig.bits, place, low, high) for place in range(self.ploidy)]
             for number in np.flatnonzero(unphased).tolist():
-                order = generator(self.key[0], int(self.contig.records[low + number]), f"phase {self.key[1]}")
+                order = generator(self.key[0], int(self.contig.table[low + number, 4]), f"phase {self.key[1]}")
                 found[number] = every[int(order.permutation(self.ploidy)[self.place])][number]
         return found
 
@@ -398,6 +396,12 @@ class _Pieces:
 
         A ``hidden`` record leaves the reference there, but blocks what it would have blocked.
         """
+        place = position - self._start
+        if size == 1 == len(text) and position > self._frozen and 0 <= place < len(self._near) and not hidden:
+            self._letters[place] = ord(text)
+            self._cursor, self._frozen, self._inserted = position + 1, position, False
+            self._applied += 1
+            return
         stop, cursor, grown = position + size, self._cursor, len(text) != size
         ref = self._reference(position, stop) if grown else ""
         shares = 1 if grown and text[0].upper() == ref[0].upper() else 0
@@ -407,7 +411,7 @@ class _Pieces:
             self._overlapping += 1
             return
         self._applied += 1
-        self._inserted = grown
+        self._inserted = len(text) > size
         if stop > self._frozen:
             self._frozen = stop - 1
         if hidden:
@@ -589,7 +593,8 @@ class _Builder:
         free = np.concatenate(([True], reach[:-1] <= start[1:])) if len(start) else np.empty(0, bool)
         none = np.zeros(-(-self._samples * self._ploidy // 8), dtype=np.uint8)
         columns = [self._unphased.get(number, none) for number in range(len(self._sites))] if self._unphased else []
-        order, counts = np.arange(len(start)), [len(alt) for alt in alts]
+        order, ends = np.arange(len(start)), np.cumsum([len(alt) for alt in alts], dtype=np.int64)
+        columns_of_alleles = (start, size, np.append(0, ends)[: len(ends)], ends, np.array(records, dtype=np.int64))
         none_set = np.full(self._samples, -1, dtype=np.int64)
         sets = (
             [none_set if one is None else one for one in self._sets]
@@ -597,8 +602,8 @@ class _Builder:
             else []
         )
         arrays: dict[str, npt.NDArray[np.generic]] = {
-            "positions": start, "ref_lengths": size, "alt_ends": np.cumsum(counts, dtype=np.int64),
-            "alts": np.frombuffer(b"".join(alts), dtype=np.uint8), "records": np.array(records, dtype=np.int64),
+            "positions": start, "table": np.stack(columns_of_alleles, axis=1),
+            "alts": np.frombuffer(b"".join(alts), dtype=np.uint8),
             "missing": np.array(missing if any(missing) else (), dtype=bool),
             "safe": np.maximum.accumulate(np.where(free, order, 0)), "frequencies": np.array(shares, dtype=np.float64),
             "ploidy": np.where(self._highest > 0, self._highest, 2),
