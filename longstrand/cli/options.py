@@ -159,7 +159,8 @@ KINDS: dict[str, Any] = {
 def _option(field: FieldInfo, spellings: list[str]) -> Any:
     shown: Any = None if field.default in (None, (), False) else _word(field.default)
     kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if kind in (bool, int, float)]
-    kind: Any = kinds[0] if kinds and "tuple" not in str(field.annotation) else str
+    is_text = "tuple" in str(field.annotation) or str in get_args(field.annotation)
+    kind: Any = kinds[0] if kinds and not is_text else str
     least = next((entry.ge for entry in field.metadata if hasattr(entry, "ge")), None)
     if kind is bool:
         spellings = [f"{spellings[0]}/--no-{spellings[0].removeprefix('--')}"]

@@ -108,7 +108,7 @@ def test_seqlets_by_hand():
     assert seqlets(values, np.nan) == []
 
 
-def test_report_marks_maps_that_fail(genome, tmp_path):
+def test_report_marks_maps_that_fail(genome, tmp_path, capsys):
     """The page of the command line: known sites, another model, pictures; an untrained model does not pass."""
     names = []
     for seed, name in enumerate(("first", "second")):
@@ -133,6 +133,9 @@ def test_report_marks_maps_that_fail(genome, tmp_path):
     assert sum(section["kind"] == "locus" for section in report["sections"]) == 3
     group = zarr.open_group(str(tmp_path / "maps" / "attributions.zarr"), mode="r")
     assert list(group.attrs["value_names"]) == ["attribution", "+", "-"]
+    with pytest.raises(SystemExit) as refused:
+        main([*command[:6], "-o", str(tmp_path / "y"), "--target", "promoter"])
+    assert refused.value.code == 2 and "no output 'promoter'" in capsys.readouterr().err
     with pytest.raises(UsageError, match="leave out --check 0"):
         attribute_file(names[0], genome / "peaks.bed", tmp_path / "x", others=[names[1]], check=0, output=1)
 
