@@ -114,7 +114,7 @@ def _one(primary: list[Digits], control: list[Digits], width: int) -> _Found | N
         if len(windows) < 2:
             return None
         counts = np.stack([(windows == letter).sum(0) for letter in range(4)], axis=1)
-        frequencies = (counts + 0.25) / (len(windows) + 1)
+        frequencies = (counts + 0.25) / (counts + 0.25).sum(1, keepdims=True)
     frequencies = _trimmed(frequencies)
     weights = _log_odds(frequencies)
     (best, _), (other, _) = (_best_sites(_padded(side, width), weights) for side in sides)

@@ -85,6 +85,10 @@ def read_attributions(path: Path, records: Sequence[Record]) -> list[npt.NDArray
         raise InputError(f"{path}: no attributions ('values' and 'offsets' in .npz or .zarr): {error}.") from None
     if len(offsets) != len(records) + 1:
         raise InputError(f"{path}: attributions of {len(offsets) - 1:,} rows for {len(records):,} sequences.")
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise InputError(f"{path}: one value a base is needed, but 'values' has the shape {values.shape}.")
     return np.split(values, offsets[1:-1])
 
 

@@ -73,6 +73,7 @@ def test_ctcf_is_found_in_its_peaks(shared):
         for name in ("primary.fa", "control.fa")
     ]
     (found, *_) = discovery.discover(*texts, count=1, width=19)
+    np.testing.assert_allclose(found.motif.frequencies.sum(1), 1)
     database = read_motifs(shared / "data/motifs/JASPAR2022_CORE_vertebrates_non-redundant.meme")
     best = compare([found.motif], database, top=1).row(0, named=True)
     assert (best["target_name"], found.p < 1e-3, best["e"] < 1e-10) == ("CTCF", True, True)
@@ -105,6 +106,9 @@ def test_figure_three_by_one_command(tmp_path):
     assert classes.filter(pl.col("class") == "strong")["tokens"][0] >= 400  # four 2-mers in each of 100 sequences
     enriched = pl.read_csv(tmp_path / "out/enriched.tsv", separator="\t")
     assert set(enriched["token"][:4]) <= {"GA", "AT", "TA", "AA", "AG", "GC", "CC", "GG", "CT", "TT", "TC"}
+    np.savez(tmp_path / "a.npz", values=np.zeros((offsets[-1], 2)), offsets=offsets)
+    with pytest.raises(InputError, match="one value a base is needed"):
+        command.importance(*given, tmp_path / "a.npz", tmp_path / "out", background="uniform")
     np.savez(tmp_path / "a.npz", values=np.concatenate(values), offsets=offsets[:-1])
     with pytest.raises(InputError, match="of 99 rows for 100 sequences"):
         command.importance(*given, tmp_path / "a.npz", tmp_path / "out", background="uniform")
