@@ -39,7 +39,7 @@ PAGES = (
 GUIDE = [f"docs/guide/{name}.md" for name in PAGES]
 EXECUTED = ["README.md", *GUIDE, "docs/ADDING.md"]
 BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n+)?^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-NOT_OURS = {"git", "cd", "export", "source", "pip", "tensorboard", "xdg-open", "kill"}
+NOT_OURS = {"git", "vep", "cd", "export", "source", "pip", "tensorboard", "xdg-open", "kill"}
 
 
 @dataclass(frozen=True)
