@@ -91,7 +91,7 @@ def check_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         verb = words[1] if len(words) > 1 else "--help"
         assert verb in VERBS or verb.startswith("--"), f"no verb {verb}"
         if verb in VERBS:
-            path = words[1:3] if verb in ("tokenizer", "benchmark", "data", "variants") else [verb]
+            path = words[1:3] if verb in ("tokenizer", "benchmark", "data", "variants", "explain", "motifs") else [verb]
             with pytest.raises(SystemExit):
                 main([*path, "--help"])
             known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
