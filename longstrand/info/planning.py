@@ -1,13 +1,14 @@
 """`longstrand plan`: take one real step of the asked shape on this machine, or estimate a named card.
 
-The step runs in a process of its own (``python -m longstrand.info.planning JSON``): a model with random weights of the
-asked shape, forward, backward, clipping and AdamW, or inference. Its memory is the most that the process held
+Each step runs in a process of its own, a copy of ``python -m longstrand.info.planning``: a model with random weights of
+the asked shape, forward, backward, clipping and AdamW, or inference. Its memory is the most that the process held
 (``VmHWM``; on a GPU what PyTorch allocated), its time the best of the steps after the first.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 
@@ -177,7 +178,7 @@ def make_plan(
         device: cpu, cuda, or a name in `GPUS`.
         steps: steps that are timed, after a first one that is not.
         memory_limit: bytes; also find the largest batch whose step stays below, by running steps.
-        measure: in place of `measure_step`.
+        measure: in place of a `StepServer`.
 
     Raises:
         UsageError: unknown device; bf16 on a card without it; a length that the model cannot read.
@@ -195,14 +196,14 @@ def make_plan(
     notes: list[str] = []
     largest = None
     if device in ("cpu", "cuda"):
-        run = measure or measure_step
-        found = run(config, setting, device, steps, None)
+        with nullcontext(measure) if measure else StepServer() as run:
+            found = run(config, setting, device, steps, None)
+            if memory_limit is not None:
+                largest = largest_batch(config, setting, device, memory_limit, (found.peak, run))
         if device == "cpu" and setting.precision == "bf16" and not cpu_has_bf16():
             notes.append("this processor has no bf16 units: the model computes in fp32.")
         if device == "cpu":
             notes.append("memory is that of the whole process, libraries included.")
-        if memory_limit is not None:
-            largest = largest_batch(config, setting, device, memory_limit, (found.peak, run))
     else:
         found, note = _estimate(config, setting, device, sizes), "nothing was measured: an estimate"
         notes.append(f"{note} from the data sheet of {device} at {GPU_EFFICIENCY:.0%} of its peak and bandwidth.")
@@ -311,22 +312,50 @@ def _seen(config: LongstrandConfig, length: int) -> float:
     return total / config.num_hidden_layers
 
 
-def measure_step(
-    config: LongstrandConfig, setting: Setting, device: str, steps: int, limit: int | None = None
-) -> Measured:
-    """Run a step in a process of its own.
+class StepServer:
+    """Take each step in a process of its own: a copy of one that has loaded the libraries, which this object starts.
 
-    Raises:
-        InputError: it does not fit into the memory (or into ``limit`` bytes).
-        ConfigError: it fails otherwise.
+    A context manager; calling it takes a step.
     """
-    job = {"config": config.to_dict(), "setting": asdict(setting), "device": device, "steps": steps, "limit": limit}
-    command = [sys.executable, "-m", "longstrand.info.planning"]
-    done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True)
-    if done.returncode == 0:
-        return Measured(**json.loads(done.stdout.splitlines()[-1]))
-    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    if done.returncode < 0 or any(word in last.lower() for word in MEMORY_WORDS) or "MemoryError" in last:
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "longstrand.info.planning"]
+        self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.communicate()
+
+    def __call__(
+        self, config: LongstrandConfig, setting: Setting, device: str, steps: int, limit: int | None = None
+    ) -> Measured:
+        """Measure a step.
+
+        Raises:
+            InputError: it does not fit into the memory (or into ``limit`` bytes).
+            ConfigError: it fails otherwise.
+        """
+        job = {"config": config.to_dict(), "setting": asdict(setting), "device": device, "steps": steps, "limit": limit}
+        return read_answer(self.ask(json.dumps(job)), setting)
+
+    def ask(self, job: str) -> str:
+        """Send a job and wait for the answer, a line of JSON; empty if the server has ended."""
+        assert self.server.stdin is not None and self.server.stdout is not None
+        try:
+            self.server.stdin.write(job + "\n")
+            self.server.stdin.flush()
+        except BrokenPipeError:
+            return ""
+        return self.server.stdout.readline()
+
+
+def read_answer(answer: str, setting: Setting) -> Measured:
+    """Turn the answer of a `StepServer` into a measurement or an error."""
+    found = json.loads(answer or '{"failed": "its process has ended"}')
+    if "peak" in found:
+        return Measured(**found)
+    last = found["failed"]
+    if found.get("killed") or any(word in last.lower() for word in MEMORY_WORDS) or "MemoryError" in last:
         raise InputError(
             f"a step of {setting.batch} x {setting.length:,} tokens does not fit into the memory of this machine; ask "
             "for a smaller --batch or --length, or for --gradient-checkpointing."
@@ -376,13 +405,34 @@ def run_step(config: LongstrandConfig, setting: Setting, device: str, steps: int
 
 
 def main() -> None:
-    """Run the job on standard input and print its measurement."""
-    job = json.loads(sys.stdin.read())
+    """Answer each job, a line of standard input, from a copy of this process."""
+    import longstrand.models.pretrained  # noqa: F401 -- every copy needs it
+
+    for line in sys.stdin:
+        reader, writer = os.pipe()
+        if not (copy := os.fork()):
+            os.close(reader)
+            with suppress(BaseException):
+                os.write(writer, json.dumps(_answer(json.loads(line))).encode())
+            os._exit(0)
+        os.close(writer)
+        with open(reader) as pipe:
+            answer = pipe.read()
+        _, status = os.waitpid(copy, 0)
+        killed = {"failed": "its process has ended", "killed": os.WIFSIGNALED(status)}
+        print(answer or json.dumps(killed), flush=True)
+
+
+def _answer(job: dict[str, Any]) -> dict[str, Any]:
+    """Run a job in this process."""
     if job["limit"] is not None and job["device"] == "cpu":
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_DATA, (2 * job["limit"], resource.RLIM_INFINITY))
-    config = LongstrandConfig.from_dict(job["config"])
-    print(json.dumps(asdict(run_step(config, Setting(**job["setting"]), job["device"], job["steps"]))))
+    try:
+        config = LongstrandConfig.from_dict(job["config"])
+        return asdict(run_step(config, Setting(**job["setting"]), job["device"], job["steps"]))
+    except Exception as error:
+        return {"failed": f"{type(error).__name__}: {error}".strip().splitlines()[-1]}
 
 
 if __name__ == "__main__":

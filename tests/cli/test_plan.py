@@ -12,7 +12,7 @@ from longstrand.cli.main import main
 from longstrand.cli.plan import read_bytes
 from longstrand.errors import ConfigError, InputError, UsageError
 from longstrand.info import planning
-from longstrand.info.planning import GPU_EFFICIENCY, Measured, Setting, find_config, make_plan, measure_step
+from longstrand.info.planning import GPU_EFFICIENCY, Measured, Setting, StepServer, find_config, make_plan
 from longstrand.models.config import preset
 from longstrand.models.pretrained import LongstrandForMaskedLM
 from tests.toys import tiny_checkpoint
@@ -21,11 +21,23 @@ TINY = preset("tiny", vocab_size=100, type_vocab_size=0)
 
 
 def test_a_step_is_run_here() -> None:
-    """The process holds at least weights, gradients and AdamW's averages; a larger step holds and takes more."""
-    small = make_plan("tiny", TINY, Setting(16, 2), steps=1)
+    """The process holds at least weights, gradients and AdamW's averages; a larger step holds and takes more.
+
+    A step that fails, or whose process is killed, is named; the next one still runs.
+    """
+    with StepServer() as run:
+        small = make_plan("tiny", TINY, Setting(16, 2), steps=1, measure=run)
+        large = make_plan("tiny", TINY, Setting(256, 8), steps=1, measure=run)
+        with pytest.raises(InputError, match=r"a step of 4000 x 512 tokens does not fit into the memory of this mach"):
+            run(TINY, Setting(512, 4000), "cpu", 0, 2**29)
+        with pytest.raises(ConfigError, match=r"the step that was to be measured failed: RuntimeError: .*nowhere"):
+            run(TINY, Setting(16, 2), "nowhere", 0)
+        assert run(TINY, Setting(16, 2), "cpu", 0).peak < large.memory.peak
+        run.server.kill()
+        with pytest.raises(ConfigError, match="the step that was to be measured failed: its process has ended"):
+            run(TINY, Setting(16, 2), "cpu", 0)
     assert small.measured and small.parameters == sum(p.numel() for p in LongstrandForMaskedLM(TINY).parameters())
     assert (small.memory.weights, small.memory.training) == (4 * small.parameters, 12 * small.parameters)
-    large = make_plan("tiny", TINY, Setting(256, 8), steps=1)
     activations = 8 * 256 * 4 * (128 * 8 + 512 * 2) * 2
     assert large.memory.peak - small.memory.peak > 0.5 * activations
     assert large.seconds > 3 * small.seconds
@@ -42,16 +54,12 @@ def test_every_form_of_step_runs(head: str) -> None:
             assert found.seconds > 0 and found.peak > 1 << 20
 
 
-def test_a_step_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Done:
-        returncode, stdout, stderr = 1, "", "RuntimeError: DefaultCPUAllocator: can't allocate memory"
-
-    monkeypatch.setattr(planning.subprocess, "run", lambda *args, **options: Done)
-    with pytest.raises(InputError, match=r"a step of 2 x 16 tokens does not fit into the memory of this machine"):
-        measure_step(TINY, Setting(16, 2), "cpu", 1)
-    Done.stderr = "ValueError: odd"
+def test_a_step_that_does_not_fit() -> None:
+    for answer in ({"failed": "RuntimeError: DefaultCPUAllocator: can't allocate memory"}, {"failed": "", "killed": 1}):
+        with pytest.raises(InputError, match=r"a step of 2 x 16 tokens does not fit into the memory of this machine"):
+            planning.read_answer(json.dumps(answer), Setting(16, 2))
     with pytest.raises(ConfigError, match="the step that was to be measured failed: ValueError: odd"):
-        measure_step(TINY, Setting(16, 2), "cpu", 1)
+        planning.read_answer('{"failed": "ValueError: odd"}', Setting(16, 2))
 
 
 @pytest.mark.parametrize(("limit", "largest"), [(1000, 9), (100, 0), (199, 0), (200, 1), (100_000, 999)])
@@ -107,7 +115,10 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(planning, "measure_step", lambda config, setting, *_: Measured(10**8 * setting.batch, 2.0))
+    monkeypatch.setattr(
+        StepServer, "__enter__", lambda _: lambda config, setting, *_: Measured(10**8 * setting.batch, 2.0)
+    )
+    monkeypatch.setattr(StepServer, "__exit__", lambda *_: None)
     folder = tiny_checkpoint(tmp_path / "tiny")
     words = ("--model", folder, "--bases", 60, "--batch", 2, "--mode", "infer", "--device", "cpu")
     code, out, _ = run(capsys, *words, "--memory-limit", "1GB", "--steps", 3600)
