@@ -48,7 +48,7 @@ docs: $(STAMP)
 	@OMP_NUM_THREADS=1 MPLBACKEND=Agg NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet $(ARGS) && echo "open site/index.html"
 
 docs-test: $(STAMP)
-	@OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest tests/test_readme.py tests/test_examples.py $(ARGS)
+	@OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest tests/test_readme.py tests/test_guide.py tests/test_examples.py $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)

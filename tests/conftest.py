@@ -47,7 +47,7 @@ def imported() -> None:
     gc.freeze()
 
 
-LONGEST_FIRST = ("test_readme", "test_examples", "test_processes", "demo/test_run", "benchmarks/test_run")
+LONGEST_FIRST = ("test_guide", "test_readme", "test_examples", "test_processes", "demo/test_run", "benchmarks/test_run")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

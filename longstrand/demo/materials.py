@@ -79,16 +79,18 @@ def gather(config: DemoConfig, say: Say) -> Materials:
 
 
 SIMULATED_TRAINING = {"epochs": 20, "learning_rate": 1e-3, "batch_size": 16, "patience": 0, "metric": "loss"}
-QUICK_TRAINING = {"epochs": 2, "learning_rate": 1e-3, "batch_size": 16}
+SIZE: dict[str, Any] = {"num_bases": 2_400_000}
+QUICK_SIZE: dict[str, Any] = {"num_bases": 160_000, "num_rows": (80, 30, 100)}
+QUICK_TRAINING = {"epochs": 1, "learning_rate": 1e-3, "batch_size": 16}
 
 
 def simulated_materials(config: DemoConfig, say: Say) -> Materials:
     """Simulate a genome and its labels, the same ones for every seed."""
     folder = config.output / "data"
     if not (folder / "simulation.json").exists():
-        size = 240_000 if config.quick else 2_400_000
-        say(f"simulating a genome of {size / 1e6:g} million bases")
-        made = write_simulation(folder, num_bases=size)
+        size = QUICK_SIZE if config.quick else SIZE
+        say(f"simulating a genome of {size['num_bases'] / 1e6:g} million bases")
+        made = write_simulation(folder, **size)
         options = {"splice_window": 80, **{name: tuple(made[name]) for name in ("valid_chroms", "test_chroms")}}
         tables = ("splice_sites", "gene_structure")
         from_gtf(folder / "genome.gff3", folder / "genome.fa", folder / "labels", tasks=tables, options=options)

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 SHIPPED = "mixed_6mer_1m"
 PRETRAINING = {"steps": 700, "max_tokens": 66, "batch_size": 32, "learning_rate": 2e-3, "eval_windows": 128}
-QUICK_PRETRAINING = {**PRETRAINING, "steps": 20, "batch_size": 16, "eval_windows": 32}
+QUICK_PRETRAINING = {**PRETRAINING, "steps": 10, "batch_size": 16, "eval_windows": 16}
 K = 4
 """Bases of a token: a motif of eight bases holds a whole one in most frames, and every token is seen often."""
 MODEL = {
@@ -179,7 +179,7 @@ def compare(config: DemoConfig, labels: LabelSet, model: Path, say: Say) -> Comp
         "6-mer regression": KmerRegression(6, both_strands=True),
         "gapped 6-mer regression": KmerRegression(6, both_strands=True, max_gap=MAX_GAP),
         "compact CNN": CnnBaseline(
-            "deepsea", Training(epochs=4 if config.quick else 25, both_strands=True, seed=config.seed)
+            "deepsea", Training(epochs=2 if config.quick else 25, both_strands=True, seed=config.seed)
         ),
     }
     for name, baseline in baselines.items():

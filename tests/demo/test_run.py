@@ -25,7 +25,7 @@ from longstrand.report import plots
 def test_the_whole_path_and_its_resumption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "QUICK_PRETRAINING", {**run.PRETRAINING, "steps": 4, "batch_size": 4, "eval_windows": 8})
     small = partial(write_simulation, num_rows=(40, 20, 60))
-    monkeypatch.setattr(materials, "write_simulation", lambda folder, num_bases: small(folder, num_bases=240_000))
+    monkeypatch.setattr(materials, "write_simulation", lambda folder, **_: small(folder, num_bases=160_000))
     config = DemoConfig(output=tmp_path / "out", quick=True)
     result = run_demo(config)
     report = json.loads(result.data.read_text())
