@@ -7,15 +7,13 @@ fine-tuned model and back.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, Trainer, TrainingArguments, pipeline
+from transformers import AutoModelForMaskedLM, AutoTokenizer, Trainer, TrainingArguments, pipeline
 
 import longstrand.auto
 from longstrand import load_model, load_tokenizer
@@ -24,6 +22,7 @@ from longstrand.inference.predict import predict
 from longstrand.models import precision
 from longstrand.models.attention.layouts import longest_input
 from longstrand.models.checkpoint import save_checkpoint
+from tests.part_toys import in_child
 from tests.published_toys import FAMILIES, make_folder, random_dna
 
 assert longstrand.auto
@@ -152,25 +151,22 @@ def test_adapters_train_save_load_and_merge(toy, kind, tmp_path):
     assert torch.equal(logits(load_model(tmp_path / "merged"), plain), logits(merged, plain))
 
 
-NEW_PROCESS = """
-import sys, torch
-import longstrand.auto
-from transformers import AutoModelForMaskedLM
-inputs = torch.load(sys.argv[1], weights_only=True)
-found = {}
-for folder, values in inputs.items():
-    model = AutoModelForMaskedLM.from_pretrained(folder).eval()
-    with torch.no_grad():
-        found[folder] = model(**values).logits
-torch.save(found, sys.argv[2])
-"""
+def load_and_compute(source, target):
+    """Load each folder with the class of `transformers`, and write the logits of its inputs."""
+    found = {}
+    for folder, values in torch.load(source, weights_only=True).items():
+        model = AutoModelForMaskedLM.from_pretrained(folder).eval()
+        with torch.no_grad():
+            found[folder] = model(**values).logits
+    torch.save(found, target)
 
 
 def test_saved_and_loaded_in_a_new_process(toys, tmp_path):
     inputs = {str(toys(name).ours): batch(toys(name)) for name in FAMILIES}
     torch.save(inputs, tmp_path / "in.pt")
-    command = [sys.executable, "-c", NEW_PROCESS, str(tmp_path / "in.pt"), str(tmp_path / "out.pt")]
-    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    process = in_child(partial(load_and_compute, tmp_path / "in.pt", tmp_path / "out.pt"))
+    process.join()
+    assert process.exitcode == 0
     found = torch.load(tmp_path / "out.pt", weights_only=True)
     for name in FAMILIES:
         values = inputs[str(toys(name).ours)]
