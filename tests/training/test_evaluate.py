@@ -16,7 +16,6 @@ from longstrand.errors import CheckpointError, ConfigError, InputError, UsageErr
 from longstrand.evaluation.sanity import check_splits
 from longstrand.genome.sequence import reverse_complement
 from longstrand.training.evaluate import evaluate
-from longstrand.evaluation.sanity import check_splits
 from longstrand.training.measure import overlap_warnings
 from tests.data.window_toys import random_dna
 from tests.training.test_finetune import run, two_kinds, write
