@@ -237,7 +237,8 @@ class Swaps:
             if self.is_exact:
                 swapped = (index >> np.arange(self.num_sequences) & 1).astype(np.float64)
             else:
-                swapped = random.integers(0, 2, (len(index), self.num_sequences)) * np.minimum(index, 1.0)
+                drawn = random.integers(0, 2, (len(index), self.num_sequences))
+                swapped = drawn.astype(np.float64) * np.minimum(index, 1.0)
             first = np.concatenate([1.0 - swapped, swapped], axis=1)
             yield 1.0 - first if self.other else first
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -264,8 +264,11 @@ def _asked(
     if model.kind == "encoder" or (model.kind == "masked_lm" and isinstance(target, int)):
         raise UsageError("gradients need a model with a head; for a masked LM the target is a function of its logits.")
     cached = lru_cache(maxsize=64)(reader_of(model))
-    more = [repeat(target) if single else target, repeat(None) if vectors is None else vectors]
-    more.append(repeat(()) if masks is None else masks)
+    more: tuple[Iterable[Any], ...] = (
+        repeat(target) if single else cast("Iterable[Target]", target),
+        repeat(None) if vectors is None else vectors,
+        repeat(()) if masks is None else masks,
+    )
     given = zip(texts, *(each if isinstance(each, repeat) else _all_of(each) for each in more))
     items = (
         (MaskedText(cached(text) if isinstance(text, str) else text, rows, rows), own, wanted)
