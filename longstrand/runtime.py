@@ -28,7 +28,7 @@ from datetime import timedelta
 from fnmatch import fnmatch
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from longstrand.errors import CheckpointError, InputError, LongstrandError, ResumeError, UsageError
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
 @lru_cache(maxsize=1)
@@ -70,12 +71,20 @@ def is_writable(folder: Path) -> bool:
         return False
 
 
-def prepare_numba() -> None:
-    """Point numba's cache into `cache_dir`; call before importing numba.
+def compiled(function: Function) -> Function:
+    """Compile a function on first use, kept in `cache_dir`; where no cache can be written, in every process.
 
-    Without it, ``cache=True`` in a read-only install without a writable home raises at import.
+    The machine code releases the interpreter lock. No ``parallel=True``: an OpenMP region would kill data loading
+    workers that are forked later.
     """
     os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir() / "numba"))
+    import numba
+
+    try:
+        return cast(Function, numba.njit(nogil=True, cache=True)(function))
+    except RuntimeError as error:
+        logger.info("numba cannot cache %s: %s", function.__name__, error)
+        return cast(Function, numba.njit(nogil=True)(function))
 
 
 def data_root() -> Path | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from longstrand.tokenization.compiled import compiled
+from longstrand.runtime import compiled
 
 RUN_BASES = 32
 NEAR_BASES = 16

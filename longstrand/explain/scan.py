@@ -18,7 +18,7 @@ import numpy.typing as npt
 from longstrand.baselines.onehot import UNKNOWN, digits_of
 from longstrand.errors import UsageError
 from longstrand.explain.motifs import FloatArray, Motif
-from longstrand.tokenization.compiled import compiled
+from longstrand.runtime import compiled
 
 Ints = npt.NDArray[np.int64]
 

@@ -14,10 +14,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +30,17 @@ from longstrand.genome.variants import common_prefix
 from longstrand.genome.vcf import Vcf, VcfRecord, open_vcf, record_statuses, survey
 from longstrand.runtime import cache_dir, fingerprint_bytes, fingerprint_file, generator, replacing_folder, take_lock
 
+if TYPE_CHECKING:
+    from longstrand.genome.consensus import Planes
+
 Unphased = Literal["refuse", "first", "random", "iupac", "skip"]
 Missing = Literal["ref", "N"]
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 MOST_UNPHASED = 0.01
 """Share of unphased calls among a person's heterozygous ones above which there are no haplotypes."""
 _NEAR = 64
 """Bases behind a window that are read with it."""
+_FAR = 1 << 62
 Bits = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Allele = tuple[int, str, str]
@@ -84,7 +90,8 @@ class _Contig:
 
     Attributes:
         positions: int64 ``(n,)``.
-        table: int64 ``(n, 5)``: position, bases of REF, start and end of the alternate in ``alts``, its record.
+        table: int64 ``(n, 6)``: position, bases of REF, start and end of the alternate in ``alts``, its record, and how
+            REF and the alternate begin alike (`_alike`).
         alts: letters of all alternates.
         missing: whether this is no allele but the lack of a call ``(n,)``; empty if none is.
         safe: number of the last allele at or before this one that nothing before it can reach ``(n,)``.
@@ -133,7 +140,10 @@ class Haplotypes:
     """
 
     def __init__(self, folder: Path, genome: Genome) -> None:
+        from longstrand.genome import consensus  # numba
+
         about = json.loads((folder / "index.json").read_text())
+        self._consensus = consensus
         self.genome, self._folder = genome, folder
         self.samples: list[str] = about["samples"]
         self.dropped: dict[str, int] = about["dropped"]
@@ -194,26 +204,34 @@ class Haplotypes:
             InputError: there is no such contig, place, sample or haplotype; calls are not phased.
             SeveralPhaseSets: the window joins heterozygous calls of several phase sets.
         """
-        if not 0 <= start <= end <= (self.genome.contigs.get(chrom) or self.genome.whole(chrom).length):
-            raise InputError(f"{chrom}:{start + 1}-{end} is not on the contig of {self.genome.contigs[chrom]} bases.")
+        whole = self.genome.contigs.get(chrom) or self.genome.whole(chrom).length
+        if not 0 <= start <= end <= whole:
+            raise InputError(f"{chrom}:{start + 1}-{end} is not on the contig of {whole} bases.")
         number, ploidy = self._sample(sample), self.ploidy(sample, chrom)
         if not 1 <= haplotype <= ploidy:
             raise InputError(
                 f"{self._name}: '{sample}' has {ploidy} haplotypes on {chrom}; there is no number {haplotype}."
             )
         unphased = self._phased(number, sample) if unphased == "refuse" else unphased
-        pieces = _Pieces(self.genome, chrom, start, end)
-        if chrom in self._contigs:
-            contig = self._contigs[chrom]
-            row = number * (len(contig.bits) // len(self.samples))
-            carried = _Carried(contig, row, haplotype - 1, ploidy, (unphased, missing), (seed, number), min_frequency)
-            hidden = contig.find(*without) if without else ()
-            last = 0
-            events = carried.events(start, end, lambda position: pieces.done(position, end, length))
-            for allele, last, size, text in events:
-                pieces.apply(last, size, text, hidden=allele in hidden)
-            self._check_sets(contig, carried, number, start, max(end, last))
-        return pieces.finish(end, length)
+        if chrom not in self._contigs:
+            text = self.genome.fetch(chrom, start, end if length is None else min(start + length, whole))
+            blocks = np.array([(0, start, len(text))] if text else (), dtype=np.int64).reshape(-1, 3)
+            return HaplotypeWindow(text, blocks, 0, 0)
+        carried = self._carried(chrom, number, haplotype, (unphased, missing), seed=seed, min_frequency=min_frequency)
+        hidden = carried.contig.find(*without) if without else ()
+        found, last = carried.window(start, end, length, hidden)
+        self._check_sets(carried.contig, number, start, max(end, last))
+        return found
+
+    def _carried(
+        self, chrom: str, number: int, haplotype: int, how: tuple[Unphased, Missing], *, seed: int,
+        min_frequency: float = 0.0,
+    ) -> _Carried:  # fmt: skip
+        contig = self._contigs[chrom]
+        row, ploidy = number * (len(contig.bits) // len(self.samples)), contig.ploidy.item(number)
+        return _Carried(
+            self._consensus, self.genome, chrom, contig, row, haplotype - 1, ploidy, how, (seed, number), min_frequency
+        )
 
     def status(
         self, chrom: str, allele: Allele, sample: str, haplotype: int, *, unphased: Unphased = "skip", seed: int = 0
@@ -231,14 +249,13 @@ class Haplotypes:
         number, ploidy = self._sample(sample), self.ploidy(sample, chrom)
         if haplotype > ploidy:
             return "no_haplotype"
-        contig = self._contigs[chrom]
-        row = number * (len(contig.bits) // len(self.samples))
         how: Unphased = "skip" if unphased == "iupac" else unphased
-        carried = _Carried(contig, row, haplotype - 1, ploidy, (how, "N"), (seed, number), 0.0)
+        carried = self._carried(chrom, number, haplotype, (how, "N"), seed=seed)
+        contig = carried.contig
         found = contig.find(*allele)
         if how == "skip" and carried.unphased_at(found):
             return "unphased"
-        if found & set(carried.numbers(min(found), max(found) + 1)):
+        if not found.isdisjoint(carried.numbers(min(found), max(found) + 1)):
             return "ok"
         records = {int(contig.table[one, 4]) for one in found}
         low, high = contig.positions.searchsorted((allele[0], allele[0] + 1)).tolist()
@@ -291,7 +308,7 @@ class Haplotypes:
             )
         return "skip"
 
-    def _check_sets(self, contig: _Contig, carried: _Carried, number: int, start: int, end: int) -> None:
+    def _check_sets(self, contig: _Contig, number: int, start: int, end: int) -> None:
         if not contig.phase_sets.size:
             return
         low, high = np.searchsorted(contig.positions, [start, end])
@@ -307,6 +324,9 @@ class Haplotypes:
 class _Carried:
     """The alleles of one haplotype on one contig."""
 
+    consensus: ModuleType
+    genome: Genome
+    chrom: str
     contig: _Contig
     row: int
     place: int
@@ -315,166 +335,68 @@ class _Carried:
     key: tuple[int, int]
     min_frequency: float
 
-    def events(self, start: int, end: int, done: Callable[[int], bool]) -> Iterator[tuple[int, int, int, str]]:
-        """List (number, position, bases of REF, what they become), from the first that can change ``start``."""
-        contig = self.contig
-        total = len(contig.positions)
-        first, behind = contig.positions.searchsorted((start, end + 1)).tolist()
-        low = contig.safe.item(first - 1) if first else 0
-        before, size = -1, max(1, behind - low)
-        masks = self.how[0] == "iupac" and contig.unphased.size
-        while low < total and not (low >= behind and done(contig.positions.item(low))):
-            for number in self.numbers(low, min(low + size, total)):
-                position, bases, first, last, record = contig.table[number].tolist()
-                if record != before:
-                    before = record
-                    masked = masks and self._bits(contig.unphased, self.place, number, number + 1)[0]
-                    yield number, position, bases, "N" * bases if masked else contig.letters(first, last)
-            low, size = low + size, 64
+    def window(self, start: int, end: int, length: int | None, hidden: Collection[int]) -> tuple[HaplotypeWindow, int]:
+        """Read a window without some alleles; also the position of the last record that was looked at."""
+        contig, whole = self.contig, self.genome.contigs[self.chrom]
+        first, high = contig.positions.searchsorted((start, end + 1)).tolist()
+        low, known, fetched = contig.safe.item(first - 1) if first else 0, min(end + _NEAR, whole), -1
+        place, without = (start, end, -1 if length is None else length, whole), np.array(list(hidden), dtype=np.int64)
+        while True:
+            if fetched != known:
+                letters = self.genome.fetch(self.chrom, start, known).encode()
+                reference, fetched = np.frombuffer(letters, np.uint8), known
+            planes, limit = self.planes(low, high)
+            text, blocks, counts, wanted, more = self.consensus.apply_alleles(
+                reference, contig.table, contig.alts, planes, without, place, (low, limit, *self._chosen)
+            )
+            if wanted > known:
+                known = max(wanted, min(wanted + _NEAR, whole))
+            elif more:
+                high += 64
+            else:
+                return HaplotypeWindow(str(text.data, "ascii"), blocks, *counts[:2]), counts[2]
+
+    @property
+    def _chosen(self) -> tuple[int, bool, float]:
+        return self.consensus.UNPHASED[self.how[0]], self.how[1] == "N", self.min_frequency
 
     def numbers(self, low: int, high: int) -> list[int]:
         """List the alleles from ``low`` to ``high - 1`` that the haplotype has, lacking calls among them."""
-        found = self._bits(self.contig.bits, self.place, low, high)
-        if self.how[1] == "ref" and len(self.contig.missing):
-            found &= ~self.contig.missing[low:high]
-        if self.contig.unphased.size:
-            unphased = self._bits(self.contig.unphased, self.place, low, high)
-            if unphased.any():
-                found = self._choose(found, unphased, low, high)
-        if self.min_frequency:
-            found &= self.contig.frequencies[low:high] >= self.min_frequency
-        numbers: list[int] = (found.nonzero()[0] + low).tolist()
-        return numbers
+        planes, _ = self.planes(low, high)
+        return [number for number in range(low, high) if self.consensus.carries(planes, number, *self._chosen)]
 
-    def _choose(
-        self, found: npt.NDArray[np.bool_], unphased: npt.NDArray[np.bool_], low: int, high: int
-    ) -> npt.NDArray[np.bool_]:
-        if self.how[0] == "skip":
-            return found & ~unphased
-        if self.how[0] == "iupac":
-            return found | unphased
-        if self.how[0] == "random":
-            every = [self._bits(self.contig.bits, place, low, high) for place in range(self.ploidy)]
-            for number in np.flatnonzero(unphased).tolist():
-                order = generator(self.key[0], int(self.contig.table[low + number, 4]), f"phase {self.key[1]}")
-                found[number] = every[int(order.permutation(self.ploidy)[self.place])][number]
-        return found
+    def planes(self, low: int, high: int) -> tuple[Planes, int]:
+        """Give what the kernel reads of this haplotype, and the first allele from which on it does not hold.
+
+        Unphased alleles at random are drawn from ``low`` to ``high - 1``.
+        """
+        contig, row = self.contig, self.row + self.place
+        bits, loose, limit = contig.bits[row], contig.unphased[row], len(contig.positions)
+        if self.how[0] == "random" and len(loose):
+            limit = min(limit, high)
+            drawn = bits.copy()
+            for number in filter(partial(self.consensus.bit, loose), range(low, limit)):
+                order = generator(self.key[0], int(contig.table[number, 4]), f"phase {self.key[1]}")
+                other = contig.bits[self.row + int(order.permutation(self.ploidy)[self.place])]
+                byte, mask = number >> 3, 128 >> (number & 7)
+                drawn[byte] = int(drawn[byte]) & (255 ^ mask) | int(other[byte]) & mask
+            bits = drawn
+            bits.flags.writeable = False
+        return (bits, loose, contig.missing, contig.frequencies), limit if limit < len(contig.positions) else _FAR
 
     def unphased_at(self, numbers: set[int]) -> bool:
         """Say whether the person carries one of these alleles on a haplotype that is not known."""
-        if not self.contig.unphased.size:
-            return False
-        at = [number for number in numbers if self._bits(self.contig.unphased, self.place, number, number + 1)[0]]
-        return any(self._bits(self.contig.bits, p, n, n + 1)[0] for n in at for p in range(self.ploidy))
-
-    def _bits(self, plane: Bits, place: int, low: int, high: int) -> npt.NDArray[np.bool_]:
-        packed = plane[self.row + place, low // 8 : -(-high // 8)]
-        return np.unpackbits(packed)[low % 8 : low % 8 + high - low].view(np.bool_)
+        contig, bit = self.contig, self.consensus.bit
+        at = [number for number in numbers if bit(contig.unphased[self.row + self.place], number)]
+        return any(bit(contig.bits[self.row + place], number) for number in at for place in range(self.ploidy))
 
 
-class _Pieces:
-    """A haplotype from left to right: letters of the reference, some exchanged in place, and edits that move others."""
-
-    def __init__(self, genome: Genome, chrom: str, start: int, end: int) -> None:
-        self._genome, self._chrom, self._start = genome, chrom, start
-        self._end = genome.contigs[chrom]
-        self._near = genome.fetch(chrom, start, min(end + _NEAR, self._end))
-        self._letters = bytearray(self._near, "ascii")
-        self._cursor, self._frozen, self._inserted = start, -1, False
-        self._edits: list[tuple[int, int, str]] = []  # start and end of what is left out, and what stands there
-        self._grown = 0  # letters inserted and not left out, from the start of the window on
-        self._applied, self._overlapping = 0, 0
-
-    def done(self, position: int, end: int, length: int | None) -> bool:
-        """Say whether nothing from ``position`` on can be in the window."""
-        if length is not None:
-            return self._grown + position - self._start >= length
-        return position > max(self._cursor, end)
-
-    def apply(self, position: int, size: int, text: str, *, hidden: bool = False) -> None:
-        """Put ``text`` in the place of ``size`` bases, unless an earlier record has changed them.
-
-        A ``hidden`` record leaves the reference there, but blocks what it would have blocked.
-        """
-        place = position - self._start
-        if size == 1 == len(text) and position > self._frozen and 0 <= place < len(self._near) and not hidden:
-            self._letters[place] = ord(text)
-            self._cursor, self._frozen, self._inserted = position + 1, position, False
-            self._applied += 1
-            return
-        stop, cursor, grown = position + size, self._cursor, len(text) != size
-        ref = self._reference(position, stop) if grown else ""
-        shares = 1 if grown and text[0].upper() == ref[0].upper() else 0
-        if position <= self._frozen and (
-            position < self._frozen or self._inserted or not shares or not _is_pure(ref.upper(), text.upper())
-        ):
-            self._overlapping += 1
-            return
-        self._applied += 1
-        self._inserted = len(text) > size
-        if stop > self._frozen:
-            self._frozen = stop - 1
-        if hidden:
-            return
-        if not grown:
-            low = position - self._start
-            if stop - self._start > len(self._letters):
-                self._reach(stop)
-            if low >= 0:
-                self._letters[low : low + size] = text.encode()
-            elif stop > self._start:
-                self._letters[: low + size] = text[-low:].encode()
-            self._cursor = stop if stop > cursor else cursor
-            return
-        low = max(cursor, position + shares)
-        inserted = text[shares:] if low - self._start + self._grown else ""
-        self._cursor = max(low, stop)
-        if inserted or self._cursor > low:
-            self._edits.append((low, self._cursor, inserted))
-            self._grown += len(inserted) - (self._cursor - low)
-
-    def _reference(self, start: int, end: int) -> str:
-        low = start - self._start
-        if low >= 0 and end - self._start <= len(self._near):
-            return self._near[low : end - self._start]
-        return self._genome.fetch(self._chrom, start, end)
-
-    def _reach(self, end: int) -> None:
-        """Read the letters of the reference up to ``end``."""
-        known = self._start + len(self._letters)
-        if end > known:
-            self._letters += self._genome.fetch(self._chrom, known, end).encode()
-
-    def finish(self, end: int, length: int | None) -> HaplotypeWindow:
-        """Put the letters together, those up to the end of the window too, and cut it there."""
-        first = place = self._start
-        last = end if length is None else min(self._end, first + length - self._grown)
-        last = max(self._cursor, last)
-        self._reach(last)
-        texts: list[bytes | bytearray] = []
-        blocks: list[tuple[int, int, int]] = []
-        size = 0
-        for low, high, text in [*self._edits, (last, last, "")]:
-            if low > place:
-                texts.append(self._letters[place - first : low - first])
-                blocks.append((size, place, low - place))
-                size += low - place
-            texts.append(text.encode())
-            size, place = size + len(text), high
-        cut = length
-        if cut is None:
-            past = (at + max(0, end - there) for at, there, run in blocks if there + run > end)
-            cut = next(past, size)
-        kept = [(at, there, min(run, cut - at)) for at, there, run in blocks if at < cut]
-        found = np.array(kept, dtype=np.int64).reshape(-1, 3)
-        return HaplotypeWindow(b"".join(texts)[:cut].decode(), found, self._applied, self._overlapping)
-
-
-def _is_pure(ref: str, alt: str) -> bool:
-    """Say whether alleles that begin alike differ by an insertion or a deletion alone."""
-    same = common_prefix(ref, alt)
+def _alike(ref: str, alt: str) -> int:
+    """Say whether alleles of different lengths begin alike (1), and differ by an insertion or deletion alone (2)."""
+    if len(ref) == len(alt) or not (same := common_prefix(ref, alt)):
+        return 0
     shorter, longer = sorted((ref[same:], alt[same:]), key=len)
-    return longer.endswith(shorter)
+    return 1 + longer.endswith(shorter)
 
 
 def open_haplotypes(vcf: Path | str, genome: Genome, *, mismatch: Literal["error", "skip"] = "error") -> Haplotypes:
@@ -542,7 +464,7 @@ class _Builder:
     def __init__(self, num_samples: int) -> None:
         self._samples, self._ploidy = num_samples, 2
         self._highest = np.zeros(num_samples, dtype=np.int64)
-        self._sites: list[tuple[int, int, bytes, int, bool, float]] = []
+        self._sites: list[tuple[int, int, bytes, int, int, bool, float]] = []
         self._columns: list[Bits] = []
         self._unphased: dict[int, Bits] = {}
         self._sets: list[Ints | None] = []
@@ -568,7 +490,8 @@ class _Builder:
         entries += [(b"N" * len(record.ref), calls == -1, True)] if (calls == -1).any() else []
         for alt, carried, lacks in entries:
             share = 1.0 if lacks else float(carried.sum() / max(1, (calls >= 0).sum()))
-            self._sites.append((record.start, len(record.ref), alt, number, lacks, share))
+            alike = _alike(record.ref.upper(), alt.decode().upper())
+            self._sites.append((record.start, len(record.ref), alt, number, alike, lacks, share))
             self._columns.append(np.packbits(carried.ravel()))
         if loose is not None:
             self._unphased |= dict.fromkeys(range(first, len(self._sites)), loose)
@@ -587,14 +510,20 @@ class _Builder:
 
     def write(self, folder: Path, place: int) -> None:
         """Write the arrays of the contig."""
-        positions, sizes, alts, records, missing, shares = zip(*self._sites) if self._sites else [()] * 6
+        positions, sizes, alts, records, alike, missing, shares = zip(*self._sites) if self._sites else [()] * 7
         start, size = np.array(positions, dtype=np.int64), np.array(sizes, dtype=np.int64)
         reach = np.maximum.accumulate(start + size) if len(start) else start
         free = np.concatenate(([True], reach[:-1] <= start[1:])) if len(start) else np.empty(0, bool)
         none = np.zeros(-(-self._samples * self._ploidy // 8), dtype=np.uint8)
         columns = [self._unphased.get(number, none) for number in range(len(self._sites))] if self._unphased else []
         order, ends = np.arange(len(start)), np.cumsum([len(alt) for alt in alts], dtype=np.int64)
-        columns_of_alleles = (start, size, np.append(0, ends)[: len(ends)], ends, np.array(records, dtype=np.int64))
+        columns_of_alleles = (
+            start,
+            size,
+            np.append(0, ends)[: len(ends)],
+            ends,
+            *np.array((records, alike), dtype=np.int64),
+        )
         none_set = np.full(self._samples, -1, dtype=np.int64)
         sets = (
             [none_set if one is None else one for one in self._sets]

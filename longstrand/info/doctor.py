@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from longstrand import runtime
 from longstrand.errors import LongstrandError
-from longstrand.runtime import cache_dir, data_root, is_writable, machine, model_folder, prepare_numba
+from longstrand.runtime import cache_dir, data_root, is_writable, machine, model_folder
 
 Status = Literal["ok", "note", "not checked", "broken"]
 LEAST_DISK = 2 << 30
@@ -130,7 +130,6 @@ def _accelerator() -> Iterator[Check]:
 
 
 def _numba() -> Iterator[Check]:
-    prepare_numba()
     from longstrand.tokenization.kmer import make_kmer
     from longstrand.tokenization.train import train_bpe
 

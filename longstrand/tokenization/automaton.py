@@ -28,8 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longstrand.errors import InputError
-from longstrand.runtime import cache_dir, fingerprint_bytes, write_atomically
-from longstrand.tokenization.compiled import compiled
+from longstrand.runtime import cache_dir, compiled, fingerprint_bytes, write_atomically
 from longstrand.tokenization.text_rules import Unsupported
 
 logger = logging.getLogger(__name__)

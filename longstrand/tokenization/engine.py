@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from longstrand.runtime import compiled
 from longstrand.tokenization.automaton import Automaton, compile_merges
 from longstrand.tokenization.base import BoolArray, IntArray
-from longstrand.tokenization.compiled import compiled
 from longstrand.tokenization.text_rules import Unsupported
 
 _ID_BITS = 20

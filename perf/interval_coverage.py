@@ -1,6 +1,6 @@
 """How often does a 95 % interval hold the true value? Simulated test sets, the intervals of `evaluate`.
 
-    python perf/coverage.py [--sets 400] [--resamples 300]
+    python perf/interval_coverage.py [--sets 400] [--resamples 300]
 
 Every line draws test sets of one kind anew and counts how often the interval of a metric holds its true value, beside
 the plain percentiles of the same resamples. Scores are normal (the area under the ROC curve is known exactly), numbers
