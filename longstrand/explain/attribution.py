@@ -30,9 +30,11 @@ from longstrand.explain.gradient import (
 from longstrand.explain.options import CHANGES, PATHS, AttributeOptions
 from longstrand.explain.target import Target, target_of
 from longstrand.genome.sequence import reverse_complement
+from longstrand.inference.jobs import too_long_notes
 from longstrand.inference.loaded import Model, open_model
 from longstrand.inference.sequences import Sequences, as_records
 from longstrand.inference.strands import flip_back, flip_offsets, read_on, strands_of
+from longstrand.inference.verbs import warn
 from longstrand.models.network import Network
 from longstrand.questions.tokens import FloatArray, prepare_text, reading_of, word_table
 from longstrand.runtime import torch_threads
@@ -289,4 +291,7 @@ def attribute(
     loaded = open_model(model, device=wanted.device, is_small=True)
     file = wanted.reading() if wanted.model_fields_set & {"window", "sequence_column", "name_column"} else None
     with torch_threads(wanted.threads or loaded.threads):
-        return list(Explainer(loaded.network, wanted).explain(as_records(sequences, genome=genome, options=file)))
+        found = list(Explainer(loaded.network, wanted).explain(as_records(sequences, genome=genome, options=file)))
+    for note in too_long_notes(max((len(one.values) for one in found), default=0), loaded.network.reading):
+        warn(note)
+    return found

@@ -34,7 +34,7 @@ from longstrand.explain.maps import (
 )
 from longstrand.explain.options import AttributeOptions
 from longstrand.explain.page import write_page
-from longstrand.inference.jobs import JobResult
+from longstrand.inference.jobs import JobResult, too_long_notes
 from longstrand.inference.loaded import Model
 from longstrand.inference.resumable import ResumableOutput, cut_into_parts
 from longstrand.inference.writers import ColumnChunk, CsvSink, ZarrSink
@@ -97,6 +97,9 @@ def attribute_file(
             finished = parts.finish(number + 1, partial(_join, job, sink, others, sites))
     counts = finished.counts if finished else {}
     notes = [f"note: {counts[name]:,} rows: {STATUSES[name]} ({name})." for name in STATUSES if name in counts][1:]
+    if finished is not None:
+        lengths = np.diff(Maps(target, intervals=job.intervals).offsets)
+        notes += too_long_notes(int(lengths.max(initial=0)), job.loaded.network.reading)
     if finished is not None and (target / "report.json").exists():
         notes += [f"warning: {line}" for line in json.loads((target / "report.json").read_text())["warnings"]]
     seconds = time.perf_counter() - started

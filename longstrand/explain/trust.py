@@ -33,7 +33,9 @@ AGREES = 0.5
 CONTROL = 0.3
 """Rank correlation above which a map of mixed-up weights is too much like the map."""
 SHARE_POSITIVE = 2 / 3
-ISM_BASES, ISM_SEQUENCES = 60, 3
+ISM_BASES = 60
+MOST_SEQUENCES, MOST_TOKENS = 3, 1024
+"""Methods with a pass for each change are compared on so many sequences, and not at all if one has more tokens."""
 GC_WINDOW = 19
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 NUM_RANDOM = 3
@@ -172,7 +174,8 @@ def examine(
     if explainer.options.method == "ig":
         gaps = [one.relative_gap for one in maps]
         add("completeness gap", "", gaps, max(gaps) <= explainer.options.tolerance)
-    for kind, name, other, number in _comparisons(explainer, others or {}):
+    longest = max(len(one.tokens) for one in maps)
+    for kind, name, other, number in _comparisons(explainer, others or {}, longest):
         add(kind, name, _agree(own, other.explain(rows[:number])))
     add("strands", "", _strands(explainer, maps, rows))
     sizes = [np.abs(values) for values in own]
@@ -210,7 +213,7 @@ MEANINGS = {
 
 
 def _comparisons(
-    explainer: Explainer, others: Mapping[str, Network]
+    explainer: Explainer, others: Mapping[str, Network], longest: int
 ) -> Iterator[tuple[str, str, Explainer, int | None]]:
     """Give what a map is compared with: kind, name, explainer, and on how many sequences (None: all)."""
     model, options = explainer.target.model, explainer.options
@@ -219,7 +222,8 @@ def _comparisons(
         if name != options.method:
             changes: dict[str, Any] = {"span": ISM_BASES} if name == "ism" else {}
             other = options.of_method(name).changed(**changes)
-            yield "method", name, Explainer(model, other), ISM_SEQUENCES if name == "ism" else None
+            few = MOST_SEQUENCES if longest <= MOST_TOKENS else 0
+            yield "method", name, Explainer(model, other), few if name in ("ism", "occlusion") else None
     quick = options.changed(most_steps=options.steps) if options.method == "ig" else options  # ranks need no exact sum
     for name in explainer.baselines[1:] if options.method in PATHS else ():
         yield "baseline", name, Explainer(model, quick.changed(baseline=(name,))), None

@@ -70,19 +70,19 @@ def _iterate(
         used = with_default_output(used, head_of(loaded.network))
     used = used.changed(threads=used.threads or loaded.threads)
     for note in notes:
-        _warn(note)
+        warn(note)
     rows = records if first is None else chain([first], records)
     longest = 0
     for prediction in run_model(loaded.network, rows, tokenizer=loaded.tokenizer, options=used):
         if prediction.num_bases > longest:
             if not too_long_notes(longest, reading):
                 for note in too_long_notes(prediction.num_bases, reading):
-                    _warn(note)
+                    warn(note)
             longest = prediction.num_bases
         yield prediction
 
 
-def _warn(note: str) -> None:
+def warn(note: str) -> None:
     """Warn; Python shows the line of the user that called a verb, however deep we are."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("longstrand."):

@@ -17,9 +17,11 @@ from longstrand.explain.jobs import attribute_file
 from longstrand.explain.maps import Place, bins_of, seqlets
 from longstrand.explain.options import AttributeOptions
 from longstrand.genome.sequence import reverse_complement
+from longstrand.inference.sequences import as_records
 from longstrand.models.checkpoint import save_checkpoint
 from longstrand.models.config import preset
 from longstrand.models.pretrained import LongstrandForSequenceClassification
+from longstrand.models.reading import Reading
 from longstrand.tokenization.kmer import make_kmer
 from tests.explain.test_attribution import HEADS, WEIGHTS, Additive, model_of
 
@@ -140,13 +142,26 @@ def test_report_marks_maps_that_fail(genome, tmp_path, capsys):
         attribute_file(names[0], genome / "peaks.bed", tmp_path / "x", others=[names[1]], check=0, output=1)
 
 
+def test_long_sequences_are_said_and_not_changed_token_by_token(monkeypatch):
+    """Occlusion and substitutions need a pass a token: beyond a limit they are left out, and the page says so."""
+    monkeypatch.setattr(trust, "MOST_TOKENS", 9)
+    model = Additive(make_kmer(2), **WEIGHTS)
+    model.reading = Reading(longest_bases=4)
+    explainer = Explainer(model, AttributeOptions(baseline=("mask", "pad"), output=0))
+    for text, shown in (("ACGTTTACACGTTTGTAC", True), ("ACGTTTACACGTTTGTACAC", False)):  # 9 and 10 tokens
+        values = {check.name: check for check in trust.examine(explainer, list(as_records([text]))).checks}
+        for name in ("method: ism", "method: occlusion"):
+            assert (values[name].value is not None) == shown and (values[name].passed is not None) == shown
+        assert values["method: gradient"].value is not None
+    with pytest.warns(UserWarning, match="20 bases, but the model was trained on at most 4"):
+        attribute(model, text, output=0)
+
+
 def test_trust_of_a_known_model():
     """Token weights: methods and baselines agree, the most important token falls first."""
     text = "ACGTTTACACGTTTGTACAC"
     model = Additive(make_kmer(2), **WEIGHTS)
     explainer = Explainer(model, AttributeOptions(baseline=("mask", "pad"), output=0))
-    from longstrand.inference.sequences import as_records
-
     records = list(as_records([text, "GTACTTTTACGTACAC"]))
     found = trust.examine(explainer, records)
     values = {check.name: check for check in found.checks}
