@@ -342,6 +342,14 @@ def torch_threads(number: int | None) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
+def wait_passively() -> None:
+    """Let idle threads of OpenMP sleep, for processes that have other work; before PyTorch is imported.
+
+    By default they spin, and two requests at once take ten times as long as one after the other (pytorch #57715).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def resolve_device(name: str = "auto") -> torch.device:
     """Turn a device name into a device; ``auto`` is cuda if there is one, else cpu (mps only on request).
 

@@ -14,6 +14,7 @@ from longstrand.genome.intervals import Interval
 from longstrand.genome.text import KINDS, detect_file, is_comment, open_text, parse_whole
 
 _GTF_PAIR = re.compile(r'([\w.-]+)\s+(?:"([^"]*)"|([^";\s]+))')
+_SYMBOL = re.compile(r"""\b(?:Name=|gene_name[ =]|gene=)"?([^";]+)""")
 TRANSCRIPT_KINDS = ("mRNA", "transcript", "ncRNA", "lnc_RNA", "tRNA", "rRNA", "snRNA", "snoRNA", "primary_transcript")
 
 
@@ -99,6 +100,24 @@ def numbered_features(path: Path) -> Iterator[tuple[int, Feature]]:
                 yield from ((number, item) for item in _features(line.rstrip("\n"), path, number))
     if not found:
         raise InputError(f"{path}: holds no feature; is it a GFF3 or GTF file?")
+
+
+def gene_symbols(path: Path) -> dict[str, str]:
+    """Read the names by which people know genes and transcripts: ``Name``, ``gene_name`` or ``gene``, by ID.
+
+    Raises:
+        InputError: the file is missing or cannot be read as text.
+    """
+    found = {}
+    with open_text(Path(path), errors="replace") as lines:
+        for line in lines:
+            cells = line.rstrip("\n").split("\t")
+            if len(cells) == 9 and (cells[2] in TRANSCRIPT_KINDS or "gene" in cells[2]):
+                symbol = _SYMBOL.search(cells[8])
+                name, _ = _names(cells[2], cells[8])
+                if symbol and name:
+                    found[name] = unquote(symbol[1])
+    return found
 
 
 def transcripts(features: Iterable[Feature]) -> list[Transcript]:

@@ -40,6 +40,7 @@ class Genome:
         self.name = genome_name(self.path)
         index = index_fasta(self.path)
         self.fingerprint, self._places, self._gaps = index.fingerprint, index.contigs, index.gaps
+        self._plain = Path(index.path)
         self.contigs: dict[str, int] = {name: contig.length for name, contig in index.contigs.items()}
         try:
             self._file = os.open(index.path, os.O_RDONLY)
@@ -89,6 +90,19 @@ class Genome:
         inside = self.fetch(chrom, min(max(start, 0), length), min(max(end, 0), length))
         sequence = "N" * min(-min(start, 0), end - start) + inside + "N" * min(max(end - length, 0), end - start)
         return reverse_complement(sequence) if strand == "-" else sequence
+
+    @property
+    def plain(self) -> Path:
+        """The uncompressed file that is read: the file itself, or its copy in the cache."""
+        return self._plain
+
+    def fai(self) -> str:
+        """Write the index of `plain` as samtools does: name, bases, first byte, bases and bytes of a line."""
+        lines = (
+            f"{name}\t{length}\t{offset}\t{bases}\t{bases + 1}\n"
+            for name, (length, offset, bases) in self._places.items()
+        )
+        return "".join(lines)
 
     def whole(self, chrom: str) -> Interval:
         """Give the interval of a whole record.

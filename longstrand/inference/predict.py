@@ -75,7 +75,7 @@ class Prediction:
 
 
 @dataclass
-class _Reading:
+class ReadStrand:
     """One strand of one row on its way through the model."""
 
     strand: str
@@ -86,21 +86,23 @@ class _Reading:
 
     @property
     def length(self) -> int:
+        """Tokens, special ones included."""
         return len(self.encoding.input_ids)
 
     @property
     def is_empty(self) -> bool:
+        """Whether there is nothing but special tokens."""
         return bool(np.all(self.encoding.special_tokens_mask))
 
 
 @dataclass
-class _Row:
+class Row:
     """A row in the buffer."""
 
     record: Record
     num_unknown: int
     num_lower_case: int
-    readings: list[_Reading] = field(default_factory=list)
+    readings: list[ReadStrand] = field(default_factory=list)
 
 
 def predict(
@@ -131,11 +133,11 @@ def predict(
         UsageError: the model has no such output, layer or token.
     """
     options = (options or PredictOptions()).changed(**changes)
-    engine = _Engine(model, tokenizer or model.require_tokenizer(), options)
+    engine = Engine(model, tokenizer or model.require_tokenizer(), options)
     return _run(engine, model, as_records(sequences), options.device)
 
 
-def _run(engine: _Engine, model: Network, records: Iterable[Record], device: str | None) -> Iterator[Prediction]:
+def _run(engine: Engine, model: Network, records: Iterable[Record], device: str | None) -> Iterator[Prediction]:
     home = next(model.parameters()).device
     if device is not None and resolve_device(device) != home:
         model.to(resolve_device(device))
@@ -175,7 +177,7 @@ def layer_number(layer: int, num_hidden_layers: int) -> int:
     return layer if layer >= 0 else num_hidden_layers + 1 + layer
 
 
-class _Engine:
+class Engine:
     """The steps of `predict`: read and tokenize, compute by batches, put a row together."""
 
     def __init__(self, model: Network, tokenizer: Tokenizer, options: PredictOptions) -> None:
@@ -218,10 +220,10 @@ class _Engine:
         if options.output == "probabilities" and self.problem == "regression":
             raise UsageError("a regression model has no probabilities; use output logits (its predicted values).")
 
-    def buffers(self, records: Iterable[Record]) -> Iterator[list[_Row]]:
+    def buffers(self, records: Iterable[Record]) -> Iterator[list[Row]]:
         """Read ahead about `BATCHES_AHEAD` batches, at most `ROWS_AHEAD` rows; less if every token has its vector."""
         ahead = self.options.batch_tokens * (BATCHES_AHEAD if self.per == "sequence" else 2)
-        rows: list[_Row] = []
+        rows: list[Row] = []
         num_tokens = 0
         for record in records:
             row = self.read(record)
@@ -233,7 +235,7 @@ class _Engine:
         if rows:
             yield rows
 
-    def read(self, record: Record) -> _Row:
+    def read(self, record: Record) -> Row:
         """Normalise (unless the text is to stay as it is) and tokenize one row on the strands that are asked for."""
         given = [record.sequence] if record.second is None else [record.sequence, record.second]
         alphabet = self.tokenizer.alphabet
@@ -244,7 +246,7 @@ class _Engine:
             clean = [normalise(text, alphabet, where=record.where) for text in given]
             texts, low = [text.sequence for text in clean], sum(text.num_lower_case for text in clean)
             unknown = sum(map(num_unknown, texts))
-        row = _Row(record, unknown, low)
+        row = Row(record, unknown, low)
         for strand, shift in self.views:
             moved = texts if not shift else self._moved(texts, shift, record)
             row.readings.append(self._encode((strand, shift), [read_on(strand, text) for text in moved], record))
@@ -259,7 +261,7 @@ class _Engine:
             flanks = before, after
         return [shift_text(texts[0], shift, flanks)]
 
-    def _encode(self, view: View, texts: list[str], record: Record) -> _Reading:
+    def _encode(self, view: View, texts: list[str], record: Record) -> ReadStrand:
         if self.per == "bin" or self.bin_bases is not None:
             where = record.where or record.name
             if len(texts) == 2 or self.bin_bases is None:
@@ -271,12 +273,12 @@ class _Engine:
         encoding = encode_row(self.tokenizer, whole[0], whole[1] if len(whole) == 2 else None, self.bin_bases)
         length = len(encoding.input_ids)
         if self.limit is None or length <= self.limit:
-            return _Reading(*view, encoding, truncated=False)
+            return ReadStrand(*view, encoding, truncated=False)
         if not self.options.truncate or len(texts) == 2 or self.bin_bases is not None:
             raise InputError(too_long(record, length, self.limit, self.options))
-        return _Reading(*view, cut(encoding, self.tokenizer, self.limit), truncated=True)
+        return ReadStrand(*view, cut(encoding, self.tokenizer, self.limit), truncated=True)
 
-    def compute(self, rows: list[_Row]) -> None:
+    def compute(self, rows: list[Row]) -> None:
         """Run all readings of a buffer, longest first, in batches of similar length."""
         readings = [reading for row in rows for reading in row.readings if not reading.is_empty]
         readings.sort(key=lambda reading: -reading.length)
@@ -298,7 +300,7 @@ class _Engine:
         return length if memory is None else min(length, memory.segment_length + length // STATES_SHARE)
 
     @torch.inference_mode()
-    def _forward(self, batch: list[_Reading]) -> list[np.ndarray]:
+    def _forward(self, batch: list[ReadStrand]) -> list[np.ndarray]:
         """Give (d,) or (num_tokens, d) of each reading, float32."""
         inputs, special = self._tensors(batch)
         device = inputs["input_ids"].device
@@ -328,7 +330,7 @@ class _Engine:
             ]
         return [values[row, : reading.length].copy() for row, reading in enumerate(batch)]
 
-    def _tensors(self, batch: list[_Reading]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def _tensors(self, batch: list[ReadStrand]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Pad to the longest, or pack.
 
         Returns:
@@ -371,7 +373,7 @@ class _Engine:
         states = encoder(**inputs, output_hidden_states=True).hidden_states
         return [states[layer] for layer in self.layers]
 
-    def result(self, row: _Row) -> Prediction:
+    def result(self, row: Row) -> Prediction:
         """Put the strands of one row together."""
         num_bases = row.record.num_bases
         truncated = any(reading.truncated for reading in row.readings)
@@ -391,7 +393,7 @@ class _Engine:
             truncated, empty, offsets, row.num_lower_case,
         )  # fmt: skip
 
-    def _of_strand(self, reading: _Reading, num_bases: int) -> np.ndarray:
+    def _of_strand(self, reading: ReadStrand, num_bases: int) -> np.ndarray:
         if self.per == "sequence":
             return reading.values if reading.values is not None else np.full(self.width, np.nan, dtype=np.float32)
         if self.per == "bin":
@@ -402,7 +404,7 @@ class _Engine:
         values = flip_back(reading.strand, reading.encoding.to_bases(reading.values, reduce="mean"))
         return shift_back(reading.shift, values)
 
-    def _per_token(self, reading: _Reading, num_bases: int) -> tuple[np.ndarray, np.ndarray]:
+    def _per_token(self, reading: ReadStrand, num_bases: int) -> tuple[np.ndarray, np.ndarray]:
         if reading.values is None:
             return np.empty((0, self.width), dtype=np.float32), np.empty((0, 2), dtype=np.int64)
         real = ~np.asarray(reading.encoding.special_tokens_mask)

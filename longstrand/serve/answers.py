@@ -1,0 +1,382 @@
+"""What each question gets for an answer: schemas in, plain values out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from longstrand.config import build
+from longstrand.data.rows import Record
+from longstrand.errors import LongstrandError
+from longstrand.explain.attribution import Explainer
+from longstrand.explain.options import AttributeOptions
+from longstrand.genome.intervals import Interval
+from longstrand.genome.variants import Variant
+from longstrand.inference.predict import Prediction
+from longstrand.inference.strands import strands_of
+from longstrand.serve import tracks
+from longstrand.serve.call import Call
+from longstrand.serve.numbers import MANY, encode, to_json
+from longstrand.serve.places import ServedGenome, one_of, record_of, too_many
+from longstrand.serve.refusals import Refusal, refusal_of
+from longstrand.serve.schemas import (
+    AttributeRequest,
+    EmbedRequest,
+    Input,
+    PredictRequest,
+    TokenizeRequest,
+    TracksRequest,
+    VariantsRequest,
+    asked,
+)
+from longstrand.serve.served import Asked, ServedModel, counts_of, items_of, prediction_of, read_rows
+from longstrand.serve.server import Server
+from longstrand.variants.jobs import VariantJob
+from longstrand.variants.options import VariantOptions
+
+IN_THE_LOOP = 20_000
+"""Bases up to which a request is tokenized in the event loop."""
+
+
+def records_of(server: Server, inputs: Sequence[Input]) -> list[Record]:
+    """Read the inputs of a request.
+
+    Raises:
+        Refusal: too many inputs or bases, or as `longstrand.serve.places.record_of`.
+    """
+    most = server.options.max_inputs
+    if len(inputs) > most:
+        raise Refusal(413, f"A request has at most {most} inputs; send more as a job to /v1/jobs.", "too_many_inputs")
+    room, found = server.max_bases, []
+    for number, one in enumerate(inputs):
+        found.append(record_of(one, number, f"inputs[{number}]", server.genomes, room))
+        room -= found[-1].num_bases
+    return found
+
+
+async def predictions(server: Server, call: Call, how: Asked, records: Sequence[Record]) -> list[Prediction]:
+    """Tokenize, queue and wait.
+
+    Raises:
+        Refusal: as `longstrand.serve.server.Server.predict`; a sequence that the model cannot read.
+    """
+    started, bases = time.perf_counter(), sum(record.num_bases for record in records)
+    call.facts["bases"] = bases
+    rows = read_rows(how, records) if bases <= IN_THE_LOOP else await asyncio.to_thread(read_rows, how, records)
+    call.timing["tokenize"] = 1e3 * (time.perf_counter() - started)
+    items = items_of(how, rows, caller=call.caller, deadline=call.deadline, bulk=False)
+    if server.room_for_bulk(sum(item.tokens for item in items)):
+        items = [replace(item, bulk=True) for item in items]
+    found: list[Prediction] = await server.predict(call, items)
+    return found
+
+
+def place_of(interval: Interval | None) -> dict[str, Any]:
+    """Say where a sequence lies, for programs (0-based) and for people (1-based)."""
+    if interval is None:
+        return {"region": None, "interval": None}
+    chrom, start, end = interval.chrom, interval.start, interval.end
+    return {"region": f"{chrom}:{start + 1:,}-{end:,}", "interval": {"chrom": chrom, "start": start, "end": end},
+            "strand": interval.strand}  # fmt: skip
+
+
+def about(call: Call, model: ServedModel) -> dict[str, Any]:
+    """Begin an answer."""
+    call.facts["model"] = model.name
+    return {"request_id": call.request_id, "model": model.name, "fingerprint": model.fingerprint}
+
+
+async def written(
+    call: Call, answer: dict[str, Any], places: Sequence[tuple[dict[str, Any], str]], encoding: str
+) -> bytes:
+    """Encode the arrays at some places of an answer, and write it; off the event loop if there is much."""
+    started = time.perf_counter()
+
+    def write() -> bytes:
+        for holder, key in places:
+            holder[key] = encode(holder[key], encoding)
+        call.timing["encode"] = 1e3 * (time.perf_counter() - started)
+        answer["timing_ms"] = {name: round(ms, 2) for name, ms in call.timing.items()}
+        return to_json(answer)
+
+    size = sum(holder[key].size for holder, key in places)
+    return write() if size <= MANY else await asyncio.to_thread(write)
+
+
+async def predict(server: Server, call: Call, body: PredictRequest | EmbedRequest) -> bytes:
+    """Answer /v1/predict and /v1/embed."""
+    model = server.model(body.model)
+    if isinstance(body, EmbedRequest):
+        given = {"output": "embeddings", **asked(body, "pooling", "layer", "strand", "truncate")}
+        given |= {"layers": body.layers} if body.layers else {}
+    else:
+        need_head(model)
+        given = asked(body, "output", "strand", "truncate")
+        given |= {"pooling": {"base": "bases", "token": "tokens", "sequence": "mean"}[body.per]} if body.per else {}
+    how = model.wanted(**given)
+    found = await predictions(server, call, how, records_of(server, body.inputs))
+    answer = about(call, model) | {
+        "output": how.options.output, "unit": how.unit, "columns": how.columns, "strand": how.options.strand,
+        "per": how.per, "bin_size": how.engine.bin_bases, "warnings": list(how.notes),
+    }  # fmt: skip
+    answers, places = [], []
+    for one in found:
+        entry = {"name": one.name, **place_of(one.interval), "values": one.values, "truncated": one.truncated,
+                 "counts": counts_of(one)}  # fmt: skip
+        if (named := prediction_of(model, how, one.values)) is not None and not isinstance(body, EmbedRequest):
+            entry["prediction"] = named
+        if one.offsets is not None:
+            entry["offsets"] = one.offsets.tolist()
+        answers.append(entry)
+        places.append((entry, "values"))
+    return await written(call, answer | {"answers": answers}, places, body.encoding)
+
+
+def need_head(model: ServedModel) -> None:
+    """Refuse a model that predicts no labels.
+
+    Raises:
+        Refusal: as said.
+    """
+    if model.head is None:
+        raise Refusal(422, "The model predicts no labels; it can embed, and others of /v1/models can predict.",
+                      "capability", "model")  # fmt: skip
+
+
+async def tokenize(server: Server, call: Call, body: TokenizeRequest) -> bytes:
+    """Answer /v1/tokenize."""
+    model = server.model(body.model)
+    records = records_of(server, body.inputs)
+    how = model.wanted(output="embeddings", strand="+")
+    bases = sum(record.num_bases for record in records)
+    call.facts["bases"] = bases
+
+    def write() -> bytes:
+        answers = []
+        for record, row in zip(records, read_rows(how, records)):
+            encoding = row.readings[0].encoding
+            counts = {"bases": record.num_bases, "tokens": len(encoding), "lower_case": row.num_lower_case,
+                      "unknown": row.num_unknown}  # fmt: skip
+            ids = encoding.input_ids.tolist()
+            answers.append({"name": record.name, **place_of(record.interval), "ids": ids,
+                            "tokens": [model.tokenizer.token_strings[number] for number in ids],
+                            "offsets": encoding.offsets.tolist(), "counts": counts})  # fmt: skip
+        return to_json(about(call, model) | {"answers": answers})
+
+    return write() if bases <= IN_THE_LOOP else await asyncio.to_thread(write)
+
+
+async def along(server: Server, call: Call, body: TracksRequest) -> dict[str, Any]:
+    """Compute tracks: the answer of /v1/tracks, with arrays as values; formats are made of it."""
+    model = server.model(body.model)
+    need_head(model)
+    record = record_of(body.input, 0, "input", server.genomes, server.max_bases)
+    served = server.genomes[body.input.genome] if body.input.genome and record.interval else None
+    contigs = served.genome.contigs if served else {body.input.name or "sequence": record.num_bases}
+    region = record.interval or Interval(body.input.name or "sequence", 0, record.num_bases)
+    if not region.length:
+        raise Refusal(422, "input has no bases.", "input", "input.sequence")
+    names = [
+        one_of(dict.fromkeys(model.outputs), name, "output", f"outputs[{i}]") or name
+        for i, name in enumerate(body.outputs)
+    ]
+    chosen = [model.outputs.index(name) for name in names] or list(range(len(model.outputs)))
+    plan = tracks.plan_of(model, body, region, contigs[region.chrom], server.max_bases)
+    letters = record.sequence[plan.read.start : plan.read.end]
+    if served:
+        letters = served.genome.fetch(region.chrom, plan.read.start, plan.read.end)
+    strand = body.strand or model.reading.strand
+    found, counts, warnings = [], {}, list[str]()
+    size = tracks.bin_size_of(body, plan.unit)
+    seams = []
+    for side in ("+", "-") if strand == "separate" else (strand,):
+        how = model.wanted(output="logits", strand=side)
+        output = body.output or ("logits" if model.head and model.head.problem == "regression" else "probabilities")
+        rows = await predictions(server, call, how, tracks.windows_of(plan, letters, record.name, record.where))
+
+        def joined(rows: list[Prediction] = rows, output: str = output) -> tuple[np.ndarray, float | None]:
+            whole, seam = tracks.put_together(plan, [row.values for row in rows], body.blend)
+            values = tracks.finish(model, whole, output)[:, chosen]
+            return tracks.in_bins(values, size // plan.unit, body.reduce), seam
+
+        values, seam = await asyncio.to_thread(joined)
+        seams += [] if seam is None else [seam]
+        shown = "." if strand == "both" else side
+        found += [{"name": model.outputs[column], "strand": shown, "values": np.ascontiguousarray(values[:, place])}
+                  for place, column in enumerate(chosen)]  # fmt: skip
+        warnings += [note for note in how.notes if note not in warnings]
+    counts = {"bases": plan.region.length, "unknown": sum(letters.upper().count(x) for x in "NRYSWKMBDHV"),
+              "lower_case": sum(map(str.islower, letters))}  # fmt: skip
+    seam = max(seams, default=None)
+    if seam is not None and seam > tracks.SEAM_NOTE:
+        warnings.append(
+            f"Neighbouring windows say different things about the same bases (seam {seam:.2f} of the spread)."
+        )
+    unit = model.wanted(output=output).unit
+    windows = {"length": plan.window, "step": plan.step, "blend": body.blend, "count": len(plan.starts),
+               "seam": None if seam is None else round(seam, 4)}  # fmt: skip
+    return about(call, model) | {
+        "name": record.name, **place_of(plan.region), "unit": unit, "bin_size": size, "reduce": body.reduce,
+        "strand": strand, "tracks": found, "windows": windows, "counts": counts, "warnings": warnings,
+        "contigs": contigs,
+    }  # fmt: skip
+
+
+async def tracks_json(server: Server, call: Call, body: TracksRequest) -> bytes:
+    """Answer /v1/tracks in JSON."""
+    answer = await along(server, call, body)
+    answer.pop("contigs")
+    return await written(call, answer, [(one, "values") for one in answer["tracks"]], body.encoding)
+
+
+async def tracks_file(server: Server, call: Call, body: TracksRequest, kind: str) -> bytes:
+    """Answer /v1/tracks as a bedGraph, BED or BigWig."""
+    answer = await along(server, call, body)
+    place, contigs = answer["interval"], answer["contigs"]
+    region = Interval(place["chrom"], place["start"], place["end"])
+    columns = {
+        f"{one['name']}{'' if one['strand'] == '.' else one['strand']}": one["values"] for one in answer["tracks"]
+    }
+    try:
+        size = answer["bin_size"]
+        return await asyncio.to_thread(tracks.as_file, kind, region, size, columns, body.threshold, contigs)
+    except LongstrandError as error:
+        raise refusal_of(error) from None
+
+
+async def attribute(server: Server, call: Call, body: AttributeRequest) -> bytes:
+    """Answer /v1/attribute: what it costs is known before it runs."""
+    model = server.model(body.model)
+    if model.kind == "encoder":
+        raise Refusal(422, "The model has no head whose output could be explained.", "capability", "model")
+    record = record_of(body.input, 0, "input", server.genomes, server.max_bases)
+    call.facts["bases"] = record.num_bases
+    if isinstance(body.target, str) and model.head is not None and not body.target.isdigit():
+        one_of(dict.fromkeys(model.outputs, 1), body.target, "output", "target")
+    given = asked(body, "method", "against", "baseline", "region", "strand")
+    given |= {"output": body.target} if body.target is not None else {}
+    try:
+        options = build(AttributeOptions, {**given, "batch_tokens": server.options.batch_tokens}, "options")
+        explainer = Explainer(model.network, options)
+    except LongstrandError as error:
+        raise refusal_of(error) from None
+    how = model.wanted(output="embeddings", strand="+")
+    (row,) = read_rows(how, [record])
+    length = row.readings[0].length
+    forwards = forwards_of(options, record.num_bases, length) * len(strands_of(options.strand or model.reading.strand))
+    rate = server.fast.tokens_a_second
+    cost = {"forwards": forwards, "estimated": True, "seconds": round(forwards * length / rate, 1) if rate else None}
+    if forwards > server.options.max_forwards or (cost["seconds"] or 0) > server.options.timeout:
+        raise Refusal(422, f"This takes about {forwards:,} forward passes of {length:,} tokens; a request may take "
+                      f"{server.options.max_forwards:,} and {server.options.timeout:g} s. Choose the method ig or "
+                      "gradient, a shorter sequence, or send it as a job to /v1/jobs.", "too_expensive")  # fmt: skip
+    answer = about(call, model) | {"name": record.name, **place_of(record.interval), "cost": cost,
+                                   "target": explainer.target.name, "method": options.method}  # fmt: skip
+    if body.dry_run:
+        return to_json(answer)
+    (found,) = await server.alone(call, forwards * length, lambda: list(explainer.explain([record])))
+    numbers = {name: getattr(found, name) for name in ("output", "baseline", "gap", "special")}
+    numbers = {name: value if np.isfinite(value) else None for name, value in numbers.items()}
+    answer |= {"unit": "logit" if model.head else "nats", "values": found.values, "status": found.status,
+               "steps": found.steps, "tokens": found.tokens.tolist(), "warnings": [], **numbers}  # fmt: skip
+    return await written(call, answer, [(answer, "values")], body.encoding)
+
+
+def forwards_of(options: AttributeOptions, num_bases: int, num_tokens: int) -> int:
+    """Estimate forward passes (a backward one counts as two) of one strand, before any is run."""
+    span = min(options.span or num_bases, num_bases)
+    baselines = 8 if options.baseline[:1] == ("shuffled",) else 1
+    table = {"gradient": 4 * baselines, "ig": 3 * options.steps * baselines, "occlusion": num_tokens + 1,
+             "ism": 3 * span + 1, "deletion": span + 1, "insertion": 4 * span + 1,
+             "block": -(-span // options.width) + 1}  # fmt: skip
+    return table[options.method]
+
+
+async def variants(server: Server, call: Call, body: VariantsRequest) -> bytes:
+    """Answer /v1/variants."""
+    model = server.model(body.model)
+    served: ServedGenome = one_of(server.genomes, body.genome, "genome", "genome")
+    if len(body.variants) > server.options.max_variants:
+        raise Refusal(413, f"A request has at most {server.options.max_variants} variants; send more to /v1/jobs.",
+                      "too_many_variants")  # fmt: skip
+    found = [served.variant(text, f"variants[{number}]") for number, text in enumerate(body.variants)]
+    given = asked(body, "scores", "outputs", "window", "strand")
+    texts = [str(variant) for variant in found]
+
+    def score() -> tuple[Any, Any]:
+        options = build(VariantOptions, {**given, "batch_tokens": server.options.batch_tokens}, "options")
+        job = VariantJob.open(model.network, texts, served.genome, options)
+        return job.fields, job.score(list(job.source.vcf))[0]
+
+    size = body.window or model.card["window"] or model.card["max_bases"] or 1000
+    call.facts["bases"] = 2 * size * len(found)
+    fields, scored = await server.alone(call, call.facts["bases"], score)
+    rows, places = [], []
+    for number, variant in enumerate(found):
+        values = [None if value != value else float(f"{value:.6g}") for value in scored.values[number].tolist()]
+        rows.append({"variant": texts[number], "chrom": variant.chrom, "pos": variant.start + 1, "ref": variant.ref,
+                     "alt": variant.alt, "status": scored.statuses[number], "flag": scored.flags[number] or None,
+                     "scores": dict(zip((field.name for field in fields), values))})  # fmt: skip
+    answer = about(call, model) | {
+        "genome": served.name,
+        "rows": rows,
+        "warnings": [],
+        "columns": [{"name": one.name, "description": one.description} for one in fields],
+    }
+    if body.tracks is not None:
+        answer["tracks"], places = await both_alleles(server, call, model, served, body, found)
+    return await written(call, answer, places, body.encoding)
+
+
+async def both_alleles(
+    server: Server,
+    call: Call,
+    model: ServedModel,
+    served: ServedGenome,
+    body: VariantsRequest,
+    found: Sequence[Variant],
+) -> tuple[list[dict[str, Any]], list[tuple[dict[str, Any], str]]]:
+    """Predict along the window of each variant with either allele.
+
+    Returns:
+        An entry a variant, and where the arrays in them are. The difference is on the reference: NaN at bases that the
+        allele deletes. ``alt_positions`` maps bases of the other allele to the reference, None for inserted ones.
+    """
+    if model.kind != "token" or body.tracks is None:
+        raise Refusal(422, "Only models with an answer for each base have tracks of both alleles; leave tracks out.",
+                      "capability", "tracks")  # fmt: skip
+    flank, length = body.tracks.flank, served.genome.contigs
+    spans = [(max(0, v.start - flank), min(v.end + flank, length[v.chrom])) for v in found]
+    too_many(2 * sum(end - start for start, end in spans), server.max_bases)
+    records, maps = [], []
+    for number, (variant, (start, end)) in enumerate(zip(found, spans)):
+        before, after = (
+            served.genome.fetch(variant.chrom, start, variant.start),
+            served.genome.fetch(variant.chrom, variant.end, end),
+        )
+        for allele in (variant.ref, variant.alt):
+            records.append(Record(len(records), str(variant), before + allele + after, where=f"variants[{number}]"))
+        shared = min(len(variant.ref), len(variant.alt))
+        middle = [*range(variant.start, variant.start + shared), *[None] * (len(variant.alt) - shared)]
+        maps.append([*range(start, variant.start), *middle, *range(variant.end, end)])
+    how = model.wanted(**asked(body, "strand"))
+    rows = await predictions(server, call, how, records)
+    entries, places = [], []
+    for number, (variant, (start, end)) in enumerate(zip(found, spans)):
+        ref, alt = rows[2 * number].values, rows[2 * number + 1].values
+        moved = np.full(ref.shape, np.nan, dtype=np.float32)
+        at = np.array([-1 if place is None else place - start for place in maps[number]])
+        moved[at[at >= 0]] = alt[at >= 0]
+        outputs = []
+        for column, name in enumerate(model.outputs):
+            entry = {"name": name, "ref": ref[:, column], "alt": alt[:, column], "difference": (moved - ref)[:, column]}
+            outputs.append(entry)
+            places += [(entry, key) for key in ("ref", "alt", "difference")]
+        entries.append({"variant": str(variant), **place_of(Interval(variant.chrom, start, end)), "outputs": outputs,
+                        "alt_positions": maps[number]})  # fmt: skip
+    return entries, places

@@ -1,0 +1,169 @@
+"""The outermost layer: who may call, how much may be sent, which headers every answer has, what is logged and counted.
+
+Pure ASGI: with a middleware of another kind a client that hangs up is never noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import secrets
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from longstrand.serve.call import Call, Metrics, caller_of
+from longstrand.serve.refusals import Refusal
+from longstrand.serve.schemas import ServeOptions
+from longstrand.serve.server import Server
+
+logger = logging.getLogger("longstrand.serve")
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+LOCAL = ("localhost", "127.0.0.1", "::1")
+OPEN = ("/health/", "/static/", "/docs", "/openapi.json", "/favicon.ico")
+"""What needs no token, beside the page itself."""
+UPLOADS = "/v1/jobs"
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "connect-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+HEADERS = [(b"x-content-type-options", b"nosniff"), (b"content-security-policy", CSP.encode()),
+           (b"referrer-policy", b"no-referrer")]  # fmt: skip
+SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+class Gate:
+    """Wraps an app.
+
+    Args:
+        app: what answers.
+        options: hosts, token and limits.
+        metrics: what is counted.
+        server: what the app answers from.
+    """
+
+    def __init__(self, app: App, options: ServeOptions, metrics: Metrics, server: Server) -> None:
+        self.app, self.options, self.metrics, self.server = app, options, metrics, server
+        self.hosts = {*LOCAL, options.host, *options.allow_host}
+        self.is_local = options.host in LOCAL
+        self.any_host = not self.is_local and not options.allow_host
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        started, status = time.monotonic(), 0
+        secret = headers.get(b"authorization", "").removeprefix("Bearer ") if self.options.token else ""
+        address = (scope.get("client") or ("",))[0]
+        call = Call(uuid.uuid4().hex, caller_of(secret, address), started, started + self._timeout(headers), receive)
+        scope["longstrand"] = call
+
+        async def answer(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                timing = ", ".join(f"{name};dur={ms:.1f}" for name, ms in call.timing.items())
+                more = [(b"x-request-id", call.request_id.encode()), *HEADERS]
+                more += [(b"server-timing", timing.encode())] if timing else []
+                message["headers"] = [*message.get("headers", []), *more]
+            await send(message)
+
+        try:
+            self._check(scope, headers)
+            await self.app(scope, self._counted(scope, receive, call), answer)
+        except Refusal as refusal:
+            if not status:
+                await _refuse(refusal, call, answer)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            logger.exception("request %s failed", call.request_id)
+            if not status:
+                await _refuse(Refusal(500, "The server has made a mistake; its log has the request id."), call, answer)
+        finally:
+            path = getattr(scope.get("route"), "path", None) or ("/static" if status in (200, 304) else "other")
+            self.metrics.count(path, status, time.monotonic() - started)
+            call.write_log(scope["method"], path, status)
+
+    def _timeout(self, headers: Mapping[bytes, str]) -> float:
+        try:
+            wanted = float(headers.get(b"x-timeout", "nan"))
+        except ValueError:
+            wanted = math.nan
+        return min(wanted, self.options.timeout) if wanted > 0 else self.options.timeout
+
+    def _check(self, scope: Any, headers: Mapping[bytes, str]) -> None:
+        """Refuse foreign hosts, foreign pages and callers without the token.
+
+        Raises:
+            Refusal: as said.
+        """
+        options, method, path = self.options, scope["method"], scope["path"]
+        host = urlsplit(f"//{headers.get(b'host', '')}")
+        if not self.any_host and _name(host) not in self.hosts:
+            raise Refusal(403, "The server does not answer under this name; start it with --allow-host to allow it.")
+        origin = headers.get(b"origin")
+        if origin is not None and method not in SAFE and origin not in options.cors:
+            own = urlsplit(origin)
+            if _name(own) != _name(host) or (own.port or 80) != (host.port or 80):
+                raise Refusal(403, "Another page may not call this server; start it with --cors to allow it.")
+        if options.token is None or path == "/" or path.startswith(OPEN) or method == "OPTIONS":
+            return
+        kind, _, given = headers.get(b"authorization", "").partition(" ")
+        if kind != "Bearer" or not secrets.compare_digest(given.encode(), options.token.encode()):
+            raise Refusal(401, "This server wants a token: send 'Authorization: Bearer TOKEN'.")
+
+    def _counted(self, scope: Any, receive: Any, call: Call) -> Any:
+        """Count the bytes of a body, and how long it takes to come.
+
+        Raises:
+            Refusal: a body that is too long (413) or too slow (408).
+        """
+        limit = self.options.max_upload if scope["path"] == UPLOADS else self.options.max_body
+        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if length.isdigit() and int(length) > limit:
+            raise _too_long(limit)
+        taken, complete = 0, False
+
+        async def counted() -> Any:
+            nonlocal taken, complete
+            if complete:
+                return await receive()
+            left = call.deadline - time.monotonic()
+            try:
+                message = await asyncio.wait_for(receive(), max(0.0, left))
+            except TimeoutError:
+                raise Refusal(408, "The body of the request came too slowly.") from None
+            taken += len(message.get("body", b""))
+            complete = message["type"] != "http.request" or not message.get("more_body")
+            if taken > limit:
+                raise _too_long(limit)
+            return message
+
+        call.receive = counted
+        return counted
+
+
+def _name(url: Any) -> str:
+    try:
+        return url.hostname or ""
+    except ValueError:
+        return ""
+
+
+def _too_long(limit: int) -> Refusal:
+    return Refusal(413, f"The body is longer than {limit:,} bytes; send it as a job to /v1/jobs.", "body_too_long")
+
+
+async def _refuse(refusal: Refusal, call: Call, send: Any) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in refusal.headers().items()]
+    body = refusal.body(call.request_id)
+    headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
