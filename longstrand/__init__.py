@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from longstrand.benchmarks.run import benchmark as benchmark
     from longstrand.explain.attribution import attribute as attribute
     from longstrand.explain.jobs import attribute_file as attribute_file
-    from longstrand.inference.contigs import predict_tracks as predict_tracks
     from longstrand.inference.jobs import embed_file as embed_file
     from longstrand.inference.jobs import predict_file as predict_file
     from longstrand.inference.verbs import embed as embed
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from longstrand.report.locus import Track as Track
     from longstrand.report.locus import plot as plot
     from longstrand.tokenization.hub import load_tokenizer as load_tokenizer
+    from longstrand.tracks.jobs import predict_tracks as predict_tracks
     from longstrand.training.evaluate import evaluate as evaluate
     from longstrand.training.verbs import finetune as finetune
     from longstrand.training.verbs import pretrain as pretrain
@@ -45,7 +45,7 @@ _VERBS = {
     "longstrand.tokenization.hub": ["load_tokenizer"],
     "longstrand.inference.verbs": ["embed", "predict", "predict_bases", "iter_predict"],
     "longstrand.inference.jobs": ["predict_file", "embed_file"],
-    "longstrand.inference.contigs": ["predict_tracks"],
+    "longstrand.tracks.jobs": ["predict_tracks"],
     "longstrand.questions.bases": ["base_probabilities"],
     "longstrand.variants.jobs": ["score_variants", "score_variants_file"],
     "longstrand.explain.attribution": ["attribute"],

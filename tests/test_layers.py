@@ -21,7 +21,7 @@ LAYERS = [
     {"report"},
     {"baselines"},
     {"questions"},
-    {"variants", "explain"},
+    {"variants", "explain", "tracks"},
     {"design"},
     {"training"},
     {"benchmarks.tasks"},

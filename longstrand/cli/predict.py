@@ -41,10 +41,14 @@ WordsArgument = Annotated[
 OutputOption = Annotated[
     Path,
     typer.Option(
-        "--output", "-o", help="File to write: .csv, .tsv (also .gz), .parquet, or .zarr (arrays).", show_default=False
+        "--output",
+        "-o",
+        help="File to write: .csv, .tsv (also .gz), .parquet, or .zarr (arrays). Of contigs or regions: a folder of "
+        "BigWigs, or .bw, .bedgraph, .zarr.",
+        show_default=False,
     ),
 ]
-SPELLINGS = {"columns": "--column,--columns"}
+SPELLINGS = {"columns": "--outputs,--column,--columns"}
 
 
 PerOption = Annotated[str | None, typer.Option(help="Models that label bases: one line a base, or a token.")]
@@ -72,11 +76,12 @@ def predict(
     quiet: QuietOption = False,
     **options: Any,
 ) -> None:
-    """Apply a fine-tuned model to sequences or intervals, one result for every row in order, or to whole contigs.
+    """Apply a fine-tuned model to sequences or intervals, one result for every row in order, or along a genome.
 
     Input is read as in training, unless options say otherwise. The same command continues after an interruption. With
     --strand both, the logits of the two strands are averaged (per-base ones are flipped back first). An empty sequence
-    gets missing values. Several processes (torchrun) share the work.
+    gets missing values. Several processes (torchrun) share the work. --contigs all or --regions peaks.bed write tracks
+    along the genome that is the input: all outputs at once, into a folder of BigWigs with a page.
     """
     if values is not None:
         options["output"] = one_of(values, ("probabilities", "logits"), "--values")
@@ -125,7 +130,7 @@ def run_job(
     Args:
         model: of the option ``--model``.
         words: the arguments: model, if it is not an option, and input.
-        output: decides with ``--contigs`` whether this is a track.
+        output: decides with ``--contigs`` and ``--regions`` whether these are tracks.
         genome: of intervals.
         options: fields of `JobOptions`; None is not given.
         overwrite: replace an output that was made otherwise.
@@ -139,12 +144,12 @@ def run_job(
     from longstrand.inference.writers import track_ending
 
     chosen = given(options)
-    track = "contigs" in chosen or track_ending(output) not in (None, ".zarr")
+    track = bool({"contigs", "regions"} & set(chosen)) or track_ending(output) not in (None, ".zarr")
     for kind, fields in (("tracks of whole contigs", TrackOptions), ("sequences and intervals", FileOptions)):
         other = set(JobOptions.model_fields) - set(fields.model_fields) if track == (fields is TrackOptions) else set()
         unused = sorted(other & set(chosen))
         if unused:
-            shown = ", ".join("--column" if name == "columns" else f"--{name.replace('_', '-')}" for name in unused)
+            shown = ", ".join("--outputs" if name == "columns" else f"--{name.replace('_', '-')}" for name in unused)
             hint = "" if track else "; add --contigs all"
             raise UsageError(f"{shown} is not for {kind}{hint}.")
     if track and genome is not None:
@@ -153,9 +158,12 @@ def run_job(
     from longstrand.inference.jobs import predict_file
 
     if track:
-        from longstrand.inference.contigs import predict_tracks
+        from longstrand.tracks.jobs import predict_tracks
 
-        result = predict_tracks(source_model, source, output, overwrite=overwrite, **chosen)
+        names = {"contigs": "chroms", "columns": "outputs"}
+        asked = {names.get(name, name): value for name, value in chosen.items()}
+        with progress_bar(lambda: None, "bases", quiet=quiet) as advance:
+            result = predict_tracks(source_model, source, output, overwrite=overwrite, advance=advance, **asked)
     else:
         with progress_bar(lambda: count_rows(Path(source)), "sequences", quiet=quiet) as advance:
             result = predict_file(

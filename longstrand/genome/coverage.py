@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from longstrand.errors import InputError, UsageError
+from longstrand.genome.fasta import chrom_twin
 from longstrand.genome.intervals import Interval
 from longstrand.genome.text import KINDS, detect_file, is_comment, name_kind, open_text, parse_number, parse_whole
 
@@ -84,9 +85,13 @@ class Signal(ABC):
         """
         shared = [name for name in self.lengths if name in contigs]
         if not shared:
+            twins = [(name, twin) for name in self.lengths if (twin := chrom_twin(name, contigs))]
+            hint = f"the genome calls '{twins[0][0]}' '{twins[0][1]}'; rename the contigs of one of the two" * bool(
+                twins
+            )
             raise InputError(
                 f"{self.path}: no chromosome of the genome is in this track; it has {_some(self.lengths)}, the genome "
-                f"has {_some(contigs)}."
+                f"has {_some(contigs)}{f': {hint}' if hint else ''}."
             )
         for name in shared:
             if self.lengths[name] and self.lengths[name] != contigs[name]:

@@ -1,74 +1,61 @@
-"""Whole contigs of a FASTA file to tracks: numbers per base or bin, resumable, in memory that no length changes.
+"""Contigs or regions of a genome to tracks: all outputs and strands of a model in one pass, in bounded memory.
 
-A contig is read as the regions between long runs of N. Every region gives a row for each view (strand and shift, see
-`longstrand.inference.strands`); a row is a text of its own, as if given to `predict`. What the model says about each
-token goes to files (`RowCache`), so that what a process holds does not grow with a contig. A model with memory reads
-rows segment by segment, several side by side (`read_segments`); any other reads windows that overlap and keeps the
-middle of each (`read_windows`). Both note how far they are, so that a killed process goes on from there. Then the views
-are put together base by base, bases are reduced to bins, and all becomes one track (`longstrand.inference.writers`).
+Windows lie on a fixed grid of each contig, whatever is asked for, so that regions get the numbers that the whole contig
+has there. Neighbouring windows overlap; `Blend` puts them together in a buffer of about one window. A model with memory
+that labels bases reads stretches from end to end instead (`longstrand.inference.streams`). What is finished goes to
+parts of about `PART_BASES` bases (`longstrand.inference.resumable`), so that a killed process, or another rank, goes on
+within a contig.
 
-Legend: R rows side by side, W tokens of a step, M memory tokens, D hidden size, C columns.
+Legend: C columns (outputs, for each strand), n cells (bases or bins of the model), b bins of the track.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import groupby
+from functools import cache
+from itertools import groupby, tee
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from longstrand.config import build
-from longstrand.data.rows import Record
+from longstrand.data.rows import Record, read_intervals
 from longstrand.errors import InputError, UsageError, one_of
-from longstrand.genome.intervals import Interval, subtract_intervals
+from longstrand.genome.intervals import Interval, merge_intervals, subtract_intervals
+from longstrand.genome.regions import check_on_genome
 from longstrand.genome.sequence import normalise
-from longstrand.inference.jobs import JobResult, layout_of, with_default_output
-from longstrand.inference.loaded import Model, as_trained, obey, open_model
+from longstrand.inference.loaded import fingerprint_input
 from longstrand.inference.options import TrackOptions
-from longstrand.inference.predict import (
-    Prediction,
-    evaluation_mode,
-    head_of,
-    layer_number,
-    longest_input,
-    predict,
-    probabilities,
-)
-from longstrand.inference.resumable import Finished, ResumableOutput, cut_into_parts, flush
-from longstrand.inference.sequences import open_genome
-from longstrand.inference.strands import View, average
-from longstrand.inference.writers import Bins, TrackFile, TrackLayout, track_file
-from longstrand.models.memory.recurrence import encode_step, initial_memory
-from longstrand.models.memory.segments import SegmentedRow, SegmentTemplate, make_step, reading_order, segment_lengths
-from longstrand.runtime import check_output, read_json, resolve_device, torch_threads, write_json
-from longstrand.tokenization.base import Encoding
-from longstrand.tokenization.pieces import encode_pieces
+from longstrand.inference.predict import head_of, longest_input, num_unknown, predict, probabilities
+from longstrand.inference.resumable import Finished, ResumableOutput, cut_into_parts
+from longstrand.inference.strands import average
+from longstrand.inference.streams import Advance, MemoryReader
+from longstrand.inference.writers import Bins, TrackLayout, track_file
+from longstrand.runtime import resolve_device
 
 if TYPE_CHECKING:
     from longstrand.genome.fasta import Genome
     from longstrand.models.network import Network
     from longstrand.tokenization.base import Tokenizer
 
-PART_CONTIGS = 256
-PART_BASES = 1 << 25
-CHUNK_BYTES = 1 << 25
-PIECE = 1 << 18
-"""Bases read from the genome at a time."""
-SAVE_SECONDS = 20.0
-"""Time between two points from which a killed process goes on."""
+PART_BASES = 1 << 19
+"""Bases between two safe points, unless windows are long (then eight steps) or outputs many."""
+PART_PIECES = 1024
+STREAM_BASES = 1 << 25
+"""Bases of stretches that a model with memory reads side by side, between two parts."""
+PIECE_BYTES = 1 << 26
 BASES_A_TOKEN = 4
 """Assumed for the size of a window when none is given; a window with more tokens is refused."""
 
-Advance = Callable[[int], None]
+Predictor = Callable[[Iterable[Record]], Iterator[np.ndarray]]
+"""Windows to numbers of each, (bases, bins or one, C), in order."""
 
 
 def gap_free_regions(genome: Genome, contig: str, *, shortest_gap: int) -> list[Interval]:
@@ -76,6 +63,170 @@ def gap_free_regions(genome: Genome, contig: str, *, shortest_gap: int) -> list[
     whole = [Interval(contig, 0, genome.contigs[contig])]
     gaps = subtract_intervals(whole, [Interval(contig, *run) for run in genome.non_n_runs(contig)])
     return subtract_intervals(whole, [gap for gap in gaps if 0 < shortest_gap <= gap.length])
+
+
+def near(items: Sequence[Interval], start: int, end: int) -> list[Interval]:
+    """Give those of some sorted, disjoint intervals of a contig that have a base from ``start`` to ``end - 1``."""
+    first, last = (bisect(items, at, key=key) for bisect, at, key in (
+        (bisect_right, start, attrgetter("end")), (bisect_left, end, attrgetter("start"))))  # fmt: skip
+    return list(items[first:last])
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some consecutive bins of a contig, and the bases in them that get a value.
+
+    Attributes:
+        contig: its name.
+        start, end: bases; multiples of the bin size, or the end of the contig.
+        wanted: sorted, disjoint, inside.
+    """
+
+    contig: str
+    start: int
+    end: int
+    wanted: tuple[Interval, ...]
+
+    def num_bins(self, bin_size: int) -> int:
+        """Count the bins."""
+        return -(-(self.end - self.start) // bin_size)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window of a contig: bases ``start`` to ``end - 1``, its own in the middle, and those that it counts for."""
+
+    start: int
+    end: int
+    own: tuple[int, int]
+    reach: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the windows of any contig lie.
+
+    Attributes:
+        window: bases of a window.
+        step: bases from one to the next.
+        unit: bases of a bin of the model, or 1.
+        grain: windows begin at multiples of it: of the unit, and of a non-overlapping k-mer.
+        blend: ``crop`` (each window says what its middle is), ``average`` or ``hann`` (weights of the overlap).
+    """
+
+    window: int
+    step: int
+    unit: int = 1
+    grain: int = 1
+    blend: str = "crop"
+
+    def over(self, length: int, start: int, end: int) -> Iterator[Window]:
+        """Give the windows that say something about bases ``start`` to ``end - 1`` of a contig of some length.
+
+        A window that would leave the contig is moved inwards; of a contig shorter than a window all is read. Only what
+        is missing of the last bin of the model lies beyond the contig.
+        """
+        margin = (self.window - self.step) // 2 // self.grain * self.grain
+        last = max(0, -(-(length - self.window) // self.grain) * self.grain)
+        around = 0 if self.blend == "crop" else self.window
+        numbers = range(max(0, (start - around) // self.step), -(-min(length, end + around) // self.step))
+        stop = -(-length // self.unit) * self.unit
+        for begin, group in groupby(numbers, key=lambda k: min(max(0, k * self.step - margin), last)):
+            mine = list(group)
+            own, past = (mine[0] * self.step, min(length, (mine[-1] + 1) * self.step)), min(begin + self.window, stop)
+            yield Window(begin, past, own, own if self.blend == "crop" else (begin, past))
+
+    def weights(self, window: Window, cell: int) -> np.ndarray:
+        """Weigh the cells of a window (n,): what its middle, or all of it, counts in the average."""
+        number = -(-(window.end - window.start) // cell)
+        if self.blend == "hann":
+            return np.sin(np.pi * (np.arange(number) + 0.5) / number) ** 2
+        weights = np.ones(number)
+        if self.blend == "crop":
+            starts = window.start + np.arange(number) * cell
+            weights[(starts + cell <= window.own[0]) | (starts >= window.own[1])] = 0
+        return weights
+
+
+class Blend:
+    """Bins of one piece from overlapping windows, which come in order; only the last window's cells are held.
+
+    Attributes:
+        seams: float64 (2, C): sum of |difference| of neighbouring windows where they overlap, and number of cells.
+    """
+
+    def __init__(self, job: ContigJob, piece: Piece) -> None:
+        self.job, self.piece, width = job, piece, job.width
+        self.length = job.genome.contigs[piece.contig]
+        self.cell = math.gcd(job.grid.unit, job.bin_size)
+        self.begin = piece.start
+        self.sums, self.weights = np.zeros((0, width)), np.zeros(0)
+        self.last: tuple[int, np.ndarray] | None = None
+        self.totals = np.zeros((piece.num_bins(job.bin_size), len(job.tracks)))
+        self.counts = np.zeros_like(self.totals)
+        self.seams = np.zeros((2, width))
+
+    def add(self, start: int, values: np.ndarray, weights: np.ndarray) -> None:
+        """Add a window that begins at a base: values (n, C) of its cells, NaN where missing, and weights (n,)."""
+        self._compare(start, values)
+        used = np.flatnonzero(weights)
+        low = max(int(used[0]) if len(used) else 0, -((start - self.piece.start) // self.cell))
+        high = min(int(used[-1]) + 1 if len(used) else 0, -(-(self.piece.end - start) // self.cell))
+        self.flush(start)
+        if low >= high:
+            return
+        values, weights = values[low:high], weights[low:high, None]
+        at = (start - self.begin) // self.cell + low
+        if (missing := at + len(values) - len(self.sums)) > 0:
+            self.sums = np.concatenate([self.sums, np.zeros((missing, self.sums.shape[1]))])
+            self.weights = np.concatenate([self.weights, np.zeros(missing)])
+        known = ~np.isnan(values).any(axis=1)
+        self.sums[at : at + len(values)][known] += (values * weights)[known]
+        self.weights[at : at + len(values)][known] += weights[known, 0]
+
+    def _compare(self, start: int, values: np.ndarray) -> None:
+        if self.last is not None and self.job.per != "sequence":
+            before = self.last[1][(start - self.last[0]) // self.cell :][: len(values)]
+            pair = [self.job.as_output(one[: len(before)]) for one in (before, values)]
+            difference = np.abs(pair[0] - pair[1])
+            self.seams += np.nansum(difference, axis=0), (~np.isnan(difference)).sum(axis=0)
+        self.last = start, values
+
+    def flush(self, upto: int) -> None:
+        """Turn all cells before a base into bins; no window says more about them."""
+        number = min(len(self.weights), (upto - self.begin) // self.cell)
+        if number > 0:
+            self._finish(number)
+        if not len(self.weights):
+            self.begin = max(self.begin, upto)
+
+    def _finish(self, number: int) -> None:
+        weights = self.weights[:number, None]
+        mean = np.divide(
+            self.sums[:number], weights, out=np.full((number, self.sums.shape[1]), np.nan), where=weights > 0
+        )
+        values = self.job.as_output(mean.astype(np.float32))[:, self.job.chosen].astype(np.float64)
+        starts = self.begin + np.arange(number) * self.cell
+        bases = self._wanted_bases(starts)[:, None] * ~np.isnan(values)
+        bins = (starts - self.piece.start) // self.job.bin_size
+        edges = np.flatnonzero(np.diff(bins, prepend=-1))
+        self.totals[bins[edges]] += np.add.reduceat(np.where(bases > 0, values * bases, 0), edges, axis=0)
+        self.counts[bins[edges]] += np.add.reduceat(bases, edges, axis=0)
+        self.sums, self.weights, self.begin = self.sums[number:], self.weights[number:], self.begin + number * self.cell
+
+    def _wanted_bases(self, starts: np.ndarray) -> np.ndarray:
+        """Count the bases of each cell that get a value."""
+        bases = np.zeros(len(starts))
+        for item in near(self.piece.wanted, int(starts[0]), int(starts[-1]) + self.cell):
+            bases += np.clip(np.minimum(item.end, starts + self.cell) - np.maximum(item.start, starts), 0, None)
+        return bases
+
+    def bins(self) -> np.ndarray:
+        """Give the bins of the piece, float32 (b, columns), NaN where no base has a value."""
+        self.flush(self.piece.end + self.cell)
+        divisor = self.counts if self.job.options.reduce == "mean" else np.ones_like(self.counts)
+        found = np.divide(self.totals, divisor, out=np.full_like(self.totals, np.nan), where=self.counts > 0)
+        return found.astype(np.float32)
 
 
 class ContigJob:
@@ -89,11 +240,12 @@ class ContigJob:
         names: names of the model's outputs.
 
     Attributes:
-        columns: names of the outputs that are written.
-        passes: what is kept of each token: ``forward`` and, for a memory that also reads backward, ``backward``.
-        width: numbers of a token that are kept; states where a head that is not linear needs both passes (`is_late`).
+        tracks: (output, strand) of each column that is written; strand None: averaged, or as asked.
+        width: columns that are computed: all outputs, for each strand apart where asked.
+        averaged: what overlapping windows and views average: ``logits``, ``rates`` or ``values``.
 
     Raises:
+        InputError: a contig or region is not on the genome.
         UsageError: settings contradict each other or the model.
     """
 
@@ -101,558 +253,346 @@ class ContigJob:
         self, model: Network, tokenizer: Tokenizer, genome: Genome, *, options: TrackOptions, names: Sequence[str]
     ) -> None:
         self.model, self.tokenizer, self.genome, self.options = model, tokenizer, genome, options
-        if options.exact_text:
-            raise UsageError("exact text is for sequences; contigs are read in upper case.")
-        if options.pooling not in ("mean", "bases"):
-            raise UsageError(f"pooling '{options.pooling}' has no meaning along a contig.")
-        if options.layers or options.poolings or options.truncate:
-            raise UsageError("layers, poolings and truncate are for sequences, not for contigs.")
-        embeds, config, memory = options.output == "embeddings", model.config, model.config.memory
-        settings = None if embeds else head_of(model)
-        self.problem = None if settings is None else settings.problem
-        self.per = "token" if settings is None else settings.kind
-        self.unit = (settings.bin_bases or 1) if settings is not None and settings.kind == "bin" else 1
-        self.names, self.columns = tuple(names), options.columns or tuple(names)
-        self.chosen = [self.names.index(one_of(name, self.names, "column")) for name in self.columns]
+        _refuse(options)
+        embeds, memory = options.output == "embeddings", model.config.memory
+        self.head = None if embeds else head_of(model)
+        self.per = "token" if self.head is None else self.head.kind
         self.streams = memory is not None and self.per == "token" and options.window is None
-        self.window, self.step = (0, 0) if self.streams else self._window()
+        self.grid = Grid(1, 1) if self.streams else self._grid()
+        self.bin_size = options.bin_size or self.grid.unit
+        if self.streams and "blend" in options.model_fields_set:
+            raise UsageError("blend is for windows; this model reads from end to end with its memory. Give --window.")
         self.device = resolve_device(options.device) if options.device else next(model.parameters()).device
-        output = "logits" if options.output == "probabilities" else options.output
-        self.of_one_view = options.changed(output=output, strand="+", shifts=(0,), tta=False)
-        self.encoder = getattr(model, "encoder", model)
-        head: Any = getattr(model, "classifier", None)
-        self.head: Any = head if self.streams and not embeds else None
-        self.layer = layer_number(options.layer, config.num_hidden_layers) if embeds else -1
-        both = self.streams and memory is not None and memory.direction == "bidirectional"
-        self.passes = ("forward", "backward") if both else ("forward",)
-        self.is_late = both and self.head is not None and self.head.pooler is not None
-        self.width = config.hidden_size if self.is_late else len(self.names)
+        problem = self.head.problem if self.head else None
+        self.averaged = "rates" if problem == "counts" and options.output == "probabilities" else "logits"
+        self.averaged = "values" if problem in (None, "regression") else self.averaged
+        self.strands = ("+", "-") if options.strand == "separate" else (None,)
+        self.names, self.columns = tuple(names), options.columns or tuple(names)
+        wanted = [self.names.index(one_of(name, self.names, "output")) for name in self.columns]
+        self.tracks = [(name, strand) for strand in self.strands for name in self.columns]
+        self.chosen = [place + len(self.names) * n for n in range(len(self.strands)) for place in wanted]
+        self.width = len(self.names) * len(self.strands)
+        self.regions = self._regions()
+        self.known = cache(self._known)
 
-    def _window(self) -> tuple[int, int]:
-        """Choose window and step, whole bins of the model.
+    def _grid(self) -> Grid:
+        """Choose window and step, whole bins of the model and k-mers.
 
         Raises:
             UsageError: the model reads any length, so that somebody has to say.
         """
-        window, limit = self.options.window, self.options.max_tokens or longest_input(self.model.config)
+        options, reads = self.options, getattr(self.model.config, "memory", None)
+        window, limit = options.window, options.max_tokens or longest_input(self.model.config)
+        unit = (self.head.bin_bases or 1) if self.head is not None and self.head.kind == "bin" else 1
+        per_token = 1 if self.tokenizer.overlapping else getattr(self.tokenizer, "k", None)
         if window is None:
-            if limit is None or self.per == "sequence" or self.model.config.memory is not None:
+            reading = getattr(self.model, "reading", None)
+            if self.per == "bin" and reading is not None and reading.longest_bases:
+                window = reading.longest_bases
+            elif limit is None or self.per == "sequence" or reads is not None:
                 raise UsageError("say how many bases the model is to read at a time: --window 2000.")
-            per_token = 1 if self.tokenizer.overlapping else getattr(self.tokenizer, "k", BASES_A_TOKEN)
-            window = max(1, (limit - self.tokenizer.num_special_tokens()) * per_token)
-        if window < self.unit:
-            raise UsageError(f"a window of {window:,} bases is shorter than a bin of the model ({self.unit:,} bases).")
-        window -= window % self.unit
-        step = min(self.options.step or max(1, window - window // 4), window)
-        return window, max(self.unit, step - step % self.unit)
+            else:
+                window = max(1, (limit - self.tokenizer.num_special_tokens()) * (per_token or BASES_A_TOKEN))
+        if window < unit:
+            raise UsageError(f"a window of {window:,} bases is shorter than a bin of the model ({unit:,} bases).")
+        grain = math.lcm(unit, per_token or 1) if window >= math.lcm(unit, per_token or 1) else unit
+        window -= window % grain
+        step = min(options.step or max(1, window - window // (4 if options.blend == "crop" else 2)), window)
+        return Grid(window, max(grain, step - step % grain), unit, grain, options.blend)
 
-    def rows(self, contigs: Sequence[str], folder: Path) -> list[RowCache]:
-        """List what is read of contigs: their regions on every view; for bins of a model, whole ones."""
-        found: list[RowCache] = []
-        for contig in contigs:
-            for region in gap_free_regions(self.genome, contig, shortest_gap=self.options.gap):
-                whole = Interval(contig, region.start, region.end - region.length % self.unit)
-                for view in self.options.views if whole.length else ():
-                    found.append(RowCache(folder / f"row-{len(found):06d}", whole, view, self.width))
+    def _regions(self) -> list[Interval] | None:
+        if self.options.regions is None:
+            return None
+        table = read_intervals(Path(self.options.regions))
+        check_on_genome(table, self.genome)
+        return merge_intervals(table.intervals)
+
+    def _known(self, contig: str) -> tuple[list[Interval], list[Interval]]:
+        """Give the stretches of a contig without gaps, and what of them is wanted."""
+        known = gap_free_regions(self.genome, contig, shortest_gap=self.options.gap)
+        if self.regions is None:
+            return known, known
+        own = [item for item in self.regions if item.chrom == contig]
+        return known, subtract_intervals(own, subtract_intervals(own, known))
+
+    def contigs(self) -> list[str]:
+        """List the contigs that are read, in the order of the genome.
+
+        Raises:
+            InputError: one is not there, or no region lies on one.
+        """
+        chosen = () if self.options.contigs == ("all",) else self.options.contigs
+        self.genome.check_chroms(chosen)
+        with_regions = None if self.regions is None else {item.chrom for item in self.regions}
+        found = [
+            name
+            for name in self.genome.contigs
+            if (not chosen or name in chosen) and (with_regions is None or name in with_regions)
+        ]
+        if not found:
+            raise InputError(f"{self.options.regions}: no region lies on {', '.join(chosen)}.")
         return found
 
-    def keep(self, states: torch.Tensor) -> torch.Tensor:
-        """Turn states (n, D) into what is kept.
+    def stretches(self, contig: str) -> list[Piece]:
+        """Give what is wanted of a contig as whole bins, which two stretches never share."""
+        size, length, wanted = self.bin_size, self.genome.contigs[contig], self.known(contig)[1]
+        wide = (Interval(contig, a.start // size * size, min(length, -(-a.end // size) * size)) for a in wanted)
+        return [self._piece(contig, item.start, item.end, wanted) for item in merge_intervals(wide)]
 
-        A linear head gives the same of an average as the average of its outputs; any other form needs the states.
-        """
-        return states if self.head is None or self.is_late else self.head(states)
+    def cut(self, stretch: Piece) -> Iterator[Piece]:
+        """Cut a stretch at multiples of a part of the contig, so that other regions give the same windows and bits."""
+        size, steps = self.bin_size, 8 * self.grid.step
+        most = max(steps, min(PART_BASES, PIECE_BYTES // (16 * self.width) * size))
+        most = -(-most // size) * size
+        for start in range(stretch.start // most * most, stretch.end, most):
+            low, high = max(start, stretch.start), min(start + most, stretch.end)
+            piece = self._piece(stretch.contig, low, high, stretch.wanted)
+            if piece.wanted:
+                yield piece
 
-    @torch.inference_mode()
-    def finished(self, row: RowCache, first: int, last: int) -> np.ndarray:
-        """Give the final numbers of tokens ``first`` to ``last - 1`` of a row, (n, C)."""
-        passes = [row.read(name, first, last) for name in self.passes]
-        values: np.ndarray = passes[0] if len(passes) == 1 else (passes[0] + passes[1]) / 2
-        if self.is_late:
-            with evaluation_mode(self.model):
-                values = self.head(torch.from_numpy(values).to(self.device)).float().cpu().numpy()
-        return values
+    @staticmethod
+    def _piece(contig: str, start: int, end: int, wanted: Sequence[Interval]) -> Piece:
+        inside = ((max(item.start, start), min(item.end, end)) for item in near(wanted, start, end))
+        return Piece(contig, start, end, tuple(Interval(contig, *pair) for pair in inside))
 
+    def parts(self) -> list[list[Piece]]:
+        """Put pieces into parts: the same for every rank, restart and choice of outputs."""
+        stretches = (stretch for contig in self.contigs() for stretch in self.stretches(contig))
+        pieces = stretches if self.streams else (piece for stretch in stretches for piece in self.cut(stretch))
+        most = STREAM_BASES if self.streams else PART_BASES
+        cut = cut_into_parts(pieces, lambda piece: piece.end - piece.start, max_rows=PART_PIECES, max_bases=most)
+        return [[piece for _, piece in group] for _, group in groupby(cut, key=lambda item: item[0])]
 
-@dataclass
-class RowCache:
-    """What the model says about one row, in files.
+    def as_output(self, values: np.ndarray) -> np.ndarray:
+        """Turn averaged numbers (n, C) into what is written: probabilities of logits, the rest as it is."""
+        if self.options.output != "probabilities" or self.averaged != "logits":
+            return values
+        assert self.head is not None
+        apart = [probabilities(part, self.head.problem) for part in np.split(values, len(self.strands), axis=1)]
+        return np.concatenate(apart, axis=1)
 
-    ``ids`` (n,) int32, ``offsets`` (n, 2) int64 in reading order, ``forward`` and ``backward`` (n, width) float32.
-
-    Attributes:
-        path: their name without ending.
-        region: the bases of the contig that are read, moved by the shift of the view.
-        view: strand and shift.
-        width: numbers of a token.
-    """
-
-    path: Path
-    region: Interval
-    view: View
-    width: int = 1
-
-    @property
-    def start(self) -> int:
-        """First base, on the contig; may be negative."""
-        return self.region.start + self.view[1]
-
-    def fetch(self, genome: Genome, begin: int, end: int) -> str:
-        """Read letters ``begin`` to ``end - 1`` in the direction of reading; N beyond the contig."""
-        if self.view[0] == "-":
-            begin, end = self.region.length - end, self.region.length - begin
-        return genome.fetch_padded(self.region.chrom, self.start + begin, self.start + end, self.view[0])
-
-    def pieces(self, genome: Genome, alphabet: str, counts: dict[str, int] | None = None) -> Iterator[str]:
-        """Read all letters as the tokenizer knows them, bounded pieces at a time; add up what was changed."""
-        for begin in range(0, self.region.length, PIECE):
-            text = normalise(self.fetch(genome, begin, min(begin + PIECE, self.region.length)), alphabet)
-            if counts is not None:
-                counts["lower_case_letters"] += text.num_lower_case
-                counts["unknown_letters"] += len(text.sequence) - sum(map(text.sequence.count, "ACGT"))
-            yield text.sequence
-
-    @contextmanager
-    def _open(self, name: str) -> Iterator[int]:
-        descriptor = os.open(f"{self.path}.{name}", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    def write(self, name: str, first: int, array: np.ndarray) -> None:
-        """Write records from number ``first`` on."""
-        if len(array):
-            with self._open(name) as file:
-                os.pwrite(file, np.ascontiguousarray(array).tobytes(), first * (array.nbytes // len(array)))
-
-    def read(self, name: str, first: int, end: int) -> np.ndarray:
-        """Read records ``first`` to ``end - 1``."""
-        kind, shape = {"ids": ("i4", ()), "offsets": ("i8", (2,))}.get(name, ("f4", (self.width,)))
-        size = np.dtype(kind).itemsize * int(np.prod(shape, dtype=np.int64))
-        with self._open(name) as file:
-            data = os.pread(file, (end - first) * size, first * size)
-        return np.frombuffer(data, dtype=kind).reshape(-1, *shape)
-
-    def sync(self) -> None:
-        """Force what was written to the disk."""
-        for path in self.path.parent.glob(f"{self.path.name}.*"):
-            flush(path)
-
-    def finish(self, counts: dict[str, int]) -> None:
-        """Say that the row's tokens are all there; ``counts`` has their number as ``tokens``."""
-        self.sync()
-        write_json(Path(f"{self.path}.json"), counts)
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether `finish` was called."""
-        return Path(f"{self.path}.json").exists()
-
-    @cached_property
-    def counts(self) -> dict[str, int]:
-        """What `finish` wrote."""
-        counts: dict[str, int] = read_json(Path(f"{self.path}.json"))
-        return counts
-
-    def bases(self, begin: int, end: int, job: ContigJob) -> np.ndarray:
-        """Spread values over bases ``begin`` to ``end - 1`` of the contig, in its order.
-
-        Returns:
-            (end - begin, columns) float32; NaN where the row says nothing.
-        """
-        first, last = max(begin, self.start), min(end, self.start + self.region.length)
-        reverse, past = self.view[0] == "-", self.start + self.region.length
-        low, high = (past - last, past - first) if reverse else (first - self.start, last - self.start)
-        from_token, to_token = (self._bisect(1, low), self._bisect(0, high - 1)) if low < high else (0, 0)
-        values = job.finished(self, from_token, to_token)
-        whole = np.full((end - begin, values.shape[1]), np.nan, dtype=np.float32)
-        if to_token > from_token:
-            offsets = np.clip(self.read("offsets", from_token, to_token), low, high) - low
-            nothing = np.zeros(len(offsets), dtype=np.int32)
-            inside = Encoding(nothing, offsets.astype(np.int32), high - low, nothing.astype(bool)).to_bases(values)
-            whole[first - begin : last - begin] = inside[::-1] if reverse else inside
-        return whole
-
-    def _bisect(self, column: int, place: int) -> int:
-        """Count the leading tokens whose start (0) or end (1), which ascend, is at most a place."""
-        low, high = 0, self.counts["tokens"]
-        while low < high:
-            middle = (low + high) // 2
-            if self.read("offsets", middle, middle + 1)[0, column] <= place:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
-
-def tokenize_row(row: RowCache, job: ContigJob) -> None:
-    """Write the ids and offsets of a row, unless they are there.
-
-    The special tokens around a text are content where segments have none of their own; they cover no base.
-    """
-    if row.is_finished:
-        return
-    counts, number = {"lower_case_letters": 0, "unknown_letters": 0}, 0
-    template, memory = job.tokenizer.template, job.model.config.memory
-    around = memory is not None and memory.form == "mem_x_mem"
-
-    def write(ids: np.ndarray | Sequence[int], offsets: np.ndarray) -> None:
-        nonlocal number
-        row.write("ids", number, np.asarray(ids, dtype=np.int32))
-        row.write("offsets", number, offsets)
-        number += len(ids)
-
-    for ids, offsets in encode_pieces(job.tokenizer, row.pieces(job.genome, job.tokenizer.alphabet, counts)):
-        if around and not number:
-            write(template.prefix, np.zeros((len(template.prefix), 2), dtype=np.int64))
-        write(ids, offsets)
-    if around and number:
-        write(template.suffix, np.full((len(template.suffix), 2), row.region.length, dtype=np.int64))
-    row.finish({"tokens": number, **counts})
-
-
-class _Stream:
-    """One pass over one row: its segments (start and end token) in the order of reading, and how many are read."""
-
-    def __init__(self, row: RowCache, name: str, job: ContigJob, done: int = 0) -> None:
-        settings = job.model.config.memory
-        assert settings is not None
-        stops = np.cumsum(segment_lengths(row.counts["tokens"], settings.room, settings.split))
-        bounds = np.stack((np.concatenate(([0], stops[:-1])), stops), axis=1)
-        order, num_context = reading_order(len(bounds), settings.context.left, settings.context.right)
-        cut = SegmentedRow(np.empty(0, dtype=np.int64), bounds, order, num_context)
-        self.row, self.name, self.done = row, name, done
-        self.segments = bounds[cut.backward_order if name == "backward" else order].tolist()
-
-
-class _Streams:
-    """Passes over rows side by side, each with a memory of its own; one that ends makes room for the next."""
-
-    def __init__(self, rows: Sequence[RowCache], job: ContigJob, state: Path) -> None:
-        self._job, self._encoder, self._state = job, job.encoder, state
-        settings = job.model.config.memory
-        assert settings is not None
-        self._tasks = [(row, name) for row in rows if row.counts["tokens"] for name in job.passes]
-        self._size = max(1, job.options.batch_tokens // settings.segment_length)
-        self._before = len(SegmentTemplate.of(settings, self._encoder.config.pad_token_id).before)
-        self._next, self._streams = 0, list[_Stream]()
-        self._memory = initial_memory(self._encoder).detach()[None][:0]
-        if state.exists():
-            with np.load(state) as saved:
-                self._next = int(saved["next"])
-                for task, done in saved["streams"].tolist():
-                    row, name = self._tasks[task]
-                    self._streams.append(_Stream(row, name, job, done))
-                self._memory = torch.from_numpy(saved["memory"]).to(job.device, self._memory.dtype)
-
-    def fill(self) -> bool:
-        """Drop streams that are done, begin new ones; say whether there is anything to read."""
-        alive = [place for place, stream in enumerate(self._streams) if stream.done < len(stream.segments)]
-        memories = [self._memory[alive]]
-        self._streams = [self._streams[place] for place in alive]
-        while len(self._streams) < self._size and self._next < len(self._tasks):
-            row, name = self._tasks[self._next]
-            self._streams.append(_Stream(row, name, self._job))
-            memories.append(initial_memory(self._encoder, name == "backward").detach()[None])
-            self._next += 1
-        self._memory = torch.cat(memories)
-        return bool(self._streams)
-
-    def advance(self) -> int:
-        """Read the next segment of every stream; give the number of tokens."""
-        job, places = self._job, [stream.segments[stream.done] for stream in self._streams]
-        ids = [stream.row.read("ids", *place).astype(np.int64) for stream, place in zip(self._streams, places)]
-        step = make_step([np.arange(len(own)) for own in ids], ids, self._encoder.config)
-        mixed, all_layers = (
-            job.options.precision == "bf16",
-            job.layer not in (-1, self._encoder.config.num_hidden_layers),
+    def predictor(self, records: Iterable[Record]) -> Iterator[np.ndarray]:
+        """Predict windows, on each strand apart or averaged."""
+        output = {"logits": "logits", "rates": "probabilities"}.get(self.averaged, self.options.output)
+        asked = self.options.changed(output=output, pooling="bases" if output == "embeddings" else "mean")
+        each = [asked.changed(strand=strand) if strand else asked for strand in self.strands]
+        sources = tee(records, len(each))
+        found = (
+            predict(self.model, source, tokenizer=self.tokenizer, options=one) for source, one in zip(sources, each)
         )
-        with torch.autocast(job.device.type, torch.bfloat16) if mixed else nullcontext():
-            states, self._memory = encode_step(self._encoder, step, self._memory, keep=all_layers)
-            chosen = states[job.layer if all_layers else -1]
-            kept = torch.cat([row[self._before : self._before + len(own)] for row, own in zip(chosen, ids)])
-            values = job.keep(kept).float().cpu().numpy()
-        parts = np.split(values, np.cumsum([len(own) for own in ids])[:-1])
-        for stream, (first, _), part in zip(self._streams, places, parts):
-            stream.row.write(stream.name, first, part)
-            stream.done += 1
-        return len(values)
-
-    def save(self) -> None:
-        """Note how far all streams are; what they wrote is on the disk before."""
-        streams = [[self._tasks.index((stream.row, stream.name)), stream.done] for stream in self._streams]
-        for stream in self._streams:
-            stream.row.sync()
-        temporary = self._state.with_suffix(".tmp.npz")
-        table = np.array(streams, dtype=np.int64).reshape(-1, 2)
-        np.savez(temporary, next=self._next, streams=table, memory=self._memory.float().cpu().numpy())
-        flush(temporary)
-        os.replace(temporary, self._state)
+        for items in zip(*found):
+            yield np.concatenate([item.values.reshape(-1, len(self.names)) for item in items], axis=1)
 
 
-def read_segments(rows: Sequence[RowCache], job: ContigJob, state: Path, advance: Advance) -> None:
-    """Read rows with memory from where they are (``state``) to their end; tokens first, then all segments."""
-    for row in rows:
-        tokenize_row(row, job)
-    with evaluation_mode(job.model), torch.inference_mode():
-        streams, saved = _Streams(rows, job, state), time.monotonic()
-        while streams.fill():
-            advance(streams.advance())
-            if time.monotonic() - saved >= SAVE_SECONDS:
-                streams.save()
-                saved = time.monotonic()
+def _refuse(options: TrackOptions) -> None:
+    if options.exact_text:
+        raise UsageError("exact text is for sequences; contigs are read in upper case.")
+    if options.pooling not in ("mean", "bases"):
+        raise UsageError(f"pooling '{options.pooling}' has no meaning along a contig.")
+    if options.layers or options.poolings or options.truncate:
+        raise UsageError("layers, poolings and truncate are for sequences, not for contigs.")
 
 
-def read_windows(row: RowCache, job: ContigJob, advance: Advance) -> None:
-    """Read a row in overlapping windows, from where it is to its end.
-
-    The row is divided into steps; each is predicted by the window around it, moved inwards at the ends of the row (for
-    bins on their grid). A sequence model gives a step the number of its window.
-    """
-    if row.is_finished:
-        return
-    progress, length = Path(f"{row.path}.progress"), row.region.length
-    done = read_json(progress) if progress.exists() else {"windows": 0, "tokens": 0}
-    begins = range(0, length, job.step)[done["windows"] :]
-    margin = (job.window - job.step) // 2
-    margin -= margin % job.unit
-    starts = [max(0, min(begin - margin, length - job.window)) for begin in begins]
-    saved, options = time.monotonic(), job.of_one_view.changed(pooling="tokens" if job.per == "token" else "mean")
-    records = (_window(row, job, start) for start in starts)
-    for begin, start, item in zip(
-        begins, starts, predict(job.model, records, tokenizer=job.tokenizer, options=options)
-    ):
-        offsets, values = _kept(item, start, (begin, min(begin + job.step, length)), job)
-        row.write("offsets", done["tokens"], offsets)
-        row.write("forward", done["tokens"], values)
-        done["tokens"] += len(offsets)
-        done["windows"] += 1
-        advance(item.num_tokens)
-        if time.monotonic() - saved >= SAVE_SECONDS:
-            row.sync()
-            write_json(progress, done)
-            saved = time.monotonic()
-    counts = {"lower_case_letters": 0, "unknown_letters": 0}
-    for _ in row.pieces(job.genome, job.tokenizer.alphabet, counts):
-        pass
-    row.finish({**done, **counts})
-
-
-def _window(row: RowCache, job: ContigJob, start: int) -> Record:
-    where = f"{job.genome.path}, {row.region.chrom}, window at base {row.start + start + 1}"
-    end = min(start + job.window, row.region.length)
-    return Record(0, where, row.fetch(job.genome, start, end), where=where)
-
-
-def _kept(item: Prediction, start: int, span: tuple[int, int], job: ContigJob) -> tuple[np.ndarray, np.ndarray]:
-    """Give offsets (n, 2) in the row and values (n, C) of what a window says about its step."""
-    if job.per == "sequence":
-        return np.array([span], dtype=np.int64), item.values[None]
-    if job.per == "bin":
-        edges = np.arange(len(item.values), dtype=np.int64) * job.unit
-        offsets = np.stack((edges, edges + job.unit), axis=1) + start
-    else:
-        assert item.offsets is not None
-        offsets = item.offsets + start
-    inside = (offsets[:, 1] > span[0]) & (offsets[:, 0] < span[1])
-    return np.clip(offsets[inside], *span), item.values[inside]
-
-
-def predict_tracks(
-    model: Model, genome: Genome | str | Path, output: str | Path, /, *, overwrite: bool = False, **options: Any
-) -> JobResult:
-    """Predict whole contigs into a track (bedGraph, BigWig or Zarr); repeated after an interruption, go on.
+def read_windows(
+    job: ContigJob,
+    pieces: Sequence[Piece],
+    advance: Advance = lambda number: None,
+    *,
+    predictor: Predictor | None = None,
+) -> Iterator[Blend]:
+    """Read pieces window by window; give the blend of each, whose `Blend.bins` are then complete.
 
     Args:
-        model: folder of a checkpoint or run, hub id, name of a shipped model, or a loaded model.
-        genome: the contigs (FASTA).
-        output: a name that ends in .bedgraph, .bw or .zarr.
-        overwrite: replace an output that was made otherwise.
-        **options: of `TrackOptions`, for example ``contigs="chr1", columns="cage", bin_size=100``.
-
-    Raises:
-        LongstrandError: as `predict_contigs` and `longstrand.inference.jobs.predict_file`.
+        job: model, genome and settings.
+        pieces: of the genome.
+        advance: called with bases that are done.
+        predictor: another way to the numbers of windows than the job's own, such as a queue that serves many callers.
     """
-    started = time.perf_counter()
-    target, wanted = Path(output).expanduser(), build(TrackOptions, options, "options")
-    track_file(target)
-    opened = open_genome(genome)
-    check_output(target, [opened.path, model])
-    loaded = open_model(model, "encoder" if wanted.output == "embeddings" else None, device=wanted.device)
-    used, notes = obey(wanted, loaded.reading, has_pairs=False)
-    notes += as_trained(wanted, used)
-    names = tuple(f"e{number}" for number in range(loaded.network.config.hidden_size))
-    if used.output != "embeddings":
-        used = with_default_output(used, head_of(loaded.network))
-        names = layout_of(head_of(loaded.network), used.output, "sequence").value_names
-    job = ContigJob(loaded.network, loaded.tokenizer, opened, options=used, names=names)
-    read, existed = 0, target.exists() and not overwrite
+    waiting = deque[tuple[int, Window]]()
 
-    def advance(number: int) -> None:
-        nonlocal read
-        read += number
+    def records() -> Iterator[Record]:
+        for number, piece in enumerate(pieces):
+            first, last, known = piece.wanted[0].start, piece.wanted[-1].end, job.known(piece.contig)[0]
+            for window in job.grid.over(job.genome.contigs[piece.contig], first, last):
+                if near(piece.wanted, *window.reach) and near(known, *window.own):
+                    waiting.append((number, window))
+                    yield _record(job, piece.contig, window)
 
-    identity = {"model": loaded.fingerprint(), "tokenizer": loaded.tokenizer.fingerprint}
-    contigs = () if used.contigs == ("all",) else used.contigs
-    with torch_threads(used.threads or loaded.threads):
-        done = predict_contigs(job, target, contigs=contigs, identity=identity, overwrite=overwrite, advance=advance)
-    counts = done.counts if done else {}
-    if skipped := counts.get("bases", 0) - counts.get("bases_read", 0):
-        notes.append(f"note: {skipped:,} bases in long runs of N were not read; they have no value.")
-    seconds = time.perf_counter() - started
-    return JobResult(target, done.num_rows if done else None, counts, tuple(notes), read, seconds, existed and not read)
+    number, blend = 0, Blend(job, pieces[0])
+    for values in (predictor or job.predictor)(records()):
+        owner, window = waiting.popleft()
+        if owner != number:
+            yield blend
+            number, blend = owner, Blend(job, pieces[owner])
+        cells = -(-(window.end - window.start) // blend.cell)
+        spread = values if len(values) == cells else np.repeat(values, -(-cells // len(values)), axis=0)[:cells]
+        blend.add(window.start, spread, job.grid.weights(window, blend.cell))
+        advance(max(0, min(window.own[1], pieces[owner].end) - max(window.own[0], pieces[owner].start)))
+    yield blend
+
+
+def _record(job: ContigJob, contig: str, window: Window) -> Record:
+    where = f"{job.genome.path}, {contig}, window at base {window.start + 1}"
+    side = max(abs(shift) for _, shift in job.options.views)
+    text = job.genome.fetch_padded(contig, window.start - side, window.end + side, "+")
+    inside = text[side : len(text) - side]
+    return Record(0, where, inside, where=where, flanks=(text[:side], text[len(text) - side :]))
+
+
+def read_streams(job: ContigJob, pieces: Sequence[Piece], folder: Path, advance: Advance) -> Iterator[Blend]:
+    """Read what is wanted of pieces from end to end with memory; give the blend of each as `ContigJob.cut` cuts it."""
+    reader = MemoryReader(job.model, job.tokenizer, job.genome, job.options)
+    rows = reader.rows([item for piece in pieces for item in piece.wanted], folder)
+    reader.read(rows, folder / "state.npz", advance)
+    of = {stretch: list(group) for stretch, group in groupby(rows, key=lambda row: row.region)}
+    for piece in pieces:
+        for part in job.cut(piece):
+            blend = Blend(job, part)
+            for item in near(piece.wanted, part.start, part.end):
+                low, high = max(item.start, part.start), min(item.end, part.end)
+                views = [(row.view[0], row.bases(low, high, reader)) for row in of[item]]
+                if job.averaged == "rates":
+                    views = [(strand, probabilities(values, "counts")) for strand, values in views]
+                values = [average([one for on, one in views if strand in (None, on)]) for strand in job.strands]
+                blend.add(low, np.concatenate(values, axis=1), np.ones(high - low))
+            yield blend
+
+
+@dataclass(frozen=True)
+class Written:
+    """The finished bins of a job, in part files: of each piece (columns, bins) float32, then the seams of the part."""
+
+    job: ContigJob
+    files: Sequence[Path]
+    parts: Sequence[Sequence[Piece]]
+
+    def bins(self, columns: slice = slice(None)) -> Iterator[Bins]:
+        """Read some columns of all pieces in order.
+
+        Raises:
+            InputError: a part is shorter than it was.
+        """
+        size, width = self.job.bin_size, len(self.job.tracks)
+        chosen = range(width)[columns]
+        for path, part in zip(self.files, self.parts):
+            with open(path, "rb") as file:
+                start = 0
+                for piece in _cut(self.job, part):
+                    number = piece.num_bins(size)
+                    file.seek(start + 4 * number * chosen.start)
+                    values = np.frombuffer(file.read(4 * number * len(chosen)), dtype=np.float32)
+                    if len(values) != number * len(chosen):
+                        raise InputError(f"{path}: shorter than it was; remove the folder {path.parent} and repeat.")
+                    yield piece.contig, piece.start // size, values.reshape(len(chosen), number).T
+                    start += 4 * number * width
+
+    def seams(self) -> np.ndarray:
+        """Give the mean |difference| of neighbouring windows where they overlap, (columns,); NaN without any."""
+        total = np.zeros((2, self.job.width))
+        for path in self.files:
+            with open(path, "rb") as file:
+                file.seek(-total.nbytes, os.SEEK_END)
+                total += np.frombuffer(file.read(), dtype=np.float64).reshape(total.shape)
+        found = np.divide(total[0], total[1], out=np.full(self.job.width, np.nan), where=total[1] > 0)
+        return found[self.job.chosen]
+
+
+def _cut(job: ContigJob, part: Sequence[Piece]) -> Iterator[Piece]:
+    return (cut for piece in part for cut in job.cut(piece))
 
 
 def predict_contigs(
     job: ContigJob,
     output: Path,
+    write: Callable[[Written, Path], None] | None = None,
     *,
-    contigs: Sequence[str] = (),
-    identity: dict[str, Any] | None = None,
+    identity: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     advance: Advance = lambda number: None,
 ) -> Finished | None:
-    """Write a track of contigs; repeated after a kill, go on.
+    """Write tracks; repeated after a kill, go on.
 
     Args:
         job: model, genome and settings.
-        output: the track; its ending is the format.
-        contigs: which, in the order of the file; empty: all.
+        output: file or folder.
+        write: makes the output of the finished bins; None: a track whose format is the ending of the output.
         identity: more that decides the content, such as a fingerprint of the model.
         overwrite: replace an output of other settings.
-        advance: called with tokens that were read.
+        advance: called with bases that are done.
 
     Returns:
-        The finished track, or None while other ranks still have parts to write.
+        The finished output (rows are pieces), or None while other ranks still have parts to write.
 
     Raises:
-        InputError: a contig is not in the file, or the output cannot be written.
+        InputError: a contig or region is not in the genome, or the output cannot be written.
         UsageError: the format cannot hold the columns.
         ResumeError: an output of other settings is there.
     """
-    target = track_file(output)
-    if target.columns_at_most is not None and len(job.columns) > target.columns_at_most:
-        raise UsageError(
-            f"{output.name}: this format holds one column, the model gives {len(job.columns)}; choose one with "
-            f"--column ({', '.join(job.columns[:8])}), or write a .zarr."
-        )
-    job.genome.check_chroms(contigs)
-    chosen = {name: length for name, length in job.genome.contigs.items() if not contigs or name in contigs}
-    attributes = {"reduce": job.options.reduce, "output": job.options.output}
-    layout = TrackLayout(chosen, job.options.bin_size, job.columns, attributes)
+    write = write or one_file(job, output)
+    parts = job.parts()
     settings = {**job.options.identity(), "columns": list(job.columns), "genome": job.genome.fingerprint}
-    settings |= {**(identity or {}), "contigs": list(chosen)}
+    settings |= {**(identity or {}), "contigs": job.contigs()}
+    if job.options.regions is not None:
+        settings["regions"] = fingerprint_input(Path(job.options.regions))
     home = next(job.model.parameters()).device
     job.model.to(job.device)
     try:
-        with ResumableOutput.open(output, settings, suffix=".f32", overwrite=overwrite) as parts:
-            done = None if overwrite else parts.finished()
-            return done or _write(job, parts, layout, target, advance)
+        with ResumableOutput.open(output, settings, suffix=".f32", overwrite=overwrite) as found:
+            done = None if overwrite else found.finished()
+            if done is not None:
+                return done
+            for number, part in enumerate(parts):
+                if found.is_mine(number):
+                    _write_part(job, found, number, part, advance)
+            return found.finish(len(parts), lambda files, path: write(Written(job, files, parts), path))
     finally:
         job.model.to(home)
 
 
-def _write(
-    job: ContigJob, parts: ResumableOutput, layout: TrackLayout, target: TrackFile, advance: Advance
-) -> Finished | None:
-    cut = cut_into_parts(layout.contigs, layout.contigs.__getitem__, max_rows=PART_CONTIGS, max_bases=PART_BASES)
-    groups = [[name for _, name in group] for _, group in groupby(cut, key=lambda item: item[0])]
-    for number, names in enumerate(groups):
-        if parts.is_mine(number):
-            _write_part(job, parts, layout, (number, names), advance)
-
-    def join(files: Sequence[Path], path: Path) -> None:
-        target.write(read_parts(files, groups, layout), layout, path)
-
-    return parts.finish(len(groups), join)
+def layout_of_tracks(job: ContigJob) -> TrackLayout:
+    """Describe the tracks of a job: all contigs of the genome, in its order."""
+    names = tuple(name + {"+": ".plus", "-": ".minus", None: ""}[strand] for name, strand in job.tracks)
+    attributes = {"reduce": job.options.reduce, "output": job.options.output}
+    return TrackLayout(dict(job.genome.contigs), job.bin_size, names, attributes)
 
 
-def _write_part(
-    job: ContigJob, parts: ResumableOutput, layout: TrackLayout, part: tuple[int, list[str]], advance: Advance
-) -> None:
-    """Read the contigs of a part and write their bins, one contig after the other."""
-    number, names = part
-    folder = parts.folder / f"rows-{number:06d}"
-    folder.mkdir(exist_ok=True)
-    rows = job.rows(names, folder)
-    if job.streams:
-        read_segments(rows, job, folder / "state.npz", advance)
-    else:
-        for row in rows:
-            read_windows(row, job, advance)
-    once = rows[:: len(job.options.views)]
-    counts = {key: sum(row.counts.get(key, 0) for row in rows) for key in ("tokens", "windows")}
-    counts |= {key: sum(row.counts[key] for row in once) for key in ("lower_case_letters", "unknown_letters")}
-    counts["bases"] = sum(layout.contigs[name] for name in names)
-    counts["bases_read"] = sum(row.region.length for row in once)
-
-    def write(path: Path) -> None:
-        with open(path, "wb") as file:
-            for name in names:
-                own = [row for row in rows if row.region.chrom == name]
-                for values in _bins(job, layout.contigs[name], own):
-                    file.write(values.tobytes())
-
-    parts.commit(number, write, num_rows=len(names), counts=counts)
-    shutil.rmtree(folder)
-
-
-def _bins(job: ContigJob, length: int, rows: list[RowCache]) -> Iterator[np.ndarray]:
-    """Give the bins of a contig in order, float32 (some bins, columns), from bounded numbers of bases."""
-    chunk = max(1, CHUNK_BYTES // (4 * len(job.names) * max(1, len(job.options.views))))
-    size, carried, total, count = job.options.bin_size, -1, np.empty(0), np.empty(0)
-    for begin in range(0, length, chunk):
-        end = min(begin + chunk, length)
-        values = _bases(job, begin, end, rows)[:, job.chosen]
-        known = ~np.isnan(values)
-        first = begin // size
-        edges = np.maximum(np.arange(first, (end - 1) // size + 1) * size - begin, 0)
-        sums = np.add.reduceat(np.where(known, values, 0), edges, axis=0, dtype=np.float64)
-        counts = np.add.reduceat(known, edges, axis=0, dtype=np.int64)
-        if carried == first:
-            sums[0] += total
-            counts[0] += count
-        whole = len(sums) if end == length or end % size == 0 else len(sums) - 1
-        if whole:
-            divisor = counts[:whole] if job.options.reduce == "mean" else np.ones_like(counts[:whole])
-            empty = np.full(divisor.shape, np.nan)
-            bins = np.divide(sums[:whole], divisor, out=empty, where=counts[:whole] > 0)
-            yield np.ascontiguousarray(bins, dtype=np.float32)
-        carried, total, count = (first + whole, sums[-1], counts[-1]) if whole < len(sums) else (-1, total, count)
-
-
-def _bases(job: ContigJob, begin: int, end: int, rows: list[RowCache]) -> np.ndarray:
-    """Put regions and views together over some bases of a contig, (bases, outputs of the model)."""
-    whole = np.full((end - begin, len(job.names)), np.nan, dtype=np.float32)
-    is_rate = job.problem == "counts" and job.options.output == "probabilities"
-    for region, views in groupby(rows, key=lambda row: row.region):
-        low, high = max(begin, region.start), min(end, region.end)
-        if low >= high:
-            continue
-        found = [row.bases(low, high, job) for row in views]
-        values = average([probabilities(one, "counts") for one in found] if is_rate else found)
-        if job.options.output == "probabilities" and not is_rate:
-            values = probabilities(values, job.problem)
-        whole[low - begin : high - begin] = values
-    return whole
-
-
-def read_parts(files: Sequence[Path], groups: list[list[str]], layout: TrackLayout) -> Iterator[Bins]:
-    """Read finished parts in order, bounded pieces at a time.
+def one_file(job: ContigJob, output: Path) -> Callable[[Written, Path], None]:
+    """Write all columns into one track.
 
     Raises:
-        InputError: a part is shorter than it was.
+        UsageError: the format holds one column, and there are more.
     """
-    width = len(layout.names)
-    most = max(1, CHUNK_BYTES // (4 * width))
-    for path, names in zip(files, groups):
-        with open(path, "rb") as file:
-            for name in names:
-                bins = layout.num_bins(name)
-                for first in range(0, bins, most):
-                    number = min(most, bins - first)
-                    values = np.frombuffer(file.read(number * width * 4), dtype=np.float32)
-                    if len(values) != number * width:
-                        raise InputError(f"{path}: shorter than it was; remove the folder {path.parent} and repeat.")
-                    yield name, first, values.reshape(-1, width)
+    target, layout = track_file(output), layout_of_tracks(job)
+    if target.columns_at_most is not None and len(job.tracks) > target.columns_at_most:
+        raise UsageError(
+            f"{output.name}: this format holds one column, the model gives {len(job.tracks)}; choose one with "
+            f"--column ({', '.join(job.columns[:8])}), or write a .zarr, or a folder of BigWigs."
+        )
+    return lambda written, path: target.write(written.bins(), layout, path)
+
+
+def _write_part(job: ContigJob, parts: ResumableOutput, number: int, part: Sequence[Piece], advance: Advance) -> None:
+    """Compute the bins of a part, piece after piece, and commit them."""
+    folder = parts.folder / f"rows-{number:06d}"
+    if job.streams:
+        folder.mkdir(exist_ok=True)
+    blends = read_streams(job, part, folder, advance) if job.streams else read_windows(job, part, advance)
+
+    def write(path: Path) -> None:
+        seams = np.zeros((2, job.width))
+        with open(path, "wb") as file:
+            for blend in blends:
+                file.write(np.ascontiguousarray(blend.bins().T).tobytes())
+                seams += blend.seams
+            file.write(seams.tobytes())
+
+    counts = {"bases": 0, "lower_case_letters": 0, "unknown_letters": 0}
+    for item in (item for piece in part for item in piece.wanted):
+        for start in range(item.start, item.end, PART_BASES):
+            letters = job.genome.fetch(item.chrom, start, min(start + PART_BASES, item.end))
+            text = normalise(letters, job.tokenizer.alphabet)
+            counts["bases"] += len(letters)
+            counts["lower_case_letters"] += text.num_lower_case
+            counts["unknown_letters"] += num_unknown(text.sequence)
+    parts.commit(number, write, num_rows=len(part), counts=counts)
+    shutil.rmtree(folder, ignore_errors=True)

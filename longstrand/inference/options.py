@@ -97,15 +97,27 @@ class FileOptions(PredictOptions):
 
 
 class TrackOptions(PredictOptions):
-    """How whole contigs are read and what is written of them."""
+    """How contigs or regions of a genome are read and what is written of them."""
 
-    contigs: tuple[str, ...] = Field((), description="'all' or names with commas; write a .bedgraph, .bw or .zarr")
-    columns: tuple[str, ...] = Field((), description="tracks: the output to write; .zarr holds all of them")
-    bin_size: int = Field(1, ge=1, description="tracks: bases of a bin")
+    strand: Literal["+", "-", "both", "separate"] = Field(
+        "+", description="sequences as given (+), reverse complement (-), average (both), or (tracks) separate"
+    )
+    contigs: tuple[str, ...] = Field((), description="tracks: 'all' or names with commas")
+    regions: str | None = Field(None, description="tracks: only these intervals (BED, or chrom,start,end)")
+    columns: tuple[str, ...] = Field((), description="tracks: outputs to write, with commas; by default all")
+    bin_size: int | None = Field(None, ge=1, description="tracks: bases of a bin; by default one, or the model's bin")
     reduce: Literal["mean", "sum"] = Field("mean", description="tracks: a bin gets the mean or the sum of its bases")
     window: int | None = Field(None, ge=1, description="bases read at a time; by default all, or what the model reads")
     step: int | None = Field(
-        None, ge=1, description="tracks: bases kept of a window's middle; by default three quarters"
+        None,
+        ge=1,
+        description="tracks: bases from window to window; by default three quarters, half if they are blended",
+    )
+    blend: Literal["crop", "average", "hann"] = Field(
+        "crop", description="tracks: where windows overlap, the one whose middle is nearer, or a (weighted) average"
+    )
+    threshold: float | None = Field(
+        None, description="folder of tracks: also write stretches at or above this value as BED"
     )
     gap: int = Field(
         1000, ge=0, description="tracks: runs of so many N are left out and end memory; 0: read everything"
@@ -116,3 +128,10 @@ class TrackOptions(PredictOptions):
         if self.window is not None and self.step is not None and self.step > self.window:
             raise UsageError(f"a step of {self.step:,} bases leaves gaps between windows of {self.window:,}.")
         return self
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """How every window is read; ``separate`` reads what ``both`` reads."""
+        if self.strand != "separate":
+            return super().views
+        return tuple((strand, shift) for shift in self.shifts for strand in STRANDS["both"])

@@ -15,11 +15,13 @@ import csv
 import gzip
 import os
 import shutil
+import sys
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -338,15 +340,18 @@ class TrackFile(ABC):
 
 
 def checked(chunks: Iterable[Bins], layout: TrackLayout) -> Iterator[Bins]:
-    """Pass bins on, if they are finite (NaN is missing), in order and inside their contigs.
+    """Pass bins on, if they are finite (NaN is missing), in order and inside their contigs; bins may be left out.
 
     Raises:
         InputError: naming contig and base.
     """
     due = dict.fromkeys(layout.contigs, 0)
+    current = None
     for contig, first, values in chunks:
         end = first + len(values)
-        if due.get(contig) != first or end > layout.num_bins(contig):
+        again = contig != current and due.get(contig, 0) > 0
+        current = contig
+        if again or first < due.get(contig, first + 1) or end > layout.num_bins(contig):
             raise InputError(f"{contig}: bins from {first:,} on are out of order or beyond the end of the contig.")
         due[contig] = end
         infinite = np.flatnonzero(np.isinf(values).any(axis=1))
@@ -424,9 +429,11 @@ class BigWig(TrackFile):
                 failed.append(error)
 
         found = lines()
-        first = next(found, None)
+        first, said = next(found, None), ""
         if first is not None:
-            pybigtools.open(str(target), "w").write(layout.contigs, chain([first], found))
+            with _captured_output() as output:
+                pybigtools.open(str(target), "w").write(layout.contigs, chain([first], found))
+            said = output[0]
         if failed:
             raise failed[0]
         if first is None:
@@ -434,11 +441,29 @@ class BigWig(TrackFile):
         try:
             summary = pybigtools.open(str(target)).info()["summary"]
         except (OSError, ValueError, KeyError, pybigtools.BBIReadError) as error:
-            raise InputError(f"the BigWig that was written cannot be read ({error}); is the disk full?") from None
+            raise InputError(
+                f"the BigWig that was written cannot be read ({said or error}); is the disk full?"
+            ) from None
         if summary["basesCovered"] != sent[0] or not np.isclose(summary["sum"], sent[1], rtol=1e-6, atol=1e-6):
             raise InputError(
                 f"the BigWig that was written holds {summary['basesCovered']:,} bases of {sent[0]:,}; is the disk full?"
             )
+
+
+@contextmanager
+def _captured_output() -> Iterator[list[str]]:
+    """Keep what a library prints to the standard output; it is the one item of the list after the block."""
+    sys.stdout.flush()
+    kept, said = os.dup(1), [""]
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 1)
+        try:
+            yield said
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+            file.seek(0)
+            said[0] = " ".join(file.read().decode(errors="replace").split())
 
 
 class ZarrTrack(TrackFile):
@@ -447,7 +472,7 @@ class ZarrTrack(TrackFile):
     columns_at_most = None
 
     def _write(self, chunks: Iterator[Bins], layout: TrackLayout, target: Path) -> None:
-        """Write whole chunks as they fill."""
+        """Write the bins where they belong; what is left out is NaN."""
         import zarr
 
         group = zarr.open_group(str(target), mode="w")
@@ -462,8 +487,8 @@ class ZarrTrack(TrackFile):
             arrays[contig] = group.create_array(
                 contig, shape=(bins, width), chunks=(min(chunk, bins), width), dtype="f4", fill_value=float("nan")
             )
-        for contig, found in groupby(chunks, key=lambda item: item[0]):
-            append_chunks(arrays[contig], (values for _, _, values in found), chunk)
+        for contig, first, values in chunks:
+            arrays[contig][first : first + len(values)] = values
 
 
 TRACK_FILES: dict[str, Any] = {

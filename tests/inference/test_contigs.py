@@ -18,11 +18,12 @@ from longstrand.config import build
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
-from longstrand.inference import contigs
-from longstrand.inference.contigs import ContigJob, RowCache, gap_free_regions, predict_contigs, read_parts
+from longstrand.inference import contigs, streams
+from longstrand.inference.contigs import ContigJob, Grid, Piece, Written, gap_free_regions, predict_contigs
 from longstrand.inference.options import TrackOptions
 from longstrand.inference.predict import predict
 from longstrand.inference.strands import PUBLISHED_VIEWS
+from longstrand.inference.streams import RowCache
 from longstrand.models.config import preset
 from longstrand.models.networks import NETWORKS
 from longstrand.tokenization.kmer import make_kmer
@@ -51,11 +52,14 @@ def genome(tmp_path_factory: pytest.TempPathFactory) -> Genome:
     return Genome(path)
 
 
-def network(kind: str = "token", *, head_form: str = "linear", bin_bases: int | None = None, **memory: Any) -> Any:
+def network(
+    kind: str = "token", *, head_form: str = "linear", bin_bases: int | None = None, problem: str = "multi_label",
+    names: list[str] | None = None, **memory: Any,
+) -> Any:  # fmt: skip
     """A small random model, with memory if it has settings."""
     torch.manual_seed(1)
     fields: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    head = {"kind": kind, "problem": "multi_label", "num_outputs": 3, "form": head_form}
+    head = {"kind": kind, "problem": problem, "num_outputs": 3, "form": head_form, "class_names": names}
     if kind == "bin":
         head |= {"bin_bases": bin_bases, "bin_token_id": K2.sep_token_id, "problem": "counts"}
     memory = memory and {"cls_token_id": K2.cls_token_id, "sep_token_id": K2.sep_token_id, **memory}
@@ -109,7 +113,7 @@ def test_regions_between_gaps_by_hand(genome: Genome) -> None:
 
 
 def test_rows_read_by_hand(genome: Genome, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longstrand.inference.contigs.PIECE", 4)
+    monkeypatch.setattr("longstrand.inference.streams.PIECE", 4)
     text = CONTIGS["one"]
     row = RowCache(Path("row"), Interval("one", 0, 10), ("+", -2))
     assert "".join(row.pieces(genome, "ACGTN")) == "NN" + text[:8]
@@ -131,8 +135,8 @@ def test_rows_read_by_hand(genome: Genome, monkeypatch: pytest.MonkeyPatch) -> N
 def test_streams_what_predict_says_of_the_whole(
     memory: dict[str, Any], genome: Genome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("longstrand.inference.contigs.PIECE", 50)
-    monkeypatch.setattr(contigs, "CHUNK_BYTES", 1200)
+    monkeypatch.setattr("longstrand.inference.streams.PIECE", 50)
+    monkeypatch.setattr(contigs, "PART_BASES", 100)
     monkeypatch.setattr("longstrand.tokenization.pieces.MARGIN", 16)
     model = network(**memory)
     same(track(model, genome, tmp_path), expected(model))
@@ -154,7 +158,7 @@ def test_embeddings_of_any_layer(genome: Genome, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("size", "reduce"), [(7, "mean"), (10, "sum"), (1000, "mean")])
 def test_bins_by_hand(size: int, reduce: str, genome: Genome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contigs, "CHUNK_BYTES", 300)
+    monkeypatch.setattr(contigs, "PART_BASES", 25)
     model = network(num_tokens=2, segment_length=20)
     found = track(model, genome, tmp_path, bin_size=size, reduce=reduce)
     for name, bases in expected(model).items():
@@ -174,9 +178,17 @@ def test_windows_keep_their_middle_by_hand(tmp_path: Path) -> None:
     found = track(model, Genome(tmp_path / "g.fa"), tmp_path, window=8, step=4, gap=1000, tokenizer=K1)["c"]
     assert (found[:, 1] / 3).tolist() == [1, 2, 3, 4, 3, 4, 5, 6, 3, 4, 5, 6, 7, 8]
     back = track(model, Genome(tmp_path / "g.fa"), tmp_path, window=8, step=4, gap=1000, tokenizer=K1, strand="-")["c"]
-    assert (back[::-1, 1] / 3).tolist() == [1, 2, 3, 4, 3, 4, 5, 6, 3, 4, 5, 6, 7, 8]
+    assert (back[:, 1] / 3).tolist() == [8, 7, 6, 5, 6, 5, 4, 3, 6, 5, 4, 3, 2, 1]
     whole = track(model, Genome(tmp_path / "g.fa"), tmp_path, tokenizer=K1)["c"]
     assert (whole[:, 1] / 3).tolist() == list(range(1, 15))
+
+
+@pytest.mark.parametrize("blend", ["crop", "average"])
+def test_the_grid_by_hand(blend: str) -> None:
+    """Windows of 12 and steps of 4 in bins of 4 over 19 bases: those that would leave the contig are moved inwards."""
+    found = list(Grid(12, 4, 4, 4, blend).over(19, 0, 19))
+    assert [(one.start, one.end) for one in found] == [(0, 12), (4, 16), (8, 20)]
+    assert [one.own for one in found] == [(0, 8), (8, 12), (12, 19)]
 
 
 def test_a_window_with_too_many_tokens_names_its_place_and_the_option(genome: Genome, tmp_path: Path) -> None:
@@ -202,10 +214,13 @@ def test_a_sequence_model_gives_each_step_the_number_of_its_window(tmp_path: Pat
 def test_bins_of_a_model_lie_on_its_grid(genome: Genome, tmp_path: Path) -> None:
     model = network("bin", bin_bases=6)
     found = track(model, genome, tmp_path, window=30, step=18, output="probabilities")["one"]
-    assert np.isnan(found[330:]).all() and not np.isnan(found[:330]).any()
-    assert all(len(np.unique(found[start : start + 6, 0])) == 1 for start in range(0, 330, 6))
+    assert found.shape == (56, 3) and not np.isnan(found).any()
     (first,) = predict(model, [CONTIGS["one"][:30]], tokenizer=K2, output="probabilities")
-    np.testing.assert_allclose(found[:18:6], first.values[:3], rtol=1e-5)
+    np.testing.assert_allclose(found[:3], first.values[:3], rtol=1e-5)
+    (last,) = predict(model, [CONTIGS["one"][306:] + "NNN"], tokenizer=K2, output="probabilities")
+    np.testing.assert_allclose(found[-1], last.values[-1], rtol=1e-5)
+    bases = track(model, genome, tmp_path, window=30, step=18, output="probabilities", bin_size=4)["one"]
+    np.testing.assert_allclose(bases[1], (found[0] + found[1]) / 2, rtol=1e-5)
 
 
 def test_views_are_shifted_back_to_their_bases(genome: Genome, tmp_path: Path) -> None:
@@ -233,7 +248,8 @@ def test_a_stopped_run_goes_on_from_where_it_was(
     window = None if memory else 24
     (tmp_path / "a").mkdir()
     wanted = track(model, genome, tmp_path / "a", window=window, strand="both")
-    monkeypatch.setattr(contigs, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(streams, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(contigs, "PART_BASES", 40)
     options = TrackOptions(output="logits", strand="both", batch_tokens=64, window=window, gap=30)
     steps, stops = [0], 0
 
@@ -259,7 +275,7 @@ def test_a_stopped_run_goes_on_from_where_it_was(
 def test_killed_in_the_middle_of_a_contig(genome: Genome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = network(num_tokens=2, segment_length=20)
     output, steps = tmp_path / "x.zarr", list[int]()
-    monkeypatch.setattr(contigs, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(streams, "SAVE_SECONDS", 0.0)
 
     def work() -> None:
         def advance(number: int) -> None:
@@ -268,7 +284,7 @@ def test_killed_in_the_middle_of_a_contig(genome: Genome, tmp_path: Path, monkey
                 os.kill(os.getpid(), signal.SIGKILL)
 
         torch.set_num_threads(1)
-        contigs.SAVE_SECONDS = 0.0
+        streams.SAVE_SECONDS = 0.0
         job = ContigJob(model, K2, genome, options=TrackOptions(output="logits", gap=30), names=["a", "b", "c"])
         predict_contigs(job, output, advance=advance)
 
@@ -291,17 +307,18 @@ def test_formats_and_choices(genome: Genome, tmp_path: Path) -> None:
         chosen = build(TrackOptions, {"output": "logits", **options})
         return ContigJob(model, K2, genome, options=chosen, names=["a", "b", "c"])
 
-    done = predict_contigs(job(columns=("b",), bin_size=50, gap=30), tmp_path / "x.bedgraph", contigs=["one"])
+    chosen = {"columns": ("b",), "bin_size": 50, "gap": 30, "contigs": "one"}
+    done = predict_contigs(job(**chosen), tmp_path / "x.bedgraph")
     lines = [line.split("\t") for line in (tmp_path / "x.bedgraph").read_text().splitlines()]
     assert done is not None and done.counts["bases"] == 333 and done.num_rows == 1
     assert [(line[0], int(line[1]), int(line[2])) for line in lines][-1] == ("one", 300, 333)
     np.testing.assert_allclose(float(lines[0][3]), expected(model)["one"][:50, 1].mean(), rtol=1e-4)
     with pytest.raises(UsageError, match="holds one column, the model gives 3; choose one with --column"):
         predict_contigs(job(), tmp_path / "y.bedgraph")
-    with pytest.raises(UsageError, match="unknown column 'd'"):
+    with pytest.raises(UsageError, match="unknown output 'd'"):
         job(columns=("d",))
     with pytest.raises(InputError, match="no record 'on'"):
-        predict_contigs(job(), tmp_path / "y.zarr", contigs=["on"])
+        predict_contigs(job(contigs="on"), tmp_path / "y.zarr")
     with pytest.raises(UsageError, match="'bin_size': Input should be greater than or equal to 1"):
         job(bin_size=0)
     with pytest.raises(UsageError, match="a step of 9 bases leaves gaps"):
@@ -330,9 +347,9 @@ def test_the_verb(genome: Genome, tmp_path: Path) -> None:
 def test_a_damaged_part_is_refused(genome: Genome, tmp_path: Path) -> None:
     path = tmp_path / "part.f32"
     path.write_bytes(b"1234")
-    layout = contigs.TrackLayout({"one": 333}, 10, ("a",), {})
+    job = ContigJob(network(), K2, genome, options=TrackOptions(window=24), names=["a", "b", "c"])
     with pytest.raises(InputError, match="shorter than it was"):
-        list(read_parts([path], [["one"]], layout))
+        list(Written(job, [path], [[Piece("one", 0, 10, (Interval("one", 0, 10),))]]).bins())
 
 
 @pytest.mark.parametrize("window", [None, 20], ids=["stream", "windows"])

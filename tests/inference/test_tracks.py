@@ -57,7 +57,7 @@ def broken() -> Iterator[Bins]:
     [
         (broken, "No space left"),
         (lambda: [CHUNKS[0], bins("c2", 3, 1, float("inf"))], "c2, base 13: the value is infinite"),
-        (lambda: [CHUNKS[1], CHUNKS[0]], "c2: bins from 3 on are out of order"),
+        (lambda: [CHUNKS[1], CHUNKS[0]], "c2: bins from 0 on are out of order"),
         (lambda: [bins("c10", 0, 1, 1, 1)], "c10: bins from 0 on are out of order or beyond the end"),
     ],
 )
@@ -103,6 +103,18 @@ def test_zarr(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     np.testing.assert_array_equal(group["a"][:], values[:7])
     np.testing.assert_array_equal(group["b"][:], values[7:])
     assert group.attrs["columns"] == ["p", "q"] and group.attrs["bin_size"] == 1 and group.attrs["reduce"] == "sum"
+
+
+def test_bins_may_be_left_out(tmp_path: Path) -> None:
+    """Bins of regions alone, the bin at the end shorter; the library lists contigs with a value alone."""
+    pybigtools = pytest.importorskip("pybigtools")
+    layout = TrackLayout({"c1": 7, "c2": 17, "c3": 9}, 3, ("p",), {})
+    for ending in (".bw", ".bedgraph"):
+        target = tmp_path / f"x{ending}"
+        track_file(target).write([bins("c2", 1, 4), bins("c2", 5, 2)], layout, target)
+    read = pybigtools.open(str(tmp_path / "x.bw"))
+    assert dict(read.chroms()) == {"c2": 17} and list(read.records("c2")) == [(3, 6, 4.0), (15, 17, 2.0)]
+    assert (tmp_path / "x.bedgraph").read_text() == "c2\t3\t6\t4\nc2\t15\t17\t2\n"
 
 
 def test_endings(monkeypatch: pytest.MonkeyPatch) -> None:

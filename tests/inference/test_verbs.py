@@ -14,7 +14,6 @@ import torch
 
 import longstrand as ls
 from longstrand.errors import InputError, LongstrandError, UsageError
-from longstrand.inference.contigs import predict_tracks
 from longstrand.inference.loaded import fingerprint_network, open_model
 from longstrand.inference.options import FileOptions
 from longstrand.inference.predict import predict as run_model
@@ -23,6 +22,7 @@ from longstrand.models.config import preset
 from longstrand.models.pretrained import MODELS
 from longstrand.models.reading import Reading
 from longstrand.tokenization.kmer import make_kmer
+from longstrand.tracks.jobs import predict_tracks
 
 K3 = make_kmer(3)
 TEXTS = ["ACGTACGTTA", "GGGATTACA", "TTTTT", "ACG"]

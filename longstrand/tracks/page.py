@@ -1,0 +1,69 @@
+"""The page of a folder of tracks: pictures of the highest places, what each track holds, seams, files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from longstrand.genome.coverage import open_signal
+from longstrand.genome.intervals import Interval
+from longstrand.inference.contigs import ContigJob
+from longstrand.report.locus import Locus, Ruler, Track
+from longstrand.report.page import write_report
+from longstrand.report.sections import Report, Section, Table, provenance_table, text
+
+PICTURES, DRAWN, LISTED = 3, 8, 200
+"""Pictures, tracks in each of them, and tracks in the table; the rest is in ``tracks.json``, and the page says so."""
+SHOWN_BINS = 400
+
+
+def write_page(folder: Path, facts: Mapping[str, Any], job: ContigJob) -> Path:
+    """Write ``report.html`` and ``report.json`` into a folder of tracks; ``facts`` are those of ``tracks.json``."""
+    tracks: Sequence[Mapping[str, Any]] = facts["tracks"]
+    shown, bases = tracks[:LISTED], sum(job.genome.contigs[name] for name in facts["contigs"])
+    columns = ["track", "file", "unit", "bins", "mean", "spread", "lowest", "highest", "seam"]
+    keys = ("name", "file", "unit", "bins", "mean", "deviation", "low", "high", "seam")
+    rows = [[track[key] for key in keys] for track in shown]
+    more = f" The first {LISTED} of {len(tracks):,} tracks; tracks.json has all." * (len(tracks) > LISTED)
+    calls = [[track["name"], track["num_calls"], track["calls"]] for track in shown if "calls" in track]
+    files = [[path.name, path.stat().st_size] for path in sorted(folder.iterdir())]
+    sections: list[Section] = [
+        *_pictures(folder, tracks, facts["bin_size"], job),
+        Table("Tracks", text("tracks") + more, columns, rows),
+        *([Table("Calls", f"Stretches at or above {facts['threshold']:g}.", ["track", "calls", "file"], calls)] if calls
+          else []),
+        Table("Files", text("track_files"), ["file", "bytes"], files),
+        provenance_table(facts["provenance"], model=facts["model"], genome=facts["genome"]["fingerprint"]),
+    ]  # fmt: skip
+    windows = facts["windows"]
+    how = "read from end to end with memory"
+    if windows is not None:
+        how = (
+            f"windows of {windows['window']:,} bases, one every {windows['step']:,}, put together by {windows['blend']}"
+        )
+    where = f"{len(facts['contigs']):,} contig(s), {bases:,} bases"
+    where += f", limited to {Path(facts['regions']).name}" if facts["regions"] else ""
+    size = f"{len(tracks):,} tracks in bins of {facts['bin_size']:,} bases"
+    return write_report(folder, Report(f"Tracks of {job.genome.name}", sections, size, [f"{where}; {how}."]))[0]
+
+
+def _pictures(folder: Path, tracks: Sequence[Mapping[str, Any]], bin_size: int, job: ContigJob) -> list[Section]:
+    """Draw the tracks around the highest bin of the first ones."""
+    pictures: list[Section] = []
+    taken: list[Interval] = []
+    signals = [open_signal(folder / track["file"]) for track in tracks[:DRAWN]]
+    for track in tracks[:DRAWN]:
+        place, length = track["best"], job.genome.contigs[track["best"]["chrom"]]
+        half = SHOWN_BINS // 2 * bin_size
+        region = Interval(place["chrom"], max(0, place["start"] - half), min(length, place["start"] + half))
+        if len(pictures) == PICTURES or any(region.overlaps(other) for other in taken):
+            continue
+        taken.append(region)
+        drawn = [
+            Track(signal.values(region.chrom, region.start, region.end), str(one["name"]), "fill")
+            for one, signal in zip(tracks, signals)
+        ]
+        title, explain = f"Around the highest bin of {track['name']}", text("track_picture")
+        pictures.append(Locus(title, explain, [Ruler(), *drawn], region))
+    return pictures
