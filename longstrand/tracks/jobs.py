@@ -90,6 +90,10 @@ def predict_tracks(
     notes += as_trained(wanted, used)
     job = open_job(loaded, opened, used)
     write = partial(write_folder, loaded=loaded) if in_folder else one_file(job, target)
+    for name in ("window", "step"):
+        asked, found = getattr(used, name), getattr(job.grid, name)
+        if asked is not None and asked != found and not job.streams:
+            notes.append(f"note: {name} {asked:,} was rounded to {found:,}, whole bins and tokens of the model.")
     read, existed = 0, target.exists() and not overwrite
 
     def count(number: int) -> None:
