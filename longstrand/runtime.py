@@ -47,13 +47,15 @@ Function = TypeVar("Function", bound=Callable[..., object])
 def cache_dir() -> Path:
     """Find a writable folder for indexes and compiled code.
 
-    ``$LONGSTRAND_CACHE``, else ``$XDG_CACHE_HOME/longstrand``, else ``~/.cache/longstrand``. If it cannot be written, a
-    temporary folder of this process serves instead, and a warning says so.
+    ``$LONGSTRAND_CACHE``, else ``$XDG_CACHE_HOME/longstrand``, else ``~/.cache/longstrand``. If it cannot be written,
+    or there is no home, a temporary folder of this process serves instead, and a warning says so.
     """
-    explicit = os.environ.get("LONGSTRAND_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(explicit) if explicit else Path(base) / "longstrand"
-    if is_writable(folder):
+    explicit, base = os.environ.get("LONGSTRAND_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = Path(explicit) if explicit else (Path(base) if base else Path.home() / ".cache") / "longstrand"
+    except RuntimeError:  # a user that the system does not know, as in containers
+        folder = Path("~/.cache/longstrand")
+    if folder.parts[0] != "~" and is_writable(folder):
         return folder
     fallback = Path(tempfile.mkdtemp(prefix="longstrand-cache-"))
     atexit.register(shutil.rmtree, fallback, ignore_errors=True)
@@ -166,6 +168,11 @@ def rank() -> int:
 def world_size() -> int:
     """Give the number of processes of a distributed run (1 if alone)."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def act_as_process(number: int, count: int) -> None:
+    """Take the place of one of several processes that never meet, for jobs whose parts are independent."""
+    os.environ |= {"RANK": str(number), "WORLD_SIZE": str(count), "LOCAL_RANK": "0"}
 
 
 def local_rank() -> int:

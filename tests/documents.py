@@ -31,6 +31,7 @@ PAGES = (
     "tracks",
     "published",
     "running",
+    "clusters",
 )
 GUIDE = [f"docs/guide/{name}.md" for name in PAGES]
 BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n+)?^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

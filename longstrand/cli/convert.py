@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from longstrand.cli.options import JsonOption, new_app
+from longstrand.errors import UsageError, one_of
 
 if TYPE_CHECKING:
     from longstrand.models.published.convert import Conversion
@@ -21,7 +22,10 @@ _EXAMPLES = 3
 @app.command()
 def convert(
     source: Annotated[str, typer.Argument(help="Folder (or hub id) of a published checkpoint, or one of ours.")],
-    to: Annotated[str, typer.Option("--to", help="longstrand, or published (the format the authors' code reads).")],
+    to: Annotated[
+        str,
+        typer.Option("--to", help="longstrand, published (the format the authors' code reads), or sharded (of FSDP)."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
     family: Annotated[
         str | None,
@@ -35,11 +39,36 @@ def convert(
     Every tensor must be accounted for, or the conversion is refused. Tokenizer files, README and licence are carried
     over unchanged. To Longstrand and back gives the published tensors and config bit for bit; what our model does not
     use is kept aside for that. Converting is not needed to use a model: every command reads published folders.
+
+    A sharded checkpoint of a training with training.parallel=fsdp becomes a model folder, and back.
     """
+    if to == "sharded" or Path(source, "pytorch_model_fsdp_0").is_dir():
+        _convert_shards(Path(source), to, output, family=family, force=force)
+        print(json.dumps({"output": str(output), "target": to}) if as_json else f"{output}: written, in {to} format")
+        return
     from longstrand.models.published.convert import convert_folder
 
     done = convert_folder(source, output, target=to, family=family, force=force)
     print(json.dumps(done.to_dict(), indent=2, ensure_ascii=False) if as_json else "\n".join(describe(done)))
+
+
+def _convert_shards(source: Path, to: str, output: Path, *, family: str | None, force: bool) -> None:
+    """Convert between sharded checkpoints and model folders.
+
+    Raises:
+        UsageError: the two are of one kind, an option has no meaning, or the output exists.
+    """
+    from longstrand.runtime import check_output
+    from longstrand.training.engine import is_sharded, write_plain, write_sharded
+
+    if one_of(to, ("longstrand", "sharded"), "format of a sharded checkpoint") == "sharded" and is_sharded(source):
+        raise UsageError(f"{source}: is sharded already; --to longstrand makes a model folder of it.")
+    if family is not None:
+        raise UsageError("--family belongs to published checkpoints; leave it out.")
+    if output.exists() and not force:
+        raise UsageError(f"{output}: exists; choose another folder or add --force.")
+    check_output(output, [source])
+    (write_sharded if to == "sharded" else write_plain)(source, output)
 
 
 def describe(done: Conversion) -> list[str]:

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from longstrand import __version__
-from longstrand.errors import LongstrandError, nearest
-from longstrand.runtime import silence_libraries
+from longstrand.errors import LongstrandError, UsageError, nearest
+from longstrand.runtime import act_as_process, silence_libraries
 
+SHARED = ("predict", "embed", "variants", "benchmark")
+"""Commands whose work is shared out by part: each process writes its own, the last joins all."""
 VERBS: dict[str, str] = tomllib.loads(Path(__file__).with_name("verbs.toml").read_text(encoding="utf-8"))
 
 
@@ -31,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not debug:
         _quieten("transformers", "torch", "numba", "accelerate", "filelock", "fsspec", "matplotlib")
     try:
-        code = _dispatch(words)
+        code = _dispatch(_take_shard(words))
     except LongstrandError as error:
         if debug:
             raise
@@ -67,6 +69,7 @@ def help_text() -> str:
         "Options:\n"
         "  -h, --help            Show this text; 'longstrand COMMAND -h' explains one command.\n"
         "  --version             Show the version.\n"
+        "  --shard I/N           predict, embed, variants, benchmark: do the I-th of N shares of the work.\n"
         "  --debug               Show tracebacks and debug messages.\n"
         "  --install-completion  Complete commands and options with the tabulator key in this shell.\n\n"
         "New here? Run: longstrand demo"
@@ -90,6 +93,26 @@ def _dispatch(words: list[str]) -> int:
     module = importlib.import_module(f"longstrand.cli.{verb}")
     module.app(args=words[1:], prog_name=f"longstrand {verb}")
     return 0
+
+
+def _take_shard(words: list[str]) -> list[str]:
+    """Take ``--shard I/N`` out of a line: this process does the I-th of N shares, as one of N processes would.
+
+    Raises:
+        UsageError: the command has no shares, or the text is none.
+    """
+    place = next((i for i, word in enumerate(words) if word.partition("=")[0] == "--shard"), None)
+    if place is None:
+        return words
+    _, equals, text = words[place].partition("=")
+    text = text if equals else "".join(words[place + 1 : place + 2])
+    if words[0] not in SHARED:
+        raise UsageError(f"--shard is for {', '.join(SHARED)}; '{words[0]}' does not share out its work so.")
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise UsageError(f"--shard '{text}' is no share; write the first of four as 1/4.")
+    act_as_process(int(number) - 1, int(count))
+    return words[:place] + words[place + (1 if equals else 2) :]
 
 
 def _complete(words: list[str]) -> int:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,11 +16,12 @@ from longstrand.errors import UsageError, one_of
 
 if TYPE_CHECKING:
     from longstrand.info.planning import ResourceEstimate
+    from longstrand.training.settings import PretrainConfig
 
 app = new_app()
 
 ModelOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="Model folder, run folder, hub id, shipped name, or preset (tiny, mini, small, medium, base, large)."
     ),
@@ -40,43 +44,112 @@ StepsOption = Annotated[int | None, typer.Option(help="Steps of the run, to say 
 
 @app.command()
 def plan(
-    model: ModelOption,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="With --config: settings that differ.")
+    ] = None,
+    model: ModelOption = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Plan a pre-training: YAML file of settings, or name of a paper's.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(help="With --config: GPUs that share out a batch.", min=1)] = 1,
     length: Annotated[int | None, typer.Option(help="Tokens of a sequence.", min=1)] = None,
     bases: Annotated[int | None, typer.Option(help="Bases of a sequence, instead of --length.", min=1)] = None,
-    batch: Annotated[int, typer.Option(help="Sequences of a step.", min=1)] = 8,
+    batch: Annotated[int | None, typer.Option(help="Sequences of a step; by default 8.", min=1)] = None,
     mode: Annotated[str, typer.Option(help="train or infer.")] = "train",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16; by default fp32.")] = None,
     head: HeadOption = None,
     attention: AttentionOption = None,
     device: DeviceOption = "auto",
     checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing", help="Trade time for memory.")] = False,
-    vocab_size: Annotated[int, typer.Option(help="Tokens of the vocabulary, for a preset.", min=8)] = 4096,
+    vocab_size: Annotated[
+        int | None, typer.Option(help="Tokens of the vocabulary, for a preset; by default 4096.", min=8)
+    ] = None,
     memory_limit: LimitOption = None,
     steps: StepsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure memory and time of a step by running a few of the real shape here; no weights are loaded.
 
-    For a card that is not here (--device a100) the numbers are an estimate from its data sheet, and say so.
+    For a card that is not here (--device a100) the numbers are an estimate from its data sheet, and say so. With
+    --config a whole pre-training is planned: 'longstrand plan --config gena --gpus 8 --device a100'.
     """
-    from longstrand.info.planning import GPUS, Setting, find_config, make_plan, with_attention
+    from longstrand.info.planning import (
+        GPUS,
+        Setting,
+        describe_run,
+        find_config,
+        make_plan,
+        of_pretraining,
+        with_attention,
+    )  # fmt: skip
     from longstrand.runtime import resolve_device
 
-    if (length is None) == (bases is None):
-        raise UsageError("give either --length (tokens) or --bases.")
     if attention is not None:
         one_of(attention, ("full", "sliding", "block_sparse"), "--attention")
     chosen = device if device in GPUS or device not in ("auto", "cpu", "cuda") else resolve_device(device).type
     if memory_limit is not None and chosen not in ("cpu", "cuda"):
         raise UsageError("--memory-limit runs steps on this machine; it cannot be combined with the name of a card.")
-    config = find_config(model, vocab_size=vocab_size)
-    tokens = length if length is not None else tokens_for(model, bases or 0)
-    values: dict[str, Any] = {"mode": mode, "precision": precision, "checkpointing": checkpointing}
-    values["head"] = head or ("masked_lm" if mode == "train" else "encoder")
     limit = None if memory_limit is None else read_bytes(memory_limit)
-    changed = with_attention(config, attention, tokens)
-    result = make_plan(model, changed, Setting(tokens, batch, **values), device=chosen, memory_limit=limit)
-    print(json.dumps(result.to_dict(), indent=2) if as_json else "\n".join(describe(result, steps)))
+    run = None
+    if config is not None:
+        unused = {"--length": length, "--bases": bases, "--head": head, "--vocab-size": vocab_size, "--steps": steps}
+        unused |= {"--precision": precision, "--mode infer": mode == "infer", "--gradient-checkpointing": checkpointing}
+        refuse(unused, "the settings of the run say it")
+        run = read_run(config, settings or [])
+        found, setting = of_pretraining(run, gpus=gpus, model=model)
+        setting = setting if batch is None else replace(setting, batch=batch)
+        name = config.stem
+    else:
+        refuse({"KEY=VALUE": settings, "--gpus": gpus > 1}, "it goes with --config")
+        name, tokens = read_shape(model, length, bases)
+        found = find_config(name, vocab_size=vocab_size or 4096)
+        values: dict[str, Any] = {"mode": mode, "precision": precision or "fp32", "checkpointing": checkpointing}
+        values["head"] = head or ("masked_lm" if mode == "train" else "encoder")
+        setting = Setting(tokens, batch or 8, **values)
+    changed = with_attention(found, attention, setting.length)
+    result = make_plan(name, changed, setting, device=chosen, memory_limit=limit)
+    lines = describe(result, steps) + ([] if run is None else describe_run(run, result, gpus=gpus))
+    print(json.dumps(result.to_dict(), indent=2) if as_json else "\n".join(lines))
+
+
+def read_shape(model: str | None, length: int | None, bases: int | None) -> tuple[str, int]:
+    """Check what is asked without settings of a run; returns the model and the tokens of a sequence.
+
+    Raises:
+        UsageError: there is no model, or no length, or two.
+    """
+    if model is None:
+        raise UsageError("give --model, or --config for a whole pre-training.")
+    if (length is None) == (bases is None):
+        raise UsageError("give either --length (tokens) or --bases.")
+    return model, length if length is not None else tokens_for(model, bases or 0)
+
+
+def refuse(options: Mapping[str, Any], why: str) -> None:
+    """Refuse options that were given and would not be used.
+
+    Raises:
+        UsageError: naming the first.
+    """
+    for name, value in options.items():
+        if value:
+            raise UsageError(f"{name} would not be used: {why}; leave it out.")
+
+
+def read_run(path: Path, words: Sequence[str]) -> PretrainConfig:
+    """Read the settings of a pre-training, shipped or own; what only a run itself needs may be missing."""
+    from longstrand.cli.pretrain import PAPERS
+    from longstrand.config import build, find_settings, merge, read_yaml
+    from longstrand.training.settings import PretrainConfig
+
+    values = merge(read_yaml(find_settings(path, PAPERS)), words)
+    values.setdefault("output", "planned")
+    data = values.setdefault("data", {})
+    if isinstance(data, dict) and not data.get("sequences"):
+        data.setdefault("genomes", ["genome.fa"])
+        if isinstance(data.get("variants"), dict):
+            data["variants"].setdefault("path", "people.vcf")
+    return build(PretrainConfig, values, str(path))
 
 
 def tokens_for(model: str, bases: int) -> int:

@@ -13,7 +13,6 @@ import typer
 from longstrand.cli.options import JsonOption, new_app
 
 if TYPE_CHECKING:
-    from longstrand.genome.fasta import Genome
     from longstrand.tokenization.base import Tokenizer
     from longstrand.tokenization.report import TokenizerReport
 
@@ -26,13 +25,16 @@ _PIECE = 10_000
 
 @app.command()
 def train(
-    genomes: Annotated[list[Path], typer.Argument(help="FASTA files, plain, gzip or bgzip.")],
+    genomes: Annotated[list[Path], typer.Argument(help="FASTA files, plain, gzip or bgzip; or corpus files.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write the tokenizer to.")],
     kind: Annotated[str, typer.Option(help="bpe (learned from the genomes) or kmer (all words of K bases).")] = "bpe",
     vocab_size: Annotated[int, typer.Option(help="bpe: number of tokens.")] = 4096,
     num_bases: Annotated[int, typer.Option(help="bpe: bases to learn from, sampled over all genomes.")] = 5_000_000,
     min_frequency: Annotated[int, typer.Option(help="bpe: a token occurs at least so often.")] = 2,
     max_token_length: Annotated[int, typer.Option(help="bpe: longest token in bases.")] = 64,
+    evenly: Annotated[
+        bool, typer.Option("--evenly", help="bpe: as many bases of each genome, not of all bases.")
+    ] = False,
     hold_out: Annotated[list[str] | None, typer.Option(help="Contig not to learn from; may be repeated.")] = None,
     k: Annotated[int, typer.Option(help="kmer: bases of a word, 1 to 10.")] = 6,
     overlapping: Annotated[bool, typer.Option(help="kmer: words that slide by one base, as DNABERT's.")] = False,
@@ -45,37 +47,38 @@ def train(
     The folder loads with longstrand and with transformers' AutoTokenizer. Learning sees random pieces of the genomes;
     five million bases are enough for a few thousand tokens.
     """
-    from longstrand.data.regions import check_contigs
+    from longstrand.data.corpus import GenomeEntry, expand, open_corpus, tokenizer_pieces
+    from longstrand.data.regions import HoldOut
     from longstrand.errors import UsageError, one_of
-    from longstrand.genome.fasta import Genome
     from longstrand.runtime import check_output, provenance
     from longstrand.tokenization.kmer import make_kmer
     from longstrand.tokenization.report import inspect_tokenizer
     from longstrand.tokenization.train import describe_training, train_bpe, write_training_record
 
     one_of(kind, ("bpe", "kmer"), "kind of tokenizer")
-    learning = (vocab_size, num_bases, min_frequency, max_token_length) != (4096, 5_000_000, 2, 64)
+    learning = (vocab_size, num_bases, min_frequency, max_token_length, evenly) != (4096, 5_000_000, 2, 64, False)
     if (k != 6 or overlapping) if kind == "bpe" else learning:
         raise UsageError(f"an option of another kind of tokenizer than {kind} is given; leave it out.")
     if (output / "tokenizer.json").exists() and not overwrite:
         raise UsageError(f"{output}: there is a tokenizer already; choose another folder or add --overwrite.")
     check_output(output, genomes)
-    sources, excluded = [Genome(path) for path in genomes], hold_out or []
-    check_contigs(sources, excluded, "--hold-out: contig")
-    details: dict[str, Any] = {"kind": kind, "genomes": {str(g.path): g.fingerprint for g in sources}}
+    sources = open_corpus(expand([GenomeEntry(fasta=path) for path in genomes]))
+    held = HoldOut(contigs=tuple(hold_out or ()))
+    details: dict[str, Any] = {"kind": kind, "genomes": dict(zip(sources.names, sources.fingerprints, strict=True))}
     try:
         if kind == "kmer":
             tokenizer: Tokenizer = make_kmer(k, overlapping=overlapping)
         else:
-            pieces = _training_pieces(sources, num_bases=num_bases, seed=seed, exclude=excluded)
+            pieces = tokenizer_pieces(sources, num_bases=num_bases, seed=seed, holdout=held, evenly=evenly)
             tokenizer = train_bpe(
                 pieces, vocab_size=vocab_size, min_frequency=min_frequency, max_token_length=max_token_length
             )
-            details |= {"num_bases": num_bases, "min_frequency": min_frequency, "seed": seed, "hold_out": excluded}
+            details |= {"num_bases": num_bases, "min_frequency": min_frequency, "seed": seed, "evenly": evenly}
+            details["hold_out"] = held.contigs
     except ValueError as error:
         raise UsageError(str(error)) from None
     tokenizer.save(output)
-    sample = _training_pieces(sources, num_bases=MEASURED_BASES, seed=seed, exclude=excluded)
+    sample = tokenizer_pieces(sources, num_bases=MEASURED_BASES, seed=seed, holdout=held)
     details["bases_per_token"] = inspect_tokenizer(tokenizer, sample).bases_per_token
     summary = describe_training(tokenizer, **details)
     write_training_record(output, summary | {"provenance": provenance()})
@@ -125,18 +128,6 @@ def inspect(
         print(f"plot: {plot}")
 
 
-def _training_pieces(genomes: list[Genome], *, num_bases: int, seed: int, exclude: list[str]) -> Iterator[str]:
-    from longstrand.runtime import progress_bar
-    from longstrand.tokenization.train import sample_pieces
-
-    available = sum(n for genome in genomes for name, n in genome.contigs.items() if name not in exclude)
-    with progress_bar("reading", total=min(num_bases, available), unit="bases") as bar:
-        for piece in sample_pieces(genomes, num_bases=num_bases, seed=seed, exclude=exclude):
-            bar.update(len(piece))
-            yield piece
-    typer.echo("learning the merges ...", err=True)
-
-
 def _texts(path: Path, alphabet: str | None, counts: dict[str, int], limits: tuple[str, int, int]) -> Iterator[str]:
     """Read sequences in the letters of a tokenizer (None: as they are), at most so many bases; count the changes."""
     from longstrand.genome.sequence import normalise
@@ -167,7 +158,7 @@ def _raw_texts(path: Path, column: str, max_bases: int, seed: int | None) -> Ite
 
     if detect_file(path) == "fasta" and seed is not None:
         refuse_columns(path, "FASTA sequences", sequence=column)
-        return sample_pieces([Genome(path)], num_bases=max_bases, piece_length=_PIECE, seed=seed, both_strands=False)
+        return sample_pieces([Genome(path)], num_bases=max_bases, piece_length=_PIECE, seed=seed)
     return (record.sequence for record in read_records(path, columns=Columns(sequence=column)))
 
 

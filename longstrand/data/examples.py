@@ -12,6 +12,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from longstrand.data.genomes import GenomeSet, open_genomes
 from longstrand.data.masking import MaskingConfig, mask_tokens
 from longstrand.data.regions import HoldOuts
 from longstrand.data.windows import MIN_WINDOW, Source, TrainingWindows, Window
@@ -147,7 +148,7 @@ class TokenBudget:
 
 
 def measure_budget(
-    genomes: Sequence[Source],
+    genomes: GenomeSet | Sequence[Source],
     tokenizer: Tokenizer,
     *,
     max_tokens: int,
@@ -169,7 +170,7 @@ def measure_budget(
         sentences: as for `TrainingWindows`.
         num_windows: size of the sample.
     """
-    encoder = WindowTokenizer(tokenizer, max_tokens=max_tokens)
+    encoder, genomes = WindowTokenizer(tokenizer, max_tokens=max_tokens), open_genomes(genomes)
     num_specials = max_tokens - encoder.room
     for bases_per_token in (8, 16, 32, 64):
         windows = TrainingWindows(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 
+import numpy as np
+
 _MASK_64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -32,6 +34,19 @@ def draw_bits(seed: int, index: int, purpose: str) -> int:
     """Draw 64 random bits for one sample and one purpose."""
     key = key_of(seed, purpose)
     return mix_bits(mix_bits(index & _MASK_64) ^ key)
+
+
+def draw_many(seed: int, indices: np.ndarray, purpose: str) -> np.ndarray:
+    """Draw as `draw_bits` does for many samples at once; uint64, as many as ``indices``."""
+    key = np.uint64(key_of(seed, purpose))
+    return _mix_many(_mix_many(indices.astype(np.uint64)) ^ key)
+
+
+def _mix_many(values: np.ndarray) -> np.ndarray:
+    values = values + np.uint64(_GOLDEN)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
 
 
 def draw_below(seed: int, index: int, purpose: str, *, bound: int) -> int:

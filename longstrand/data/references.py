@@ -18,7 +18,8 @@ import numpy as np
 import scipy.sparse
 
 from longstrand.data.examples import MaskedExamples
-from longstrand.data.regions import GenomeSource, HoldOut, HoldOuts
+from longstrand.data.genomes import GenomeSet, open_genomes
+from longstrand.data.regions import HoldOut, HoldOuts
 from longstrand.data.windows import Source, TrainingWindows
 from longstrand.runtime import IGNORED_LABEL, generator
 from longstrand.tokenization.base import Tokenizer
@@ -143,7 +144,7 @@ def mixture_weights(parts: np.ndarray, *, num_rounds: int = 100) -> np.ndarray:
 
 
 def reference_losses(
-    genomes: Sequence[Source],
+    genomes: GenomeSet | Sequence[Source],
     tokenizer: Tokenizer,
     evaluation: MaskedExamples,
     *,
@@ -212,7 +213,7 @@ def masked_triples(examples: MaskedExamples, vocab_size: int) -> np.ndarray:
 
 
 def _training_blocks(
-    genomes: Sequence[Source],
+    genomes: GenomeSet | Sequence[Source],
     tokenizer: Tokenizer,
     holdout: HoldOuts,
     sentences: tuple[int, int] | None,
@@ -222,8 +223,9 @@ def _training_blocks(
 
     Together they cover the training data once; with different weights they are drawn as the training windows are.
     """
-    order = "epoch" if len({_weight(genome) for genome in genomes}) == 1 else "random"
-    settings: dict[str, Any] = {"num_bases": 8192, "order": order, "seed": 0, "sentences": sentences}
+    genomes = open_genomes(genomes)
+    settings: dict[str, Any] = {"num_bases": 8192, "seed": 0, "sentences": sentences}
+    settings["order"] = "epoch" if genomes.is_even else "random"
     settings["holdout"] = _without_margin(holdout)
     settings["alphabet"] = tokenizer.alphabet
     length = TrainingWindows(genomes, num_samples=1, **settings).epoch_length
@@ -235,10 +237,6 @@ def _training_blocks(
         yield block
         if num_tokens >= max_tokens:
             return
-
-
-def _weight(genome: Source) -> float:
-    return genome.weight if isinstance(genome, GenomeSource) else 1.0
 
 
 def _without_margin(holdout: HoldOuts) -> HoldOuts:

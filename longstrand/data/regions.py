@@ -6,43 +6,23 @@ Windows never cross the border of a `Regions` entry, so there is no retry loop a
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from longstrand.data.permutation import draw_below, draw_bits
+from longstrand.data.genomes import GenomeSet, GenomeSource, open_genomes
+from longstrand.data.permutation import draw_below, draw_many
 from longstrand.errors import InputError, UsageError, nearest
 from longstrand.genome.fasta import Genome, chrom_twin
-from longstrand.genome.intervals import Interval, merge_intervals, subtract_intervals
+from longstrand.genome.intervals import Interval, subtract_intervals
 
 logger = logging.getLogger(__name__)
 
-MIN_UNKNOWN_RUN = 100
-"""Runs of fewer N than this stay inside a window (scaffolding gaps are longer, single unknown bases are shorter)."""
-
 MIN_REGION = 32
 """Allowed stretches with fewer bases than this are dropped: they hold a handful of tokens."""
-
-
-@dataclass(frozen=True)
-class GenomeSource:
-    """A FASTA file to draw windows from.
-
-    Attributes:
-        fasta: path (plain, gzip or bgzip) or an open `Genome`.
-        weight: windows per base relative to the other sources; with equal weights larger genomes give more windows.
-        name: what reports call it; the file name by default.
-    """
-
-    fasta: Path | str | Genome
-    weight: float = 1.0
-    name: str | None = None
-
-    def open(self) -> Genome:
-        """Open the genome (indexed on first use)."""
-        return self.fasta if isinstance(self.fasta, Genome) else Genome(self.fasta)
 
 
 @dataclass(frozen=True)
@@ -59,11 +39,6 @@ class HoldOut:
     intervals: tuple[Interval, ...] = ()
     margin: int | None = None
 
-    def in_genome(self, genome: Genome) -> list[Interval]:
-        """Give the held-out stretches of one genome, without margin; contigs that it does not have are left out."""
-        whole = [Interval(chrom, 0, genome.contigs[chrom]) for chrom in self.contigs if chrom in genome.contigs]
-        return merge_intervals([*whole, *(item for item in self.intervals if item.chrom in genome.contigs)])
-
 
 HoldOuts = HoldOut | Mapping[str, HoldOut] | None
 """One hold-out for all genomes (by contig name), or one for each genome by its name, or none."""
@@ -71,22 +46,33 @@ HoldOuts = HoldOut | Mapping[str, HoldOut] | None
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """Stretches of several genomes that windows may use, as columns; sorted by genome, contig order of the file, start.
+    """Stretches of genomes that windows may use, as columns; sorted by genome, contig order of the file, start.
 
     Attributes:
-        genomes: int32 (n,), number of the genome.
-        chroms: n contig names.
+        source: the genomes.
+        contigs: int32 (n,), number of the contig in ``source``.
         starts: int64 (n,), 0-based.
         ends: int64 (n,), exclusive.
     """
 
-    genomes: np.ndarray
-    chroms: tuple[str, ...]
+    source: GenomeSet
+    contigs: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.chroms)
+        return len(self.starts)
+
+    @cached_property
+    def genomes(self) -> np.ndarray:
+        """Number of the genome of each stretch, int32 (n,)."""
+        firsts = np.searchsorted(self.contigs, self.source.first_contig)
+        return np.repeat(np.arange(len(self.source), dtype=np.int32), np.diff(firsts))
+
+    @property
+    def chroms(self) -> tuple[str, ...]:
+        """Names of the contigs, n of them."""
+        return tuple(map(self.source.chrom, self.contigs.tolist()))
 
     @property
     def lengths(self) -> np.ndarray:
@@ -100,68 +86,34 @@ class Regions:
         return int(self.lengths.sum())
 
 
-def open_genomes(genomes: Sequence[GenomeSource | Genome | Path | str]) -> tuple[list[Genome], list[float], list[str]]:
-    """Open the sources of a window data set.
-
-    Returns:
-        genomes, weights, names (made unique by numbering).
-
-    Raises:
-        ValueError: there is none.
-    """
-    if not genomes:
-        raise ValueError("windows need at least one genome.")
-    sources = [item if isinstance(item, GenomeSource) else GenomeSource(item) for item in genomes]
-    opened = [source.open() for source in sources]
-    names: list[str] = []
-    for source, genome in zip(sources, opened, strict=True):
-        name = source.name or genome.name
-        names.append(name if name not in names else f"{name}#{len(names) + 1}")
-    return opened, [source.weight for source in sources], names
-
-
-def training_regions(
-    genomes: Sequence[Genome], names: Sequence[str], *, margin: int, holdout: HoldOuts = None
-) -> Regions:
+def training_regions(genomes: GenomeSet, *, margin: int, holdout: HoldOuts = None) -> Regions:
     """Find all bases that training may see: not N, not held out (plus margin).
 
     Args:
-        genomes: open genomes.
-        names: their names (keys of a `HoldOut` mapping).
+        genomes: what to look at.
         margin: bases around held-out intervals, where the hold-out itself gives none.
         holdout: what to keep out.
 
     Raises:
         UsageError: a contig is in no genome, an interval reaches past its contig, or nothing is left.
     """
-    _check_places(genomes, names, holdout)
-    rows: list[tuple[int, Interval]] = []
-    for number, (genome, name) in enumerate(zip(genomes, names, strict=True)):
-        out = _holdout_of(name, holdout)
-        gap = margin if out.margin is None else out.margin
-        holes = [item.expand(gap) for item in out.in_genome(genome)]
-        rows += [(number, item) for item in _in_file_order(genome, subtract_intervals(_known_bases(genome), holes))]
-    return _regions(rows, "no base is left to train on: everything is N or held out.")
+    _check_places(genomes, holdout)
+    return _regions(genomes, holdout, margin, "no base is left to train on: everything is N or held out.")
 
 
-def heldout_regions(genomes: Sequence[Genome], names: Sequence[str], *, holdout: HoldOuts = None) -> Regions:
+def heldout_regions(genomes: GenomeSet, *, holdout: HoldOuts = None) -> Regions:
     """Find the known (not N) bases of the hold-out, without any margin; without one, of the genomes.
 
     Raises:
         UsageError: a contig is in no genome, an interval reaches past its contig, or nothing is left.
     """
-    _check_places(genomes, names, holdout)
-    rows: list[tuple[int, Interval]] = []
-    for number, (genome, name) in enumerate(zip(genomes, names, strict=True)):
-        known = _known_bases(genome)
-        if holdout is not None:
-            known = subtract_intervals(known, subtract_intervals(known, _holdout_of(name, holdout).in_genome(genome)))
-        rows += [(number, item) for item in _in_file_order(genome, known)]
-    return _regions(rows, "no base is left to evaluate on: the hold-out is empty, or N throughout.")
+    _check_places(genomes, holdout)
+    margin = 0 if holdout is None else None
+    return _regions(genomes, holdout, margin, "no base is left to evaluate on: the hold-out is empty, or N throughout.")
 
 
 def choose_holdout(
-    genomes: Sequence[GenomeSource | Genome | Path | str], *, fraction: float, seed: int, min_bases: int = 0
+    genomes: GenomeSet | Sequence[GenomeSource | Genome | Path | str], *, fraction: float, seed: int, min_bases: int = 0
 ) -> dict[str, HoldOut]:
     """Choose about ``fraction`` of each genome to hold out: whole contigs as far as they fit, the rest as one interval.
 
@@ -180,32 +132,41 @@ def choose_holdout(
     Raises:
         InputError: a genome is too short.
     """
-    opened, _, names = open_genomes(genomes)
-    chosen: dict[str, HoldOut] = {}
-    for name, genome in zip(names, opened, strict=True):
-        total = sum(genome.contigs.values())
-        if total < 2 * max(1, min_bases):
-            raise InputError(f"{name}: {total} bases are too few to hold out {min_bases}; evaluate on another genome.")
-        chosen[name] = _choose_contigs(genome, wanted=max(round(fraction * total), min_bases), seed=seed)
+    opened = open_genomes(genomes)
+    chosen = {}
+    for number, name in enumerate(opened.names):
+        lengths = opened.lengths(number)
+        wanted = max(round(fraction * sum(lengths.values())), min_bases)
+        chosen[name] = choose_contigs(name, lengths, wanted=wanted, least=min_bases, seed=seed)
     return chosen
 
 
-def _choose_contigs(genome: Genome, *, wanted: int, seed: int) -> HoldOut:
-    order = sorted(range(len(genome.contigs)), key=lambda number: draw_bits(seed, number, "holdout"))
-    names = list(genome.contigs)
-    whole: list[str] = []
+def choose_contigs(genome: str, lengths: Mapping[str, int], *, wanted: int, least: int, seed: int) -> HoldOut:
+    """Choose about ``wanted`` bases of the contigs of one genome, as `choose_holdout` does.
+
+    Raises:
+        InputError: it has less than twice ``least``.
+    """
+    total = sum(lengths.values())
+    if total < 2 * max(1, least):
+        raise InputError(f"{genome}: {total} bases are too few to hold out {least}; evaluate on another genome.")
+    names, sizes = list(lengths), list(lengths.values())
+    shortest = min(sizes)
+    whole = set[str]()
     missing = wanted
-    for number in order:
-        if 0 < genome.contigs[names[number]] <= missing + 0.2 * wanted:
-            whole.append(names[number])
-            missing -= genome.contigs[names[number]]
+    for number in np.argsort(draw_many(seed, np.arange(len(names)), "holdout"), kind="stable").tolist():
+        if 0 < sizes[number] <= missing + 0.2 * wanted:
+            whole.add(names[number])
+            missing -= sizes[number]
+            if missing + 0.2 * wanted < shortest:
+                break
+    kept = tuple(name for name in names if name in whole)
     if missing <= 0.2 * wanted:
-        return HoldOut(contigs=tuple(name for name in names if name in whole))
-    longest = max((name for name in names if name not in whole), key=lambda name: genome.contigs[name])
-    length = genome.contigs[longest]
+        return HoldOut(contigs=kept)
+    longest = max((name for name in names if name not in whole), key=lambda name: lengths[name])
+    length = lengths[longest]
     size = min(missing, length // 2)
     start = length - size if draw_below(seed, 0, "holdout side", bound=2) else 0
-    kept = tuple(name for name in names if name in whole)
     return HoldOut(contigs=kept, intervals=(Interval(longest, start, start + size),))
 
 
@@ -215,63 +176,87 @@ def _holdout_of(name: str, holdout: HoldOuts) -> HoldOut:
     return holdout if isinstance(holdout, HoldOut) else holdout.get(name, HoldOut())
 
 
-def _check_places(genomes: Sequence[Genome], names: Sequence[str], holdout: HoldOuts) -> None:
+def _check_places(genomes: GenomeSet, holdout: HoldOuts) -> None:
     """Refuse contigs that exist nowhere and intervals past the end: both would silently hold out nothing."""
+    numbers = {name: number for number, name in enumerate(genomes.names)}
     if isinstance(holdout, Mapping):
         for name in holdout:
-            if name not in names:
-                known = ", ".join(names)
-                raise UsageError(f"a hold-out names genome '{name}'{nearest(name, names)}; the genomes are: {known}.")
-        parts = [([genomes[names.index(name)]], out) for name, out in holdout.items()]
-    else:
-        parts = [(list(genomes), holdout)] if holdout is not None else []
-    for searched, out in parts:
-        check_contigs(searched, out.contigs, "held-out contig")
-        check_contigs(searched, (item.chrom for item in out.intervals), "contig of the held-out interval")
-        for item in out.intervals:
-            length = max(genome.contigs.get(item.chrom, 0) for genome in searched)
-            if item.end > length:
+            if name not in numbers:
+                known = ", ".join(genomes.names)
                 raise UsageError(
-                    f"held-out interval {item} reaches past the end of '{item.chrom}', which has {length} bases."
+                    f"a hold-out names genome '{name}'{nearest(name, genomes.names)}; the genomes are: {known}."
+                )
+        parts = [([numbers[name]], out) for name, out in holdout.items()]
+    else:
+        parts = [(list(numbers.values()), holdout)] if holdout is not None else []
+    for searched, out in parts:
+        wanted = [*out.contigs, *(item.chrom for item in out.intervals)]
+        if not wanted:
+            continue
+        lengths: dict[str, int] = {}
+        for number in searched:
+            for chrom, length in genomes.lengths(number).items():
+                lengths[chrom] = max(length, lengths.get(chrom, 0))
+        check_contigs(lengths, out.contigs, "held-out contig")
+        check_contigs(lengths, (item.chrom for item in out.intervals), "contig of the held-out interval")
+        for item in out.intervals:
+            if item.end > lengths[item.chrom]:
+                raise UsageError(
+                    f"held-out interval {item} reaches past the end of '{item.chrom}', which has "
+                    f"{lengths[item.chrom]} bases."
                 )
 
 
-def check_contigs(genomes: Sequence[Genome], chroms: Iterable[str], what: str) -> None:
+def check_contigs(known: Collection[str], chroms: Iterable[str], what: str) -> None:
     """Refuse a contig that no genome has.
+
+    Args:
+        known: names of the contigs that there are.
+        chroms: names that are asked for.
+        what: they are called in the error.
 
     Raises:
         UsageError: naming the nearest one and what there is.
     """
-    known = [chrom for genome in genomes for chrom in genome.contigs]
     for chrom in dict.fromkeys(chroms):
         if chrom not in known:
             twin = chrom_twin(chrom, known)
             hint = f" (did you mean '{twin}'?)" if twin else nearest(chrom, known)
-            shown = ", ".join(known[:6]) + (f", ... ({len(known)} in all)" if len(known) > 6 else "")
+            shown = ", ".join(list(known)[:6]) + (f", ... ({len(known)} in all)" if len(known) > 6 else "")
             raise UsageError(f"{what} '{chrom}' is in none of the FASTA files{hint}; they have: {shown}.")
 
 
-def _known_bases(genome: Genome) -> list[Interval]:
-    """Give the stretches without long N runs."""
-    runs = (Interval(chrom, start, end) for chrom in genome.contigs for start, end in genome.non_n_runs(chrom))
-    return merge_intervals(runs, gap=MIN_UNKNOWN_RUN - 1)
-
-
-def _in_file_order(genome: Genome, intervals: Iterable[Interval]) -> list[Interval]:
-    place = {chrom: number for number, chrom in enumerate(genome.contigs)}
-    return sorted(intervals, key=lambda item: (place[item.chrom], item.start))
-
-
-def _regions(rows: Sequence[tuple[int, Interval]], nothing_left: str) -> Regions:
-    kept = [(number, item) for number, item in rows if item.length >= MIN_REGION]
-    if not kept:
+def _regions(genomes: GenomeSet, holdout: HoldOuts, margin: int | None, nothing_left: str) -> Regions:
+    """Cut the hold-out (with its margin) from the known stretches; with ``margin`` None, keep nothing else."""
+    inside = margin is None
+    runs = genomes.runs
+    kept = np.full(len(runs), not inside)
+    pieces = [np.empty((0, 3), np.int64)]
+    for number, name in enumerate(genomes.names):
+        out = _holdout_of(name, holdout)
+        if not out.contigs and not out.intervals:
+            continue
+        place = {chrom: c for c, chrom in enumerate(genomes.chroms(number), int(genomes.first_contig[number]))}
+        here = slice(*genomes.first_run[number : number + 2].tolist())
+        kept[here] ^= np.isin(runs[here, 0], [place[chrom] for chrom in out.contigs if chrom in place])
+        gap = 0 if margin is None else margin if out.margin is None else out.margin
+        holes = [item.expand(gap) for item in out.intervals if item.chrom in place and item.chrom not in out.contigs]
+        touched = np.isin(runs[here, 0], [place[item.chrom] for item in holes])
+        kept[here] &= ~touched
+        known = [Interval(genomes.chrom(c), start, end) for c, start, end in runs[here][touched].tolist()]
+        left = subtract_intervals(known, holes)
+        left = subtract_intervals(known, left) if inside else left
+        pieces.append(np.array([(place[i.chrom], i.start, i.end) for i in left], np.int64).reshape(-1, 3))
+    found = np.concatenate([runs[kept], *pieces])
+    if genomes.allowed is not None:
+        found = found[genomes.allowed[found[:, 0]]]
+    long = found[:, 2] - found[:, 1] >= MIN_REGION
+    if not long.any():
         raise UsageError(nothing_left)
-    if len(kept) < len(rows):
-        lost = sum(item.length for _, item in rows) - sum(item.length for _, item in kept)
-        logger.info("%d stretches under %d bases (%d bases) are not used", len(rows) - len(kept), MIN_REGION, lost)
-    return Regions(
-        genomes=np.array([number for number, _ in kept], dtype=np.int32),
-        chroms=tuple(item.chrom for _, item in kept),
-        starts=np.array([item.start for _, item in kept], dtype=np.int64),
-        ends=np.array([item.end for _, item in kept], dtype=np.int64),
-    )
+    if not long.all():
+        lost = int((found[:, 2] - found[:, 1])[~long].sum())
+        logger.info("%d stretches under %d bases (%d bases) are not used", (~long).sum(), MIN_REGION, lost)
+    found = found[long]
+    if len(pieces) > 1:
+        found = found[np.lexsort((found[:, 1], found[:, 0]))]
+    return Regions(genomes, found[:, 0].astype(np.int32), found[:, 1].copy(), found[:, 2].copy())

@@ -17,17 +17,9 @@ from typing import Literal
 import numpy as np
 
 from longstrand.data.cohort import Cohort
+from longstrand.data.genomes import GenomeSet, GenomeSource, open_genomes
 from longstrand.data.permutation import Permutation, draw_below, draw_bits, draw_unit, key_of, mix_bits
-from longstrand.data.regions import (
-    GenomeSource,
-    HoldOut,
-    HoldOuts,
-    Regions,
-    choose_holdout,
-    heldout_regions,
-    open_genomes,
-    training_regions,
-)
+from longstrand.data.regions import HoldOut, HoldOuts, Regions, choose_holdout, heldout_regions, training_regions
 from longstrand.genome.fasta import Genome
 from longstrand.genome.haplotypes import HaplotypeWindow
 from longstrand.genome.intervals import Interval
@@ -121,7 +113,6 @@ class Windows(Sequence[Window]):
         genomes: the open genomes.
         num_bases: bases of a full window.
         regions: the stretches.
-        names: names of the genomes.
     """
 
     regions: Regions
@@ -129,7 +120,7 @@ class Windows(Sequence[Window]):
 
     def __init__(
         self,
-        genomes: Sequence[Source],
+        genomes: GenomeSet | Sequence[Source],
         *,
         num_bases: int,
         num_samples: int,
@@ -147,7 +138,7 @@ class Windows(Sequence[Window]):
         self._stride = stride or num_bases
         if not MIN_WINDOW <= self._stride <= num_bases + start:
             raise ValueError(f"the stride must be {MIN_WINDOW} to {num_bases + start} bases, got {self._stride}.")
-        self.genomes, self._weights, self.names = open_genomes(genomes)
+        self.genomes = open_genomes(genomes)
         self.num_bases, self.num_samples, self.seed = num_bases, num_samples, seed
         self._strand, self._start, self._sentences, self._alphabet = strand, start, sentences, alphabet
 
@@ -168,14 +159,15 @@ class Windows(Sequence[Window]):
         both = self._strand == "both"
         strand = "+-"[draw_bits(self.seed, sample, "strand") >> 63] if both else self._strand
         region, start, end = self._place(sample, strand)
-        source, chrom = int(self.regions.genomes[region]), self.regions.chroms[region]
+        source, contig = int(self.regions.genomes[region]), int(self.regions.contigs[region])
+        chrom, name = self.genomes.chrom(contig), self.genomes.names[source]
         person = self._cohort and self._cohort.read(chrom, start, end, seed=self.seed, index=sample)
-        raw = person.sequence if person else self.genomes[source].fetch(chrom, start, end)
-        sequence = normalise(raw, self._alphabet, where=self.names[source]).sequence
+        raw = person.sequence if person else self.genomes.read(source, contig, start, end)
+        sequence = normalise(raw, self._alphabet, where=name).sequence
         if strand == "-":
             sequence = reverse_complement(sequence)
         breaks = self._breaks(len(sequence), sample)
-        return Window(Interval(chrom, start, end, strand), sequence, self.names[source], breaks, person)
+        return Window(Interval(chrom, start, end, strand), sequence, name, breaks, person)
 
     def _sample(self, index: int) -> int:
         """Give the number that random draws of a window depend on."""
@@ -218,7 +210,7 @@ class TrainingWindows(Windows):
 
     def __init__(
         self,
-        genomes: Sequence[Source],
+        genomes: GenomeSet | Sequence[Source],
         *,
         num_bases: int,
         num_samples: int,
@@ -257,13 +249,17 @@ class TrainingWindows(Windows):
             genomes, num_bases=num_bases, num_samples=num_samples, seed=seed, strand=strand, start=start,
             stride=stride, sentences=sentences, alphabet=alphabet,
         )  # fmt: skip
-        if order == "epoch" and len(set(self._weights)) > 1:
-            raise ValueError("the epoch order covers every base once, so all genomes need the same weight.")
         if start and order == "random":
             raise ValueError("start moves windows in their chunks, and the random order has none; use order epoch.")
         self._order, self._cohort = order, cohort
-        self.regions = training_regions(self.genomes, self.names, margin=num_bases, holdout=holdout)
-        self._cumulative = np.cumsum(self.regions.lengths * np.array(self._weights)[self.regions.genomes])
+        self.regions = training_regions(self.genomes, margin=num_bases, holdout=holdout)
+        self._bases = np.bincount(self.regions.genomes, self.regions.lengths, len(self.genomes)).astype(np.int64)
+        shares = self.genomes.sampling.shares(self._bases, self.genomes.weights, self.genomes.taxa)
+        self._weights = np.divide(shares, self._bases, out=np.zeros_like(shares), where=self._bases > 0)
+        if order == "epoch" and self._is_weighted():
+            raise ValueError("the epoch order covers every base once, so all genomes need the same weight.")
+        self._shares, self._first_base = np.cumsum(shares), np.cumsum(self._bases) - self._bases
+        self._cumulative = np.cumsum(self.regions.lengths)
         self._tiles = Tiles(self.regions, self._stride, shifted=True)
         self._permutation: tuple[int, Permutation] | None = None
 
@@ -276,16 +272,30 @@ class TrainingWindows(Windows):
     def short_share(self) -> float:
         """Expected share of bases missing in windows whose allowed stretch is shorter than a window."""
         lengths = self.regions.lengths
-        share = np.diff(self._cumulative, prepend=0.0) / self._cumulative[-1]
+        share = lengths * self._weights[self.regions.genomes] / self._shares[-1]
         return float((share * np.maximum(0, 1 - lengths / self.num_bases)).sum())
+
+    @property
+    def genome_shares(self) -> dict[str, float]:
+        """Expected share of the windows of each genome, by name; they sum to 1."""
+        shares = np.diff(self._shares, prepend=0.0) / self._shares[-1]
+        return dict(zip(self.genomes.names, shares.tolist(), strict=True))
+
+    def _is_weighted(self) -> bool:
+        """Say whether some bases are read more often than others."""
+        used = self._weights[self._bases > 0]
+        return not np.allclose(used, used[0], rtol=1e-9)
 
     def _place(self, sample: int, strand: str) -> tuple[int, int, int]:
         return self._tile(sample, strand) if self._order == "epoch" else self._random_place(sample)
 
     def _random_place(self, index: int) -> tuple[int, int, int]:
-        """Draw the centre, then slide the window into its stretch."""
-        point = draw_unit(self.seed, index, "region") * float(self._cumulative[-1])
-        region = min(int(np.searchsorted(self._cumulative, point, side="right")), len(self.regions) - 1)
+        """Draw the genome and the stretch by one number, the centre by another; slide the window into its stretch."""
+        point = draw_unit(self.seed, index, "region") * float(self._shares[-1])
+        genome = min(int(np.searchsorted(self._shares, point, side="right")), len(self._shares) - 1)
+        rest = point - (float(self._shares[genome - 1]) if genome else 0.0)
+        base = min(int(rest / self._weights[genome]), int(self._bases[genome]) - 1) + int(self._first_base[genome])
+        region = int(np.searchsorted(self._cumulative, base, side="right"))
         first, last = int(self.regions.starts[region]), int(self.regions.ends[region])
         centre = first + draw_below(self.seed, index, "start", bound=last - first)
         start = max(first, min(centre - self.num_bases // 2, last - self.num_bases))
@@ -314,7 +324,7 @@ class EvaluationWindows(Windows):
 
     def __init__(
         self,
-        genomes: Sequence[Source],
+        genomes: GenomeSet | Sequence[Source],
         *,
         num_bases: int,
         holdout: HoldOuts = None,
@@ -346,7 +356,7 @@ class EvaluationWindows(Windows):
             genomes, num_bases=num_bases, num_samples=1 if max_windows is None else max_windows, seed=seed,
             strand=strand, start=0, stride=stride, sentences=sentences, alphabet=alphabet,
         )  # fmt: skip
-        self.regions = heldout_regions(self.genomes, self.names, holdout=holdout)
+        self.regions = heldout_regions(self.genomes, holdout=holdout)
         self._tiles = Tiles(self.regions, self._stride, shifted=False)
         self.num_samples = min(len(self._tiles), max_windows or len(self._tiles))
 

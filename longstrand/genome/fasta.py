@@ -17,6 +17,46 @@ from longstrand.genome.sequence import reverse_complement
 _LARGEST_READ = 1 << 30
 
 
+class OpenFile:
+    """A plain FASTA file that bases are read from by position; closed with its last reference.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._number = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
+        weakref.finalize(self, os.close, self._number)
+
+    def size_and_time(self) -> tuple[int, int]:
+        """Return its bytes, and the nanosecond of its last change."""
+        status = os.fstat(self._number)
+        return status.st_size, status.st_mtime_ns
+
+    def read_bases(self, place: tuple[int, int, int], start: int, end: int) -> str:
+        """Read bases ``start`` to ``end - 1`` of the record at a place (the fields of `Contig`); not checked again.
+
+        Raises:
+            InputError: the file is too short for them.
+        """
+        if start == end:
+            return ""
+        length, offset, line_bases = place
+        first = offset + start + start // line_bases
+        last = offset + end + (end - 1) // line_bases
+        read = os.pread if last - first <= _LARGEST_READ else _read_long
+        letters = read(self._number, last - first, first)
+        if line_bases < length:
+            letters = letters.replace(b"\n", b"")
+        if len(letters) != end - start:
+            raise InputError(f"{self.path}: the file changed while it was being read; start again with the new file.")
+        return letters.decode("ascii")
+
+
 class Genome:
     """Random access to the sequences of a FASTA file (plain, gzip or bgzip).
 
@@ -28,6 +68,7 @@ class Genome:
         path: the file as given.
         name: its name without ``.fa``, ``.fasta``, ``.fna``, ``.gz`` endings.
         contigs: number of bases by record name, in the order of the file.
+        index: where the records lie.
         fingerprint: ``sha256:...`` of names and sequences, independent of compression and line length.
 
     Raises:
@@ -38,15 +79,11 @@ class Genome:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.name = genome_name(self.path)
-        index = index_fasta(self.path)
+        self.index = index = index_fasta(self.path)
         self.fingerprint, self._places, self._gaps = index.fingerprint, index.contigs, index.gaps
         self._plain = Path(index.path)
         self.contigs: dict[str, int] = {name: contig.length for name, contig in index.contigs.items()}
-        try:
-            self._file = os.open(index.path, os.O_RDONLY)
-        except OSError as error:
-            raise InputError(f"{index.path}: cannot be read ({error.strerror}).") from None
-        weakref.finalize(self, os.close, self._file)
+        self._file = OpenFile(index.path)
 
     def fetch(self, chrom: str, start: int, end: int) -> str:
         """Read bases ``start`` to ``end - 1`` (0-based) of a record, letters and case as in the file.
@@ -55,25 +92,15 @@ class Genome:
             InputError: there is no such record, the range leaves it, or the file changed since it was indexed.
         """
         try:
-            length, offset, line_bases = self._places[chrom]
+            place = self._places[chrom]
         except KeyError:
             raise InputError(f"{self.path}: {self._no_record(chrom)}") from None
-        if not 0 <= start <= end <= length:
+        if not 0 <= start <= end <= place[0]:
             raise InputError(
-                f"{self.path}: {chrom}:{start + 1}-{end} leaves the record, which has {length} bases; "
+                f"{self.path}: {chrom}:{start + 1}-{end} leaves the record, which has {place[0]} bases; "
                 "check that the coordinates belong to this assembly."
             )
-        if start == end:
-            return ""
-        first = offset + start + start // line_bases
-        last = offset + end + (end - 1) // line_bases
-        read = os.pread if last - first <= _LARGEST_READ else _read_long
-        letters = read(self._file, last - first, first)
-        if line_bases < length:
-            letters = letters.replace(b"\n", b"")
-        if len(letters) != end - start:
-            raise InputError(f"{self.path}: the file changed while it was being read; start again with the new file.")
-        return letters.decode("ascii")
+        return self._file.read_bases(place, start, end)
 
     def fetch_interval(self, interval: Interval) -> str:
         """Read an interval on its strand: the reverse complement for ``-``."""

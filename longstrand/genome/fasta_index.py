@@ -27,7 +27,7 @@ from longstrand.runtime import cache_dir
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 _BLOCK = 1 << 22
 COPY_NAME = "sequence.fa"
 INDEX_NAME = "index.json"
@@ -44,9 +44,7 @@ def index_fasta(path: Path) -> FastaIndex:
     Raises:
         InputError: the file is missing, not FASTA, damaged, or the cache disk is full.
     """
-    source, status = _examine(path)
-    identity = f"{source}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{FORMAT_VERSION}"
-    key = hashlib.sha256(identity.encode()).hexdigest()[:32]
+    source, key = find_fasta(path)
     folder = cache_dir() / "genomes"
     entry = folder / key
     found = _read_entry(entry, source)
@@ -70,7 +68,12 @@ def index_fasta(path: Path) -> FastaIndex:
     return found
 
 
-def _examine(path: Path) -> tuple[Path, os.stat_result]:
+def find_fasta(path: Path | str) -> tuple[Path, str]:
+    """Find a file and the key of its index in the cache, which changes whenever the file does; it is not opened.
+
+    Raises:
+        InputError: the file is missing, cannot be read, or is a folder.
+    """
     path = Path(path).expanduser()
     try:
         source = path.resolve(strict=True)
@@ -83,7 +86,8 @@ def _examine(path: Path) -> tuple[Path, os.stat_result]:
         raise InputError(f"{path}: cannot be read (permission denied).")
     if not source.is_file():
         raise InputError(f"{path}: a FASTA file is needed, this is a folder or a device.")
-    return source, status
+    identity = f"{source}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{FORMAT_VERSION}"
+    return source, hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
 def _build_entry(source: Path, entry: Path) -> None:
@@ -139,6 +143,7 @@ def _index_text(source: Path, index: FastaIndex, folder: Path) -> str:
             "fingerprint": index.fingerprint,
             "contigs": index.contigs,
             "num_gaps": [len(gaps) for gaps in index.gaps.values()],
+            "descriptions": index.descriptions,
         }
     )
 
@@ -165,7 +170,7 @@ def _read_entry(entry: Path, source: Path) -> FastaIndex | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     path = source if stored["copy_size"] is None else entry / COPY_NAME
-    return FastaIndex(path, contigs, gaps, stored["fingerprint"])
+    return FastaIndex(path, contigs, gaps, stored["fingerprint"], stored["descriptions"])
 
 
 @contextlib.contextmanager

@@ -39,12 +39,14 @@ class FastaIndex:
         contigs: by name, in the order of the file.
         gaps: runs of ``N`` or ``n`` by name, sorted and half-open; int64 (runs, 2). Hard-masked genomes have millions.
         fingerprint: ``sha256:...`` of names and sequences, the same for plain, gzip and any line length.
+        descriptions: what follows the names in the header lines, where there is something.
     """
 
     path: Path
     contigs: dict[str, Contig]
     gaps: dict[str, Gaps]
     fingerprint: str
+    descriptions: dict[str, str]
 
 
 def scan_fasta(blocks: Iterable[bytes], path: Path, copy: IO[bytes] | None = None) -> FastaIndex | None:
@@ -79,6 +81,7 @@ class _Scanner:
         self.contigs: dict[str, Contig] = {}
         self.gaps: dict[str, Gaps] = {}
         self.header_lines: dict[str, int] = {}
+        self.descriptions: dict[str, str] = {}
         self.digest = hashlib.sha256()
         self.is_even = True
         self.record: _Record | None = None
@@ -112,7 +115,8 @@ class _Scanner:
         self._end_record()
         if not self.contigs:
             raise InputError(f"{self.path}: the file is empty; a FASTA file with at least one record is needed.")
-        return FastaIndex(self.path, self.contigs, self.gaps, "sha256:" + self.digest.hexdigest())
+        fingerprint = "sha256:" + self.digest.hexdigest()
+        return FastaIndex(self.path, self.contigs, self.gaps, fingerprint, self.descriptions)
 
     def _begin_record(self, offset: int) -> None:
         words = (self.header or b"").split()
@@ -125,6 +129,8 @@ class _Scanner:
                 "give every record its own name."
             )
         self.header_lines[name] = self.line
+        if len(words) > 1:
+            self.descriptions[name] = b" ".join(words[1:]).decode("utf-8", "replace")
         if self.copy is not None:
             self.copy.write(b">" + words[0] + b"\n")
         self.record = _Record(name, offset)

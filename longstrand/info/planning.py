@@ -31,6 +31,9 @@ from longstrand.models.precision import cpu_has_bf16
 from longstrand.models.published.to_ours import import_headers
 from longstrand.models.strict_load import shapes_only
 from longstrand.runtime import model_folder, peak_resident, read_json
+from longstrand.tokenization.hub import load_tokenizer
+from longstrand.tokenization.kmer import make_kmer
+from longstrand.training.settings import PretrainConfig
 from longstrand.training.throughput import training_flops_per_token
 
 GPUS: dict[str, dict[str, float]] = tomllib.loads(Path(__file__).with_name("gpus.toml").read_text(encoding="utf-8"))
@@ -145,6 +148,63 @@ def find_config(model: str, *, vocab_size: int = 4096) -> LongstrandConfig:
     if content.get("model_type") == LongstrandConfig.model_type:
         return LongstrandConfig.from_dict(content)
     return import_headers(folder).config
+
+
+def of_pretraining(run: PretrainConfig, *, gpus: int, model: str | None = None) -> tuple[LongstrandConfig, Setting]:
+    """Read from the settings of a pre-training the model that it trains, and a forward pass of one of its GPUs.
+
+    Args:
+        run: the settings.
+        gpus: over which a batch is shared out.
+        model: folder or preset in place of the checkpoint to start from.
+
+    Raises:
+        UsageError: the checkpoint to start from is not there, or the batch cannot be shared out.
+    """
+    if run.training.batch_size % gpus:
+        raise UsageError(f"a batch of {run.training.batch_size} sequences cannot be shared out over {gpus} GPUs.")
+    settings, start = run.tokenizer, model or run.model.start_from
+    length = run.training.max_tokens
+    if run.memory is not None:
+        length = run.memory.segment_length
+    if start is not None:
+        config = find_config(str(start), vocab_size=settings.vocab_size)
+    else:
+        made = None
+        if settings.path is not None:
+            made = load_tokenizer(settings.path, engine="library")
+        elif settings.kind == "kmer":
+            made = make_kmer(settings.k, overlapping=settings.overlapping)
+        vocab_size = settings.vocab_size if made is None else made.vocab_size
+        fields = {"max_position_embeddings": length, "type_vocab_size": 0, **run.model.settings}
+        config = preset(run.model.preset, vocab_size=vocab_size, **fields)
+    if run.memory is not None:
+        config = config.replace(memory={**run.memory.model_settings(), "loss": None})
+        length *= run.memory.most_segments or 1
+    share = run.training.batch_size // gpus
+    micro = run.training.micro_batch_size or min(8, share)
+    checkpointing = run.training.gradient_checkpointing
+    return config, Setting(length, micro, precision=run.training.precision, checkpointing=checkpointing)
+
+
+def describe_run(run: PretrainConfig, plan: ResourceEstimate, *, gpus: int) -> list[str]:
+    """Say what the whole of a pre-training needs, from the plan of one forward pass of one GPU."""
+    training, setting = run.training, plan.setting
+    passes = -(-training.batch_size // (gpus * setting.batch))
+    hours = training.steps * passes * plan.seconds / 3600
+    tokens = training.steps * training.batch_size * setting.length
+    lines = [
+        f"whole run         {training.steps:,} steps of {training.batch_size:,} x {setting.length:,} tokens: "
+        f"{tokens / 1e9:,.1f} billion tokens",
+        f"on {gpus:<4} x {plan.device:<8} {passes:,} passes a step on each, about {hours:,.0f} hours",
+    ]
+    if training.parallel == "fsdp":
+        held = plan.memory.weights + plan.memory.training
+        shared = plan.memory.peak - held + held // gpus
+        lines.append(
+            f"shared out        about {shared / 1e9:,.1f} GB on each: weights, gradients, optimizer over {gpus}"
+        )
+    return [*lines, "note              passes are timed with the optimizer in each and without talk between GPUs."]
 
 
 def with_attention(config: LongstrandConfig, pattern: str | None, length: int) -> LongstrandConfig:

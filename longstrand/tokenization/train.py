@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 
 SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "-")
 _LONGEST_PIECE = 1000
-_COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 _TO_N = str.maketrans("RYSWKMBDHVU", "NNNNNNNNNNT")
 
 
@@ -101,26 +100,18 @@ class _Counted:
 
 
 def sample_pieces(
-    genomes: Sequence[SequenceSource],
-    *,
-    num_bases: int,
-    piece_length: int = 1000,
-    seed: int = 0,
-    both_strands: bool = True,
-    exclude: Collection[str] = (),
+    genomes: Sequence[SequenceSource], *, num_bases: int, piece_length: int = 1000, seed: int = 0
 ) -> Iterator[str]:
-    """Draw random pieces for `train_bpe`: uniform over all bases of all genomes, on both strands.
+    """Draw random pieces of genomes as they are, runs of N too: uniform over all bases.
 
     Letters are made upper case, other nucleotide codes become N. No base is drawn twice: if ``num_bases`` is not less
-    than the genomes have, every base is used once, in shuffled pieces on random strands.
+    than the genomes have, every base is used once, in shuffled pieces.
 
     Args:
         genomes: where to read.
         num_bases: stop after so many bases (the last piece may exceed it).
         piece_length: bases of a piece; the last one of a contig may be shorter.
         seed: the same seed gives the same pieces.
-        both_strands: turn each piece round with probability one half.
-        exclude: contigs not to read, for example those held out for evaluation.
 
     Raises:
         ValueError: ``num_bases`` or ``piece_length`` is below 1.
@@ -128,10 +119,10 @@ def sample_pieces(
     """
     if num_bases < 1 or piece_length < 1:
         raise ValueError(f"num_bases and piece_length are at least 1, got {num_bases} and {piece_length}.")
-    contigs = [(genome, *item) for genome in genomes for item in genome.contigs.items() if item[0] not in exclude]
+    contigs = [(genome, *item) for genome in genomes for item in genome.contigs.items()]
     tiles = np.array([-(-length // piece_length) for _, _, length in contigs], dtype=np.int64)
     if not tiles.sum():
-        raise InputError("the genomes have no bases to sample from (or all contigs are left out).")
+        raise InputError("the genomes have no bases to sample from.")
     rng = generator(seed, 0, "tokenizer training pieces")
     ends = np.cumsum(tiles)
     total = 0
@@ -142,8 +133,6 @@ def sample_pieces(
         genome, chrom, length = contigs[which]
         start = int(tile - (ends[which] - tiles[which])) * piece_length
         piece = genome.fetch(chrom, start, min(start + piece_length, length)).upper().translate(_TO_N)
-        if both_strands and rng.integers(2):
-            piece = piece.translate(_COMPLEMENT)[::-1]
         total += len(piece)
         yield piece
 

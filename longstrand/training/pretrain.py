@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +22,23 @@ from transformers import TrainerCallback
 
 from longstrand.data.cohort import Cohort
 from longstrand.data.collate import Collator
-from longstrand.data.examples import MaskedExamples, TokenBudget, measure_budget
-from longstrand.data.references import reference_losses
-from longstrand.data.regions import check_contigs
-from longstrand.data.rows import read_intervals
-from longstrand.data.windows import (
-    MIN_WINDOW,
-    EvaluationWindows,
-    GenomeSource,
-    HoldOut,
-    TrainingWindows,
-    choose_holdout,
+from longstrand.data.corpus import (
+    NOTHING,
+    WHOLE,
+    GenomeEntry,
+    expand,
+    one_per_genus,
+    open_corpus,
+    tokenizer_pieces,
+    write_sequences,
 )
+from longstrand.data.examples import MaskedExamples, TokenBudget, measure_budget
+from longstrand.data.genomes import GenomeSet
+from longstrand.data.references import reference_losses
+from longstrand.data.regions import check_contigs, choose_contigs
+from longstrand.data.rows import read_intervals
+from longstrand.data.windows import MIN_WINDOW, EvaluationWindows, HoldOut, TrainingWindows
 from longstrand.errors import InputError, UsageError
-from longstrand.genome.fasta import Genome
 from longstrand.inference.predict import longest_input
 from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.config import RecurrentMemory, preset
@@ -47,6 +49,7 @@ from longstrand.runtime import (
     IGNORED_LABEL,
     fingerprint_file,
     join_processes,
+    model_folder,
     on_rank_0,
     provenance,
     rank,
@@ -60,8 +63,9 @@ from longstrand.tokenization.hub import load_tokenizer
 from longstrand.tokenization.kmer import make_kmer
 from longstrand.tokenization.train import train_bpe
 from longstrand.training.curriculum import make_curriculum, row_tokens
+from longstrand.training.engine import parallel_arguments, plain_model
 from longstrand.training.run_folder import RunFolder, TrainingResult
-from longstrand.training.settings import PretrainConfig
+from longstrand.training.settings import DataConfig, HoldOutConfig, PretrainConfig
 from longstrand.training.throughput import ThroughputMeter, measured_peak, training_flops_per_token
 from longstrand.training.trainer import LongstrandTrainer, split_batch, training_arguments
 
@@ -78,7 +82,7 @@ class PretrainData:
     evaluation: MaskedExamples
     budget: TokenBudget
     holdout: Any
-    sources: tuple[GenomeSource, ...]
+    genomes: GenomeSet
 
 
 def pretrain(config: PretrainConfig) -> TrainingResult:
@@ -94,24 +98,45 @@ def pretrain(config: PretrainConfig) -> TrainingResult:
     join_processes(device)
     run = RunFolder.open(config.output, config)
     try:
-        sources = tuple(
-            GenomeSource(genome := Genome(entry.fasta), entry.weight, entry.name or genome.name)
-            for entry in config.data.genomes
-        )
-        tokenizer = make_tokenizer(config, sources, run.path)
-        run.check_inputs(_fingerprints(sources, tokenizer, config))
+        genomes, holdout = read_genomes(config.data, run.path, min_holdout=4 * config.training.max_tokens)
+        tokenizer = make_tokenizer(config, genomes, holdout, run.path)
+        run.check_inputs(_fingerprints(genomes, tokenizer, config))
         if run.report is not None:
             return TrainingResult(run.path, run.path / "model", run.report)
-        return _run(config, run, make_data(config, sources, tokenizer), tokenizer, device)
+        return _run(config, run, make_data(config, genomes, holdout, tokenizer), tokenizer, device)
     finally:
         run.close()
 
 
-def make_tokenizer(config: PretrainConfig, sources: tuple[GenomeSource, ...], folder: Path) -> Tokenizer:
-    """Load the tokenizer of the settings, or make one and keep it in ``folder/tokenizer``."""
+def read_genomes(data: DataConfig, folder: Path, *, min_holdout: int) -> tuple[GenomeSet, dict[str, HoldOut]]:
+    """Open the genomes of the settings, and choose what is held out.
+
+    Args:
+        data: the settings.
+        folder: where sequences of tables are kept.
+        min_holdout: smallest useful hold-out of a genome in bases.
+
+    Raises:
+        LongstrandError: files are missing, the same, or not what the settings say; nothing is held out.
+    """
+    if data.sequences:
+        made = on_rank_0(lambda: write_sequences(data.sequences, folder, column=data.sequence_column))
+        entries = [GenomeEntry(fasta=made, species="sequences")]
+    else:
+        entries = expand(data.genomes)
+    if data.one_per_genus:
+        entries = one_per_genus(entries)
+    if data.order == "epoch" and len({entry.weight for entry in entries}) > 1:
+        raise UsageError("order epoch reads every base equally often; with different weights set data.order=random.")
+    genomes = open_corpus(entries, sampling=data.sampling, contigs=data.contigs)
+    return genomes, hold_out(data.hold_out, entries, genomes, min_bases=min_holdout)
+
+
+def make_tokenizer(config: PretrainConfig, genomes: GenomeSet, holdout: dict[str, HoldOut], folder: Path) -> Tokenizer:
+    """Load the tokenizer of the settings or of the model to start from, or make one in ``folder/tokenizer``."""
     settings = config.tokenizer
-    if settings.path is not None:
-        return load_tokenizer(settings.path)
+    if (given := settings.path or config.model.start_from) is not None:
+        return load_tokenizer(model_folder(given))
     made = folder / "tokenizer"
 
     def make() -> None:
@@ -120,32 +145,24 @@ def make_tokenizer(config: PretrainConfig, sources: tuple[GenomeSource, ...], fo
         if settings.kind == "kmer":
             tokenizer = make_kmer(settings.k, overlapping=settings.overlapping)
         else:
-            tokenizer = train_bpe(_pieces(config, sources), vocab_size=settings.vocab_size)
+            pieces = tokenizer_pieces(
+                genomes, num_bases=settings.training_bases, seed=config.training.seed, holdout=holdout,
+                evenly=settings.evenly,
+            )  # fmt: skip
+            tokenizer = train_bpe(pieces, vocab_size=settings.vocab_size)
         tokenizer.save(made)
 
     on_rank_0(make)
     return load_tokenizer(made)
 
 
-def _pieces(config: PretrainConfig, sources: tuple[GenomeSource, ...]) -> Iterator[str]:
-    """Sample pieces of both strands, outside the hold-out, for training a tokenizer: never more than there is."""
-    length = 1_000  # BPE training takes quadratic time in the length of a piece
-    pieces = TrainingWindows(
-        sources,
-        num_bases=length,
-        num_samples=max(1, config.tokenizer.training_bases // length),
-        seed=config.training.seed,
-        holdout=_hold_out(config, sources),
-    )
-    enough = max(1, min(config.tokenizer.training_bases, pieces.regions.num_bases) // length)
-    return (window.sequence for window in islice(pieces, enough))
-
-
-def make_data(config: PretrainConfig, sources: tuple[GenomeSource, ...], tokenizer: Tokenizer) -> PretrainData:
+def make_data(
+    config: PretrainConfig, genomes: GenomeSet, holdout: dict[str, HoldOut], tokenizer: Tokenizer
+) -> PretrainData:
     """Lay out the training and hold-out examples."""
     data, training = config.data, config.training
-    holdout, max_tokens = _hold_out(config, sources), window_tokens(config, tokenizer)
-    budget = measure_budget(sources, tokenizer, max_tokens=max_tokens, holdout=holdout, sentences=data.sentences)
+    max_tokens = window_tokens(config, tokenizer)
+    budget = measure_budget(genomes, tokenizer, max_tokens=max_tokens, holdout=holdout, sentences=data.sentences)
     num_bases, stride = data.num_bases or budget.num_bases, min(budget.stride, data.num_bases or budget.stride)
     common: dict[str, Any] = {"num_bases": num_bases, "holdout": holdout}
     chunks = stride
@@ -157,24 +174,24 @@ def make_data(config: PretrainConfig, sources: tuple[GenomeSource, ...], tokeniz
     common |= {"sentences": data.sentences, "alphabet": tokenizer.alphabet}
     people = data.variants
     windows = TrainingWindows(
-        sources,
+        genomes,
         num_samples=training.steps * training.batch_size,
         seed=training.seed,
         strand=data.strand,
         order=data.order,
         start=data.start,
         stride=chunks,
-        cohort=people and Cohort.open(genome=sources[0].open(), **dict(people)),
+        cohort=people and Cohort.open(genome=genomes.open(0), **dict(people)),
         **common,
     )
     fixed = EvaluationWindows(
-        sources, strand="both", max_windows=training.eval_windows, seed=0, stride=stride, **common
+        genomes, strand="both", max_windows=training.eval_windows, seed=0, stride=stride, **common
     )
     examples = partial(MaskedExamples, tokenizer=tokenizer, max_tokens=max_tokens)
     # Measured under [MASK] alone: kept and random tokens would let a model copy its input, and no count table can.
     hidden = config.masking.model_copy(update={"mask": 1.0, "random": 0.0})
     train = examples(windows, masking=config.masking, seed=training.seed)
-    return PretrainData(train, examples(fixed, masking=hidden, seed=0), budget, holdout, sources)
+    return PretrainData(train, examples(fixed, masking=hidden, seed=0), budget, holdout, genomes)
 
 
 def window_tokens(config: PretrainConfig, tokenizer: Tokenizer) -> int:
@@ -249,9 +266,10 @@ def _run(
             max_steps=training.steps,
             warmup_steps=min(500, training.steps // 10) if training.warmup_steps is None else training.warmup_steps,
             adam_beta2=training.adam_beta2,
+            adam_epsilon=training.adam_epsilon,
             torch_compile=training.compile,
             gradient_checkpointing=training.gradient_checkpointing,
-            ddp_find_unused_parameters=False,
+            **parallel_arguments(training),
             logging_steps=training.log_every,
             eval_steps=training.eval_every,
             save_steps=training.save_every,
@@ -265,16 +283,21 @@ def _run(
     step = int(resumed_from.name[11:]) if resumed_from else 0
     if trainer.stopped_by is not None and trainer.state.global_step < training.steps:
         return TrainingResult(run.path, None, {}, trainer.stopped_by, step)
-    report = on_rank_0(lambda: _finish(config, run, trainer, data, tokenizer))
+    whole = plain_model(trainer.model)
+    report = on_rank_0(lambda: _finish(config, run, trainer, data, (whole, tokenizer)))
     return TrainingResult(run.path, run.path / "model", report, None, step)
 
 
 def _finish(
-    config: PretrainConfig, run: RunFolder, trainer: LongstrandTrainer, data: PretrainData, tokenizer: Tokenizer
+    config: PretrainConfig,
+    run: RunFolder,
+    trainer: LongstrandTrainer,
+    data: PretrainData,
+    trained: tuple[LongstrandForMaskedLM, Tokenizer],
 ) -> dict[str, Any]:
     """Save the model, write and give the report."""
-    report = _report(config, data, trainer, tokenizer)
-    save_checkpoint(trainer.model, tokenizer, run.path / "model", provenance=report, metrics=report["hold_out"])
+    report = _report(config, data, trainer, trained[1])
+    save_checkpoint(*trained, run.path / "model", provenance=report, metrics=report["hold_out"])
     write_run_page(run.path, report, trainer.metrics_log.rows())
     run.finish(report)
     for folder in run.checkpoints():
@@ -290,9 +313,11 @@ class Snapshots(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Save if this is one of the steps."""
-        if state.global_step in self._steps and rank() == 0:
-            folder = self._folder / f"step-{state.global_step}"
-            save_checkpoint(model, self._tokenizer, folder, provenance={"step": state.global_step})
+        if state.global_step not in self._steps:
+            return
+        whole, folder = plain_model(model), self._folder / f"step-{state.global_step}"
+        if rank() == 0:
+            save_checkpoint(whole, self._tokenizer, folder, provenance={"step": state.global_step})
 
 
 def _meter(model: LongstrandForMaskedLM, config: PretrainConfig, device: torch.device) -> ThroughputMeter:
@@ -320,7 +345,7 @@ def _report(
     references: dict[str, Any] = {}
     if config.training.references:
         references = reference_losses(
-            data.sources, tokenizer, data.evaluation, holdout=data.holdout, sentences=config.data.sentences
+            data.genomes, tokenizer, data.evaluation, holdout=data.holdout, sentences=config.data.sentences
         )
     windows = data.train.windows
     return {
@@ -336,30 +361,38 @@ def _report(
         "hold_out_bases": int(data.evaluation.windows.regions.num_bases),
         "training_bases": int(windows.regions.num_bases),
         "short_window_share": windows.short_share,
+        "genome_shares": windows.genome_shares,
         "settings": config.model_dump(mode="json"),
-        "inputs": _fingerprints(data.sources, tokenizer, config),
+        "inputs": _fingerprints(data.genomes, tokenizer, config),
         "provenance": provenance(),
     }
 
 
-def _hold_out(config: PretrainConfig, sources: tuple[GenomeSource, ...]) -> dict[str, HoldOut]:
-    """Hold out what the settings name; genomes in which they name nothing give ``fraction`` of their bases."""
-    settings = config.data.hold_out
+def hold_out(
+    settings: HoldOutConfig, entries: Sequence[GenomeEntry], genomes: GenomeSet, *, min_bases: int
+) -> dict[str, HoldOut]:
+    """Hold out what entries and settings name; genomes in which they name nothing give ``fraction`` of their bases."""
     intervals = tuple(read_intervals(settings.intervals).intervals) if settings.intervals is not None else ()
     named = {*settings.contigs, *(interval.chrom for interval in intervals)}
-    check_contigs([source.open() for source in sources], sorted(named), "data.hold_out: contig")
-    chosen = {}
-    for source in sources:
-        contigs = source.open().contigs
-        if named & set(contigs):
-            chosen[str(source.name)] = HoldOut(
-                contigs=tuple(name for name in settings.contigs if name in contigs),
-                intervals=tuple(interval for interval in intervals if interval.chrom in contigs),
+    chosen, known = {}, set[str]()
+    for number, entry in enumerate(entries):
+        if entry.hold_out == (NOTHING,):
+            continue
+        lengths = genomes.lengths(number)
+        known |= named and set(lengths)
+        if entry.hold_out is not None:
+            contigs = tuple(lengths) if entry.hold_out == (WHOLE,) else entry.hold_out
+            check_contigs(lengths, contigs, f"hold_out of {entry.name}: contig")
+            chosen[entry.name] = HoldOut(contigs=contigs)
+        elif named & set(lengths):
+            chosen[entry.name] = HoldOut(
+                contigs=tuple(name for name in settings.contigs if name in lengths),
+                intervals=tuple(interval for interval in intervals if interval.chrom in lengths),
             )
         elif settings.fraction > 0:
-            chosen |= choose_holdout(
-                [source], fraction=settings.fraction, seed=0, min_bases=4 * config.training.max_tokens
-            )
+            wanted = max(round(settings.fraction * sum(lengths.values())), min_bases)
+            chosen[entry.name] = choose_contigs(entry.name, lengths, wanted=wanted, least=min_bases, seed=0)
+    check_contigs(known, sorted(named), "data.hold_out: contig")
     if not chosen:
         raise InputError(
             "data.hold_out is empty, so there is nothing to measure the model on; "
@@ -368,11 +401,13 @@ def _hold_out(config: PretrainConfig, sources: tuple[GenomeSource, ...]) -> dict
     return chosen
 
 
-def _fingerprints(sources: tuple[GenomeSource, ...], tokenizer: Tokenizer, config: PretrainConfig) -> dict[str, Any]:
-    genomes = {str(source.name): source.open().fingerprint for source in sources}
+def _fingerprints(genomes: GenomeSet, tokenizer: Tokenizer, config: PretrainConfig) -> dict[str, Any]:
+    marks = dict(zip(genomes.names, genomes.fingerprints, strict=True))
+    kinds = zip(genomes.names, genomes.weights.tolist(), genomes.taxa, strict=True)
+    read = {"sampling": {name: f"weight {weight:g}, taxon {taxon}" for name, weight, taxon in kinds}}
     people = {"variants": fingerprint_file(config.data.variants.path)} if config.data.variants else {}
     about = {"tokenizer": tokenizer.fingerprint, "start_from": str(config.model.start_from or "")}
-    return {"genomes": genomes, **people, **about}
+    return {"genomes": marks, **read, **people, **about}
 
 
 def hold_out_evaluation(

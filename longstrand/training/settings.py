@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from longstrand.config import StrictModel
+from longstrand.data.corpus import GenomeEntry
+from longstrand.data.genomes import ContigRules, Sampling
 from longstrand.data.labelled_files import LabelColumns, Words
 from longstrand.data.masking import MaskingConfig
 from longstrand.training.curriculum import MemoryTraining
@@ -213,14 +215,6 @@ class FinetuneConfig(StrictModel):
         return self
 
 
-class GenomeEntry(StrictModel):
-    """One FASTA file."""
-
-    fasta: Path = Field(description="FASTA file, plain or gzip")
-    weight: float = Field(1.0, gt=0, description="how often its bases are seen, relative to the others")
-    name: str | None = Field(None, description="name in reports; the file's name if absent")
-
-
 class HoldOutConfig(StrictModel):
     """What the model never sees, and is measured on."""
 
@@ -240,7 +234,12 @@ class HoldOutConfig(StrictModel):
 class DataConfig(StrictModel):
     """Which DNA is read, and how windows are cut from it."""
 
-    genomes: tuple[GenomeEntry, ...] = Field(min_length=1, description="FASTA files")
+    genomes: tuple[GenomeEntry, ...] = Field((), description="FASTA files, or a corpus file that lists them")
+    sequences: tuple[Path, ...] = Field((), description="training tables instead of genomes; labels are not read")
+    sequence_column: str = Field("sequence", description="column of data.sequences")
+    sampling: Sampling = Field(default_factory=Sampling, description="order random: how often each genome is read")
+    contigs: ContigRules = Field(default_factory=ContigRules, description="which contigs are read")
+    one_per_genus: bool = Field(False, description="of each genus (first word of the species) one species, drawn")
     hold_out: HoldOutConfig = Field(default_factory=HoldOutConfig)
     strand: Literal["+", "-", "both"] = Field("both", description="both: each window is read from a random strand")
     order: Literal["random", "epoch"] = Field(
@@ -264,13 +263,24 @@ class DataConfig(StrictModel):
 
     @model_validator(mode="after")
     def _check_order(self) -> DataConfig:
+        if bool(self.genomes) == bool(self.sequences):
+            raise ValueError("give genomes (--genome) or sequences (--sequences), one of the two")
+        if not self.sequences:
+            self.refuse_given(["sequence_column"], "there are no sequences")
+        else:
+            self.refuse_given(["sampling", "contigs", "one_per_genus", "variants"], "it is for genomes")
         if self.variants is not None and len(self.genomes) > 1:
             raise ValueError("data.variants belongs to one genome; give that genome alone")
-        if self.order == "epoch" and len({genome.weight for genome in self.genomes}) > 1:
-            raise ValueError("order epoch reads every base equally often; with different weights set data.order=random")
+        if self.order == "epoch" and self.sampling != Sampling():
+            raise ValueError("order epoch reads every base equally often; with data.sampling set data.order=random")
         if self.order == "random" and (self.start or self.overlap is not None):
             raise ValueError("data.start and data.overlap lay out the chunks of data.order=epoch; leave them out")
         return self
+
+    @field_validator("sequences", mode="before")
+    @classmethod
+    def _accept_one_path(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | Path) else value
 
     @field_validator("genomes", mode="before")
     @classmethod
@@ -293,11 +303,12 @@ class TokenizerConfig(StrictModel):
     training_bases: int = Field(
         20_000_000, gt=0, description="BPE: bases sampled for training it, at most those there are"
     )
+    evenly: bool = Field(False, description="BPE: as many bases of each genome; default: as often as in training")
 
     @model_validator(mode="after")
     def _check(self) -> TokenizerConfig:
         if self.path is None:
-            of_others = {"bpe": ["k", "overlapping"], "kmer": ["vocab_size", "training_bases"]}[self.kind]
+            of_others = {"bpe": ["k", "overlapping"], "kmer": ["vocab_size", "training_bases", "evenly"]}[self.kind]
             self.refuse_given(of_others, f"the tokenizer that is made is of the kind {self.kind}")
         return self
 
@@ -311,6 +322,12 @@ class ModelConfig(StrictModel):
     )
     start_from: Path | None = Field(None, description="checkpoint folder whose weights are the start")
 
+    @model_validator(mode="after")
+    def _check(self) -> ModelConfig:
+        if self.start_from is not None and {"preset", "settings"} & self.model_fields_set:
+            raise ValueError("a checkpoint to start from has its own size; leave out preset and settings")
+        return self
+
 
 class TrainingConfig(Optimisation):
     """Optimisation, precision, evaluation and saving."""
@@ -321,6 +338,10 @@ class TrainingConfig(Optimisation):
     schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = "cosine"
     warmup_steps: int | None = Field(None, ge=0, description="default: a tenth of the steps, 500 at most")
     adam_beta2: float = Field(0.98, gt=0, lt=1)
+    adam_epsilon: float = Field(1e-8, gt=0)
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="several GPUs: the whole model in each, or its weights shared out over all (FSDP2)"
+    )
     compile: bool = Field(False, description="torch.compile; needs a C++ compiler on CPU")
     gradient_checkpointing: bool = Field(False, description="less memory for about a third more time")
     num_workers: int = Field(1, ge=0, description="processes that read, tokenize and mask")
@@ -346,6 +367,8 @@ class PretrainConfig(StrictModel):
     @model_validator(mode="after")
     def _check(self) -> PretrainConfig:
         training, memory = self.training, self.memory
+        if self.model.start_from is not None and self.tokenizer.path is None and self.tokenizer.model_fields_set:
+            raise ValueError("a checkpoint to start from has its own tokenizer; leave out what makes one")
         if memory is not None and memory.most_segments is None:
             raise ValueError("memory needs segments or a curriculum, to say how long the windows are")
         if training.compile and training.pack:

@@ -37,6 +37,8 @@ from longstrand.training.throughput import ThroughputMeter
 Evaluate = Callable[[nn.Module], dict[str, float]]
 SCHEDULES = {"constant": "constant_with_warmup"}
 STATE_FILE = "longstrand_state.json"
+STOPPING = (signal.SIGTERM, signal.SIGUSR1)
+"""Signals of a queue, after which a run saves its state and ends; Ctrl-C is the third."""
 
 
 def split_batch(batch_size: int, most: int | None) -> tuple[int, int]:
@@ -122,6 +124,8 @@ class LongstrandTrainer(Trainer):
     ) -> None:
         # Trainer wants a data set as soon as evaluation is on; ours is inside the function.
         super().__init__(eval_dataset=[], **trainer)
+        if bool(self.args.fsdp) != self.is_fsdp_enabled:
+            raise UsageError("training.parallel=fsdp needs GPUs: accelerate trains whole models on processors.")
         self.remove_callback(PrinterCallback)
         self.run, self.curriculum, self.steps_per_epoch = run, curriculum, steps_per_epoch
         self.metrics_log = MetricsLog(run.path / "metrics.jsonl")
@@ -245,6 +249,8 @@ class LongstrandTrainer(Trainer):
         if best:
             self.state.best_model_checkpoint = str(self.run.path / f"checkpoint-{best}")
             self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
+        if self.is_fsdp_enabled:
+            self.model.config.save_pretrained(staged)
         kept = {"loss_sum": self._loss_sum, "last_logged_step": self._globalstep_last_logged, "counts": self.counts}
         write_json(staged / STATE_FILE, kept)
         write_manifest(staged)
@@ -326,7 +332,7 @@ class LongstrandTrainer(Trainer):
 
 def _start_quietly(stock: Callable[[int], None] | None, worker: int) -> None:
     """Start a data worker: ignore the signals that stop a run, then do what the stock Trainer does."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (*STOPPING, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     if stock is not None:
         stock(worker)
@@ -335,8 +341,9 @@ def _start_quietly(stock: Callable[[int], None] | None, worker: int) -> None:
 class RunCallback(TrainerCallback):
     """What a run does beside the stock Trainer's steps: it resumes, stops on a signal, and ends with all its numbers.
 
-    On SIGTERM or Ctrl-C in any process the step is finished, a checkpoint saved, and training stopped. The last step is
-    logged, evaluated and saved, whatever the intervals. Evaluation and saving are left out of the clock.
+    On SIGTERM, SIGUSR1 (what a queue sends before its time limit) or Ctrl-C in any process the step is finished, a
+    checkpoint saved, and training stopped. The last step is logged, evaluated and saved, whatever the intervals.
+    Evaluation and saving are left out of the clock.
     """
 
     def __init__(self, trainer: LongstrandTrainer) -> None:
@@ -345,7 +352,7 @@ class RunCallback(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         """Take over the signals; restore the running state, which the Trainer has just reset."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (*STOPPING, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._note)
         self._trainer.restore_running_state()
         self._restart_clock()

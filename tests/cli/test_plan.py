@@ -129,9 +129,33 @@ def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert sum(p.numel() for p in LongstrandForMaskedLM(find_config("mixed_6mer_1m")).parameters()) > 900_000
 
 
+@pytest.mark.parametrize(
+    ("paper", "billions", "parameters"),
+    [
+        ("dnabert", 122.9, "89,"), ("dnabert2", 262.1, "117,"), ("dnabert2_task", 0.4, "88,"), ("gena", 131.1, "110,"),
+        ("gena_1000g", 131.1, "110,"), ("gena_rmt", 461.4, "88,"), ("gena_rmt_large", 304.1, "307,"),
+        ("nt_human", 307.2, "4"), ("nt_1000g", 307.2, "4"), ("nt_multispecies", 307.2, "2,5"),
+    ],
+)  # fmt: skip
+def test_the_settings_of_papers(
+    capsys: pytest.CaptureFixture[str], paper: str, billions: float, parameters: str
+) -> None:
+    """Tokens and parameters as the papers count them: 262 G for DNABERT-2, 300 G for Nucleotide Transformer."""
+    start = {"gena_rmt_large": "large", "gena_rmt": "base", "dnabert2_task": "base"}.get(paper)
+    words = ["--config", paper, "--device", "a100", "--gpus", "8", *(["--model", start] if start else [])]
+    code, out, err = run(capsys, *words, "training.parallel=fsdp")
+    assert code == 0, err
+    assert f"{billions:,.1f} billion tokens" in out and f", {parameters}" in out and "GB on each" in out, out
+
+
 def test_refusals(capsys: pytest.CaptureFixture[str]) -> None:
     learned = ("--model", "tiny", "--length", 5)
     for words, sentence in [
+        (("--length", 5), "give --model, or --config"),
+        (("--config", "gena", "--length", 5), "--length would not be used"),
+        (("--config", "gena", "--gpus", 7), "a batch of 256 sequences cannot be shared out over 7 GPUs"),
+        (("--model", "tiny", "--length", 5, "training.steps=2"), "KEY=VALUE would not be used: it goes with --config"),
+        (("--config", "gen"), "did you mean 'gena'"),
         (("--model", "tiny"), "give either --length (tokens) or --bases"),
         (("--model", "tiny", "--bases", 5), "--bases needs the tokenizer of a model folder"),
         (("--model", "smal", "--length", 5), "Presets (did you mean 'small'?): tiny, mini, small"),

@@ -1,13 +1,7 @@
 import pytest
 
-from longstrand.data.regions import (
-    GenomeSource,
-    HoldOut,
-    choose_holdout,
-    heldout_regions,
-    open_genomes,
-    training_regions,
-)
+from longstrand.data.genomes import GenomeSource, open_genomes
+from longstrand.data.regions import HoldOut, choose_holdout, heldout_regions, training_regions
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
@@ -27,39 +21,39 @@ def places(regions):
 
 
 def test_known_bases_without_long_gaps_and_scraps(genome):
-    regions = training_regions([genome], ["toy"], margin=10)
+    regions = training_regions(open_genomes([genome]), margin=10)
     assert places(regions) == [("chr1", 0, 300), ("chr1", 400, 800), ("chr2", 0, 90)]
     assert regions.num_bases == 790
 
 
 def test_holdout_with_margins(genome):
     holdout = HoldOut(contigs=("chr2",), intervals=(Interval("chr1", 100, 140, "-"), Interval("chr1", 780, 800)))
-    regions = training_regions([genome], ["toy"], margin=10, holdout=holdout)
+    regions = training_regions(open_genomes([genome]), margin=10, holdout=holdout)
     assert places(regions) == [("chr1", 0, 90), ("chr1", 150, 300), ("chr1", 400, 770)]
     narrow = HoldOut(intervals=(Interval("chr1", 100, 140),), margin=0)
-    assert ("chr1", 140, 300) in places(training_regions([genome], ["toy"], margin=10, holdout=narrow))
-    assert places(heldout_regions([genome], ["toy"], holdout=holdout)) == [("chr1", 100, 140), ("chr2", 0, 90)]
+    assert ("chr1", 140, 300) in places(training_regions(open_genomes([genome]), margin=10, holdout=narrow))
+    assert places(heldout_regions(open_genomes([genome]), holdout=holdout)) == [("chr1", 100, 140), ("chr2", 0, 90)]
 
 
 def test_a_hold_out_over_a_gap(genome):
     inside = HoldOut(intervals=(Interval("chr1", 250, 450), Interval("chr1", 420, 500)))
-    assert places(heldout_regions([genome], ["toy"], holdout=inside)) == [("chr1", 250, 300), ("chr1", 400, 500)]
-    assert heldout_regions([genome], ["toy"]).num_bases == 790
+    assert places(heldout_regions(open_genomes([genome]), holdout=inside)) == [("chr1", 250, 300), ("chr1", 400, 500)]
+    assert heldout_regions(open_genomes([genome])).num_bases == 790
 
 
 def test_one_holdout_for_each_genome(genome, tmp_path):
     other = Genome(write_fasta(tmp_path / "other.fa", {"chr1": random_dna(200, seed=2)}))
-    regions = training_regions([genome, other], ["toy", "other"], margin=0, holdout={"toy": HoldOut(contigs=("chr1",))})
+    regions = training_regions(open_genomes([genome, other]), margin=0, holdout={"toy": HoldOut(contigs=("chr1",))})
     assert places(regions) == [("chr2", 0, 90), ("chr1", 0, 200)]
     assert regions.genomes.tolist() == [0, 1]
-    both = training_regions([genome, other], ["toy", "other"], margin=0, holdout=HoldOut(contigs=("chr1",)))
+    both = training_regions(open_genomes([genome, other]), margin=0, holdout=HoldOut(contigs=("chr1",)))
     assert places(both) == [("chr2", 0, 90)]
 
 
 def test_names_are_made_unique(genome):
-    _, weights, names = open_genomes([genome, GenomeSource(genome.path, weight=3.0), GenomeSource(genome, name="mine")])
-    assert names == ["toy", "toy#2", "mine"]
-    assert weights == [1.0, 3.0, 1.0]
+    opened = open_genomes([genome, GenomeSource(genome.path, weight=3.0), GenomeSource(genome, name="mine")])
+    assert opened.names == ["toy", "toy#2", "mine"]
+    assert opened.weights.tolist() == [1.0, 3.0, 1.0]
 
 
 def test_choosing_a_holdout(tmp_path):
@@ -84,14 +78,14 @@ def test_errors(genome):
     with pytest.raises(
         UsageError, match=r"held-out contig '2' is in none of the FASTA files \(did you mean 'chr2'\?\)"
     ):
-        training_regions([genome], ["toy"], margin=0, holdout=HoldOut(contigs=("2",)))
+        training_regions(open_genomes([genome]), margin=0, holdout=HoldOut(contigs=("2",)))
     with pytest.raises(UsageError, match=r"chr2:1-91 reaches past the end of 'chr2', which has 90 bases"):
-        training_regions([genome], ["toy"], margin=0, holdout=HoldOut(intervals=(Interval("chr2", 0, 91),)))
+        training_regions(open_genomes([genome]), margin=0, holdout=HoldOut(intervals=(Interval("chr2", 0, 91),)))
     with pytest.raises(UsageError, match=r"a hold-out names genome 'toi' \(did you mean 'toy'\?\)"):
-        training_regions([genome], ["toy"], margin=0, holdout={"toi": HoldOut()})
+        training_regions(open_genomes([genome]), margin=0, holdout={"toi": HoldOut()})
     with pytest.raises(UsageError, match="no base is left to train on"):
-        training_regions([genome], ["toy"], margin=0, holdout=HoldOut(contigs=("chr1", "chr2")))
+        training_regions(open_genomes([genome]), margin=0, holdout=HoldOut(contigs=("chr1", "chr2")))
     with pytest.raises(UsageError, match="no base is left to evaluate on"):
-        heldout_regions([genome], ["toy"], holdout=HoldOut(intervals=(Interval("chr1", 300, 400),)))
+        heldout_regions(open_genomes([genome]), holdout=HoldOut(intervals=(Interval("chr1", 300, 400),)))
     with pytest.raises(InputError, match="too few to hold out 900"):
         choose_holdout([genome], fraction=0.1, seed=0, min_bases=900)

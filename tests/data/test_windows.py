@@ -3,7 +3,8 @@ import pickle
 import numpy as np
 import pytest
 
-from longstrand.data.regions import GenomeSource, HoldOut
+from longstrand.data.genomes import GenomeSource
+from longstrand.data.regions import HoldOut
 from longstrand.data.windows import EvaluationWindows, TrainingWindows, Window
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import reverse_complement
@@ -109,7 +110,7 @@ def test_genome_weights(path, tmp_path):
     windows = TrainingWindows(sources, num_bases=50, num_samples=6000, seed=1)
     share = np.mean([window.genome == "second" for window in windows])
     assert abs(share - 4 * 460 / (4 * 460 + 920)) < 0.02
-    assert windows.names == ["toy", "second"]
+    assert windows.genomes.names == ["toy", "second"]
 
 
 @pytest.mark.parametrize("stride", [16, 33, 50, 64, 230, 1000])

@@ -160,8 +160,10 @@ def settings(genome: Path, output: Path, memory: dict, **changes) -> PretrainCon
     values = {
         "output": str(output),
         "data": {"genomes": [str(genome)], "hold_out": {"contigs": ["b"]}},
-        "tokenizer": {"kind": "kmer", "k": 3},
-        "model": {"preset": "tiny", "settings": {**shape, "hidden_dropout": 0.1}, **changes.pop("model", {})},
+        **({"model": changes.pop("model")} if "model" in changes else {
+            "tokenizer": {"kind": "kmer", "k": 3},
+            "model": {"preset": "tiny", "settings": {**shape, "hidden_dropout": 0.1}},
+        }),
         "memory": memory,
         "training": {"steps": 8, "batch_size": 4, "warmup_steps": 2, "log_every": 1, "eval_every": 2, "num_workers": 0,
                      "eval_windows": 4, "save_every": 3, "tensorboard": False, "device": "cpu", "threads": 1,

@@ -19,7 +19,9 @@ import yaml
 from longstrand.cli.main import main
 from longstrand.cli.pretrain import PAPERS
 from longstrand.config import build, from_command_line
-from longstrand.data.windows import GenomeSource, TrainingWindows
+from longstrand.data.genomes import GenomeSource, open_genomes
+from longstrand.data.regions import HoldOut
+from longstrand.data.windows import TrainingWindows
 from longstrand.errors import (
     CheckpointError,
     ConfigError,
@@ -36,6 +38,7 @@ from longstrand.training.run_folder import TrainingResult
 from longstrand.training.settings import PretrainConfig
 from tests.genome.test_haplotypes import write as write_vcf
 from tests.part_toys import in_child
+from tests.toys import tiny_checkpoint
 
 STEPS = 8
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -321,6 +324,24 @@ def test_a_changed_config_refuses_to_resume(genome: Path, tmp_path: Path) -> Non
         run(genome, tmp_path / "run", seed=1)
 
 
+def test_a_changed_corpus_refuses_to_resume(genome: Path, tmp_path: Path) -> None:
+    """The corpus file stays, a weight in it does not: the run says which genome changed."""
+    (tmp_path / "other.fa").write_text(genome.read_text().replace("TA", "TC"))
+    lines = ["fasta,species,weight", f"{genome},toy,1", f"{tmp_path / 'other.fa'},other,1"]
+    corpus = tmp_path / "corpus.csv"
+    corpus.write_text("\n".join(lines))
+    values = settings(genome, tmp_path / "run", steps=2)
+    values["data"] |= {"genomes": str(corpus), "order": "random"}  # type: ignore[operator]
+    report = pretrain(build(PretrainConfig, values)).report
+    assert sum(report["genome_shares"].values()) == pytest.approx(1) and set(report["genome_shares"]) == {
+        "toy",
+        "other",
+    }
+    corpus.write_text("\n".join([*lines[:2], lines[2].replace(",1", ",2")]))
+    with pytest.raises(ResumeError, match=r"sampling.other: 'weight 1, taxon None' -> 'weight 2, taxon None'"):
+        pretrain(build(PretrainConfig, values))
+
+
 def test_a_changed_genome_refuses_to_resume(genome: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.fa"
     copy.write_text(genome.read_text())
@@ -340,7 +361,15 @@ def test_wrong_settings(genome: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"warmup_steps 9 exceeds training.steps 8"):
         build(PretrainConfig, settings(genome, tmp_path, warmup_steps=9))
     values = settings(genome, tmp_path)
-    values["data"]["genomes"] = [{"fasta": str(genome), "weight": 2.0}, str(genome)]  # type: ignore[index]
+    again = {"fasta": str(genome), "weight": 2.0, "species": "again"}
+    values["data"]["genomes"] = [again, str(genome)]  # type: ignore[index]
+    with pytest.raises(UsageError, match=r"set data.order=random"):
+        pretrain(build(PretrainConfig, values))
+    values["data"]["genomes"][0]["weight"] = 1.0  # type: ignore[index]
+    with pytest.raises(InputError, match=r"files hold the same genome"):
+        pretrain(build(PretrainConfig, values))
+    values = settings(genome, tmp_path)
+    values["data"]["sampling"] = {"temperature": 2.0}  # type: ignore[index]
     with pytest.raises(ConfigError, match=r"set data.order=random"):
         build(PretrainConfig, values)
     values = settings(genome, tmp_path)
@@ -355,8 +384,9 @@ def test_chunks_as_of_nucleotide_transformer(genome: Path, tmp_path: Path) -> No
     values["data"] |= {"num_bases": 90, "start": 10, "overlap": 5}  # type: ignore[operator]
     values["training"]["eval_windows"] = 2
     config = build(PretrainConfig, values)
-    sources = (GenomeSource(genome, 1.0, "toy"),)
-    made = make_data(config, sources, make_kmer(3, overlapping=False))
+    sources = open_genomes([GenomeSource(genome, 1.0, "toy")])
+    held = {"toy": HoldOut(contigs=("two",))}
+    made = make_data(config, sources, held, make_kmer(3, overlapping=False))
     windows = made.train.windows
     expected = TrainingWindows(
         sources, num_bases=90, start=10, stride=95, num_samples=len(windows), seed=config.training.seed, strand="both",
@@ -365,7 +395,7 @@ def test_chunks_as_of_nucleotide_transformer(genome: Path, tmp_path: Path) -> No
     assert [window.interval for window in windows] == [window.interval for window in expected]
     values["data"]["overlap"] = 99
     with pytest.raises(UsageError, match="overlap 99 leaves nothing of chunks of 100 bases"):
-        make_data(build(PretrainConfig, values), sources, make_kmer(3, overlapping=False))
+        make_data(build(PretrainConfig, values), sources, held, make_kmer(3, overlapping=False))
 
 
 def test_hold_outs_that_do_not_exist(genome: Path, tmp_path: Path) -> None:
@@ -399,36 +429,53 @@ def test_schedules_warm_up_and_end_as_named(genome: Path, tmp_path: Path, schedu
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, id=path.stem, marks=() if "1000g" in path.stem else pytest.mark.slow)
+    [pytest.param(path, id=path.stem, marks=() if path.stem in ("gena_1000g", "gena_rmt_large") else pytest.mark.slow)
      for path in sorted(PAPERS.glob("*.yaml"))],
 )  # fmt: skip
 def test_settings_of_papers(genome: Path, tmp_path: Path, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two steps of a small model on a toy genome; the full model is described, not made."""
-    words = ["model.preset=tiny", "training.steps=2", "training.batch_size=2", "training.warmup_steps=1",
-             "training.eval_windows=2", "training.references=false", "training.threads=1", "training.num_workers=0",
-             "training.device=cpu", "data.hold_out.contigs=[two]"]  # fmt: skip
-    full = from_command_line(
-        PretrainConfig,
-        path,
-        ["output=o", "data.genomes=g.fa", *(["data.variants.path=v.vcf"] * ("1000g" in path.stem))],
-        {},
-    )
-    chosen = preset(full.model.preset, vocab_size=100, **full.model.settings)
-    words += [f"model.settings.{name}={value}" for name, value in SMALL.items()]
-    if full.tokenizer.kind == "bpe":
+    """Twenty steps of a tiny model on a toy genome; the full run is planned, not made."""
+    name, small = path.stem, [f"model.settings.{key}={value}" for key, value in SMALL.items()]
+    from_tables, people = name == "dnabert2_task", "1000g" in name
+    words = ["training.steps=20", "training.batch_size=2", "training.warmup_steps=1", "training.eval_windows=2",
+             "training.references=false", "training.threads=1", "training.num_workers=0", "training.device=cpu",
+             "--output", str(tmp_path / "run")]  # fmt: skip
+    if from_tables:
+        text = genome.read_text().split("\n")[1]
+        rows = [f"{text[p : p + 200]},{p % 2}" for p in range(0, 15_000, 300)]
+        (tmp_path / "train.csv").write_text("sequence,label\n" + "\n".join(rows))
+        words += ["--sequences", str(tmp_path / "train.csv")]
+    else:
+        words += ["--genome", str(genome), "data.hold_out.contigs=[two]"]
+        words += ["data.contigs.min_length=1000"] * name.startswith("gena")
+    given = ["output=o", "data.sequences=t.csv" if from_tables else "data.genomes=g.fa"]
+    full = from_command_line(PretrainConfig, path, [*given, *["data.variants.path=v.vcf"] * people], {})
+    if "rmt" in name or from_tables:
+        tiny = tiny_checkpoint(tmp_path / "tiny", max_position_embeddings=64, positions="rotary")
+        words += ["--model", str(tiny)]
+        curriculum = full.memory.curriculum if full.memory else None
+        words += ["memory.segment_length=24", "memory.num_tokens=2"] * ("rmt" in name)
+        words += ["memory.curriculum.steps=[5, 5]"] * (curriculum is not None)
+        words += ["training.max_tokens=48"] * from_tables
+    else:
+        chosen = preset(full.model.preset, vocab_size=100, **full.model.settings)
+        assert chosen.hidden_size in (768, 1280, 2560)
+        words += ["--preset", "tiny", *small, "training.max_tokens=64"]
+    if full.tokenizer.kind == "bpe" and full.model.start_from is None and not from_tables:
         words += ["tokenizer.vocab_size=70", "tokenizer.training_bases=5000"]
-    command = ["pretrain", "--config", path.stem, "--genome", str(genome), "--output", str(tmp_path / "run"), *words]
-    if "1000g" in path.stem:
+    elif "--model" not in words:
+        words += ["tokenizer.k=3"]
+    command = ["pretrain", "--config", name, *words]
+    if people:
         with pytest.raises(SystemExit):
             main(command)
         assert "data.variants.path" in capsys.readouterr().err
         text = genome.read_text().split("\n")[1]
-        people = [("one", p + 1, ".", text[p], f"{text[p]}A", ".", ".", ".", "GT", "0|1") for p in range(9, 20_000, 90)]
-        command += [f"data.variants.path={write_vcf(tmp_path / 'in.vcf', people, ['S'])}"]
-        assert full.masking.random == (0.0 if path.stem == "nt_1000g" else 0.1) and full.masking.mask == 0.8
+        calls = [("one", p + 1, ".", text[p], f"{text[p]}A", ".", ".", ".", "GT", "0|1") for p in range(9, 20_000, 90)]
+        command += [f"data.variants.path={write_vcf(tmp_path / 'in.vcf', calls, ['S'])}"]
+        assert full.masking.random == (0.0 if name == "nt_1000g" else 0.1) and full.masking.mask == 0.8
     with pytest.raises(SystemExit) as ended:
         main([*command, "--json"])
     assert not ended.value.code
     report = json.loads(capsys.readouterr().out)
+    assert report["steps"] == 20 and report["hold_out"]["loss"] > 0
     assert report["settings"]["training"]["learning_rate"] == full.training.learning_rate
-    assert chosen.hidden_size in (768, 1280) and report["hold_out"]["loss"] > 0

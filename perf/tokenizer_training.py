@@ -1,0 +1,113 @@
+"""Time and memory of training a tokenizer, against ``tokenizers`` on the same sample; the merges must be the same.
+
+Run ``python perf/tokenizer_training.py 50 100 200`` (millions of bases; up to 16 GB) or with smaller sizes; the
+result goes to ``perf/results/tokenizer_training.json``. The sample is made of the shared genomes (or random DNA) and
+mutated copies of them, in pieces of 5,000 bases. Each training is a process of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import numpy as np
+
+from longstrand.genome.fasta import Genome
+from longstrand.runtime import data_root, peak_resident, provenance
+from longstrand.tokenization.train import SPECIAL_TOKENS, train_bpe
+
+VOCAB, PIECE = 32_000, 5000
+
+
+def sample(num_bases: int) -> Iterator[str]:
+    """Give pieces of real genomes and, when they are used up, of copies with 5 % of the bases changed."""
+    data = data_root()
+    paths = sorted((data / "data" / "genomes").glob("*.fa.gz")) if data else []
+    rng, total = np.random.default_rng(0), 0
+    for copy in itertools.count():
+        for genome in map(Genome, paths):
+            for chrom, length in genome.contigs.items():
+                for start in range(0, length, PIECE):
+                    text = genome.fetch(chrom, start, min(start + PIECE, length)).upper()
+                    codes = np.frombuffer(text.encode(), np.uint8).copy()
+                    if copy:
+                        changed = rng.random(len(codes)) < 0.05
+                        codes[changed] = np.frombuffer(b"ACGT", np.uint8)[rng.integers(0, 4, int(changed.sum()))]
+                    codes[~np.isin(codes, np.frombuffer(b"ACGT", np.uint8))] = ord("N")
+                    total += len(codes)
+                    yield codes.tobytes().decode()
+                    if total >= num_bases:
+                        return
+        if not paths:
+            yield np.frombuffer(b"ACGT", np.uint8)[rng.integers(0, 4, PIECE)].tobytes().decode()
+            total += PIECE
+            if total >= num_bases:
+                return
+
+
+def library(num_bases: int) -> Any:
+    """Train as a user of the library does, on the same pieces, cut as ours are."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE(unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Split(Regex("[-N]"), "isolated")
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB, min_frequency=2, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=list("ACGTN"),
+        limit_alphabet=5, max_token_length=64, show_progress=False,
+    )  # fmt: skip
+    pieces = (text[start : start + 1000] for text in sample(num_bases) for start in range(0, len(text), 1000))
+    made.train_from_iterator(pieces, trainer=trainer)
+    return json.loads(made.to_str())["model"]["merges"]
+
+
+def ours(num_bases: int) -> Any:
+    return json.loads(train_bpe(sample(num_bases), vocab_size=VOCAB).definition)["model"]["merges"]
+
+
+def train(which: str, num_bases: int) -> dict[str, Any]:
+    for _ in sample(PIECE):  # indexes are made before the clock starts
+        pass
+    before, start = peak_resident(), time.perf_counter()
+    merges = {"ours": ours, "library": library}[which](num_bases)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "peak_bytes": peak_resident(), "before_bytes": before, "merges": merges}
+
+
+def main() -> None:
+    sizes = [int(float(word) * 1e6) for word in sys.argv[1:]] or [50_000_000, 100_000_000, 200_000_000]
+    rows = []
+    for size in sizes:
+        found = {}
+        for which in ("ours", "library"):
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                found[which] = pool.apply(train, (which, size))
+        same = found["ours"].pop("merges") == found["library"].pop("merges")
+        rows.append({"bases": size, "same_merges": same, **found})
+        print(rows[-1], flush=True)
+    slopes = {
+        which: float(np.polyfit([row["bases"] for row in rows], [row[which]["peak_bytes"] for row in rows], 1)[0])
+        for which in ("ours", "library")
+        if len(rows) > 1
+    }
+    result = {
+        "what": f"training {VOCAB:,} tokens; peak resident memory of the process and its slope in bytes a base",
+        "rows": rows,
+        "bytes_a_base": slopes,
+        "must": "slope and peak <= tokenizers",
+        "provenance": provenance(["python", "perf/tokenizer_training.py", *sys.argv[1:]]),
+    }
+    (Path(__file__).parent / "results" / "tokenizer_training.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
