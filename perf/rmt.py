@@ -2,6 +2,7 @@
 
     python perf/rmt.py flat       seconds per Mb, 8 to 512 segments            (small encoder)
     python perf/rmt.py memory     time and peak memory of 1 Mb                 (BERT base, 110 M parameters)
+    python perf/rmt.py memory_long   the same over 10 Mb                       (small encoder)
     python perf/rmt.py peer       ours and the plain loop, segment by segment  (BERT base)
     python perf/rmt.py many       16 sequences at once and one by one          (BERT base and smaller ones)
     python perf/rmt.py many_gpu   the same on a CUDA GPU, where it pays most   (many_gpu_smoke: tiny, on a CPU)
@@ -143,38 +144,42 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def memory_child() -> None:
-    """Stream 1 Mb; print time and peak memory on the way, a line of JSON at a time."""
+def memory_child(size: str = "base", num_bases: int = 1_000_000) -> None:
+    """Stream so many bases; print time and peak memory on the way, a line of JSON at a time."""
     _, tiny = models("tiny")
     torch.manual_seed(0)
-    ours = Encoder(LongstrandConfig(**{**tiny.config.to_dict(), **SIZES["base"]})).eval()
-    total = -(-1_000_000 // (499 * BASES))
+    ours = Encoder(LongstrandConfig(**{**tiny.config.to_dict(), **SIZES[size]})).eval()
+    total = -(-num_bases // (499 * BASES))
+    every = max(32, total // 12)
     print(json.dumps({"segments": 0, "Mb": 0, "seconds": 0, "peak_MB": peak()}), flush=True)
     start = time.perf_counter()
     for number, _ in enumerate(ours.stream(segments(total)), start=1):
-        if number in (8, 16) or number % 32 == 0 or number == total:
+        if number in (8, 16) or number % every == 0 or number == total:
             taken = time.perf_counter() - start
             mark = {"segments": number, "Mb": megabases(number), "seconds": taken, "peak_MB": peak()}
             print(json.dumps(mark), flush=True)
 
 
-def memory() -> dict[str, object]:
+def memory(name: str = "memory") -> dict[str, object]:
     """Run `memory_child` in a process of its own; what it says is kept as it comes, also if it is stopped."""
     report: dict[str, Any] = {}
-    with subprocess.Popen([sys.executable, __file__, "memory_child"], stdout=subprocess.PIPE, text=True) as process:
+    what = {"memory": "BERT base, fp32, batch 1, model.stream over 1 Mb", "memory_long": "4 x 256, fp32, over 10 Mb"}[
+        name
+    ]
+    with subprocess.Popen([sys.executable, __file__, f"{name}_child"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         marks = []
         for line in process.stdout:
             marks.append(json.loads(line))
             first, last = marks[min(1, len(marks) - 1)], marks[-1]
             report = {
-                "what": "BERT base, fp32, batch 1, model.stream over 1 Mb; peak resident memory of the whole process, "
-                "Python, PyTorch and weights included; seconds on a machine that others used as well",
+                "what": f"{what}; peak resident memory of the whole process, Python, PyTorch and weights included; "
+                "seconds on a machine that others used as well",
                 "reached_Mb": last["Mb"], "marks": marks,
                 "growth_of_peak_from_8_segments_on": last["peak_MB"] / first["peak_MB"] - 1,
                 "must": {"peak_MB": 2000, "growth": 0.05},
             }  # fmt: skip
-            keep("memory", report)
+            keep(name, report)
     return report
 
 
@@ -394,6 +399,7 @@ PARTS = {
     "contigs": contigs,
     "flat": flat,
     "memory": memory,
+    "memory_long": partial(memory, "memory_long"),
     "peer": peer,
     "many": many,
     "many_gpu": many_gpu,
@@ -415,11 +421,16 @@ CHILDREN: dict[str, Callable[[], dict[str, object]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument(
-        "parts", nargs="*", choices=[*PARTS, *CHILDREN, "memory_child", "many_gpu_smoke", []], default=[]
+        "parts",
+        nargs="*",
+        choices=[*PARTS, *CHILDREN, "memory_child", "memory_long_child", "many_gpu_smoke", []],
+        default=[],
     )
     chosen = parser.parse_args().parts
     if chosen == ["memory_child"]:
         memory_child()
+    elif chosen == ["memory_long_child"]:
+        memory_child("small", 10_000_000)
     elif chosen == ["many_gpu_smoke"]:
         many_gpu_smoke()
     elif chosen and chosen[0] in CHILDREN:

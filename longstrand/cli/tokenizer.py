@@ -64,7 +64,8 @@ def train(
     check_output(output, genomes)
     sources = open_corpus(expand([GenomeEntry(fasta=path) for path in genomes]))
     held = HoldOut(contigs=tuple(hold_out or ()))
-    details: dict[str, Any] = {"kind": kind, "genomes": dict(zip(sources.names, sources.fingerprints, strict=True))}
+    marks = {str(sources.path(number)): mark for number, mark in enumerate(sources.fingerprints)}
+    details: dict[str, Any] = {"kind": kind, "genomes": marks}
     try:
         if kind == "kmer":
             tokenizer: Tokenizer = make_kmer(k, overlapping=overlapping)

@@ -47,6 +47,7 @@ from longstrand.models.pretrained import LongstrandForMaskedLM
 from longstrand.report.runs import write_run_page
 from longstrand.runtime import (
     IGNORED_LABEL,
+    fingerprint_bytes,
     fingerprint_file,
     join_processes,
     model_folder,
@@ -100,7 +101,7 @@ def pretrain(config: PretrainConfig) -> TrainingResult:
     try:
         genomes, holdout = read_genomes(config.data, run.path, min_holdout=4 * config.training.max_tokens)
         tokenizer = make_tokenizer(config, genomes, holdout, run.path)
-        run.check_inputs(_fingerprints(genomes, tokenizer, config))
+        run.check_inputs(_fingerprints(genomes, holdout, tokenizer, config))
         if run.report is not None:
             return TrainingResult(run.path, run.path / "model", run.report)
         return _run(config, run, make_data(config, genomes, holdout, tokenizer), tokenizer, device)
@@ -363,7 +364,7 @@ def _report(
         "short_window_share": windows.short_share,
         "genome_shares": windows.genome_shares,
         "settings": config.model_dump(mode="json"),
-        "inputs": _fingerprints(data.genomes, tokenizer, config),
+        "inputs": _fingerprints(data.genomes, data.holdout, tokenizer, config),
         "provenance": provenance(),
     }
 
@@ -401,10 +402,14 @@ def hold_out(
     return chosen
 
 
-def _fingerprints(genomes: GenomeSet, tokenizer: Tokenizer, config: PretrainConfig) -> dict[str, Any]:
+def _fingerprints(
+    genomes: GenomeSet, holdout: dict[str, HoldOut], tokenizer: Tokenizer, config: PretrainConfig
+) -> dict[str, Any]:
     marks = dict(zip(genomes.names, genomes.fingerprints, strict=True))
-    kinds = zip(genomes.names, genomes.weights.tolist(), genomes.taxa, strict=True)
-    read = {"sampling": {name: f"weight {weight:g}, taxon {taxon}" for name, weight, taxon in kinds}}
+    read: dict[str, dict[str, str]] = {"sampling": {}}
+    for name, weight, taxon in zip(genomes.names, genomes.weights.tolist(), genomes.taxa, strict=True):
+        held = fingerprint_bytes(repr(holdout.get(name)).encode())[7:15]
+        read["sampling"][name] = f"weight {weight:g}, taxon {taxon}, hold-out {held}"
     people = {"variants": fingerprint_file(config.data.variants.path)} if config.data.variants else {}
     about = {"tokenizer": tokenizer.fingerprint, "start_from": str(config.model.start_from or "")}
     return {"genomes": marks, **read, **people, **about}
