@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -96,9 +95,8 @@ def plan(
         unused |= {"--precision": precision, "--mode infer": mode == "infer", "--gradient-checkpointing": checkpointing}
         refuse(unused, "the settings of the run say it")
         run = read_run(config, settings or [])
-        found, setting = of_pretraining(run, gpus=gpus, model=model)
-        setting = setting if batch is None else replace(setting, batch=batch)
         name = config.stem
+        found, setting = of_pretraining(run, gpus=gpus, model=model, batch=batch)
     else:
         refuse({"KEY=VALUE": settings, "--gpus": gpus > 1}, "it goes with --config")
         name, tokens = read_shape(model, length, bases)

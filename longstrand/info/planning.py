@@ -150,13 +150,16 @@ def find_config(model: str, *, vocab_size: int = 4096) -> LongstrandConfig:
     return import_headers(folder).config
 
 
-def of_pretraining(run: PretrainConfig, *, gpus: int, model: str | None = None) -> tuple[LongstrandConfig, Setting]:
+def of_pretraining(
+    run: PretrainConfig, *, gpus: int, model: str | None = None, batch: int | None = None
+) -> tuple[LongstrandConfig, Setting]:
     """Read from the settings of a pre-training the model that it trains, and a forward pass of one of its GPUs.
 
     Args:
         run: the settings.
         gpus: over which a batch is shared out.
         model: folder or preset in place of the checkpoint to start from.
+        batch: sequences of a pass; by default what the settings say, or 8.
 
     Raises:
         UsageError: the checkpoint to start from is not there, or the batch cannot be shared out.
@@ -182,7 +185,7 @@ def of_pretraining(run: PretrainConfig, *, gpus: int, model: str | None = None) 
         config = config.replace(memory={**run.memory.model_settings(), "loss": None})
         length *= run.memory.most_segments or 1
     share = run.training.batch_size // gpus
-    micro = run.training.micro_batch_size or min(8, share)
+    micro = batch or run.training.micro_batch_size or min(8, share)
     checkpointing = run.training.gradient_checkpointing
     return config, Setting(length, micro, precision=run.training.precision, checkpointing=checkpointing)
 
