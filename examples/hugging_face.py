@@ -49,7 +49,7 @@ table = pl.read_csv("data/coding/train.csv")
 rows = [{**tokenizer(text), "labels": int(label == "coding")} for text, label in zip(table["sequence"], table["label"])]
 arguments = TrainingArguments(
     "trained",
-    num_train_epochs=3,
+    num_train_epochs=1,
     learning_rate=3e-3,
     logging_steps=4,
     report_to="none",

@@ -53,6 +53,7 @@ for chrom, length in genome.contigs.items():
 pl.DataFrame(rows, schema=["chrom", "start", "end", "label"], orient="row").write_csv("rows.csv")
 
 where = {"fasta": "data/peaks/genome.fa", "window": 1200, "valid_chroms": ["chr3"], "test_chroms": ["chr4"]}
-given = {"data": where | {"max_train_rows": 32}, "memory": memory, "evaluation": {"baselines": False, "resamples": 0}}
+short = {"baselines": False, "resamples": 0, "page": False}
+given = {"data": where | {"max_train_rows": 32}, "memory": memory, "evaluation": short}
 run = ls.finetune("mixed_6mer_1m", train="rows.csv", output="run", epochs=1, learning_rate=1e-3, **given)
 ls.predict("run", [chromosome]).shape

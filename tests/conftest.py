@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,9 +48,37 @@ def imported() -> None:
     gc.freeze()
 
 
-LONGEST_FIRST = ("test_guide", "test_readme", "test_examples", "test_processes", "demo/test_run", "benchmarks/test_run")
+@pytest.fixture
+def folder_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder; `plan` takes its steps in this process, because one of its own starts in 8 s."""
+    from longstrand.info.planning import StepServer, run_step
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(StepServer, "__enter__", lambda _: lambda *job: run_step(*job[:4]))
+    monkeypatch.setattr(StepServer, "__exit__", lambda *_: None)
+    return tmp_path
+
+
+FROM_SERVER = ("test_processes", "test_ecosystem", "training/test_pretrain", "inference/test_contigs", "test_writers",
+               "cli/test_plan")  # fmt: skip
+"""Files whose tests start processes from the server of `tests.part_toys`, which takes 10 s to start."""
+LONGEST_FIRST = (*FROM_SERVER, "test_readme", "test_guide", "test_examples", "baselines/test_registry",
+                 "benchmarks/test_run", "training/test_finetune")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, so that no worker is left alone with one at the end; files stay whole."""
-    items.sort(key=lambda item: not any(name in str(item.path) for name in LONGEST_FIRST))
+    items.sort(key=lambda item: next((n for n, name in enumerate(LONGEST_FIRST) if name in str(item.path)), 99))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give all files that need the server of processes to one worker, so that one server is started."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "server" if any(name in nodeid for name in FROM_SERVER) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None

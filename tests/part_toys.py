@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -56,6 +57,9 @@ SERVER.set_forkserver_preload(
         "tests.part_toys",
     ]
 )
+
+
+gc.freeze()  # the server imports this module last: training in its copies collects without what is imported
 
 
 def in_child(work: Callable[[], None]) -> Any:

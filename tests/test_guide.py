@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from longstrand.cli.main import VERBS
@@ -13,10 +11,9 @@ from longstrand.demo.settings import DemoConfig
 from tests.documents import GUIDE, ROOT, blocks_of, commands_of, run_blocks
 
 
-def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("folder_of_blocks")
+def test_every_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
     """The pages read the tables and the pre-trained model of the demo; the whole demo runs in the README."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
     demo = DemoConfig(quick=True)
     run_pretraining(demo, gather(demo, print), print)
     run_blocks(GUIDE, capsys)

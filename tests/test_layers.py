@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import textwrap
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,10 @@ LONGEST_MODULE = 600
 LONGEST_FUNCTION = 60
 
 
+parse = cache(ast.parse)
+"""Every module is parsed once for all checks."""
+
+
 def unit(module: str) -> str:
     """Name the box of the layer diagram that ``longstrand.a.b`` belongs to; '' is the package itself."""
     _, name, inner, *_ = [*module.split("."), "", ""]
@@ -78,7 +84,7 @@ def problems_of_order(source: str, module: str) -> list[str]:
     if own not in level:
         return [f"{module} is in no layer"]
     found = []
-    for name, line in imports(ast.parse(source)):
+    for name, line in imports(parse(source)):
         other = unit(name)
         if name.startswith("relative"):
             found.append(f"{module}:{line} uses a {name}; write the full name")
@@ -93,11 +99,10 @@ def problems_of_order(source: str, module: str) -> list[str]:
 
 def code_lines(source: str) -> set[int]:
     """Number the lines that hold code: neither blank nor comment nor docstring."""
-    tree = ast.parse(source)
     silent: set[int] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node
+    for node in ast.walk(parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(
+            node, clean=False
         ):
             silent |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
     lines = enumerate(source.splitlines(), start=1)
@@ -108,11 +113,11 @@ def code_lines(source: str) -> set[int]:
 
 def problems_of_size(source: str, module: str) -> list[str]:
     """List what is too long in a module."""
-    lines = code_lines(source)
+    lines = sorted(code_lines(source))
     found = [f"{module} has {len(lines)} code lines"] if len(lines) > LONGEST_MODULE else []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            size = sum(node.lineno <= number <= node.end_lineno for number in lines)
+    for node in ast.walk(parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            size = bisect_right(lines, node.end_lineno) - bisect_left(lines, node.lineno)
             if size > LONGEST_FUNCTION:
                 found.append(f"{module}.{node.name} has {size} code lines")
     return found
@@ -136,6 +141,7 @@ def cycle(graph: dict[str, set[str]]) -> list[str]:
     return next((found for node in sorted(graph) if (found := visit(node, []))), [])
 
 
+@cache
 def sources() -> dict[str, str]:
     """Read all modules of the package: {"longstrand.genome.fasta": text}."""
     names = {}
@@ -153,7 +159,7 @@ def import_graph(modules: dict[str, str]) -> dict[str, set[str]]:
     graph: dict[str, set[str]] = {}
     for module, source in modules.items():
         graph[module] = set()
-        for node in ast.walk(ast.parse(source)):
+        for node in ast.walk(parse(source)):
             if isinstance(node, ast.ImportFrom) and node.module:
                 inner = {f"{node.module}.{alias.name}" for alias in node.names} & set(modules)
                 graph[module] |= (inner or {node.module} & set(modules)) - {"longstrand"}

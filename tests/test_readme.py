@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from longstrand.demo.run import run_demo
+from longstrand.demo.settings import DemoConfig
 from tests.documents import BLOCK, ROOT, check_command, run_blocks
 
 DOCUMENTS = [
@@ -16,10 +19,31 @@ DOCUMENTS = [
 ]
 
 
-def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+def test_every_block_runs_and_the_demo_resumes(folder_of_blocks: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_blocks(["README.md", "docs/ADDING.md"], capsys)
+    check_demo(folder_of_blocks / "demo_output")
+
+
+def check_demo(folder: Path) -> None:
+    """Check what the demo said and drew, and that the same command computes nothing of it anew."""
+    report = json.loads((folder / "report.json").read_text())
+    sections = {section["title"]: section for section in report["sections"]}
+    assert [section["kind"] for section in report["sections"][:3]] == ["locus"] * 3
+    models = {"pre-trained", "random start", "6-mer regression", "gapped 6-mer regression", "compact CNN"}
+    table = sections["Enhancers: How well does each model do?"]
+    read = {"pre-trained, token probabilities", "random start, token probabilities"}
+    assert {row["model"] for row in table["rows"]} == {*models, *read, "majority class"}
+    assert set(report["differences"]["enhancers"]) == {*models, "random start, token probabilities"}
+    for name, pair in report["differences"]["enhancers"].items():
+        shown = {row["model"]: row["value"] for row in table["rows"] if row["metric"] == table["main"]}
+        assert pair["difference"] == pytest.approx(shown["pre-trained, token probabilities"] - shown[name], abs=1e-9)
+    assert {row[0] for row in sections["Gene structure, base by base"]["rows"]} >= {"coding", "intron"}
+    page = (folder / "report.html").read_text()
+    assert page.startswith("<!doctype html>") and "made up" in page and "docs/BENCHMARK" in page
+    kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    again = run_demo(DemoConfig(output=Path("demo_output"), quick=True))
+    assert list(again.verdict) == report["summary"] and len(kept) == 4
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
 
 
 def page_source(page: Path) -> Path:

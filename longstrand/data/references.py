@@ -47,6 +47,13 @@ def triples_of(sequences: Iterable[np.ndarray], is_target: np.ndarray) -> np.nda
     return np.stack((joined[places - 1], joined[places], joined[places + 1]), axis=1)
 
 
+def pair_counts(neighbour: np.ndarray, token: np.ndarray, size: int) -> scipy.sparse.csr_array:
+    """Count pairs: sparse (size, size), neighbours in the rows."""
+    counts = scipy.sparse.csr_array((np.ones(len(token)), (neighbour, token)), shape=(size, size))
+    counts.sum_duplicates()
+    return counts
+
+
 class PairTable:
     """P(token | one neighbour) = (count - discount) / (total + strength), and the rest by the unigram.
 
@@ -55,22 +62,27 @@ class PairTable:
         share: (V + 1,) weight of the unigram after each neighbour; 1 for one never seen.
     """
 
-    def __init__(self, neighbour: np.ndarray, token: np.ndarray, size: int, smoothing: tuple[float, float]) -> None:
+    def __init__(self, counts: scipy.sparse.csr_array, smoothing: tuple[float, float]) -> None:
         discount, strength = smoothing
-        counts = scipy.sparse.csr_array((np.ones(len(token)), (neighbour, token)), shape=(size, size))
-        counts.sum_duplicates()
         totals = np.maximum(counts.sum(axis=1) + strength, 1)
-        counts.data -= discount
-        self.kept = (scipy.sparse.diags_array(1 / totals) @ counts).tocsr()
+        self.kept = counts.copy()
+        self.kept.data = (counts.data - discount) * np.repeat(1 / totals, np.diff(counts.indptr))
         self.share = 1 - self.kept.sum(axis=1)
 
     @classmethod
     def fit(cls, side: int, counted: np.ndarray, development: np.ndarray, unigram: np.ndarray) -> PairTable:
         """Count pairs with the neighbour on one side, smoothed as fits the development tokens best."""
-        tables = [cls(counted[:, side], counted[:, TOKEN], len(unigram), smoothing) for smoothing in SMOOTHING]
-        return min(
-            tables, key=lambda table: _loss(table.probability(development[:, side], development[:, TOKEN], unigram))
-        )
+        counts = pair_counts(counted[:, side], counted[:, TOKEN], len(unigram))
+        numbers = counts.copy()
+        numbers.data = np.arange(1.0, counts.nnz + 1)
+        neighbour, token = development[:, side], development[:, TOKEN]
+        places = np.asarray(numbers[neighbour, token]).ravel().astype(np.int64) if len(token) else token
+        rest = unigram[token]
+
+        def loss(table: PairTable) -> float:
+            return _loss(np.append(0.0, table.kept.data)[places] + table.share[neighbour] * rest)
+
+        return min((cls(counts, smoothing) for smoothing in SMOOTHING), key=loss)
 
     def probability(self, neighbour: np.ndarray, token: np.ndarray, unigram: np.ndarray) -> np.ndarray:
         """Compute the probability (n,) of each token beside its neighbour."""
@@ -117,10 +129,13 @@ class TwoNeighbours:
         """Sum P(t | left) P(t | right) / P(t) over all tokens t, (n,): only pairs that were seen need their numbers."""
         inverse = np.divide(1, self.unigram, out=np.zeros_like(self.unigram), where=self.unigram > 0)
         over = self.right.kept @ scipy.sparse.diags_array(inverse)
-        both = [
-            (self.left.kept[some[:, LEFT]] * over[some[:, RIGHT]]).sum(axis=1)
-            for some in (triples[start : start + _BLOCK] for start in range(0, len(triples), _BLOCK))
-        ]
+        if len(inverse) <= _BLOCK:  # one number for every pair of neighbours
+            both = [(self.left.kept @ over.T).toarray()[triples[:, LEFT], triples[:, RIGHT]]]
+        else:
+            both = [
+                (self.left.kept[some[:, LEFT]] * over[some[:, RIGHT]]).sum(axis=1)
+                for some in (triples[start : start + _BLOCK] for start in range(0, len(triples), _BLOCK))
+            ]
         left, right = self.left.share[triples[:, LEFT]], self.right.share[triples[:, RIGHT]]
         sums: np.ndarray = np.concatenate([np.zeros(0), *both]) + right * (1 - left) + left * (1 - right) + left * right
         return sums
@@ -138,8 +153,7 @@ def mixture_weights(parts: np.ndarray, *, num_rounds: int = 100) -> np.ndarray:
     """
     weights = np.full(parts.shape[1], 1 / parts.shape[1])
     for _ in range(num_rounds if len(parts) else 0):
-        joint = parts * weights
-        weights = (joint / joint.sum(axis=1, keepdims=True)).mean(axis=0)
+        weights = weights * (parts.T @ (1 / (parts @ weights))) / len(parts)
     return weights
 
 

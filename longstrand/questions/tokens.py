@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from longstrand.data.bins import count_bins, encode_bins
 from longstrand.errors import InputError, UsageError
@@ -159,11 +158,14 @@ def iter_log_probabilities(
     for batch in _batches(asked, lambda one: len(one.encoding), batch_tokens):
         with torch.inference_mode(), evaluation_mode(model):
             inputs = _padded(model, [_with_masks(model.require_tokenizer(), one) for one in batch])
-            rows = pad_sequence([_index(one.rows, inputs["input_ids"]) for one in batch], batch_first=True)
-            hidden = _encoder(model).states_at(rows, **inputs)  # type: ignore[operator]
-            hidden = torch.cat([hidden[i, : len(one.rows)] for i, one in enumerate(batch)])
-            logs = head(hidden).float().log_softmax(-1).cpu().numpy()
-        yield from np.split(logs, np.cumsum([len(one.rows) for one in batch])[:-1])
+            sizes = np.array([len(one.rows) for one in batch])
+            real = np.arange(sizes.max()) < sizes[:, None]
+            rows = np.zeros(real.shape, dtype=np.int64)
+            rows[real] = np.concatenate([one.rows for one in batch])
+            hidden = _encoder(model).states_at(_index(rows, inputs["input_ids"]), **inputs)  # type: ignore[operator]
+            logs = head(hidden[torch.from_numpy(real).to(hidden.device)]).float().log_softmax(-1).cpu().numpy()
+        ends = np.cumsum(sizes).tolist()
+        yield from (logs[start:end] for start, end in zip([0, *ends], ends))
 
 
 def states(

@@ -172,7 +172,7 @@ def _grow(machine: _Machine, work: _Work, word: Ints, sizes: tuple[int, int], me
     """Copy the paths from all starts of a merge; give the number of copies, or -1 if there is no room."""
     num_states, num_starts = sizes
     number, merged = merge
-    copies = 0
+    copies = np.int64(0)  # with a plain 0 numba compiles what is called with it twice
     item = -num_starts
     while item < copies:
         state = work.starts[num_starts + item] if item < 0 else work.origin[item]
@@ -253,8 +253,8 @@ def _build(machine: _Machine, work: _Work, merges: Ints, words: Ints, word_ends:
 @compiled
 def _compact(step: Ints, token: Ints, num_states: int) -> tuple[Ints, Ints]:
     """Keep the states that the start reaches, breadth first: short contexts, which are frequent, lie together."""
-    new = np.full(num_states, -1, dtype=np.int32)
-    order = np.empty(num_states, dtype=np.int32)
+    new, order = np.empty(num_states, dtype=np.int32), np.empty(num_states, dtype=np.int32)
+    new[:] = -1
     new[0] = order[0] = 0
     kept, done = 1, 0
     while done < kept:

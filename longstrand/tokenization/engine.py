@@ -18,6 +18,8 @@ _HOT = 4
 _LANES_FROM = 512
 _WARM_UP = 64
 _OTHER = 255
+_ZERO = np.int64(0)
+"""Not the plain number: numba would compile what is called with it once more, for a constant."""
 
 Bytes = npt.NDArray[np.uint8]
 Tables = tuple[Bytes, IntArray, IntArray, IntArray]
@@ -56,7 +58,8 @@ def _scan_lanes(text: Bytes, tables: Tables, states: IntArray) -> None:
     n = len(text)
     quarter = n // 4
     ends = (quarter, 2 * quarter, 3 * quarter)
-    s0, s1, s2, s3 = 0, 0, 0, _scan(text, tables, states, 4 * quarter, n, 0)
+    s0 = s1 = s2 = _ZERO
+    s3 = _scan(text, tables, states, 4 * quarter, n, _ZERO)
     for i in range(_WARM_UP - 1, -1, -1):
         s0 = _step(tables, s0, text[ends[0] + i])
         s1 = _step(tables, s1, text[ends[1] + i])
@@ -81,7 +84,7 @@ def _scan_lanes(text: Bytes, tables: Tables, states: IntArray) -> None:
 @compiled
 def _repair(text: Bytes, tables: Tables, states: IntArray, end: int) -> None:
     """Read on to the left of ``end``, whose state is right, until the states on paper agree."""
-    state = states[end]
+    state = np.int64(states[end])
     for i in range(end - 1, -1, -1):
         state = _step(tables, state, text[i])
         if states[i] == state:
@@ -97,7 +100,7 @@ def _encode(
     n = len(text)
     states = np.empty(n, dtype=np.int32)
     if n < _LANES_FROM:
-        _scan(text, tables, states, 0, n, 0)
+        _scan(text, tables, states, _ZERO, n, _ZERO)
     else:
         _scan_lanes(text, tables, states)
     tokens = tables[3]

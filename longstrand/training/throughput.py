@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 
@@ -63,8 +64,9 @@ def training_flops_per_token(
     return 6.0 * (matrix_parameters + head_share * head_parameters) + 12.0 * num_layers * hidden_size * length
 
 
+@cache
 def measured_peak(device: torch.device, dtype: torch.dtype, *, size: int | None = None) -> float:
-    """Measure FLOP/s of a square matrix product on this device, best of five."""
+    """Measure FLOP/s of a square matrix product on this device, best of five; once in a process."""
     size = size or (8192 if device.type == "cuda" else 1024)
     left = torch.randn(size, size, device=device, dtype=dtype)
     best = float("inf")

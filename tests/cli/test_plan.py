@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,11 +20,40 @@ from longstrand.info import planning
 from longstrand.info.planning import GPU_EFFICIENCY, Measured, Setting, StepServer, find_config, make_plan
 from longstrand.models.config import preset
 from longstrand.models.pretrained import LongstrandForMaskedLM
+from tests.part_toys import in_child
 from tests.toys import tiny_checkpoint
 
 TINY = preset("tiny", vocab_size=100, type_vocab_size=0)
 
 
+def answer_through(requests: Path, answers: Path) -> None:
+    """Be the process of a `StepServer`, with named pipes in place of its own."""
+    with open(requests) as sys.stdin, open(answers, "w") as sys.stdout:
+        planning.main()
+
+
+@pytest.fixture
+def forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `StepServer` be a copy of the tests' server, which has loaded what its own process would load in 8 s."""
+
+    def start(*_: object, **__: object) -> SimpleNamespace:
+        pipes = tmp_path / "requests", tmp_path / "answers"
+        for pipe in pipes:
+            os.mkfifo(pipe)
+        process = in_child(partial(answer_through, *pipes))
+        requests, answers = open(pipes[0], "w"), open(pipes[1])  # noqa: SIM115
+
+        def communicate() -> None:
+            with suppress(BrokenPipeError):
+                requests.close()
+            process.join()
+
+        return SimpleNamespace(stdin=requests, stdout=answers, kill=process.kill, communicate=communicate)
+
+    monkeypatch.setattr(planning.subprocess, "Popen", start)
+
+
+@pytest.mark.usefixtures("forked")
 def test_a_step_is_run_here() -> None:
     """The process holds at least weights, gradients and AdamW's averages; a larger step holds and takes more.
 

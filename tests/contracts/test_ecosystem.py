@@ -243,13 +243,11 @@ def test_resized_embeddings(toy, tmp_path):
     assert torch.equal(logits(load_model(tmp_path), inputs), after)
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "gena-bert" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
-)
-def test_traced_for_compilation(name, toys):
+@pytest.mark.slow
+def test_traced_for_compilation(toy):
     """Trace as `torch.compile` does, without its code generator, which takes minutes: the same numbers."""
     torch._dynamo.reset()
-    model, inputs = load_model(toys(name).published), batch(toys(name), 60)
+    model, inputs = load_model(toy.published), batch(toy, 60)
     compiled = torch.compile(model, backend="aot_eager")
     with torch.no_grad():
         found, expected = compiled(**inputs).logits, model(**inputs).logits

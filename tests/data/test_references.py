@@ -3,12 +3,14 @@ import math
 import numpy as np
 import pytest
 
+from longstrand.data import references
 from longstrand.data.examples import MaskedExamples
 from longstrand.data.references import (
     PairTable,
     TwoNeighbours,
     masked_triples,
     mixture_weights,
+    pair_counts,
     reference_losses,
     triples_of,
 )
@@ -42,12 +44,13 @@ def test_triples_by_hand():
 
 def test_discounting_by_hand():
     """Neighbour 0 saw 2, 2, 3: 2 keeps (2 - 0.75) / 3, 3 keeps 0.25 / 3, and the unigram gets half."""
-    table = PairTable(np.array([0, 0, 0]), np.array([2, 2, 3]), 5, (0.75, 0.0))
+    counts = pair_counts(np.array([0, 0, 0]), np.array([2, 2, 3]), 5)
+    table = PairTable(counts, (0.75, 0.0))
     uniform = np.full(5, 0.2)
     chances = table.probability(np.zeros(5, dtype=int), np.arange(5), uniform)
     assert chances == pytest.approx([0.1, 0.1, 1.25 / 3 + 0.1, 0.25 / 3 + 0.1, 0.1])
     assert table.probability(np.array([4]), np.array([2]), uniform) == pytest.approx([0.2])
-    strong = PairTable(np.array([0, 0, 0]), np.array([2, 2, 3]), 5, (0.5, 1.0))
+    strong = PairTable(counts, (0.5, 1.0))
     assert strong.probability(np.zeros(5, dtype=int), np.arange(5), uniform) == pytest.approx(
         [0.1, 0.1, 1.5 / 4 + 0.1, 0.5 / 4 + 0.1, 0.1]
     )
@@ -67,7 +70,10 @@ def test_probabilities_sum_to_one_for_seen_and_unseen_neighbours():
                 assert parts[~TARGETS].max() == 0
 
 
-def test_the_product_is_the_posterior_of_a_first_order_chain():
+@pytest.mark.parametrize("block", [2048, 4])
+def test_the_product_is_the_posterior_of_a_first_order_chain(block, monkeypatch):
+    """Also in blocks of tokens, as with a large vocabulary."""
+    monkeypatch.setattr(references, "_BLOCK", block)
     sequences = [np.random.default_rng(seed).integers(2, 5, size=40) for seed in range(3)]
     counted = triples_of(sequences, TARGETS)
     table = TwoNeighbours(counted, counted, TARGETS)

@@ -1,9 +1,7 @@
-"""The demo: the whole path in small, resumed, compared by the paired test; settings and folders that are refused."""
+"""The demo: what its paired test says; settings and folders that are refused (its whole path: tests/test_readme.py)."""
 
 from __future__ import annotations
 
-import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,41 +10,12 @@ import pytest
 from longstrand.cli.main import main
 from longstrand.config import build
 from longstrand.data.targets import Task
-from longstrand.demo import materials, run
+from longstrand.demo import materials
 from longstrand.demo.materials import DemoConfig, LabelSet, own_materials, yeast_materials
 from longstrand.demo.report import Comparison, sentences
-from longstrand.demo.run import claim, run_demo
-from longstrand.demo.simulate import write_simulation
+from longstrand.demo.run import claim
 from longstrand.errors import ConfigError, InputError, ResumeError
 from longstrand.evaluation.metrics import Scores
-from longstrand.report import plots
-
-
-def test_the_whole_path_and_its_resumption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "QUICK_PRETRAINING", {**run.PRETRAINING, "steps": 4, "batch_size": 4, "eval_windows": 8})
-    small = partial(write_simulation, num_rows=(40, 20, 60))
-    monkeypatch.setattr(materials, "write_simulation", lambda folder, **_: small(folder, num_bases=160_000))
-    config = DemoConfig(output=tmp_path / "out", quick=True)
-    result = run_demo(config)
-    report = json.loads(result.data.read_text())
-    sections = {section["title"]: section for section in report["sections"]}
-    assert [section["kind"] for section in report["sections"][:3]] == ["locus"] * 3
-    models = {"pre-trained", "random start", "6-mer regression", "gapped 6-mer regression", "compact CNN"}
-    table = sections["Enhancers: How well does each model do?"]
-    read = {"pre-trained, token probabilities", "random start, token probabilities"}
-    assert {row["model"] for row in table["rows"]} == {*models, *read, "majority class"}
-    assert set(report["differences"]["enhancers"]) == {*models, "random start, token probabilities"}
-    for name, pair in report["differences"]["enhancers"].items():
-        shown = {row["model"]: row["value"] for row in table["rows"] if row["metric"] == table["main"]}
-        assert pair["difference"] == pytest.approx(shown["pre-trained, token probabilities"] - shown[name], abs=1e-9)
-    assert {row[0] for row in sections["Gene structure, base by base"]["rows"]} >= {"coding", "intron"}
-    page = result.page.read_text()
-    assert page.startswith("<!doctype html>") and "made up" in page and "docs/BENCHMARK" in page
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.safetensors")}
-    monkeypatch.setattr(plots, "to_svg", lambda *_, **__: "<svg></svg>")
-    again = run_demo(config)
-    assert again.verdict == result.verdict and len(kept) == 4
-    assert kept == {path: path.stat().st_mtime_ns for path in kept}
 
 
 def comparison(pretrained: np.ndarray, other: np.ndarray, truth: np.ndarray) -> Comparison:

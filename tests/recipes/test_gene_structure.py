@@ -84,6 +84,7 @@ def test_boundaries_and_ceiling_by_hand(recipe):
     assert set(np.flatnonzero(said[0])) == set(range(18, 42))
 
 
+@pytest.mark.slow
 def test_a_cell_of_each_kind_runs_resumes_and_is_collected(recipe, simulated, tmp_path, monkeypatch):
     _, root = simulated
     monkeypatch.setenv("LONGSTRAND_DATA", str(root))

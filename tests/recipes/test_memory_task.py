@@ -37,6 +37,7 @@ def test_the_first_segment_alone_holds_the_marker(recipe):
     assert model.encoder(ids).num_segments.tolist() == [5] * 40
 
 
+@pytest.mark.slow
 def test_every_trial_can_be_made(recipe):
     for trial in (recipe.BASE, *recipe.ABLATIONS):
         short = replace(trial, stages=tuple((segments, 1) for segments, _ in trial.stages), batch_size=2)

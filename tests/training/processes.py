@@ -57,8 +57,8 @@ class _FirstGradients(TrainerCallback):
 
 def pretrain(job: str, folder: Path, double: bool) -> None:
     training = {
-        "max_tokens": 32, "steps": 20, "batch_size": 8, "micro_batch_size": 2, "warmup_steps": 2, "log_every": 1,
-        "eval_every": 10, "eval_windows": 4, "save_every": 20, "num_workers": 0, "device": "cpu", "threads": 1,
+        "max_tokens": 32, "steps": 10, "batch_size": 8, "micro_batch_size": 2, "warmup_steps": 2, "log_every": 1,
+        "eval_every": 5, "eval_windows": 4, "save_every": 10, "num_workers": 0, "device": "cpu", "threads": 1,
         "learning_rate": 1e-2, "max_grad_norm": 0.0, "references": False,
     }  # fmt: skip
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -74,7 +74,7 @@ def pretrain(job: str, folder: Path, double: bool) -> None:
 
 def finetune(job: str, folder: Path, double: bool = True, **changes: Any) -> None:
     training = {
-        "epochs": 5, "batch_size": 8, "micro_batch_size": 2, "learning_rate": 0.01, "device": "cpu", "threads": 1,
+        "epochs": 3, "batch_size": 8, "micro_batch_size": 2, "learning_rate": 0.01, "device": "cpu", "threads": 1,
         "log_every": 1, "max_grad_norm": 0.0, "patience": 2, "strand": "both",
     }  # fmt: skip
     values = {

@@ -83,7 +83,7 @@ def test_the_same_rows_in_every_step(world: Path, job: str) -> None:
 
 @pytest.mark.parametrize("job", JOBS)
 def test_the_same_losses_and_weights(world: Path, job: str) -> None:
-    """In float64 rounding is all that may differ; in float32 twenty steps of Adam enlarge it."""
+    """In float64 rounding is all that may differ; in float32 ten steps of Adam enlarge it."""
     near = 1e-4 if job == "pretrain32" else 1e-9
     one = by_step(records(world, "one")[0][job]["losses"])
     two = [by_step(record[job]["losses"]) for record in records(world, "two")]
