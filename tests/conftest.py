@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,13 @@ FROM_SERVER = ("test_processes", "test_ecosystem", "training/test_pretrain", "in
 """Files whose tests start processes from the server of `tests.part_toys`, which takes 10 s to start."""
 LONGEST_FIRST = (*FROM_SERVER, "test_readme", "test_guide", "test_examples", "baselines/test_registry",
                  "benchmarks/test_run", "training/test_finetune")  # fmt: skip
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """End with the groups of tests that were skipped, and why."""
+    reasons = Counter(str(report.longrepr[-1]) for report in terminalreporter.stats.get("skipped", []))
+    for reason, number in sorted(reasons.items()):
+        terminalreporter.write_line(f"skipped {number}: {reason.removeprefix('Skipped: ')}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

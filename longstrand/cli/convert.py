@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from longstrand.cli.options import JsonOption, new_app
+from longstrand.cli.options import JsonOption, ReportOption, new_app
 from longstrand.errors import UsageError, one_of
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def convert(
         typer.Option(help="What the source must be; with --to published, the format to write (default: its origin)."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is already there.")] = False,
+    report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Convert a published checkpoint to Longstrand's format, or back; no tensor is lost, changed or rounded.
@@ -43,12 +44,27 @@ def convert(
     A sharded checkpoint of a training with training.parallel=fsdp becomes a model folder, and back.
     """
     if to == "sharded" or Path(source, "pytorch_model_fsdp_0").is_dir():
+        if report is not None:
+            raise UsageError("--report is for conversions to and from published formats; leave it out.")
         _convert_shards(Path(source), to, output, family=family, force=force)
         print(json.dumps({"output": str(output), "target": to}) if as_json else f"{output}: written, in {to} format")
         return
     from longstrand.models.published.convert import convert_folder
 
     done = convert_folder(source, output, target=to, family=family, force=force)
+    if report is not None:
+        from longstrand.report.outcomes import facts_table, write_outcome
+        from longstrand.report.sections import Report, Table
+
+        names = [[name, ", ".join(ours)] for name, ours in done.renamed.items()]
+        facts = {key: value for key, value in done.to_dict().items() if key != "renamed"}
+        parts = [
+            facts_table("What was done", "Every tensor is accounted for; nothing was rounded.", facts),
+            Table("Names of tensors", "", ["in the source", "in the result"], names),
+        ]
+        title = f"Conversion of {Path(source).name}"
+        page = Report(title, parts, f"family {done.family}", describe(done)[:1], done.notes)
+        write_outcome(report, page, files=[output], about={"source": source})
     print(json.dumps(done.to_dict(), indent=2, ensure_ascii=False) if as_json else "\n".join(describe(done)))
 
 

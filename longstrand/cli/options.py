@@ -50,6 +50,9 @@ DeviceOption = Annotated[
     str | None, typer.Option("--device", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps.")
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an output that was made otherwise.")]
+ReportOption = Annotated[
+    Path | None, typer.Option("--report", help="Folder for report.html: pictures, notes, files with their hashes.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")]
 

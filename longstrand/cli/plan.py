@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longstrand.cli.options import JsonOption, new_app
+from longstrand.cli.options import JsonOption, ReportOption, new_app
 from longstrand.errors import UsageError, one_of
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def plan(
     ] = None,
     memory_limit: LimitOption = None,
     steps: StepsOption = None,
+    report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure memory and time of a step by running a few of the real shape here; no weights are loaded.
@@ -107,7 +108,19 @@ def plan(
     changed = with_attention(found, attention, setting.length)
     result = make_plan(name, changed, setting, device=chosen, memory_limit=limit)
     lines = describe(result, steps) + ([] if run is None else describe_run(run, result, gpus=gpus))
+    if report is not None:
+        _write_page(report, result, lines)
     print(json.dumps(result.to_dict(), indent=2) if as_json else "\n".join(lines))
+
+
+def _write_page(folder: Path, result: ResourceEstimate, lines: list[str]) -> None:
+    from longstrand.report.outcomes import write_outcome
+    from longstrand.report.sections import Report, Table
+
+    rows = [[line[:18].strip(), line[18:]] for line in lines]
+    table = Table("What a step needs", "", ["what", "value"], rows)
+    summary = [f"{rows[2][1].capitalize()}.", f"A step needs {rows[3][1]} and takes {rows[4][1]}."]
+    write_outcome(folder, Report("Plan of a run", [table], result.model, summary, result.notes))
 
 
 def read_shape(model: str | None, length: int | None, bases: int | None) -> tuple[str, int]:

@@ -14,6 +14,7 @@ from longstrand.cli.options import (
     ModelOption,
     OverwriteOption,
     QuietOption,
+    ReportOption,
     given,
     model_first,
     new_app,
@@ -72,6 +73,7 @@ def predict(
     values: ValuesOption = None,
     per: PerOption = None,
     overwrite: OverwriteOption = False,
+    report: ReportOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
     **options: Any,
@@ -87,7 +89,7 @@ def predict(
         options["output"] = one_of(values, ("probabilities", "logits"), "--values")
     if per is not None:
         options["pooling"] = {"base": "bases", "token": "tokens"}[one_of(per, ("base", "token"), "--per")]
-    run_job(model, arguments, output, genome, options, overwrite=overwrite, as_json=json, quiet=quiet)
+    run_job(model, arguments, output, genome, options, overwrite=overwrite, report=report, as_json=json, quiet=quiet)
 
 
 @embed_app.command()
@@ -98,6 +100,7 @@ def embed(
     model: ModelOption = None,
     genome: GenomeOption = None,
     overwrite: OverwriteOption = False,
+    report: ReportOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
     **options: Any,
@@ -111,7 +114,7 @@ def embed(
     if pooling in ("bases", "tokens") and not str(output).endswith(".zarr"):
         raise UsageError(f"--pooling {pooling} gives many vectors a row; write them to a name that ends in .zarr.")
     options["output"] = "embeddings"
-    run_job(model, arguments, output, genome, options, overwrite=overwrite, as_json=json, quiet=quiet)
+    run_job(model, arguments, output, genome, options, overwrite=overwrite, report=report, as_json=json, quiet=quiet)
 
 
 def run_job(
@@ -122,6 +125,7 @@ def run_job(
     options: dict[str, Any],
     *,
     overwrite: bool,
+    report: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -134,6 +138,7 @@ def run_job(
         genome: of intervals.
         options: fields of `JobOptions`; None is not given.
         overwrite: replace an output that was made otherwise.
+        report: folder for a page, or None.
         as_json: print the summary as JSON.
         quiet: print notes alone.
 
@@ -154,6 +159,8 @@ def run_job(
             raise UsageError(f"{shown} is not for {kind}{hint}.")
     if track and genome is not None:
         raise UsageError("a track reads the contigs of its input; leave --genome away and give the FASTA file itself.")
+    if track and report is not None:
+        raise UsageError("--report is not for tracks of whole contigs.")
     from longstrand.data.rows import count_rows
     from longstrand.inference.jobs import predict_file
 
@@ -169,6 +176,12 @@ def run_job(
             result = predict_file(
                 source_model, source, output, genome=genome, overwrite=overwrite, advance=advance, **chosen
             )
+    if report is not None and result.num_rows is not None:
+        from longstrand.report.outcomes import predictions_page
+
+        verb = "Vectors" if chosen.get("output") == "embeddings" else "Predictions"
+        about = {"model": source_model, "input": source, "genome": genome, "options": chosen}
+        predictions_page(report, result.output, title=f"{verb} of {Path(source).name}", notes=result.notes, about=about)
     _show(result, "contigs" if track else "rows", as_json=as_json, quiet=quiet)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longstrand.cli.options import JsonOption, new_app
+from longstrand.cli.options import JsonOption, ReportOption, new_app
 
 if TYPE_CHECKING:
     from longstrand.tokenization.base import Tokenizer
@@ -40,6 +40,7 @@ def train(
     overlapping: Annotated[bool, typer.Option(help="kmer: words that slide by one base, as DNABERT's.")] = False,
     seed: Annotated[int, typer.Option(help="The same seed gives the same tokenizer.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace a tokenizer that is already there.")] = False,
+    report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Learn a tokenizer from genomes, on both strands, and save it.
@@ -80,7 +81,10 @@ def train(
         raise UsageError(str(error)) from None
     tokenizer.save(output)
     sample = tokenizer_pieces(sources, num_bases=MEASURED_BASES, seed=seed, holdout=held)
-    details["bases_per_token"] = inspect_tokenizer(tokenizer, sample).bases_per_token
+    found = inspect_tokenizer(tokenizer, sample)
+    details["bases_per_token"] = found.bases_per_token
+    if report is not None:
+        _write_page(report, found, f"A tokenizer of {', '.join(path.name for path in genomes)}", [output])
     summary = describe_training(tokenizer, **details)
     write_training_record(output, summary | {"provenance": provenance()})
     if as_json:
@@ -102,6 +106,7 @@ def inspect(
         bool, typer.Option("--exact-text", help="Give the text to the tokenizer as it is; by default in upper case.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Write a plot (PNG, PDF or SVG).")] = None,
+    report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say how a tokenizer cuts your sequences: bases per token, longest tokens, strand symmetry, unknown letters."""
@@ -116,17 +121,28 @@ def inspect(
         check_output(plot, [sequences])
     loaded = load_tokenizer(tokenizer)
     counts = {"lower_case": 0, "unknown": 0}
-    report = inspect_tokenizer(
+    found = inspect_tokenizer(
         loaded, _texts(sequences, None if exact_text else loaded.alphabet, counts, (column, max_bases, seed))
     )
     if plot is not None:
-        plot_report(report, plot, loaded.bases_per_id[loaded.dna_token_ids])
+        plot_report(found, plot, loaded.bases_per_id[loaded.dna_token_ids])
+    if report is not None:
+        _write_page(report, found, f"How {tokenizer.name} cuts {sequences.name}", [])
     if as_json:
-        print(json.dumps(report.to_dict() | {"letters_changed": counts}, indent=2))
+        print(json.dumps(found.to_dict() | {"letters_changed": counts}, indent=2))
         return
-    _show(report, counts)
+    _show(found, counts)
     if plot is not None:
         print(f"plot: {plot}")
+
+
+def _write_page(folder: Path, found: TokenizerReport, title: str, files: list[Path]) -> None:
+    from longstrand.report.outcomes import tokenizer_sections, write_outcome
+    from longstrand.report.sections import Report
+
+    summary = [f"{found.bases_per_token:.2f} bases per token; {found.unknown_share:.3%} of the tokens are unknown."]
+    page = Report(title, tokenizer_sections(found), f"{found.kind}, {found.vocab_size:,} tokens", summary)
+    write_outcome(folder, page, files=files, about={"tokenizer": found.fingerprint})
 
 
 def _texts(path: Path, alphabet: str | None, counts: dict[str, int], limits: tuple[str, int, int]) -> Iterator[str]:

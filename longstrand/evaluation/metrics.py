@@ -110,8 +110,8 @@ def evaluate(scores: Scores, *, num_resamples: int = 1000, seed: int = 0, curves
         ``num_unlabelled``, ``undefined`` (classes or targets that means over classes leave out: no row, or every row,
         has them), ``metrics`` ({name: {value, low, high}}), ``per_class`` ({class or target: {name: value}}),
         ``constant_prediction`` (bool), and with ``curves``: ``confusion`` {classes, counts} and ``curves`` {class:
-        {roc: {fpr, tpr}, pr: {recall, precision}}}. Values are NaN where a metric is undefined (one class, a constant
-        target); a constant prediction has the correlation 0.
+        {roc: {fpr, tpr}, pr: {recall, precision}, calibration: {predicted, observed, rows}}}. Values are NaN where a
+        metric is undefined (one class, a constant target); a constant prediction has the correlation 0.
     """
     problem, kept = scores.task.problem, scores.measurable()
     report: dict[str, Any] = {
@@ -401,7 +401,7 @@ def _rank_metrics(truth: Array, values: Array) -> tuple[float, float]:
 
 
 def _curve_points(truth: Array, values: Array) -> dict[str, dict[str, list[float]]]:
-    """ROC and PR curves, thinned to at most `CURVE_POINTS` points each; empty if undefined."""
+    """ROC and PR curves of at most `CURVE_POINTS` points each, and calibration; empty if undefined."""
     if truth.all() or not truth.any():
         return {"roc": {"fpr": [], "tpr": []}, "pr": {"recall": [], "precision": []}}
     fpr, tpr, _ = sk.roc_curve(truth, values)
@@ -409,7 +409,16 @@ def _curve_points(truth: Array, values: Array) -> dict[str, dict[str, list[float
     return {
         "roc": {"fpr": _thin(fpr), "tpr": _thin(tpr)},
         "pr": {"recall": _thin(recall[::-1]), "precision": _thin(precision[::-1])},
+        "calibration": _calibration(truth, values),
     }
+
+
+def _calibration(truth: Array, values: Array, groups: int = 10) -> dict[str, list[float]]:
+    """Compare predicted probabilities with what is true, in groups of equal size from the lowest to the highest."""
+    parts = np.array_split(np.argsort(values, kind="stable"), min(groups, len(values)))
+    means = {"predicted": values, "observed": truth.astype(float)}
+    found = {name: [round(float(each[part].mean()), 5) for part in parts] for name, each in means.items()}
+    return found | {"rows": [len(part) for part in parts]}
 
 
 def _thin(points: Array) -> list[float]:

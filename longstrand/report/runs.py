@@ -5,18 +5,23 @@ The runs themselves write plain dictionaries; this module knows their keys and n
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from longstrand.report.sections import (
+    Commands,
     Curves,
     Line,
     Metrics,
     Report,
     Section,
     Table,
+    calibration,
     confusion,
+    files_table,
     metric_rows,
     metric_title,
     provenance_table,
@@ -52,7 +57,24 @@ def write_run_page(folder: Path, record: Record, rows: Sequence[Record]) -> Path
     if record.get("kind") not in pages:
         raise ValueError(f"a run of the kind '{record.get('kind')}' has no page; known: {', '.join(pages)}.")
     page = Path(folder) / "report.html"
-    write_atomically(page, render_html(pages[record["kind"]](record, rows)))
+    report = pages[record["kind"]](record, rows)
+    model = shlex.quote(str(Path(folder) / "model"))
+    commands = {
+        "pretraining": [
+            ("Turn sequences into vectors:", f"longstrand embed {model} sequences.fa --output vectors.parquet"),
+            ("Train a classifier:", f"longstrand finetune --model {model} --data labelled.csv --output classifier"),
+        ],
+        "finetuning": [
+            ("Predict new rows:", f"longstrand predict {model} new.csv --output predictions.csv"),
+            ("Measure other labelled rows:", f"longstrand evaluate {model} labelled.csv --output evaluation"),
+            ("Work with it in a browser:", f"longstrand serve {model}"),
+        ],
+    }
+    names = ("model", "predictions_test.*", "metrics.jsonl")
+    files = files_table([path for name in names for path in sorted(Path(folder).glob(name))], folder=Path(folder))
+    next_steps = Commands("What to do next", text("commands"), commands[record["kind"]])
+    *parts, origin = report.sections
+    write_atomically(page, render_html(replace(report, sections=[*parts, next_steps, files, origin])))
     return page
 
 
@@ -129,6 +151,7 @@ def finetuning_page(record: Record, rows: Sequence[Record]) -> Report:
     )
     parts = [
         *evaluation_sections(evaluations, explain),
+        *errors_table(record.get("errors", [])),
         learning_curve({MODEL: record}),
         rows_table(counts),
         overlap_table(record["sanity"]),
@@ -156,6 +179,8 @@ def evaluation_sections(evaluations: Mapping[str, Sequence[Record]], explain: st
         found["curves"].get(positive, {}).get("roc", {}).get("fpr") for found in drawn.values()
     ):
         parts.append(ranking("Ranking of the test sequences", drawn, positive=positive))
+        reliable = calibration("Are the probabilities right?", drawn, positive=positive)
+        parts += [] if reliable is None else [reliable]
     calls = first.get("confusion", {})
     if "labels" in calls:
         rates = [[name, *map(int, (table[1][1], table[1][0], table[0][1], table[0][0]))]
@@ -166,6 +191,12 @@ def evaluation_sections(evaluations: Mapping[str, Sequence[Record]], explain: st
         title = f"Right and wrong calls: {next(iter(evaluations))}"
         parts.append(confusion(title, calls["counts"], calls["classes"]))
     return parts
+
+
+def errors_table(rows: Sequence[Record]) -> list[Section]:
+    """List the rows that were predicted worst, as `longstrand.training.measure.worst_rows` finds them."""
+    columns = list(rows[0]) if rows else []
+    return [Table("The ten worst rows", text("errors"), columns, [list(row.values()) for row in rows])] if rows else []
 
 
 def learning_curve(records: Mapping[str, Record]) -> Curves:

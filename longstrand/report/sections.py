@@ -6,16 +6,22 @@ sections into HTML; nothing here draws.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import yaml
 
+from longstrand.runtime import fingerprint_file
+
 Cell = str | int | float | bool | Mapping[str, Any] | None
-"""A value, or ``value`` with some of ``note`` (small text), ``colour`` (of a dot), ``shade`` (0 to 1), ``bold``."""
+"""A value, or ``value`` and some of: ``note``, ``colour`` (of a dot), ``shade`` (0 to 1), ``bold``, ``link``."""
 Evaluation = Mapping[str, Any]
 """What `longstrand.evaluation.metrics.evaluate` returns."""
 
@@ -257,6 +263,68 @@ def ranking(title: str, evaluations: Mapping[str, Evaluation], *, positive: str)
     total = sum(entry["num_true"] for entry in per_class.values())
     explain = text("ranking", positive=positive)
     return Ranking(title, explain, models, per_class[positive]["num_true"] / max(1, total))
+
+
+def histogram(title: str, explain: str, values: Mapping[str, npt.ArrayLike], x_label: str, *, bins: int = 40) -> Curves:
+    """Draw how numbers spread, one line a name over common bins, with percentiles as the table; NaN is left out.
+
+    Raises:
+        ValueError: there is no number at all.
+    """
+    kept = {name: np.asarray(array, dtype=np.float64).ravel() for name, array in values.items()}
+    kept = {name: array[np.isfinite(array)] for name, array in kept.items()}
+    kept = {name: array for name, array in kept.items() if len(array)}
+    if not kept:
+        raise ValueError(f"'{title}' has no number to draw.")
+    low, high = min(array.min() for array in kept.values()), max(array.max() for array in kept.values())
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    middle = ((edges[1:] + edges[:-1]) / 2).tolist()
+    lines = [Line(name, middle, (np.histogram(array, edges)[0] / len(array)).tolist()) for name, array in kept.items()]
+    shares = (1, 5, 25, 50, 75, 95, 99)
+    rows = [[name, len(array), *np.percentile(array, shares).tolist()] for name, array in kept.items()]
+    table = (["", "number", *(f"{share} %" for share in shares)], rows)
+    return Curves(title, explain, lines, x_label, "share", table=table)
+
+
+def calibration(title: str, evaluations: Mapping[str, Evaluation], *, positive: str) -> Curves | None:
+    """Draw the share of true positives against the predicted probability, for the models that have both.
+
+    Args:
+        title: heading.
+        evaluations: model name to its evaluation, whose ``curves`` hold ``calibration`` {predicted, observed, rows}.
+        positive: the class.
+
+    Returns:
+        None if no model has the numbers (fewer rows than bins).
+    """
+    drawn = {name: found.get("curves", {}).get(positive, {}).get("calibration") for name, found in evaluations.items()}
+    known = {name: found for name, found in drawn.items() if found and len(found["predicted"]) > 1}
+    if not known:
+        return None
+    lines = [Line(name, found["predicted"], found["observed"], "points") for name, found in known.items()]
+    lines.append(Line("perfect", [0.0, 1.0], [0.0, 1.0], "dashed", colour=3))
+    rows = [
+        [name, *cells]
+        for name, found in known.items()
+        for cells in zip(found["rows"], found["predicted"], found["observed"])
+    ]
+    table = (["model", "rows", "mean predicted probability", "share of true positives"], rows)
+    labels = {"x_label": f"predicted probability of '{positive}'", "y_label": "share that is true"}
+    return Curves(title, text("calibration"), lines, **labels, table=table)
+
+
+def files_table(paths: Sequence[Path], *, folder: Path, longest: int = 60) -> Table:
+    """List files with their sizes and hashes, as links from a page in ``folder``; folders are listed file by file."""
+    found = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    found = [file for file in found if file.is_file() and file.name not in ("report.html", "report.json")]
+    rows: list[list[Cell]] = []
+    for file in found[:longest]:
+        link = Path(os.path.relpath(file, folder)).as_posix()
+        size = file.stat().st_size
+        rows.append([{"value": link, "link": link}, size, fingerprint_file(file).removeprefix("sha256:")])
+    left = f" The first {longest} of {len(found):,} files." if len(found) > longest else ""
+    return Table("Files", f"What was written; the hash tells whether a copy is complete.{left}",
+                 ["file", "bytes", "SHA-256"], rows)  # fmt: skip
 
 
 def provenance_table(provenance: Mapping[str, Any], **files: Any) -> Table:

@@ -27,11 +27,19 @@ from longstrand.inference.sequences import open_genome
 from longstrand.models.network import Network
 from longstrand.models.reading import Reading
 from longstrand.report.page import write_report
-from longstrand.report.runs import BASELINES, MODEL, evaluation_sections
+from longstrand.report.runs import BASELINES, MODEL, errors_table, evaluation_sections
 from longstrand.report.sections import Report, Table, metric_title, provenance_table
 from longstrand.runtime import check_output, fingerprint_file, provenance, resolve_device, write_json
 from longstrand.training.examples import check_strand
-from longstrand.training.measure import Scored, overlap_warnings, run_baselines, score, unread, write_predictions
+from longstrand.training.measure import (
+    Scored,
+    overlap_warnings,
+    run_baselines,
+    score,
+    unread,
+    worst_rows,
+    write_predictions,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +123,7 @@ def evaluate(
         "task": {"problem": table.task.problem, "names": list(table.task.names)},
         "rows": table.counts(),
         "test": metrics_of(scored.scores(), num_resamples=resamples, seed=0) | {"loss": scored.loss()},
+        "errors": worst_rows(scored),
         "groups": _groups(scored, resamples) if where.group_column is not None else {},
         "reading": reading.model_dump(mode="json", exclude_none=True) | {"strand": options.strand},
         "inputs": {"labelled": fingerprint_file(Path(labelled)), "model": str(network.folder)},
@@ -208,6 +217,7 @@ def _page(report: Mapping[str, Any]) -> Report:
             if (entry := found["metrics"].get(main, {})) is not None
         ]
         parts.append(Table("Groups of rows", "", ["group", "rows", metric_title(main), "low", "high"], lines))
+    parts += errors_table(report["errors"])
     parts.append(provenance_table(report["provenance"], inputs=report["inputs"]))
     value = report["test"]["metrics"].get(main, {}).get("value")
     shown = "undefined" if value is None or value != value else f"{value:.3f}"

@@ -175,6 +175,7 @@ def make_report(
     }
     for name, result in scored.items():
         report[name] = evaluate(result.scores(), num_resamples=settings.resamples, seed=0) | {"loss": result.loss()}
+    report["errors"] = worst_rows(scored["test" if "test" in scored else "valid"])
     report["collapsed"] = any(report[name]["constant_prediction"] for name in scored)
     tables = {name: table.upper_case() for name, table in data.splits.items()}
     labelled = tables if task.bin_bases is None else None
@@ -304,6 +305,32 @@ def prediction_frame(scored: Scored) -> pl.DataFrame:
                 columns[f"{word}_{name}"] = values[:, number]
     columns |= {"num_tokens": scored.num_tokens, "truncated": scored.truncated}
     return pl.DataFrame(columns, nan_to_null=True)
+
+
+def worst_rows(scored: Scored, number: int = 10) -> list[dict[str, Any]]:
+    """Find the rows with the largest error, worst first: the least probability of the true class or the true labels,
+    or the largest difference; none for labels per base and bin.
+
+    Returns:
+        ``row``, ``name`` (if rows have names), ``label``, ``predicted``, ``error`` (1 - probability, or the size of the
+        difference), and the beginning of the sequence.
+    """
+    task, raw = scored.table.task, scored.table.raw
+    if task.problem == "token" or task.bin_bases is not None:
+        return []
+    targets, values = np.asarray(scored.table.targets), scored.scores().values
+    if task.problem == "single_label":
+        labels, called = [task.names[i] for i in targets], [task.names[i] for i in np.nan_to_num(values).argmax(axis=1)]
+        errors = 1 - np.take_along_axis(values, targets[:, None].astype(np.int64), axis=1)[:, 0]
+    else:
+        shown = [[";".join(f"{value:.4g}" for value in row) for row in part] for part in (targets, values)]
+        (labels, called), errors = shown, np.nanmax(np.nan_to_num(np.abs(targets - values)), axis=1)
+    worst = np.argsort(-np.nan_to_num(errors, nan=-1.0), kind="stable")[:number]
+    return [
+        {"row": raw.rows[i], **({"name": raw.names[i]} if raw.names is not None else {}), "label": labels[i],
+         "predicted": called[i], "error": float(errors[i]), "sequence": f"{raw.sequences[i][:40]}..."}
+        for i in worst.tolist() if errors[i] == errors[i]
+    ]  # fmt: skip
 
 
 def _bin_columns(scored: Scored) -> dict[str, list[str]]:

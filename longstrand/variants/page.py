@@ -10,7 +10,7 @@ import numpy as np
 
 from longstrand.genome.variants import KINDS, Variant, shortest
 from longstrand.report.page import write_report
-from longstrand.report.sections import Curves, Line, Report, Table, provenance_table
+from longstrand.report.sections import Curves, Report, Table, histogram, provenance_table
 from longstrand.runtime import provenance
 from longstrand.variants.jobs import STATUSES, VariantJob
 from longstrand.variants.scores import Field, Scored
@@ -73,14 +73,5 @@ def _spread(tables: dict[str, np.ndarray], place: int, field: Field) -> Iterator
     known = {kind: values for kind, values in known.items() if len(values)}
     if not known:
         return
-    low, high = (float(f(np.concatenate(list(known.values())))) for f in (np.min, np.max))
-    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
-    middle = ((edges[1:] + edges[:-1]) / 2).tolist()
-    lines = [
-        Line(kind, middle, (np.histogram(values, edges)[0] / len(values)).tolist()) for kind, values in known.items()
-    ]
-    shares = (1, 5, 25, 50, 75, 95, 99)
-    rows = [[kind, len(values), *np.percentile(values, shares).tolist()] for kind, values in known.items()]
-    table = (["kind", "alleles", *(f"{share} %" for share in shares)], rows)
-    title, explain = f"How {field.name} spreads", f"{field.description}. The table holds percentiles."
-    yield Curves(title, explain, lines, field.name, "share", table=table)
+    explain = f"{field.description}. The table holds percentiles."
+    yield histogram(f"How {field.name} spreads", explain, known, field.name, bins=BINS)

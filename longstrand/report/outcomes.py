@@ -1,0 +1,159 @@
+"""Reports of commands that write files without training anything: predict, embed, tokenizer, convert, plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from longstrand.report.page import write_report
+from longstrand.report.sections import (
+    Commands,
+    Curves,
+    Line,
+    Report,
+    Section,
+    Table,
+    files_table,
+    flatten,
+    histogram,
+    provenance_table,
+    text,
+)
+from longstrand.runtime import provenance
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from longstrand.tokenization.report import TokenizerReport
+
+MOST_ROWS = 1_000_000
+"""Rows of an output that are drawn; the page says when there are more."""
+MOST_COLUMNS = 8
+
+
+def write_outcome(
+    folder: Path,
+    report: Report,
+    *,
+    files: Sequence[Path] = (),
+    commands: Sequence[tuple[str, str]] = (),
+    about: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write ``report.html`` and ``report.json``: the sections, then what to do next, the files, where they come from.
+
+    Args:
+        folder: made if missing.
+        report: title, summary and the first sections.
+        files: what the command wrote; a folder stands for all files in it.
+        commands: what to do next: (what, command).
+        about: inputs and settings for the last section.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    parts = list(report.sections)
+    parts += [Commands("What to do next", text("commands"), commands)] if commands else []
+    parts += [files_table(files, folder=Path(folder))] if files else []
+    parts.append(provenance_table(provenance(), **(about or {})))
+    return write_report(folder, Report(report.title, parts, report.subtitle, report.summary, report.warnings))[0]
+
+
+def predictions_page(folder: Path, output: Path, *, title: str, notes: Sequence[str], about: Mapping[str, Any]) -> Path:
+    """Report a finished output of ``predict`` or ``embed``: how numbers spread, what was called, extreme rows."""
+    values, table, total = read_output(output)
+    sections: list[Section] = []
+    names = list(values)
+    vectors = not any(name.startswith(("probability", "logit", "prediction")) for name in names)
+    if vectors:
+        norms = np.sqrt(sum(np.square(column, dtype=np.float64) for column in values.values()))
+        explain = "The length of each vector. Vectors of length 0, or a second hump, deserve a look."
+        shown: dict[str, npt.ArrayLike] = {"length of the vector": norms}
+    else:
+        explain = "A probability near 0 or 1 is a sure answer; a hump in the middle is an unsure model."
+        shown = {name: values[name] for name in names[:MOST_COLUMNS]}
+        if len(names) > MOST_COLUMNS:
+            explain += f" The first {MOST_COLUMNS} of {len(names):,} columns."
+    if any(np.isfinite(column).any() for column in shown.values()):
+        sections.append(histogram("How the numbers spread", explain, shown, "value"))
+    if table is not None and not vectors:
+        sections += _rows(table, names)
+    summary = [f"{total:,} rows of numbers in {len(names):,} columns: {output.name}."]
+    if total > MOST_ROWS:
+        summary.append(f"The pictures show the first {MOST_ROWS:,} rows.")
+    warnings = [note.removeprefix("note: ") for note in notes]
+    report = Report(title, sections, output.name, summary, warnings)
+    return write_outcome(folder, report, files=[output], about=about)
+
+
+def read_output(path: Path) -> tuple[dict[str, npt.NDArray[np.float32]], pl.DataFrame | None, int]:
+    """Read the columns of numbers of an output (at most `MOST_ROWS` rows), the table if it is one, and count rows."""
+    if path.suffix == ".zarr":
+        import zarr
+
+        group = zarr.open_group(str(path), mode="r")
+        array: Any = group["values"]
+        names: Any = group.attrs["value_names"]
+        block = np.asarray(array[:MOST_ROWS]).reshape(-1, len(names))
+        return {str(name): block[:, number] for number, name in enumerate(names)}, None, array.shape[0]
+    import polars as pl
+
+    if path.suffix == ".parquet":
+        lazy = pl.scan_parquet(path)
+    else:
+        lazy = pl.scan_csv(path, separator="\t" if ".tsv" in path.name else ",", infer_schema_length=10_000)
+    total = int(lazy.select(pl.len()).collect().item())
+    table = lazy.head(MOST_ROWS).collect()
+    known = {"index", "start", "end", "position", "bin", "token_start", "token_end"}
+    kinds = [name for name, kind in table.schema.items() if kind.is_float() and name not in known]
+    return {name: table[name].cast(pl.Float32).to_numpy() for name in kinds}, table, total
+
+
+def _rows(table: pl.DataFrame, names: Sequence[str]) -> list[Section]:
+    """List how often each class was called, and the rows with the highest first number and the least sure answer."""
+    parts: list[Section] = []
+    if "prediction" in table.columns and not table["prediction"].dtype.is_numeric():
+        counts = table["prediction"].value_counts(sort=True).rows()
+        shares = [[name, number, f"{number / len(table):.1%}"] for name, number in counts[:20]]
+        parts.append(Table("What was called", "", ["prediction", "rows", "share"], shares))
+    kept = ("index", "name", "chrom", "start", "end", "strand", "prediction", *names[:MOST_COLUMNS])
+    columns = [name for name in dict.fromkeys(kept) if name in table.columns]
+    last = names[-1]
+    highest = table.sort(last, descending=True, nulls_last=True).head(10).select(columns)
+    parts.append(Table(f"The ten rows with the highest {last}", "", columns, highest.rows()))
+    if names[0].startswith("probability") and len(names) > 1:
+        sure = np.stack([table[name].to_numpy() for name in names], axis=1).max(axis=1)
+        unsure = table[np.argsort(np.nan_to_num(sure, nan=2.0), kind="stable")[:10].tolist()].select(columns)
+        parts.append(Table("The ten least sure rows", "Look at these before the sure ones.", columns, unsure.rows()))
+    return parts
+
+
+def tokenizer_sections(found: TokenizerReport) -> list[Section]:
+    """Show how a tokenizer cuts a text."""
+    total = max(1, sum(found.length_counts))
+    heights = [number / total for number in found.length_counts]
+    lengths = Line("tokens of the text", list(range(len(heights))), heights)
+    ranks, counts = zip(*found.rank_counts)
+    shares = Line("tokens by frequency", list(ranks), [count / found.num_tokens for count in counts])
+    facts = [[name.replace("_", " "), value] for name, value in found.to_dict().items()
+             if isinstance(value, int | float | str) and name != "fingerprint"]  # fmt: skip
+    facts += [[f"token length, {name}", value] for name, value in found.token_lengths.items()]
+    words = [list(pair) for pair in found.frequent_tokens]
+    longest = [list(pair) for pair in found.longest_used_tokens]
+    return [
+        Table("How it cuts this text", "Longer tokens read more DNA at once and are learned from less.",
+              ["what", "value"], facts),
+        Curves("How long tokens are", "", [lengths], "bases per token", "share of tokens"),
+        Curves("How often tokens occur", "A steep fall: few tokens make most of the text.", [shares],
+               "rank of the token", "share of tokens", log=True),
+        Table("The most frequent tokens", "", ["token", "times"], words),
+        Table("The longest tokens that occur", "", ["token", "times"], longest),
+    ]  # fmt: skip
+
+
+def facts_table(title: str, explain: str, facts: Mapping[str, Any]) -> Table:
+    """List a nested dictionary of plain values."""
+    return Table(title, explain, ["what", "value"], flatten(facts))
