@@ -28,7 +28,9 @@ def write_results(folder: Path, tasks: Mapping[str, TaskData] | None = None) -> 
     found = read_benchmark(folder, tasks)
     write_json(Path(folder) / "results.json", found.to_dict())
     write_frame(Path(folder) / "results.parquet", metric_frame(found.results))
-    write_report(Path(folder), make_page(found))
+    write_report(
+        Path(folder), make_page(found), files=[Path(folder) / "results.json", Path(folder) / "results.parquet"]
+    )
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from longstrand.report.sections import (
     Report,
     Section,
     Table,
-    files_table,
     flatten,
     histogram,
     provenance_table,
@@ -57,9 +57,8 @@ def write_outcome(
     """
     parts = list(report.sections)
     parts += [Commands("What to do next", text("commands"), commands)] if commands else []
-    parts += [files_table(files, folder=Path(folder))] if files else []
     parts.append(provenance_table(provenance(), **(about or {})))
-    return write_report(folder, Report(report.title, parts, report.subtitle, report.summary, report.warnings))[0]
+    return write_report(folder, replace(report, sections=parts), files=files)[0]
 
 
 def predictions_page(folder: Path, output: Path, *, title: str, notes: Sequence[str], about: Mapping[str, Any]) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 
+from longstrand.evaluation.metrics import LOWER_IS_BETTER
 from longstrand.report import locus, plots
 from longstrand.report.sections import (
     Boxes,
@@ -29,6 +30,7 @@ from longstrand.report.sections import (
     Report,
     Section,
     Table,
+    files_table,
     metric_meaning,
     metric_title,
 )
@@ -57,14 +59,22 @@ class View:
     commands: Sequence[tuple[str, str]] = ()
 
 
-def write_report(folder: Path, report: Report) -> tuple[Path, Path]:
+def write_report(folder: Path, report: Report, *, files: Sequence[Path] = ()) -> tuple[Path, Path]:
     """Write ``report.html`` and ``report.json`` into a folder (made if missing) and return the two paths.
+
+    Args:
+        folder: where they go.
+        report: its last section says where the results come from.
+        files: listed above that section, with sizes and hashes; a folder stands for all files in it.
 
     Raises:
         InputError: the folder cannot be written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if files:
+        *parts, origin = report.sections
+        report = replace(report, sections=[*parts, files_table(files, folder=folder), origin])
     page, data = folder / "report.html", folder / "report.json"
     write_atomically(page, render_html(report))
     plain = _plain(report)
@@ -144,10 +154,12 @@ def _metrics(section: Metrics) -> View:
     shown = [row for row in rows if row.metric == main and row.value is not None and row.value == row.value]
     figures = [plots.draw_forest(shown, x_label=metric_title(main), colours=colours, legend=legend)] if shown else []
     cells = {(row.model, row.metric): row for row in rows}
+    best = {metric: _best(metric, rows) for metric in metrics}
     lines = [
-        [{"value": model, "colour": colours[model]}, *(_interval(cells.get((model, metric))) for metric in metrics)]
+        [{"value": model, "colour": colours[model]},
+         *(_interval(cells.get((model, metric)), best[metric]) for metric in metrics)]
         for model in models
-    ]
+    ]  # fmt: skip
     terms = [(metric_title(name), metric_meaning(name)) for name in metrics if metric_meaning(name)]
     if not shown:
         terms.insert(0, (metric_title(main), "undefined for these labels."))
@@ -155,11 +167,20 @@ def _metrics(section: Metrics) -> View:
     return View(figures, ["model", *map(metric_title, metrics)], lines, folded, terms)
 
 
-def _interval(row: MetricRow | None) -> Cell:
+def _best(metric: str, rows: Sequence[MetricRow]) -> float | None:
+    """Return the best value of a metric, or None if there is only one to choose from."""
+    known = [row.value for row in rows if row.metric == metric and row.value is not None and row.value == row.value]
+    if len(known) < 2:
+        return None
+    return min(known) if metric.removeprefix("test_") in LOWER_IS_BETTER else max(known)
+
+
+def _interval(row: MetricRow | None, best: float | None) -> Cell:
+    """Show a value with its interval; the best of its column is bold."""
     if row is None or row.value is None:
         return None
     note = "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
-    return {"value": row.value, "bold": True, "note": note}
+    return {"value": row.value, "bold": row.value == best, "note": note}
 
 
 VIEWS: dict[type[Section], Callable[[Any], View]] = {

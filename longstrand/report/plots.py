@@ -168,21 +168,21 @@ def draw_boxes(boxes: Mapping[str, Sequence[float]], *, y_label: str) -> Canvas:
 def draw_ranking(models: Mapping[str, Mapping[str, Any]], prevalence: float) -> Canvas:
     """Draw the ROC curves (left) and the precision-recall curves (right); dashed lines are what guessing reaches."""
     with rc_context(STYLE):
-        figure = Canvas(figsize=(8.4, 3.8), layout="constrained")
+        figure = Canvas(figsize=(8.4, 3.6 + 0.22 * len(models)), layout="constrained")
         left, right = figure.subplots(1, 2)
         left.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=DASHES)
         right.axhline(prevalence, color=SOFT, lw=1, ls=DASHES)
         for (name, each), colour in zip(models.items(), COLOURS * len(models)):
-            left.plot(each["fpr"], each["tpr"], color=colour, lw=2, label=f"{name} ({each['roc_auc']:.3f})")
-            label = f"{name} ({each['average_precision']:.3f})"
-            right.plot(each["recall"], each["precision"], color=colour, lw=2, label=label)
+            label = f"{name}: area {each['roc_auc']:.3f}, average precision {each['average_precision']:.3f}"
+            left.plot(each["fpr"], each["tpr"], color=colour, lw=2, label=label)
+            right.plot(each["recall"], each["precision"], color=colour, lw=2)
         left.set(xlabel="share of negatives called positive", ylabel="share of positives found", title="ROC")
         right.set(
             xlabel="share of positives found", ylabel="share of calls that are right", title="Precision and recall"
         )
-        for axes, title in ((left, "area under the curve"), (right, "average precision")):
+        for axes in (left, right):
             axes.set(xlim=(-0.01, 1.01), ylim=(0, 1.01))
-            axes.legend(loc="lower right" if axes is left else "lower left", title=title, fontsize=8.5)
+        figure.legend(loc="outside lower center", fontsize=8.5)  # never over the curves
     return figure
 
 

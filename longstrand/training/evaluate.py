@@ -200,9 +200,10 @@ def _groups(scored: Scored, resamples: int) -> dict[str, dict[str, Any]]:
 
 def _write(folder: Path, report: Mapping[str, Any], scored: Scored) -> None:
     """Write the report, its page and the predictions."""
-    write_report(folder, _page(report))
-    write_json(folder / "report.json", report)
+    folder.mkdir(parents=True, exist_ok=True)
     write_predictions(scored, folder / "predictions.csv")
+    write_report(folder, _page(report), files=[folder / "predictions.csv"])
+    write_json(folder / "report.json", report)
 
 
 def _page(report: Mapping[str, Any]) -> Report:

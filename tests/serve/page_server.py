@@ -179,7 +179,7 @@ def tracks(server: Fake, asked: dict[str, Any]) -> dict[str, Any]:
     first = max(0, SEQUENCE.find(letters[:100])) if letters else start
     weaker = 0.6 if letters and letters not in SEQUENCE else 1.0
     one = next(each for each in server.models if each["name"] == asked["model"])
-    strands = "+-" if asked["strand"] == "separate" else "."
+    strands = "+-" if asked.get("strand") == "separate" else "."
     found = []
     for number, name in enumerate(asked["outputs"]):
         for place, strand in enumerate(strands):
@@ -188,7 +188,7 @@ def tracks(server: Fake, asked: dict[str, Any]) -> dict[str, Any]:
     return {
         "request_id": "r1", "model": one["name"], "fingerprint": one["fingerprint"], "unit": "probability",
         "interval": {"chrom": chrom, "start": start, "end": end}, "region": f"{chrom}:{start + 1:,}-{end:,}",
-        "bin_size": size, "strand": asked["strand"], "tracks": found, "warnings": [], "counts": {},
+        "bin_size": size, "strand": asked.get("strand", "both"), "tracks": found, "warnings": [], "counts": {},
         "windows": {"length": 300, "step": 50, "blend": "crop", "count": 9, "seam": 0.01}, "timing_ms": {},
     }  # fmt: skip
 

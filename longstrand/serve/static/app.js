@@ -18,6 +18,8 @@ function make(tag, content = "", more = {}) {
   Object.assign(node.dataset, dataset);
   return node;
 }
+/** Lowest and highest number; NaN is left out. */
+const extent = (values) => values.reduce(([low, high], value) => [value < low ? value : low, value > high ? value : high], [Infinity, -Infinity]);
 const button = (text, onclick, more = {}) => make("button", text, { type: "button", onclick, ...more });
 const option = (text, value = text) => make("option", text, { value });
 
@@ -158,7 +160,7 @@ async function tracks({ input, bases, reference, abort }) {
   const bin = Math.max(...models.map((each) => each.bin_bases || Math.max(coarse, each.kind === "sequence" && bases > 2000 ? 10 : 1)));
   const views = [];
   for (const each of models) {
-    const request = { model: each.name, strand: $("strand").value, outputs: outputs(each) };
+    const request = { model: each.name, ...strand(true), outputs: outputs(each) };
     const answer = await ask("/v1/tracks", { ...request, input, bin_size: bin }, abort);
     const { interval } = answer;
     const view = { model: each, answer, request, input, chrom: interval.chrom, start: interval.start, end: interval.end, bin: answer.bin_size };
@@ -175,12 +177,16 @@ async function tracks({ input, bases, reference, abort }) {
 }
 
 async function variants(lines, abort) {
-  const request = { model: model().name, genome: genome().name, variants: lines };
-  const answer = await ask("/v1/variants", request, abort);
-  const names = answer.columns.map((column) => column.name), size = (row) => Math.abs(row.scores[names[0]] ?? -1);
-  const rows = answer.rows.sort((one, other) => size(other) - size(one));
+  const request = { model: model().name, genome: genome().name, variants: lines, ...strand() }, asked = [];
+  for (const each of chosen()) asked.push(await ask("/v1/variants", { ...request, model: each.name }, abort));
+  const [answer] = asked, head = ({ model: name }) => (asked.length > 1 ? `${name}: ` : "");
+  const names = asked.flatMap((each) => each.columns.map((column) => head(each) + column.name));
+  const scores = (i) => asked.flatMap((each) => each.columns.map(({ name }) => [head(each) + name, each.rows[i].scores[name]]));
+  const rows = answer.rows.map((row, i) => ({ ...row, scores: Object.fromEntries(scores(i)) }));
+  const size = (row) => Math.abs(row.scores[names[0]] ?? -1);
+  rows.sort((one, other) => size(other) - size(one));
   const cells = rows.map((row) => [row.variant, ...names.map((name) => row.scores[name]), [row.status, row.flag].filter((word) => word && word !== "ok").join(", ") || "ok"]);
-  Object.assign(now, { views: [], calls: [], threshold: null, reference: { genome: genome() }, variants: { answer, request, names, cells, path: "variants" } });
+  Object.assign(now, { views: [], calls: [], threshold: null, reference: { genome: genome() }, variants: { answer, rows, request, names, cells, path: "variants" } });
   results();
   list("sentences", rows.slice(0, 3).map((row) => `${row.variant}: ${names.map((name) => `${name} ${short(row.scores[name])}`).join(", ")}.`));
   $("variants").replaceChildren(grid(["variant", ...names, "status"], cells, { caption: "Variants, the largest effect first", click: (i) => allele(rows[i], abort).catch((problem) => fail(problem, now.again)) }));
@@ -189,7 +195,7 @@ async function variants(lines, abort) {
 
 /** Predict along both alleles of one variant, draw them over each other, and their difference. */
 async function allele(row, abort) {
-  [...$("variants").querySelectorAll("tbody tr")].forEach((line, i) => line.classList.toggle("on", now.variants.answer.rows[i] === row));
+  [...$("variants").querySelectorAll("tbody tr")].forEach((line, i) => line.classList.toggle("on", now.variants.rows[i] === row));
   $("alt").replaceChildren();
   $("viewer").hidden = !can("tracks");
   if (!can("tracks")) return;
@@ -198,7 +204,7 @@ async function allele(row, abort) {
   const view = { chrom: row.chrom, start: Math.floor(Math.max(0, from - flank) / bin) * bin, end: Math.min(contig.length, from + row.ref.length + flank), bin };
   const text = await letters(view, abort), cut = from - view.start;
   const answers = [];
-  for (const sequence of [text, text.slice(0, cut) + row.alt + text.slice(cut + row.ref.length)]) answers.push(await ask("/v1/tracks", { model: one.name, input: { sequence }, bin_size: bin, strand: $("strand").value === "separate" ? "both" : $("strand").value, outputs: outputs(one) }, abort));
+  for (const sequence of [text, text.slice(0, cut) + row.alt + text.slice(cut + row.ref.length)]) answers.push(await ask("/v1/tracks", { model: one.name, input: { sequence }, bin_size: bin, ...strand(), outputs: outputs(one) }, abort));
   const common = Math.min(row.ref.length, row.alt.length), extra = row.alt.length - row.ref.length;
   const onto = (k) => (bin > 1 || k < cut + common ? k : k < cut + row.alt.length ? null : k - extra);
   const drawn = [boxes({ name: "variant", colour: "#d9822b", features: [{ chr: view.chrom, start: from, end: from + Math.max(1, row.ref.length), name: `${row.ref || "-"}>${row.alt || "-"}` }] })];
@@ -215,13 +221,15 @@ async function allele(row, abort) {
 }
 
 const letters = async ({ chrom, start, end }, abort) => (await (await call(`${at(genome().name)}/sequence?region=${encodeURIComponent(`${chrom}:${start + 1}-${end}`)}`, { accept: "text/plain", signal: abort })).text()).split("\n").slice(1).join("");
+/** The strand that was chosen; by default as the model was trained. */
+const strand = (apart = false) => ($("strand").value && (apart || $("strand").value !== "separate") ? { strand: $("strand").value } : {});
 const at = (name) => `/v1/genomes/${encodeURIComponent(name)}`;
 /** Of two classes that add up to 1, the second says everything. */
 const outputs = (one) => one.outputs.slice(one.problem === "single_label" && one.outputs.length === 2 ? 1 : 0).map((each) => each.name);
 
 /** The ALT sequence on its own axis: inserted bases have no place on the reference. */
 function lane(name, values, onto) {
-  const top = Math.max(...values), low = Math.min(0, ...values), space = "http://www.w3.org/2000/svg";
+  const [low, top] = extent([0, ...values]), space = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(space, "svg");
   svg.setAttribute("viewBox", `0 0 ${values.length} 100`);
   svg.setAttribute("preserveAspectRatio", "none");
@@ -267,9 +275,10 @@ async function show(abort) {
   $("track").replaceChildren(...all.map((track, i) => option(track.label, i)));
   $("track").value = all.length - 1;
   const ranged = all.every((track) => track.range), values = all.flatMap((track) => [...track.values]).filter(Number.isFinite);
-  const [low, high] = ranged ? all[0].range : [Math.min(...values), Math.max(...values)];
+  const [low, high] = ranged ? all[0].range : extent(values);
   Object.assign($("threshold"), { min: low, max: high, step: (high - low) / 100 || 0.01 });
-  if (now.threshold == null || now.threshold < low || now.threshold > high) now.threshold = ranged ? (low + high) / 2 : low + 0.8 * (high - low);
+  if (!values.length) now.threshold = null;
+  else if (now.threshold == null || now.threshold < low || now.threshold > high) now.threshold = ranged ? (low + high) / 2 : low + 0.8 * (high - low);
   $("threshold").value = now.threshold;
   counted();
   const drawn = [];
@@ -326,7 +335,7 @@ async function explain(abort) {
   const frame = viewer.frame(), [view] = now.views, all = now.views.flatMap((each) => each.tracks);
   const track = all[$("track").value], owner = now.views.find((each) => each.tracks.includes(track)) || view;
   const width = Math.min(owner.model.trained_bases || 512, view.end - view.start);
-  const best = track.values.indexOf(Math.max(...[...track.values].filter(Number.isFinite)));
+  const best = track.values.indexOf(extent(track.values)[1]);
   const middle = frame.end - frame.start < 4 * width ? (frame.start + frame.end) / 2 : view.start + (best + 0.5) * view.bin;
   const start = Math.round(Math.max(view.start, Math.min(middle - width / 2, view.end - width))), end = start + width;
   const input = view.input.sequence ? { sequence: view.input.sequence.slice(start - view.start, end - view.start) } : { genome: view.input.genome, region: `${view.chrom}:${start + 1}-${end}` };
@@ -348,7 +357,7 @@ async function download(kind) {
   const [owner, track] = all[$("track").value];
   if (kind === "bedGraph") return save(`${name}.${track.name}.bedgraph`, bedGraph(owner, track));
   if (kind === "FASTA") return save(`${name}.fa`, `>${name}\n${owner.input.sequence || await letters(owner)}\n`);
-  const body = { ...owner.request, input: owner.input, bin_size: owner.bin, outputs: [track.name], strand: "+-".includes(track.strand) ? track.strand : "both" };
+  const body = { ...owner.request, input: owner.input, bin_size: owner.bin, outputs: [track.name], ...("+-".includes(track.strand) ? { strand: track.strand } : {}) };
   return save(`${name}.${track.name}.bw`, await (await call("/v1/tracks", { body, accept: "application/x-bigwig" })).blob());
 }
 
@@ -418,7 +427,7 @@ function remember(how, more = {}) {
   const query = new URLSearchParams({ model: $("model").value, ...more });
   if (genome()) query.set("genome", genome().name);
   if (found.kind === "places") query.set("q", found.lines.join("\n"));
-  if ($("strand").value !== "both") query.set("strand", $("strand").value);
+  if ($("strand").value) query.set("strand", $("strand").value);
   if (now.views.length && now.threshold != null) query.set("at", short(now.threshold));
   if (now.views.length > 1) query.set("with", now.views.slice(1).map((view) => view.model.name).join(","));
   if (found.kind === "places" && frame && how === "replaceState") query.set("view", `${frame.chrom}:${frame.start + 1}-${frame.end}`);

@@ -22,7 +22,7 @@ export class Live {
       await new Promise((done) => setTimeout(done, DEBOUNCE));
     }
     const bin = view.bin * 2 ** Math.max(0, Math.ceil(Math.log2(perPixel / view.bin)));
-    const size = Math.min(Math.max(BINS * bin, SMALLEST), Math.floor(this.limit / bin) * bin);
+    const size = Math.ceil(Math.min(Math.max(BINS * bin, SMALLEST), this.limit) / bin) * bin;
     if (end - start > 4 * this.limit) { this.report("wide"); return found; }
     const missing = [];
     for (let at = Math.max(0, Math.floor(start / size)) * size; at < Math.min(end, this.length); at += size) {
@@ -101,17 +101,20 @@ export class Viewer {
   /** Draw from new; `reference` is {genome} or {name, sequence}. */
   async show({ reference, locus, tracks, moved }) {
     if (this.browser) window.igv.removeBrowser(this.browser);
-    this.host.replaceChildren();
+    this.browser = null;
+    const turn = this.turn = (this.turn || 0) + 1, room = document.createElement("div");
+    this.host.replaceChildren(room);
     const source = reference.genome
       ? { id: reference.genome.name, fastaURL: location.origin + reference.genome.fasta, indexURL: location.origin + reference.genome.index, headers: authorization() }
       : { id: reference.name, indexed: false, fastaURL: "data:text/plain;base64," + btoa(`>${reference.name}\n${reference.sequence}\n`) };
-    const browser = await window.igv.createBrowser(this.host, {
+    const browser = await window.igv.createBrowser(room, {
       reference: { ...source, wholeGenomeView: false }, locus, loadDefaultGenomes: false, search: false, showNavigation: false, showIdeogram: false,
       showCenterGuide: false, minimumBases: 20, tracks: [{ type: "sequence", name: "sequence", order: 0 }, ...tracks.map((track, i) => ({ order: i + 1, ...track }))],
     });
+    if (turn !== this.turn) return window.igv.removeBrowser(browser);  // a newer question was faster
     this.browser = browser;
     browser.on("locuschange", (frames) => moved(frames[0] || frames));
-    for (const canvas of this.host.querySelectorAll("canvas")) canvas.setAttribute("role", "presentation");
+    return browser;
   }
 
   frame() {
@@ -130,6 +133,6 @@ export class Viewer {
     this.go({ chrom: frame.chrom, start: Math.max(0, Math.round(middle - half)), end: Math.round(middle + half) });
   }
 
-  load(track) { return this.browser.loadTrack(track); }
+  load(track) { return this.browser?.loadTrack(track); }
   svg() { return this.browser.toSVG(); }
 }
