@@ -62,7 +62,7 @@ def write_run_page(folder: Path, record: Record, rows: Sequence[Record]) -> Path
     commands = {
         "pretraining": [
             ("Turn sequences into vectors:", f"longstrand embed {model} sequences.fa --output vectors.parquet"),
-            ("Train a classifier:", f"longstrand finetune --model {model} --data labelled.csv --output classifier"),
+            ("Train a classifier:", f"longstrand finetune --model {model} --train labelled.csv --output classifier"),
         ],
         "finetuning": [
             ("Predict new rows:", f"longstrand predict {model} new.csv --output predictions.csv"),

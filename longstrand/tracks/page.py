@@ -27,13 +27,12 @@ def write_page(folder: Path, facts: Mapping[str, Any], job: ContigJob) -> Path:
     rows = [[track[key] for key in keys] for track in shown]
     more = f" The first {LISTED} of {len(tracks):,} tracks; tracks.json has all." * (len(tracks) > LISTED)
     calls = [[track["name"], track["num_calls"], track["calls"]] for track in shown if "calls" in track]
-    files = [[path.name, path.stat().st_size] for path in sorted(folder.iterdir())]
     sections: list[Section] = [
         *_pictures(folder, tracks, facts["bin_size"], job),
         Table("Tracks", text("tracks") + more, columns, rows),
         *([Table("Calls", f"Stretches at or above {facts['threshold']:g}.", ["track", "calls", "file"], calls)] if calls
           else []),
-        Table("Files", text("track_files"), ["file", "bytes"], files),
+        Section("How to open them", text("track_files")),
         provenance_table(facts["provenance"], model=facts["model"], genome=facts["genome"]["fingerprint"]),
     ]  # fmt: skip
     windows = facts["windows"]
@@ -45,7 +44,8 @@ def write_page(folder: Path, facts: Mapping[str, Any], job: ContigJob) -> Path:
     where = f"{len(facts['contigs']):,} contig(s), {bases:,} bases"
     where += f", limited to {Path(facts['regions']).name}" if facts["regions"] else ""
     size = f"{len(tracks):,} tracks in bins of {facts['bin_size']:,} bases"
-    return write_report(folder, Report(f"Tracks of {job.genome.name}", sections, size, [f"{where}; {how}."]))[0]
+    report = Report(f"Tracks of {job.genome.name}", sections, size, [f"{where}; {how}."])
+    return write_report(folder, report, files=sorted(folder.iterdir()))[0]
 
 
 def _pictures(folder: Path, tracks: Sequence[Mapping[str, Any]], bin_size: int, job: ContigJob) -> list[Section]:

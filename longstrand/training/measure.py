@@ -321,7 +321,8 @@ def worst_rows(scored: Scored, number: int = 10) -> list[dict[str, Any]]:
     targets, values = np.asarray(scored.table.targets), scored.scores().values
     if task.problem == "single_label":
         labels, called = [task.names[i] for i in targets], [task.names[i] for i in np.nan_to_num(values).argmax(axis=1)]
-        errors = 1 - np.take_along_axis(values, targets[:, None].astype(np.int64), axis=1)[:, 0]
+        chosen = np.take_along_axis(values, targets[:, None].astype(np.int64), axis=1)[:, 0]
+        errors = np.where(targets >= 0, 1 - chosen, np.nan)
     else:
         shown = [[";".join(f"{value:.4g}" for value in row) for row in part] for part in (targets, values)]
         (labels, called), errors = shown, np.nanmax(np.nan_to_num(np.abs(targets - values)), axis=1)

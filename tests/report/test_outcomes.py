@@ -31,7 +31,7 @@ def test_histogram_counts_shares_and_percentiles() -> None:
 def test_calibration_compares_groups_of_equal_size() -> None:
     yes = np.arange(20) / 20 + 0.025  # groups of two: 0.05, 0.15, ...; true from the eleventh on
     truth = (np.arange(20) >= 10).astype(int)
-    task = Task("single_label", ("no", "yes"), ("label",), "")
+    task = Task("single_label", ("no", "yes"), ("label",))
     found = evaluate(Scores(task, truth, np.stack([1 - yes, yes], axis=1)), num_resamples=0)
     numbers = found["curves"]["yes"]["calibration"]
     assert numbers["predicted"] == pytest.approx(np.arange(0.05, 1, 0.1), abs=1e-5)

@@ -42,7 +42,7 @@ def model(name: str, outputs: tuple[str, ...], **more: Any) -> dict[str, Any]:
         "max_tokens": 512, "max_bases": 2000, "trained_bases": 300, "problem": "multi_label",
         "memory": False, "strand": "both",
         "tokenizer": {"kind": "bpe", "vocab_size": 1024, "bases_per_token": 4.1, "fingerprint": "sha256:45"},
-        "training": {"data": "made-up promoters", "rows": 1000, "metrics": {"test AUROC": 0.91}},
+        "training": {"metrics on test rows": {"roc auc": 0.91}, "origin": {"steps": 18}},
         "capabilities": ["tokenize", "predict", "tracks", "attribute", "variants"],
         "report": f"/v1/runs/{name}/report.html", **more,
     }  # fmt: skip

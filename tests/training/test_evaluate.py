@@ -7,16 +7,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sklearn.metrics import matthews_corrcoef
 
 from longstrand.cli.main import main
-from longstrand.data.labelled_files import make_rows
+from longstrand.data.labelled import label
+from longstrand.data.labelled_files import RawTable, make_rows
+from longstrand.data.targets import Task
 from longstrand.errors import CheckpointError, ConfigError, InputError, UsageError
 from longstrand.evaluation.sanity import check_splits
 from longstrand.genome.sequence import reverse_complement
 from longstrand.training.evaluate import evaluate
-from longstrand.training.measure import overlap_warnings
+from longstrand.training.measure import Scored, overlap_warnings, worst_rows
 from tests.data.window_toys import random_dna
 from tests.training.test_finetune import run, two_kinds, write
 
@@ -135,3 +138,13 @@ def test_windows_that_overlap_training_windows_are_counted() -> None:
     said = overlap_warnings(report)
     assert said[1].startswith("1 of 3 valid rows (33.3%) share at least half of their 16-mers with one train row")
     assert said[-1].startswith("splits that share rows: split by chromosome")
+
+
+def test_worst_rows_are_those_that_were_most_wrong() -> None:
+    raw = RawTable("t.csv", [1, 2, 3], ["ACGT" * 20, "CCCC", "GGGG"], {"label": ["a", "b", "a"]})
+    table = label(raw, Task("single_label", ("a", "b"), ("label",), codes=("a", "b")))
+    logits = np.float32([[0, 3], [0, 1], [2, 0]])
+    rows = worst_rows(Scored(table, logits, [1] * 3, [False] * 3), 2)
+    assert [(row["row"], row["label"], row["predicted"]) for row in rows] == [(1, "a", "b"), (2, "b", "b")]
+    assert rows[0]["error"] == pytest.approx(1 / (1 + np.exp(-3)), abs=1e-6)
+    assert rows[0]["sequence"] == "ACGT" * 10 + "..."

@@ -35,10 +35,10 @@ function tell(state, text, { problem = "", actions = [], left = "" } = {}) {
   if (!["running", "queued", "job"].includes(state)) $("progress").hidden = true;
 }
 
-function grid(columns, rows, { caption, click } = {}) {
+function grid(columns, rows, { caption, click, titles = [] } = {}) {
   const cell = (tag, value) => make(tag, typeof value === "number" ? short(value) : value ?? "–", { className: typeof value === "number" ? "n" : "" });
   const first = rows[0] || [];
-  const head = make("tr", columns.map((name, i) => Object.assign(cell("th", name), { scope: "col", className: typeof first[i] === "number" ? "n" : "" })));
+  const head = make("tr", columns.map((name, i) => Object.assign(cell("th", name), { scope: "col", title: titles[i] || "", className: typeof first[i] === "number" ? "n" : "" })));
   const body = rows.map((row, i) => make("tr", row.map((value, k) =>
     k === 0 && click ? make("td", button(value, () => click(i))) : cell("td", value))));
   return make("table", [make("caption", caption || "", { className: "hidden" }), make("thead", head), make("tbody", body)]);
@@ -106,6 +106,7 @@ async function run({ push = true, record = 0 } = {}) {
   const found = read($("box").value, genome());
   if (found.kind === "empty") return tell("empty", "Paste a sequence, or name a place. The examples work as they stand.");
   now.control = new AbortController();
+  clearTimeout(now.moved);
   const { signal: abort } = now.control, began = performance.now();
   now.again = () => run({ push: false, record });
   tell("running", "Running.");
@@ -188,8 +189,8 @@ async function variants(lines, abort) {
   const cells = rows.map((row) => [row.variant, ...names.map((name) => row.scores[name]), [row.status, row.flag].filter((word) => word && word !== "ok").join(", ") || "ok"]);
   Object.assign(now, { views: [], calls: [], threshold: null, reference: { genome: genome() }, variants: { answer, rows, request, names, cells, path: "variants" } });
   results();
-  list("sentences", rows.slice(0, 3).map((row) => `${row.variant}: ${names.map((name) => `${name} ${short(row.scores[name])}`).join(", ")}.`));
-  $("variants").replaceChildren(grid(["variant", ...names, "status"], cells, { caption: "Variants, the largest effect first", click: (i) => allele(rows[i], abort).catch((problem) => fail(problem, now.again)) }));
+  list("sentences", rows.slice(0, 3).map((row) => `${row.variant}: ${names.filter((name) => row.scores[name] != null).slice(0, 3).map((name) => `${name} ${short(row.scores[name])}`).join(", ")}.`));
+  $("variants").replaceChildren(grid(["variant", ...names, "status"], cells, { titles: ["", ...asked.flatMap((each) => each.columns.map((column) => column.description))], caption: "Variants, the largest effect first", click: (i) => allele(rows[i], abort).catch((problem) => fail(problem, now.again)) }));
   await allele(rows[0], abort);
 }
 
@@ -197,8 +198,8 @@ async function variants(lines, abort) {
 async function allele(row, abort) {
   [...$("variants").querySelectorAll("tbody tr")].forEach((line, i) => line.classList.toggle("on", now.variants.rows[i] === row));
   $("alt").replaceChildren();
-  $("viewer").hidden = !can("tracks");
-  if (!can("tracks")) return;
+  $("stage").hidden = !can("tracks");
+  if ($("stage").hidden) return;
   const one = model(), bin = one.bin_bases || 1, flank = Math.min(1000, Math.max(200, 2 * (one.trained_bases || 0)));
   const from = row.pos - 1, contig = genome().contigs.find((each) => each.name === row.chrom);
   const view = { chrom: row.chrom, start: Math.floor(Math.max(0, from - flank) / bin) * bin, end: Math.min(contig.length, from + row.ref.length + flank), bin };
@@ -247,7 +248,7 @@ function lane(name, values, onto) {
 
 function results() {
   const scored = Boolean(now.variants);
-  for (const id of ["viewer", "results"]) $(id).hidden = false;
+  for (const id of ["stage", "results"]) $(id).hidden = false;
   for (const id of ["calls", "threshold-part", "live-part", "track-part"]) $(id).hidden = scored;
   $("variants").hidden = !scored;
   $("numbers").hidden = true;
@@ -463,8 +464,9 @@ function about() {
   const { name, report, outputs: out, training, capabilities, tokenizer, kind, fingerprint, ...rest } = model();
   const flat = (value, head) => value && typeof value === "object" ? Object.entries(value).flatMap(([key, inner]) => flat(inner, Array.isArray(value) ? head : head ? `${head}, ${key}` : key)) : [[head, value]];
   const join = (pairs) => pairs.reduce((facts, [key, value]) => ({ ...facts, [key]: key in facts ? `${facts[key]}; ${value}` : value }), {});
-  terms("facts", { model: name, kind: kind.replace("_", " "), outputs: out.map((each) => `${each.name} (${each.unit})`).join(", "), report: report && make("a", "training data, test results and curves", { href: report }), ...join(flat(training, "")) });
-  terms("more", { fingerprint, capabilities: capabilities.join(", "), ...join([...flat(tokenizer, "tokenizer"), ...flat(rest, "")]) });
+  const pick = (pairs, first) => join(pairs.filter(([key]) => (/^(metrics|data)/.test(key) && !key.includes("validation")) === first));
+  terms("facts", { model: name, kind: kind.replace("_", " "), outputs: out.map((each) => `${each.name} (${each.unit})`).join(", "), report: report && make("a", "training data, test results and curves", { href: report }), ...pick(flat(training, ""), true) });
+  terms("more", { fingerprint, capabilities: capabilities.join(", "), ...pick(flat(training, ""), false), ...join([...flat(tokenizer, "tokenizer"), ...flat(rest, "")]) });
   $("attribute-part").hidden = !can("attribute");
   $("with").replaceChildren(...now.models.filter((each) => each.name !== name && can("tracks", each)).map((each) => make("label", [make("input", "", { type: "checkbox", value: each.name }), ` ${each.name} `])));
   $("with-part").hidden = !$("with").children.length;
@@ -496,7 +498,7 @@ async function start() {
   try {
     const [status, { models }, { genomes }] = await Promise.all(["status", "models", "genomes"].map((path) => ask(`/v1/${path}`, undefined, now.control.signal)));
     Object.assign(now, { models, genomes, limits: status.limits || {}, version: `longstrand ${status.version}` });
-    $("server").textContent = `${status.state} · ${status.device}, ${status.threads} threads`;
+    $("server").textContent = `${status.state} · ${status.device}, ${status.threads} thread${status.threads === 1 ? "" : "s"}`;
     $("model").replaceChildren(...models.map((each) => option(each.name)));
     $("genome").replaceChildren(...genomes.map((each) => option(each.name)));
     $("genome-part").hidden = !genomes.length;
@@ -529,7 +531,7 @@ addEventListener("keydown", (event) => {
   event.preventDefault();
   return keys[event.key]();
 });
-addEventListener("popstate", restore);
+addEventListener("popstate", () => { clearTimeout(now.moved); restore(); });
 $("ask").addEventListener("submit", (event) => { event.preventDefault(); run(); });
 $("cancel").onclick = cancel;
 $("box").oninput = typed;
