@@ -6,6 +6,8 @@ import hashlib
 import os
 import re
 import shutil
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -285,6 +287,7 @@ def test_files_hold_what_is_shown(visit: Any) -> None:
     says(page, "chr1:12,001-12,010\t0.9611", "#numbers")
 
 
+@pytest.mark.slow
 def test_address_holds_the_question_and_back_works(visit: Any, server: Fake) -> None:
     page = visit("?model=second&q=" + REGION + "&at=0.7", state="done")
     assert page.input_value("#model") == "second" and page.input_value("#threshold") == "0.7"
@@ -324,6 +327,7 @@ def test_attributions_are_drawn(visit: Any, server: Fake) -> None:
     assert len(next(body for path, body in server.asked if path == "/v1/attribute")["input"]["sequence"]) == 300
 
 
+@pytest.mark.slow
 def test_token_and_missing_parts(visit: Any, server: Fake) -> None:
     server.faults["/v1/models"] = [(401, {"message": "This server wants a token."})]
     page = visit("#token=secret", state="token")
@@ -363,3 +367,45 @@ def test_page_has_no_serious_fault_for_assistive_technology(visit: Any, width: i
         serious = [each for each in found if each["impact"] in ("serious", "critical")]
         assert not serious, [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in serious]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.fixture
+def real(folders: dict[str, Path], genome: Path, tmp_path: Path) -> Iterator[str]:
+    """Serve two tiny models and a genome with genes for real."""
+    uvicorn = pytest.importorskip("uvicorn")
+    from longstrand.serve.app import create_app
+    from longstrand.serve.schemas import ServeOptions
+
+    options, annotations = ServeOptions(jobs=tmp_path, threads=1), {"g": genome.with_name("genes.gff3")}
+    app = create_app(folders, options, genomes={"g": genome}, annotations=annotations)
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+WHOLE = pytest.param(("bases", "promoters"), ("a region", "a gene", "a variant", "a sequence"), marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("models", "examples"), [(("promoters",), ("a variant", "a region")), WHOLE])
+def test_page_and_real_server_understand_each_other(
+    browser: Any, real: str, models: tuple[str, ...], examples: tuple[str, ...]
+) -> None:
+    with browser.new_context() as context:
+        page, bad = context.new_page(), []
+        page.on("response", lambda answer: answer.status in (200, 206, 304, 503) or bad.append(answer.url))
+        page.on("pageerror", lambda error: bad.append(str(error)))
+        page.goto(real)
+        wait(page, "empty")
+        for model in models:
+            page.select_option("#model", model)
+            for example in examples:
+                page.get_by_role("button", name=example, exact=True).click()
+                page.wait_for_selector("body:is([data-state=done], [data-state=nocalls])")
+                assert page.inner_text("#problem") == ""
+        says(page, "yes", "#sentences")
+        until(page, f"({PAINTED})() >= 4")
+        assert bad == []
