@@ -95,8 +95,7 @@ def plan(
         unused = {"--length": length, "--bases": bases, "--head": head, "--vocab-size": vocab_size, "--steps": steps}
         unused |= {"--precision": precision, "--mode infer": mode == "infer", "--gradient-checkpointing": checkpointing}
         refuse(unused, "the settings of the run say it")
-        run = read_run(config, settings or [])
-        name = config.stem
+        run, name = read_run(config, settings or []), config.stem
         found, setting = of_pretraining(run, gpus=gpus, model=model, batch=batch)
     else:
         refuse({"KEY=VALUE": settings, "--gpus": gpus > 1}, "it goes with --config")
@@ -108,19 +107,20 @@ def plan(
     changed = with_attention(found, attention, setting.length)
     result = make_plan(name, changed, setting, device=chosen, memory_limit=limit)
     lines = describe(result, steps) + ([] if run is None else describe_run(run, result, gpus=gpus))
-    if report is not None:
-        _write_page(report, result, lines)
+    _finish(result, lines, report, as_json=as_json)
+
+
+def _finish(result: ResourceEstimate, lines: list[str], report: Path | None, *, as_json: bool) -> None:
     print(json.dumps(result.to_dict(), indent=2) if as_json else "\n".join(lines))
-
-
-def _write_page(folder: Path, result: ResourceEstimate, lines: list[str]) -> None:
+    if report is None:
+        return
     from longstrand.report.outcomes import write_outcome
     from longstrand.report.sections import Report, Table
 
     rows = [[line[:18].strip(), line[18:]] for line in lines]
     table = Table("What a step needs", "", ["what", "value"], rows)
     summary = [f"{rows[2][1].capitalize()}.", f"A step needs {rows[3][1]} and takes {rows[4][1]}."]
-    write_outcome(folder, Report("Plan of a run", [table], result.model, summary, result.notes))
+    write_outcome(report, Report("Plan of a run", [table], result.model, summary, result.notes))
 
 
 def read_shape(model: str | None, length: int | None, bases: int | None) -> tuple[str, int]:

@@ -72,19 +72,16 @@ def train(
             tokenizer: Tokenizer = make_kmer(k, overlapping=overlapping)
         else:
             pieces = tokenizer_pieces(sources, num_bases=num_bases, seed=seed, holdout=held, evenly=evenly)
-            tokenizer = train_bpe(
-                pieces, vocab_size=vocab_size, min_frequency=min_frequency, max_token_length=max_token_length
-            )
+            sizes = {"vocab_size": vocab_size, "min_frequency": min_frequency, "max_token_length": max_token_length}
+            tokenizer = train_bpe(pieces, **sizes)
             details |= {"num_bases": num_bases, "min_frequency": min_frequency, "seed": seed, "evenly": evenly}
             details["hold_out"] = held.contigs
     except ValueError as error:
         raise UsageError(str(error)) from None
     tokenizer.save(output)
-    sample = tokenizer_pieces(sources, num_bases=MEASURED_BASES, seed=seed, holdout=held)
-    found = inspect_tokenizer(tokenizer, sample)
+    found = inspect_tokenizer(tokenizer, tokenizer_pieces(sources, num_bases=MEASURED_BASES, seed=seed, holdout=held))
     details["bases_per_token"] = found.bases_per_token
-    if report is not None:
-        _write_page(report, found, f"A tokenizer of {', '.join(path.name for path in genomes)}", [output])
+    _write_page(report, found, f"A tokenizer of {', '.join(path.name for path in genomes)}", [output])
     summary = describe_training(tokenizer, **details)
     write_training_record(output, summary | {"provenance": provenance()})
     if as_json:
@@ -126,8 +123,7 @@ def inspect(
     )
     if plot is not None:
         plot_report(found, plot, loaded.bases_per_id[loaded.dna_token_ids])
-    if report is not None:
-        _write_page(report, found, f"How {tokenizer.name} cuts {sequences.name}", [])
+    _write_page(report, found, f"How {tokenizer.name} cuts {sequences.name}", [])
     if as_json:
         print(json.dumps(found.to_dict() | {"letters_changed": counts}, indent=2))
         return
@@ -136,7 +132,9 @@ def inspect(
         print(f"plot: {plot}")
 
 
-def _write_page(folder: Path, found: TokenizerReport, title: str, files: list[Path]) -> None:
+def _write_page(folder: Path | None, found: TokenizerReport, title: str, files: list[Path]) -> None:
+    if folder is None:
+        return
     from longstrand.report.outcomes import tokenizer_sections, write_outcome
     from longstrand.report.sections import Report
 
