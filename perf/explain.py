@@ -1,44 +1,59 @@
 """Time attributions against what one would use instead, on the same machine in the same run.
 
-Run ``python perf/explain.py [--num 40]``; the result goes to
-``perf/results/explain.json``. Integrated gradients: captum's `LayerIntegratedGradients` on the word vectors with
-50 steps, as many examples at once as our batches hold; ours with 50
-steps, too, and as it does by itself. Mutagenesis: a loop over ``predict`` of each variant, and one call of ``predict``
-with all variants of a sequence.
+Run ``python perf/explain.py [--only NAME] [--num 40]``; results are kept in ``perf/results/explain.json``, each with
+the load that the machine had. Integrated gradients: captum's `LayerIntegratedGradients` on the word vectors with 50 steps,
+as many examples at once as our batches hold. All arms run in turn, piece by piece.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from captum.attr import LayerIntegratedGradients
 
 import longstrand as ls
+from longstrand.explain.attention import attention_by_element
 from longstrand.explain.attribution import attribute
+from longstrand.explain.dependency import dependency_map
 from longstrand.explain.gradient import baseline_ids
+from longstrand.explain.motifs import read_motifs, write_meme
+from longstrand.explain.scan import background_of, scan
 from longstrand.explain.target import target_of
+from longstrand.genome.fasta import Genome
+from longstrand.genome.features import write_fasta
 from longstrand.models.config import preset
-from longstrand.models.networks import SequenceClassification
-from longstrand.runtime import generator, machine
+from longstrand.models.networks import MaskedLM, SequenceClassification
+from longstrand.questions.tokens import read_text
+from longstrand.runtime import data_root, generator, machine
 from longstrand.tokenization.kmer import make_kmer
 
+Piece = TypeVar("Piece")
 RESULTS = Path(__file__).parent / "results" / "explain.json"
-BATCH_TOKENS, STEPS, SIZE = 8192, 50, "mini"
+BATCH_TOKENS, STEPS, SIZE, PIECE, TOKENS = 8192, 50, "mini", 8, 512
 
 
-def model_of(size: str) -> SequenceClassification:
-    """Make an untrained 6-mer classifier of two classes."""
+def model_of(size: str, kind: type = SequenceClassification):  # type: ignore[no-untyped-def]
+    """Make an untrained 6-mer model: a classifier of two classes, or a masked LM."""
     torch.manual_seed(0)
     tokenizer = make_kmer(6)
-    special = sorted(tokenizer.special_ids)
-    head = {"kind": "sequence", "problem": "single_label", "num_outputs": 2, "special_token_ids": special}
-    model = SequenceClassification(preset(size, vocab_size=tokenizer.vocab_size, heads={"main": head})).eval()
+    head = {"kind": "sequence", "problem": "single_label", "num_outputs": 2}
+    heads = {"main": head | {"special_token_ids": sorted(tokenizer.special_ids)}}
+    if kind is MaskedLM:
+        heads = {"masked_lm": {"kind": "masked_lm"}}
+    model = kind(preset(size, vocab_size=tokenizer.vocab_size, heads=heads)).eval()
     model.tokenizer = tokenizer
     return model
 
@@ -64,69 +79,160 @@ def captum(model: SequenceClassification, texts: list[str]) -> np.ndarray:
     return found.sum(-1).detach().numpy()
 
 
-def timed(work: Callable[[], object], repeats: int = 1) -> tuple[float, object]:
-    """Give the shortest time of some runs, in seconds, and the last result."""
-    times, result = [], None
-    for _ in range(repeats):
-        started = time.perf_counter()
-        result = work()
-        times.append(time.perf_counter() - started)
-    return min(times), result
+def in_turn(arms: Mapping[str, Callable[[Piece], object]], pieces: Sequence[Piece]) -> dict[str, float]:
+    """Give each arm all pieces, the arms in turn piece by piece, so that a busy machine slows them alike; seconds."""
+    seconds = dict.fromkeys(arms, 0.0)
+    for number, piece in enumerate(pieces):
+        names = list(arms) if number % 2 else list(arms)[::-1]
+        for name in names:
+            started = time.perf_counter()
+            arms[name](piece)
+            seconds[name] += time.perf_counter() - started
+    return seconds
 
 
 def gradients(num: int) -> dict[str, object]:
+    """Integrated gradients with captum's 50 steps, with ours, and as they come by default (a gap below 1 %)."""
     model, texts = model_of(SIZE), texts_of(num, 500)
-    chunk = BATCH_TOKENS // 90
+    answers: dict[str, list[object]] = {"captum": [], "same_steps": [], "default": []}
 
-    def theirs() -> object:
-        return np.concatenate([captum(model, texts[i : i + chunk]) for i in range(0, len(texts), chunk)])
+    def ours(some: list[str], name: str, **options: int) -> None:
+        found = attribute(
+            model, some, output=1, baseline="mask", batch_tokens=BATCH_TOKENS, most_minutes=1e6, **options
+        )
+        answers[name].extend(found)
 
-    def ours(**options: int) -> object:
-        return attribute(model, texts, output=1, baseline="mask", batch_tokens=BATCH_TOKENS, **options)
-
+    arms = {
+        "captum": lambda some: answers["captum"].extend(captum(model, some)),
+        "same_steps": lambda some: ours(some, "same_steps", steps=STEPS, most_steps=STEPS),
+        "default": lambda some: ours(some, "default"),
+    }
     attribute(model, texts[:2], output=1)
-    seconds, values = timed(theirs)
-    same, maps = timed(lambda: ours(steps=STEPS, most_steps=STEPS))
-    few, short = timed(ours)
-    right = [one.values.sum() + one.special for one in maps]  # type: ignore[attr-defined]
-    assert np.allclose(right, values.sum(1), atol=1e-3)
-    ends = np.array([one.output - one.baseline for one in maps])  # captum's own delta is wrong here: pooling reads ids
-    gaps = np.abs(values.sum(1) - ends) / np.abs(ends)
+    pieces = [texts[i : i + PIECE] for i in range(0, num, PIECE)]
+    seconds = in_turn(arms, pieces)
+    order = [text for piece in pieces for text in piece]
+    assert len(order) == len(answers["captum"])
+    sums = np.array([np.sum(one) for one in answers["captum"]])
+    ends = np.array([one.output - one.baseline for one in answers["same_steps"]])  # captum's delta is wrong here
+    gaps = {name: max(one.relative_gap for one in answers[name]) for name in ("same_steps", "default")}
+    steps = float(np.mean([one.steps for one in answers["default"]]))
     return {
-        "sequences": num, "captum_seconds": seconds, "captum_largest_gap": float(gaps.max()),
-        "same_steps_seconds": same, "same_steps_largest_gap": max(one.relative_gap for one in maps),  # type: ignore[attr-defined]
-        "same_steps_times_faster": seconds / same,
-        "default_seconds": few, "default_largest_gap": max(one.relative_gap for one in short),  # type: ignore[attr-defined]
-        "default_steps": float(np.mean([one.steps for one in short])), "default_times_faster": seconds / few,  # type: ignore[attr-defined]
+        "sequences": num, "seconds": seconds, "largest_gap": {"captum": float((np.abs(sums - ends) / np.abs(ends)).max())} | gaps,
+        "default_steps": steps, "times_faster_same_steps": seconds["captum"] / seconds["same_steps"],
+        "times_faster_default": seconds["captum"] / seconds["default"],
     }  # fmt: skip
 
 
 def changes(num: int) -> dict[str, object]:
-    model, texts = model_of(SIZE), texts_of(num, 200)
-    variants = [
-        [text[:p] + letter + text[p + 1 :] for p in range(len(text)) for letter in "ACGT" if letter != text[p]]
-        for text in texts
-    ]
-    some = variants[0][:100]
-    loop, _ = timed(lambda: [ls.predict(model, [text]) for text in some], 1)
-    listed, _ = timed(lambda: [ls.predict(model, each) for each in variants], 1)
-    ours, _ = timed(lambda: attribute(model, texts, method="ism", output=1, batch_tokens=BATCH_TOKENS), 1)
-    whole = loop / len(some) * sum(map(len, variants))
-    return {"sequences": num, "loop_seconds": whole, "one_call_seconds": listed, "ours_seconds": ours,
-            "times_faster_than_loop": whole / ours, "times_faster_than_one_call": listed / ours}  # fmt: skip
+    """Every substitution of sequences of 200 bases: a loop over ``predict``, one call of it, and ours."""
+    model = model_of(SIZE)
+    share = 10  # the loop sees every tenth variant
+
+    def variants(text: str) -> list[str]:
+        return [text[:p] + letter + text[p + 1 :] for p in range(len(text)) for letter in "ACGT" if letter != text[p]]
+
+    arms = {
+        "loop": lambda text: [ls.predict(model, [one]) for one in variants(text)[::share]],
+        "one_call": lambda text: ls.predict(model, variants(text)),
+        "ours": lambda text: attribute(model, [text], method="ism", output=1, batch_tokens=BATCH_TOKENS),
+    }
+    arms["ours"](texts_of(1, 20)[0])
+    seconds = in_turn(arms, texts_of(num, 200))
+    seconds["loop"] *= share
+    return {"sequences": num, "seconds": seconds, "times_faster_than_loop": seconds["loop"] / seconds["ours"],
+            "times_faster_than_one_call": seconds["one_call"] / seconds["ours"]}  # fmt: skip
+
+
+def dependencies(num: int) -> dict[str, object]:
+    """Dependency maps of 200 bases: the passes one by one, and ours."""
+    model = model_of(SIZE, MaskedLM)
+
+    def singly(text: str) -> None:
+        for one in [
+            text,
+            *(text[:p] + "ACGT"["ACGT".index(text[p]) - k] + text[p + 1 :] for p in range(200) for k in (1, 2, 3)),
+        ]:
+            with torch.inference_mode():
+                ids = torch.from_numpy(read_text(model, one).input_ids.astype(np.int64))[None]
+                model(input_ids=ids).logits.log_softmax(-1)
+
+    arms = {"one_by_one": singly, "ours": lambda text: dependency_map(model, text, batch_tokens=BATCH_TOKENS)}
+    seconds = in_turn(arms, texts_of(num, 200))
+    return {"sequences": num, "seconds": seconds, "times_faster": seconds["one_by_one"] / seconds["ours"]}
+
+
+def attention(num: int) -> dict[str, object]:
+    """Peak memory of the statistics, and of keeping all attentions, which is measured on a part and grows with it."""
+    kept = max(2, num // 10)
+    peaks = {}
+    for name, number in (("nothing", 1), ("ours", num), ("keep", 1), ("keep_part", 1 + kept)):
+        words = [sys.executable, __file__, "--attention", name, "--num", str(number)]
+        peaks[name] = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
+    each = (peaks["keep_part"] - peaks["keep"]) / kept
+    ours, whole = peaks["ours"] - peaks["nothing"], each * 1000
+    return {"sequences": num, "tokens": TOKENS, "kept_for": 1 + kept, "bytes_ours_above_one_sequence": ours,
+            "bytes_kept_a_sequence": each, "bytes_kept_1000": whole, "share": max(ours, 1 << 20) / whole}  # fmt: skip
+
+
+def attention_arm(name: str, num: int) -> None:
+    """Print the peak memory of one arm, in bytes."""
+    model, texts = model_of("tiny", MaskedLM), texts_of(num, 6 * (TOKENS - 2))
+    marks = np.arange(len(texts[0])) % 100 < 20
+    if name.startswith("keep"):
+        with torch.inference_mode():
+            ids = [torch.from_numpy(read_text(model, text).input_ids.astype(np.int64))[None] for text in texts]
+            kept = [model.encoder(input_ids=one, output_attentions=True).attentions for one in ids]
+            assert kept[0] is not None
+    else:
+        attention_by_element(model, [(text, marks) for text in texts])
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def motif_scan(num_bases: int = 500_000, num_motifs: int = 800, rounds: int = 3) -> dict[str, object]:
+    """Scan 500 kb of human DNA for 800 motifs of JASPAR on both strands, beside memelite where it is installed."""
+    data = data_root() / "data"
+    motifs = read_motifs(data / "motifs" / "JASPAR2022_CORE_vertebrates_non-redundant.meme")[:num_motifs]
+    genome = Genome(data / "genomes" / "human_b37_chr20_1000000-2000000.fa.gz")
+    text = genome.fetch(next(iter(genome.contigs)), 0, num_bases)
+    arms: dict[str, Callable[[str], object]] = {
+        "ours": lambda text: scan(motifs, [text], background=background_of("uniform"))
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        if importlib.util.find_spec("memelite"):
+            from memelite import fimo
+
+            meme, fasta = Path(folder) / "m.meme", Path(folder) / "s.fa"
+            write_meme(meme, motifs)
+            write_fasta(fasta, {"s": text})
+            arms["memelite"] = lambda text: fimo(str(meme), str(fasta))
+        in_turn(arms, [text])  # compile
+        seconds = {name: value / rounds for name, value in in_turn(arms, [text] * rounds).items()}
+    return {"bases": num_bases, "motifs": len(motifs), "seconds": seconds,
+            "times_as_fast_as_memelite": seconds.get("memelite", float("nan")) / seconds["ours"]}  # fmt: skip
+
+
+MEASUREMENTS = {"integrated_gradients": gradients, "mutagenesis": changes, "dependency": dependencies,
+                "attention": attention, "motif_scan": lambda num: motif_scan()}  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--num", type=int, default=40, help="sequences of 500 bases (a quarter of them for mutagenesis)"
+        "--only", choices=tuple(MEASUREMENTS), help="one of the measurements; the others keep their result"
     )
+    parser.add_argument("--num", type=int, default=40, help="sequences (of 1,000 in the attention's memory: 100)")
+    parser.add_argument("--attention", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    report = {"machine": machine(), "integrated_gradients": gradients(arguments.num),
-              "mutagenesis": changes(max(1, arguments.num // 4))}  # fmt: skip
-    RESULTS.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report, indent=2))
+    if arguments.attention:
+        attention_arm(arguments.attention, arguments.num)
+        return
+    report = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in [arguments.only] if arguments.only else MEASUREMENTS:
+        load = os.getloadavg()[0]
+        report[name] = MEASUREMENTS[name](arguments.num) | {"machine": machine(), "load_before": round(load, 1)}
+        RESULTS.write_text(json.dumps(report, indent=2) + "\n")
+        print(json.dumps({name: report[name]}, indent=2))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from longstrand.cli.options import (
     model_first,
     new_app,
     options_of,
-    progress_bar,
     show_result,
 )
+from longstrand.explain.cost import SAID, Cost
 from longstrand.explain.options import AttributeOptions
 
 app = new_app(no_args_is_help=True, help="Say why a model says what it says.")
@@ -60,14 +60,20 @@ def attribute(
     The folder gets the values (.zarr), one line a row (.tsv), strong stretches (.bed), a track (.bw or .bedgraph) and a
     report. The same command continues after an interruption. Several processes (torchrun) share the work.
     """
-    from longstrand.data.rows import count_rows
     from longstrand.explain.jobs import attribute_file
+    from longstrand.runtime import progress_bar
 
     chosen, source = model_first(model, arguments, "MODEL INPUT")
-    with progress_bar(lambda: count_rows(Path(source)), "sequences", quiet=quiet) as advance:
+    with progress_bar("explain", unit="tokens x passes") as bar:
+
+        def begin(cost: Cost) -> None:
+            bar.reset(total=cost.work)
+            if cost.total > SAID and not quiet:
+                typer.echo(f"{cost}; --most-minutes is the limit.", err=True)
+
         result = attribute_file(
             chosen, source, folder, genome=genome, others=other or (), sites=sites, overwrite=overwrite,
-            advance=advance, **given(options),
+            begin=begin, tick=bar.update, **given(options),
         )  # fmt: skip
     if result.num_rows is None:
         typer.echo(f"the parts of this process of {result.output} are done; the last rank joins them.")

@@ -24,6 +24,7 @@ GenomeOption = Annotated[Path | None, typer.Option("--genome", "--fasta", help="
 ElementsOption = Annotated[Path | None, typer.Option(help="Annotation: GFF, GTF, BED (kinds are names) or table.")]
 KindsOption = Annotated[str | None, typer.Option("--kind", help="Kinds of elements, with commas; all.")]
 WindowOption = Annotated[int | None, typer.Option(min=1, help="Bases around the middle of each interval.")]
+MapOption = Annotated[str, typer.Option("--map", help="Picture of the vectors: pca, tsne or umap (an extra).")]
 LayerOption = Annotated[int, typer.Option(help="Layer; 0 = embedding output, -1 = last.")]
 
 
@@ -92,7 +93,7 @@ def attention(
     """Say which heads point at elements: share of arcs, the published z, and a null that holds, layer by layer."""
     from longstrand.explain.attention import attention_by_element
     from longstrand.explain.elements import place_of
-    from longstrand.explain.model_pages import attention_page
+    from longstrand.explain.model_pages import attention_examples, attention_page
     from longstrand.models.checkpoint import load_model
 
     places, network, rows = _elements(elements, genome, kind), load_model(model), _rows(sequences, genome, window)
@@ -100,7 +101,8 @@ def attention(
         name: attention_by_element(network, ((row.sequence, places.marks(name, place_of(row))) for row in rows), mu=mu)
         for name in places.kinds
     }
-    _done(attention_page(output, Path(model).name, tables, mu), json, quiet)
+    examples = attention_examples(network, rows, places, tables, mu)
+    _done(attention_page(output, Path(model).name, tables, mu, examples), json, quiet)
 
 
 @model_app.command()
@@ -136,22 +138,23 @@ def dependency(
 def elements_command(
     model: ModelArgument, sequences: RowsArgument, output: FolderOption, genome: GenomeOption = None,
     elements: ElementsOption = None, kind: KindsOption = None, window: WindowOption = None, layer: LayerOption = -1,
+    map: MapOption = "pca",
     seed: Annotated[int, typer.Option(help="Draws the places of the control.")] = 0,
     json: JsonOption = False, quiet: QuietOption = False,
 ) -> None:  # fmt: skip
     """Say whether embeddings tell kinds of elements apart, beside moved places and 6-mers."""
     import polars as pl
 
-    from longstrand.explain.groups import coordinates, element_vectors, separation
+    from longstrand.explain.embeddings import coordinates, element_vectors, separation
     from longstrand.explain.model_pages import separation_page
     from longstrand.models.checkpoint import load_model
 
     places, network = _elements(elements, genome, kind), load_model(model)
     found = element_vectors(network, _rows(sequences, genome, window), places, layer=layer, seed=seed)
     table = separation(found.features, found.labels, found.groups)
-    points = coordinates(found.features["model"])
-    frame = pl.DataFrame({"element": found.labels, "chrom": found.groups, "pc1": points[:, 0], "pc2": points[:, 1]})
-    _done(separation_page(output, Path(model).name, table, frame), json, quiet)
+    points = coordinates(found.features["model"], map, seed=seed)
+    frame = pl.DataFrame({"element": found.labels, "chrom": found.groups, "x": points[:, 0], "y": points[:, 1]})
+    _done(separation_page(output, Path(model).name, table, frame, map), json, quiet)
 
 
 @model_app.command()
@@ -164,15 +167,17 @@ def species(
     layers: Annotated[str, typer.Option(help="Layers, with commas; -1 = last.")] = "-1",
     pooling: Annotated[str, typer.Option(help="mean or cls.")] = "mean",
     length: Annotated[int | None, typer.Option(min=1, help="Use so many bases of each sequence; all.")] = None,
+    map: MapOption = "pca",
     seed: Annotated[int, typer.Option(help="Of folds and boosting.")] = 0,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Tell every pair of species apart by gradient boosting on embeddings, beside 6-mers (GENA-LM, figure 4)."""
     import numpy as np
+    import polars as pl
 
     from longstrand.data.rows import read_table, sequence_column, take_column
-    from longstrand.explain.groups import kmer_frequencies, pairs
+    from longstrand.explain.embeddings import coordinates, kmer_frequencies, pairs
     from longstrand.explain.model_pages import species_page
     from longstrand.inference.verbs import embed
     from longstrand.models.checkpoint import load_model
@@ -186,5 +191,8 @@ def species(
         f"layer {layer}": np.asarray(embed(network, sequences, pooling=pooling, layer=layer))
         for layer in numbers(layers)
     }
+    points = coordinates(next(reversed(features.values())), map, seed=seed)
+    shown = pl.DataFrame({"species": names, "x": points[:, 0], "y": points[:, 1]})
     features |= {"6-mers": kmer_frequencies(sequences, both_strands=False)}
-    _done(species_page(output, Path(model).name, pairs(features, names, units, seed=seed)), json, quiet)
+    tests = pairs(features, names, units, seed=seed)
+    _done(species_page(output, Path(model).name, tests, shown, map), json, quiet)

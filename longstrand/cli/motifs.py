@@ -223,12 +223,12 @@ def marginalize(
     json: JsonOption = False, quiet: QuietOption = False,
 ) -> None:  # fmt: skip
     """Say what a motif does to the score when it is put into sequences (backgrounds)."""
-    from longstrand.explain import grammar
+    from longstrand.explain import motif_effects
 
     texts = [record.sequence.upper() for record in records_of(sequences, genome)]
     start = None if at is None else at - 1
     _effects(
-        grammar.marginalize(score_of(model, output_class, strand), texts, word_of(word, motifs), start=start),
+        motif_effects.marginalize(score_of(model, output_class, strand), texts, word_of(word, motifs), start=start),
         output,
         ["effect"],
         json,
@@ -247,13 +247,13 @@ def ablate(
     json: JsonOption = False, quiet: QuietOption = False,
 ) -> None:  # fmt: skip
     """Say what the score loses when the sites of motifs are shuffled, beside random stretches of the same length."""
-    from longstrand.explain import grammar
+    from longstrand.explain import motif_effects
     from longstrand.explain.scan import background_of, scan
 
     texts = [record.sequence.upper() for record in records_of(sequences, genome)]
     wanted = chosen_motifs(motifs, motif)
     hits = scan(wanted, texts, threshold=threshold, background=background_of(background, texts))
-    frame = grammar.ablate(score_of(model, output_class, strand), texts, hits, shuffles=shuffles, seed=seed)
+    frame = motif_effects.ablate(score_of(model, output_class, strand), texts, hits, shuffles=shuffles, seed=seed)
     _effects(frame, output, ["effect", "control"], json, quiet)
 
 
@@ -270,7 +270,7 @@ def space(
 ) -> None:  # fmt: skip
     """Say whether the model knows the distance between two motifs: their joint effect beyond the sum, by distance."""
     from longstrand.cli.options import numbers
-    from longstrand.explain import grammar
+    from longstrand.explain import motif_effects
     from longstrand.explain.tables import check_ending, write_table
 
     check_ending(output)
@@ -280,7 +280,7 @@ def space(
     )
     texts = [record.sequence.upper() for record in records_of(sequences, genome)]
     words = word_of(first, motifs), word_of(second, motifs)
-    frame = grammar.space(score_of(model, output_class, strand), texts, words, between, flip=flip)
+    frame = motif_effects.space(score_of(model, output_class, strand), texts, words, between, flip=flip)
     write_table(output, frame)
     best = frame.sort("interaction", descending=True).row(0, named=True)
     ends = f"({best['low']:.3g} to {best['high']:.3g})"
@@ -289,7 +289,7 @@ def space(
 
 
 def _effects(frame: pl.DataFrame, output: Path, columns: list[str], as_json: bool, quiet: bool) -> None:
-    from longstrand.explain.grammar import summary
+    from longstrand.explain.motif_effects import summary
     from longstrand.explain.tables import write_table
 
     write_table(output, frame)

@@ -19,8 +19,8 @@ import torch
 from scipy import stats
 
 from longstrand.errors import UsageError
+from longstrand.explain.circular_shift import ShiftSum
 from longstrand.explain.elements import Bools, in_element
-from longstrand.explain.nulls import ShiftSum
 from longstrand.inference.predict import evaluation_mode
 from longstrand.models.network import Network
 from longstrand.questions.tokens import read_text
@@ -59,6 +59,26 @@ def visit_attention(model: Network, text: str, visit: Callable[[int, Weights], N
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def arcs_of(
+    model: Network, text: str, layer: int, head: int, *, mu: float = MU
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Give the arcs of one head in one text, special tokens left out.
+
+    Returns:
+        Middles of the querying and the attended token, in bases of the text ``(n, 2)``, and attention ``(n,)``.
+    """
+    offsets, kept = read_text(model, text).offsets, []
+
+    def keep(number: int, weights: Weights) -> None:
+        if number == layer:
+            kept.append(weights[head])
+
+    visit_attention(model, text, keep)
+    content = (offsets[:, 1] > offsets[:, 0]).astype(np.float32)
+    rows = np.argwhere(kept[0] * content[:, None] * content > mu)
+    return offsets.mean(1)[rows], kept[0][tuple(rows.T)].astype(np.float64)
 
 
 @dataclass

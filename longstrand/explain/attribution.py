@@ -7,9 +7,8 @@ means that the base pushes the output up. The reverse strand is explained by its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from longstrand.config import build
 from longstrand.data.rows import Record
 from longstrand.errors import InputError, UsageError
 from longstrand.explain import perturb
+from longstrand.explain.cost import estimate, passes_of, refuse_if_long
 from longstrand.explain.gradient import (
     TokenMap,
     baseline_vectors,
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from longstrand.genome.fasta import Genome
     from longstrand.genome.intervals import Interval
 
-AHEAD = 16
-"""Sequences whose passes share batches."""
+AHEAD, AHEAD_BASES = 16, 1 << 16
+"""Sequences, and bases of them, whose passes share batches."""
 NO_CONTENT, NO_LETTER, FLAT, OPEN = "no content", "no known letter", "flat", "gap"
 STATUSES = {
     "ok": "explained",
@@ -126,11 +126,14 @@ class _OfStrand:
 class Explainer:
     """A model, what is explained of it, and by which method."""
 
-    def __init__(self, model: Network, options: AttributeOptions) -> None:
+    def __init__(
+        self, model: Network, options: AttributeOptions, tick: Callable[[float], None] = lambda work: None
+    ) -> None:
         self.options = options
-        self.target = target_of(
+        target = target_of(
             model, options.output, against=options.against, region=options.region, batch_tokens=options.batch_tokens
         )
+        self.target = replace(target, tick=tick)
         reading = reading_of(model)
         self.strands = strands_of(options.strand or reading.strand)
         if reading.directed and "-" in self.strands:
@@ -163,9 +166,8 @@ class Explainer:
         Raises:
             InputError: a row is no DNA or longer than the model reads.
         """
-        rows = iter(records)
-        while some := list(islice(rows, AHEAD)):
-            texts = [self._text(record) for record in some]
+        for some in _ahead(records):
+            texts = [self.text(record) for record in some]
             shown = [i for i, text in enumerate(texts) if self._has_content(text, some[i])]
             parts = {
                 strand: dict(zip(shown, self._strand(strand, [texts[i] for i in shown], [some[i] for i in shown])))
@@ -175,13 +177,28 @@ class Explainer:
                 found = {strand: part[i] for strand, part in parts.items() if i in part}
                 yield self._together(record, text, found)
 
-    def _text(self, record: Record) -> str:
+    def passes(self, num_bases: int, num_tokens: int, options: AttributeOptions | None = None) -> float:
+        """Count the forward passes of one sequence, of these or other options; see `cost.passes_of`."""
+        wanted = options or self.options
+        first = (wanted.baseline or self.baselines)[0] if wanted.method in PATHS else ""
+        return passes_of(wanted, num_bases, num_tokens, baseline=first, strands=len(self.strands))
+
+    def text(self, record: Record) -> str:
+        """Return the letters of a row as the model is shown them.
+
+        Raises:
+            InputError: it is a pair, or no DNA.
+        """
         if record.second is not None:
             raise InputError(f"{record.where or record.name}: attributions are for single sequences, not for pairs.")
         try:
             return prepare_text(self.target.model, record.sequence)
         except InputError as error:
             raise InputError(f"{record.where or record.name}: {error}") from None
+
+    def tokens(self, text: str) -> IntArray:
+        """Return the tokens of a text as the first strand is read, by its own bases."""
+        return _offsets(self.target.on(self.strands[0]), text)
 
     def _has_content(self, text: str, record: Record) -> bool:
         return bool(text) and len(content_rows(self.target.read(text, record.where or record.name))) > 0
@@ -201,8 +218,10 @@ class Explainer:
                 baseline_vectors(name, target, encoding, table, seed=options.seed, index=record.index)
                 for encoding, record in zip(encodings, records)
             ]
-            steps = {"steps": options.steps, "most_steps": options.most_steps, "tolerance": options.tolerance}
-            path, slope = integrate(target, encodings, starts, **steps, only_ends=options.method == "gradient")  # type: ignore[arg-type]
+            path, slope = integrate(
+                target, encodings, starts, steps=options.steps, most_steps=[options.points(len(e)) for e in encodings],
+                tolerance=options.tolerance, only_ends=options.method == "gradient",
+            )  # fmt: skip
             maps = slope if options.method == "gradient" else path
         for one in maps:
             yield _token_map(one, strand)
@@ -249,6 +268,18 @@ class Explainer:
         return replace(one, status=status)
 
 
+def _ahead(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Group rows whose passes share batches."""
+    some: list[Record] = []
+    for record in records:
+        if some and (len(some) == AHEAD or sum(one.num_bases for one in some) + record.num_bases > AHEAD_BASES):
+            yield some
+            some = []
+        some.append(record)
+    if some:
+        yield some
+
+
 def _token_map(one: TokenMap, strand: str) -> _OfStrand:
     """Turn values per token into values per base of the sequence as given."""
     encoding = one.encoding
@@ -285,13 +316,18 @@ def attribute(
     Raises:
         ConfigError: an option is unknown or wrong.
         InputError: a row is no DNA or longer than the model reads.
-        UsageError: the model has no such output or baseline, or options contradict each other.
+        UsageError: the model has no such output or baseline, options contradict each other, or it would take longer
+            than ``most_minutes``.
     """
     wanted = build(AttributeOptions, options, "options")
     loaded = open_model(model, device=wanted.device, is_small=True)
     file = wanted.reading() if wanted.model_fields_set & {"window", "sequence_column", "name_column"} else None
     with torch_threads(wanted.threads or loaded.threads):
-        found = list(Explainer(loaded.network, wanted).explain(as_records(sequences, genome=genome, options=file)))
+        explainer = Explainer(loaded.network, wanted)
+        records = list(as_records(sequences, genome=genome, options=file))
+        if cost := estimate(explainer, records):
+            refuse_if_long(cost, explainer)
+        found = list(explainer.explain(records))
     for note in too_long_notes(max((len(one.values) for one in found), default=0), loaded.network.reading):
         warn(note)
     return found

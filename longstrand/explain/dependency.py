@@ -2,7 +2,9 @@
 
 Each base is substituted by the three others, and what the masked LM says of every other base is compared: rows are the
 base that is changed, columns the base that is looked at. All 3 L + 1 passes of a map share batches. Inside one token
-of a k-mer model the map is trivially strong (the token sees itself); such blocks are NaN in the summary.
+of a k-mer model the map is trivially strong (the token sees itself); such blocks are NaN in the summary. With BPE a
+substitution often moves borders of tokens, and a base has no distribution of its own: there the states of tokens that
+both texts have are compared.
 """
 
 from __future__ import annotations
@@ -17,9 +19,16 @@ from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import shuffle_dinucleotides
 from longstrand.models.network import Network
 from longstrand.questions.bases import base_probabilities
-from longstrand.questions.tokens import BATCH_TOKENS, MaskedText, iter_log_probabilities, prepare_text, read_text
+from longstrand.questions.tokens import (
+    BATCH_TOKENS,
+    MaskedText,
+    iter_log_probabilities,
+    prepare_text,
+    read_text,
+    states,
+)
 from longstrand.runtime import generator
-from longstrand.tokenization.base import Tokenizer
+from longstrand.tokenization.base import Encoding, Tokenizer
 from longstrand.tokenization.bpe import BpeTokenizer
 
 FloatArray = npt.NDArray[np.float64]
@@ -28,21 +37,26 @@ SMALL = 1e-10
 """Added to probabilities before odds, as published."""
 SHUFFLES = 3
 LEVEL = 99.0
+ODDS, STATES = "log2 odds", "1 - cosine of states"
 
 
 @dataclass(frozen=True, eq=False)
 class DependencyMap:
-    """How the expectation at base j changes when base i is substituted.
+    """How what the model says of base j changes when base i is substituted.
 
     Attributes:
         sequence: the bases, upper case.
         probabilities: float64 ``(L, 4)`` of A, C, G, T, without substitution.
-        odds: ``(L, L)`` largest absolute log2 odds ratio over substitutions and bases; the diagonal is 0.
-        jacobian: ``(L, L)`` largest difference of log-probabilities (nats), averaged with its transpose (GPN-Star).
-        influence: ``(L, 4)`` of each substitution: mean over j of the largest absolute log2 odds ratio; 0 at the
-            reference base. The published function takes the largest signed ratio.
+        odds: ``(L, L)`` largest change over substitutions, in ``unit``; the diagonal is 0. For BPE NaN where every
+            substitution cuts the token of base j otherwise.
+        jacobian: ``(L, L)`` largest difference of log-probabilities (nats), averaged with its transpose (GPN-Star);
+            for BPE ``odds`` averaged with its transpose.
+        influence: ``(L, 4)`` of each substitution: mean over j of its largest change; 0 at the reference base. The
+            published function takes the largest signed ratio.
         raw: ``(L, 4, L, 4)`` log2 odds ratios, 0 at the reference base, float32; None if not asked for.
-        same_token: ``(L, L)`` whether i and j lie in one token.
+        same_token: ``(L, L)`` whether i and j lie in one token (overlapping k-mers: never).
+        unit: ``log2 odds`` or, for BPE, ``1 - cosine of states``.
+        resegmented: share of the substitutions that moved borders of tokens.
     """
 
     sequence: str
@@ -52,6 +66,8 @@ class DependencyMap:
     influence: FloatArray
     raw: npt.NDArray[np.float32] | None
     same_token: npt.NDArray[np.bool_]
+    unit: str = ODDS
+    resegmented: float = 0.0
 
     @property
     def between(self) -> FloatArray:
@@ -66,53 +82,110 @@ def dependency_map(
     """Compute the map of one sequence.
 
     Args:
-        model: a masked LM of single bases or non-overlapping k-mers.
+        model: single bases, non-overlapping k-mers: a masked LM. Overlapping k-mers: a masked LM, only masked (all
+            tokens over the base that is looked at), because neighbours give the base away. BPE: any model; bases have
+            no distribution of their own there, so the states of their tokens are compared.
         sequence: bases; a base that is N is not substituted.
         masked: mask the base that is looked at: cleaner, but 3 L passes for each of L bases (up to 100 or so).
         keep_raw: keep every odds ratio.
         batch_tokens: most tokens of a batch.
 
     Raises:
-        UsageError: BPE and overlapping k-mers: unmasked, a base has no distribution there (a substitution moves
-            borders of BPE tokens; neighbouring k-mers give the base away).
+        UsageError: overlapping k-mers unmasked, BPE masked or with ``keep_raw``.
         InputError: no base, or more than the model reads.
     """
     tokenizer = model.require_tokenizer()
-    if isinstance(tokenizer, BpeTokenizer) or tokenizer.overlapping:
+    by_states = isinstance(tokenizer, BpeTokenizer)
+    if tokenizer.overlapping and not masked:
+        raise UsageError("overlapping k-mers give a base away to its neighbours; ask for the masked map (--masked).")
+    if by_states and (masked or keep_raw):
         raise UsageError(
-            "dependency maps are for single bases and non-overlapping k-mers: with BPE a substitution moves borders of "
-            "tokens, and overlapping k-mers give the base away; use in-silico mutagenesis of a score instead."
+            "a base of a BPE token has no odds of its own: its map compares states, without --masked, --raw."
         )
     text = prepare_text(model, sequence)
     if not text:
         raise InputError("the sequence is empty, so there is nothing to map.")
-    table = _masked_table(model, batch_tokens) if masked else _table(model, tokenizer, batch_tokens)
     size = len(text)
     changes = [
         (i, q) for i in range(size) for q, letter in enumerate("ACGT") if text[i] in "ACGT" and letter != text[i]
     ]
-    answers = table([text, *(text[:i] + "ACGT"[q] + text[i + 1 :] for i, q in changes)])
-    reference = next(answers)
-    odds, jacobian, influence = np.zeros((size, size)), np.zeros((size, size)), np.zeros((size, 4))
+    texts = [text, *(text[:i] + "ACGT"[q] + text[i + 1 :] for i, q in changes)]
+    if by_states:
+        compare: Comparisons = _States(model, texts, batch_tokens)
+    else:
+        compare = _Odds((_masked_table if masked else _table)(model, batch_tokens)(texts))
+    odds, jacobian, influence = np.full((size, size), np.nan), np.zeros((size, size)), np.zeros((size, 4))
+    odds[sorted({i for i, _ in changes} ^ set(range(size)))] = 0
     raw = np.zeros((size, 4, size, 4), dtype=np.float32) if keep_raw else None
-    before, logs = _log2_odds(reference), np.log(reference.clip(min=1e-300))
-    for (i, q), changed in zip(changes, answers):
-        ratio = _log2_odds(changed) - before
-        strongest = np.abs(ratio).max(1)
-        strongest[i] = 0
-        odds[i] = np.maximum(odds[i], strongest)
-        influence[i, q] = strongest.sum() / max(1, size - 1)
-        difference = np.abs(np.log(changed.clip(min=1e-300)) - logs).max(1)
-        difference[i] = 0
-        jacobian[i] = np.maximum(jacobian[i], difference)
+    for (i, q), (strongest, difference, ratio) in zip(changes, compare):
+        strongest[i] = difference[i] = 0
+        odds[i] = np.fmax(odds[i], strongest)
+        influence[i, q] = np.nansum(strongest) / max(1, size - 1)
+        jacobian[i] = np.fmax(jacobian[i], difference)
         if raw is not None:
             raw[i, q] = ratio
-    offsets = read_text(model, text).offsets
-    owner = np.full(size, -1)
-    for token, (start, end) in enumerate(offsets.tolist()):
-        owner[start:end] = token
+    owner = np.arange(size) if tokenizer.overlapping else _owners(read_text(model, text), size)
     same = owner[:, None] == owner[None]
-    return DependencyMap(text, reference, odds, (jacobian + jacobian.T) / 2, influence, raw, same)
+    unit, moved = (STATES, compare.moved / max(1, len(changes))) if isinstance(compare, _States) else (ODDS, 0.0)
+    return DependencyMap(
+        text, compare.reference, odds, (jacobian + jacobian.T) / 2, influence, raw, same, unit, moved
+    )  # fmt: skip
+
+
+def _owners(encoding: Encoding, size: int) -> npt.NDArray[np.int64]:
+    """Number the token of each base; -1 where there is none."""
+    owner = np.full(size, -1)
+    for token, (start, end) in enumerate(encoding.offsets.tolist()):
+        owner[start:end] = token
+    return owner
+
+
+Comparison = tuple[FloatArray, FloatArray, FloatArray | None]
+
+
+class _Odds:
+    """For each substitution and base the largest log2 odds ratio and difference of log-probability, and all ratios."""
+
+    def __init__(self, answers: Iterator[FloatArray]) -> None:
+        self.answers, self.reference = answers, next(answers)
+
+    def __iter__(self) -> Iterator[Comparison]:
+        before, logs = _log2_odds(self.reference), np.log(self.reference.clip(min=1e-300))
+        for changed in self.answers:
+            ratio = _log2_odds(changed) - before
+            yield np.abs(ratio).max(1), np.abs(np.log(changed.clip(min=1e-300)) - logs).max(1), ratio
+
+
+class _States:
+    """For each substitution how far the state of each base's token turns; NaN where that token is cut otherwise."""
+
+    def __init__(self, model: Network, texts: list[str], batch_tokens: int) -> None:
+        self.model, self.texts, self.batch_tokens, self.moved = model, texts, batch_tokens, 0
+        size = len(texts[0])
+        is_lm = model.kind == "masked_lm"
+        self.reference = (
+            base_probabilities(model, texts[0], batch_tokens=batch_tokens).astype(np.float64)
+            if is_lm
+            else np.full((size, 4), 0.25)
+        )
+
+    def __iter__(self) -> Iterator[Comparison]:
+        size, encodings = len(self.texts[0]), [read_text(self.model, text) for text in self.texts]
+        found = (
+            hidden.astype(np.float64) / np.linalg.norm(hidden, axis=1, keepdims=True).clip(min=1e-12)
+            for hidden in states(self.model, self.texts, batch_tokens=self.batch_tokens)
+        )
+        first, own = next(found), _owners(encodings[0], size)
+        for encoding, hidden in zip(encodings[1:], found):
+            owner = _owners(encoding, size)
+            same = np.array_equal(encoding.offsets, encodings[0].offsets)
+            self.moved += not same
+            kept = (owner >= 0) & (own >= 0) & (encoding.offsets[owner] == encodings[0].offsets[own]).all(1)
+            turned = np.where(kept, 1 - (hidden[owner] * first[own]).sum(1), np.nan)
+            yield turned, np.nan_to_num(turned), None
+
+
+Comparisons = _Odds | _States
 
 
 def null_cut_off(
@@ -142,9 +215,9 @@ def _log2_odds(probabilities: FloatArray) -> FloatArray:
     return result
 
 
-def _table(model: Network, tokenizer: Tokenizer, batch_tokens: int) -> Table:
+def _table(model: Network, batch_tokens: int) -> Table:
     """Make the function from texts to the probabilities of the bases in one pass each; see `Words` (summed)."""
-    sums = _sums_over_words(tokenizer)
+    sums = _sums_over_words(model.require_tokenizer())
 
     def read(texts: list[str]) -> Iterator[FloatArray]:
         encodings = [read_text(model, text) for text in texts]

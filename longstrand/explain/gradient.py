@@ -25,6 +25,8 @@ from longstrand.runtime import generator
 from longstrand.tokenization.base import Encoding, IntArray
 
 STEPS, MOST_STEPS, POINTS = 20, 320, 5
+LONG_TOKENS, LONG_STEPS = 1024, 80
+"""Sequences of more tokens get fewer points at most, because attention costs the square of the tokens."""
 TOLERANCE = 0.01
 NUM_SHUFFLES = 8
 BASELINES = {
@@ -168,6 +170,7 @@ class _Path:
     start: FloatArray
     masked: IntArray
     panels: list[_Panel]
+    most_steps: int
     steps: int = 0
 
     @property
@@ -199,7 +202,7 @@ def _measure_panels(target: Target, wanted: Sequence[tuple[_Path, float, float]]
     """Integrate the gradient over stretches of paths, and add them as panels."""
     nodes, weights = np.polynomial.legendre.leggauss(POINTS)
     places = [(path, low + share * (high - low)) for path, low, high in wanted for share in (nodes + 1) / 2]
-    answers = gradients(**_asked(target, places))
+    answers = target.ticking(gradients(**_asked(target, places)), [path.encoding for path, _ in places], 3)
     for path, low, high in wanted:
         slope = sum(weight * next(answers).values.astype(np.float64) for weight in (high - low) / 2 * weights)
         path.panels.append(_Panel(low, high, np.nan, np.nan, slope))  # type: ignore[arg-type]
@@ -208,7 +211,8 @@ def _measure_panels(target: Target, wanted: Sequence[tuple[_Path, float, float]]
 
 def integrate(
     target: Target, encodings: Sequence[Encoding], baselines: Sequence[Sequence[FloatArray]], *,
-    steps: int = STEPS, most_steps: int = MOST_STEPS, tolerance: float = TOLERANCE, only_ends: bool = False,
+    steps: int = STEPS, most_steps: int | Sequence[int] = MOST_STEPS, tolerance: float = TOLERANCE,
+    only_ends: bool = False,
 ) -> tuple[list[TokenMap], list[TokenMap]]:  # fmt: skip
     """Compute integrated gradients and, on the way, gradient x difference at the texts.
 
@@ -220,7 +224,8 @@ def integrate(
         encodings: the texts.
         baselines: for each text its baselines; maps are means over them.
         steps: points on the path at first (a multiple of `POINTS`, else the next one).
-        most_steps: panels are halved while there are fewer points than this and the gap is too large.
+        most_steps: panels are halved while there are fewer points than this and the gap is too large; one number, or
+            one for each text.
         tolerance: largest relative gap that is left alone.
         only_ends: leave integrated gradients out.
 
@@ -229,19 +234,22 @@ def integrate(
     """
     table, paths, letters = word_table(target.model), [], letter_ids(target)
     centred = None if letters is None else (table[letters] - table[letters].mean(0)).T.astype(np.float64)
-    for encoding, starts in zip(encodings, baselines):
+    limits = [most_steps] * len(encodings) if isinstance(most_steps, int) else most_steps
+    for encoding, starts, limit in zip(encodings, baselines, limits):
         masked, end = target.masked_rows(encoding), table[encoding.input_ids]
         for start in starts:
             fixed = start.copy()
             fixed[masked] = end[masked]
-            paths.append(_Path(encoding, end, fixed, masked, []))
+            paths.append(_Path(encoding, end, fixed, masked, [], limit))
 
     def tokens_of(path: _Path, slope: npt.NDArray[Any], ends: tuple[float, float], steps: int | None) -> TokenMap:
         letters = None if centred is None else slope @ centred
         return TokenMap((path.way * slope).sum(1), path.encoding, *ends, steps, letters)
 
-    ends = list(gradients(**_asked(target, [(path, 1.0) for path in paths])))
-    outputs = list(zip((one.target for one in ends), measure(**_asked(target, [(path, 0.0) for path in paths]))))
+    asked = [path.encoding for path in paths]
+    ends = list(target.ticking(gradients(**_asked(target, [(path, 1.0) for path in paths])), asked, 3))
+    lows = target.ticking(measure(**_asked(target, [(path, 0.0) for path in paths])), asked)
+    outputs = list(zip((one.target for one in ends), lows))
     first = [tokens_of(path, one.values, each, None) for path, one, each in zip(paths, ends, outputs)]
     counts = [len(starts) for starts in baselines]
     if only_ends:
@@ -252,9 +260,9 @@ def integrate(
         _measure_panels(target, wanted)
         allowed = [tolerance * max(abs(high - low), 1e-3 * abs(high), 1e-6) for high, low in outputs]
         open_ = [i for i, path in enumerate(paths) if abs(path.gap(*outputs[i])) > allowed[i]]
-        open_ = [i for i in open_ if len(paths[i].panels) < most_steps // POINTS]
+        open_ = [i for i in open_ if len(paths[i].panels) < paths[i].most_steps // POINTS]
         _measure_ends(target, [(paths[i], *outputs[i]) for i in open_])
-        wanted = [stretch for i in open_ for stretch in _halves(paths[i], allowed[i], most_steps)]
+        wanted = [stretch for i in open_ for stretch in _halves(paths[i], allowed[i])]
     found = [
         tokens_of(path, np.sum([one.slope for one in path.panels], axis=0), each, path.steps)
         for path, each in zip(paths, outputs)
@@ -276,10 +284,10 @@ def _measure_ends(target: Target, paths: Sequence[tuple[_Path, float, float]]) -
             one.at_high = following.at_low
 
 
-def _halves(path: _Path, allowed: float, most_steps: int) -> list[tuple[_Path, float, float]]:
+def _halves(path: _Path, allowed: float) -> list[tuple[_Path, float, float]]:
     """Take out the panels that miss too much, the worst ones if there is no room for all, and give their halves."""
     gaps = path.gaps()
-    room = most_steps // POINTS - len(gaps)
+    room = path.most_steps // POINTS - len(gaps)
     worst = sorted(range(len(gaps)), key=lambda i: -abs(gaps[i]))[:room]
     chosen = {i for i in worst if abs(gaps[i]) > allowed / len(gaps)}
     split = [path.panels[i] for i in sorted(chosen)]

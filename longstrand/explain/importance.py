@@ -16,7 +16,7 @@ import polars as pl
 from scipy import stats
 
 from longstrand.errors import InputError
-from longstrand.explain.nulls import circular_counts, shift_null
+from longstrand.explain.circular_shift import circular_counts, shift_null
 from longstrand.explain.scan import Hits, Ints, q_values
 
 Floats = npt.NDArray[np.float64]

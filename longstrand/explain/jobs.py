@@ -20,6 +20,7 @@ import numpy as np
 from longstrand.config import build
 from longstrand.errors import UsageError
 from longstrand.explain.attribution import STATUSES
+from longstrand.explain.cost import Cost, estimate, refuse_if_long
 from longstrand.explain.maps import (
     ARRAYS,
     NUMBERS,
@@ -34,6 +35,7 @@ from longstrand.explain.maps import (
 )
 from longstrand.explain.options import AttributeOptions
 from longstrand.explain.page import write_page
+from longstrand.explain.trust import passes_of_tests
 from longstrand.inference.jobs import JobResult, too_long_notes
 from longstrand.inference.loaded import Model
 from longstrand.inference.resumable import ResumableOutput, cut_into_parts
@@ -47,7 +49,8 @@ if TYPE_CHECKING:
 def attribute_file(
     model: Model, input: str | Path, output: str | Path, /, *, genome: Genome | str | Path | None = None,
     others: Sequence[str | Path] = (), sites: str | Path | None = None, overwrite: bool = False,
-    advance: Callable[[int], None] = lambda number: None, **options: Any,
+    advance: Callable[[int], None] = lambda number: None, begin: Callable[[Cost], None] = lambda cost: None,
+    tick: Callable[[float], None] = lambda work: None, **options: Any,
 ) -> JobResult:  # fmt: skip
     """Explain every row of a file into a folder; repeated after an interruption, go on.
 
@@ -60,24 +63,31 @@ def attribute_file(
         sites: intervals (on the genome, or on the sequences by name) that a map should find: the report measures that.
         overwrite: replace an output that was made otherwise.
         advance: called with the number of rows that are done.
+        begin: called with what the run will take; not before short ones.
+        tick: called with the work that is done, of `Cost.work`.
         **options: of `AttributeOptions`.
 
     Raises:
         LongstrandError: a file is missing or damaged, the model has no such output, a row is longer than the model
-            reads, or an output of other options is there.
+            reads, it would take longer than ``most_minutes``, or an output of other options is there.
     """
     started, target, source = time.perf_counter(), Path(output).expanduser(), Path(input).expanduser()
     wanted = build(AttributeOptions, options, "options")
     check_output(target, [source, genome, model, sites, *others])
     if wanted.check == 0 and (others or sites):
         raise UsageError("other models and sites are for the report; leave out --check 0.")
-    job = AttributionJob.open(model, source, genome, wanted)
+    job = AttributionJob.open(model, source, genome, wanted, tick)
     extra = {"others": [str(other) for other in others], "sites": None if sites is None else str(sites)}
     sink, computed = ZarrSink(), 0
     with ResumableOutput.open(target, job.identity() | extra, suffix=sink.suffix, overwrite=overwrite) as parts:
         finished = None if overwrite else parts.finished()
         already = finished is not None
         if finished is None:
+            with torch_threads(job.options.threads or job.loaded.threads):
+                cost = _cost(job, len(others))
+            if cost is not None:
+                refuse_if_long(cost, job.explainer)
+                begin(cost)
             number = -1
             cut = cut_into_parts(
                 job.records(), lambda record: record.num_bases, max_rows=job.options.part_rows, max_bases=PART_BASES
@@ -91,6 +101,8 @@ def attribute_file(
                     counts = {"bases": sum(len(one.values) for one in found), **Counter(one.status for one in found)}
                     write = partial(sink.write, job.block(found))
                     parts.commit(number, write, num_rows=len(found), counts=counts)
+                elif cost is not None:
+                    tick(cost.work * sum(record.num_bases for record in records) / cost.bases)
                 advance(len(records))
             if number < 0:
                 raise UsageError(f"{source}: the input has no rows, so there is nothing to explain.")
@@ -104,6 +116,13 @@ def attribute_file(
         notes += [f"warning: {line}" for line in json.loads((target / "report.json").read_text())["warnings"]]
     seconds = time.perf_counter() - started
     return JobResult(target, finished.num_rows if finished else None, counts, tuple(notes), computed, seconds, already)
+
+
+def _cost(job: AttributionJob, others: int) -> Cost | None:
+    """Estimate what maps and page take; None for short runs."""
+    explainer, check = job.explainer, job.options.check
+    page = None if not check else lambda rows, *size: passes_of_tests(explainer, others, min(check, rows), *size)
+    return estimate(explainer, job.records(), page)
 
 
 def _join(

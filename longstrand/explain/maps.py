@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,7 +63,11 @@ class Maps:
 
     def row(self, number: int) -> np.ndarray:
         """Read the map of a row, ``(num_bases,)``."""
-        found: np.ndarray = self._group["values"][self.offsets[number] : self.offsets[number + 1], 0]
+        return self.columns(number)[:, 0]
+
+    def columns(self, number: int) -> np.ndarray:
+        """Read all values of a row, ``(num_bases, len(names))``."""
+        found: np.ndarray = self._group["values"][self.offsets[number] : self.offsets[number + 1]]
         return found
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -199,8 +203,11 @@ class AttributionJob:
     intervals: bool
 
     @classmethod
-    def open(cls, model: Model, source: Path, genome: Genome | str | Path | None, options: AttributeOptions) -> Self:
-        """Open everything and check that it belongs together.
+    def open(
+        cls, model: Model, source: Path, genome: Genome | str | Path | None, options: AttributeOptions,
+        tick: Callable[[float], None] = lambda work: None,
+    ) -> Self:  # fmt: skip
+        """Open everything and check that it belongs together; ``tick`` is told what is computed.
 
         Raises:
             LongstrandError: a file is missing or damaged, the model has no such output.
@@ -211,7 +218,7 @@ class AttributionJob:
         intervals = has_intervals(source, Columns(options.sequence_column, None, options.name_column))
         if loaded.reading is not None and intervals and options.window is None and loaded.reading.window is not None:
             options = options.changed(window=loaded.reading.window)
-        return cls(source, opened, loaded, options, Explainer(loaded.network, options), intervals)
+        return cls(source, opened, loaded, options, Explainer(loaded.network, options, tick), intervals)
 
     def records(self) -> Iterator[Record]:
         """Read the rows of the input."""
@@ -225,6 +232,18 @@ class AttributionJob:
         if self.options.window is not None:
             start, end = window_around(record.interval, self.options.window)
         return Place(record.interval.chrom, start, end, record.interval.strand)
+
+    def restored(self, maps: Maps, row: int, record: Record) -> Attribution:
+        """Make the map of a row again from what is on the disk."""
+        values = dict(zip(maps.names, maps.columns(row).T))
+        strands, text = self.explainer.strands, self.explainer.text(record)
+        numbers = {name: float(maps.column(name)[row]) for name in ("output", "baseline", "special", "resegmented")}
+        steps, letters = maps.column("steps")[row], [values[letter] for letter in "ACGT" if letter in values]
+        return Attribution(
+            record, text, values["attribution"], {one: values.get(one, values["attribution"]) for one in strands},
+            self.explainer.tokens(text), **numbers, steps=None if np.isnan(steps) else int(steps),
+            hypothetical=np.stack(letters, axis=1) if letters else None, status=str(maps.column("status")[row]),
+        )  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
         """Collect what decides the content of the output."""

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from longstrand.explain.attention import FEW_ARCS
+from longstrand.data.rows import Record
+from longstrand.explain.attention import FEW_ARCS, arcs_of
 from longstrand.explain.dependency import LEVEL, DependencyMap
+from longstrand.explain.elements import Elements, place_of
 from longstrand.explain.tables import write_table
 from longstrand.genome.intervals import Interval
-from longstrand.report.locus import Locus, Logo, Ruler, Track
+from longstrand.models.network import Network
+from longstrand.report.locus import Arcs, Locus, Logo, Marks, Ruler, Track, marked
 from longstrand.report.page import write_report
 from longstrand.report.sections import Cell, Curves, Line, Report, Section, Table, grid, provenance_table
 from longstrand.runtime import provenance
@@ -56,7 +59,31 @@ def reconstruction_page(folder: Path, name: str, tokens: pl.DataFrame, summary: 
                       {"elements": summary, "tokens": tokens})  # fmt: skip
 
 
-def attention_page(folder: Path, name: str, tables: dict[str, pl.DataFrame], mu: float) -> Path:
+def attention_examples(
+    model: Network, records: Sequence[Record], elements: Elements, tables: dict[str, pl.DataFrame], mu: float
+) -> list[Section]:
+    """Draw for each kind of element the arcs of the head that points at it most, on a row that holds the element."""
+    found: list[Section] = []
+    for kind, frame in tables.items():
+        best = frame.filter("enough").sort("effect", descending=True, nulls_last=True).head(1).rows(named=True)
+        row = next((one for one in records if 0 < elements.marks(kind, place_of(one)).mean() < 0.5), None)
+        if not best or row is None:
+            continue
+        place, marks = place_of(row), elements.marks(kind, place_of(row))
+        pairs, weights = arcs_of(model, row.sequence, best[0]["layer"], best[0]["head"], mu=mu)
+        if place.strand == "-":
+            pairs, marks = place.length - pairs, marks[::-1]
+        components = [Ruler(), Arcs(pairs + place.start, weights, f"attention\n> {mu:g}"),
+                      Marks(marked(marks, place), name=kind)]  # fmt: skip
+        title = f"Layer {best[0]['layer']}, head {best[0]['head']}: {kind}"
+        explain = "From each token to the one that it looks at; dark arcs are strong ones. An example, not evidence."
+        found.append(Locus(title, explain, components, place))
+    return found
+
+
+def attention_page(
+    folder: Path, name: str, tables: dict[str, pl.DataFrame], mu: float, examples: Sequence[Section] = ()
+) -> Path:
     """Write where attention points, by kind of element.
 
     Args:
@@ -64,6 +91,7 @@ def attention_page(folder: Path, name: str, tables: dict[str, pl.DataFrame], mu:
         name: of the model.
         tables: kind of element to the rows of `longstrand.explain.attention.attention_by_element`.
         mu: threshold of an arc.
+        examples: pictures, see `attention_examples`.
     """
     every = pl.concat([frame.with_columns(pl.lit(kind).alias("element")) for kind, frame in tables.items()])
     every = every.with_columns(
@@ -106,7 +134,8 @@ def attention_page(folder: Path, name: str, tables: dict[str, pl.DataFrame], mu:
                {"chance": 1.0}),
         table_of("Strongest heads", f"Heads with at least {FEW_ARCS} arcs; layers and heads count from 0.", strongest),
     ]  # fmt: skip
-    return write_page(folder, f"Where {name} looks", sections if any(line.x for line in lines) else sections[::2],
+    shown = [section for section in sections if not isinstance(section, Curves) or section.lines]
+    return write_page(folder, f"Where {name} looks", [*shown, *examples],
                       {"heads": every})  # fmt: skip
 
 
@@ -121,7 +150,7 @@ def dependency_page(
     ]
     frame = pl.DataFrame(
         [(i, j, found.sequence[i], found.sequence[j], j - i, value) for i, j, value in pairs],
-        schema=["changed", "looked_at", "base", "other", "distance", "log2_odds"], orient="row",
+        schema=["changed", "looked_at", "base", "other", "distance", "change"], orient="row",
     )  # fmt: skip
     size = len(between)
     pool = -(-size // MOST_ROWS)
@@ -129,7 +158,9 @@ def dependency_page(
     drawn = np.stack(rows, axis=1)
     explain = (
         "Rows: the base that is substituted, from the first at the top; columns: the base that is looked at. Colour: "
-        "largest absolute log2 odds ratio. Inside one token the map is left out."
+        f"largest change ({found.unit}) over the substitutions. Inside one token the map is left out. "
+        f"{100 * found.resegmented:.0f} % of the substitutions moved borders of tokens"
+        f"{'; bases whose own token they cut otherwise are left out there' if found.resegmented else ''}."
     )
     components = [
         Ruler(found.sequence),
@@ -144,7 +175,7 @@ def dependency_page(
             f"{100 * share:.1f} % of pairs of this sequence are above, where {100 - LEVEL:.0f} % are chance."
         )
         sections.append(Section("What chance gives", text))
-        frame = frame.with_columns((pl.col("log2_odds") > cut_off).alias("above_chance"))
+        frame = frame.with_columns((pl.col("change") > cut_off).alias("above_chance"))
     sections.append(table_of("Strongest pairs", "Positions count from 0.", frame.head(TOP)))
     page = write_page(folder, f"Which bases depend on which, for {name}", sections, {"pairs": frame})
     arrays = {"odds": found.odds, "jacobian": found.jacobian, "influence": found.influence}
@@ -153,17 +184,32 @@ def dependency_page(
     return page
 
 
-def separation_page(folder: Path, name: str, table: pl.DataFrame, points: pl.DataFrame) -> Path:
+def _scatter(points: pl.DataFrame, group: str, method: str) -> Curves:
+    """Draw vectors in two dimensions, coloured by a column."""
+    parts = [(str(name), own) for (name,), own in points.group_by([group], maintain_order=True)]
+    lines = [Line(name, own["x"].to_list(), own["y"].to_list(), "dots") for name, own in parts]
+    explain = (
+        "Two dimensions to look at: distances between groups and their sizes mean little here, and nothing was "
+        "measured in this picture. The numbers are those above."
+    )
+    counts = (group, "vectors"), [(name, len(own)) for name, own in parts]
+    return Curves(
+        f"A look at the vectors ({method.upper()})", explain, lines, f"{method} 1", f"{method} 2", table=counts
+    )
+
+
+def separation_page(folder: Path, name: str, table: pl.DataFrame, points: pl.DataFrame, method: str = "pca") -> Path:
     """Write whether elements lie apart in embeddings, beside the controls."""
     explain = (
         "Measured in the full space; neighbours are of other chromosomes (or other folds of one). 'moved': the same "
         "windows, another place; '6-mers': composition alone. What the model adds is what exceeds both."
     )
-    return write_page(folder, f"Elements in the space of {name}", [table_of("How far apart", explain, table)],
+    sections = [table_of("How far apart", explain, table), _scatter(points, "element", method)]
+    return write_page(folder, f"Elements in the space of {name}", sections,
                       {"separation": table, "coordinates": points})  # fmt: skip
 
 
-def species_page(folder: Path, name: str, table: pl.DataFrame) -> Path:
+def species_page(folder: Path, name: str, table: pl.DataFrame, points: pl.DataFrame, method: str = "pca") -> Path:
     """Write how well pairs of labels are told apart, by kind of features."""
     kinds = list(dict.fromkeys(table["features"].to_list()))
     rows = {
@@ -172,5 +218,6 @@ def species_page(folder: Path, name: str, table: pl.DataFrame) -> Path:
     }
     means = {f"mean of {len(rows)} pairs": [float(np.mean(column)) for column in zip(*rows.values())]}
     explain = "Macro F1 of gradient boosting over five folds; 6-mers are what composition alone can do."
-    sections = [grid("Pairs", explain, kinds, means | rows, [False] * len(kinds))]
-    return write_page(folder, f"Pairs told apart by {name}", sections, {"pairs": table})
+    sections = [grid("Pairs", explain, kinds, means | rows, [False] * len(kinds)), _scatter(points, "species", method)]
+    tables = {"pairs": table, "coordinates": points}
+    return write_page(folder, f"Pairs told apart by {name}", sections, tables)

@@ -8,14 +8,14 @@ from pydantic import Field, field_validator, model_validator
 
 from longstrand.config import StrictModel, build
 from longstrand.errors import UsageError
-from longstrand.explain.gradient import MOST_STEPS, STEPS, TOLERANCE
+from longstrand.explain.gradient import LONG_STEPS, LONG_TOKENS, MOST_STEPS, STEPS, TOLERANCE
 from longstrand.inference.options import FileOptions
 from longstrand.inference.strands import StrandPolicy
 
 Method = Literal["ig", "gradient", "occlusion", "ism", "deletion", "insertion", "block"]
 PATHS = ("ig", "gradient")
 CHANGES = ("ism", "deletion", "insertion", "block")
-NOT_CONTENT = frozenset({"batch_tokens", "device", "threads", "part_rows"})
+NOT_CONTENT = frozenset({"batch_tokens", "device", "threads", "part_rows", "most_minutes"})
 """Options that change how fast values come, not what they are."""
 USED_BY = {
     "baseline": PATHS, "steps": ("ig",), "most_steps": ("ig",), "tolerance": ("ig",), "span": CHANGES,
@@ -51,7 +51,10 @@ class AttributeOptions(StrictModel):
     keep_segmentation: bool = Field(False, description="ism: leave out substitutions that move the borders of tokens")
     steps: int = Field(STEPS, ge=2, description="ig: points on the path at first")
     most_steps: int = Field(
-        MOST_STEPS, ge=2, description="ig: points are doubled up to here while the gap is too large"
+        MOST_STEPS,
+        ge=2,
+        description="ig: points are added up to here while the gap is too large; by default "
+        f"{LONG_STEPS} for sequences of more than {LONG_TOKENS:,} tokens",
     )
     tolerance: float = Field(TOLERANCE, gt=0, description="ig: largest completeness gap, as a share")
     seed: int = Field(0, ge=0, description="of shuffles")
@@ -65,6 +68,7 @@ class AttributeOptions(StrictModel):
     batch_tokens: int = Field(8192, ge=1, description="most tokens in a batch; lower it if memory runs out")
     device: str | None = Field(None, description="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
     threads: int | None = Field(None, ge=1, description="processor threads; by default as many as there are free cores")
+    most_minutes: float = Field(30.0, gt=0, description="longer runs, as estimated from one batch, are not begun")
     part_rows: int = Field(64, ge=1, description="rows between two safe points of the output")
 
     @field_validator("baseline", mode="before")
@@ -93,6 +97,11 @@ class AttributeOptions(StrictModel):
     def changed(self, **values: Any) -> Self:
         """Return a copy with other values, checked."""
         return build(type(self), {**{name: getattr(self, name) for name in self.model_fields_set}, **values}, "options")
+
+    def points(self, num_tokens: int) -> int:
+        """Return the most points on the path of a sequence."""
+        is_long = num_tokens > LONG_TOKENS and "most_steps" not in self.model_fields_set
+        return max(self.steps, LONG_STEPS) if is_long else max(self.steps, self.most_steps)
 
     def of_method(self, method: str) -> Self:
         """Return a copy for another method, without the options that only this one uses."""

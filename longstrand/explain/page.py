@@ -15,7 +15,7 @@ from longstrand.explain.maps import AttributionJob, Maps
 from longstrand.explain.trust import SHARES, Trust, examine
 from longstrand.genome.intervals import Interval
 from longstrand.inference.loaded import open_model
-from longstrand.report.locus import Locus, Logo, Marks, Ruler, Tokens, Track
+from longstrand.report.locus import Locus, Logo, Marks, Ruler, Tokens, Track, marked
 from longstrand.report.page import write_report
 from longstrand.report.sections import Curves, Line, Report, Section, Table, provenance_table
 from longstrand.runtime import provenance
@@ -35,17 +35,21 @@ METHODS = {
 def write_page(
     job: AttributionJob, maps: Maps, folder: Path, *, others: Sequence[str | Path] = (), sites: str | Path | None = None
 ) -> Path:
-    """Write ``report.html`` and ``report.json`` of finished maps; some sequences are explained again for the checks."""
+    """Write ``report.html`` and ``report.json`` of finished maps; the checks explain some sequences otherwise."""
     filled = np.flatnonzero(np.diff(maps.offsets) > 0)
     chosen = set(filled[np.linspace(0, len(filled) - 1, min(job.options.check, len(filled))).astype(int)].tolist())
     strongest = _strongest(maps)
-    kept = {row: record for row, record in enumerate(job.records()) if row in chosen or row in strongest}
+    kept = {
+        row: job.restored(maps, row, record)
+        for row, record in enumerate(job.records())
+        if row in chosen or row in strongest
+    }
     networks = {Path(other).name: open_model(other, device=job.options.device).network for other in others}
     if len(networks) < len(others):
         raise UsageError("two of the other models have the same name; rename a folder.")
     inside = None if sites is None else _inside(job, Path(sites))
     trust = examine(job.explainer, [kept[row] for row in sorted(chosen)], others=networks, inside=inside)
-    drawn = list(job.explainer.explain([kept[row] for row in strongest]))
+    drawn = [kept[row] for row in strongest]
     status = maps.column("status").tolist()
     failed = [
         f"{check.name}: {check.value:.3f} (expected {check.expected}): {check.meaning}." for check in trust.failed
@@ -157,7 +161,7 @@ def _picture(job: AttributionJob, maps: Maps, one: Attribution, inside: Inside |
     components = [
         Ruler(), Logo(values, name="attribution", kind="height", sequence=text), Tokens(tokens, start=region.start),
         *([Track(strands, name="strands", labels=list(one.strands))] if len(one.strands) > 1 else []),
-        *([Marks(_runs(hits, region), name="sites")] if hits is not None and hits.any() else []),
+        *([Marks(marked(hits, region), name="sites")] if hits is not None and hits.any() else []),
     ]  # fmt: skip
     steps = f", {one.steps} steps, gap {one.relative_gap:.2%}" if one.steps else ""
     low = "" if one.baseline != one.baseline else f" (baseline {one.baseline:.3f})"
@@ -167,11 +171,6 @@ def _picture(job: AttributionJob, maps: Maps, one: Attribution, inside: Inside |
         f"letters of one token are equally tall.{mark}"
     )
     return Locus(f"Row {one.record.index + 1}: {one.name}", explain, components, region)
-
-
-def _runs(hits: npt.NDArray[np.bool_], region: Interval) -> list[Interval]:
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], hits.astype(np.int8), [0]]))).reshape(-1, 2)
-    return [Interval(region.chrom, region.start + int(a), region.start + int(b)) for a, b in edges]
 
 
 def _inside(job: AttributionJob, path: Path) -> Inside:

@@ -6,9 +6,9 @@ region. A masked LM: the log-probability of what stands at a masked place, or of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from longstrand.questions.scores import Outputs, outputs_of
 from longstrand.questions.tokens import BATCH_TOKENS, FloatArray, measure, read_text, reading_of
 from longstrand.tokenization.base import Encoding, IntArray
 
+Answer = TypeVar("Answer")
 UNMASKED = "unmasked"
 MASKED = "masked:"
 NO_ROWS: IntArray = np.empty(0, dtype=np.int32)
@@ -40,6 +41,7 @@ class Target:
         name: for people.
         batch_tokens: most tokens of a batch.
         strand: ``-``: texts are the reverse complement of what ``region`` and ``place`` count on.
+        tick: called with passes times tokens of what is computed; a gradient counts three passes.
     """
 
     model: Network
@@ -51,6 +53,13 @@ class Target:
     name: str = ""
     batch_tokens: int = BATCH_TOKENS
     strand: str = "+"
+    tick: Callable[[float], None] = field(default=lambda work: None, compare=False, repr=False)
+
+    def ticking(self, answers: Iterable[Answer], encodings: Iterable[Encoding], passes: int = 1) -> Iterator[Answer]:
+        """Pass answers on, and count the work of each."""
+        for answer, encoding in zip(answers, encodings):
+            self.tick(passes * len(encoding))
+            yield answer
 
     def on(self, strand: str) -> Self:
         """Give the same question about the reverse complement (``-``) of a text."""
@@ -139,7 +148,8 @@ class Target:
         asked = list(encodings)
         meant = asked if of is None else list(of)
         functions, masks = (self.function(one) for one in meant), (self.masked_rows(one) for one in meant)
-        return list(measure(self.model, asked, functions, masks=masks, batch_tokens=self.batch_tokens))
+        found = measure(self.model, asked, functions, masks=masks, batch_tokens=self.batch_tokens)
+        return list(self.ticking(found, asked))
 
     def score(self, texts: Sequence[str]) -> FloatArray:
         """Compute the number of texts, float32 ``(n, 1)``; texts of the same tokens are computed once.

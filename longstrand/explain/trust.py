@@ -20,8 +20,8 @@ from scipy.stats import rankdata
 
 from longstrand.data.rows import Record
 from longstrand.explain.attribution import NO_CONTENT, Attribution, Explainer
-from longstrand.explain.gradient import baseline_ids, content_rows, with_ids
-from longstrand.explain.options import PATHS
+from longstrand.explain.gradient import LONG_TOKENS, POINTS, baseline_ids, content_rows, with_ids
+from longstrand.explain.options import PATHS, AttributeOptions
 from longstrand.inference.strands import flip_back, read_on
 from longstrand.models.network import Network
 from longstrand.questions.tokens import FloatArray
@@ -34,8 +34,9 @@ CONTROL = 0.3
 """Rank correlation above which a map of mixed-up weights is too much like the map."""
 SHARE_POSITIVE = 2 / 3
 ISM_BASES = 60
-MOST_SEQUENCES, MOST_TOKENS = 3, 1024
-"""Methods with a pass for each change are compared on so many sequences, and not at all if one has more tokens."""
+MOST_SEQUENCES, ROUGH_STEPS = 3, 10
+"""Methods with a pass for each change are compared on so many sequences, and not at all if one is long; points on the
+paths of maps that are only compared by ranks."""
 GC_WINDOW = 19
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 NUM_RANDOM = 3
@@ -148,18 +149,18 @@ def mixed_up(model: Network, stage: str, seed: int = 0) -> Network:
 
 
 def examine(
-    explainer: Explainer, records: Sequence[Record], *, others: Mapping[str, Network] | None = None,
+    explainer: Explainer, maps: Sequence[Attribution], *, others: Mapping[str, Network] | None = None,
     inside: Callable[[Record], npt.NDArray[np.bool_]] | None = None,
 ) -> Trust:  # fmt: skip
     """Test the maps of some sequences.
 
     Args:
-        explainer: makes the maps.
-        records: the sequences.
+        explainer: has made the maps.
+        maps: of the sequences.
         others: further models of the same task (other seeds) by name.
         inside: gives the bases ``(num_bases,)`` of a row in which known sites lie.
     """
-    maps = [one for one in explainer.explain(records) if one.status != NO_CONTENT and len(one.values) > 2]
+    maps = [one for one in maps if one.status != NO_CONTENT and len(one.values) > 2]
     if not maps:
         return Trust((), 0)
     rows, own = [one.record for one in maps], [one.values for one in maps]
@@ -175,9 +176,17 @@ def examine(
         gaps = [one.relative_gap for one in maps]
         add("completeness gap", "", gaps, max(gaps) <= explainer.options.tolerance)
     longest = max(len(one.tokens) for one in maps)
-    for kind, name, other, number in _comparisons(explainer, others or {}, longest):
-        add(kind, name, _agree(own, other.explain(rows[:number])))
-    add("strands", "", _strands(explainer, maps, rows))
+    model, tick = explainer.target.model, explainer.target.tick
+    has_mask = model.require_tokenizer().mask_token_id is not None
+    for name, network in (others or {}).items():
+        add("model", name, _agree(own, Explainer(network, explainer.options, tick).explain(rows)))
+    wanted = comparisons(explainer.options, explainer.baselines, has_mask=has_mask, longest=longest)
+    for kind, name, options, number in wanted:
+        if kind == "strands":
+            add(kind, name, _strands(explainer, options, maps, rows))
+            continue
+        network = mixed_up(model, name) if kind == "weights mixed up" else model
+        add(kind, name, _agree(own, Explainer(network, options, tick).explain(rows[:number])))
     sizes = [np.abs(values) for values in own]
     for name, trivial in (
         ("distance from the centre", [centre_distance(len(values)) for values in own]),
@@ -212,25 +221,46 @@ MEANINGS = {
 """For each kind of test what a map that can be trusted gives, and what a failure says."""
 
 
-def _comparisons(
-    explainer: Explainer, others: Mapping[str, Network], longest: int
-) -> Iterator[tuple[str, str, Explainer, int | None]]:
-    """Give what a map is compared with: kind, name, explainer, and on how many sequences (None: all)."""
-    model, options = explainer.target.model, explainer.options
-    has_mask = model.require_tokenizer().mask_token_id is not None
+def comparisons(
+    options: AttributeOptions, baselines: Sequence[str], *, has_mask: bool, longest: int
+) -> Iterator[tuple[str, str, AttributeOptions, int | None]]:
+    """List what a map is compared with: kind, name, options, and on how many sequences (None: all).
+
+    Args:
+        options: of the maps.
+        baselines: of the maps; the first one makes them.
+        has_mask: there is a mask token.
+        longest: tokens of the longest sequence.
+    """
+    few = MOST_SEQUENCES if longest <= LONG_TOKENS else 0
     for name in ("ig", "gradient", "ism", *(("occlusion",) * has_mask)):
         if name != options.method:
             changes: dict[str, Any] = {"span": ISM_BASES} if name == "ism" else {}
-            other = options.of_method(name).changed(**changes)
-            few = MOST_SEQUENCES if longest <= MOST_TOKENS else 0
-            yield "method", name, Explainer(model, other), few if name in ("ism", "occlusion") else None
-    quick = options.changed(most_steps=options.steps) if options.method == "ig" else options  # ranks need no exact sum
-    for name in explainer.baselines[1:] if options.method in PATHS else ():
-        yield "baseline", name, Explainer(model, quick.changed(baseline=(name,))), None
-    for name, network in others.items():
-        yield "model", name, Explainer(network, options), None
-    for stage in ("head", "upper half", "all"):
-        yield "weights mixed up", stage, Explainer(mixed_up(model, stage), quick), None
+            number = few if name in ("ism", "occlusion") else None
+            yield "method", name, rough(options.of_method(name).changed(**changes)), number
+    for name in baselines[1:] if options.method in PATHS else ():
+        several = name == "shuffled"  # a mean over several paths
+        points, number = (POINTS, None if few else 0) if several else (ROUGH_STEPS, None)
+        yield "baseline", name, rough(options.changed(baseline=(name,)), points), number
+    yield "strands", "", rough(options), None
+    for stage in ("all",) if longest > LONG_TOKENS else ("head", "upper half", "all"):
+        yield "weights mixed up", stage, rough(options), None
+
+
+def passes_of_tests(explainer: Explainer, others: int, number: int, num_bases: int, num_tokens: int) -> float:
+    """Count the passes that `examine` makes for sequences of one size; see `cost.passes_of`."""
+    total = number * (others * explainer.passes(num_bases, num_tokens) + len(SHARES) * (2 + NUM_RANDOM))
+    for _, _, options, few in comparisons(explainer.options, explainer.baselines, has_mask=True, longest=num_tokens):
+        total += explainer.passes(num_bases, num_tokens, options) * (number if few is None else min(few, number))
+    return total
+
+
+def rough(options: AttributeOptions, points: int = ROUGH_STEPS) -> AttributeOptions:
+    """Give options for a map that is only compared by ranks, which need no exact sum."""
+    if options.method != "ig":
+        return options
+    points = min(points, options.steps)
+    return options.changed(steps=points, most_steps=points)
 
 
 def _check(title: str, values: Sequence[float], kind: str, passed: bool | None) -> Check:
@@ -254,14 +284,16 @@ def _agree(own: Sequence[FloatArray], others: object) -> list[float]:
     return [spearman(values, other.values) for values, other in zip(own, others)]  # type: ignore[call-overload, attr-defined]
 
 
-def _strands(explainer: Explainer, maps: Sequence[Attribution], rows: Sequence[Record]) -> list[float]:
+def _strands(
+    explainer: Explainer, options: AttributeOptions, maps: Sequence[Attribution], rows: Sequence[Record]
+) -> list[float]:
     if len(explainer.strands) == 2:
         return [spearman(*one.strands.values()) for one in maps]
     reading = explainer.target.model.reading
     if (reading is not None and reading.directed) or explainer.target.token is not None:
         return []
     other = {"+": "-", "-": "+"}[explainer.strands[0]]
-    turned = Explainer(explainer.target.model, explainer.options.changed(strand=other))
+    turned = Explainer(explainer.target.model, options.changed(strand=other), explainer.target.tick)
     return _agree([one.values for one in maps], turned.explain(rows))
 
 

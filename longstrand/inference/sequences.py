@@ -91,10 +91,10 @@ def _path_of(sequences: Sequences) -> Path | None:
         return None
     path = Path(sequences).expanduser()
     if isinstance(sequences, str) and _LETTERS.fullmatch(sequences):
-        if path.exists():
+        if os.path.exists(path):  # Path.exists raises for a name that is too long
             raise UsageError(f"'{sequences}' is a sequence and a file; write Path('{sequences}') or ['{sequences}'].")
         return None
-    if not os.path.exists(path):  # Path.exists raises for a name that is too long
+    if not os.path.exists(path):
         shown = str(sequences) if len(str(sequences)) < 60 else f"{str(sequences)[:50]}..."
         near = nearest(path.name, (x.name for x in path.parent.iterdir())) if os.path.isdir(path.parent) else ""
         more = ", and no sequence of nucleotide letters" if isinstance(sequences, str) else ""

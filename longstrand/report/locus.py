@@ -19,7 +19,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection, PathCollection
 from matplotlib.font_manager import FontProperties
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Arc, Rectangle
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
@@ -355,12 +355,39 @@ class Marks(Component):
                 axes.axvspan(item.start, item.end, facecolor=COLOURS[1], alpha=0.13, lw=0, zorder=0)
 
 
+@dataclass(frozen=True, eq=False)
+class Arcs(Component):
+    """Pairs of places that belong together, as half circles; the strongest are the darkest.
+
+    Attributes:
+        pairs: ``(n, 2)`` bases (0-based); pairs that leave the region are left out.
+        weights: ``(n,)``, above 0.
+        name: text at the left.
+    """
+
+    pairs: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float64]
+    name: str = ""
+    inches: ClassVar[float] = 1.1
+
+    def draw(self, axes: Axes, region: Interval) -> None:
+        """Draw the arcs."""
+        inside = ((self.pairs >= region.start) & (self.pairs < region.end)).all(axis=1)
+        pairs, weights = self.pairs[inside], self.weights[inside]
+        wide = np.abs(np.diff(pairs, axis=1))[:, 0]
+        axes.set_ylim(0, 1.05)
+        for (one, other), size, weight in zip(pairs.tolist(), wide.tolist(), weights.tolist()):
+            high, strength = 2 * (0.15 + 0.85 * size / wide.max()), weight / weights.max()
+            shape = Arc(((one + other) / 2, 0), size, high, theta2=180, color=COLOURS[0], alpha=strength, lw=0.9)
+            axes.add_patch(shape)
+
+
 def plot(components: Sequence[Component], region: Interval | str, *, width: float = 9.0, title: str = "") -> Canvas:
     """Draw components under each other along a region.
 
     Args:
-        components: `Ruler`, `Track`, `Logo`, `Tokens`, `Genes`, `Marks`, from top to bottom. A ruler is put on top if
-            there is none.
+        components: `Ruler`, `Track`, `Logo`, `Tokens`, `Genes`, `Marks`, `Arcs`, from top to bottom. A ruler is put on
+            top if there is none.
         region: an `Interval` (0-based half-open) or text such as ``"chr1:1,001-2,000"`` (counted from 1, both ends
             included). For a sequence that lies on no genome: ``Interval("sequence", 0, len(sequence))``.
         width: of the picture, in inches.
@@ -435,6 +462,12 @@ def pack_rows(spans: Sequence[tuple[int, int]]) -> list[int]:
         ends[row] = end
         rows.append(row)
     return rows
+
+
+def marked(bases: npt.NDArray[np.bool_], region: Interval) -> list[Interval]:
+    """List the stretches of a region whose bases ``(region.length,)`` are True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], bases.astype(np.int8), [0]]))).reshape(-1, 2)
+    return [Interval(region.chrom, region.start + int(a), region.start + int(b)) for a, b in edges]
 
 
 def _columns(values: npt.ArrayLike) -> FloatArray:

@@ -88,6 +88,9 @@ def draw_curves(
 
 
 def _draw_line(axes: Axes, line: Line, colour: str, marker: str) -> None:
+    if line.style == "dots":
+        axes.plot(line.x, line.y, color=colour, label=line.name, marker=marker, ms=3.5, lw=0, alpha=0.6)
+        return
     width, alpha = {"faint": (1.0, 0.45), "dashed": (1.3, 0.9)}.get(line.style, (1.9, 1.0))
     shown = marker if line.style == "points" or len(line.x) < 3 else None
     dash = DASHES if line.style == "dashed" else "-"

@@ -75,7 +75,7 @@ class Line:
     Attributes:
         x: places, ascending.
         y: heights, as many.
-        style: ``points`` adds markers; ``faint`` and ``dashed`` are thinner.
+        style: ``points`` adds markers; ``dots`` draws them alone; ``faint`` and ``dashed`` are thinner.
         low, high: a band around the line, or empty.
         colour: a number of the palette; None: the next one.
 
@@ -86,7 +86,7 @@ class Line:
     name: str
     x: Sequence[float]
     y: Sequence[float]
-    style: Literal["line", "points", "faint", "dashed"] = "line"
+    style: Literal["line", "points", "dots", "faint", "dashed"] = "line"
     low: Sequence[float] = ()
     high: Sequence[float] = ()
     colour: int | None = None

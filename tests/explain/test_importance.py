@@ -9,7 +9,7 @@ import pytest
 
 from longstrand.errors import InputError
 from longstrand.explain import importance as imp
-from longstrand.explain.nulls import circular_counts, shift_null
+from longstrand.explain.circular_shift import circular_counts, shift_null
 from longstrand.explain.scan import Hits
 
 

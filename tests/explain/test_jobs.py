@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,14 +13,15 @@ import zarr
 
 from longstrand.cli.main import main
 from longstrand.errors import ResumeError, UsageError
-from longstrand.explain import trust
+from longstrand.explain import cost, trust
 from longstrand.explain.attribution import Explainer, attribute
 from longstrand.explain.jobs import attribute_file
 from longstrand.explain.maps import Place, bins_of, seqlets
 from longstrand.explain.options import AttributeOptions
 from longstrand.genome.sequence import reverse_complement
 from longstrand.inference.sequences import as_records
-from longstrand.models.checkpoint import save_checkpoint
+from longstrand.models.adapters import AdapterFolder, add_adapter, base_facts
+from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.config import preset
 from longstrand.models.pretrained import LongstrandForSequenceClassification
 from longstrand.models.reading import Reading
@@ -103,6 +106,90 @@ def test_windows_beyond_the_contig_and_continuing(model, genome, monkeypatch):
     assert (cut / "sequences.tsv").read_text().splitlines()[3].split("\t")[3] == "-8"
 
 
+def test_two_ranks_give_what_one_gives(model, genome, monkeypatch):
+    options = {**OPTIONS, "genome": genome / "g.fa", "part_rows": 1, "check": 1, "track": "bedgraph", "most_steps": 5}
+    attribute_file(model, genome / "peaks.bed", genome / "one", **options)
+    for rank, rows in (("1", None), ("0", 3)):  # the last one joins the parts
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        result = attribute_file(model, genome / "peaks.bed", genome / "two", **options)
+        assert (result.num_rows, result.computed) == (rows, {"1": 1, "0": 2}[rank])
+    for name in ("attribution.bedgraph", "sequences.tsv", "seqlets.bed"):
+        assert (genome / "one" / name).read_text() == (genome / "two" / name).read_text()
+    names = ("one", "two")
+    assert len({json.dumps(json.loads((genome / n / "report.json").read_text())["per_sequence"]) for n in names}) == 1
+
+
+@pytest.mark.slow
+def test_torchrun_gives_what_one_process_gives(genome, tmp_path):
+    config = preset("tiny", vocab_size=make_kmer(2).vocab_size, heads={"main": HEADS["sequence"]})
+    save_checkpoint(LongstrandForSequenceClassification(config), make_kmer(2), tmp_path / "model")
+    tail = ["explain", "attribute", str(tmp_path / "model"), str(genome / "peaks.bed"), "--genome",
+            str(genome / "g.fa"), "--target", "1", "--part-rows", "1", "--check", "0", "--track", "bedgraph",
+            "-q"]  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for start, name in (([sys.executable], "one"), (launch, "two")):
+        done = subprocess.run([*start, "-m", "longstrand", *tail, "-o", str(tmp_path / name)], capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()[-2000:]
+    for name in ("attribution.bedgraph", "sequences.tsv", "seqlets.bed"):
+        assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()
+
+
+def test_an_adapter_is_explained_merged(tmp_path):
+    pytest.importorskip("peft")
+    base, tokenizer = tmp_path / "base", make_kmer(2)
+    torch.manual_seed(0)
+    config = preset("tiny", vocab_size=tokenizer.vocab_size, heads={"main": HEADS["sequence"]})
+    save_checkpoint(LongstrandForSequenceClassification(config), tokenizer, base)
+    wrapped = add_adapter(load_model(base), "lora", {"r": 2}, base=base)
+    for name, weights in wrapped.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weights)
+    facts = {"base": base_facts(base)}
+    save_checkpoint(AdapterFolder(wrapped), tokenizer, tmp_path / "adapter", provenance=facts)
+    options = {"output": 1, "steps": 5, "most_steps": 5}
+    (found,), (plain,) = (attribute(str(path), [SEQUENCE], **options) for path in (tmp_path / "adapter", base))
+    merged = wrapped.merge_and_unload()
+    merged.tokenizer = tokenizer
+    (right,) = attribute(merged, [SEQUENCE], **options)
+    np.testing.assert_allclose(found.values, right.values, atol=1e-5)
+    assert np.abs(found.values - plain.values).max() > 1e-3
+
+
+def test_what_it_takes_is_said_and_limited(model, genome, monkeypatch, capsys):
+    """Passes by hand; a measured batch gives seconds; a run beyond the limit is refused with what is shorter."""
+    options = AttributeOptions.model_validate({"output": 1, "check": 0})
+    explainer = Explainer(model, options)
+    for method, passes in (
+        ("ig", 1 + 3 * 61), ("gradient", 4), ("occlusion", 1 + 9), ("ism", 1 + 3 * 20), ("deletion", 21), ("block", 81),
+    ):  # fmt: skip
+        assert explainer.passes(20, 9, options.of_method(method)) == passes
+    assert explainer.passes(20, 9, options.changed(baseline=("shuffled",))) == 8 * (1 + 3 * 61)
+    assert options.points(1025) == 80 and options.points(1024) == 320
+    assert options.changed(most_steps=100).points(1025) == 100
+    rows = list(as_records([SEQUENCE, SEQUENCE[:20]]))
+    assert cost.estimate(explainer, rows) is None
+    monkeypatch.setattr(cost, "SMALL_WORK", 0)
+    monkeypatch.setattr(cost, "_seconds", lambda explainer, encoding: 2.0)
+    found = cost.estimate(explainer, rows)
+    tokens = [len(explainer.target.read(SEQUENCE)), 20 / 46 * len(explainer.target.read(SEQUENCE))]
+    assert (found.rows, found.longest, found.passes) == (2, 46, 2 * 184)
+    assert found.seconds == pytest.approx(184 * 2 * (1 + np.ceil(tokens[1]) / tokens[0]))
+    with pytest.raises(
+        UsageError,
+        match=r"ig takes about 368 passes .* 9 min.* --most-minutes 5\. .*--method gradient: 12 s.*minutes 11",
+    ):
+        attribute(model, [SEQUENCE, SEQUENCE[:20]], output=1, most_minutes=5)
+    with pytest.raises(UsageError, match=r"--check 0: .*--method gradient --check 0: .*--span 20 --check 0"):
+        monkeypatch.setattr(cost, "SPAN", 20)
+        attribute_file(model, genome / "peaks.bed", genome / "x", genome=genome / "g.fa", window=30, output=1,
+                       method="ism", most_minutes=1)  # fmt: skip
+    begun, ticks = [], []
+    attribute_file(model, genome / "peaks.bed", genome / "y", genome=genome / "g.fa", check=0, begin=begun.append,
+                   tick=ticks.append, most_minutes=1000, **OPTIONS)  # fmt: skip
+    assert begun[0].rows == 3 and 0.3 < sum(ticks) / begun[0].work < 1.5
+
+
 def test_seqlets_by_hand():
     values = np.array([0, 3, 3, 0, 3, 3, 0, 0, 3, 0, -2, -2, -2, -2, np.nan])
     assert seqlets(values, 1.0) == [(1, 6, 12.0), (10, 14, -8.0)]
@@ -144,12 +231,14 @@ def test_report_marks_maps_that_fail(genome, tmp_path, capsys):
 
 def test_long_sequences_are_said_and_not_changed_token_by_token(monkeypatch):
     """Occlusion and substitutions need a pass a token: beyond a limit they are left out, and the page says so."""
-    monkeypatch.setattr(trust, "MOST_TOKENS", 9)
+    monkeypatch.setattr(trust, "LONG_TOKENS", 9)
     model = Additive(make_kmer(2), **WEIGHTS)
     model.reading = Reading(longest_bases=4)
     explainer = Explainer(model, AttributeOptions(baseline=("mask", "pad"), output=0))
     for text, shown in (("ACGTTTACACGTTTGTAC", True), ("ACGTTTACACGTTTGTACAC", False)):  # 9 and 10 tokens
-        values = {check.name: check for check in trust.examine(explainer, list(as_records([text]))).checks}
+        values = {
+            check.name: check for check in trust.examine(explainer, list(explainer.explain(as_records([text])))).checks
+        }
         for name in ("method: ism", "method: occlusion"):
             assert (values[name].value is not None) == shown and (values[name].passed is not None) == shown
         assert values["method: gradient"].value is not None
@@ -162,8 +251,7 @@ def test_trust_of_a_known_model():
     text = "ACGTTTACACGTTTGTACAC"
     model = Additive(make_kmer(2), **WEIGHTS)
     explainer = Explainer(model, AttributeOptions(baseline=("mask", "pad"), output=0))
-    records = list(as_records([text, "GTACTTTTACGTACAC"]))
-    found = trust.examine(explainer, records)
+    found = trust.examine(explainer, list(explainer.explain(as_records([text, "GTACTTTTACGTACAC"]))))
     values = {check.name: check for check in found.checks}
     for name in ("method: gradient", "method: occlusion", "baseline: pad"):
         assert values[name].value == pytest.approx(1.0)

@@ -16,10 +16,14 @@ from longstrand.explain.dependency import dependency_map, null_cut_off
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
 from longstrand.models.checkpoint import load_model
-from longstrand.questions.tokens import MaskedText, iter_log_probabilities, read_text
+from longstrand.models.networks import MaskedLM, SequenceClassification
+from longstrand.questions.bases import base_probabilities
+from longstrand.questions.tokens import MaskedText, iter_log_probabilities, read_text, states
 from longstrand.tokenization.bpe import BpeTokenizer
 from longstrand.tokenization.hub import load_tokenizer
-from longstrand.tokenization.kmer import kmer_from_vocab
+from longstrand.tokenization.kmer import kmer_from_vocab, make_kmer
+from tests.explain.test_attribution import HEADS
+from tests.questions.test_questions import bpe, random_model
 
 
 def nt(shared):
@@ -144,10 +148,43 @@ def test_dependency_maps(shared, name, made):
         assert np.isnan(found.between[:36, :36]).sum() == 6 * 36
 
 
+def test_dependency_of_bpe_compares_states():
+    """By hand: the turn of the state of each token that both texts have; tokens that are cut otherwise are left out."""
+    model, text = random_model(SequenceClassification, bpe(), heads={"a": HEADS["sequence"]}), "ACTTGACGTTACGACT"
+    found = dependency_map(model, text)
+    own, first = read_text(model, text), next(states(model, [text]))
+    moved, right = 0, np.full((len(text), len(text)), np.nan)
+    for i, letter in enumerate(text):
+        for other in "ACGT".replace(letter, ""):
+            changed = text[:i] + other + text[i + 1 :]
+            encoding, hidden = read_text(model, changed), next(states(model, [changed]))
+            moved += not np.array_equal(encoding.offsets, own.offsets)
+            for a, (start, end) in enumerate(own.offsets.tolist()):
+                for b, span in enumerate(encoding.offsets.tolist()):
+                    if end > start and span == [start, end]:
+                        turn = 1 - first[a] @ hidden[b] / np.linalg.norm(first[a]) / np.linalg.norm(hidden[b])
+                        right[i, start:end] = np.fmax(right[i, start:end], turn)
+    np.fill_diagonal(right, 0)
+    np.testing.assert_allclose(found.odds, right, atol=1e-6)
+    assert found.unit == "1 - cosine of states" and found.resegmented == moved / 48 > 0
+    assert np.isnan(found.between[found.same_token]).all() and 0 < null_cut_off(model, text, shuffles=1) < 2
+
+
+def test_dependency_of_overlapping_kmers_masks_every_token_over_a_base():
+    model = random_model(MaskedLM, make_kmer(3, overlapping=True))
+    with pytest.raises(UsageError, match="--masked"):
+        dependency_map(model, "ACGTACGT")
+    text = "ACGTTGCA"
+    found = dependency_map(model, text, masked=True, keep_raw=True)
+    before, after = (base_probabilities(model, t, inside="summed").astype(float) for t in (text, "ACCTTGCA"))
+    ratio = np.log2(after / (1 - after)) - np.log2(before / (1 - before))
+    np.testing.assert_allclose(np.delete(found.raw[2, 1], 2, 0), np.delete(ratio, 2, 0), atol=1e-4)
+    assert np.isfinite(np.delete(found.between[2], 2)).all()
+
+
 def test_maps_that_are_not_defined(shared):
-    model = gena(shared)
-    with pytest.raises(UsageError, match="moves borders of tokens"):
-        dependency_map(model, "ACGT")
+    with pytest.raises(UsageError, match="no odds of its own"):
+        dependency_map(gena(shared), "ACGT", masked=True)
     with pytest.raises(InputError, match="empty"):
         dependency_map(single(shared), "")
 

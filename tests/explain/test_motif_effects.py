@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from longstrand.errors import InputError
-from longstrand.explain import grammar
+from longstrand.explain import motif_effects
 from longstrand.explain.scan import Hits
 
 
@@ -22,13 +22,13 @@ def pair(texts):
 
 
 def test_marginalize_by_hand():
-    frame = grammar.marginalize(gata, ["CCCCCCCC", "GATACCCCCCCC"], "GATA")
+    frame = motif_effects.marginalize(gata, ["CCCCCCCC", "GATACCCCCCCC"], "GATA")
     assert frame["effect"].to_list() == [1, -2, 1, -2]
     assert frame["with"].to_list() == [1, -2, 2, -4]
-    assert grammar.marginalize(gata, ["GATACC"], "CC", start=0)["effect"].to_list() == [-1, 2]
+    assert motif_effects.marginalize(gata, ["GATACC"], "CC", start=0)["effect"].to_list() == [-1, 2]
     with pytest.raises(InputError, match=r"'GATA' .4 bases. does not fit"):
-        grammar.marginalize(gata, ["CCC"], "GATA")
-    table = grammar.summary(frame)
+        motif_effects.marginalize(gata, ["CCC"], "GATA")
+    table = motif_effects.summary(frame)
     assert (table["output"].to_list(), table["mean"].to_list()) == ([0, 1], [1, -2])
 
 
@@ -37,21 +37,21 @@ def test_ablate_by_hand():
     one = np.array([1])
     p = np.zeros(1)
     hits = Hits(one * 0, one, one + 1, one * 6, p > 0, p, p, p, one)
-    frame = grammar.ablate(gata, texts, hits, shuffles=40)
+    frame = motif_effects.ablate(gata, texts, hits, shuffles=40)
     assert frame["sequence"].to_list() == [1, 1]
     assert 0.8 < frame["effect"][0] <= 1  # 1 of 12 orders of GATA is GATA
     assert frame["effect"][1] == pytest.approx(-2 * frame["effect"][0])
     assert frame["control"][0] < frame["effect"][0]
     with pytest.raises(InputError, match="no sequence has a site"):
-        grammar.ablate(gata, texts, hits.take(np.zeros(1, bool)))
+        motif_effects.ablate(gata, texts, hits.take(np.zeros(1, bool)))
 
 
 def test_space_by_hand():
-    frame = grammar.space(pair, ["C" * 30, "G" * 30], ("GATA", "CAAT"), [2, 3, 4])
+    frame = motif_effects.space(pair, ["C" * 30, "G" * 30], ("GATA", "CAAT"), [2, 3, 4])
     rows = {row["distance"]: row for row in frame.rows(named=True)}
     assert [rows[d]["interaction"] for d in (2, 3, 4)] == [0, 2.5, 0]  # the bonus needs C between the two
     assert (rows[3]["first"], rows[3]["second"], rows[3]["both"]) == (1, 1, 4.5)
-    flipped = grammar.space(pair, ["C" * 30], ("GATA", "ATTG"), [3], flip=True)
+    flipped = motif_effects.space(pair, ["C" * 30], ("GATA", "ATTG"), [3], flip=True)
     assert flipped["interaction"].to_list() == [5]
     with pytest.raises(InputError, match="does not fit"):
-        grammar.space(pair, ["C" * 12], ("GATA", "CAAT"), [9])
+        motif_effects.space(pair, ["C" * 12], ("GATA", "CAAT"), [9])

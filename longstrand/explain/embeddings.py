@@ -17,7 +17,7 @@ import polars as pl
 
 from longstrand.baselines.kmer import kmer_counts
 from longstrand.data.rows import Record
-from longstrand.errors import InputError
+from longstrand.errors import InputError, UsageError, one_of
 from longstrand.explain.elements import Elements, in_element, place_of
 from longstrand.models.network import Network
 from longstrand.questions.tokens import read_text, states
@@ -25,6 +25,7 @@ from longstrand.runtime import generator
 
 Floats = npt.NDArray[np.float64]
 FOLDS = 5
+FEW_POINTS, MOST_POINTS = 20, 2000
 NEIGHBOURS = 10
 
 
@@ -120,13 +121,48 @@ def separation(features: dict[str, Floats], labels: Sequence[str], groups: Seque
     return pl.DataFrame(rows, schema=columns, orient="row")
 
 
-def coordinates(vectors: Floats) -> Floats:
-    """Give the first two principal components, to look at: ``(n, 2)``; the largest value of each is positive."""
+def coordinates(vectors: Floats, method: str = "pca", *, seed: int = 0) -> Floats:
+    """Give two dimensions to look at: ``(n, 2)``; nothing is measured there.
+
+    Args:
+        vectors: ``(n, d)``.
+        method: ``pca`` (the largest value of each component is positive), ``tsne`` (scikit-learn's, at most
+            `MOST_POINTS` rows) or ``umap`` (the package umap-learn). The last two start from the principal components
+            and run on one thread, so they repeat on one machine.
+        seed: of t-SNE and UMAP.
+
+    Raises:
+        UsageError: another method, too many or too few rows for it, or its package is missing.
+    """
+    one_of(method, ("pca", "tsne", "umap"), "map")
     centred = vectors - vectors.mean(0)
     left, size, _ = np.linalg.svd(centred, full_matrices=False)
     found: Floats = left[:, :2] * size[:2]
     signs = np.sign(found[np.abs(found).argmax(0), range(found.shape[1])])
-    return found * np.where(signs == 0, 1, signs)
+    found = found * np.where(signs == 0, 1, signs)
+    if method == "pca":
+        return found
+    if len(vectors) < FEW_POINTS:
+        raise UsageError(f"{len(vectors)} vectors are too few for {method}, which needs {FEW_POINTS}; use pca.")
+    start = found / found.std(0).clip(min=1e-12)
+    if method == "tsne":
+        if len(vectors) > MOST_POINTS:
+            raise UsageError(f"t-SNE of {len(vectors):,} vectors takes minutes; use umap, or at most {MOST_POINTS:,}.")
+        from sklearn.manifold import TSNE
+
+        near = min(30.0, (len(vectors) - 1) / 3)
+        made: Floats = TSNE(init=1e-4 * start, perplexity=near, random_state=seed, n_jobs=1).fit_transform(centred)
+        return made
+    try:
+        from umap import UMAP
+    except ImportError:
+        raise UsageError(
+            "umap needs the package umap-learn: pip install 'longstrand[umap]'; or use pca, tsne."
+        ) from None
+    made = UMAP(n_neighbors=min(15, len(vectors) - 1), init=10 * start, random_state=seed, n_jobs=1).fit_transform(
+        centred
+    )
+    return made.astype(np.float64)
 
 
 def _folds(labels: npt.NDArray[np.str_], groups: npt.NDArray[np.str_]) -> npt.NDArray[np.int64]:
