@@ -137,7 +137,6 @@ def discover(
     """Find motifs that sequences have more often than controls; p values are of sequences that the search left out."""
     from longstrand.errors import UsageError
     from longstrand.explain import discover as discovery
-    from longstrand.explain.motifs import write_meme
 
     texts, others = ([record.sequence.upper() for record in records_of(x, genome)] for x in (sequences, controls))
     if one_of(method, ("own", "streme"), "--method") == "streme":
@@ -149,11 +148,36 @@ def discover(
         found = discovery.discover(texts, others, count=count, width=width)
         motifs = [one.motif for one in found]
         lines = [f"{one.motif.name}: {one.sites} sites, held-out p {one.p:.2g}" for one in found]
+    _motifs_found(motifs, lines, output, json, quiet)
+
+
+@app.command()
+def modisco(
+    sequences: SequencesArgument,
+    attributions: Annotated[Path, typer.Option(help="Folder of explain attribute --method ism, of these sequences.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Motifs to write (.meme).", show_default=False)],
+    genome: GenomeOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Cluster what matters to a model into motifs with TF-MoDISco; names begin with pos or neg, what they do."""
+    from longstrand.explain.discover import discover_with_modisco
+    from longstrand.explain.importance_page import read_attributions
+
+    records = list(records_of(sequences, genome))
+    scores = read_attributions(attributions, records, letters=True)
+    motifs = discover_with_modisco([record.sequence.upper() for record in records], scores)
+    _motifs_found(motifs, [f"{one.name}: {one.num_sites:,.0f} sites" for one in motifs], output, json, quiet)
+
+
+def _motifs_found(motifs: list[Motif], lines: list[str], output: Path, as_json: bool, quiet: bool) -> None:
+    from longstrand.explain.motifs import write_meme
+
     if motifs:
         write_meme(output, motifs)
         lines.append(f"wrote {len(motifs)} motifs to {output}")
     summary = {"output": str(output) if motifs else None, "motifs": [motif.name for motif in motifs]}
-    show_result(summary, lines or ["no motif was found; nothing is written"], [], as_json=json, quiet=quiet)
+    show_result(summary, lines or ["no motif was found; nothing is written"], [], as_json=as_json, quiet=quiet)
 
 
 @app.command()

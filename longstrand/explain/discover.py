@@ -21,7 +21,7 @@ from scipy import stats
 
 from longstrand.baselines.kmer import kmer_counts
 from longstrand.baselines.onehot import UNKNOWN, digits_of
-from longstrand.errors import InputError
+from longstrand.errors import InputError, UsageError
 from longstrand.explain.motifs import FloatArray, Motif, read_motifs
 from longstrand.genome.features import write_fasta
 from longstrand.runtime import generator
@@ -29,6 +29,7 @@ from longstrand.runtime import generator
 WORDS = [(4, 0), (5, 0), (6, 0), (7, 0), (8, 0), *((6, gap) for gap in range(1, 9))]
 """Word lengths, and letters between the halves of a word that are not looked at."""
 HELD_OUT = 10
+MODISCO_BASES = 100
 ROUNDS = 8
 NEUTRAL = 0.2
 """Bits of information below which a column at the end of a motif is cut off."""
@@ -239,6 +240,39 @@ def _erase(text: Digits, weights: FloatArray, threshold: float) -> None:
     for view in (weights, _flipped(weights)):
         for place in np.flatnonzero(_scores(padded, view)[0] >= threshold).tolist():
             text[max(0, place - half) : place - half + len(weights)] = UNKNOWN
+
+
+def discover_with_modisco(sequences: Sequence[str], scores: Sequence[npt.NDArray[np.float32]]) -> list[Motif]:
+    """Cluster the important stretches of maps with TF-MoDISco (package modisco); those that lower the output come last.
+
+    Args:
+        sequences: of one length, at least `MODISCO_BASES`.
+        scores: hypothetical scores ``(num_bases, 4)`` of each; NaN counts as 0.
+
+    Raises:
+        UsageError: the package is missing.
+        InputError: lengths differ, or the sequences are too short.
+    """
+    try:
+        from modiscolite.tfmodisco import TFMoDISco
+    except ImportError:
+        raise UsageError("modisco needs a package: pip install 'longstrand[modisco]' (it brings GPL code).") from None
+    lengths = {len(text) for text in sequences}
+    if len(lengths) != 1 or min(lengths) < MODISCO_BASES:
+        raise InputError(
+            f"modisco reads sequences of one length, at least {MODISCO_BASES} bases; these have "
+            f"{min(lengths, default=0)} to {max(lengths, default=0)}."
+        )
+    letters = np.stack([digits_of(text) for text in sequences])[:, :, None] == np.arange(4)
+    found = TFMoDISco(letters.astype(float), np.nan_to_num(np.stack(scores).astype(float)))
+    motifs = []
+    for sign, patterns in zip(("pos", "neg"), found):
+        for number, pattern in enumerate(patterns or ()):
+            shares = pattern.sequence + 1e-3
+            frequencies = _trimmed(shares / shares.sum(1, keepdims=True))
+            name = f"{sign}{number + 1}_{_consensus(frequencies)}"
+            motifs.append(Motif(name, frequencies, float(len(pattern.seqlets))))
+    return motifs
 
 
 def discover_with_streme(sequences: Sequence[str], controls: Sequence[str], *, count: int = 5) -> list[Motif] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,34 +51,37 @@ class _Parts:
     why_not: str
 
 
-def read_attributions(path: Path, records: Sequence[Record]) -> list[npt.NDArray[np.float32]]:
-    """Read one value a base for each row.
+def read_attributions(path: Path, records: Sequence[Record], *, letters: bool = False) -> list[npt.NDArray[np.float32]]:
+    """Read one value a base for each row, or the hypothetical scores of A, C, G and T.
 
     Args:
         path: the folder of ``explain attribute``; ``.npz`` or ``.zarr`` with ``values`` (all bases, one row after the
-            other) and ``offsets`` (where rows begin); or a BigWig or bedGraph for rows with a place (flipped for the
-            strand ``-``).
+            other; of several columns the first one, or those called A, C, G, T) and ``offsets`` (where rows begin); or
+            a BigWig or bedGraph for rows with a place (flipped for the strand ``-``).
         records: the rows.
+        letters: give ``(num_bases, 4)`` hypothetical scores in place of ``(num_bases,)`` values.
 
     Raises:
-        InputError: the file has another form or does not fit the rows.
+        InputError: the file has another form, does not fit the rows, or has no scores of letters.
     """
     path = Path(path)
     if path.is_dir() and (path / "attributions.zarr").exists():
         path = path / "attributions.zarr"
-    if is_signal(path):
+    if is_signal(path) and not letters:
         track = open_signal(path)
         if any(record.interval is None for record in records):
             raise UsageError(f"{path}: a track needs intervals with --genome, not sequences.")
         places = [record.interval for record in records if record.interval is not None]
         parts = [track.values(place.chrom, place.start, place.end) for place in places]
         return [part[::-1] if place.strand == "-" else part for part, place in zip(parts, places)]
+    names: list[str] = []
     try:
         if path.suffix == ".zarr":
             import zarr
 
-            group = zarr.open_group(str(path), mode="r")
+            group: Any = zarr.open_group(str(path), mode="r")
             values, offsets = np.asarray(group["values"]), np.asarray(group["offsets"])
+            names = list(group.attrs.get("value_names", ()))
         else:
             with np.load(path) as held:
                 values, offsets = held["values"], held["offsets"]
@@ -85,9 +89,17 @@ def read_attributions(path: Path, records: Sequence[Record]) -> list[npt.NDArray
         raise InputError(f"{path}: no attributions ('values' and 'offsets' in .npz or .zarr): {error}.") from None
     if len(offsets) != len(records) + 1:
         raise InputError(f"{path}: attributions of {len(offsets) - 1:,} rows for {len(records):,} sequences.")
-    if values.ndim == 2 and values.shape[1] == 1:
+    if letters:
+        places = [names.index(letter) for letter in "ACGT" if letter in names]
+        if len(places) < 4:
+            raise InputError(
+                f"{path}: there are no scores of A, C, G and T; explain attribute writes them with --method ism, and "
+                "for models of single bases."
+            )
+        values = values[:, places]
+    elif values.ndim == 2 and (names[:1] == ["attribution"] or values.shape[1] == 1):
         values = values[:, 0]
-    if values.ndim != 1:
+    if values.ndim != 1 + letters:
         raise InputError(f"{path}: one value a base is needed, but 'values' has the shape {values.shape}.")
     return np.split(values, offsets[1:-1])
 

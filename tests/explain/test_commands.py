@@ -54,9 +54,11 @@ def test_reconstruction_attention_and_elements(files):
     heads = pl.read_csv(files / "a/heads.tsv", separator="\t")
     assert (len(heads), heads["element"].unique(maintain_order=True).to_list()) == (4, ["exon", "site"])
     assert (heads["p_z_all"] <= 1).all()
-    assert titles(files / "a")[0] == "Heads that point at elements"
+    shown = titles(files / "a")
+    assert shown[0] == "Heads that point at elements" and any("head" in name and "site" in name for name in shown[3:])
     given, places = asked(files, "e")
-    command.elements_command(*given, **places, layer=-1, seed=0)
+    command.elements_command(*given, **places, layer=-1, map="pca", seed=0)
+    assert titles(files / "e")[1] == "A look at the vectors (pca)"
     table = pl.read_csv(files / "e/separation.tsv", separator="\t")
     assert table["features"].to_list() == ["model", "moved", "6-mers"]
     with pytest.raises(UsageError, match="need --elements"):
@@ -79,7 +81,7 @@ def test_dependency(files):
 def test_species(files):
     model = str(files / "model")
     command.species(
-        model, files / "t.csv", files / "s", label="label", layers="0,-1", pooling="mean", length=30, seed=0
+        model, files / "t.csv", files / "s", label="label", layers="0,-1", pooling="mean", length=30, map="pca", seed=0
     )
     pairs = pl.read_csv(files / "s/pairs.tsv", separator="\t")
     assert pairs["features"].to_list() == ["layer 0", "layer -1", "6-mers"]

@@ -7,11 +7,14 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+import zarr
 
 from longstrand.cli import motifs as command
+from longstrand.data.rows import Record
 from longstrand.errors import InputError, UsageError
 from longstrand.explain import discover as discovery
 from longstrand.explain.compare import compare
+from longstrand.explain.importance_page import read_attributions
 from longstrand.explain.motifs import Motif, read_motifs, write_meme
 from longstrand.genome.features import write_fasta
 
@@ -115,3 +118,44 @@ def test_figure_three_by_one_command(tmp_path):
     (tmp_path / "a.npz").write_text("no")
     with pytest.raises(InputError, match="no attributions"):
         command.importance(*given, tmp_path / "a.npz", tmp_path / "out", background="uniform")
+
+
+def test_folders_of_maps_hold_more_than_one_column(tmp_path):
+    """With both strands or letters the first column is the map; scores of letters go to modisco."""
+    rows = [Record(0, "a", "ACG"), Record(1, "b", "TT")]
+    values = np.arange(40, dtype=np.float32).reshape(5, 8)[:, :7]
+    group = zarr.open_group(str(tmp_path / "maps/attributions.zarr"), mode="w")
+    group.create_array("values", data=values)
+    group.create_array("offsets", data=np.array([0, 3, 5]))
+    group.attrs["value_names"] = ["attribution", "+", "-", "A", "C", "G", "T"]
+    np.testing.assert_equal(read_attributions(tmp_path / "maps", rows)[1], values[3:, 0])
+    np.testing.assert_equal(read_attributions(tmp_path / "maps", rows, letters=True)[0], values[:3, 3:])
+    group.attrs["value_names"] = ["attribution"]
+    with pytest.raises(InputError, match="--method ism"):
+        read_attributions(tmp_path / "maps", rows, letters=True)
+
+
+def test_modisco_refuses_what_it_would_get_wrong():
+    pytest.importorskip("modiscolite")
+    with pytest.raises(InputError, match="of one length, at least 100 bases; these have 3 to 4"):
+        discovery.discover_with_modisco(["ACG", "ACGT"], [np.zeros((3, 4)), np.zeros((4, 4))])
+
+
+@pytest.mark.slow
+def test_modisco_finds_a_planted_pattern():
+    """Two patterns of known effect: one that raises the output in its sequences, one that lowers it."""
+    pytest.importorskip("modiscolite")
+    rng, texts, scores = np.random.default_rng(0), [], []
+    for number in range(240):
+        letters, own = rng.integers(0, 4, 120), rng.normal(0, 0.02, (120, 4))
+        word, effect = ("GATAAGCC", 1.0) if number % 2 else ("TTCCGGAA", -1.0)
+        start = int(rng.integers(20, 90))
+        for place, letter in enumerate(word, start):
+            letters[place] = "ACGT".index(letter)
+            own[place] += effect * (np.eye(4)[letters[place]] - 0.25)
+        texts.append("".join("ACGT"[i] for i in letters))
+        scores.append(own)
+    found = discovery.discover_with_modisco(texts, scores)
+    names = {one.name.split("_")[0][:3]: one.consensus for one in found}
+    assert "GATAAGCC" in names["pos"] or "GGCTTATC" in names["pos"]
+    assert "TTCCGGAA" in names["neg"]

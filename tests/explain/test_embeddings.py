@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from longstrand.data.rows import Record
-from longstrand.errors import InputError
+from longstrand.errors import InputError, UsageError
 from longstrand.explain import embeddings
 from longstrand.explain.elements import Elements
 from longstrand.genome.intervals import Interval
@@ -57,6 +57,12 @@ def test_separation_by_hand():
     first = embeddings.coordinates(np.array([[0, 0.0], [3, 0], [-1, 1]]))
     np.testing.assert_allclose(first.mean(0), 0, atol=1e-12)
     assert first.shape == (3, 2) and first[1, 0] > 0
+    made = embeddings.coordinates(apart, "tsne")
+    assert made.shape == (80, 2)
+    with pytest.raises(UsageError, match=r"unknown map 'umpa' \(did you mean 'umap'"):
+        embeddings.coordinates(apart, "umpa")
+    with pytest.raises(UsageError, match="3 vectors are too few"):
+        embeddings.coordinates(np.eye(3), "tsne")
 
 
 def test_vectors_are_means_over_tokens_of_the_element(tmp_path):

@@ -9,7 +9,19 @@ from matplotlib.collections import PatchCollection, PathCollection
 from longstrand.errors import InputError
 from longstrand.genome.features import Feature
 from longstrand.genome.intervals import Interval
-from longstrand.report.locus import MAX_BINS, Genes, Logo, Marks, Ruler, Tokens, Track, pack_rows, parse_region, plot
+from longstrand.report.locus import (
+    MAX_BINS,
+    Arcs,
+    Genes,
+    Logo,
+    Marks,
+    Ruler,
+    Tokens,
+    Track,
+    pack_rows,
+    parse_region,
+    plot,
+)
 
 REGION = Interval("chr1", 100, 110)
 
@@ -170,6 +182,13 @@ def test_marks_shade_every_other_row() -> None:
     assert [text.get_text() for text in own.texts] == ["site"]
     with pytest.raises(ValueError, match="1 marks have 2 labels"):
         plot([Marks([REGION], ["a", "b"])], REGION)
+
+
+def test_arcs_join_places_inside_the_region() -> None:
+    pairs, weights = np.array([[101.0, 107.0], [109.0, 108.0], [104.0, 130.0]]), np.array([0.5, 1.0, 9.0])
+    _, own = plot([Arcs(pairs, weights, "attention")], REGION).axes
+    assert [(arc.center[0], arc.width, arc.get_alpha()) for arc in own.patches] == [(104, 6, 0.5), (108.5, 1, 1.0)]
+    assert plot([Arcs(np.empty((0, 2)), np.empty(0))], REGION).axes[1].patches[:] == []
 
 
 def test_an_empty_region_is_refused() -> None:
