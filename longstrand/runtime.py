@@ -429,9 +429,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def write_frame(path: Path, frame: pl.DataFrame) -> None:
-    """Write a table, as CSV or Parquet by the name of the file, atomically."""
-    buffer = io.BytesIO()
-    (frame.write_parquet if path.suffix == ".parquet" else frame.write_csv)(buffer)
+    """Write a table atomically: Parquet, CSV, or with tabs (``.tsv``, ``.bed`` with a ``#`` before the columns)."""
+    buffer, ending = io.BytesIO(b"#" if path.suffix == ".bed" else b""), path.suffix.lower()
+    buffer.seek(0, io.SEEK_END)
+    if ending == ".parquet":
+        frame.write_parquet(buffer)
+    else:
+        frame.write_csv(buffer, separator="\t" if ending in (".tsv", ".bed") else ",")
     write_atomically(path, buffer.getvalue())
 
 

@@ -69,7 +69,8 @@ def scan(
     Windows with N are skipped. Places count from 0 without the end, as in BED; with intervals they are the genome's.
     """
     from longstrand.explain import scan as scanning
-    from longstrand.explain.tables import check_ending, hits_table, write_table
+    from longstrand.explain.tables import check_ending, hits_table
+    from longstrand.runtime import write_frame
 
     check_ending(output)
     both = one_of(strand, ("both", "+"), "--strand") == "both"
@@ -88,7 +89,7 @@ def scan(
 
     hits = scanning.scan(wanted, letters(), threshold=threshold, background=frequencies, both_strands=both)
     hits = hits.take(hits.q <= max_q)
-    write_table(output, hits_table(hits, wanted, seen))
+    write_frame(output, hits_table(hits, wanted, seen))
     lines = [f"wrote {len(hits):,} hits of {len(wanted):,} motifs in {len(seen):,} sequences to {output}"]
     wide = [each.name for each in wanted if each.width > longest]
     notes = [f"note: {len(wide)} motifs are longer than every sequence, so they have no hits: {', '.join(wide[:5])}."]
@@ -109,11 +110,12 @@ def compare(
     """Say which known motifs each motif looks like, as Tomtom does (Euclidean distance, complete scores)."""
     from longstrand.explain import compare as comparing
     from longstrand.explain.motifs import read_motifs
-    from longstrand.explain.tables import check_ending, write_table
+    from longstrand.explain.tables import check_ending
+    from longstrand.runtime import write_frame
 
     check_ending(output)
     wanted, targets = chosen_motifs(queries, motif), read_motifs(database)
-    write_table(output, comparing.compare(wanted, targets, top=top))
+    write_frame(output, comparing.compare(wanted, targets, top=top))
     few = f"note: p values of {len(targets)} targets say little; use a whole database."
     notes = [few] if len(targets) < comparing.FEW_TARGETS else []
     summary = {"output": str(output), "queries": len(wanted), "targets": len(targets)}
@@ -248,7 +250,9 @@ def marginalize(
 ) -> None:  # fmt: skip
     """Say what a motif does to the score when it is put into sequences (backgrounds)."""
     from longstrand.explain import motif_effects
+    from longstrand.explain.tables import check_ending
 
+    check_ending(output)
     texts = [record.sequence.upper() for record in records_of(sequences, genome)]
     start = None if at is None else at - 1
     _effects(
@@ -273,7 +277,9 @@ def ablate(
     """Say what the score loses when the sites of motifs are shuffled, beside random stretches of the same length."""
     from longstrand.explain import motif_effects
     from longstrand.explain.scan import background_of, scan
+    from longstrand.explain.tables import check_ending
 
+    check_ending(output)
     texts = [record.sequence.upper() for record in records_of(sequences, genome)]
     wanted = chosen_motifs(motifs, motif)
     hits = scan(wanted, texts, threshold=threshold, background=background_of(background, texts))
@@ -295,7 +301,8 @@ def space(
     """Say whether the model knows the distance between two motifs: their joint effect beyond the sum, by distance."""
     from longstrand.cli.options import numbers
     from longstrand.explain import motif_effects
-    from longstrand.explain.tables import check_ending, write_table
+    from longstrand.explain.tables import check_ending
+    from longstrand.runtime import write_frame
 
     check_ending(output)
     low, dash, high = distances.partition("-")
@@ -305,7 +312,7 @@ def space(
     texts = [record.sequence.upper() for record in records_of(sequences, genome)]
     words = word_of(first, motifs), word_of(second, motifs)
     frame = motif_effects.space(score_of(model, output_class, strand), texts, words, between, flip=flip)
-    write_table(output, frame)
+    write_frame(output, frame)
     best = frame.sort("interaction", descending=True).row(0, named=True)
     ends = f"({best['low']:.3g} to {best['high']:.3g})"
     line = f"strongest together at {best['distance']} bases: {best['interaction']:.3g} beyond the sum {ends}"
@@ -314,9 +321,9 @@ def space(
 
 def _effects(frame: pl.DataFrame, output: Path, columns: list[str], as_json: bool, quiet: bool) -> None:
     from longstrand.explain.motif_effects import summary
-    from longstrand.explain.tables import write_table
+    from longstrand.runtime import write_frame
 
-    write_table(output, frame)
+    write_frame(output, frame)
     rows = summary(frame, columns).rows(named=True)
     lines = [
         f"output {r['output']}, {r['what']}: {r['mean']:.3g} ({r['low']:.3g} to {r['high']:.3g}) "

@@ -20,15 +20,14 @@ from longstrand.errors import InputError, UsageError
 from longstrand.explain import importance as imp
 from longstrand.explain.compare import compare
 from longstrand.explain.discover import Discovered, discover
+from longstrand.explain.model_pages import table_of, write_page
 from longstrand.explain.motifs import Motif, write_meme
 from longstrand.explain.scan import scan
-from longstrand.explain.tables import write_table
 from longstrand.genome.coverage import is_signal, open_signal
 from longstrand.genome.intervals import Interval
 from longstrand.report.locus import Locus, Logo
-from longstrand.report.page import write_report
-from longstrand.report.sections import Boxes, Curves, Line, Report, Section, Table, provenance_table
-from longstrand.runtime import generator, provenance
+from longstrand.report.sections import Boxes, Curves, Line, Section, Table
+from longstrand.runtime import generator, write_frame
 from longstrand.tokenization.base import Tokenizer
 
 FLANK = 4
@@ -155,15 +154,12 @@ def importance_report(
         "sequence": [records[i].name for i in tokens.sequence.tolist()], "start": tokens.start, "end": tokens.end,
         "token": tokens.text, "importance": tokens.importance, "important": tokens.important, "q": q, "class": classes,
     })  # fmt: skip
-    write_table(folder / "tokens.parquet", listed)
-    for name, frame in {"profile": parts.profile, "classes": table, "enriched": enriched, "matches": names}.items():
-        write_table(folder / f"{name}.tsv", frame)
+    write_frame(folder / "tokens.parquet", listed)
     if found:
         write_meme(folder / "discovered.meme", [one.motif for one in found])
-    page, _ = write_report(
-        folder, Report(title, _sections(parts, motifs), _subtitle(tokens), warnings=_warnings(parts))
-    )
-    return page
+    tables = {"profile": parts.profile, "classes": table, "enriched": enriched, "matches": names}
+    more = {"subtitle": _subtitle(tokens), "warnings": _warnings(parts)}
+    return write_page(folder, title, _sections(parts, motifs), tables, **more)
 
 
 def regions_of(
@@ -232,11 +228,9 @@ def _sections(parts: _Parts, motifs: Sequence[Motif]) -> list[Section]:
               "above. Boxes: quartiles and median; ends: 5th and 95th percentile. Mann-Whitney against none, Holm; "
               f"tokens of one sequence are not independent, so its p is far too small. {honest}", boxes,
               "importance of a token", (test, parts.classes.select(test).rows())),
-        Table("C. Enriched tokens", f"Share of a token's occurrences that are important, against "
-              f"{_short(top['expected'][0] if len(top) else None)} of all tokens. p: hypergeometric; q: Benjamini and "
-              "Hochberg; p within: importance moved round within each sequence.", top.columns,
-              [[_short(x) if name in ("p", "q", "p_within") else x for name, x in row.items()]
-               for row in top.rows(named=True)]),
+        table_of("C. Enriched tokens", f"Share of a token's occurrences that are important, against "
+                 f"{_short(top['expected'][0] if len(top) else None)} of all tokens. p: hypergeometric; q: Benjamini "
+                 "and Hochberg; p within: importance moved round within each sequence.", top),
     ]  # fmt: skip
     explain = f"From important tokens that overlap no site, with {FLANK} bases around, against others. {parts.why_not}"
     rows = []
@@ -253,7 +247,7 @@ def _sections(parts: _Parts, motifs: Sequence[Motif]) -> list[Section]:
         sections.append(
             Locus(f"D. Motifs that were found: {one.motif.name}", "Information of each column.", [logo], place)
         )
-    return [*sections, provenance_table(provenance())]
+    return sections
 
 
 def _short(value: float | None) -> str:

@@ -13,13 +13,12 @@ from longstrand.data.rows import Record
 from longstrand.explain.attention import FEW_ARCS, arcs_of
 from longstrand.explain.dependency import LEVEL, DependencyMap
 from longstrand.explain.elements import Elements, place_of
-from longstrand.explain.tables import write_table
 from longstrand.genome.intervals import Interval
 from longstrand.models.network import Network
 from longstrand.report.locus import Arcs, Locus, Logo, Marks, Ruler, Track, marked
 from longstrand.report.page import write_report
 from longstrand.report.sections import Cell, Curves, Line, Report, Section, Table, grid, provenance_table
-from longstrand.runtime import provenance
+from longstrand.runtime import provenance, write_frame
 
 TOP = 30
 MOST_ROWS = 60
@@ -33,7 +32,7 @@ def write_page(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        write_table(folder / f"{name}.tsv", table)
+        write_frame(folder / f"{name}.tsv", table)
     return write_report(folder, Report(title, [*sections, provenance_table(provenance())], **more))[0]
 
 

@@ -1,4 +1,4 @@
-"""Tidy tables: one row a fact, written by the ending of the file's name."""
+"""Tidy tables: one row a fact, written by the ending of the file's name (`longstrand.runtime.write_frame`)."""
 
 from __future__ import annotations
 
@@ -12,27 +12,8 @@ from longstrand.data.rows import Record
 from longstrand.errors import UsageError
 from longstrand.explain.motifs import Motif
 from longstrand.explain.scan import Hits
-from longstrand.runtime import write_atomically
 
 ENDINGS = (".tsv", ".csv", ".parquet", ".bed")
-
-
-def write_table(path: Path, frame: pl.DataFrame) -> None:
-    """Write a table as ``.tsv``, ``.csv``, ``.parquet``, or ``.bed`` (columns in its order, with a ``#`` before them).
-
-    Raises:
-        UsageError: the ending is another.
-    """
-    ending = check_ending(path)
-    if ending == ".parquet":
-        import io
-
-        target = io.BytesIO()
-        frame.write_parquet(target)
-        write_atomically(path, target.getvalue())
-        return
-    text = frame.write_csv(separator="," if ending == ".csv" else "\t", float_precision=None)
-    write_atomically(path, ("#" if ending == ".bed" else "") + text)
 
 
 def check_ending(path: Path) -> str:
