@@ -36,7 +36,7 @@ from longstrand.explain.scan import scan
 from longstrand.explain.trust import auroc, centre_distance, gc_around, mixed_up
 from longstrand.genome.sequence import reverse_complement, shuffle_dinucleotides
 from longstrand.inference.loaded import open_model
-from longstrand.runtime import generator, provenance, write_json
+from longstrand.runtime import generator, provenance, read_json, write_json
 
 DATA = Path(os.environ.get("LONGSTRAND_DATA", "../shared")) / "data"
 JASPAR = DATA / "motifs" / "JASPAR2022_CORE_vertebrates_non-redundant.meme"
@@ -171,20 +171,27 @@ def main() -> None:
     }
     accuracies: dict[str, list[float]] = {"model": [], "CNN": []}
     for seed in map(int, options.seeds.split(",")):
-        run = folder / f"seed{seed}"
+        run, kept = folder / f"seed{seed}", folder / f"seed{seed}.json"  # what is finished is not computed again
         report = ls.finetune(
             options.model, train=files["train"], valid=files["dev"], test=files["test"], output=run,
             epochs=options.epochs, learning_rate=1e-3, seed=seed, patience=0, pooling="mean", threads=1,
-            pack=True, metric="accuracy",
-            training={"strand": "both"}, evaluation={"strand": "both", "baselines": seed == 0, "page": False},
+            pack=True, metric="accuracy", training={"strand": "both"},
+            evaluation={"strand": "both", "baselines": False, "page": False},
         ).report  # fmt: skip
-        accuracies["model"].append(float(report["test"]["metrics"]["accuracy"]["value"]))
-        right, maps = cnn_map(files, texts, seed)
-        accuracies["CNN"].append(right)
-        results.setdefault("CNN, mutagenesis", []).append(found(maps, places))
+        known = read_json(kept) if kept.exists() else {}
+        if "CNN, mutagenesis" not in known:
+            right, maps = cnn_map(files, texts, seed)
+            known |= {"CNN": right, "CNN, mutagenesis": found(maps, places)}
+            write_json(kept, known)
         for name, make in maps_of(run, texts).items():
-            results.setdefault(name, []).append(found(make(), places))
-        print(seed, accuracies, {name: values[-1] for name, values in results.items()}, flush=True)
+            if name not in known:
+                known[name] = found(make(), places)
+                write_json(kept, known)
+        accuracies["model"].append(float(report["test"]["metrics"]["accuracy"]["value"]))
+        accuracies["CNN"].append(known.pop("CNN"))
+        for name, values in known.items():
+            results.setdefault(name, []).append(tuple(values))
+        print(seed, accuracies, known, flush=True)
     write_json(folder / "results.json", {"accuracy": accuracies, "maps": results, **provenance()})
     print(f"{options.task}: accuracy {accuracies}, {len(texts)} sequences")
     for name, values in results.items():

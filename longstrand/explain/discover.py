@@ -253,16 +253,16 @@ def discover_with_modisco(sequences: Sequence[str], scores: Sequence[npt.NDArray
         UsageError: the package is missing.
         InputError: lengths differ, or the sequences are too short.
     """
-    try:
-        from modiscolite.tfmodisco import TFMoDISco
-    except ImportError:
-        raise UsageError("modisco needs a package: pip install 'longstrand[modisco]' (it brings GPL code).") from None
     lengths = {len(text) for text in sequences}
     if len(lengths) != 1 or min(lengths) < MODISCO_BASES:
         raise InputError(
             f"modisco reads sequences of one length, at least {MODISCO_BASES} bases; these have "
             f"{min(lengths, default=0)} to {max(lengths, default=0)}."
         )
+    try:
+        from modiscolite.tfmodisco import TFMoDISco
+    except ImportError:
+        raise UsageError("modisco needs a package: pip install 'longstrand[modisco]' (it brings GPL code).") from None
     letters = np.stack([digits_of(text) for text in sequences])[:, :, None] == np.arange(4)
     found = TFMoDISco(letters.astype(float), np.nan_to_num(np.stack(scores).astype(float)))
     motifs = []

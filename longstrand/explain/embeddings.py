@@ -61,8 +61,10 @@ def element_vectors(
         place, offsets = place_of(record), read_text(model, record.sequence).offsets
         for kind in elements.kinds:
             marks = elements.marks(kind, place)
+            if not marks.any() or marks.all():  # an element that fills its window has no other place
+                continue
             inside = in_element(offsets, marks)
-            moves = generator(seed, record.index, f"moved {kind}").integers(marks.sum(), max(2, len(marks)), 20)
+            moves = generator(seed, record.index, f"moved {kind}").integers(marks.sum(), len(marks), 20)
             moved = (in_element(offsets, np.roll(marks, int(move))) & ~inside for move in moves)
             elsewhere = next((tokens for tokens in moved if tokens.any()), None)
             if not inside.any() or elsewhere is None:

@@ -10,6 +10,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -40,7 +41,7 @@ from longstrand.inference.jobs import JobResult, too_long_notes
 from longstrand.inference.loaded import Model
 from longstrand.inference.resumable import ResumableOutput, cut_into_parts
 from longstrand.inference.writers import ColumnChunk, CsvSink, ZarrSink
-from longstrand.runtime import check_output, torch_threads
+from longstrand.runtime import check_output, torch_threads, world_size
 
 if TYPE_CHECKING:
     from longstrand.genome.fasta import Genome
@@ -122,7 +123,8 @@ def _cost(job: AttributionJob, others: int) -> Cost | None:
     """Estimate what maps and page take; None for short runs."""
     explainer, check = job.explainer, job.options.check
     page = None if not check else lambda rows, *size: passes_of_tests(explainer, others, min(check, rows), *size)
-    return estimate(explainer, job.records(), page)
+    cost = estimate(explainer, job.records(), page)
+    return cost and replace(cost, seconds=cost.seconds / world_size())
 
 
 def _join(

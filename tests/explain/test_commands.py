@@ -58,7 +58,7 @@ def test_reconstruction_attention_and_elements(files):
     assert shown[0] == "Heads that point at elements" and any("head" in name and "site" in name for name in shown[3:])
     given, places = asked(files, "e")
     command.elements_command(*given, **places, layer=-1, map="pca", seed=0)
-    assert titles(files / "e")[1] == "A look at the vectors (pca)"
+    assert titles(files / "e")[1] == "A look at the vectors (PCA)"
     table = pl.read_csv(files / "e/separation.tsv", separator="\t")
     assert table["features"].to_list() == ["model", "moved", "6-mers"]
     with pytest.raises(UsageError, match="need --elements"):

@@ -136,7 +136,6 @@ def test_folders_of_maps_hold_more_than_one_column(tmp_path):
 
 
 def test_modisco_refuses_what_it_would_get_wrong():
-    pytest.importorskip("modiscolite")
     with pytest.raises(InputError, match="of one length, at least 100 bases; these have 3 to 4"):
         discovery.discover_with_modisco(["ACG", "ACGT"], [np.zeros((3, 4)), np.zeros((4, 4))])
 

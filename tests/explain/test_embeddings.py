@@ -83,3 +83,6 @@ def test_vectors_are_means_over_tokens_of_the_element(tmp_path):
     np.testing.assert_allclose(embeddings.kmer_frequencies(["AAC"], 2, both_strands=False)[0, [0, 1]], [0.5, 0.5])
     with pytest.raises(InputError, match="no window holds"):
         embeddings.element_vectors(model, [record], Elements({"site": {}}))
+    whole = Elements({"site": {"c": np.array([[0, 50]])}})  # fills the window, so there is no other place to compare
+    with pytest.raises(InputError, match="no window holds"):
+        embeddings.element_vectors(model, [record], whole)
