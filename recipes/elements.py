@@ -3,8 +3,8 @@
     python recipes/elements.py --output runs/elements
 
 Windows of 756 bases (what the checkpoint was trained on) at random places: yeast's chromosomes IV and XV, which it
-never saw, and the worm's pieces, of which it saw most. Elements: CDS, and the 200 bases before each start codon that lie in no
-CDS. The three commands are run on each, as a user would.
+never saw, and the worm's pieces, of which it saw most. Elements: CDS, and the 200 bases before each start codon that
+lie in no CDS. The three commands are run on each, as a user would.
 """
 
 from __future__ import annotations
