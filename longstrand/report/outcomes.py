@@ -83,8 +83,8 @@ def predictions_page(folder: Path, output: Path, *, title: str, notes: Sequence[
     summary = [f"{total:,} rows of numbers in {len(names):,} columns: {output.name}."]
     if total > MOST_ROWS:
         summary.append(f"The pictures show the first {MOST_ROWS:,} rows.")
-    warnings = [note.removeprefix("note: ") for note in notes]
-    report = Report(title, sections, output.name, summary, warnings)
+    summary += [f"{sentence[0].upper()}{sentence[1:]}" for note in notes if (sentence := note.removeprefix("note: "))]
+    report = Report(title, sections, output.name, summary)
     return write_outcome(folder, report, files=[output], about=about)
 
 

@@ -265,7 +265,9 @@ def ranking(title: str, evaluations: Mapping[str, Evaluation], *, positive: str)
     return Ranking(title, explain, models, per_class[positive]["num_true"] / max(1, total))
 
 
-def histogram(title: str, explain: str, values: Mapping[str, npt.ArrayLike], x_label: str, *, bins: int = 40) -> Curves:
+def histogram(
+    title: str, explain: str, values: Mapping[str, npt.ArrayLike], x_label: str, *, bins: int | None = None
+) -> Curves:
     """Draw how numbers spread, one line a name over common bins, with percentiles as the table; NaN is left out.
 
     Raises:
@@ -277,6 +279,7 @@ def histogram(title: str, explain: str, values: Mapping[str, npt.ArrayLike], x_l
     if not kept:
         raise ValueError(f"'{title}' has no number to draw.")
     low, high = min(array.min() for array in kept.values()), max(array.max() for array in kept.values())
+    bins = bins or int(np.clip(np.sqrt(max(map(len, kept.values()))), 8, 40))
     edges = np.linspace(low, high if high > low else low + 1, bins + 1)
     middle = ((edges[1:] + edges[:-1]) / 2).tolist()
     lines = [Line(name, middle, (np.histogram(array, edges)[0] / len(array)).tolist()) for name, array in kept.items()]

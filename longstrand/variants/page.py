@@ -16,7 +16,6 @@ from longstrand.variants.jobs import STATUSES, VariantJob
 from longstrand.variants.scores import Field, Scored
 
 TOP = 20
-BINS = 40
 FLANK = 5
 Row = tuple[float, str, str, str, list[float]]
 
@@ -74,4 +73,4 @@ def _spread(tables: dict[str, np.ndarray], place: int, field: Field) -> Iterator
     if not known:
         return
     explain = f"{field.description}. The table holds percentiles."
-    yield histogram(f"How {field.name} spreads", explain, known, field.name, bins=BINS)
+    yield histogram(f"How {field.name} spreads", explain, known, field.name)

@@ -77,7 +77,7 @@ def test_page_of_predictions_shows_spread_calls_and_extreme_rows(tmp_path: Path,
     assert parts["The ten rows with the highest probability_yes"]["rows"][0][1] == "s29"
     assert {row[1] for row in parts["The ten least sure rows"]["rows"][:2]} == {"s14", "s15"}
     assert parts["Files"]["rows"][0][0]["link"] == f"../calls{ending}"
-    assert found["warnings"] == ["3 were cut."]
+    assert found["summary"][1:] == ["3 were cut."]
     page = (tmp_path / "page" / "report.html").read_text()
     assert f'href="../calls{ending}"' in page and "<script" not in page
 
@@ -86,7 +86,7 @@ def test_vectors_show_their_lengths(tmp_path: Path) -> None:
     path = tmp_path / "vectors.parquet"
     pl.DataFrame({"index": [0, 1], "e0": np.float32([3, 0]), "e1": np.float32([4, 0])}).write_parquet(path)
     predictions_page(tmp_path / "page", path, title="Vectors", notes=[], about={})
-    [first, *_] = json.loads((tmp_path / "page" / "report.json").read_text())["sections"]
+    first, *_ = json.loads((tmp_path / "page" / "report.json").read_text())["sections"]
     assert first["table"][1] == [["length of the vector", 2, 0.05, 0.25, 1.25, 2.5, 3.75, 4.75, 4.95]]
 
 

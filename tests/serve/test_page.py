@@ -370,13 +370,14 @@ def test_page_has_no_serious_fault_for_assistive_technology(visit: Any, width: i
 
 
 @pytest.fixture
-def real(folders: dict[str, Path], genome: Path, tmp_path: Path) -> Iterator[str]:
-    """Serve two tiny models and a genome with genes for real."""
+def real(folders: dict[str, Path], genome: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Serve two tiny models and a genome with genes for real; the parameter is the most bases of a request."""
     uvicorn = pytest.importorskip("uvicorn")
     from longstrand.serve.app import create_app
     from longstrand.serve.schemas import ServeOptions
 
-    options, annotations = ServeOptions(jobs=tmp_path, threads=1), {"g": genome.with_name("genes.gff3")}
+    options = ServeOptions(jobs=tmp_path, threads=1, max_bases=getattr(request, "param", 20_000))
+    annotations = {"g": genome.with_name("genes.gff3")}
     app = create_app(folders, options, genomes={"g": genome}, annotations=annotations)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
@@ -409,3 +410,20 @@ def test_page_and_real_server_understand_each_other(
         says(page, "yes", "#sentences")
         until(page, f"({PAINTED})() >= 4")
         assert bad == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("real", [500], indirect=True)
+def test_what_is_too_long_for_the_real_server_is_done_as_a_job(browser: Any, real: str) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.set_default_timeout(100_000)
+        page.goto(real)
+        wait(page, "empty")
+        page.select_option("#model", "promoters")
+        for text in ("chr1:1-1,200", ">a\n" + SEQUENCE[:600] + "\n>b\n" + SEQUENCE[:90]):
+            ask(page, text, "toolong")
+            page.get_by_role("button", name="Make it a job").click()
+            page.wait_for_selector("body:is([data-state=jobdone], [data-state=jobfailed])")
+            assert page.inner_text("#state") == "The job is done.", page.inner_text("#problem")
+            assert page.get_by_role("link", name="KB").count() >= 1
