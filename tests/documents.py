@@ -29,6 +29,7 @@ PAGES = (
     "motifs",
     "long",
     "tracks",
+    "page",
     "published",
     "running",
     "clusters",

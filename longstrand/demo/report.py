@@ -106,7 +106,8 @@ def write(
     found = Report(
         "From a genome to a DNA language model", parts, subtitle, verdict, warnings_of(config, comparisons), facts
     )
-    page, data = write_report(config.output, found)
+    made = [path for path in (config.output / "data", model) if path.exists() and config.output in path.parents]
+    page, data = write_report(config.output, found, files=made)
     return page, data, tuple(verdict), tuple(commands)
 
 

@@ -21,13 +21,10 @@ import numpy as np
 
 import longstrand
 from longstrand.report.locus import parse_region
+from longstrand.serve.gate import CSP
 
 STATIC = Path(longstrand.__file__).parent / "serve" / "static"
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "connect-src 'self' data: blob:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-)
 LENGTH = 40_000
 SEQUENCE = "".join(np.random.default_rng(5).choice(list("ACGT"), LENGTH))
 SITE = 12_000
@@ -116,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, status: int, content: Any, kind: str = "application/json", **headers: str) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
-        headers |= {"Content-Type": kind, "Content-Length": str(len(body)), "Content-Security-Policy": POLICY}
+        headers |= {"Content-Type": kind, "Content-Length": str(len(body)), "Content-Security-Policy": CSP}
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()

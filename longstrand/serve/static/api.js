@@ -62,6 +62,6 @@ export async function follow(id, signal, report) {
     const job = await call(`/v1/jobs/${id}`, { signal });
     report(job);
     if (["done", "failed", "cancelled"].includes(job.state)) return job;
-    await pause(1000, signal);
+    await pause(500, signal);
   }
 }

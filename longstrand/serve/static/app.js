@@ -464,7 +464,7 @@ function about() {
   const { name, report, outputs: out, training, capabilities, tokenizer, kind, fingerprint, ...rest } = model();
   const flat = (value, head) => value && typeof value === "object" ? Object.entries(value).flatMap(([key, inner]) => flat(inner, Array.isArray(value) ? head : head ? `${head}, ${key}` : key)) : [[head, value]];
   const join = (pairs) => pairs.reduce((facts, [key, value]) => ({ ...facts, [key]: key in facts ? `${facts[key]}; ${value}` : value }), {});
-  const pick = (pairs, first) => join(pairs.filter(([key]) => (/^(metrics|data)/.test(key) && !key.includes("validation")) === first));
+  const pick = (pairs, first) => join(pairs.filter(([key]) => (/^(metrics|data|origin)/.test(key) && !/validation|command|commit/.test(key)) === first));
   terms("facts", { model: name, kind: kind.replace("_", " "), outputs: out.map((each) => `${each.name} (${each.unit})`).join(", "), report: report && make("a", "training data, test results and curves", { href: report }), ...pick(flat(training, ""), true) });
   terms("more", { fingerprint, capabilities: capabilities.join(", "), ...pick(flat(training, ""), false), ...join([...flat(tokenizer, "tokenizer"), ...flat(rest, "")]) });
   $("attribute-part").hidden = !can("attribute");
