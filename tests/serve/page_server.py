@@ -64,6 +64,7 @@ class Fake(ThreadingHTTPServer):
         height: of the highest value.
         jobs: what ``GET /v1/jobs/ID`` says, one after the other; the last one stays.
         asked: path and body of every request to /v1.
+        tokens: path to the header Authorization that came with the last request for it.
     """
 
     daemon_threads = True
@@ -82,6 +83,7 @@ class Fake(ThreadingHTTPServer):
         self.jobs: list[dict[str, Any]] = []
         self.asked: list[tuple[str, Any]] = []
         self.cancelled: list[str] = []
+        self.tokens: dict[str, str | None] = {}
 
     def values(self, start: int, end: int, size: int, shift: int = 0) -> np.ndarray:
         """Make a peak of 200 bases at `SITE` on a low wave."""
@@ -126,6 +128,7 @@ class Handler(BaseHTTPRequestHandler):
             file = STATIC / (path.removeprefix("/static/") if path != "/" else "index.html")
             return self.send(200, file.read_bytes(), TYPES[file.suffix]) if file.exists() else self.send(404, {})
         server.asked.append((path, body))
+        server.tokens[path] = self.headers.get("Authorization")
         time.sleep(server.seconds[path])
         if server.faults[path]:
             status, error = server.faults[path].pop(0)

@@ -1,6 +1,6 @@
 // The page: what the user asked, what came out, and words for every state in between.
 
-import { Refused, call, follow, numbers, pause, setToken } from "./api.js";
+import { Refused, authorization, call, follow, numbers, pause, setToken } from "./api.js";
 import { describe, place, read, region, seconds } from "./box.js";
 import { bed, bedGraph, calls, correlation, csv, save, sentence, short, table } from "./files.js";
 import { COLOURS, Live, Viewer, boxes, genes, overlay, signal } from "./viewer.js";
@@ -179,7 +179,12 @@ async function tracks({ input, bases, reference, abort }) {
 
 async function variants(lines, abort) {
   const request = { model: model().name, genome: genome().name, variants: lines, ...strand() }, asked = [];
-  for (const each of chosen()) asked.push(await ask("/v1/variants", { ...request, model: each.name }, abort));
+  const most = now.limits.variants || 100;
+  for (const each of chosen()) {
+    const parts = [];
+    for (let i = 0; i < lines.length; i += most) parts.push(await ask("/v1/variants", { ...request, model: each.name, variants: lines.slice(i, i + most) }, abort));
+    asked.push({ ...parts[0], rows: parts.flatMap((part) => part.rows) });
+  }
   const [answer] = asked, head = ({ model: name }) => (asked.length > 1 ? `${name}: ` : "");
   const names = asked.flatMap((each) => each.columns.map((column) => head(each) + column.name));
   const scores = (i) => asked.flatMap((each) => each.columns.map(({ name }) => [head(each) + name, each.rows[i].scores[name]]));
@@ -530,6 +535,15 @@ addEventListener("keydown", (event) => {
   if (editing || event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return undefined;
   event.preventDefault();
   return keys[event.key]();
+});
+/** Links cannot carry a token: fetch what they name. */
+addEventListener("click", async (event) => {
+  const link = event.target.closest?.('a[href^="/v1/"]');
+  if (!link || !authorization().Authorization) return;
+  event.preventDefault();
+  const content = await (await call(link.getAttribute("href"), { accept: "*/*" })).blob();
+  if (link.download) save(link.download, content);
+  else open(URL.createObjectURL(content));
 });
 addEventListener("popstate", () => { clearTimeout(now.moved); restore(); });
 $("ask").addEventListener("submit", (event) => { event.preventDefault(); run(); });
