@@ -336,6 +336,7 @@ def test_token_and_missing_parts(visit: Any, server: Fake) -> None:
         False,
         [page_server.model("only", ("low", "high"), problem="single_label", capabilities=["tokenize", "tracks"])],
     )
+    page.get_by_label("token").fill("secret")
     page.get_by_role("button", name="Go on").click()
     wait(page, "empty")
     with page.expect_popup():

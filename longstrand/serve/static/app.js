@@ -88,7 +88,7 @@ function fail(problem, retry) {
   const text = problem.message + (problem.hint ? ` ${problem.hint}` : "");
   if (problem.status === 401) {
     const field = make("input", "", { type: "password", ariaLabel: "token" });
-    return tell("token", "This server wants its token.", { problem: text, actions: [field, button("Go on", () => { setToken(field.value); start(); })] });
+    return tell("token", "This server wants its token.", { problem: text, actions: [field, button("Go on", () => { if (field.value) setToken(field.value); start(); })] });
   }
   if (problem.status === 413) return tell("toolong", "Too long to answer at once.", { problem: text, actions: [button("Make it a job", job)] });
   const found = read($("box").value, genome());
