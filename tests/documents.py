@@ -26,6 +26,7 @@ PAGES = (
     "predict",
     "variants",
     "explain",
+    "design",
     "motifs",
     "long",
     "tracks",

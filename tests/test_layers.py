@@ -24,7 +24,7 @@ LAYERS = [
     {"baselines"},
     {"questions"},
     {"variants", "explain", "tracks"},
-    {"design"},
+    {"designs"},
     {"training"},
     {"benchmarks.tasks"},
     {"benchmarks.suites"},

@@ -43,6 +43,7 @@ def evaluate(
 
     Rows with a class that the model does not know are refused.
     """
+    from longstrand.training.evaluate import calibration_sentence
     from longstrand.training.evaluate import evaluate as run
 
     places: dict[str, Any] = {
@@ -56,6 +57,8 @@ def evaluate(
         typer.echo(json.dumps(report, indent=2, default=str))
         return
     typer.echo(f"{report['rows']['num_rows']:,} rows: {metrics_line(report['test'])}")
+    for sentence in calibration_sentence(report["calibration"]):
+        typer.echo(sentence)
     for name, found in report["groups"].items():
         typer.echo(f"  {name} ({found['num_rows']:,}): {metrics_line(found)}")
     for name, found in report.get("baselines", {}).items():

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 
-from longstrand.data.rows import Columns, Record, has_intervals
+from longstrand.data.rows import Columns, Record, has_intervals, read_intervals
 from longstrand.explain.attribution import Attribution, Explainer
 from longstrand.explain.options import PATHS, AttributeOptions
 from longstrand.genome.regions import window_around
@@ -32,6 +33,7 @@ SAMPLE = 10_000_000
 SHORTEST, JOINED = 4, 1
 """Bases of a seqlet at least, and weak bases inside at most one after the other."""
 SMALL_INPUT = 1 << 20
+Inside = Callable[[Record], npt.NDArray[np.bool_]]
 NUMBERS = ("output", "baseline", "gap", "relative_gap", "special", "steps", "resegmented")
 ARRAYS, TABLE, SEQLETS = "attributions.zarr", "sequences.tsv", "seqlets.bed"
 
@@ -99,6 +101,33 @@ class Place(NamedTuple):
     start: int
     end: int
     strand: str
+
+
+def place_of(record: Record, window: int | None) -> Place | None:
+    """Say where the letters of a row lie, whose window may be wider or narrower than its interval."""
+    if record.interval is None:
+        return None
+    start, end = record.interval.start, record.interval.end
+    if window is not None:
+        start, end = window_around(record.interval, window)
+    return Place(record.interval.chrom, start, end, record.interval.strand)
+
+
+def inside_of(path: Path, window: int | None) -> Inside:
+    """Make a function that says which bases of a row lie in the intervals of a BED, by genome or by name of the row."""
+    sites: dict[str, list[tuple[int, int]]] = {}
+    for item in read_intervals(path).intervals:
+        sites.setdefault(item.chrom, []).append((item.start, item.end))
+
+    def inside(record: Record) -> npt.NDArray[np.bool_]:
+        place, size = place_of(record, window), record.num_bases
+        chrom, first = (record.name, 0) if place is None else (place.chrom, place.start)
+        found = np.zeros(size, dtype=bool)
+        for start, end in sites.get(chrom, ()):
+            found[max(0, start - first) : max(0, end - first)] = True
+        return found if place is None or place.strand == "+" else found[::-1]
+
+    return inside
 
 
 def seqlets(values: np.ndarray, threshold: float) -> list[tuple[int, int, float]]:
@@ -226,12 +255,7 @@ class AttributionJob:
 
     def place(self, record: Record) -> Place | None:
         """Say where the letters of a row lie."""
-        if record.interval is None:
-            return None
-        start, end = record.interval.start, record.interval.end
-        if self.options.window is not None:
-            start, end = window_around(record.interval, self.options.window)
-        return Place(record.interval.chrom, start, end, record.interval.strand)
+        return place_of(record, self.options.window)
 
     def restored(self, maps: Maps, row: int, record: Record) -> Attribution:
         """Make the map of a row again from what is on the disk."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from longstrand.data.rows import Record, read_intervals
 from longstrand.errors import UsageError
 from longstrand.explain.attribution import STATUSES, Attribution
-from longstrand.explain.maps import AttributionJob, Maps
+from longstrand.explain.maps import AttributionJob, Inside, Maps, inside_of
 from longstrand.explain.trust import SHARES, Trust, examine
 from longstrand.genome.intervals import Interval
 from longstrand.inference.loaded import open_model
@@ -23,7 +21,6 @@ from longstrand.runtime import provenance
 TOP, WIDTH = 6, 120
 """Windows that are drawn, and their bases."""
 PROFILE_POINTS = 200
-Inside = Callable[[Record], npt.NDArray[np.bool_]]
 LEGEND = {True: "passed", False: "FAILED", None: "for information"}
 METHODS = {
     "ig": "integrated gradients", "gradient": "gradient x difference", "occlusion": "occlusion of tokens",
@@ -47,7 +44,7 @@ def write_page(
     networks = {Path(other).name: open_model(other, device=job.options.device).network for other in others}
     if len(networks) < len(others):
         raise UsageError("two of the other models have the same name; rename a folder.")
-    inside = None if sites is None else _inside(job, Path(sites))
+    inside = None if sites is None else inside_of(Path(sites), job.options.window)
     trust = examine(job.explainer, [kept[row] for row in sorted(chosen)], others=networks, inside=inside)
     drawn = [kept[row] for row in strongest]
     status = maps.column("status").tolist()
@@ -171,20 +168,3 @@ def _picture(job: AttributionJob, maps: Maps, one: Attribution, inside: Inside |
         f"letters of one token are equally tall.{mark}"
     )
     return Locus(f"Row {one.record.index + 1}: {one.name}", explain, components, region)
-
-
-def _inside(job: AttributionJob, path: Path) -> Inside:
-    """Say for a row which of its bases lie in a known site."""
-    sites: dict[str, list[tuple[int, int]]] = {}
-    for item in read_intervals(path).intervals:
-        sites.setdefault(item.chrom, []).append((item.start, item.end))
-
-    def inside(record: Record) -> npt.NDArray[np.bool_]:
-        place, size = job.place(record), record.num_bases
-        chrom, first = (record.name, 0) if place is None else (place.chrom, place.start)
-        found = np.zeros(size, dtype=bool)
-        for start, end in sites.get(chrom, ()):
-            found[max(0, start - first) : max(0, end - first)] = True
-        return found if place is None or place.strand == "+" else found[::-1]
-
-    return inside

@@ -94,7 +94,7 @@ def mutagenesis(
         raise ValueError("keep_segmentation needs segment, the function that cuts a text into tokens.")
     places = positions(sequence, span)
     made = [(place, letter) for place in places for letter in range(4) if sequence[place] != BASES[letter]]
-    texts = [sequence[:place] + BASES[letter] + sequence[place + 1 :] for place, letter in made]
+    texts = [substituted(sequence, place, BASES[letter]) for place, letter in made]
     share = np.nan
     if segment is not None and made:
         own = segment(sequence)
@@ -109,6 +109,11 @@ def mutagenesis(
     for (place, letter), value in zip(made, found):
         effects[place, letter] = value
     return Mutagenesis(effects, letters, whole, share, number)
+
+
+def substituted(sequence: str, place: int, letter: str) -> str:
+    """Put a letter at a base (from 0) of a sequence."""
+    return sequence[:place] + letter + sequence[place + 1 :]
 
 
 def positions(sequence: str, span: tuple[int, int] | None) -> range:

@@ -16,6 +16,10 @@ AMBIGUOUS = "RYSWKMBDHV"
 
 NUCLEOTIDES = "ACGTUN" + AMBIGUOUS
 
+IUPAC = {"R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT", "M": "AC"}
+IUPAC |= {"B": "CGT", "D": "AGT", "H": "ACT", "V": "ACG", "N": "ACGT", "U": "T"} | {base: base for base in "ACGT"}
+"""The bases that a nucleotide letter stands for."""
+
 _CLEAN = b"ACGTN"
 _UPPER_CASE = bytes(range(ord("A"), ord("Z") + 1))
 _LOWER_CASE = bytes(range(ord("a"), ord("z") + 1))

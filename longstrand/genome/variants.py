@@ -12,6 +12,7 @@ from typing import Literal
 
 from longstrand.errors import InputError
 from longstrand.genome.fasta import Genome
+from longstrand.genome.sequence import IUPAC
 
 Kind = Literal["snv", "mnv", "insertion", "deletion", "delins"]
 KINDS: tuple[Kind, ...] = ("snv", "mnv", "insertion", "deletion", "delins")
@@ -27,8 +28,6 @@ SKIPPED = {
 """Why an allele is not scored, whatever the score."""
 EXAMPLE = "'chr1:12345:A:G', 'chr1-12345-A-G' or 'chr1:12345 A>G'"
 _BASES = frozenset("ACGT")
-_IUPAC = {"R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT", "M": "AC"}
-_IUPAC |= {"B": "CGT", "D": "AGT", "H": "ACT", "V": "ACG", "N": "ACGT", "U": "T"} | {base: base for base in "ACGT"}
 _WRITTEN = (
     re.compile(r"(\S+):([0-9,]+):([A-Za-z]+):([A-Za-z]+)"),
     re.compile(r"(\S+)-([0-9,]+)-([A-Za-z]+)-([A-Za-z]+)"),
@@ -119,7 +118,7 @@ def judge(genome: Genome, chrom: str, start: int, ref: str, alt: str) -> str | N
     found = genome.fetch(chrom, start, start + len(ref)).upper()
     if found != ref or not _BASES.issuperset(ref):
         pairs = zip(ref, found)
-        fits = all(set(_IUPAC.get(letter, "ACGT")) & set(_IUPAC[there]) for letter, there in pairs)
+        fits = all(set(IUPAC.get(letter, "ACGT")) & set(IUPAC[there]) for letter, there in pairs)
         return "ref_ambiguous" if fits else "ref_mismatch"
     if not _BASES.issuperset(alt):
         return "alt_ambiguous"

@@ -38,6 +38,7 @@ from longstrand.inference.resumable import Finished, ResumableOutput, cut_into_p
 from longstrand.inference.strands import average
 from longstrand.inference.streams import Advance, MemoryReader
 from longstrand.inference.writers import Bins, TrackLayout, track_file
+from longstrand.models.ensemble import Ensemble
 from longstrand.runtime import resolve_device
 
 if TYPE_CHECKING:
@@ -257,7 +258,8 @@ class ContigJob:
         embeds, memory = options.output == "embeddings", model.config.memory
         self.head = None if embeds else head_of(model)
         self.per = "token" if self.head is None else self.head.kind
-        self.streams = memory is not None and self.per == "token" and options.window is None
+        one = not isinstance(model, Ensemble)
+        self.streams = one and memory is not None and self.per == "token" and options.window is None
         self.grid = Grid(1, 1) if self.streams else self._grid()
         self.bin_size = options.bin_size or self.grid.unit
         if self.streams and "blend" in options.model_fields_set:
@@ -369,7 +371,8 @@ class ContigJob:
         if self.options.output != "probabilities" or self.averaged != "logits":
             return values
         assert self.head is not None
-        apart = [probabilities(part, self.head.problem) for part in np.split(values, len(self.strands), axis=1)]
+        apart = np.split(values / (self.options.temperature or 1.0), len(self.strands), axis=1)
+        apart = [probabilities(part, self.head.problem) for part in apart]
         return np.concatenate(apart, axis=1)
 
     def predictor(self, records: Iterable[Record]) -> Iterator[np.ndarray]:

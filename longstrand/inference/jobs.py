@@ -19,13 +19,14 @@ import numpy as np
 
 from longstrand.config import build
 from longstrand.data.rows import Columns, Record, has_intervals
-from longstrand.errors import InputError
+from longstrand.errors import InputError, UsageError
 from longstrand.inference.loaded import AnyOptions, LoadedModel, Model, as_trained, fingerprint_input, obey, open_model
 from longstrand.inference.options import FileOptions
 from longstrand.inference.predict import Prediction, head_of, predict
 from longstrand.inference.resumable import Counts, Finished, ResumableOutput, cut_into_parts
 from longstrand.inference.sequences import open_genome, read_file
 from longstrand.inference.writers import ColumnChunk, Sink, sink_for
+from longstrand.models.ensemble import Ensemble
 from longstrand.runtime import check_output
 
 if TYPE_CHECKING:
@@ -81,11 +82,13 @@ def tabulate(predictions: Sequence[Prediction], layout: OutputColumns) -> Column
         for name in ("chrom", "start", "end", "strand"):
             rows[name] = [getattr(place, name) for place in places]
     width = len(layout.value_names)
+    known = [item.values if item.spread is None else np.concatenate([item.values, item.spread], -1)
+             for item in predictions]  # fmt: skip
     if layout.per == "sequence":
-        values = np.stack([prediction.values for prediction in predictions])
+        values = np.stack(known)
         return ColumnChunk({**rows, **_chosen(values, layout)}, values, layout.value_names)
-    lengths = np.array([len(prediction.values) for prediction in predictions], dtype=np.int64)
-    values = np.concatenate([prediction.values.reshape(-1, width) for prediction in predictions])
+    lengths = np.array([len(values) for values in known], dtype=np.int64)
+    values = np.concatenate([values.reshape(-1, width) for values in known])
     if layout.per in ("base", "bin"):
         steps = [np.arange(length, dtype=np.int64) for length in lengths]
         value_rows: dict[str, Any] = {"position" if layout.per == "base" else "bin": np.concatenate(steps)}
@@ -101,6 +104,7 @@ def _chosen(values: np.ndarray, layout: OutputColumns) -> dict[str, list[str | N
     names = layout.class_names
     if names is None:
         return {}
+    values = values[:, : len(names)]
     missing = np.isnan(values).any(axis=1)
     if layout.threshold is None:
         best = np.where(missing[:, None], 0, values).argmax(axis=1)
@@ -320,14 +324,20 @@ def _laid_out(options: FileOptions, network: Network) -> tuple[FileOptions, Outp
     head = head_of(network)
     options = with_default_output(options, head)
     unit = {"token": "token" if options.pooling == "tokens" else "base", "bin": "bin"}.get(head.kind, "sequence")
-    return options, layout_of(head, options.output, unit)
+    layout = layout_of(head, options.output, unit)
+    if isinstance(network, Ensemble):
+        spread = tuple(f"spread_{name}" for name in layout.value_names)
+        layout = replace(layout, value_names=(*layout.value_names, *spread))
+    return options, layout
 
 
 def with_default_output(options: AnyOptions, head: Head) -> AnyOptions:
     """Choose probabilities where there are classes, else the predicted numbers, unless the options say."""
-    if "output" in options.model_fields_set:
-        return options
-    return options.changed(output="logits" if head.problem == "regression" else "probabilities")
+    if "output" not in options.model_fields_set:
+        options = options.changed(output="logits" if head.problem == "regression" else "probabilities")
+    if options.temperature is not None and (options.output != "probabilities" or head.problem == "counts"):
+        raise UsageError("a temperature is for the probabilities of classes and labels; leave it out.")
+    return options
 
 
 def layout_of(head: Head, kind: str, per: Literal["sequence", "token", "base", "bin"]) -> OutputColumns:

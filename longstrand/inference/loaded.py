@@ -6,7 +6,7 @@ Every verb takes a folder of a checkpoint or a run, a hub id, the name of a ship
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -17,6 +17,7 @@ from torch import nn
 from longstrand.errors import UsageError
 from longstrand.inference.options import PredictOptions
 from longstrand.models.checkpoint import load_network
+from longstrand.models.ensemble import Ensemble
 from longstrand.models.network import Network
 from longstrand.models.reading import Reading, contradictions
 from longstrand.models.tensors import fingerprint_weights
@@ -25,9 +26,10 @@ from longstrand.tokenization.base import Tokenizer
 from longstrand.tokenization.hub import load_tokenizer
 
 SMALL_FILE = 1 << 26
-OBEYED = ("strand", "max_tokens", "truncate", "exact_text", "window")
-Model: TypeAlias = "str | Path | Network"
-"""Folder of a model or a run, name of a shipped model, hub id, or a loaded model."""
+OBEYED = ("strand", "max_tokens", "truncate", "exact_text", "window", "temperature")
+Model: TypeAlias = "str | Path | Network | Sequence[str | Path | Network]"
+"""Folder of a model or a run, name of a shipped model, hub id, or a loaded model; several (a list, or folders with
+commas) are an ensemble."""
 AnyOptions = TypeVar("AnyOptions", bound=PredictOptions)
 
 
@@ -67,6 +69,15 @@ def open_model(
         TokenizerError: a loaded model without a tokenizer.
         UsageError: this is no model.
     """
+    if isinstance(model, str) and "," in model and not Path(model).exists():
+        model = model.split(",")
+    if isinstance(model, list | tuple):
+        if head is not None:
+            raise UsageError("an ensemble has no states or embeddings of its own; ask one of its models.")
+        opened = [open_model(one, device=device, is_small=is_small) for one in model]
+        network = Ensemble([one.network for one in opened])
+        identity = lambda: fingerprint_bytes("\n".join(one.fingerprint() for one in opened).encode())  # noqa: E731
+        return LoadedModel(network, opened[0].tokenizer, network.reading, identity, opened[0].threads)
     if not isinstance(model, str | Path):
         if not isinstance(model, nn.Module):
             raise UsageError(f"a model is a folder, a name or a loaded model; got {type(model).__name__}.")
@@ -102,6 +113,8 @@ def obey(
     wanted = {name: getattr(reading, name) for name in OBEYED if name in type(options).model_fields}
     if options.tta:
         wanted.pop("strand")
+    if "output" in given and options.output != "probabilities":
+        wanted.pop("temperature")
     taken = {name: value for name, value in wanted.items() if name not in given and value not in (None, "+", False)}
     used = options.changed(**taken)
     if reading.directed and options.output != "embeddings" and any(strand == "-" for strand, _ in used.views):

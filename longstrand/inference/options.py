@@ -42,6 +42,9 @@ class PredictOptions(StrictModel):
         None, ge=1, description="longest input with special tokens; by default as in training"
     )
     exact_text: bool = Field(False, description="no upper case and no N for unknown letters before the tokenizer")
+    temperature: float | None = Field(
+        None, gt=0, description="probabilities: what logits are divided by first; by default as calibrated"
+    )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="fp32, or bf16 (faster on GPUs, 2 to 3 digits)")
     batch_tokens: int = Field(8192, ge=1, description="most tokens in a batch; lower it if memory runs out")
     pack: bool | None = Field(None, description="put rows one after the other, without padding; by default on a CPU")

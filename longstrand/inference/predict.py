@@ -23,6 +23,7 @@ from longstrand.genome.sequence import normalise
 from longstrand.inference.options import PredictOptions, TrackOptions
 from longstrand.inference.sequences import Sequences, as_records
 from longstrand.inference.strands import View, average, flip_back, flip_offsets, read_on, shift_back, shift_text
+from longstrand.models.ensemble import Ensemble
 from longstrand.models.heads import unpack
 from longstrand.runtime import resolve_device, torch_threads
 
@@ -57,6 +58,7 @@ class Prediction:
         num_lower_case: lower-case letters of the input; read as upper case unless ``exact_text`` is set.
         truncated: the sequence was cut.
         empty: there was no token to show to the model.
+        spread: of an ensemble, the standard deviation of ``values`` over its members; same shape.
         offsets: int64 (num_tokens, 2) start and end of each token on the sequence as given (0-based half-open); only
             for ``tokens``.
     """
@@ -72,6 +74,7 @@ class Prediction:
     empty: bool = False
     offsets: np.ndarray | None = None
     num_lower_case: int = 0
+    spread: np.ndarray | None = None
 
 
 @dataclass
@@ -205,6 +208,8 @@ class Engine:
         self.width: int = model.config.hidden_size if head is None else head.num_outputs or 0
         self.poolings = options.poolings or (options.pooling,)
         if head is None:
+            if isinstance(model, Ensemble):
+                raise UsageError("an ensemble has no states or embeddings of its own; ask one of its models.")
             layers = options.layers or (options.layer,)
             self.layers = [layer_number(layer, model.config.num_hidden_layers) for layer in layers]
             self.width *= len(self.layers) * len(self.poolings)
@@ -219,6 +224,8 @@ class Engine:
             )
         if options.output == "probabilities" and self.problem == "regression":
             raise UsageError("a regression model has no probabilities; use output logits (its predicted values).")
+        self.num_outputs, self.num_members = self.width, len(model.members) if isinstance(model, Ensemble) else 1
+        self.width *= self.num_members
 
     def buffers(self, records: Iterable[Record]) -> Iterator[list[Row]]:
         """Read ahead about `BATCHES_AHEAD` batches, at most `ROWS_AHEAD` rows; less if every token has its vector."""
@@ -306,7 +313,7 @@ class Engine:
         device = inputs["input_ids"].device
         mixed = self.options.precision == "bf16"
         with torch.autocast(device.type, torch.bfloat16) if mixed else nullcontext():
-            states = self._hidden(inputs) if self.embeds else [self.model(**inputs).logits]
+            states = self._hidden(inputs) if self.embeds else [self._logits(inputs)]
         if "document_ids" in inputs and states[0].dim() == 3:
             states = [unpack(state, inputs["document_ids"])[0] for state in states]
         values = states[0]
@@ -329,6 +336,11 @@ class Engine:
                 values[row, : reading.encoding.num_bases // (self.bin_bases or 1)] for row, reading in enumerate(batch)
             ]
         return [values[row, : reading.length].copy() for row, reading in enumerate(batch)]
+
+    def _logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Give the logits (B, ..., C); of an ensemble those of all members, one behind the other."""
+        output = self.model(**inputs)
+        return output.members.movedim(0, -2).flatten(-2) if isinstance(self.model, Ensemble) else output.logits
 
     def _tensors(self, batch: list[ReadStrand]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Pad to the longest, or pack.
@@ -384,14 +396,29 @@ class Engine:
             parts = [self._of_strand(reading, num_bases) for reading in row.readings]
             rates = self.problem == "counts" and self.options.output == "probabilities"
             values = average([probabilities(part, "counts") for part in parts] if rates else parts)
-        if self.options.output == "probabilities" and (self.per == "token" or self.problem != "counts"):
-            values = probabilities(values, self.problem)
+        values, spread = self._together(values)
         num_tokens = sum(reading.length for reading in row.readings)
         empty = all(reading.is_empty for reading in row.readings)
         return Prediction(
             row.record.index, row.record.name, row.record.interval, values, num_bases, num_tokens, row.num_unknown,
-            truncated, empty, offsets, row.num_lower_case,
+            truncated, empty, offsets, row.num_lower_case, spread,
         )  # fmt: skip
+
+    def _together(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Turn what was read into the output; of an ensemble (..., k * C) into the mean of its members and a spread.
+
+        Numbers and logits are averaged; probabilities are those of the mean logits.
+        """
+        options = self.options
+        turns = options.output == "probabilities" and (self.per == "token" or self.problem != "counts")
+        each = (*values.shape[:-1], self.num_members, self.num_outputs)
+        known = values if self.num_members == 1 else values.reshape(each)
+        logits = known / options.temperature if turns and options.temperature is not None else known
+        found = probabilities(logits, self.problem) if turns else logits
+        if self.num_members == 1:
+            return found, None
+        mean = probabilities(logits.mean(-2), self.problem) if turns else found.mean(-2)
+        return mean, found.std(-2, ddof=1)
 
     def _of_strand(self, reading: ReadStrand, num_bases: int) -> np.ndarray:
         if self.per == "sequence":

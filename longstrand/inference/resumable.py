@@ -175,7 +175,7 @@ class ResumableOutput:
     def is_complete(self, part: int) -> bool:
         """Say whether a part is finished: its record is there and the data file has the size that it names."""
         try:
-            return bool(self._data(part).stat().st_size == json.loads(self._record(part).read_text())["size"])
+            return bool(self.data(part).stat().st_size == json.loads(self._record(part).read_text())["size"])
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
@@ -189,7 +189,7 @@ class ResumableOutput:
         Raises:
             InputError: the disk is full or not writable; the parts before it are kept.
         """
-        data = self._data(part)
+        data = self.data(part)
         temporary = self.folder / f".tmp-{os.getpid()}-rank{rank()}-{data.name}"
         with _storage_errors(self.output):
             write(temporary)
@@ -232,7 +232,7 @@ class ResumableOutput:
         num_rows = sum(record["num_rows"] for record in records)
         temporary = self.output.with_name(f".tmp-{self.output.name}")
         remove(temporary)
-        join([self._data(part) for part in range(num_parts)], temporary)
+        join([self.data(part) for part in range(num_parts)], temporary)
         flush(temporary)
         record = {"format": FORMAT, "version": VERSION, "num_rows": num_rows, "counts": counts}
         write_json(self.sidecar, {**record, "settings": self.settings, "provenance": provenance()})
@@ -244,7 +244,8 @@ class ResumableOutput:
         shutil.rmtree(self.folder, ignore_errors=True)
         return Finished(num_rows, counts)
 
-    def _data(self, part: int) -> Path:
+    def data(self, part: int) -> Path:
+        """Return where the data of a part lie."""
         return self.folder / f"part-{part:06d}{self.suffix}"
 
     def _record(self, part: int) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from longstrand import __version__
-from longstrand.errors import CheckpointError, TokenizerError, one_of
+from longstrand.errors import CheckpointError, TokenizerError, UsageError, one_of
 from longstrand.models.adapters import is_adapter, read_merged
 from longstrand.models.attention.layouts import make_layout
 from longstrand.models.config import LongstrandConfig
+from longstrand.models.ensemble import Ensemble
 from longstrand.models.memory.segments import with_memory
 from longstrand.models.network import with_special_ids
 from longstrand.models.networks import NETWORKS
@@ -42,7 +43,7 @@ _PADDED_TO = 128
 
 
 def load_model(
-    folder: str | Path,
+    folder: str | Path | Sequence[str | Path],
     head: str | None = None,
     *,
     family: str | None = None,
@@ -58,7 +59,7 @@ def load_model(
 
     Args:
         folder: folder of a checkpoint or of a run, name of a shipped checkpoint, or hub id; see
-            `longstrand.runtime.model_folder`.
+            `longstrand.runtime.model_folder`. A list (seeds of one task): an `Ensemble`, the mean of their logits.
         head: encoder, masked_lm, sequence or token; by default the head that the checkpoint has.
         family: what the files must be, a name in `longstrand.models.published.families.FAMILIES`; by default what
             they are.
@@ -80,6 +81,11 @@ def load_model(
     """
     from longstrand.models.pretrained import MODELS
 
+    if not isinstance(folder, str | Path):
+        if head not in (None, "sequence", "token") or new_head is not None or tokenizer is not None:
+            raise UsageError("a list of models is an ensemble of models with labels, as they are stored.")
+        options: dict[str, Any] = {"family": family, "changes": changes, "device": device, "dtype": dtype}
+        return Ensemble([load_model(one, head, **options) for one in folder])
     path = model_folder(folder)
     kind, weights = _read_checked(
         path, head, dtype=dtype, family=family, new_head=new_head, tokenizer=tokenizer, changes=changes

@@ -29,6 +29,9 @@ class Reading(StrictModel):
     pair: bool = Field(False, description="each row is two sequences")
     truncate: bool = Field(False, description="sequences that are too long were cut on the right")
     class_names: tuple[str, ...] | None = Field(None, description="names of the outputs, in their order")
+    temperature: float | None = Field(
+        None, gt=0, description="what logits are divided by before they are probabilities"
+    )
 
 
 def read_reading(folder: Path) -> Reading | None:

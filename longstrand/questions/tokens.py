@@ -243,7 +243,7 @@ def measure(
         with torch.inference_mode(), evaluation_mode(model):
             inputs, words = _with_words(model, batch)
             if vectors is not None:
-                inputs["inputs_embeds"] = words.to(_words_table(model).weight.dtype)
+                inputs["inputs_embeds"] = words.to(next(model.parameters()).dtype)
             found = _targets(model, inputs, [one for one, _, _ in batch], [wanted for _, _, wanted in batch])
             answers = torch.stack(found).tolist()
         yield from answers
@@ -294,26 +294,26 @@ def _all_of(values: Iterable[Item]) -> Iterator[Item]:
 def _frozen(model: nn.Module) -> Iterator[None]:
     """Let gradients flow to the input alone, through every segment of a recurrent memory."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    config = getattr(model, "config", None)
-    memory = getattr(config, "memory", None)
+    configs: list[Any] = [getattr(one, "config", None) for one in getattr(model, "members", [model])]
+    memories = [(config, config.memory) for config in configs if getattr(config, "memory", None) is not None]
     for parameter in trained:
         parameter.requires_grad_(False)
-    if memory is not None:
-        config.memory = memory.model_copy(update={"bptt_depth": None})  # type: ignore[union-attr]
+    for config, memory in memories:
+        config.memory = memory.model_copy(update={"bptt_depth": None})
     try:
         yield
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-        if memory is not None:
-            config.memory = memory  # type: ignore[union-attr]
+        for config, memory in memories:
+            config.memory = memory
 
 
 def _gradients_of_batch(model: Network, batch: list[Asked]) -> list[Gradients]:
     asked = [one for one, _, _ in batch]
     inputs, words = _with_words(model, batch)
     words.requires_grad_()
-    inputs["inputs_embeds"] = words.to(_words_table(model).weight.dtype)
+    inputs["inputs_embeds"] = words.to(next(model.parameters()).dtype)
     scalars = torch.stack(_targets(model, inputs, asked, [wanted for _, _, wanted in batch]))
     (values,) = torch.autograd.grad(scalars.sum(), words)
     ends = scalars.tolist()

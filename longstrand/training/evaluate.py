@@ -18,14 +18,17 @@ from longstrand.data.labelled import LabelledTable, label
 from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable, read_labelled
 from longstrand.data.targets import Task, infer_task
 from longstrand.errors import CheckpointError, InputError, UsageError
+from longstrand.evaluation.calibration import calibration, fit_temperature
 from longstrand.evaluation.metrics import evaluate as metrics_of
 from longstrand.evaluation.sanity import check_splits
 from longstrand.inference.jobs import notices, too_long_notes
-from longstrand.inference.loaded import obey, open_model
+from longstrand.inference.loaded import Model, obey, open_model
 from longstrand.inference.options import FileOptions
 from longstrand.inference.sequences import open_genome
+from longstrand.models.ensemble import name_of
 from longstrand.models.network import Network
-from longstrand.models.reading import Reading
+from longstrand.models.reading import KEY, Reading
+from longstrand.models.tensors import RECORD, read_record
 from longstrand.report.page import write_report
 from longstrand.report.runs import BASELINES, MODEL, errors_table, evaluation_sections
 from longstrand.report.sections import Report, Table, metric_title, provenance_table
@@ -65,7 +68,7 @@ class RowSource(StrictModel):
 
 
 def evaluate(
-    model: Network | str | Path,
+    model: Model,
     labelled: str | Path,
     *,
     train: str | Path | None = None,
@@ -79,7 +82,7 @@ def evaluate(
     """Measure a fine-tuned model on new labelled rows.
 
     Args:
-        model: folder, run, hub id or loaded model, with a head.
+        model: folder, run, hub id or loaded model, with a head; several (a list, folders with commas): an ensemble.
         labelled: table (sequence,label) or intervals, as `longstrand finetune` reads them.
         train: training rows in the same form; k-mer regression and the majority are fitted to them and stand beside.
         output: folder for ``report.json``, ``report.html`` and ``predictions.csv``; None writes nothing.
@@ -91,7 +94,8 @@ def evaluate(
 
     Returns:
         ``test`` (as `longstrand.evaluation.metrics.evaluate`, with ``loss``), ``groups`` ({value: the same}),
-        ``baselines`` ({name: {"test": the same}}), ``rows``, ``task``, ``warnings``, ``provenance``.
+        ``baselines`` ({name: {"test": the same}}), ``calibration`` (as of `longstrand.evaluation.calibration`),
+        ``rows``, ``task``, ``warnings``, ``provenance``.
 
     Raises:
         CheckpointError: the model has no head that labels could be compared with.
@@ -100,22 +104,10 @@ def evaluate(
         UsageError: labels with a direction are to be read from both strands, or a pair is missing.
     """
     where = build(RowSource, rows, "options")
-    if where.window is not None and where.genome is None:
-        raise UsageError("a window needs the genome that the intervals lie on (--genome).")
     if output is not None:
         check_output(Path(output), [labelled, train, where.genome, model])
-    opened = open_model(model, device=device)
-    network = opened.network.to(resolve_device(device))
-    kind = getattr(getattr(network, "head_settings", None), "kind", "masked_lm")
-    if kind not in ("sequence", "token", "bin"):
-        raise CheckpointError(f"{network.folder}: a model of the kind '{kind}' predicts no labels; fine-tune it first.")
-    reading = opened.reading or Reading()
-    given = {"strand": strand, "window": where.window}
-    wanted = build(FileOptions, {name: value for name, value in given.items() if value is not None}, "options")
-    options, notes = obey(wanted, opened.reading, has_pairs=where.pair_column is not None)
-    for sentence in notes:
-        notice(sentence)
-    table = _read(labelled, where, network, None)
+    network, options = _open(model, where, strand, device, notice)
+    reading, table = network.reading or Reading(), _read(labelled, where, network, None)
     check_strand(table.task, options.strand)
     scored = score(network, table, tokenizer=network.require_tokenizer(), settings=options)
     report: dict[str, Any] = {
@@ -124,9 +116,10 @@ def evaluate(
         "rows": table.counts(),
         "test": metrics_of(scored.scores(), num_resamples=resamples, seed=0) | {"loss": scored.loss()},
         "errors": worst_rows(scored),
+        "calibration": calibration(scored.scores(), num_resamples=resamples),
         "groups": _groups(scored, resamples) if where.group_column is not None else {},
         "reading": reading.model_dump(mode="json", exclude_none=True) | {"strand": options.strand},
-        "inputs": {"labelled": fingerprint_file(Path(labelled)), "model": str(network.folder)},
+        "inputs": {"labelled": fingerprint_file(Path(labelled)), "model": name_of(network)},
         "provenance": provenance(),
     }
     cut = sum(scored.truncated)
@@ -144,6 +137,78 @@ def evaluate(
     if output is not None:
         _write(Path(output), report, scored)
     return report
+
+
+def calibrate(
+    model: Model,
+    labelled: str | Path,
+    *,
+    device: str = "auto",
+    notice: Callable[[str], None] = logger.info,
+    **rows: Any,
+) -> dict[str, Any]:
+    """Fit the temperature of a model on validation rows and write it into its reading record, which `predict` obeys.
+
+    The temperature divides logits before they become probabilities: the calls stay, how sure they are changes. Rows
+    that the model was trained on make it look surer than it is; rows that it is measured on later are not for choosing.
+
+    Args:
+        model: folder or run of a model with classes or labels, or a loaded one; of an ensemble nothing is written, as
+            it has no folder: pass the result as ``temperature=``.
+        labelled: validation rows, as `evaluate` reads them.
+        device: auto, cpu, cuda, mps.
+        notice: receives sentences for the user.
+        **rows: fields of `RowSource`, as `evaluate`.
+
+    Returns:
+        ``temperature``, ``loss`` and ``ece`` (each {before, after}; nats, expected calibration error), ``num_rows``,
+        ``folder`` (None: nothing was written).
+
+    Raises:
+        CheckpointError: the model has no head that predicts labels.
+        InputError: the rows are damaged, or no temperature is best on them.
+        UsageError: the model predicts numbers.
+    """
+    where = build(RowSource, rows, "options")
+    network, options = _open(model, where, None, device, notice)
+    table = _read(labelled, where, network, None)
+    if table.task.problem == "regression":
+        raise UsageError("a temperature is for the probabilities of classes and labels; this model predicts numbers.")
+    raw = score(network, table, tokenizer=network.require_tokenizer(), settings=options.changed(temperature=None))
+    logits = np.concatenate(raw.logits) if isinstance(raw.logits, list) else raw.logits
+    temperature = fit_temperature(logits, raw.scores())
+    scaled = [one / temperature for one in raw.logits] if isinstance(raw.logits, list) else raw.logits / temperature
+    both = {"before": raw, "after": replace(raw, logits=scaled)}
+    network.reading = (network.reading or Reading()).model_copy(update={"temperature": temperature})
+    if network.folder is not None:
+        record = read_record(network.folder) | {KEY: network.reading.model_dump(mode="json")}
+        write_json(network.folder / RECORD, record)
+    return {
+        "temperature": temperature, "loss": {name: one.loss() for name, one in both.items()},
+        "ece": {name: calibration(one.scores(), num_resamples=0)["ece"]["value"] for name, one in both.items()},
+        "num_rows": len(table), "folder": None if network.folder is None else str(network.folder),
+    }  # fmt: skip
+
+
+def _open(
+    model: Model, where: RowSource, strand: str | None, device: str, notice: Callable[[str], None]
+) -> tuple[Network, FileOptions]:
+    """Load a model that predicts labels, and how it reads its input."""
+    if where.window is not None and where.genome is None:
+        raise UsageError("a window needs the genome that the intervals lie on (--genome).")
+    opened = open_model(model, device=device)
+    network = opened.network.to(resolve_device(device))
+    kind = getattr(getattr(network, "head_settings", None), "kind", "masked_lm")
+    if kind not in ("sequence", "token", "bin"):
+        raise CheckpointError(
+            f"{name_of(network)}: a model of the kind '{kind}' predicts no labels; fine-tune it first."
+        )
+    given = {"strand": strand, "window": where.window}
+    wanted = build(FileOptions, {name: value for name, value in given.items() if value is not None}, "options")
+    options, notes = obey(wanted, opened.reading, has_pairs=where.pair_column is not None)
+    for sentence in notes:
+        notice(sentence)
+    return network, options
 
 
 def _read(path: str | Path, where: RowSource, network: Network, task: Task | None) -> LabelledTable:
@@ -222,5 +287,16 @@ def _page(report: Mapping[str, Any]) -> Report:
     parts.append(provenance_table(report["provenance"], inputs=report["inputs"]))
     value = report["test"]["metrics"].get(main, {}).get("value")
     shown = "undefined" if value is None or value != value else f"{value:.3f}"
-    return Report("Evaluation", parts, str(report["inputs"]["model"]), [f"{metric_title(main)} {shown}."],
-                  report["warnings"])  # fmt: skip
+    summary = [f"{metric_title(main)} {shown}.", *calibration_sentence(report["calibration"])]
+    return Report("Evaluation", parts, str(report["inputs"]["model"]), summary, report["warnings"])
+
+
+def calibration_sentence(found: Mapping[str, Any]) -> list[str]:
+    """Say how far probabilities are from what comes true; nothing for predicted numbers."""
+    if not found:
+        return []
+    error, null = found["ece"], found["ece_if_calibrated"]
+    ends = f" ({error['low']:.3f} to {error['high']:.3f})" if "low" in error else ""
+    return [
+        f"Expected calibration error {error['value']:.3f}{ends}; of a calibrated model of so many rows {null:.3f}."
+    ]

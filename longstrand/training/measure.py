@@ -84,7 +84,8 @@ def score(
         model: with a sequence or token head.
         table: n rows.
         tokenizer: the model's own.
-        settings: of `longstrand.inference.predict.predict`; ``output`` is set here.
+        settings: of `longstrand.inference.predict.predict`; ``output`` is set here; logits are divided by the
+            temperature.
         scale: regression: (mean, deviation) of the targets that the model was trained on in standardised form.
     """
     is_token, is_bin = table.task.problem == "token", table.task.bin_bases is not None
@@ -94,6 +95,8 @@ def score(
     )
     rows = list(predict(model, records(table), tokenizer=tokenizer, options=settings))
     values: Any = [row.values for row in rows]
+    if settings.temperature is not None:
+        values = [one / settings.temperature for one in values]
     if scale is not None:
         values = [(one * scale[1] + scale[0]).astype(np.float32) for one in values]
     if not is_token and not is_bin:

@@ -365,7 +365,8 @@ class VariantScorer:
         shown = {"strand": self.strand, "exact_text": reading.exact_text, "batch_tokens": self.options.batch_tokens}
         options = build(PredictOptions, {"output": "probabilities" if counts else "logits", **shown}, "options")
         texts = list(dict.fromkeys(text for pair in pairs for text in (pair.ref_text, pair.alt_text)))
-        found = dict(zip(texts, (one.values for one in predict(self.model, texts, options=options))))
+        scale = reading.temperature or 1.0
+        found = dict(zip(texts, (one.values / scale for one in predict(self.model, texts, options=options))))
         rows = []
         for pair in pairs:
             u, v = (found[text][..., self._outputs].astype(np.float64) for text in (pair.ref_text, pair.alt_text))

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from longstrand.designs.jobs import design
 from longstrand.explain.gradient import baseline_ids, baseline_vectors, content_rows, integrate, masked_one_by_one
 from longstrand.explain.perturb import mutagenesis
 from longstrand.explain.target import target_of
@@ -27,14 +28,18 @@ EXACT = {"atol": 2e-5, "rtol": 1e-4}
 def case(request, shared, tmp_path_factory):
     golden, name = shared / "golden", request.param
     path = golden / "explain" / "attribution" / f"{name}.json"
-    folder, head = CASES[name]
-    model = classifier(golden / folder, head, tmp_path_factory.mktemp(name) / "model")
+    return loaded(golden, name, tmp_path_factory.mktemp(name)), json.loads(path.read_text())["sequences"]
+
+
+def loaded(golden, name, folder):
+    place, head = CASES[name]
+    model = classifier(golden / place, head, folder / "model")
     model.tokenizer = {
         "nt_v1_6mer": lambda: load_tokenizer(golden / "nt" / "hf_tokenizer_v1_6mer"),
         "gena_preln_lastln_bpe": lambda: wrapped_bpe(golden / "explain" / "mini_bpe.json"),
         "dnabert_k6_overlapping": lambda: make_kmer(6, overlapping=True, layout="dnabert"),
     }[name]()
-    return model, json.loads(path.read_text())["sequences"]
+    return model
 
 
 def test_integrated_gradients_of_all_baselines(case):
@@ -83,3 +88,19 @@ def test_mutagenesis(case):
         expected = -right.sum(1) / np.where(known, 3, 4)
         np.testing.assert_allclose(found.importance, expected, atol=1e-5)
         np.testing.assert_allclose(found.hypothetical.sum(1), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["nt_v1", "gena_preln"])
+def test_greedy_design(shared, tmp_path, name):
+    """Plain loops over stock classes: every allowed substitution, re-tokenised, best first."""
+    golden = json.loads((shared / f"golden/explain/design/{name}_greedy.json").read_text())
+    wanted, key = golden["case"], {"nt_v1": "nt_v1_6mer", "gena_preln": "gena_preln_lastln_bpe"}[name]
+    model = loaded(shared / "golden", key, tmp_path)
+    for row in golden["rows"]:
+        (found,) = design(
+            model, row["start"], output=wanted["target"], max_edits=wanted["max_edits"], gc=tuple(wanted["gc"]),
+            fixed=tuple(map(tuple, wanted["fixed"])), forbidden=tuple(wanted["forbidden"]),
+        )  # fmt: skip
+        assert found.sequence == row["end"]
+        right = [row["start_score"], *(step["score"] for step in row["steps"])]
+        np.testing.assert_allclose(found.trace["best"].to_list()[: len(right)], right, atol=1e-5)

@@ -1,0 +1,360 @@
+"""Design sequences in memory, or into a folder that survives a kill after every round.
+
+The folder holds ``designs.tsv`` (one line a design, with what speaks for and against it), ``designs.fasta``,
+``trace.tsv`` (one line a round) and a report.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from torch import nn
+
+from longstrand.config import build
+from longstrand.data.rows import Columns, Record, has_intervals
+from longstrand.designs import page
+from longstrand.designs.checks import SAMPLES, Design, check
+from longstrand.designs.options import DesignOptions
+from longstrand.designs.rules import Rules
+from longstrand.designs.search import Objective, Search, State
+from longstrand.errors import InputError, UsageError
+from longstrand.evaluation.leakage import Sketch, sketch
+from longstrand.explain.gradient import letter_ids
+from longstrand.explain.maps import Inside, inside_of
+from longstrand.explain.target import Target, target_of
+from longstrand.genome.sequence import normalise
+from longstrand.inference.jobs import JobResult
+from longstrand.inference.loaded import LoadedModel, Model, fingerprint_input, open_model
+from longstrand.inference.options import PredictOptions
+from longstrand.inference.resumable import ResumableOutput
+from longstrand.inference.sequences import Sequences, as_records, open_genome, read_file
+from longstrand.inference.strands import strands_of
+from longstrand.models.network import Network
+from longstrand.questions.scores import Score, scorer
+from longstrand.questions.tokens import prepare_text, read_text, reading_of
+from longstrand.runtime import check_output, torch_threads, world_size
+
+if TYPE_CHECKING:
+    from longstrand.genome.fasta import Genome
+
+logger = logging.getLogger(__name__)
+Notice = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Model, what is wanted of it, and what checks it. Make it with `Setting.of`."""
+
+    options: DesignOptions
+    score: Score
+    objective: Objective
+    loaded: LoadedModel | None
+    target: Target | None
+    prior: Network | None
+    others: Mapping[str, Score]
+    known: Sketch | None
+    inside: Inside | None
+
+    @classmethod
+    def of(
+        cls, model: Model | Score, options: DesignOptions, *, check_models: Sequence[Model | Score] = (),
+        prior: Model | None = None, train: Sequences | None = None, fixed_bed: str | Path | None = None,
+    ) -> Setting:  # fmt: skip
+        """Open everything and check that it belongs together.
+
+        Raises:
+            LongstrandError: a file is missing or damaged, the model has no such output, or the strategy is not for it.
+        """
+        score, loaded, target = _open(model, options)
+        objective = _objective(options, target)
+        language = None if prior is None else open_model(prior, device=options.device).network
+        if language is not None and language.kind != "masked_lm":
+            raise UsageError("the prior is a masked LM; this model has another head.")
+        if options.strategy == "lm" and language is None:
+            raise UsageError("the strategy lm needs a language model: --prior MODEL (prior=).")
+        if options.strategy == "gradient" and (target is None or target.model.kind == "masked_lm"):
+            raise UsageError("the strategy gradient needs a model with labels; of functions and masked LMs use beam.")
+        if options.strategy == "gradient" and target is not None and letter_ids(target) is None:
+            raise UsageError(
+                "the strategy gradient is for vocabularies of single bases: with k-mers or BPE another letter makes "
+                "other tokens, and no gradient says which; use beam, evolve or lm."
+            )
+        others = {}
+        for number, other in enumerate(check_models):
+            name = f"model{number + 2}"
+            others[name] = _open(other, options)[0]
+        known = None
+        if train is not None:
+            columns = options.model_copy(update={"window": None}).reading()
+            known = sketch([record.sequence.upper() for record in as_records(train, options=columns)])
+        inside = None if fixed_bed is None else inside_of(Path(fixed_bed), options.window)
+        return cls(options, score, objective, loaded, target, language, others, known, inside)
+
+    def search(self, record: Record, index: int) -> Search:
+        """Begin with a row; its rules can hold.
+
+        Raises:
+            InputError: the row is empty, a pair or no DNA.
+            UsageError: rules exclude each other, or fixed bases lie outside.
+        """
+        where = record.where or record.name
+        if record.second is not None or not record.sequence:
+            raise InputError(
+                f"{where}: a design begins with one sequence; this row has {'two' if record.second else 'none'}."
+            )
+        model = None if self.target is None else self.target.model
+        text = normalise(record.sequence).sequence if model is None else prepare_text(model, record.sequence)
+        if not set(text) <= set("ACGTN"):
+            raise InputError(f"{where}: a design begins with A, C, G, T and N in capital letters.")
+        fixed = np.zeros(len(text), dtype=bool)
+        for start, end in self.options.fixed:
+            if end > len(text):
+                raise UsageError(f"{where}: fixed bases {start + 1}-{end} end after its {len(text):,} bases.")
+            fixed[start:end] = True
+        if self.inside is not None:
+            fixed |= self.inside(record)
+        options = self.options
+        rules = Rules(text, fixed, options.max_edits, options.gc, options.forbidden, options.motifs)
+        rules.check(where)
+        return Search(
+            text, rules, self.score, self.objective, options, index=index, target=self.target, prior=self.prior
+        )
+
+    def cost(self, searches: Sequence[Search]) -> str:
+        """Say how much is computed at most, before anything is."""
+        texts = sum(search.most_forwards() for search in searches)
+        controls = sum(min(self.options.keep, self.options.size) * (2 + 2 * SAMPLES) for _ in searches)
+        passes = 1
+        if self.target is not None:
+            passes = len(strands_of(self.options.strand or reading_of(self.target.model).strand))
+            if self.target.model.kind == "masked_lm":
+                passes *= max(len(read_text(self.target.model, search.start)) for search in searches)
+        each = f" x {passes} passes" if passes > 1 else ""
+        longest = max(len(search.start) for search in searches)
+        return (
+            f"cost: at most {texts * passes:,} forwards ({len(searches):,} starts of up to {longest:,} bases, "
+            f"{self.options.strategy}, at most {self.options.most_rounds} rounds{each}), and {controls * passes:,} to "
+            "check the designs"
+        )
+
+    def results(self, search: Search, record: Record, states: Sequence[State]) -> list[Design]:
+        """Measure the designs of one start."""
+        rows = [(s.round, s.best[0].value, s.mean, s.forwards) for s in states]
+        trace = pl.DataFrame(rows, schema=["round", "best", "mean", "forwards"], orient="row")
+        prior = None if self.prior is None else scorer(self.prior, strand="+")
+        found = []
+        for number, entry in enumerate(states[-1].best, start=1):
+            values = check(
+                search.start, entry.text, search.rules, self.score, self.objective, others=self.others, prior=prior,
+                known=self.known, seed=self.options.seed, index=search.index * 1000 + number,
+            )  # fmt: skip
+            places = search.rules.edits(entry.text)
+            edits = tuple(f"{place + 1}{search.start[place]}>{entry.text[place]}" for place in places)
+            found.append(Design(record, number, search.start, entry.text, edits, values, trace))
+        return found
+
+
+def _open(model: Model | Score, options: DesignOptions) -> tuple[Score, LoadedModel | None, Target | None]:
+    """Make the score function of a model; a function passes through."""
+    if callable(model) and not isinstance(model, nn.Module):
+        if options.region is not None or options.strand is not None:
+            raise UsageError("region and strand are for models; a score function reads what it wants.")
+        return model, None, None
+    loaded = open_model(model, device=options.device)
+    network = loaded.network
+    if network.kind == "masked_lm":
+        if options.output is not None:
+            raise UsageError("a masked LM has one score, the log-likelihood of the sequence; leave out --target.")
+        target = target_of(network)
+    else:
+        target = target_of(network, options.output, region=options.region, batch_tokens=options.batch_tokens)
+    if reading_of(network).pair:
+        raise UsageError("this model reads pairs of sequences; designs are single ones.")
+    reading = reading_of(network)
+    settings = {
+        "exact_text": reading.exact_text,
+        "max_tokens": reading.max_tokens,
+        "batch_tokens": options.batch_tokens,
+    }
+    shown = PredictOptions.model_validate(settings)
+    return scorer(network, strand=options.strand, region=options.region, options=shown), loaded, target
+
+
+def _objective(options: DesignOptions, target: Target | None) -> Objective:
+    """Number the outputs that are wanted."""
+
+    def number(name: str | int) -> int:
+        if target is not None and target.model.kind != "masked_lm":
+            return target_of(target.model, name).output
+        if not str(name).isdigit():
+            raise UsageError(f"outputs of a score function are numbers from 0, got {name!r}.")
+        return int(name)
+
+    against = tuple(map(number, options.against))
+    if target is not None and options.output is None:
+        output = target.output
+        against = against or (() if target.against is None else (target.against,))
+    else:
+        output = number(options.output or 0)
+    hold = tuple(map(number, options.hold))
+    if output in against or output in hold:
+        raise UsageError("the output that is raised cannot be held or stand against itself.")
+    return Objective(output, against, hold, options.hold_weight, options.lower, options.reach)
+
+
+def design(
+    model: Model | Score, sequences: Sequences, *, genome: Genome | str | Path | None = None,
+    check_models: Sequence[Model | Score] = (), prior: Model | None = None, train: Sequences | None = None,
+    fixed_bed: str | Path | None = None, notice: Notice = logger.info, **options: Any,
+) -> list[Design]:  # fmt: skip
+    """Change sequences until a model (or any score function) says what is wanted, within constraints.
+
+    Args:
+        model: folder of a checkpoint or run, name of a shipped model, hub id, a loaded model, or a function from
+            sequences to float ``(n, outputs)``.
+        sequences: starts: one text, a list or column of them, or a path (FASTA, table, BED with ``genome``).
+        genome: what the intervals of a file lie on.
+        check_models: other models of the same outputs (another seed, another kind): does the gain carry over?
+        prior: a masked LM: the strategy ``lm`` draws from it, and its log-likelihood of starts and designs is reported.
+        train: what the model was trained on, to say whether a design is a copy.
+        fixed_bed: intervals that stay, on the genome or by the names of sequences.
+        notice: receives the cost before anything is computed.
+        **options: of `longstrand.designs.options.DesignOptions`, for example ``strategy="beam", max_edits=10``.
+
+    Returns:
+        The best designs of each start, best first, in the order of the starts.
+
+    Raises:
+        ConfigError: an option is unknown or wrong.
+        InputError: a row is empty or no DNA.
+        UsageError: constraints exclude each other (the two are named), or the strategy is not for this model.
+    """
+    wanted = build(DesignOptions, options, "options")
+    setting = Setting.of(model, wanted, check_models=check_models, prior=prior, train=train, fixed_bed=fixed_bed)
+    file = wanted.reading() if wanted.model_fields_set & {"window", "sequence_column", "name_column"} else None
+    records = list(as_records(sequences, genome=genome, options=file))
+    searches = _searches(setting, records)
+    notice(setting.cost(searches))
+    found = []
+    with torch_threads(_threads(setting)):
+        for record, search in zip(records, searches):
+            states = [search.first()]
+            while not states[-1].done:
+                states.append(search.step(states[-1]))
+            found += setting.results(search, record, states)
+    return found
+
+
+def _searches(setting: Setting, records: Iterable[Record]) -> list[Search]:
+    searches = [setting.search(record, index) for index, record in enumerate(records)]
+    if not searches:
+        raise InputError("there is no sequence to begin with.")
+    return searches
+
+
+def _threads(setting: Setting) -> int | None:
+    return setting.options.threads or (setting.loaded.threads if setting.loaded else None)
+
+
+def design_file(
+    model: Model, input: str | Path, output: str | Path, /, *, genome: Genome | str | Path | None = None,
+    check_models: Sequence[str | Path] = (), prior: str | Path | None = None, train: str | Path | None = None,
+    fixed_bed: str | Path | None = None, overwrite: bool = False, notice: Notice = logger.info,
+    advance: Callable[[int], None] = lambda number: None, **options: Any,
+) -> JobResult:  # fmt: skip
+    """Design every row of a file into a folder; repeated after an interruption, go on after the last round.
+
+    Args:
+        model: as `design`, but no function.
+        input: FASTA or a table with a column of sequences; BED or a table of intervals with ``genome``.
+        output: folder to write.
+        genome: what the intervals lie on (FASTA).
+        check_models: as `design`.
+        prior: as `design`.
+        train: as `design`, a file.
+        fixed_bed: as `design`.
+        overwrite: replace an output that was made otherwise.
+        notice: receives the cost before anything is computed.
+        advance: called with the number of starts that are done.
+        **options: of `DesignOptions`.
+
+    Raises:
+        LongstrandError: as `design`; a file is missing or damaged, or an output of other options is there.
+    """
+    started, source, target = time.perf_counter(), Path(input).expanduser(), Path(output).expanduser()
+    wanted = build(DesignOptions, options, "options")
+    check_output(target, [source, genome, model, prior, train, fixed_bed, *check_models])
+    if world_size() > 1:
+        raise UsageError("a design is one process; give every process starts of its own.")
+    setting = Setting.of(model, wanted, check_models=check_models, prior=prior, train=train, fixed_bed=fixed_bed)
+    loaded, opened = setting.loaded, open_genome(genome)
+    if loaded is None:
+        raise UsageError("a function has no identity that a folder could name; use design(...) in Python.")
+    if has_intervals(source, Columns(wanted.sequence_column, None, wanted.name_column)) and wanted.window is None:
+        wanted = wanted.model_copy(update={"window": reading_of(loaded.network).window})
+        setting = replace(setting, options=wanted)
+    records = list(read_file(source, wanted.reading(), opened))
+    searches = _searches(setting, records)
+    notice(setting.cost(searches))
+    identity = {
+        "model": loaded.fingerprint(), "input": fingerprint_input(source),
+        "genome": None if opened is None else opened.fingerprint,
+        "prior": None if setting.prior is None else open_model(setting.prior).fingerprint(),
+        "check_models": [open_model(other).fingerprint() for other in check_models],
+        "train": None if train is None else fingerprint_input(Path(train)),
+        "fixed_bed": None if fixed_bed is None else fingerprint_input(Path(fixed_bed)), **wanted.identity(),
+    }  # fmt: skip
+    computed = number = 0
+    with (
+        ResumableOutput.open(target, identity, suffix=".state", overwrite=overwrite) as parts,
+        torch_threads(_threads(setting)),
+    ):
+        finished = None if overwrite else parts.finished()
+        already = finished is not None
+        if finished is None:
+            for search in searches:
+                state: State | None = None
+                while state is None or not state.done:
+                    if parts.is_complete(number):
+                        state = State.of(json.loads(parts.data(number).read_text()))
+                    else:
+                        state = search.first() if state is None else search.step(state)
+                        counts = {"forwards": state.forwards if state.done else 0, "rounds": 1}
+                        text = json.dumps(state.plain())
+                        parts.commit(number, partial(_write, text), num_rows=int(state.done), counts=counts)
+                        computed += 1
+                    number += 1
+                advance(1)
+            join = partial(_join, setting, searches, records, {"input": fingerprint_input(source)})
+            finished = parts.finish(number, join)
+    counts = finished.counts if finished else {}
+    notes = [f"warning: {line}" for line in json.loads((target / "report.json").read_text())["warnings"]]
+    seconds = time.perf_counter() - started
+    return JobResult(target, finished.num_rows if finished else None, counts, tuple(notes), computed, seconds, already)
+
+
+def _write(text: str, path: Path) -> None:
+    path.write_text(text)
+
+
+def _join(
+    setting: Setting, searches: Sequence[Search], records: Sequence[Record], inputs: Mapping[str, str],
+    parts: Sequence[Path], target: Path,
+) -> None:  # fmt: skip
+    """Check the designs and write everything that the folder holds."""
+    states, found = iter(State.of(json.loads(path.read_text())) for path in parts), []
+    for search, record in zip(searches, records):
+        own = [next(states)]
+        while not own[-1].done:
+            own.append(next(states))
+        found += setting.results(search, record, own)
+    page.write(target, found, setting.options, names=tuple(setting.others), inputs=inputs)

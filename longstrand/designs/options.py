@@ -1,0 +1,160 @@
+"""The options of design, written once for Python, the command line and the identity of outputs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from longstrand.config import StrictModel
+from longstrand.errors import UsageError
+from longstrand.genome.sequence import IUPAC
+from longstrand.inference.options import FileOptions
+from longstrand.inference.strands import StrandPolicy
+
+Strategy = Literal["greedy", "beam", "evolve", "gradient", "lm"]
+NOT_CONTENT = frozenset({"batch_tokens", "device", "threads"})
+USED_BY = {
+    "width": ("beam", "evolve", "gradient", "lm"), "patience": ("beam", "evolve", "gradient", "lm"),
+    "temperature": ("gradient", "lm"), "edit_cost": ("gradient",), "refill": ("lm",),
+}  # fmt: skip
+ROUNDS = {"greedy": 50, "beam": 30, "evolve": 50, "gradient": 20, "lm": 100}
+WIDTHS = {"greedy": 1, "beam": 8, "evolve": 64, "gradient": 16, "lm": 32}
+ENZYMES = {
+    "BAMHI": "GGATCC", "BBSI": "GAAGAC", "BSAI": "GGTCTC", "BSMBI": "CGTCTC", "ECORI": "GAATTC", "ECORV": "GATATC",
+    "HINDIII": "AAGCTT", "KPNI": "GGTACC", "NDEI": "CATATG", "NHEI": "GCTAGC", "NOTI": "GCGGCCGC", "PSTI": "CTGCAG",
+    "SACI": "GAGCTC", "SALI": "GTCGAC", "SAPI": "GCTCTTC", "SPEI": "ACTAGT", "XBAI": "TCTAGA", "XHOI": "CTCGAG",
+}  # fmt: skip
+"""Restriction sites that may be named (Roberts et al., REBASE)."""
+
+
+class DesignOptions(StrictModel):
+    """What is wanted, what must hold, and how it is searched."""
+
+    strategy: Strategy = Field(
+        "greedy",
+        description="greedy (best single substitution, again and again), beam, evolve, gradient (single-base "
+        "vocabularies), or lm (masked bases refilled by a language model)",
+    )
+    output: str | int | None = Field(
+        None, description="name or number of the output to raise; by default the only one, or of two classes the second"
+    )
+    against: tuple[str | int, ...] = Field(
+        (), description="outputs, with commas, whose highest is subtracted: raise one but not the others"
+    )
+    hold: tuple[str | int, ...] = Field((), description="outputs, with commas, that are to stay as they are")
+    hold_weight: float = Field(1.0, gt=0, description="cost of a change of 1 in a held output")
+    lower: bool = Field(False, description="lower the output instead of raising it")
+    reach: float | None = Field(None, description="come as close to this value as possible, and stop there")
+    max_edits: int | None = Field(None, ge=1, description="most bases that differ from the start")
+    fixed: tuple[tuple[int, int], ...] = Field(
+        (), description="bases that stay, START-END with commas (from 1, both included)"
+    )
+    gc: tuple[float, float] | None = Field(None, description="share of G and C of the result, LOW-HIGH, as 0.35-0.6")
+    forbidden: tuple[str, ...] = Field(
+        (), description="words (IUPAC letters) or enzymes, with commas, that neither strand of the result may hold"
+    )
+    motifs: tuple[str, ...] = Field((), description="words, with commas, that the result must hold on either strand")
+    width: int | None = Field(
+        None, ge=2, description="beam: sequences kept (8); evolve: population (64); lm: chains (32); gradient: "
+        "samples a step (16)",
+    )  # fmt: skip
+    rounds: int | None = Field(
+        None, ge=1, description="most rounds: greedy 50, beam 30, evolve 50, gradient 20 (of 10 steps), lm 100"
+    )
+    patience: int = Field(10, ge=1, description="rounds without gain after which all but greedy stop")
+    keep: int = Field(5, ge=1, description="best designs of each start that are given back; greedy has one")
+    temperature: float = Field(
+        1.0, gt=0, description="gradient: of the samples (larger is softer); lm: loss in the score that is accepted "
+        "with probability 1/e at first; it falls to a tenth",
+    )  # fmt: skip
+    edit_cost: float = Field(0.1, ge=0, description="gradient: what an edit costs, in units of the score")
+    refill: int = Field(2, ge=1, description="lm: bases that are masked and refilled together")
+    seed: int = Field(0, ge=0, description="of all that is drawn")
+    region: tuple[int, int] | None = Field(
+        None, description="heads per token, base or bin: average over bases START-END (from 1, both included)"
+    )
+    strand: StrandPolicy | None = Field(None, description="+, - or both (mean); by default as in training")
+    window: int | None = Field(None, ge=1, description="bases around the middle of each interval")
+    sequence_column: str = Field("sequence", description="column with the sequences")
+    name_column: str | None = Field(None, description="column with row names; by default 'name' or 'id'")
+    batch_tokens: int = Field(8192, ge=1, description="most tokens in a batch; lower it if memory runs out")
+    device: str | None = Field(None, description="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
+    threads: int | None = Field(None, ge=1, description="processor threads; by default as many as there are free cores")
+
+    @field_validator("against", "hold", "forbidden", "motifs", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return (
+            tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else _of(value)
+        )
+
+    @field_validator("fixed", mode="before")
+    @classmethod
+    def _read_fixed(cls, value: Any) -> Any:
+        return tuple(_read_range(part) for part in value.split(",") if part) if isinstance(value, str) else _of(value)
+
+    @field_validator("region", mode="before")
+    @classmethod
+    def _read_region(cls, value: Any) -> Any:
+        return _read_range(value) if isinstance(value, str) else _of(value)
+
+    @field_validator("gc", mode="before")
+    @classmethod
+    def _read_gc(cls, value: Any) -> Any:
+        return tuple(map(float, value.split("-"))) if isinstance(value, str) and value.count("-") == 1 else _of(value)
+
+    @field_validator("forbidden", "motifs", mode="after")
+    @classmethod
+    def _read_words(cls, value: tuple[str, ...], info: Any) -> tuple[str, ...]:
+        known = IUPAC if info.field_name == "forbidden" else "ACGT"
+        words = tuple(ENZYMES.get(word.upper(), word.upper().replace("U", "T")) for word in value)
+        for word in words:
+            if not word or not set(word) <= set(known):
+                raise UsageError(f"'{word}' is no word of {'IUPAC letters' if known is IUPAC else 'A, C, G and T'}.")
+        return words
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        for name, strategies in USED_BY.items():
+            if name in self.model_fields_set and self.strategy not in strategies:
+                raise UsageError(f"{name} is for the strategy {' or '.join(strategies)}, not for {self.strategy}.")
+        if self.gc is not None and not 0 <= self.gc[0] <= self.gc[1] <= 1:
+            raise UsageError(f"gc {self.gc[0]:g}-{self.gc[1]:g} is no range of shares; write 0.35-0.6.")
+        if self.lower and self.reach is not None:
+            raise UsageError("an output is lowered or reaches a value; give --lower or --reach, not both.")
+        if "hold_weight" in self.model_fields_set and not self.hold:
+            raise UsageError("hold_weight is for outputs that are held (--hold).")
+        return self
+
+    @property
+    def most_rounds(self) -> int:
+        """Return after how many rounds a search ends."""
+        return self.rounds or ROUNDS[self.strategy]
+
+    @property
+    def size(self) -> int:
+        """Return how many sequences a search holds at a time."""
+        return self.width or WIDTHS[self.strategy]
+
+    def reading(self) -> FileOptions:
+        """Return what says how a file is read."""
+        names = ("window", "sequence_column", "name_column")
+        return FileOptions.model_validate({name: getattr(self, name) for name in names})
+
+    def identity(self) -> dict[str, Any]:
+        """Return all options that decide what a design is, as plain values."""
+        return self.model_dump(mode="json", exclude=set(NOT_CONTENT))
+
+
+def _of(value: Any) -> Any:
+    """Take lists for tuples."""
+    return tuple(map(_of, value)) if isinstance(value, list | tuple) else value
+
+
+def _read_range(text: str) -> tuple[int, int]:
+    """Read ``11-20``, which counts from 1."""
+    start, _, end = text.strip().partition("-")
+    if not (start.isdigit() and end.isdigit() and 1 <= int(start) <= int(end)):
+        raise UsageError(f"'{text}' is no START-END; write 11-20 (from 1, both included).")
+    return int(start) - 1, int(end)
