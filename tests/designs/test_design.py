@@ -127,7 +127,7 @@ def obeys(start, text, options):
     )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(
     start=some.text("ACGT", min_size=12, max_size=30), strategy=some.sampled_from(STRATEGIES),
     max_edits=some.integers(1, 12), gc=some.sampled_from([(0.0, 1.0), (0.3, 0.6), (0.5, 0.5)]),

@@ -39,9 +39,9 @@ def test_mean_and_spread_are_those_of_the_members(folders, tmp_path):
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS) + "\n")
     ls.predict_file(",".join(map(str, folders)), tmp_path / "texts.txt", tmp_path / "out.csv", strand="both")
     table = pl.read_csv(tmp_path / "out.csv")
-    np.testing.assert_allclose(table["probability_high"], 1 / (1 + np.exp(-each.mean(0)[:, 2])), atol=1e-5)
+    np.testing.assert_allclose(table["probability_2"], 1 / (1 + np.exp(-each.mean(0)[:, 2])), atol=1e-5)
     np.testing.assert_allclose(
-        table["spread_probability_high"], (1 / (1 + np.exp(-each[..., 2]))).std(0, ddof=1), atol=1e-5
+        table["spread_probability_2"], (1 / (1 + np.exp(-each[..., 2]))).std(0, ddof=1), atol=1e-5
     )
 
 
