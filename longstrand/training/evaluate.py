@@ -297,6 +297,4 @@ def calibration_sentence(found: Mapping[str, Any]) -> list[str]:
         return []
     error, null = found["ece"], found["ece_if_calibrated"]
     ends = f" ({error['low']:.3f} to {error['high']:.3f})" if "low" in error else ""
-    return [
-        f"Expected calibration error {error['value']:.3f}{ends}; of a calibrated model of so many rows {null:.3f}."
-    ]
+    return [f"Expected calibration error {error['value']:.3f}{ends}; of a calibrated model of so many rows {null:.3f}."]
