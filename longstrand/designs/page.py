@@ -10,12 +10,11 @@ import polars as pl
 
 from longstrand.designs.checks import SAMPLES, Design, diversity
 from longstrand.designs.options import DesignOptions
-from longstrand.explain.tables import write_table
 from longstrand.genome.intervals import Interval
 from longstrand.report.locus import MAX_LETTERS, Locus, Logo, Marks
 from longstrand.report.page import write_report
 from longstrand.report.sections import Curves, Line, Report, Section, Table, provenance_table
-from longstrand.runtime import provenance, write_atomically
+from longstrand.runtime import provenance, write_atomically, write_frame
 
 WIDTH, MOST_ROWS, MOST_LINES = 120, 50, 8
 CARRIED = 0.5
@@ -36,10 +35,10 @@ def write(
     """Write ``designs.tsv``, ``designs.fasta``, ``trace.tsv`` and the report into a folder (made here)."""
     folder.mkdir()
     frame = pl.DataFrame([one.row() for one in designs], infer_schema_length=None)
-    write_table(folder / "designs.tsv", frame)
+    write_frame(folder / "designs.tsv", frame)
     firsts = [one for one in designs if one.number == 1]
     traces = [one.trace.select(pl.lit(one.record.name).alias("name"), pl.all()) for one in firsts]
-    write_table(folder / "trace.tsv", pl.concat(traces))
+    write_frame(folder / "trace.tsv", pl.concat(traces))
     lines = [f">{one.record.name}_{one.number} score={one.score:.6g} edits={len(one.edits)}\n{one.sequence}\n"
              for one in designs]  # fmt: skip
     write_atomically(folder / "designs.fasta", "".join(lines))
