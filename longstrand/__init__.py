@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from longstrand.report.locus import Tokens as Tokens
     from longstrand.report.locus import Track as Track
     from longstrand.report.locus import plot as plot
+    from longstrand.serve.client import connect as connect
     from longstrand.tokenization.hub import load_tokenizer as load_tokenizer
     from longstrand.tracks.jobs import predict_tracks as predict_tracks
     from longstrand.training.evaluate import evaluate as evaluate
@@ -55,6 +56,7 @@ _VERBS = {
     "longstrand.training.evaluate": ["evaluate", "calibrate"],
     "longstrand.benchmarks.run": ["benchmark"],
     "longstrand.benchmarks.probe_run": ["probe"],
+    "longstrand.serve.client": ["connect"],
     "longstrand.report.locus": ["plot", "Ruler", "Track", "Logo", "Tokens", "Genes", "Marks"],
 }
 _LAZY = {name: module for module, names in _VERBS.items() for name in names}

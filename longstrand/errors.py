@@ -47,6 +47,10 @@ class TrainingError(LongstrandError):
     """Training cannot go on: its numbers are no longer finite."""
 
 
+class ServerError(LongstrandError):
+    """A server does not answer, or not with what was asked for."""
+
+
 class ResumeError(LongstrandError):
     """A run folder cannot be resumed as asked."""
 

@@ -71,7 +71,7 @@ def refusal_of(error: LongstrandError, where: str | None = None) -> Refusal:
 
 def refusal_of_fields(problems: list[dict[str, Any]]) -> Refusal:
     """Turn what a schema found into an answer about the first problem, without repeating the input."""
-    problem = problems[0]
+    problem = min(problems, key=lambda one: one["type"] != "extra_forbidden")  # a misspelt field is missing, too
     kind, place = problem["type"], list(problem["loc"])
     if kind == "json_invalid":
         return Refusal(422, "The body is no JSON.", "json", "body")
@@ -83,4 +83,4 @@ def refusal_of_fields(problems: list[dict[str, Any]]) -> Refusal:
         return Refusal(422, f"{where} has a field that does not exist; {more}", "unknown_field", where, hint=hint)
     words = "is missing" if kind == "missing" else _LONG_WORD.sub("...", problem["msg"])
     words = words.replace("Input should be", "should be").removeprefix("Value error, ")
-    return Refusal(422, f"{where}: {words}.", "field", where)
+    return Refusal(422, f"{where} {words}.", "field", where)

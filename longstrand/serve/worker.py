@@ -26,7 +26,7 @@ class Events:
 
     def __init__(self, path: Path, unit: str) -> None:
         self.path, self.unit, self.total = path, unit, None
-        self.done, self.started, self._last = 0, time.monotonic(), 0.0
+        self.done, self._first, self._last = 0, (0, 0.0), 0.0
         whole = path.read_bytes() if path.exists() else b""
         path.write_bytes(whole[: whole.rfind(b"\n") + 1])
         self.write("start", {"started": time.time()})
@@ -40,6 +40,7 @@ class Events:
         """Count what is done; a line at most every second."""
         self.done += number
         now = time.monotonic()
+        self._first = self._first if self._last else (self.done, now)
         if now - self._last < EVERY:
             return
         self.tell(now)
@@ -47,8 +48,11 @@ class Events:
     def tell(self, now: float) -> None:
         """Write how far it is."""
         self._last = now
-        rate = self.done / max(1e-6, now - self.started)
-        self.write("progress", {"done": self.done, "total": self.total, "unit": self.unit, "rate": round(rate, 2)})
+        done, began = self._first
+        rate = (self.done - done) / (now - began) if now > began and self.done > done else None
+        self.write(
+            "progress", {"done": self.done, "total": self.total, "unit": self.unit, "rate": rate and round(rate, 2)}
+        )
 
 
 def main(folder: Path) -> int:
