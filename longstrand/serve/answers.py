@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from longstrand.explain.attribution import Explainer
 from longstrand.explain.options import AttributeOptions
 from longstrand.genome.intervals import Interval
 from longstrand.genome.variants import Variant
-from longstrand.inference.predict import Prediction
+from longstrand.inference.predict import Prediction, num_lower_case, num_unknown
 from longstrand.inference.strands import strands_of
 from longstrand.serve import tracks
 from longstrand.serve.call import Call
@@ -36,6 +35,7 @@ from longstrand.serve.schemas import (
 )
 from longstrand.serve.served import Asked, ServedModel, counts_of, items_of, prediction_of, read_rows
 from longstrand.serve.server import Server
+from longstrand.tracks.jobs import SEAM
 from longstrand.variants.jobs import VariantJob
 from longstrand.variants.options import VariantOptions
 
@@ -69,9 +69,10 @@ async def predictions(server: Server, call: Call, how: Asked, records: Sequence[
     call.facts["bases"] = bases
     rows = read_rows(how, records) if bases <= IN_THE_LOOP else await asyncio.to_thread(read_rows, how, records)
     call.timing["tokenize"] = 1e3 * (time.perf_counter() - started)
-    items = items_of(how, rows, caller=call.caller, deadline=call.deadline, bulk=False)
-    if server.room_for_bulk(sum(item.tokens for item in items)):
-        items = [replace(item, bulk=True) for item in items]
+    items = items_of(how, rows, caller=call.caller, deadline=call.deadline)
+    bulk = server.room_for_bulk(sum(item.tokens for item in items))
+    for item in items:
+        item.bulk = bulk
     found: list[Prediction] = await server.predict(call, items)
     return found
 
@@ -171,80 +172,64 @@ async def tokenize(server: Server, call: Call, body: TokenizeRequest) -> bytes:
     return write() if bases <= IN_THE_LOOP else await asyncio.to_thread(write)
 
 
-async def along(server: Server, call: Call, body: TracksRequest) -> dict[str, Any]:
-    """Compute tracks: the answer of /v1/tracks, with arrays as values; formats are made of it."""
+async def along(
+    server: Server, call: Call, body: TracksRequest
+) -> tuple[tracks.Along, dict[str, Any], np.ndarray, dict[str, int]]:
+    """Compute tracks.
+
+    Returns:
+        The windows, the answer without values, the values (bins, tracks), and the contigs of the genome.
+    """
     model = server.model(body.model)
     need_head(model)
     record = record_of(body.input, 0, "input", server.genomes, server.max_bases)
-    served = server.genomes[body.input.genome] if body.input.genome and record.interval else None
-    contigs = served.genome.contigs if served else {body.input.name or "sequence": record.num_bases}
-    region = record.interval or Interval(body.input.name or "sequence", 0, record.num_bases)
-    if not region.length:
+    name = body.input.name or "sequence"
+    region, genome = record.interval, None
+    if region is not None:
+        genome = server.genomes[str(body.input.genome)].genome
+    if not record.num_bases:
         raise Refusal(422, "input has no bases.", "input", "input.sequence")
-    names = [
-        one_of(dict.fromkeys(model.outputs), name, "output", f"outputs[{i}]") or name
-        for i, name in enumerate(body.outputs)
-    ]
-    chosen = [model.outputs.index(name) for name in names] or list(range(len(model.outputs)))
-    plan = tracks.plan_of(model, body, region, contigs[region.chrom], server.max_bases)
-    letters = record.sequence[plan.read.start : plan.read.end]
-    if served:
-        letters = served.genome.fetch(region.chrom, plan.read.start, plan.read.end)
-    strand = body.strand or model.reading.strand
-    found, counts, warnings = [], {}, list[str]()
-    size = tracks.bin_size_of(body, plan.unit)
-    seams = []
-    for side in ("+", "-") if strand == "separate" else (strand,):
-        how = model.wanted(output="logits", strand=side)
-        output = body.output or ("logits" if model.head and model.head.problem == "regression" else "probabilities")
-        rows = await predictions(server, call, how, tracks.windows_of(plan, letters, record.name, record.where))
-
-        def joined(rows: list[Prediction] = rows, output: str = output) -> tuple[np.ndarray, float | None]:
-            whole, seam = tracks.put_together(plan, [row.values for row in rows], body.blend)
-            values = tracks.finish(model, whole, output)[:, chosen]
-            return tracks.in_bins(values, size // plan.unit, body.reduce), seam
-
-        values, seam = await asyncio.to_thread(joined)
-        seams += [] if seam is None else [seam]
-        shown = "." if strand == "both" else side
-        found += [{"name": model.outputs[column], "strand": shown, "values": np.ascontiguousarray(values[:, place])}
-                  for place, column in enumerate(chosen)]  # fmt: skip
-        warnings += [note for note in how.notes if note not in warnings]
-    counts = {"bases": plan.region.length, "unknown": sum(letters.upper().count(x) for x in "NRYSWKMBDHV"),
-              "lower_case": sum(map(str.islower, letters))}  # fmt: skip
-    seam = max(seams, default=None)
-    if seam is not None and seam > tracks.SEAM_NOTE:
+    for number, output in enumerate(body.outputs):
+        one_of(dict.fromkeys(model.outputs), output, "output", f"outputs[{number}]")
+    source = genome or tracks.Pasted(name, record.sequence)
+    whole = region or Interval(name, 0, record.num_bases)
+    windows = await asyncio.to_thread(tracks.Along, model, body, whole, source, server.max_bases)
+    found = []
+    for way in windows.ways():
+        rows = await predictions(server, call, model.wanted(**way), windows.records)
+        found.append([row.values for row in rows])
+    values, seam = await asyncio.to_thread(windows.bins, found)
+    warnings, grid, options = list(windows.notes), windows.job.grid, windows.job.options
+    if seam is not None and seam > SEAM:
         warnings.append(
             f"Neighbouring windows say different things about the same bases (seam {seam:.2f} of the spread)."
         )
-    unit = model.wanted(output=output).unit
-    windows = {"length": plan.window, "step": plan.step, "blend": body.blend, "count": len(plan.starts),
-               "seam": None if seam is None else round(seam, 4)}  # fmt: skip
-    return about(call, model) | {
-        "name": record.name, **place_of(plan.region), "unit": unit, "bin_size": size, "reduce": body.reduce,
-        "strand": strand, "tracks": found, "windows": windows, "counts": counts, "warnings": warnings,
-        "contigs": contigs,
+    letters = record.sequence
+    counts = {"bases": len(letters), "unknown": num_unknown(letters.upper()), "lower_case": num_lower_case(letters)}
+    answer = about(call, model) | {
+        "name": record.name, **place_of(windows.region), "unit": model.wanted(output=options.output).unit,
+        "bin_size": windows.job.bin_size, "reduce": options.reduce, "strand": options.strand,
+        "windows": {"length": grid.window, "step": grid.step, "blend": grid.blend, "count": len(windows.records),
+                    "seam": None if seam is None else round(seam, 4)},
+        "counts": counts, "warnings": warnings,
     }  # fmt: skip
+    return windows, answer, values, dict(source.contigs)
 
 
 async def tracks_json(server: Server, call: Call, body: TracksRequest) -> bytes:
     """Answer /v1/tracks in JSON."""
-    answer = await along(server, call, body)
-    answer.pop("contigs")
+    windows, answer, values, _ = await along(server, call, body)
+    shown = {"both": ".", "+": "+", "-": "-"}.get(windows.job.options.strand, ".")
+    answer["tracks"] = [{"name": name, "strand": strand or shown, "values": np.ascontiguousarray(values[:, place])}
+                        for place, (name, strand) in enumerate(windows.job.tracks)]  # fmt: skip
     return await written(call, answer, [(one, "values") for one in answer["tracks"]], body.encoding)
 
 
 async def tracks_file(server: Server, call: Call, body: TracksRequest, kind: str) -> bytes:
     """Answer /v1/tracks as a bedGraph, BED or BigWig."""
-    answer = await along(server, call, body)
-    place, contigs = answer["interval"], answer["contigs"]
-    region = Interval(place["chrom"], place["start"], place["end"])
-    columns = {
-        f"{one['name']}{'' if one['strand'] == '.' else one['strand']}": one["values"] for one in answer["tracks"]
-    }
+    windows, _, values, contigs = await along(server, call, body)
     try:
-        size = answer["bin_size"]
-        return await asyncio.to_thread(tracks.as_file, kind, region, size, columns, body.threshold, contigs)
+        return await asyncio.to_thread(tracks.as_file, kind, windows, values, contigs, body.threshold)
     except LongstrandError as error:
         raise refusal_of(error) from None
 

@@ -141,8 +141,8 @@ class Client:
             one = self.ask("POST", "/v1/attribute", body)
             numbers = {name: np.nan if one[name] is None else one[name] for name in ("output", "baseline", "special")}
             tokens = np.array(one["tokens"], dtype=np.int32).reshape(-1, 2)
-            found.append(Attribution(record, record.sequence.upper(), decode(one["values"]), tokens=tokens, steps=one["steps"],
-                                     status=one["status"], **numbers))  # fmt: skip
+            more = {"tokens": tokens, "steps": one["steps"], "status": one["status"], **numbers}
+            found.append(Attribution(record, record.sequence.upper(), decode(one["values"]), **more))
         return found
 
     def score_variants(self, model: str, variants: Sequence[str], *, genome: str, **options: Any) -> pl.DataFrame:

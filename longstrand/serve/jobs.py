@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import shutil
 import sys
@@ -33,11 +34,13 @@ from longstrand.serve.refusals import Refusal, refusal_of
 from longstrand.serve.schemas import VERBS
 from longstrand.serve.server import Server
 
+logger = logging.getLogger("longstrand.serve")
+
 Verb = Literal["predict", "embed", "tracks", "variants", "attribute"]
 Format = Literal["fasta", "bed", "csv", "tsv", "vcf"]
 KINDS = {"fasta": ("fasta", "lines"), "bed": ("bed",), "csv": ("table",), "tsv": ("table",), "vcf": ("vcf",)}
 """What a file of each format may be by its content."""
-NOT_FOR_CLIENTS = ("device", "threads", "background", "part_rows", "batch_tokens", "output", "track")
+NOT_FOR_CLIENTS = ("device", "threads", "background", "part_rows", "batch_tokens", "output", "track", "regions")
 ENDS = {"result": "done", "error": "failed", "cancelled": "cancelled"}
 ID = re.compile(r"[0-9a-f]{32}")
 POLL = 0.3
@@ -191,21 +194,24 @@ class Jobs:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._more.wait(), POLL if job else 3600)
                 continue
-            self.running, folder = job, self.folder / job
+            self.running = job
             try:
-                with open(folder / "log.txt", "ab") as log:
-                    self._child = await asyncio.create_subprocess_exec(
-                        sys.executable, "-m", "longstrand.serve.worker", str(folder), stdin=asyncio.subprocess.DEVNULL,
-                        stdout=log, stderr=log,
-                    )  # fmt: skip
-                    code = await self._child.wait()
-                if self.state(job) == "running":
-                    text = f"The process of the job ended with code {code} (out of memory?); post the job again."
-                    write_json(
-                        folder / "error.json", {"error": {"code": "died", "message": text}, "ended": time.time()}
-                    )
+                await self._run(self.folder / job)
+            except OSError:
+                logger.exception("job %s could not be run", job)
+                await asyncio.sleep(POLL)
             finally:
                 self.running = self._child = None
+
+    async def _run(self, folder: Path) -> None:
+        command = (sys.executable, "-m", "longstrand.serve.worker", str(folder))
+        with open(folder / "log.txt", "ab") as log:
+            none = asyncio.subprocess.DEVNULL
+            self._child = await asyncio.create_subprocess_exec(*command, stdin=none, stdout=log, stderr=log)
+            code = await self._child.wait()
+        if (folder / "request.json").exists() and self.state(folder.name) == "running":
+            text = f"The process of the job ended with code {code} (out of memory?); post the job again."
+            write_json(folder / "error.json", {"error": {"code": "died", "message": text}, "ended": time.time()})
 
     def _sweep(self) -> None:
         """Remove jobs that ended long ago."""

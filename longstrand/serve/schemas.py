@@ -89,8 +89,8 @@ class TracksRequest(StrictModel):
     input: Input
     outputs: list[Name] = Field([], max_length=10_000)
     output: Literal["probabilities", "logits"] | None = None
-    bin_size: int = Field(1, ge=1)
-    reduce: Literal["mean", "sum", "max"] = "mean"
+    bin_size: int | None = Field(None, ge=1)
+    reduce: Literal["mean", "sum"] = "mean"
     strand: Literal["+", "-", "both", "separate"] | None = None
     window: int | None = Field(None, ge=1)
     step: int | None = Field(None, ge=1)

@@ -165,12 +165,12 @@ def read_rows(asked: Asked, records: Sequence[Record]) -> list[Row]:
     return rows
 
 
-def items_of(asked: Asked, rows: Sequence[Row], *, caller: str, deadline: float, bulk: bool) -> list[Item]:
+def items_of(asked: Asked, rows: Sequence[Row], *, caller: str, deadline: float) -> list[Item]:
     """Make an item of the queue of each row."""
     found = []
     for row in rows:
         lengths = [reading.length for reading in row.readings]
-        found.append(Item(row, asked.engine, sum(lengths), max(lengths), caller=caller, deadline=deadline, bulk=bulk))
+        found.append(Item(row, asked.engine, sum(lengths), max(lengths), caller=caller, deadline=deadline))
     return found
 
 

@@ -112,9 +112,13 @@ def run(request: dict[str, Any], folder: Path, events: Events) -> Any:
         from longstrand.explain.jobs import attribute_file
 
         return attribute_file(model, source, target, genome=genome, advance=events.advance, **options)
-    from longstrand.inference.contigs import predict_tracks
+    from longstrand.genome.fasta import Genome
+    from longstrand.tracks.jobs import predict_tracks
 
-    return predict_tracks(model, genome, target, **options)
+    opened = Genome(genome)
+    chosen = options.get("contigs") or list(opened.contigs)
+    events.total = sum(length for name, length in opened.contigs.items() if name in chosen)
+    return predict_tracks(model, opened, target, advance=events.advance, **options)
 
 
 def _variants(request: dict[str, Any], source: Path, target: Path, events: Events, options: dict[str, Any]) -> Any:

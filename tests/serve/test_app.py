@@ -235,3 +235,44 @@ def test_numbers_survive_both_ways() -> None:
         np.testing.assert_allclose(decode(encode(values, encoding)), values, rtol=1e-5)
     assert encode(values, "json")[0] == [1.5, None]
     assert base64.b64decode(encode(values, "f32")["base64"]) == values.tobytes()
+
+
+def test_tracks_are_those_of_the_whole_contig(served: Served, tmp_path: Path) -> None:
+    shared = {"window": 100, "step": 60, "blend": "hann", "bin_size": 10, "strand": "separate"}
+    ls.predict_tracks(str(served.folders["bases"]), served.genome, tmp_path / "all.zarr", **shared)
+    import zarr
+
+    expected = zarr.open_group(str(tmp_path / "all.zarr"))["chr1"][30:62]
+    body = {"model": "bases", "input": {"genome": "g", "region": "chr1:305-615"}, **shared}
+    answer = answered(served.post("/v1/tracks", body))
+    assert (answer["interval"], answer["windows"]["length"]) == ({"chrom": "chr1", "start": 300, "end": 620}, 100)
+    assert [(one["name"], one["strand"]) for one in answer["tracks"]][::3] == [("exon", "+"), ("exon", "-")]
+    found = np.stack([decode(one["values"]) for one in answer["tracks"]], axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert answer["windows"]["seam"] > 0
+
+
+def test_tracks_as_files(served: Served, tmp_path: Path) -> None:
+    pybigtools = pytest.importorskip("pybigtools")
+    body = {
+        "model": "promoters",
+        "input": {"genome": "g", "region": "chr1:101-500"},
+        "outputs": ["yes"],
+        "bin_size": 100,
+    }
+    values = decode(answered(served.post("/v1/tracks", body))["tracks"][0]["values"])
+    found = {
+        kind: served.post("/v1/tracks", body, accept=kind).content
+        for kind in ("text/x-bedgraph", "application/x-bigwig")
+    }
+    lines = [line.split("\t") for line in found["text/x-bedgraph"].decode().splitlines()]
+    assert [line[:3] for line in lines] == [["chr1", str(start), str(start + 100)] for start in range(100, 500, 100)]
+    np.testing.assert_allclose([float(line[3]) for line in lines], values, rtol=1e-5)
+    (tmp_path / "x.bw").write_bytes(found["application/x-bigwig"])
+    file = pybigtools.open(str(tmp_path / "x.bw"))
+    assert file.chroms()["chr1"] == 1200
+    np.testing.assert_allclose(file.values("chr1", 100, 500)[::100], values, rtol=1e-5)
+    calls = served.post("/v1/tracks", {**body, "threshold": float(values.min())}, accept="text/x-bed").text
+    assert calls.startswith("chr1\t100\t500\tyes_1\t")
+    several = served.post("/v1/tracks", {**body, "outputs": []}, accept="text/x-bedgraph")
+    assert several.json()["error"]["where"] == "outputs"
