@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,6 @@ from longstrand.explain.options import AttributeOptions
 from longstrand.genome.intervals import Interval
 from longstrand.genome.variants import Variant
 from longstrand.inference.predict import Prediction, num_lower_case, num_unknown
-from longstrand.inference.strands import strands_of
 from longstrand.serve import tracks
 from longstrand.serve.call import Call
 from longstrand.serve.numbers import MANY, encode, to_json
@@ -253,7 +253,7 @@ async def attribute(server: Server, call: Call, body: AttributeRequest) -> bytes
     how = model.wanted(output="embeddings", strand="+")
     (row,) = read_rows(how, [record])
     length = row.readings[0].length
-    forwards = forwards_of(options, record.num_bases, length) * len(strands_of(options.strand or model.reading.strand))
+    forwards = math.ceil(explainer.passes(record.num_bases, length))
     rate = server.fast.tokens_a_second
     cost = {"forwards": forwards, "estimated": True, "seconds": round(forwards * length / rate, 1) if rate else None}
     if forwards > server.options.max_forwards or (cost["seconds"] or 0) > server.options.timeout:
@@ -270,16 +270,6 @@ async def attribute(server: Server, call: Call, body: AttributeRequest) -> bytes
     answer |= {"unit": "logit" if model.head else "nats", "values": found.values, "status": found.status,
                "steps": found.steps, "tokens": found.tokens.tolist(), "warnings": [], **numbers}  # fmt: skip
     return await written(call, answer, [(answer, "values")], body.encoding)
-
-
-def forwards_of(options: AttributeOptions, num_bases: int, num_tokens: int) -> int:
-    """Estimate forward passes (a backward one counts as two) of one strand, before any is run."""
-    span = min(options.span or num_bases, num_bases)
-    baselines = 8 if options.baseline[:1] == ("shuffled",) else 1
-    table = {"gradient": 4 * baselines, "ig": 3 * options.steps * baselines, "occlusion": num_tokens + 1,
-             "ism": 3 * span + 1, "deletion": span + 1, "insertion": 4 * span + 1,
-             "block": -(-span // options.width) + 1}  # fmt: skip
-    return table[options.method]
 
 
 async def variants(server: Server, call: Call, body: VariantsRequest) -> bytes:

@@ -38,7 +38,13 @@ logger = logging.getLogger("longstrand.serve")
 
 Verb = Literal["predict", "embed", "tracks", "variants", "attribute"]
 Format = Literal["fasta", "bed", "csv", "tsv", "vcf"]
-KINDS = {"fasta": ("fasta", "lines"), "bed": ("bed",), "csv": ("table",), "tsv": ("table",), "vcf": ("vcf",)}
+KINDS: dict[str, tuple[str, ...]] = {
+    "fasta": ("fasta", "lines"),
+    "bed": ("bed",),
+    "csv": ("table",),
+    "tsv": ("table",),
+    "vcf": ("vcf",),
+}
 """What a file of each format may be by its content."""
 NOT_FOR_CLIENTS = ("device", "threads", "background", "part_rows", "batch_tokens", "output", "track", "regions")
 ENDS = {"result": "done", "error": "failed", "cancelled": "cancelled"}
@@ -167,7 +173,7 @@ class Jobs:
             if request["format"] is not None:
                 await asyncio.to_thread(_check_upload, path, request["format"], self.server.options.max_upload)
             elif size:
-                raise Refusal(422, "A file needs a format; a job along a genome takes no file.", "option", "format")
+                raise Refusal(422, "A file needs a format.", "option", "format")
             write_json(folder / "request.json", request)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -315,9 +321,9 @@ def add_job_routes(app: FastAPI, jobs: Jobs) -> None:
         path = str(server.genome_paths[genome]) if genome in server.genomes else None
         if genome is not None and path is None:
             one_of(server.genomes, genome, "genome", "genome")
-        if (format is None) != (verb == "tracks"):
-            raise Refusal(422, "Give the format of the file; tracks read a genome and take no file.", "option",
-                          "format")  # fmt: skip
+        if format not in ((None, "bed") if verb == "tracks" else KINDS):
+            raise Refusal(422, "Give the format of the file; tracks take a BED of regions, or no file for a genome.",
+                          "option", "format")  # fmt: skip
         if path is None and (verb in ("tracks", "variants") or format == "bed"):
             raise Refusal(422, "Name the genome; see /v1/genomes.", "option", "genome")
         asked = {"verb": verb, "model": known.name, "folder": str(known.folder), "genome": genome, "genome_path": path,

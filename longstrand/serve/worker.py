@@ -116,8 +116,11 @@ def run(request: dict[str, Any], folder: Path, events: Events) -> Any:
     from longstrand.tracks.jobs import predict_tracks
 
     opened = Genome(genome)
-    chosen = options.get("contigs") or list(opened.contigs)
-    events.total = sum(length for name, length in opened.contigs.items() if name in chosen)
+    if request["format"] == "bed":
+        options["regions"] = str(source)
+    else:
+        chosen = options.get("contigs") or list(opened.contigs)
+        events.total = sum(length for name, length in opened.contigs.items() if name in chosen)
     return predict_tracks(model, opened, target, advance=events.advance, **options)
 
 

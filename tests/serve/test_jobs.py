@@ -109,7 +109,7 @@ def folder_of_job(served: Served, folder: Path, verb: str, **more: Any) -> Path:
     ("verb", "more", "content", "file"),
     [
         ("embed", {"genome_path": None}, FASTA, "embeddings.parquet"),
-        ("tracks", {"format": None, "options": {"window": 100, "contigs": ["chr1"]}}, b"", "tracks/tracks.json"),
+        ("tracks", {"format": "bed", "options": {"window": 100}}, b"chr1\t100\t300\n", "tracks/tracks.json"),
         ("variants", {"format": "vcf", "options": {"window": 100, "mismatch": "skip"}},
          VCF, "variants.vcf.gz"),
         ("attribute", {"genome_path": None, "options": {"output": "exon", "check": 0, "method": "gradient"}}, FASTA,
