@@ -238,7 +238,7 @@ def _sections(parts: _Parts, motifs: Sequence[Motif]) -> list[Section]:
         like = parts.names.filter(pl.col("query") == one.motif.name).rows(named=True)
         named = "; ".join(f"{row['target']} {row['target_name']} (p {_short(row['p'])})" for row in like)
         shares = "{} of {} against {} of {}".format(*one.held_out)
-        rows.append([one.motif.name, one.word, one.sites, _short(one.p_training), _short(one.p), shares, named])
+        rows.append([one.motif.name, one.word, one.sites, one.p_training, one.p, shares, named])
     heads = ["motif", "grew from", "sites", "p (search)", "p (held out)", "held-out regions with a site", "looks like"]
     sections.append(Table("D. Motifs that were found", explain if rows else f"{explain} None was found.", heads, rows))
     for one in parts.found:

@@ -17,7 +17,7 @@ from longstrand.genome.intervals import Interval
 from longstrand.models.network import Network
 from longstrand.report.locus import Arcs, Locus, Logo, Marks, Ruler, Track, marked
 from longstrand.report.page import write_report
-from longstrand.report.sections import Cell, Curves, Line, Report, Section, Table, grid, provenance_table
+from longstrand.report.sections import Curves, Line, Report, Section, Table, grid, provenance_table
 from longstrand.runtime import provenance, write_frame
 
 TOP = 30
@@ -37,14 +37,8 @@ def write_page(
 
 
 def table_of(title: str, explain: str, frame: pl.DataFrame) -> Table:
-    """Show a frame as a table; p values with three digits."""
-    rows = [[_cell(name, value) for name, value in row.items()] for row in frame.rows(named=True)]
-    return Table(title, explain, frame.columns, rows)
-
-
-def _cell(name: str, value: Any) -> Cell:
-    small = isinstance(value, float) and (name.startswith("p") or name == "q" or 0 < abs(value) < 0.01)
-    return f"{value:.3g}" if small else value
+    """Show a frame as a table."""
+    return Table(title, explain, frame.columns, frame.rows())
 
 
 def reconstruction_page(folder: Path, name: str, tokens: pl.DataFrame, summary: pl.DataFrame, vocabulary: int) -> Path:

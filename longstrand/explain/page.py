@@ -57,7 +57,7 @@ def write_page(
     target = job.explainer.target.name
     verdict = (
         f"The maps pass {sum(check.passed is True for check in trust.checks)} of "
-        f"{sum(check.passed is not None for check in trust.checks)} tests on {trust.num_sequences} sequences"
+        f"{sum(check.passed is not None for check in trust.checks)} tests, made on {trust.num_sequences} of them"
         + (f"; they fail: {', '.join(check.name for check in trust.failed)}." if failed else ".")
     )
     sections = [
@@ -86,7 +86,7 @@ def _strongest(maps: Maps) -> list[int]:
 
 def _trust_sections(trust: Trust, job: AttributionJob) -> Iterator[Section]:
     explain = (
-        f"Each test was made on {trust.num_sequences} sequences; the median counts, the quartiles stand beside it. "
+        f"Sequences tested: {trust.num_sequences}; the median counts, the quartiles stand beside it. "
         "Agreement is Spearman's rank correlation over the bases of a sequence. 'Weights mixed up' repeats the map "
         "with the model's numbers shuffled, from the head down; with all of them shuffled nothing may be left of it. "
         "'Trivial' compares the size of the values with what needs no model. The limits are conventions."

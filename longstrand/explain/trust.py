@@ -277,6 +277,7 @@ def _check(title: str, values: Sequence[float], kind: str, passed: bool | None) 
         passed = middle < AGREES
     elif kind == "weights mixed up":
         passed = abs(middle) < CONTROL
+    passed = None if passed is None else bool(passed)  # numpy's False is not False
     return Check(title, middle, low, high, expected, passed, meaning)
 
 

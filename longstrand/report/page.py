@@ -127,11 +127,13 @@ def _anchor(title: str) -> str:
 
 
 def _number(value: Any) -> str:
-    """Write a cell: counts in groups of three digits, other numbers with three places, None as a dash."""
+    """Write a cell: counts in groups of three digits, other numbers with three places or digits, None as a dash."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float) and 0 < abs(value) < 0.001:
+        return f"{value:.3g}"
     if isinstance(value, float):
         return f"{value:,.3f}" if abs(value) < 1000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
