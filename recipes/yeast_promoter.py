@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 import longstrand as ls
 from longstrand.explain.motifs import read_motifs
@@ -30,12 +31,25 @@ from longstrand.report.plots import to_svg
 DATA = Path(os.environ.get("LONGSTRAND_DATA", "../shared")) / "data"
 
 
+SHOWN, SITES = 220, 6
+"""Bases of the picture, around the best site; sites at most."""
+
+
+def best_sites(table: pl.DataFrame) -> pl.DataFrame:
+    """Keep the best sites that do not overlap."""
+    kept: list[dict[str, object]] = []
+    for row in table.sort("p").rows(named=True):
+        if all(row["end"] <= one["start"] or row["start"] >= one["end"] for one in kept) and len(kept) < SITES:  # type: ignore[operator]
+            kept.append(row)
+    return pl.DataFrame(kept, schema=table.schema)
+
+
 def main() -> None:
     """Train, explain and draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("runs/promoter"))
     parser.add_argument("--model", default="mixed_6mer_1m")
-    parser.add_argument("--gene", default="YDR050C", help="on the chromosomes IV and XV (TPI1)")
+    parser.add_argument("--gene", default="YDR012W", help="on chromosome IV or XV (RPL4B)")
     parser.add_argument("--bases", type=int, default=300)
     parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--epochs", type=int, default=4)
@@ -62,17 +76,19 @@ def main() -> None:
     (found,) = ls.attribute(network, [record.sequence], strand="both", baseline="mask", threads=1)
     expected = base_probabilities(open_model(options.model).network, record.sequence, strand="both")
     motifs = read_motifs(DATA / "motifs" / "JASPAR2022_CORE_fungi_non-redundant.meme")
-    hits = scan(motifs, [record.sequence], threshold=1e-5, background=background_of("input", [record.sequence]))
-    sites = hits_table(hits, motifs, [record])
+    hits = scan(motifs, [record.sequence], threshold=1e-4, background=background_of("input", [record.sequence]))
+    sites = best_sites(hits_table(hits, motifs, [record]))
     values, tokens = found.values, found.tokens
     if not plus:
         values, expected = values[::-1], expected[::-1, ::-1]
         tokens = (options.bases - tokens[:, ::-1])[::-1]
     marks = [Interval(region.chrom, a, b) for a, b in zip(sites["start"], sites["end"])]
-    shown = Interval(region.chrom, region.start - 40, region.end + 40)
+    middle = int((sites["start"][0] + sites["end"][0]) / 2) if len(sites) else region.start + options.bases // 2
+    left = min(max(region.start, middle - SHOWN // 2), region.end - SHOWN)
+    shown = Interval(region.chrom, left, left + SHOWN)
     figure = plot(
         [Ruler(), Genes(genes), Tokens(tokens, start=region.start),
-         Logo(np.asarray(expected), "expected\\n(bits)", start=region.start),
+         Logo(np.asarray(expected), "expected\n(bits)", start=region.start),
          Track(values, "attribution", kind="fill", start=region.start),
          Marks(marks, sites["name"].to_list(), "JASPAR")],
         shown, title=f"{options.gene}: {shown}, output {found.output:.2f} (baseline {found.baseline:.2f})", width=12,
@@ -84,7 +100,8 @@ def main() -> None:
         inside[mark.start - region.start : mark.end - region.start] = True
     print("test mcc", report["test"]["metrics"]["mcc"], "gap", found.relative_gap, "steps", found.steps)
     print(sites)
-    print("mean attribution in sites", values[inside].mean(), "outside", values[~inside].mean())
+    if inside.any():
+        print("mean attribution in sites", values[inside].mean(), "outside", values[~inside].mean())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from longstrand.errors import UsageError
-from longstrand.explain.attribution import STATUSES, Attribution
+from longstrand.explain.attribution import NO_CONTENT, NO_LETTER, STATUSES, Attribution
 from longstrand.explain.maps import AttributionJob, Inside, Maps, inside_of
 from longstrand.explain.trust import SHARES, Trust, examine
 from longstrand.genome.intervals import Interval
@@ -33,7 +33,8 @@ def write_page(
     job: AttributionJob, maps: Maps, folder: Path, *, others: Sequence[str | Path] = (), sites: str | Path | None = None
 ) -> Path:
     """Write ``report.html`` and ``report.json`` of finished maps; the checks explain some sequences otherwise."""
-    filled = np.flatnonzero(np.diff(maps.offsets) > 0)
+    status = maps.column("status").tolist()
+    filled = np.array([row for row, name in enumerate(status) if name not in (NO_CONTENT, NO_LETTER)], dtype=int)
     chosen = set(filled[np.linspace(0, len(filled) - 1, min(job.options.check, len(filled))).astype(int)].tolist())
     strongest = _strongest(maps)
     kept = {
@@ -47,7 +48,6 @@ def write_page(
     inside = None if sites is None else inside_of(Path(sites), job.options.window)
     trust = examine(job.explainer, [kept[row] for row in sorted(chosen)], others=networks, inside=inside)
     drawn = [kept[row] for row in strongest]
-    status = maps.column("status").tolist()
     failed = [
         f"{check.name}: {check.value:.3f} (expected {check.expected}): {check.meaning}." for check in trust.failed
     ]

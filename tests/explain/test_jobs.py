@@ -106,6 +106,16 @@ def test_windows_beyond_the_contig_and_continuing(model, genome, monkeypatch):
     assert (cut / "sequences.tsv").read_text().splitlines()[3].split("\t")[3] == "-8"
 
 
+def test_rows_without_letters_are_not_tested(model, tmp_path):
+    (tmp_path / "s.fa").write_text(f">none\n\n>unknown\n{'N' * 12}\n>dna\n{SEQUENCE}\n")
+    attribute_file(
+        model, tmp_path / "s.fa", tmp_path / "out", check=1, track="bedgraph", **{**OPTIONS, "most_steps": 5}
+    )
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["per_sequence"]["method: gradient"][0] == pytest.approx(1, abs=1)
+    assert next(section["title"] for section in report["sections"] if section["kind"] == "locus") == "Row 3: dna"
+
+
 def test_two_ranks_give_what_one_gives(model, genome, monkeypatch):
     options = {**OPTIONS, "genome": genome / "g.fa", "part_rows": 1, "check": 0, "track": "bedgraph"}
     attribute_file(model, genome / "peaks.bed", genome / "one", **options)
@@ -256,6 +266,8 @@ def test_trust_of_a_known_model():
     assert values["deletion: random minus most important"].passed
     curve = found.curves["most important first"]
     assert curve[0] > curve[3] and curve[-1] == pytest.approx(0.25 * 9)
+    failed = trust.Trust([trust._check("masking", [-1.0], "deletion", np.False_)], 1).failed
+    assert [check.name for check in failed] == ["masking"] and "lowers the output no more" in failed[0].meaning
     assert trust.auroc(np.array([1.0, 2, 3, 4]), np.array([False, False, True, True])) == 1
     assert np.isnan(trust.spearman(np.array([1.0, 2, 3]), np.ones(3)))
     np.testing.assert_allclose(trust.gc_around("GGAA")[[0, 3]], [0.5, 0.5])
