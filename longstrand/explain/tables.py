@@ -55,4 +55,4 @@ def hits_table(hits: Hits, motifs: Sequence[Motif], records: Sequence[Record]) -
         "name": [labels[i] for i in hits.motif.tolist()], "score": hits.score,
         "strand": np.where(reverse, "-", "+").tolist(), "motif": [identifiers[i] for i in hits.motif.tolist()],
         "p": hits.p, "q": hits.q,
-    })  # fmt: skip
+    }, schema_overrides=dict.fromkeys(("chrom", "name", "strand", "motif"), pl.String))  # fmt: skip
