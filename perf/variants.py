@@ -225,7 +225,7 @@ def copy_vcf(data: Path) -> dict[str, float]:
             vcf = open_vcf(source)
             out = Path(folder) / "ours.vcf.gz"
             header = [*vcf.header, b'##INFO=<ID=LS_LLR,Number=A,Type=Float,Description="x">']
-            writer = VcfWriter(out, out.name, header, vcf.columns, 2_000_000)
+            writer = VcfWriter(out, out.name, header, vcf.columns)
             for record in vcf:
                 writer.write(record, [b"LS_LLR=0.5"])
             writer.close()

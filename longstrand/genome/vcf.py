@@ -1,7 +1,7 @@
 """VCF as text that is kept: records are lines of which the alleles are read and the rest is passed on byte for byte.
 
-Plain, gzip, bgzip and zstd files are told by content; ``-`` is the standard input. BCF is turned into text by pysam
-(``pip install 'longstrand[bcf]'``), the only thing here that rewrites numbers.
+Plain, gzip, bgzip and zstd files are told by content; ``-`` is the standard input. BCF is turned into text by pysam,
+the only thing here that rewrites numbers; pysam also packs and indexes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.errors import InputError, UsageError
-from longstrand.genome.bgzf import BgzfWriter, PositionIndex
 from longstrand.genome.fasta import Genome, chrom_twin
 from longstrand.genome.text import open_bytes
 from longstrand.genome.variants import judge
@@ -26,6 +25,8 @@ from longstrand.genome.variants import judge
 FIXED = (b"#CHROM", b"POS", b"ID", b"REF", b"ALT", b"QUAL", b"FILTER", b"INFO")
 WRONG_BUILD = 0.1
 """Share of wrong REF alleles above which the genome is probably another build."""
+LONGEST_TBI = 1 << 29
+"""Positions of this size and more need a CSI index."""
 _SHOWN = 3
 _HEADER_ID = re.compile(rb"##(\w+)=<ID=([^,>]+)")
 
@@ -138,7 +139,7 @@ def open_vcf(path: Path | str) -> Vcf:
 
     Raises:
         InputError: the file is missing, empty or damaged, is no VCF, or its header is incomplete.
-        UsageError: BCF without pysam.
+        UsageError: BCF without pysam (Windows).
     """
     path = _standard_input() if str(path) == "-" else Path(path).expanduser()
     header: list[bytes] = []
@@ -196,7 +197,7 @@ def require_pysam(path: Path) -> Any:
         import pysam
     except ImportError:
         raise UsageError(
-            f"{path}: BCF needs the package pysam (pip install 'longstrand[bcf]'); or use VCF (bcftools view -Oz)."
+            f"{path}: BCF and .vcf.gz need pysam, which Windows lacks (use WSL); plain VCF and tables do not."
         ) from None
     return pysam
 
@@ -223,13 +224,11 @@ class Survey:
         contigs: name in the VCF to name in the genome; None where the genome has no such contig.
         num_records: lines.
         statuses: how many alleles have each status, ``ok`` or a key of `longstrand.genome.variants.SKIPPED`.
-        longest: largest position, to choose the index.
     """
 
     contigs: dict[str, str | None]
     num_records: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
-    longest: int = 0
 
     @property
     def num_alleles(self) -> int:
@@ -280,7 +279,6 @@ def _survey(vcf: Vcf, genome: Genome, found: Survey) -> tuple[Survey, list[str]]
             found.contigs[chrom] = chrom if chrom in genome.contigs else None
         statuses = record_statuses(record, genome, found.contigs)
         found.statuses.update(statuses)
-        found.longest = max(found.longest, record.start + len(record.cells[3]))
         if len(wrong) < _SHOWN and ("unknown_contig" in statuses or "ref_mismatch" in statuses):
             wrong.append(_wrong(vcf, record, genome, found.contigs[chrom]))
     return found, wrong
@@ -315,7 +313,7 @@ class VcfWriter:
         notice: why there is no index, or None.
     """
 
-    def __init__(self, path: Path, name: str, header: Iterable[bytes], columns: Sequence[bytes], longest: int) -> None:
+    def __init__(self, path: Path, name: str, header: Iterable[bytes], columns: Sequence[bytes]) -> None:
         """Open the file and write the header.
 
         Args:
@@ -323,47 +321,56 @@ class VcfWriter:
             name: its final name, whose ending decides; the index gets this name, too.
             header: lines that begin with ``##``.
             columns: cells of the line ``#CHROM``.
-            longest: bases of the longest contig.
         """
         self.notice: str | None = None
-        self._path, self._final = path, path.with_name(name)
-        self._kind = vcf_ending(name)
+        self._path, self._final, self._kind = path, path.with_name(name), vcf_ending(name)
         self._text = path.with_name(path.name + ".text") if self._kind == ".bcf" else path
-        self._index = PositionIndex(longest) if self._kind == ".vcf.gz" else None
-        self._out: Any = BgzfWriter(path) if self._index is not None else open(self._text, "wb")  # noqa: SIM115
+        self._pysam = require_pysam(self._final) if self._kind != ".vcf" else None
+        packed = self._kind == ".vcf.gz"
+        self._out: Any = self._pysam.BGZFile(str(path), "wb") if packed else open(self._text, "wb")  # noqa: SIM115
         self._out.write(b"".join(line + b"\n" for line in [*header, b"\t".join(columns)]))
+        self._contigs: set[bytes] = set()
+        self._last, self._sorted, self._longest = (b"", -1), True, 0
 
     def write(self, record: VcfRecord, info: Sequence[bytes] = ()) -> None:
         """Write a record with entries added to INFO."""
-        first = self._out.tell()
         self._out.write(record.text(info))
-        if self._index is not None and self._index.sorted:
-            end = record.start + len(record.cells[3])
-            if record.cells[4].startswith(b"<") and (stated := record.info.get("END", "")).isdigit():
-                end = max(end, int(stated))
-            self._index.add(record.cells[0], record.start, end, first, self._out.tell())
+        chrom, start = record.cells[0], record.start
+        self._sorted &= start >= self._last[1] if chrom == self._last[0] else chrom not in self._contigs
+        self._contigs.add(chrom)
+        self._last, self._longest = (chrom, start), max(self._longest, start + len(record.cells[3]))
 
     def close(self) -> None:
         """Finish the file and write its index."""
-        self._out.close()
-        for old in (self._final.with_name(self._final.name + ending) for ending in (".tbi", ".csi")):
+        index = {end: self._final.with_name(self._final.name + end) for end in (".tbi", ".csi")}
+        for old in index.values():
             old.unlink(missing_ok=True)
+        self._out.close()
         if self._kind == ".bcf":
-            require_pysam(self._final)
-            import pysam.bcftools
-
-            try:
-                pysam.bcftools.view("-Ob", "-o", str(self._path), str(self._text), catch_stdout=False)
-            except pysam.utils.SamtoolsError as error:
-                raise InputError(
-                    f"{self._final}: BCF cannot hold this file ({str(error).strip()}); use .vcf.gz."
-                ) from None
-            finally:
-                self._text.unlink()
-        elif self._index is not None and self._index.sorted:
-            self._index.write(self._final.with_name(self._final.name + self._index.suffix))
-        elif self._index is not None:
+            _write_bcf(self._text, self._path, self._final)
+        elif self._kind == ".vcf.gz" and self._sorted:
+            csi = self._longest > LONGEST_TBI
+            made = {"csi": csi, "index": str(index[".csi" if csi else ".tbi"])}
+            self._pysam.tabix_index(str(self._path), preset="vcf", force=True, **made)
+        elif self._kind == ".vcf.gz":
             self.notice = f"{self._final.name} has no index, because its records are not sorted by contig and position"
+
+
+def _write_bcf(text: Path, path: Path, final: Path) -> None:
+    """Turn a VCF into a BCF.
+
+    Raises:
+        InputError: BCF cannot hold it.
+    """
+    pysam = require_pysam(final)
+    import pysam.bcftools
+
+    try:
+        pysam.bcftools.view("-Ob", "-o", str(path), str(text), catch_stdout=False)
+    except pysam.utils.SamtoolsError as error:
+        raise InputError(f"{final}: BCF cannot hold this file ({str(error).strip()}); use .vcf.gz.") from None
+    finally:
+        text.unlink()
 
 
 def vcf_ending(name: str) -> str | None:

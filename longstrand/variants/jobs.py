@@ -387,7 +387,7 @@ def header_lines(job: VariantJob) -> list[bytes]:
 def _join_vcf(job: VariantJob, parts: Sequence[Path], temporary: Path, target: Path) -> list[str]:
     vcf = job.source.vcf
     names = [name.encode() + b"=" for name, _, _ in _entries(job)]
-    writer = VcfWriter(temporary, target.name, [*vcf.header, *header_lines(job)], vcf.columns, job.survey.longest)
+    writer = VcfWriter(temporary, target.name, [*vcf.header, *header_lines(job)], vcf.columns)
     for part, records in zip(parts, job.blocks()):
         texts: list[list[bytes]] = []
         for scored in _load(part):
