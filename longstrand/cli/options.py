@@ -68,9 +68,10 @@ def options_of(
         names: spellings other than ``--field-name``, several with commas.
     """
     spelled, left = names or {}, set(leave_out)
+    order = sorted(model.model_fields, key=lambda name: name not in model.__annotations__)  # those of a base come last
     annotations = {
-        name: _option(field, spelled.get(name, f"--{name.replace('_', '-')}").split(","))
-        for name, field in model.model_fields.items()
+        name: _option(model.model_fields[name], spelled.get(name, f"--{name.replace('_', '-')}").split(","))
+        for name in order
         if name not in left
     }
 

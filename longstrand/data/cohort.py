@@ -14,7 +14,7 @@ import numpy as np
 
 from longstrand.data.permutation import draw_below
 from longstrand.genome.fasta import Genome
-from longstrand.genome.haplotypes import Haplotypes, HaplotypeWindow, Ints, Missing, Unphased, open_haplotypes
+from longstrand.genome.haplotypes import Haplotypes, HaplotypeWindow, Ints, Mismatch, Missing, Unphased, open_haplotypes
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import normalise, reverse_complement
 from longstrand.runtime import IGNORED_LABEL
@@ -54,7 +54,7 @@ class Cohort:
             self.unphased = "skip"
 
     @classmethod
-    def open(cls, path: Path, genome: Genome, *, mismatch: Literal["error", "skip"] = "error", **how: Any) -> Cohort:
+    def open(cls, path: Path, genome: Genome, *, mismatch: Mismatch = "error", **how: Any) -> Cohort:
         """Open the haplotypes of a VCF, indexed by the first process that comes; ``how`` are the other attributes."""
         return cls(open_haplotypes(path, genome, mismatch=mismatch), **how)
 

@@ -18,16 +18,17 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from longstrand.config import StrictModel
 from longstrand.errors import InputError, nearest
 from longstrand.genome.fasta import Genome
 from longstrand.genome.variants import common_prefix
-from longstrand.genome.vcf import Vcf, VcfRecord, open_vcf, record_statuses, survey
+from longstrand.genome.vcf import Vcf, VcfRecord, judged, open_vcf, survey
 from longstrand.runtime import cache_dir, fingerprint_bytes, fingerprint_file, generator, replacing_folder, take_lock
 
 if TYPE_CHECKING:
@@ -35,9 +36,24 @@ if TYPE_CHECKING:
 
 Unphased = Literal["refuse", "first", "random", "iupac", "skip"]
 Missing = Literal["ref", "N"]
+Mismatch = Literal["error", "skip"]
 FORMAT_VERSION = 6
 MOST_UNPHASED = 0.01
 """Share of unphased calls among a person's heterozygous ones above which there are no haplotypes."""
+
+
+class CallOptions(StrictModel):
+    """How the calls of people are read; written once for Python, commands and settings."""
+
+    unphased: Unphased = Field(
+        "refuse",
+        description="heterozygous calls without phase: refuse people with more than 1 % of them (the few are the "
+        "reference), first (as written), random, iupac (N) or skip (the reference)",
+    )
+    missing: Missing = Field("ref", description="missing calls: the reference (ref), or N")
+    mismatch: Mismatch = Field("error", description="a wrong REF or an unknown contig is an error, or skip: left out")
+
+
 _NEAR = 64
 """Bases behind a window that are read with it."""
 _FAR = 1 << 62
@@ -124,10 +140,7 @@ class _Contig:
         return {n for n in near if self.table[n, 1] == len(ref) and self.alt(n).upper() == alt.upper()}
 
     def alt(self, number: int) -> str:
-        return self.letters(*self.table[number, 2:4].tolist())
-
-    def letters(self, start: int, end: int) -> str:
-        return chr(self.alts.item(start)) if end == start + 1 else self.alts[start:end].tobytes().decode()
+        return self.alts[slice(*self.table[number, 2:4].tolist())].tobytes().decode()
 
 
 class Haplotypes:
@@ -217,21 +230,11 @@ class Haplotypes:
             text = self.genome.fetch(chrom, start, end if length is None else min(start + length, whole))
             blocks = np.array([(0, start, len(text))] if text else (), dtype=np.int64).reshape(-1, 3)
             return HaplotypeWindow(text, blocks, 0, 0)
-        carried = self._carried(chrom, number, haplotype, (unphased, missing), seed=seed, min_frequency=min_frequency)
+        carried = _Carried(self, chrom, number, haplotype - 1, (unphased, missing), seed, min_frequency)
         hidden = carried.contig.find(*without) if without else ()
         found, last = carried.window(start, end, length, hidden)
         self._check_sets(carried.contig, number, start, max(end, last))
         return found
-
-    def _carried(
-        self, chrom: str, number: int, haplotype: int, how: tuple[Unphased, Missing], *, seed: int,
-        min_frequency: float = 0.0,
-    ) -> _Carried:  # fmt: skip
-        contig = self._contigs[chrom]
-        row, ploidy = number * (len(contig.bits) // len(self.samples)), contig.ploidy.item(number)
-        return _Carried(
-            self._consensus, self.genome, chrom, contig, row, haplotype - 1, ploidy, how, (seed, number), min_frequency
-        )
 
     def status(
         self, chrom: str, allele: Allele, sample: str, haplotype: int, *, unphased: Unphased = "skip", seed: int = 0
@@ -250,44 +253,43 @@ class Haplotypes:
         if haplotype > ploidy:
             return "no_haplotype"
         how: Unphased = "skip" if unphased == "iupac" else unphased
-        carried = self._carried(chrom, number, haplotype, (how, "N"), seed=seed)
-        contig = carried.contig
-        found = contig.find(*allele)
+        carried = _Carried(self, chrom, number, haplotype - 1, (how, "N"), seed)
+        contig, found = carried.contig, carried.contig.find(*allele)
         if how == "skip" and carried.unphased_at(found):
             return "unphased"
-        if not found.isdisjoint(carried.numbers(min(found), max(found) + 1)):
-            return "ok"
-        records = {int(contig.table[one, 4]) for one in found}
         low, high = contig.positions.searchsorted((allele[0], allele[0] + 1)).tolist()
-        lacks = (one for one in carried.numbers(low, high) if int(contig.table[one, 4]) in records)
-        return "missing" if any(contig.missing.size and contig.missing[one] for one in lacks) else "not_carried"
+        own, records = carried.numbers(low, high), set(contig.table[list(found), 4].tolist())
+        if not found.isdisjoint(own):
+            return "ok"
+        lacks = [one for one in own if contig.missing.size and contig.missing[one] and contig.table[one, 4] in records]
+        return "missing" if lacks else "not_carried"
 
     def distinct(self, chrom: str, start: int, end: int) -> list[tuple[str, int]]:
         """Name one (sample, haplotype) for each different set of alleles that begin in a window."""
         if chrom not in self._contigs:
             return []
-        contig, samples = self._contigs[chrom], len(self.samples)
-        low, high = np.searchsorted(contig.positions, [start, end]).tolist()
-        packed = np.array(contig.bits[:, low // 8 : -(-high // 8)])
-        if packed.shape[1]:
-            packed[:, 0] &= 0xFF >> low % 8
-            packed[:, -1] &= 0xFF << (-high % 8) & 0xFF
-        rows = len(contig.bits) // samples
-        there = (np.arange(rows)[None] < contig.ploidy[:, None]).ravel()
-        _, first = np.unique(packed[there], axis=0, return_index=True)
-        numbers = np.flatnonzero(there)[np.sort(first)].tolist()
-        return [(self.samples[number // rows], number % rows + 1) for number in numbers]
+        contig = self._contigs[chrom]
+        low, high = contig.positions.searchsorted((start, end)).tolist()
+        numbers = np.flatnonzero((np.arange(self._rows(contig)) < contig.ploidy[:, None]).ravel())
+        bits = np.unpackbits(contig.bits[numbers, low // 8 : -(-high // 8)], axis=1)[:, low % 8 : low % 8 + high - low]
+        _, first = np.unique(np.packbits(bits, axis=1), axis=0, return_index=True)
+        return self._names(contig, numbers[np.sort(first)])
 
-    def carriers(self, chrom: str, start: int, alt: str) -> list[tuple[str, int]]:
-        """List the (sample, haplotype) that carry an allele, as written at a 0-based position."""
+    def carriers(self, chrom: str, allele: Allele) -> list[tuple[str, int]]:
+        """List the (sample, haplotype) that carry an allele of the file."""
         if chrom not in self._contigs:
             return []
         contig = self._contigs[chrom]
-        low, high = contig.positions.searchsorted((start, start + 1)).tolist()
-        found = [number for number in range(low, high) if contig.alt(number).upper() == alt]
-        rows = len(contig.bits) // len(self.samples)
-        there = {row for one in found for row in np.flatnonzero(contig.bits[:, one // 8] >> (7 - one % 8) & 1).tolist()}
-        return [(self.samples[row // rows], row % rows + 1) for row in sorted(there)]
+        carried = [contig.bits[:, one // 8] >> (7 - one % 8) & 1 for one in contig.find(*allele)]
+        return self._names(contig, np.flatnonzero(np.any(carried, axis=0)))
+
+    def _rows(self, contig: _Contig) -> int:
+        """Count the rows of each sample, the highest ploidy of the contig."""
+        return len(contig.bits) // len(self.samples)
+
+    def _names(self, contig: _Contig, rows: Ints) -> list[tuple[str, int]]:
+        owners = (divmod(row, self._rows(contig)) for row in rows.tolist())
+        return [(self.samples[sample], place + 1) for sample, place in owners]
 
     def check_phased(self, samples: Sequence[str] = ()) -> None:
         """Check that the calls of samples (by default of everybody) are phased.
@@ -322,28 +324,29 @@ class Haplotypes:
 
 @dataclass
 class _Carried:
-    """The alleles of one haplotype on one contig."""
+    """The alleles of one haplotype of one sample (``number``, ``place``: from 0 on) on one contig."""
 
-    consensus: ModuleType
-    genome: Genome
+    of: Haplotypes
     chrom: str
-    contig: _Contig
-    row: int
+    number: int
     place: int
-    ploidy: int
     how: tuple[Unphased, Missing]
-    key: tuple[int, int]
-    min_frequency: float
+    seed: int
+    min_frequency: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.contig, self.consensus = self.of._contigs[self.chrom], self.of._consensus
+        self.row, self.ploidy = self.number * self.of._rows(self.contig), self.contig.ploidy.item(self.number)
 
     def window(self, start: int, end: int, length: int | None, hidden: Collection[int]) -> tuple[HaplotypeWindow, int]:
         """Read a window without some alleles; also the position of the last record that was looked at."""
-        contig, whole = self.contig, self.genome.contigs[self.chrom]
+        contig, whole = self.contig, self.of.genome.contigs[self.chrom]
         first, high = contig.positions.searchsorted((start, end + 1)).tolist()
         low, known, fetched = contig.safe.item(first - 1) if first else 0, min(end + _NEAR, whole), -1
         place, without = (start, end, -1 if length is None else length, whole), np.array(list(hidden), dtype=np.int64)
         while True:
             if fetched != known:
-                letters = self.genome.fetch(self.chrom, start, known).encode()
+                letters = self.of.genome.fetch(self.chrom, start, known).encode()
                 reference, fetched = np.frombuffer(letters, np.uint8), known
             planes, limit = self.planes(low, high)
             text, blocks, counts, wanted, more = self.consensus.apply_alleles(
@@ -376,7 +379,7 @@ class _Carried:
             limit = min(limit, high)
             drawn = bits.copy()
             for number in filter(partial(self.consensus.bit, loose), range(low, limit)):
-                order = generator(self.key[0], int(contig.table[number, 4]), f"phase {self.key[1]}")
+                order = generator(self.seed, int(contig.table[number, 4]), f"phase {self.number}")
                 other = contig.bits[self.row + int(order.permutation(self.ploidy)[self.place])]
                 byte, mask = number >> 3, 128 >> (number & 7)
                 drawn[byte] = int(drawn[byte]) & (255 ^ mask) | int(other[byte]) & mask
@@ -399,7 +402,7 @@ def _alike(ref: str, alt: str) -> int:
     return 1 + longer.endswith(shorter)
 
 
-def open_haplotypes(vcf: Path | str, genome: Genome, *, mismatch: Literal["error", "skip"] = "error") -> Haplotypes:
+def open_haplotypes(vcf: Path | str, genome: Genome, *, mismatch: Mismatch = "error") -> Haplotypes:
     """Open the haplotypes of a VCF, from the cache if the same file was indexed before.
 
     Args:
@@ -439,7 +442,7 @@ def _build(vcf: Vcf, genome: Genome, mismatch: str, folder: Path, fingerprint: s
     current: str | None = None
     for number, record in enumerate(vcf):
         chrom = found.contigs[record.chrom]
-        statuses = record_statuses(record, genome, found.contigs)
+        statuses = [status for _, status in judged(record, genome, found.contigs)]
         dropped.update(status for status in statuses if status != "ok")
         if chrom is None:
             continue
@@ -511,33 +514,23 @@ class _Builder:
     def write(self, folder: Path, place: int) -> None:
         """Write the arrays of the contig."""
         positions, sizes, alts, records, alike, missing, shares = zip(*self._sites) if self._sites else [()] * 7
-        start, size = np.array(positions, dtype=np.int64), np.array(sizes, dtype=np.int64)
-        reach = np.maximum.accumulate(start + size) if len(start) else start
-        free = np.concatenate(([True], reach[:-1] <= start[1:])) if len(start) else np.empty(0, bool)
-        none = np.zeros(-(-self._samples * self._ploidy // 8), dtype=np.uint8)
-        columns = [self._unphased.get(number, none) for number in range(len(self._sites))] if self._unphased else []
-        order, ends = np.arange(len(start)), np.cumsum([len(alt) for alt in alts], dtype=np.int64)
-        columns_of_alleles = (
-            start,
-            size,
-            np.append(0, ends)[: len(ends)],
-            ends,
-            *np.array((records, alike), dtype=np.int64),
+        start, size, length, record, like = np.array(
+            (positions, sizes, [len(alt) for alt in alts], records, alike), dtype=np.int64
         )
-        none_set = np.full(self._samples, -1, dtype=np.int64)
-        sets = (
-            [none_set if one is None else one for one in self._sets]
-            if any(one is not None for one in self._sets)
-            else []
-        )
+        ends, reach = np.cumsum(length), np.maximum.accumulate(np.append(0, start + size))[:-1]
+        none, none_set = np.zeros(-(-self._samples * self._ploidy // 8), dtype=np.uint8), np.full(self._samples, -1)
+        loose = [self._unphased.get(number, none) for number in range(len(start))] if self._unphased else []
+        some = any(one is not None for one in self._sets)
+        sets = [none_set if one is None else one for one in self._sets if some]
         arrays: dict[str, npt.NDArray[np.generic]] = {
-            "positions": start, "table": np.stack(columns_of_alleles, axis=1),
+            "positions": start, "table": np.stack((start, size, ends - length, ends, record, like), axis=1),
             "alts": np.frombuffer(b"".join(alts), dtype=np.uint8),
             "missing": np.array(missing if any(missing) else (), dtype=bool),
-            "safe": np.maximum.accumulate(np.where(free, order, 0)), "frequencies": np.array(shares, dtype=np.float64),
+            "safe": np.maximum.accumulate(np.where(reach <= start, np.arange(len(start)), 0)),
+            "frequencies": np.array(shares, dtype=np.float64),
             "ploidy": np.where(self._highest > 0, self._highest, 2),
             "phase_sets": np.stack(sets, axis=1) if sets else np.empty((0, 0), np.int64),
-            "bits": self._by_haplotype(self._columns), "unphased": self._by_haplotype(columns),
+            "bits": self._by_haplotype(self._columns), "unphased": self._by_haplotype(loose),
         }  # fmt: skip
         for name, array in arrays.items():
             np.save(folder / f"{place}-{name}.npy", array)

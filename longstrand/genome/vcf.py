@@ -20,7 +20,7 @@ from typing import Any
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome, chrom_twin
 from longstrand.genome.text import open_bytes
-from longstrand.genome.variants import judge
+from longstrand.genome.variants import Variant, judge
 
 FIXED = (b"#CHROM", b"POS", b"ID", b"REF", b"ALT", b"QUAL", b"FILTER", b"INFO")
 WRONG_BUILD = 0.1
@@ -277,18 +277,18 @@ def _survey(vcf: Vcf, genome: Genome, found: Survey) -> tuple[Survey, list[str]]
         chrom = record.chrom
         if chrom not in found.contigs:
             found.contigs[chrom] = chrom if chrom in genome.contigs else None
-        statuses = record_statuses(record, genome, found.contigs)
+        statuses = [status for _, status in judged(record, genome, found.contigs)]
         found.statuses.update(statuses)
         if len(wrong) < _SHOWN and ("unknown_contig" in statuses or "ref_mismatch" in statuses):
             wrong.append(_wrong(vcf, record, genome, found.contigs[chrom]))
     return found, wrong
 
 
-def record_statuses(record: VcfRecord, genome: Genome, contigs: dict[str, str | None]) -> list[str]:
-    """Give ``ok`` or why it cannot be scored for each ALT of a record."""
-    chrom = contigs[record.chrom] or ""
-    start, ref = record.start, record.ref
-    return [judge(genome, chrom, start, ref, alt) or "ok" for alt in record.alts]
+def judged(record: VcfRecord, genome: Genome, contigs: dict[str, str | None]) -> list[tuple[Variant, str]]:
+    """Give each ALT of a record, in upper case on a contig of the genome, and ``ok`` or why it cannot be scored."""
+    chrom, start, ref = contigs[record.chrom] or "", record.start, record.ref
+    return [(Variant(chrom, start, ref.upper(), alt.upper()), judge(genome, chrom, start, ref, alt) or "ok")
+            for alt in record.alts]  # fmt: skip
 
 
 def _wrong(vcf: Vcf, record: VcfRecord, genome: Genome, chrom: str | None) -> str:
@@ -362,12 +362,11 @@ def _write_bcf(text: Path, path: Path, final: Path) -> None:
     Raises:
         InputError: BCF cannot hold it.
     """
-    pysam = require_pysam(final)
-    import pysam.bcftools
+    from pysam import bcftools, utils
 
     try:
-        pysam.bcftools.view("-Ob", "-o", str(path), str(text), catch_stdout=False)
-    except pysam.utils.SamtoolsError as error:
+        bcftools.view("-Ob", "-o", str(path), str(text), catch_stdout=False)
+    except utils.SamtoolsError as error:
         raise InputError(f"{final}: BCF cannot hold this file ({str(error).strip()}); use .vcf.gz.") from None
     finally:
         text.unlink()

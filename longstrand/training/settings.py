@@ -12,23 +12,19 @@ from longstrand.data.corpus import GenomeEntry
 from longstrand.data.genomes import ContigRules, Sampling
 from longstrand.data.labelled_files import LabelColumns, Words
 from longstrand.data.masking import MaskingConfig
+from longstrand.genome.haplotypes import CallOptions
 from longstrand.training.curriculum import MemoryTraining
 from longstrand.training.methods import FinetuneMethod
 
 
-class VariantsConfig(StrictModel):
+class VariantsConfig(CallOptions):
     """People whose haplotypes are read in place of the reference."""
 
     path: Path = Field(description="phased VCF or BCF of the genome, with genotypes")
     weighting: Literal["individuals", "distinct"] = Field(
         "individuals", description="every haplotype is as likely, or every different sequence of a window"
     )
-    unphased: Literal["refuse", "first", "random", "iupac", "skip"] = Field(
-        "refuse", description="heterozygous calls without phase: refuse people with more than 1 %, or use them so"
-    )
-    missing: Literal["ref", "N"] = Field("ref", description="missing calls: the reference, or N")
     min_frequency: float = Field(0.0, ge=0, lt=1, description="rarer alleles among these people are left out")
-    mismatch: Literal["error", "skip"] = Field("error", description="what a wrong REF or an unknown contig is")
 
 
 def _vcf_alone(value: Any) -> Any:

@@ -13,7 +13,7 @@ from longstrand.errors import InputError, UsageError, one_of
 from longstrand.genome.fasta import Genome
 from longstrand.genome.text import parse_number
 from longstrand.genome.variants import Variant, anchored, judge, shortest
-from longstrand.genome.vcf import open_vcf, record_statuses, survey
+from longstrand.genome.vcf import judged, open_vcf, survey
 from longstrand.inference.jobs import JobResult
 from longstrand.inference.sequences import open_genome
 from longstrand.runtime import generator
@@ -102,10 +102,8 @@ def _usable(genome: Genome, path: Path) -> Iterator[tuple[Variant, float | None]
     found = survey(file, genome, skip=True)
     for record in file:
         shares = record.info.get("AF", "").split(",")
-        for place, status in enumerate(record_statuses(record, genome, found.contigs)):
+        for place, (variant, status) in enumerate(judged(record, genome, found.contigs)):
             if status == "ok":
-                alleles = record.ref.upper(), record.alts[place].upper()
-                variant = Variant(found.contigs[record.chrom] or "", record.start, *alleles)
                 share = shares[place] if place < len(shares) else ""
                 yield anchored(shortest(variant, genome.fetch), genome.fetch), parse_number(share)
 

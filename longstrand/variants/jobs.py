@@ -9,11 +9,11 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from longstrand.errors import UsageError
 from longstrand.genome.fasta import Genome
 from longstrand.genome.haplotypes import NOT_CARRIED
 from longstrand.genome.variants import SKIPPED, Variant, shortest
-from longstrand.genome.vcf import Survey, VcfRecord, VcfWriter, record_statuses, survey, vcf_ending
+from longstrand.genome.vcf import Survey, VcfRecord, VcfWriter, judged, survey, vcf_ending
 from longstrand.inference.jobs import JobResult
 from longstrand.inference.loaded import LoadedModel, fingerprint_input, open_model
 from longstrand.inference.resumable import ResumableOutput
@@ -53,6 +53,8 @@ DRIFT_VARIANTS = 200
 MOST_FIELDS = 16
 """Scores that fit into INFO; more go to a table."""
 SMALL_INPUT = 1 << 20
+Parts = Iterable[tuple[list[VcfRecord], list[Scored]]]
+"""Records and their scores, one set for each haplotype."""
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 
@@ -122,30 +124,27 @@ class VariantJob:
         return (*self.scorer.fields, *more)
 
     def blocks(self) -> Iterator[list[VcfRecord]]:
-        """Cut the records into parts."""
+        """Cut the records into parts, at least one."""
         records = iter(self.source.vcf)
+        yield list(islice(records, self.options.part_rows))
         while block := list(islice(records, self.options.part_rows)):
             yield block
 
-    def alleles(self, records: Sequence[VcfRecord]) -> list[Variant]:
-        """List the ALT alleles of records as they are written, scored or not."""
-        chroms = self.survey.contigs
-        rows = ((chroms[one.chrom] or "", one.start, one.ref.upper(), one.alts) for one in records)
-        return [Variant(chrom, start, ref, alt.upper()) for chrom, start, ref, alts in rows for alt in alts]
+    def alleles(self, records: Sequence[VcfRecord]) -> list[tuple[Variant, str]]:
+        """List the ALT alleles of records, with ``ok`` or why they cannot be scored."""
+        return [one for record in records for one in judged(record, self.genome, self.survey.contigs)]
 
     def score(self, records: Sequence[VcfRecord]) -> list[Scored]:
         """Score all alleles of some records, one row an ALT (one for a record without); once for each haplotype."""
-        alleles, judged = self.alleles(records), []
-        for record in records:
-            judged += record_statuses(record, self.genome, self.survey.contigs)
+        alleles = self.alleles(records)
         statuses = [
-            [one.status(allele) if one and status == "ok" else status for allele, status in zip(alleles, judged)]
+            [one.status(allele) if one and status == "ok" else status for allele, status in alleles]
             for one in self.haplotypes
         ]
         asked = [(of, row) for of, own in enumerate(statuses) for row, status in enumerate(own) if status == "ok"]
-        variants = [alleles[row] for _, row in asked]
-        readers = [None if one is None else partial(one.read, alleles[row]) for of, row in asked
-                   for one in [self.haplotypes[of]]]  # fmt: skip
+        variants = [alleles[row][0] for _, row in asked]
+        owners = [self.haplotypes[of] for of, _ in asked]
+        readers = [one and partial(one.read, variant) for one, variant in zip(owners, variants)]
         with torch_threads(self.options.threads or self.loaded.threads):
             scored = self.scorer.score(variants, readers)
         found = scored.values
@@ -154,8 +153,8 @@ class VariantJob:
             names = [field.name for field in self.scorer.fields]
             ranks = [self.background.percentiles(name, found[:, i], kinds) for i, name in enumerate(names)]
             found = np.column_stack([found, *ranks])
-        values = np.full((len(statuses), len(judged), len(self.fields)), np.nan, dtype=np.float32)
-        flags = [[""] * len(judged) for _ in statuses]
+        values = np.full((len(statuses), len(alleles), len(self.fields)), np.nan, dtype=np.float32)
+        flags = [[""] * len(alleles) for _ in statuses]
         for (of, row), numbers, status, flag in zip(asked, found, scored.statuses, scored.flags):
             values[of, row], statuses[of][row], flags[of][row] = numbers, status, flag
         return [Scored(*parts) for parts in zip(values, statuses, flags)]
@@ -231,15 +230,8 @@ def score_variants(
     job = VariantJob.open(model, variants, genome, build(VariantOptions, options, "options"), look_up=look_up)
     import polars as pl
 
-    frames, first = [], 0
-    for records in job.blocks():
-        block = _table(job, records, first, job.score(records))
-        first += len(records)
-        numbers = {name: block.values[:, place] for place, name in enumerate(block.value_names)}
-        frames.append(pl.DataFrame({**block.rows, **numbers}, strict=False))
-    if not frames:
-        empty = _table(job, [], 0, job.score([]))
-        return pl.DataFrame(schema=[*empty.rows, *empty.value_names])
+    tables = _tables(job, ((records, job.score(records)) for records in job.blocks()))
+    frames = [pl.DataFrame({**one.rows, **dict(zip(one.value_names, one.values.T))}, strict=False) for one in tables]
     return pl.concat(frames, how="vertical_relaxed").with_columns(pl.selectors.float().fill_nan(None))
 
 
@@ -286,7 +278,6 @@ def score_variants_file(
         if finished is None:
             if job.options.shared_masks:
                 notes.append(job.drift())
-            number = -1
             with progress(job.survey.num_alleles) as advance:
                 for number, records in enumerate(job.blocks()):
                     if parts.is_mine(number):
@@ -300,10 +291,11 @@ def score_variants_file(
             def join(paths: Sequence[Path], temporary: Path) -> None:
                 if report is not None:
                     report(job, map(_load, paths))
+                scored = zip(job.blocks(), map(_load, paths))
                 if ending:
-                    notes.extend(_join_vcf(job, paths, temporary, target))
+                    notes.extend(_join_vcf(job, scored, temporary, target))
                 else:
-                    _join_table(job, sink, paths, temporary)  # type: ignore[arg-type]
+                    _join_table(job, sink, scored, temporary)  # type: ignore[arg-type]
 
             finished = parts.finish(number + 1, join)
     counts = finished.counts if finished else {}
@@ -323,17 +315,11 @@ def _check_names(job: VariantJob) -> None:
     if number > MOST_FIELDS:
         raise UsageError(f"{number} scores are too many for a VCF; write a table (.tsv, .parquet) or choose --outputs.")
     known = job.source.vcf.declared(b"INFO")
-    taken = [name for name in names if name in known]
-    prefix = job.options.prefix.encode()
-    for record in job.source.vcf:
-        if taken:
-            break
-        if prefix in record.cells[7]:
-            taken = [name for name in names if name in record.info]
-    if taken:
+    prefix = job.options.prefix
+    there = (record.info for record in job.source.vcf if prefix.encode() in record.cells[7])
+    if taken := next((name for info in chain([known], there) for name in names if name in info), None):
         raise UsageError(
-            f"{job.source.vcf.path}: INFO has {taken[0]} already; choose other names with --prefix (now "
-            f"'{job.options.prefix}')."
+            f"{job.source.vcf.path}: INFO has {taken} already; choose other names with --prefix (now '{prefix}')."
         )
 
 
@@ -384,13 +370,13 @@ def header_lines(job: VariantJob) -> list[bytes]:
     return [line.encode() for line in lines]
 
 
-def _join_vcf(job: VariantJob, parts: Sequence[Path], temporary: Path, target: Path) -> list[str]:
+def _join_vcf(job: VariantJob, parts: Parts, temporary: Path, target: Path) -> list[str]:
     vcf = job.source.vcf
     names = [name.encode() + b"=" for name, _, _ in _entries(job)]
     writer = VcfWriter(temporary, target.name, [*vcf.header, *header_lines(job)], vcf.columns)
-    for part, records in zip(parts, job.blocks()):
+    for records, part in parts:
         texts: list[list[bytes]] = []
-        for scored in _load(part):
+        for scored in part:
             texts += [[b"." if x != x else b"%.6g" % x for x in column] for column in scored.values.T.tolist()]
             texts += [[word.encode() or b"." for word in words] for words in (scored.statuses, scored.flags)]
         first = 0
@@ -405,31 +391,28 @@ def _join_vcf(job: VariantJob, parts: Sequence[Path], temporary: Path, target: P
     return [f"note: {writer.notice}."] if writer.notice else []
 
 
-def _table(job: VariantJob, records: Sequence[VcfRecord], first: int, scored: list[Scored]) -> ColumnChunk:
-    """Put the alleles of some records into rows; ``first`` is the number of the first record."""
-    rows: dict[str, list[Any]] = {name: [] for name in ("chrom", "pos", "ref", "alt", "id")}
-    owner = [first + number for number, record in enumerate(records) for _ in record.alts]
-    for record in records:
-        count = len(record.alts)
-        for name, value in (("chrom", record.chrom), ("pos", record.start + 1), ("ref", record.ref), ("id", record.id)):
-            rows[name] += [value] * count
-        rows["alt"] += record.alts
-    rows |= {name: [column[place] for place in owner] for name, column in job.source.extra.items()}
-    for one, ending in zip(scored, job.endings):
-        rows |= {f"status{ending}": one.statuses, f"flag{ending}": [flag or None for flag in one.flags]}
-    names = tuple(field.name + ending for ending in job.endings for field in job.fields)
-    return ColumnChunk(rows, np.hstack([one.values for one in scored]), names)
+def _tables(job: VariantJob, parts: Parts) -> Iterator[ColumnChunk]:
+    """Put the alleles of records and their scores into rows, part by part."""
+    first = 0
+    for records, scored in parts:
+        places = [(number, record) for number, record in enumerate(records, first) for _ in record.alts]
+        rows: dict[str, list[Any]] = {
+            "chrom": [one.chrom for _, one in places], "pos": [one.start + 1 for _, one in places],
+            "ref": [one.ref for _, one in places], "alt": [alt for one in records for alt in one.alts],
+            "id": [one.id for _, one in places],
+            **{name: [column[number] for number, _ in places] for name, column in job.source.extra.items()},
+        }  # fmt: skip
+        for one, ending in zip(scored, job.endings):
+            rows |= {f"status{ending}": one.statuses, f"flag{ending}": [flag or None for flag in one.flags]}
+        names = tuple(field.name + ending for ending in job.endings for field in job.fields)
+        yield ColumnChunk(rows, np.hstack([one.values for one in scored]), names)
+        first += len(records)
 
 
-def _join_table(job: VariantJob, sink: Sink, parts: Sequence[Path], target: Path) -> None:
+def _join_table(job: VariantJob, sink: Sink, parts: Parts, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tmp-join-") as folder:
-        pieces: list[Path] = []
-        first = 0
-        for part, records in zip(parts, job.blocks()):
-            pieces.append(Path(folder) / f"{len(pieces):06d}{sink.suffix}")
-            sink.write(_table(job, records, first, _load(part)), pieces[-1])
-            first += len(records)
-        if not pieces:
-            pieces.append(Path(folder) / f"0{sink.suffix}")
-            sink.write(_table(job, [], 0, job.score([])), pieces[-1])
+        pieces = []
+        for number, table in enumerate(_tables(job, parts)):
+            pieces.append(Path(folder) / f"{number:06d}{sink.suffix}")
+            sink.write(table, pieces[-1])
         sink.join(pieces, target)

@@ -21,7 +21,7 @@ from longstrand.genome.fasta import Genome
 from longstrand.genome.haplotypes import open_haplotypes
 from longstrand.genome.sequence import gc_fraction
 from longstrand.genome.text import parse_number
-from longstrand.genome.vcf import open_vcf, record_statuses, survey
+from longstrand.genome.vcf import judged, open_vcf, survey
 from longstrand.inference.loaded import open_model
 from longstrand.inference.sequences import open_genome
 from longstrand.models.network import Network
@@ -183,10 +183,11 @@ def _sites(model: Network, path: Path, genome: Genome, window: int, num: int | N
     order = generator(seed, 0, "perplexity").permutation(len(records))[:num]
     for place in sorted(order.tolist()):
         record = records[place]
-        chrom, start, alt = contigs[record.chrom] or "", record.start, record.alts[0].upper()
-        if record_statuses(record, genome, contigs) != ["ok"] or not half <= start < genome.contigs[chrom] - window:
+        ((variant, status),) = judged(record, genome, contigs)
+        chrom, start, alt = variant.chrom, variant.start, variant.alt
+        if status != "ok" or not half <= start < genome.contigs[chrom] - window:
             continue
-        carriers = people.carriers(chrom, start, alt)
+        carriers = people.carriers(chrom, (start, variant.ref, alt))
         low, high = max(0, start - window), min(genome.contigs[chrom], start + window)
         if not carriers:
             continue

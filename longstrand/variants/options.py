@@ -7,8 +7,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from longstrand.config import StrictModel, build
+from longstrand.config import build
 from longstrand.errors import UsageError
+from longstrand.genome.haplotypes import CallOptions
 from longstrand.inference.strands import StrandPolicy
 
 ScoreName = Literal[
@@ -20,7 +21,7 @@ NOT_CONTENT = frozenset({"background", "batch_tokens", "device", "threads", "par
 """Options that change how fast scores come and what stops the command, not what is written."""
 
 
-class VariantOptions(StrictModel):
+class VariantOptions(CallOptions):
     """How variants are shown to a model and which scores they get."""
 
     scores: tuple[ScoreName, ...] = Field(
@@ -56,11 +57,6 @@ class VariantOptions(StrictModel):
         description="score each allele on the haplotypes of this sample of the VCF that carry it, among their other "
         "alleles; one set of scores for each haplotype (_H1, _H2)",
     )
-    unphased: Literal["refuse", "first", "random", "iupac", "skip"] = Field(
-        "refuse", description="sample: heterozygous calls without phase; skip and refuse (up to 1 %) leave them out"
-    )
-    missing: Literal["ref", "N"] = Field("ref", description="sample: what missing calls of its other alleles are")
-    mismatch: Literal["error", "skip"] = Field("error", description="what a wrong REF or an unknown contig is")
     prefix: str = Field(
         "LS_", pattern="[A-Za-z_][0-9A-Za-z_.]*", description="what the names of INFO fields begin with"
     )

@@ -31,7 +31,7 @@ def write_page(job: VariantJob, scored: Iterator[list[Scored]], folder: Path) ->
             statuses.update(part.statuses)
             places: dict[str, list[int]] = {kind: [] for kind in KINDS}
             for row in (row for row, status in enumerate(part.statuses) if status == "ok"):
-                form = shortest(alleles[row], job.genome.fetch)
+                form = shortest(alleles[row][0], job.genome.fetch)
                 places[form.kind].append(row)
                 strength = float(np.nanmax(np.abs(part.values[row, :1]), initial=0))
                 if len(top) < TOP or strength > top[-1][0]:

@@ -7,7 +7,7 @@ reference and all alternates in it, and two alleles that differ in the masked to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from longstrand.models.network import Network
 from longstrand.questions.tokens import MaskedText, iter_log_probabilities
 from longstrand.tokenization.base import Encoding, IntArray
+from longstrand.variants.windows import Pair
 
 NO_ROWS: IntArray = np.empty(0, dtype=np.int32)
 APART = 8
@@ -111,20 +112,23 @@ def _shared(passes: list[Pass]) -> Iterator[Pass]:
         yield from joined
 
 
-def each_pair(
-    groups: dict[str, list[tuple[int, str]]],
-    answers: Callable[[Iterator[str]], Iterator[npt.NDArray[np.float32]]],
-    compare: Callable[[int, npt.NDArray[np.float32], npt.NDArray[np.float32]], None],
-) -> None:
-    """Ask about each reference text once and about its alternates, and compare each pair; one reference is held.
+def compared(
+    pairs: Sequence[Pair], answers: Callable[[Iterator[str]], Iterator[npt.NDArray[np.float32]]]
+) -> Iterator[tuple[int, npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    """Ask about each reference text once, then about its alternates; one reference is held.
 
     Args:
-        groups: for each reference text the (number, alternate text) that belong to it.
+        pairs: texts of two alleles each.
         answers: from texts to one array a text, in order.
-        compare: gets number, reference answer, alternate answer.
+
+    Yields:
+        Number of a pair, and the answers about its reference and its alternate text.
     """
-    stream = answers(text for ref, alts in groups.items() for text in (ref, *(alt for _, alt in alts)))
-    for alts in groups.values():
+    groups: dict[str, list[int]] = {}
+    for number, pair in enumerate(pairs):
+        groups.setdefault(pair.ref_text, []).append(number)
+    stream = answers(text for ref, own in groups.items() for text in (ref, *(pairs[one].alt_text for one in own)))
+    for own in groups.values():
         ref = next(stream)
-        for number, _ in alts:
-            compare(number, ref, next(stream))
+        for number in own:
+            yield number, ref, next(stream)

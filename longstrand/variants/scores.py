@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import numpy as np
@@ -31,7 +31,7 @@ from longstrand.questions.tokens import FloatArray, MaskedText, iter_log_probabi
 from longstrand.tokenization.base import Encoding, IntArray
 from longstrand.tokenization.bpe import BpeTokenizer
 from longstrand.variants.options import ScoreName, VariantOptions
-from longstrand.variants.passes import NO_ROWS, Passes, Slot, each_pair
+from longstrand.variants.passes import NO_ROWS, Passes, Slot, compared
 from longstrand.variants.windows import Pair, Reader, Windows
 
 Values = npt.NDArray[np.float64]
@@ -139,38 +139,39 @@ class VariantScorer:
         self.num_passes = 0
 
     def _check(self, directed: bool) -> None:
-        asked, tokenizer = set(self.names), self.model.require_tokenizer()
-        if asked & MASKED and self.kind != "masked_lm":
-            raise UsageError(f"{', '.join(sorted(asked & MASKED))}: only a masked language model has such scores.")
-        if "head" in asked and self.kind in ("encoder", "masked_lm"):
-            raise UsageError("the score 'head' needs a fine-tuned model; this one has no head that predicts labels.")
-        if "influence" in asked and (isinstance(tokenizer, BpeTokenizer) or getattr(tokenizer, "k", 1) > 1):
-            raise UsageError("the score 'influence' is for models of single bases.")
-        if "llr_marginal" in asked and isinstance(tokenizer, BpeTokenizer):
-            raise UsageError("the score 'llr_marginal' is for k-mers; BPE has no fixed places in a token.")
-        if self.options.frames and (isinstance(tokenizer, BpeTokenizer) or tokenizer.overlapping):
-            raise UsageError("frames are the places of a base in non-overlapping k-mers; this tokenizer has none.")
-        if "pooling" in self.options.model_fields_set and not asked & set(DISTANCES):
-            raise UsageError(f"pooling is for {', '.join(DISTANCES)}, which are not asked for.")
-        if "layer" in self.options.model_fields_set and not asked & {*DISTANCES, "flank_distance"}:
-            raise UsageError(f"layer is for {', '.join(DISTANCES)} and flank_distance, which are not asked for.")
-        if self.options.outputs and "head" not in asked:
-            raise UsageError("outputs are chosen for the score 'head', which is not asked for.")
-        if directed and "head" in asked and self.strand != "+":
-            raise UsageError("the labels of this model have a direction, so it reads strand '+' alone.")
+        asked, tokenizer, given = set(self.names), self.model.require_tokenizer(), self.options.model_fields_set
+        bpe, k, of_states = isinstance(tokenizer, BpeTokenizer), getattr(tokenizer, "k", 1), ", ".join(DISTANCES)
+        rules = {
+            f"{', '.join(sorted(asked & MASKED))}: only a masked language model has such scores.":
+                asked & MASKED and self.kind != "masked_lm",
+            "the score 'head' needs a fine-tuned model; this one has no head that predicts labels.":
+                "head" in asked and self.kind in ("encoder", "masked_lm"),
+            "the score 'influence' is for models of single bases.": "influence" in asked and (bpe or k > 1),
+            "the score 'llr_marginal' is for k-mers; BPE has no fixed places in a token.":
+                "llr_marginal" in asked and bpe,
+            "frames are the places of a base in non-overlapping k-mers; this tokenizer has none.":
+                self.options.frames and (bpe or tokenizer.overlapping),
+            f"pooling is for {of_states}, which are not asked for.": "pooling" in given and not asked & set(DISTANCES),
+            f"layer is for {of_states} and flank_distance, which are not asked for.":
+                "layer" in given and not asked & {*DISTANCES, "flank_distance"},
+            "outputs are chosen for the score 'head', which is not asked for.":
+                self.options.outputs and "head" not in asked,
+            "the labels of this model have a direction, so it reads strand '+' alone.":
+                directed and "head" in asked and self.strand != "+",
+        }  # fmt: skip
+        if broken := next((rule for rule, is_broken in rules.items() if is_broken), None):
+            raise UsageError(broken)
 
     def _fields_of(self, name: ScoreName) -> list[Field]:
         if name == "head":
             return self._head_fields()
-        if self._bpe:
-            llr = "where one token becomes one other, which is masked"
-        elif self._overlapping:
-            llr = f"the {self._k}-mers that cover each differing base masked together, mean over masked {self._k}-mers"
-        elif self._k > 1:
-            llr = f"the {self._k}-mers of the differing bases masked together"
-            llr += f", mean over {self._k} frames" if self.options.frames else ""
-        else:
-            llr = "the differing bases masked together"
+        words = f"{self._k}-mers"
+        llr = f"the {words} of the differing bases" if self._k > 1 else "the differing bases"
+        llr = f"the {words} that cover each differing base" if self._overlapping else llr
+        ending = f", mean over masked {words}" if self._overlapping else ""
+        ending = f", mean over {self._k} frames" if self.options.frames else ending
+        llr = f"{llr} masked together{ending}"
+        llr = "where one token becomes one other, which is masked" if self._bpe else llr
         pooling = f"{self.options.pooling}, layer {self.layer}"
         return [Field(name, DESCRIPTIONS[name].format(llr=llr, pooling=pooling))]
 
@@ -240,36 +241,35 @@ class VariantScorer:
 
     def _ask(self, passes: Passes, pair: Pair, number: int, values: Values, weight: float) -> None:
         """Add what the scores of one pair on one strand need to the passes; undefined ones become NaN."""
+        ref, alt = self._encoded(pair)
+        changed = changed_rows(ref, alt)
         for name in self.names:
-            if name not in MASKED or name == "influence":
-                continue
             slot = number, self._at[name][0]
             if name in ("llr", "llr_marginal"):
                 shifts = range(self._k) if self.options.frames and self._k > 1 else range(1)
                 shown = [pair.without(shift) for shift in shifts if shift <= pair.at]
-                defined = [
-                    self._ask_llr(passes, one, slot, weight / len(shown), name == "llr_marginal") for one in shown
-                ]
-                if not all(defined):
+                share, marginal = weight / len(shown), name == "llr_marginal"
+                if not all(self._ask_llr(passes, one, slot, share, marginal) for one in shown):
                     values[slot] = np.nan
             elif name == "flank" and self._indels_only and len(pair.ref) == len(pair.alt):
                 values[slot] = np.nan
             elif name == "flank":
-                ref, alt = self._read(pair.ref_text), self._read(pair.alt_text)
-                kept = kept_rows(ref, alt, changed_rows(ref, alt))
+                kept = kept_rows(ref, alt, changed)
+                ids = ref.input_ids[kept[0]].tolist()
                 for encoding, rows, sign in ((ref, kept[0], -weight), (alt, kept[1], weight)):
                     one = passes.of(encoding)
-                    for row, own in zip(rows.tolist(), kept[0].tolist()):
-                        one.add(slot, row, int(ref.input_ids[own]), sign)
-            else:
-                ref, alt = self._read(pair.ref_text), self._read(pair.alt_text)
-                changed = changed_rows(ref, alt)
+                    for row, token in zip(rows.tolist(), ids):
+                        one.add(slot, row, token, sign)
+            elif name in MASKED and name != "influence":
                 for encoding, rows, sign in ((ref, changed[0], -weight), (alt, changed[1], weight)):
                     _ask_likelihood(passes, encoding, rows, name, slot, sign)
 
+    def _encoded(self, pair: Pair) -> tuple[Encoding, Encoding]:
+        return self._read(pair.ref_text), self._read(pair.alt_text)
+
     def _ask_llr(self, passes: Passes, pair: Pair, slot: Slot, weight: float, marginal: bool) -> bool:
         """Mask the differing bases together; say whether the ratio is defined."""
-        ref, alt = self._read(pair.ref_text), self._read(pair.alt_text)
+        ref, alt = self._encoded(pair)
         if self._bpe:
             rows, others = changed_rows(ref, alt)
             if len(rows) != 1 or len(others) != 1:
@@ -300,22 +300,18 @@ class VariantScorer:
         return ids[np.logical_and.reduce(fits)]
 
     def _add_distances(self, pairs: Sequence[Pair], values: Values, weight: float) -> None:
-        distances: list[ScoreName] = [name for name in self.names if name in DISTANCES]
-
-        def compare(number: int, u: FloatArray, v: FloatArray) -> None:
-            pair = pairs[number]
-            ref, alt = self._read(pair.ref_text), self._read(pair.alt_text)
+        distances = [name for name in self.names if name in DISTANCES]
+        read = partial(states, self.model, layer=self.layer, batch_tokens=self.options.batch_tokens)
+        for number, u, v in compared(pairs, read):
+            ref, alt = self._encoded(pairs[number])
             if "flank_distance" in self._at:
                 kept = kept_rows(ref, alt, changed_rows(ref, alt))
                 moved = np.linalg.norm(u[kept[0]] - v[kept[1]], axis=1).mean() if len(kept[0]) else np.nan
                 values[number, self._at["flank_distance"][0]] += weight * moved
-            vectors = self._pooled(pair, (ref, u), (alt, v)) if distances else None
+            vectors = self._pooled(pairs[number], (ref, u), (alt, v)) if distances else None
             for name in distances:
                 value = math.nan if vectors is None else distance(name, *vectors)
                 values[number, self._at[name][0]] += weight * value
-
-        tokens = self.options.batch_tokens
-        each_pair(_grouped(pairs), lambda texts: states(self.model, texts, self.layer, batch_tokens=tokens), compare)
 
     def _pooled(
         self, pair: Pair, ref: tuple[Encoding, FloatArray], alt: tuple[Encoding, FloatArray]
@@ -338,25 +334,20 @@ class VariantScorer:
         return found[0], found[1]
 
     def _add_influence(self, pairs: Sequence[Pair], values: Values, weight: float) -> None:
-        vocab, slot = self.model.require_tokenizer().vocab, self._at["influence"][0]
-        four = [vocab[base] for base in "ACGT"]
+        slot, four = self._at["influence"][0], [self.model.require_tokenizer().vocab[base] for base in "ACGT"]
 
         def odds(texts: Iterator[str]) -> Iterator[FloatArray]:
-            read = map(self._read, texts)
-            asked = (MaskedText(encoding, NO_ROWS, content_rows(encoding)) for encoding in read)
+            asked = (MaskedText(one, NO_ROWS, content_rows(one)) for one in map(self._read, texts))
             for logs in iter_log_probabilities(self.model, asked, batch_tokens=self.options.batch_tokens):
                 yield one_against_rest(logs[:, four])
 
-        def compare(number: int, u: FloatArray, v: FloatArray) -> None:
+        for number, u, v in compared(pairs, odds):
             pair = pairs[number]
             if len(pair.ref) != len(pair.alt):
                 values[number, slot] = np.nan
-                return
-            others = np.ones(len(u), dtype=bool)
-            others[pair.at : pair.at + len(pair.ref)] = False
-            values[number, slot] += weight * float(np.abs(v - u)[others].max(1).mean())
-
-        each_pair(_grouped(pairs), odds, compare)
+                continue
+            moved = np.delete(np.abs(v - u).max(1), np.arange(pair.at, pair.at + len(pair.ref)))
+            values[number, slot] += weight * float(moved.mean())
 
     def _head_scores(self, pairs: Sequence[Pair]) -> Values:
         """Compare what a head predicts of the two texts: ``(n, outputs * kinds)``."""
@@ -367,38 +358,30 @@ class VariantScorer:
         texts = list(dict.fromkeys(text for pair in pairs for text in (pair.ref_text, pair.alt_text)))
         scale = reading.temperature or 1.0
         found = dict(zip(texts, (one.values / scale for one in predict(self.model, texts, options=options))))
+        odds = one_against_rest if head.problem == "single_label" else np.asarray
         rows = []
         for pair in pairs:
-            u, v = (found[text][..., self._outputs].astype(np.float64) for text in (pair.ref_text, pair.alt_text))
+            u, v = (found[text].astype(np.float64) for text in (pair.ref_text, pair.alt_text))
             if head.kind == "bin":
-                rows.append([np.log((v.sum(0) + 1) / (u.sum(0) + 1)) if counts else (v - u).mean(0)])
-            elif head.problem == "single_label":
-                whole = (found[text] for text in (pair.ref_text, pair.alt_text))
-                p, q = (one_against_rest(one.astype(np.float64))[..., self._outputs] for one in whole)
-                shares = (
-                    probabilities(found[text].astype(np.float64), head.problem)
-                    for text in (pair.ref_text, pair.alt_text)
-                )
-                a, b = (one[..., self._outputs] for one in shares)
-                rows.append(_profile(p, q, pair) if head.kind == "token" else [q - p, b - a])
+                columns = [np.log((v.sum(0) + 1) / (u.sum(0) + 1)) if counts else (v - u).mean(0)]
             elif head.kind == "token":
-                rows.append(_profile(u, v, pair))
-            elif head.problem == "multi_label":
-                rows.append([v - u, probabilities(v, "multi_label") - probabilities(u, "multi_label")])
+                columns = _profile(odds(u), odds(v), pair)
             else:
-                rows.append([v - u])
-        return np.stack([np.stack(row, axis=-1).ravel() for row in rows])
+                columns = [odds(v) - odds(u)]
+                if head.problem != "regression":
+                    columns.append(probabilities(v, head.problem) - probabilities(u, head.problem))
+            rows.append(np.stack(columns, axis=-1)[self._outputs].ravel())
+        return np.stack(rows)
 
 
 def _ask_likelihood(passes: Passes, encoding: Encoding, changed: IntArray, name: str, slot: Slot, sign: float) -> None:
     rows = changed if name in ("pll", "pll_together") else content_rows(encoding)
-    together = (
-        passes.of(encoding, {"pll_together": rows}.get(name, NO_ROWS))
-        if name in ("pll_together", "pll_unmasked")
-        else None
-    )
-    for row in rows.tolist():
-        one = together or passes.of(encoding, np.array([row], dtype=np.int32))
+    if name in ("pll", "pll_all"):
+        asked = [(passes.of(encoding, rows[at : at + 1]), row) for at, row in enumerate(rows.tolist())]
+    else:
+        together = passes.of(encoding, rows if name == "pll_together" else NO_ROWS)
+        asked = [(together, row) for row in rows.tolist()]
+    for one, row in asked:
         one.add(slot, row, int(encoding.input_ids[row]), sign)
 
 
@@ -460,13 +443,6 @@ def one_against_rest(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
     others = [np.logaddexp.reduce(np.delete(logits, c, axis=-1), axis=-1) for c in range(total)]
     odds: npt.NDArray[Any] = logits - np.stack(others, axis=-1)
     return odds
-
-
-def _grouped(pairs: Sequence[Pair]) -> dict[str, list[tuple[int, str]]]:
-    groups: dict[str, list[tuple[int, str]]] = {}
-    for number, pair in enumerate(pairs):
-        groups.setdefault(pair.ref_text, []).append((number, pair.alt_text))
-    return groups
 
 
 def _number(word: str) -> int | str:

@@ -12,7 +12,7 @@ nothing is padded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from longstrand.errors import InputError, UsageError
@@ -68,16 +68,13 @@ class Pair:
 
     def whole(self, k: int) -> Pair:
         """Cut what is left over at the right end of each text when it is cut into words of ``k`` letters."""
-        texts = [text[: max(len(text) // k * k, self.at + len(allele))] for text, allele in self._texts]
-        return Pair(texts[0], texts[1], self.at, self.ref, self.alt, self.flags)
-
-    @property
-    def _texts(self) -> tuple[tuple[str, str], tuple[str, str]]:
-        return (self.ref_text, self.ref), (self.alt_text, self.alt)
+        both = (self.ref_text, self.ref), (self.alt_text, self.alt)
+        ref, alt = (text[: max(len(text) // k * k, self.at + len(allele))] for text, allele in both)
+        return replace(self, ref_text=ref, alt_text=alt)
 
     def without(self, bases: int) -> Pair:
         """Drop bases on the left."""
-        return Pair(self.ref_text[bases:], self.alt_text[bases:], self.at - bases, self.ref, self.alt, self.flags)
+        return replace(self, ref_text=self.ref_text[bases:], alt_text=self.alt_text[bases:], at=self.at - bases)
 
 
 def default_window(model: Network) -> int:
@@ -130,11 +127,6 @@ class Windows:
         self._bin = bins.bin_bases if bins is not None else None
         self._texts: dict[tuple[str, int, int], str] = {}
 
-    @property
-    def longest_allele(self) -> int:
-        """Bases of the longest allele that is scored: half the window."""
-        return self.size // 2
-
     def pair(self, variant: Variant, num_tokens: Callable[[str], int], own: Reader | None = None) -> Pair | str:
         """Give the texts of a variant that `longstrand.genome.variants.judge` has passed.
 
@@ -150,7 +142,7 @@ class Windows:
             ``overlapped`` (an earlier record has changed the place), ``phase_sets``.
         """
         form = anchored(shortest(variant, self.genome.fetch), self.genome.fetch)
-        if max(len(form.ref), len(form.alt)) > self.longest_allele:
+        if max(len(form.ref), len(form.alt)) > self.size // 2:
             return "too_long"
         size, length = self.size, self.genome.contigs[form.chrom]
         while size > 2 * len(form.ref):
