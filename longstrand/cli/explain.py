@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +18,7 @@ from longstrand.cli.options import (
     model_first,
     new_app,
     options_of,
-    show_result,
+    show_job,
 )
 from longstrand.explain.cost import SAID, Cost
 from longstrand.explain.options import AttributeOptions
@@ -75,14 +74,7 @@ def attribute(
             chosen, source, folder, genome=genome, others=other or (), sites=sites, overwrite=overwrite,
             begin=begin, tick=bar.update, **given(options),
         )  # fmt: skip
-    if result.num_rows is None:
-        typer.echo(f"the parts of this process of {result.output} are done; the last rank joins them.")
-        return
-    line = f"wrote {result.num_rows:,} maps to {result.output} ({result.seconds:.1f} s)"
-    if result.already_finished:
-        line = f"{result.output} is already complete ({result.num_rows:,} maps); --overwrite makes it anew."
-    summary = asdict(result) | {"output": str(result.output)}
-    show_result(summary, [line], [] if json else result.notes, as_json=json, quiet=quiet)
+    show_job(result, "maps", as_json=json, quiet=quiet)
 
 
 app.registered_commands += model_app.registered_commands

@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -23,6 +24,8 @@ from longstrand.errors import UsageError
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
+
+    from longstrand.inference.jobs import JobResult
 
 
 def new_app(**settings: Any) -> typer.Typer:
@@ -202,6 +205,31 @@ def show_result(result: Any, lines: list[str], notes: Iterable[str], *, as_json:
             typer.echo(line)
     for note in notes:
         typer.echo(note, err=as_json or quiet)
+
+
+def show_job(result: JobResult, unit: str, counted: str | None = None, *, as_json: bool, quiet: bool) -> None:
+    """Print what a job over a file has done.
+
+    Args:
+        result: of the job.
+        unit: what its rows are called.
+        counted: what was computed, to say how many a second.
+        as_json: print the summary as JSON.
+        quiet: print notes alone.
+    """
+    if result.num_rows is None:
+        typer.echo(f"the parts of this process of {result.output} are done; the last rank joins them.")
+        return
+    rate, bases = result.computed / max(result.seconds, 1e-9), result.counts.get("bases")
+    number = f"{result.num_rows:,} {unit}" + (f", {bases:,} bases," if unit == "contigs" else "")
+    speed = f"{result.seconds:.1f} s" + (f", {rate:,.1f} {counted}/s" if counted else "")
+    line = f"wrote {number} to {result.output} ({speed})"
+    if result.already_finished:
+        line = f"{result.output} is already complete ({result.num_rows:,} {unit}); --overwrite makes it anew."
+    summary = asdict(result)
+    summary = {"output": str(summary.pop("output")), unit: summary.pop("num_rows"), **summary.pop("counts"), **summary}
+    summary |= {f"{counted}_per_second": round(rate, 2)} if counted else {}
+    show_result(summary, [line], [] if as_json else result.notes, as_json=as_json, quiet=quiet)
 
 
 @contextmanager

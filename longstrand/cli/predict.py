@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,13 +19,10 @@ from longstrand.cli.options import (
     new_app,
     options_of,
     progress_bar,
-    show_result,
+    show_job,
 )
 from longstrand.errors import UsageError, one_of
 from longstrand.inference.options import FileOptions, TrackOptions
-
-if TYPE_CHECKING:
-    from longstrand.inference.jobs import JobResult
 
 app, embed_app = new_app(), new_app()
 
@@ -182,22 +178,5 @@ def run_job(
         verb = "Vectors" if chosen.get("output") == "embeddings" else "Predictions"
         about = {"model": source_model, "input": source, "genome": genome, "options": chosen}
         predictions_page(report, result.output, title=f"{verb} of {Path(source).name}", notes=result.notes, about=about)
-    _show(result, "contigs" if track else "rows", as_json=as_json, quiet=quiet)
-
-
-def _show(result: JobResult, unit: str, *, as_json: bool, quiet: bool) -> None:
-    if result.num_rows is None:
-        typer.echo(f"the parts of this process of {result.output} are done; the last rank joins them.")
-        return
-    number, rate = f"{result.num_rows:,} {unit}", result.computed / max(result.seconds, 1e-9)
-    if unit == "contigs":
-        number, speed = f"{number}, {result.counts['bases']:,} bases,", f"{result.seconds:.1f} s"
-    else:
-        speed = f"{result.seconds:.1f} s, {rate:,.1f} sequences/s"
-    line = f"wrote {number} to {result.output} ({speed})"
-    if result.already_finished:
-        line = f"{result.output} is already complete ({result.num_rows:,} {unit}); --overwrite makes it anew."
-    summary = asdict(result)
-    summary = {"output": str(summary.pop("output")), unit: summary.pop("num_rows"), **summary.pop("counts"), **summary}
-    summary |= {"sequences_per_second": round(rate, 2)} if unit == "rows" else {}
-    show_result(summary, [line], [] if as_json else result.notes, as_json=as_json, quiet=quiet)
+    unit, counted = ("contigs", None) if track else ("rows", "sequences")
+    show_job(result, unit, counted, as_json=as_json, quiet=quiet)

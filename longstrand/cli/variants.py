@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +19,7 @@ from longstrand.cli.options import (
     new_app,
     options_of,
     progress_bar,
-    show_result,
+    show_job,
 )  # fmt: skip
 from longstrand.runtime import write_atomically
 from longstrand.variants.options import VariantOptions
@@ -28,7 +27,6 @@ from longstrand.variants.options import VariantOptions
 if TYPE_CHECKING:
     import polars as pl
 
-    from longstrand.inference.jobs import JobResult
 
 app = new_app(no_args_is_help=True, help="Score variants with any model.")
 
@@ -88,7 +86,7 @@ def score(
         chosen, variants, output, genome=genome, look_up=look_up, overwrite=overwrite, report=page,
         progress=lambda total: progress_bar(lambda: total, "variants", quiet=quiet), **given(options),
     )  # fmt: skip
-    _show(result, as_json=json, quiet=quiet)
+    show_job(result, "records", "variants", as_json=json, quiet=quiet)
 
 
 @app.command()
@@ -120,7 +118,7 @@ def calibrate(
         progress=lambda total: progress_bar(lambda: total, "variants", quiet=quiet), overwrite=overwrite,
         **given(options),
     )  # fmt: skip
-    _show(result, as_json=json, quiet=quiet)
+    show_job(result, "records", "variants", as_json=json, quiet=quiet)
 
 
 @app.command()
@@ -165,18 +163,6 @@ def perplexity(
 
     chosen, source = model_first(model, arguments, "MODEL VARIANTS")
     _show_table(snp_perplexity(chosen, source, genome=genome, window=window, num=num, seed=seed), output, as_json=json)
-
-
-def _show(result: JobResult, *, as_json: bool, quiet: bool) -> None:
-    if result.num_rows is None:
-        typer.echo(f"the parts of this process of {result.output} are done; the last rank joins them.")
-        return
-    rate = result.computed / max(result.seconds, 1e-9)
-    line = f"wrote {result.num_rows:,} records to {result.output} ({result.seconds:.1f} s, {rate:,.1f} variants/s)"
-    if result.already_finished:
-        line = f"{result.output} is already complete ({result.num_rows:,} records); --overwrite makes it anew."
-    summary = asdict(result) | {"output": str(result.output), "variants_per_second": round(rate, 2)}
-    show_result(summary, [line], [] if as_json else result.notes, as_json=as_json, quiet=quiet)
 
 
 def _show_table(table: pl.DataFrame, output: Path | None, *, as_json: bool) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from longstrand.errors import InputError, UsageError
+from longstrand.errors import InputError
 from longstrand.genome.fasta import Genome, chrom_twin
 from longstrand.genome.text import open_bytes
 from longstrand.genome.variants import Variant, judge
@@ -139,7 +139,6 @@ def open_vcf(path: Path | str) -> Vcf:
 
     Raises:
         InputError: the file is missing, empty or damaged, is no VCF, or its header is incomplete.
-        UsageError: BCF without pysam (Windows).
     """
     path = _standard_input() if str(path) == "-" else Path(path).expanduser()
     header: list[bytes] = []
@@ -181,25 +180,11 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _bcf_lines(path: Path) -> Iterator[bytes]:
-    pysam = require_pysam(path)
+    import pysam
+
     with pysam.VariantFile(str(path)) as file:
         yield from str(file.header).encode().splitlines()
         yield from (str(record).rstrip("\n").encode() for record in file)
-
-
-def require_pysam(path: Path) -> Any:
-    """Import pysam.
-
-    Raises:
-        UsageError: it is not installed; the file and the remedy are named.
-    """
-    try:
-        import pysam
-    except ImportError:
-        raise UsageError(
-            f"{path}: BCF and .vcf.gz need pysam, which Windows lacks (use WSL); plain VCF and tables do not."
-        ) from None
-    return pysam
 
 
 def _standard_input() -> Path:
@@ -325,9 +310,7 @@ class VcfWriter:
         self.notice: str | None = None
         self._path, self._final, self._kind = path, path.with_name(name), vcf_ending(name)
         self._text = path.with_name(path.name + ".text") if self._kind == ".bcf" else path
-        self._pysam = require_pysam(self._final) if self._kind != ".vcf" else None
-        packed = self._kind == ".vcf.gz"
-        self._out: Any = self._pysam.BGZFile(str(path), "wb") if packed else open(self._text, "wb")  # noqa: SIM115
+        self._out: Any = _packed(path) if self._kind == ".vcf.gz" else open(self._text, "wb")  # noqa: SIM115
         self._out.write(b"".join(line + b"\n" for line in [*header, b"\t".join(columns)]))
         self._contigs: set[bytes] = set()
         self._last, self._sorted, self._longest = (b"", -1), True, 0
@@ -349,11 +332,19 @@ class VcfWriter:
         if self._kind == ".bcf":
             _write_bcf(self._text, self._path, self._final)
         elif self._kind == ".vcf.gz" and self._sorted:
+            import pysam
+
             csi = self._longest > LONGEST_TBI
-            made = {"csi": csi, "index": str(index[".csi" if csi else ".tbi"])}
-            self._pysam.tabix_index(str(self._path), preset="vcf", force=True, **made)
+            made = str(index[".csi" if csi else ".tbi"])
+            pysam.tabix_index(str(self._path), preset="vcf", force=True, csi=csi, index=made)
         elif self._kind == ".vcf.gz":
             self.notice = f"{self._final.name} has no index, because its records are not sorted by contig and position"
+
+
+def _packed(path: Path) -> Any:
+    import pysam
+
+    return pysam.BGZFile(str(path), "wb")
 
 
 def _write_bcf(text: Path, path: Path, final: Path) -> None:

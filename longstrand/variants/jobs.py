@@ -52,7 +52,6 @@ STATUSES = {
 DRIFT_VARIANTS = 200
 MOST_FIELDS = 16
 """Scores that fit into INFO; more go to a table."""
-SMALL_INPUT = 1 << 20
 Parts = Iterable[tuple[list[VcfRecord], list[Scored]]]
 """Records and their scores, one set for each haplotype."""
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]

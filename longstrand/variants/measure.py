@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from scipy.stats import rankdata
 
 from longstrand.data.rows import is_missing, read_table
 from longstrand.data.targets import Task
@@ -105,9 +105,7 @@ def _baselines(table: pl.DataFrame, truth: npt.NDArray[np.float64], genome: Geno
 
 
 def _measure(truth: npt.NDArray[np.float64], values: npt.NDArray[np.float64], num_resamples: int) -> dict[str, Any]:
-    ranks = values.argsort().argsort() / len(values)
-    _, group = np.unique(values, return_inverse=True)
-    ranks = (np.bincount(group, ranks) / np.bincount(group))[group]  # ties stay ties
+    ranks = rankdata(values) / len(values)  # ties stay ties
     task = Task("multi_label", ("effect",), ("effect",))
     found = evaluate(Scores(task, truth[:, None], ranks[:, None]), num_resamples=num_resamples, curves=False)["metrics"]
     row: dict[str, Any] = {"num": len(truth), "num_positive": int(truth.sum())}
@@ -117,13 +115,8 @@ def _measure(truth: npt.NDArray[np.float64], values: npt.NDArray[np.float64], nu
     return row
 
 
-@dataclass(frozen=True, slots=True)
-class _Site:
-    """One SNV: frequencies by population; masked texts of a person and the reference; true and other ids in them."""
-
-    frequencies: dict[str, float]
-    asked: tuple[MaskedText, MaskedText]
-    ids: tuple[IntArray, IntArray, IntArray]
+_Site = tuple[dict[str, float], tuple[MaskedText, ...], tuple[IntArray, ...]]
+"""One SNV: frequencies by population; masked texts of a person and the reference; true and other ids in them."""
 
 
 def snp_perplexity(
@@ -157,15 +150,15 @@ def snp_perplexity(
     sites = list(_sites(loaded.network, Path(variants), opened, window or default_window(loaded.network), num, seed))
     if not sites:
         raise InputError(f"{variants}: no SNV has INFO AF and a carrier with a whole window.")
-    texts = (one for site in sites for one in site.asked)
+    texts = (one for _, asked, _ in sites for one in asked)
     answers = iter_log_probabilities(loaded.network, texts, batch_tokens=batch_tokens)
     logs = np.empty((len(sites), 3))
-    for row, site in enumerate(sites):
+    for row, (_, _, wanted) in enumerate(sites):
         person, reference = next(answers), next(answers)
-        logs[row] = [one[np.arange(len(ids)), ids].mean() for one, ids in zip((person, reference, person), site.ids)]
+        logs[row] = [one[np.arange(len(ids)), ids].mean() for one, ids in zip((person, reference, person), wanted)]
     rows = []
-    for name in sorted({name for site in sites for name in site.frequencies}):
-        shares = np.array([site.frequencies.get(name, np.nan) for site in sites])
+    for name in sorted({name for frequencies, _, _ in sites for name in frequencies}):
+        shares = np.array([frequencies.get(name, np.nan) for frequencies, _, _ in sites])
         for low, high in pairwise(BINS):
             inside = (shares > low) & (shares <= high)
             if inside.any():
@@ -201,13 +194,10 @@ def _sites(model: Network, path: Path, genome: Genome, window: int, num: int | N
         texts = [text[:half] + base + text[half + 1 :] for text, base in
                  ((person, alt), (reference, alt), (person, record.ref.upper()))]  # fmt: skip
         read = [read_text(model, prepare_text(model, text)) for text in texts]
-        rows = [covering_rows(one, [(half, half + 1)]) for one in read]
+        rows = [covering_rows(one, half, half + 1) for one in read]
         if len({len(one) for one in rows}) == 1 and len(rows[0]):
-            asked = [MaskedText(one, there, there) for one, there in zip(read, rows)]
-            ids = [one.input_ids[there] for one, there in zip(read, rows)]
-            named = {
-                name: parse_number(value) for name, value in record.info.items() if re.fullmatch(r"(\w+_)?AF", name)
-            }
-            shares = {name.removesuffix("_AF"): value for name, value in named.items() if value is not None}
-            known = {"all" if name == "AF" else name: value for name, value in shares.items()}
-            yield _Site(known, (asked[0], asked[1]), (ids[0], ids[1], ids[2]))
+            asked = tuple(MaskedText(one, there, there) for one, there in zip(read[:2], rows))
+            named = {key: parse_number(value) for key, value in record.info.items() if re.fullmatch(r"(\w+_)?AF", key)}
+            shares = {"all" if key == "AF" else key.removesuffix("_AF"): value for key, value in named.items()}
+            known = {key: value for key, value in shares.items() if value is not None}
+            yield known, asked, tuple(one.input_ids[there] for one, there in zip(read, rows))

@@ -30,20 +30,15 @@ class VariantOptions(CallOptions):
         "dot, flank_distance, head; by default llr, and flank for indels (masked LM), head (labels), or l2 and cosine",
     )
     outputs: tuple[str, ...] = Field((), description="heads: names or numbers of the outputs; by default all")
-    window: int | None = Field(
-        None, ge=1, description="bases shown; by default as in training, or what the model reads"
-    )
+    window: int | None = Field(None, ge=1, description="bases shown; default: as in training, or what the model reads")
     windows: Literal["centred", "grid"] = Field(
         "centred", description="around each variant, or a fixed grid that neighbours share (faster)"
     )
     step: int | None = Field(
-        None,
-        ge=1,
-        description="grid: bases from window to window; by default half a window. A token (k) nearly centres windows",
+        None, ge=1, description="grid: bases from window to window; default: half a window; k nearly centres windows"
     )
     strand: StrandPolicy | None = Field(
-        None,
-        description="+, - or both (mean of the scores; heads: of the logits); by default both, heads as in training",
+        None, description="+, - or both (mean of the scores; heads: of the logits); default: both, heads as in training"
     )
     frames: bool = Field(False, description="k-mers: average llr over the k places that a base can have in its token")
     leftovers: bool = Field(False, description="k-mers: keep the single letters that are left over at the window's end")
@@ -57,12 +52,8 @@ class VariantOptions(CallOptions):
         description="score each allele on the haplotypes of this sample of the VCF that carry it, among their other "
         "alleles; one set of scores for each haplotype (_H1, _H2)",
     )
-    prefix: str = Field(
-        "LS_", pattern="[A-Za-z_][0-9A-Za-z_.]*", description="what the names of INFO fields begin with"
-    )
-    background: Path | None = Field(
-        None, description="table of 'variants calibrate': percentiles by kind of change are added to each score"
-    )
+    prefix: str = Field("LS_", pattern="[A-Za-z_][0-9A-Za-z_.]*", description="what names of INFO fields begin with")
+    background: Path | None = Field(None, description="table of 'variants calibrate', which gives percentiles by kind")
     split: bool = Field(False, description="VCF: one line for each ALT")
     batch_tokens: int = Field(8192, ge=1, description="most tokens in a batch; lower it if memory runs out")
     device: str | None = Field(None, description="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")

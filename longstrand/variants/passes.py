@@ -8,7 +8,7 @@ reference and all alternates in it, and two alleles that differ in the masked to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -96,20 +96,21 @@ def _shared(passes: list[Pass]) -> Iterator[Pass]:
     for group in texts.values():
         joined: list[Pass] = []
         for one in sorted(group, key=lambda one: one.masked[:1].tolist()):
-            most = SHARE * len(one.encoding)
-            fits = (
-                other
-                for other in joined
-                if len(other.masked) and len(one.masked) and other.masked.max() + APART <= one.masked.min()
-                and len(other.masked) + len(one.masked) <= most
-            )  # fmt: skip
-            found = next(fits, None)
+            found = next((other for other in joined if _fit(other, one)), None)
             if found is None:
-                joined.append(Pass(one.encoding, one.masked, dict(one.terms)))
+                joined.append(replace(one, terms=dict(one.terms)))
             else:
                 found.masked = np.concatenate((found.masked, one.masked))
                 found.terms |= one.terms
         yield from joined
+
+
+def _fit(first: Pass, second: Pass) -> bool:
+    """Say whether the masks of the second lie behind those of the first, far enough, and are not too many with them."""
+    if not len(first.masked) or not len(second.masked):
+        return False
+    few = len(first.masked) + len(second.masked) <= SHARE * len(first.encoding)
+    return few and bool(first.masked.max() + APART <= second.masked.min())
 
 
 def compared(

@@ -321,16 +321,16 @@ class VariantScorer:
         if pooling == "flat" and len(ref[0]) != len(alt[0]):
             return None
         for (encoding, hidden), allele in ((ref, pair.ref), (alt, pair.alt)):
-            if pooling == "flat":
-                found.append(hidden.ravel().astype(np.float64))
-                continue
             if pooling == "allele":
-                rows = covering_rows(encoding, [(pair.at, pair.at + len(allele))])
+                rows = covering_rows(encoding, pair.at, pair.at + len(allele))
             else:
-                rows = np.zeros(1, np.int32) if pooling == "cls" else content_rows(encoding)
+                rows = (
+                    content_rows(encoding) if pooling == "mean" else np.arange(1 if pooling == "cls" else len(hidden))
+                )
             if not len(rows):
                 return None
-            found.append(hidden[rows].astype(np.float64).mean(0))
+            vectors = hidden[rows].astype(np.float64)
+            found.append(vectors.ravel() if pooling == "flat" else vectors.mean(0))
         return found[0], found[1]
 
     def _add_influence(self, pairs: Sequence[Pair], values: Values, weight: float) -> None:
@@ -400,13 +400,10 @@ def content_rows(encoding: Encoding) -> IntArray:
     return np.flatnonzero(encoding.offsets[:, 1] > encoding.offsets[:, 0]).astype(np.int32)
 
 
-def covering_rows(encoding: Encoding, places: Sequence[tuple[int, int]]) -> IntArray:
-    """List the rows of tokens that share a base with any of the stretches (start, end)."""
+def covering_rows(encoding: Encoding, start: int, end: int) -> IntArray:
+    """List the rows of tokens that share a base with a stretch."""
     starts, ends = encoding.offsets[:, 0], encoding.offsets[:, 1]
-    hit = np.zeros(len(encoding), dtype=bool)
-    for start, end in places:
-        hit |= (starts < end) & (ends > start)
-    return np.flatnonzero(hit & (ends > starts)).astype(np.int32)
+    return np.flatnonzero((starts < end) & (ends > np.maximum(start, starts))).astype(np.int32)
 
 
 def changed_rows(ref: Encoding, alt: Encoding) -> tuple[IntArray, IntArray]:

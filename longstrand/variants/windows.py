@@ -101,13 +101,9 @@ class Windows:
     """The windows of a genome for one model."""
 
     def __init__(
-        self,
-        genome: Genome,
-        model: Network,
-        window: int | None = None,
-        kind: Literal["centred", "grid"] = "centred",
+        self, genome: Genome, model: Network, window: int | None = None, kind: Literal["centred", "grid"] = "centred",
         step: int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Choose the size, and for a grid the bases between the starts of its windows (half a window).
 
         Raises:
