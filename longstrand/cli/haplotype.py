@@ -50,10 +50,8 @@ def haplotype(
     write_fasta(output, texts, line_bases=60)
     if map is not None:
         write_atomically(map, "\n".join(lines) + "\n")
-    summary = {
-        "output": str(output), "sequences": len(texts), **counts, "dropped": found.dropped,
-    }  # fmt: skip
-    line = f"wrote {summary['sequences']} haplotypes to {output} ({counts['applied']} records applied)"
+    summary = {"output": str(output), "sequences": len(texts), **counts, "dropped": found.dropped}
+    line = f"wrote {len(texts)} haplotypes to {output} ({counts['applied']} records applied)"
     left_out = counts["overlapping"]
     notes = [f"note: {left_out:,} records left out: an earlier one changed their place."] if left_out else []
     notes += [f"note: {count:,} alleles of the VCF do nothing ({name})." for name, count in found.dropped.items()]

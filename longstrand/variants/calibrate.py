@@ -17,7 +17,7 @@ from longstrand.genome.vcf import judged, open_vcf, survey
 from longstrand.inference.jobs import JobResult
 from longstrand.inference.sequences import open_genome
 from longstrand.runtime import generator
-from longstrand.variants.jobs import Progress, no_progress, score_variants_file
+from longstrand.variants.jobs import Progress, score_variants_file
 
 LONGEST_INDEL = 8
 LEAST_FREQUENCY = 0.01
@@ -65,9 +65,7 @@ def calibrate(
     else:
         drawn = list(_matched(opened, Path(str(variants)), num, seed))
     texts = [f"{one.chrom}:{one.start + 1}:{one.ref}:{one.alt}" for one in sorted(drawn)]
-    return score_variants_file(
-        model, texts, target, genome=opened, overwrite=overwrite, progress=progress or no_progress, **options
-    )
+    return score_variants_file(model, texts, target, genome=opened, overwrite=overwrite, progress=progress, **options)
 
 
 def _places(genome: Genome, seed: int) -> Iterator[tuple[str, int, np.random.Generator]]:

@@ -57,11 +57,6 @@ Parts = Iterable[tuple[list[VcfRecord], list[Scored]]]
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 
-def no_progress(total: int) -> AbstractContextManager[Callable[[int], None]]:
-    """Show nothing."""
-    return nullcontext(lambda number: None)
-
-
 @dataclass
 class VariantJob:
     """Variants, a genome and a model that belong together.
@@ -237,7 +232,7 @@ def score_variants(
 def score_variants_file(
     model: Network | str | Path, input: str | Path | Sequence[str], output: str | Path, /, *,
     genome: Genome | str | Path | None = None, look_up: str | Path | None = None, overwrite: bool = False,
-    report: Callable[[VariantJob, Iterator[list[Scored]]], object] | None = None, progress: Progress = no_progress,
+    report: Callable[[VariantJob, Iterator[list[Scored]]], object] | None = None, progress: Progress | None = None,
     **options: Any,
 ) -> JobResult:  # fmt: skip
     """Score every variant of a file into another file; repeated after an interruption, go on.
@@ -277,7 +272,7 @@ def score_variants_file(
         if finished is None:
             if job.options.shared_masks:
                 notes.append(job.drift())
-            with progress(job.survey.num_alleles) as advance:
+            with progress(job.survey.num_alleles) if progress else nullcontext(lambda number: None) as advance:
                 for number, records in enumerate(job.blocks()):
                     if parts.is_mine(number):
                         scored = job.score(records)

@@ -53,9 +53,6 @@ class Passes:
         self._mask_id = mask_id
         self._found: dict[bytes, Pass] = {}
 
-    def __len__(self) -> int:
-        return len(self._found)
-
     def of(self, encoding: Encoding, masked: IntArray = NO_ROWS) -> Pass:
         """Give the pass of a text with some rows masked, the same one for the same input."""
         ids = encoding.input_ids

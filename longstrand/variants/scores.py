@@ -130,9 +130,8 @@ class VariantScorer:
         self._tokens = lru_cache(maxsize=8192)(
             lambda text: len(tokenizer.encode_ids(text)[0]) + tokenizer.num_special_tokens()
         )
-        self._outputs = (
-            outputs_of(model, list(map(_number, self.options.outputs)) or None) if "head" in self.names else []
-        )
+        asked = [int(word) if word.isdigit() else word for word in self.options.outputs]
+        self._outputs = outputs_of(model, asked or None) if "head" in self.names else []
         found = [(name, field) for name in self.names for field in self._fields_of(name)]
         self.fields = tuple(field for _, field in found)
         self._at = {name: [i for i, (other, _) in enumerate(found) if other == name] for name in self.names}
@@ -440,7 +439,3 @@ def one_against_rest(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
     others = [np.logaddexp.reduce(np.delete(logits, c, axis=-1), axis=-1) for c in range(total)]
     odds: npt.NDArray[Any] = logits - np.stack(others, axis=-1)
     return odds
-
-
-def _number(word: str) -> int | str:
-    return int(word) if word.isdigit() else word
