@@ -34,10 +34,11 @@ LENGTH = 6000
 
 
 def seconds(work: Callable[[int], object], number: int) -> float:
-    began = time.perf_counter()
+    """Measure the processor's time, which other jobs cannot take away; all of it is one thread."""
+    began = time.process_time()
     for index in range(number):
         work(index)
-    return (time.perf_counter() - began) / number
+    return (time.process_time() - began) / number
 
 
 def main() -> None:
@@ -102,17 +103,19 @@ def main() -> None:
             subprocess.run([sys.executable, "-c", script, *words], check=True, capture_output=True)
 
         result |= {f"{name}_us": round(1e6 * value, 1) for name, value in times.items()}
-        result["bcftools_process_ms"] = round(1e3 * seconds(consensus, 5), 1)
+        began = time.perf_counter()
+        for index in range(5):
+            consensus(index)
+        result["bcftools_process_ms"] = round(1e3 * (time.perf_counter() - began) / 5, 1)
         result |= {"speed_against_pysam": round(times["pysam"] / times["ours"], 1), "share_equal_to_pysam_loop": same}
         tokenizer = make_kmer(6)
         rates = {"without": [], "with": []}
-        for _ in range(3):
-            for name, cohort in (("without", None), ("with", Cohort(people))):
-                windows = TrainingWindows([genome], num_bases=5988, num_samples=600, seed=1, cohort=cohort)
-                examples = MaskedExamples(
-                    windows, tokenizer=tokenizer, max_tokens=1000, masking=MaskingConfig(), seed=1
-                )
-                rates[name].append(1 / seconds(examples.__getitem__, 600))
+        made = {}
+        for name, cohort in (("without", None), ("with", Cohort(people))):
+            windows = TrainingWindows([genome], num_bases=5988, num_samples=600, seed=1, cohort=cohort)
+            made[name] = MaskedExamples(windows, tokenizer=tokenizer, max_tokens=1000, masking=MaskingConfig(), seed=1)
+        for name, examples in list(made.items()) * 12:  # in turn, the best of rounds
+            rates[name].append(1 / seconds(examples.__getitem__, 300))
         result |= {f"training_windows_per_s_{name}": round(max(values), 1) for name, values in rates.items()}
         result["training_share"] = round(max(rates["with"]) / max(rates["without"]), 3)
     print(json.dumps(result, indent=2))

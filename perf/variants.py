@@ -1,10 +1,10 @@
 """Time the scoring of variants against the usual script, on the same machine in the same run.
 
-Run ``python perf/variants.py DATA`` with the folder of real variants (``variants`` and ``genomes`` inside); the result
-goes to ``perf/results/variants.json``. The script is `Script`; ours scores in windows of four kinds: centred on each
-variant; on a grid with a step of one token, so that the variants of a token share a window, nearly in its middle
-(``same_token``); with a step of half a window; and with longer steps and several masks in a pass. All but the last must
-give the script's numbers in the same windows; what the last one moves is its drift.
+Run ``python perf/variants.py DATA [PART ...]`` with the folder of real variants (``variants`` and ``genomes`` inside);
+each part is written to ``perf/results/variants.json`` when it ends. The script is `Script`; ours scores in windows of
+four kinds: centred on each variant; on a grid with a step of one token, so that the variants of a token share a window,
+nearly in its middle (``same_token``); with a step of half a window; and with longer steps and several masks in a pass.
+All but the last must give the script's numbers in the same windows; what the last one moves is its drift.
 """
 
 from __future__ import annotations
@@ -41,6 +41,12 @@ HALF = {"windows": "grid"}
 SHARED_STEP, DRIFT = 630, 400
 Answer = TypeVar("Answer")
 BRCA1_START = 41_100_000
+PARTS = ["vcf_300_samples", "llr_saturated", "l2_saturated", "l2_sparse", "llr_sparse"]
+SCRIPT = (
+    "EsmForMaskedLM and EsmTokenizer of transformers with the same weights; inference mode, float32, one variant at a "
+    "time, two alleles, both strands, logits of all tokens. It scores {num} variants of each set, spread evenly, "
+    "before and after each of our ways, and its best rate counts; ours score the whole set (l2: its first 400)."
+)
 
 
 def sparse(data: Path) -> tuple[Genome, list[Variant]]:
@@ -244,32 +250,35 @@ def copy_vcf(data: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
+    parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; by default all")
     parser.add_argument("--num", type=int, default=40, help="variants that the script scores at a time")
     parser.add_argument("--most", type=int, default=7000, help="variants of each set; all count only without it")
     arguments = parser.parse_args()
-    model = load_model(MODEL).eval()
-    script = Script.of(model)
-    text = "ACGTTGCATCCA" * (WINDOW // 12)
-    timed(lambda: script.tokenizer(text))
-    result: dict[str, object] = {
-        "machine": machine(), "threads": torch.get_num_threads(), "versions": provenance([])["versions"],
-        "model": MODEL, "window": WINDOW,
-        "script": "EsmForMaskedLM and EsmTokenizer of transformers with the same weights; inference mode, float32, one "
-        "variant at a time, two alleles, both strands, logits of all tokens; the best of its rates",
-        "script_tokenizer_ms": 1e3 * timed(lambda: [script.tokenizer(text) for _ in range(50)])[0] / 50,
-        "vcf_300_samples": copy_vcf(arguments.data),
-    }  # fmt: skip
-    print(json.dumps(result, indent=1), flush=True)
-    most, token = arguments.most, {"windows": "grid", "step": K}
-    gene, panel = saturated(arguments.data), sparse(arguments.data)
-    sets = {"saturated": (gene[0], gene[1][:most]), "sparse": (panel[0], panel[1][:most])}
+    parts = arguments.parts or PARTS
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no part {unknown}")
+    result: dict[str, object] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in parts:
+        if name == "vcf_300_samples":
+            part: dict[str, object] = dict(copy_vcf(arguments.data))
+        else:
+            part = measure(name, arguments.data, arguments.num, arguments.most)
+        about = {"machine": machine(), "threads": torch.get_num_threads(), "versions": provenance([])["versions"]}
+        result[name] = {**about, **part}
+        result |= {"model": MODEL, "window": WINDOW, "script": SCRIPT.format(num=arguments.num)}
+        write_json(RESULTS, result)
+
+
+def measure(name: str, data: Path, num: int, most: int) -> dict[str, object]:
+    """Measure one score on one set."""
+    model, (what, where) = load_model(MODEL).eval(), name.split("_")
+    genome, variants = saturated(data) if where == "saturated" else sparse(data)
+    token = {"windows": "grid", "step": K}
     shared = {"shared_masks": {"windows": "grid", "step": SHARED_STEP, "shared_masks": True}}
-    ways = {"saturated": {"centred": {}, "same_token": token, "half_window": HALF}, "sparse": {"centred": {}, **shared}}
-    for name, named in sets.items():
-        result[f"llr_{name}"] = compare(model, script, named, "llr", ways[name], arguments.num)
-        some = named[0], named[1][: min(most, 700)]
-        result[f"l2_{name}"] = compare(model, script, some, "l2", {"centred": {}, "half_window": HALF}, arguments.num)
-    write_json(RESULTS, result)
+    grids = {"saturated": {"same_token": token, "half_window": HALF}, "sparse": shared}[where]
+    ways = {"centred": {}, **(grids if what == "llr" else {"half_window": HALF})}
+    few = variants[: min(most, 400)] if what == "l2" else variants[:most]
+    return compare(model, Script.of(model), (genome, few), what, ways, num)
 
 
 if __name__ == "__main__":
