@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import os
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ import polars as pl
 
 import longstrand as ls
 from longstrand.genome.fasta import Genome
+from longstrand.genome.variants import KINDS, Variant
+from longstrand.genome.vcf import open_vcf
 from longstrand.variants.calibrate import calibrate
 from longstrand.variants.measure import evaluate_variants, snp_perplexity
 
@@ -62,7 +65,7 @@ def brca1(data: Path, folder: Path) -> None:
 
 
 def panel(data: Path, folder: Path) -> None:
-    """Compute the perplexity at people's SNVs by frequency."""
+    """Compute the perplexity at SNVs of people by frequency, and where their variants lie in a background, by kind."""
     with gzip.open(data / "variants" / "chr20_b37_1-2Mb_300samples_phased.vcf.gz", "rb") as source:
         cells = [line.split(b"\t", 2) if line.startswith(b"20\t") else line for line in source]
     lines = [one if isinstance(one, bytes) else b"z\t%d\t%s" % (int(one[1]) - PANEL_START, one[2]) for one in cells]
@@ -72,6 +75,24 @@ def panel(data: Path, folder: Path) -> None:
     found.write_csv(folder / "panel_perplexity.tsv", separator="\t", float_precision=4)
     with pl.Config(tbl_rows=99, tbl_cols=9):
         print(found)
+    records = open_vcf(folder / "panel.vcf")
+    kinds = {kind: [] for kind in KINDS}
+    for one in records:
+        for alt in one.alts:
+            variant = Variant(one.chrom, one.start, one.ref, alt)
+            kinds[variant.kind].append(str(variant))
+    some = [text for texts in kinds.values() for text in texts[:: max(1, len(texts) // 400)]]
+    background = folder / "panel_background.parquet"
+    calibrate(MODEL, background, genome=genome, num=3000, seed=0)
+    table = ls.score_variants(MODEL, some, genome=genome, background=background)
+    places = table.select("chrom", "pos", "ref", "alt").iter_rows()
+    table = table.with_columns(kind=pl.Series([Variant(*place).kind for place in places]))
+    print("percentiles of people's variants among random ones of the same kind (5, 25, 50, 75, 95 %):")
+    for kind, score in product(KINDS, ("llr", "flank")):
+        values = table.filter(pl.col("kind") == kind)[f"{score}_pct"].drop_nulls()
+        if len(values):
+            shares = np.quantile(values.to_numpy(), [0.05, 0.25, 0.5, 0.75, 0.95]).round(3).tolist()
+            print(f"  {kind}, {score}: {len(values)} variants: {shares}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import polars as pl
 
 from longstrand.config import differences
 from longstrand.errors import InputError, UsageError
-from longstrand.genome.variants import Kind, Variant
+from longstrand.genome.variants import KINDS, Kind, Variant
 from longstrand.runtime import read_json
 
 FEWEST = 50
@@ -29,6 +29,9 @@ NOT_COMPARED = frozenset(
 
 class Background:
     """The scores of a background, by kind of change.
+
+    Attributes:
+        few: kinds without percentiles.
 
     Raises:
         InputError: the table or its record is missing.
@@ -52,6 +55,7 @@ class Background:
                 known = values[(kinds == kind) & ~np.isnan(values)]
                 if len(known) >= FEWEST:
                     self._sorted[name, kind] = np.sort(known)
+        self.few = [kind for kind in KINDS if kind not in {known for _, known in self._sorted}]
 
     def percentiles(self, name: str, values: npt.NDArray[np.float32], kinds: list[Kind]) -> npt.NDArray[np.float32]:
         """Give the percentile (0 to 1) of each score among its kind; NaN without a score or a background."""

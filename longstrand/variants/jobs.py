@@ -169,8 +169,10 @@ class VariantJob:
 
     def notes(self, counts: dict[str, int]) -> list[str]:
         """Say what a user should know before trusting the scores."""
-        lines = [f"note: {number:,} alleles not scored: {STATUSES[status]} ({status})."
+        lines = [f"note: {number:,} allele{'s' * (number > 1)} not scored: {STATUSES[status]} ({status})."
                  for status, number in counts.items() if status != "ok" and status in STATUSES and number]  # fmt: skip
+        if self.background is not None and self.background.few:
+            lines.append(f"note: no percentiles for {', '.join(self.background.few)}: the background has too few.")
         renamed = {name: other for name, other in self.survey.contigs.items() if other not in (None, name)}
         if renamed:
             name, other = next(iter(renamed.items()))

@@ -31,7 +31,7 @@ def test_both_haplotypes_with_their_map(tmp_path, capsys):
     assert (tmp_path / "o.fa").read_text().splitlines()[1::2] == ["ATGTACGT", "ATGTACGTAC"]
     capsys.readouterr()
     for more, message in (
-        (["--haplotype", 3], "'S' has 2 on c"), (["--unphased", "some"], "unknown --unphased 'some'"),
+        (["--haplotype", 3], "'S' has 2 haplotypes on c; there is no number 3"), (["--unphased", "some"], "unphased"),
         (["--sample", "T"], "no sample 'T'"), (["-o", vcf], "must not replace the input"),
     ):  # fmt: skip
         assert run([*words, *more]) in (1, 2) and message in capsys.readouterr().err
