@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from longstrand.errors import InputError, UsageError
@@ -121,7 +122,7 @@ class Windows:
         self._limit = reading_of(model).max_tokens or longest_input(model.config)
         bins = model.config.head("bin") if model.kind == "bin" else None
         self._bin = bins.bin_bases if bins is not None else None
-        self._texts: dict[tuple[str, int, int], str] = {}
+        self._text = lru_cache(maxsize=4096)(lambda *place: self._prepared(genome.fetch(*place), *place))
 
     def pair(self, variant: Variant, num_tokens: Callable[[str], int], own: Reader | None = None) -> Pair | str:
         """Give the texts of a variant that `longstrand.genome.variants.judge` has passed.
@@ -184,14 +185,6 @@ class Windows:
             wanted = (centre - least) // self._step * self._step
         start = min(max(wanted, 0), max(length - size, 0))
         return start, min(start + size, length), start != wanted or size > length
-
-    def _text(self, chrom: str, start: int, end: int) -> str:
-        key = chrom, start, end
-        if key not in self._texts:
-            if len(self._texts) > 4096:
-                self._texts.clear()
-            self._texts[key] = self._prepared(self.genome.fetch(*key), *key)
-        return self._texts[key]
 
     def _prepared(self, text: str, chrom: str, start: int, end: int) -> str:
         try:
