@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,15 @@ class VcfWriter:
         self._contigs.add(chrom)
         self._last, self._longest = (chrom, start), max(self._longest, start + len(record.cells[3]))
 
+    def __enter__(self) -> VcfWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        with suppress(OSError):  # left to itself, pysam would print a second error
+            self._out.close()
+
     def close(self) -> None:
         """Finish the file and write its index."""
         index = {end: self._final.with_name(self._final.name + end) for end in (".tbi", ".csi")}
@@ -344,6 +354,7 @@ class VcfWriter:
 def _packed(path: Path) -> Any:
     import pysam
 
+    pysam.set_verbosity(0)  # our errors say what went wrong
     return pysam.BGZFile(str(path), "wb")
 
 

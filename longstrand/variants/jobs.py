@@ -369,21 +369,21 @@ def header_lines(job: VariantJob) -> list[bytes]:
 def _join_vcf(job: VariantJob, parts: Parts, temporary: Path, target: Path) -> list[str]:
     vcf = job.source.vcf
     names = [name.encode() + b"=" for name, _, _ in _entries(job)]
-    writer = VcfWriter(temporary, target.name, [*vcf.header, *header_lines(job)], vcf.columns)
-    for records, part in parts:
-        texts: list[list[bytes]] = []
-        for scored in part:
-            texts += [[b"." if x != x else b"%.6g" % x for x in column] for column in scored.values.T.tolist()]
-            texts += [[word.encode() or b"." for word in words] for words in (scored.statuses, scored.flags)]
-        first = 0
-        for record in records:
-            last = first + len(record.alts)
-            for one, end in [(n, n + 1) for n in range(first, last)] if job.options.split else [(first, last)]:
-                cells = [(name, column[one:end]) for name, column in zip(names, texts)]
-                info = [name + b",".join(cell) for name, cell in cells if any(text != b"." for text in cell)]
-                writer.write(record.split(one - first) if job.options.split else record, info)
-            first = last
-    writer.close()
+    header = [*vcf.header, *header_lines(job)]
+    with VcfWriter(temporary, target.name, header, vcf.columns) as writer:
+        for records, part in parts:
+            texts: list[list[bytes]] = []
+            for scored in part:
+                texts += [[b"." if x != x else b"%.6g" % x for x in column] for column in scored.values.T.tolist()]
+                texts += [[word.encode() or b"." for word in words] for words in (scored.statuses, scored.flags)]
+            first = 0
+            for record in records:
+                last = first + len(record.alts)
+                for one, end in [(n, n + 1) for n in range(first, last)] if job.options.split else [(first, last)]:
+                    cells = [(name, column[one:end]) for name, column in zip(names, texts)]
+                    info = [name + b",".join(cell) for name, cell in cells if any(text != b"." for text in cell)]
+                    writer.write(record.split(one - first) if job.options.split else record, info)
+                first = last
     return [f"note: {writer.notice}."] if writer.notice else []
 
 
