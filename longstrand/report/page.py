@@ -127,8 +127,8 @@ def _anchor(title: str) -> str:
 
 
 def _number(value: Any) -> str:
-    """Write a cell: counts in groups of three digits, other numbers with three places or digits, None as a dash."""
-    if value is None:
+    """Write a cell: counts in groups of three digits, others with three places or digits, None and NaN as a dash."""
+    if value is None or value != value:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"

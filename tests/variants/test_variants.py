@@ -516,6 +516,7 @@ def test_command_line(genome, tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         main([*words, "-o", str(tmp_path / "o.tsv"), "--report", str(tmp_path / "page")])
     assert ended.value.code == 2 and "is complete, and its report is made with it" in capsys.readouterr().err
+    assert ">nan<" not in (tmp_path / "page" / "report.html").read_text()
     assert summary["records"] == 5 and summary["variants_per_second"] > 0
     with pytest.raises(SystemExit) as ended:
         main([*words, "-o", str(path)])
