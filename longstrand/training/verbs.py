@@ -47,19 +47,23 @@ def finetune(
     return finetuning.finetune(_build(FinetuneConfig, given, settings), notice=notice)
 
 
-def pretrain(*, genomes: str | Path | list[str | Path], output: str | Path, **settings: Any) -> TrainingResult:
-    """Pre-train a masked language model on FASTA files; the same call resumes.
+def pretrain(
+    *, output: str | Path, genomes: str | Path | list[str | Path] | None = None, **settings: Any
+) -> TrainingResult:
+    """Pre-train a masked language model on FASTA files or tables of sequences; the same call resumes.
 
     Args:
-        genomes: FASTA files.
         output: run folder.
-        **settings: any setting by its own name (``steps=1000, preset="tiny"``), or sections as mappings.
+        genomes: FASTA files, or a corpus file that lists many; or leave them out and give ``sequences="train.csv"``.
+        **settings: any setting by its own name (``steps=1000, preset="tiny", start_from="model"``), or sections as
+            mappings.
 
     Raises:
         LongstrandError: anything wrong with the settings, the genomes, the tokenizer or the run folder.
     """
-    paths = [genomes] if isinstance(genomes, str | Path) else genomes
-    given = {"output": output, "data.genomes": [str(path) for path in paths]}
+    given: dict[str, Any] = {"output": output}
+    if genomes is not None:
+        given["data.genomes"] = [str(p) for p in ([genomes] if isinstance(genomes, str | Path) else genomes)]
     return pretraining.pretrain(_build(PretrainConfig, given, settings))
 
 
