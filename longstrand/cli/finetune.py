@@ -33,19 +33,27 @@ def finetune(read: Any, json: JsonOption = False) -> None:
 
 
 def _show(result: Any) -> None:
+    from longstrand.report.runs import BASELINES
+
     report = result.report
     split = "test" if "test" in report else "valid"
     if report["collapsed"]:
         typer.echo("NOT TRAINED: the model gives the same answer to every sequence, see below")
     typer.echo(f"model: {result.model}  (best step {report['best_step']} of {report['steps']})")
     typer.echo(f"{split}: {metrics_line(report[split])}")
-    for name, title in (("kmer", "k-mer regression"), ("majority", "majority")):
-        if name in report.get("baselines", {}):
-            typer.echo(f"  {title}: {metrics_line(report['baselines'][name][split])}")
+    for name, found in report.get("baselines", {}).items():
+        typer.echo(f"  {BASELINES.get(name, name)}: {metrics_line(found[split])}")
     for warning in report["warnings"]:
         typer.echo(f"mind: {warning}")
     if report["settings"]["evaluation"]["page"]:
         typer.echo(f"report: {result.folder / 'report.html'}")
+    if "signals" in report:
+        settings = report["settings"]["data"]
+        model, genome = (shlex.quote(str(path)) for path in (result.model, settings["fasta"]))
+        typer.echo(
+            f"next: longstrand predict {model} {genome} --regions {shlex.quote(settings['train'])} --output tracks"
+        )
+        return
     typer.echo(
         f"next: longstrand predict {shlex.quote(str(result.model))} new.csv --output predictions.csv{_as_read(report)}"
     )

@@ -118,6 +118,12 @@ def run_options(
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def run(**given: Any) -> None:
             settings, config = given.pop("settings"), given.pop("config")
+            several = next(
+                (places[o] for o, (_, kind, _) in table.items() if kind == list[Path] and given[places[o]]), None
+            )
+            if several is not None:  # --tracks a.bw b.bw c.bw
+                given[several] = [*given[several], *(Path(word) for word in settings or () if "=" not in word)]
+                settings = [word for word in settings or () if "=" in word]
             values: dict[str, tuple[str, Any]] = {}
             for option, (key, kind, _) in table.items():
                 value = given.pop(places[option])

@@ -45,6 +45,9 @@ class PredictOptions(StrictModel):
     temperature: float | None = Field(
         None, gt=0, description="probabilities: what logits are divided by first; by default as calibrated"
     )
+    scale: Literal["natural", "trained"] = Field(
+        "natural", description="signal tracks: numbers as measured, or as the model was trained on them"
+    )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="fp32, or bf16 (faster on GPUs, 2 to 3 digits)")
     batch_tokens: int = Field(8192, ge=1, description="most tokens in a batch; lower it if memory runs out")
     pack: bool | None = Field(None, description="put rows one after the other, without padding; by default on a CPU")

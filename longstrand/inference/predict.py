@@ -18,6 +18,7 @@ from torch import nn
 
 from longstrand.data.bins import count_bins, cut, encode_row
 from longstrand.data.rows import Record
+from longstrand.data.signals import undo_all
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import normalise
 from longstrand.inference.options import PredictOptions, TrackOptions
@@ -195,6 +196,8 @@ class Engine:
         self.embeds = options.output == "embeddings"
         head = None if self.embeds else head_of(model)
         self.problem = None if head is None else head.problem
+        self.pairs = None if head is None else head.strand_pairs
+        self.transforms = None if head is None or options.scale == "trained" else head.transforms
         self.per: Literal["sequence", "token", "base", "bin"] = "bin" if head and head.kind == "bin" else "sequence"
         self.bin_bases: int | None = (
             getattr(getattr(model.config, "memory", None), "bin_bases", None)
@@ -389,12 +392,11 @@ class Engine:
         """Put the strands of one row together."""
         num_bases = row.record.num_bases
         truncated = any(reading.truncated for reading in row.readings)
-        offsets = None
+        offsets, rates = None, self.problem == "counts" and self.options.output == "probabilities"
         if self.per == "token":
             values, offsets = self._per_token(row.readings[0], num_bases)
         else:
-            parts = [self._of_strand(reading, num_bases) for reading in row.readings]
-            rates = self.problem == "counts" and self.options.output == "probabilities"
+            parts = [self._paired(reading, self._of_strand(reading, num_bases)) for reading in row.readings]
             values = average([probabilities(part, "counts") for part in parts] if rates else parts)
         values, spread = self._together(values)
         num_tokens = sum(reading.length for reading in row.readings)
@@ -415,10 +417,18 @@ class Engine:
         known = values if self.num_members == 1 else values.reshape(each)
         logits = known / options.temperature if turns and options.temperature is not None else known
         found = probabilities(logits, self.problem) if turns else logits
+        if self.transforms is not None and (self.problem == "regression" or options.output == "probabilities"):
+            found = undo_all(self.transforms, found)
         if self.num_members == 1:
             return found, None
         mean = probabilities(logits.mean(-2), self.problem) if turns else found.mean(-2)
         return mean, found.std(-2, ddof=1)
+
+    def _paired(self, reading: ReadStrand, values: np.ndarray) -> np.ndarray:
+        """Give outputs of a strand each what the other strand's output says about the reverse complement."""
+        if self.pairs is None or reading.strand == "+":
+            return values
+        return values.reshape(*values.shape[:-1], self.num_members, -1)[..., self.pairs].reshape(values.shape)
 
     def _of_strand(self, reading: ReadStrand, num_bases: int) -> np.ndarray:
         if self.per == "sequence":

@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, model_validator
 from transformers import PreTrainedConfig
 
 from longstrand.config import StrictModel, build
+from longstrand.data.signals import TrackTransform
 from longstrand.errors import ConfigError, nearest, one_of
 
 QUIRKS: dict[str, str] = tomllib.loads(Path(__file__).with_name("quirks.toml").read_text(encoding="utf-8"))
@@ -169,6 +170,15 @@ class Head(ModelSettings):
     class_names: list[str] | None = Field(None, description="names of the outputs, in order")
     bin_token_id: int | None = Field(None, ge=0, description="bin heads: id of the token at which a bin is read")
     bin_bases: int | None = Field(None, ge=1, description="bin heads: bases of a bin")
+    total_weight: float | None = Field(
+        None, gt=0, description="counts: multinomial loss along the bins, and so much of the Poisson loss of their sum"
+    )
+    strand_pairs: list[int] | None = Field(
+        None, description="place of the output of the other strand for each; its own where there is none"
+    )
+    transforms: list[TrackTransform] | None = Field(
+        None, description="how the targets of each output were transformed; prediction undoes it"
+    )
     class_weights: list[float] | None = Field(None, description="weight of each class (single_label)")
     pos_weight: list[float] | None = Field(None, description="weight of positives of each label (multi_label)")
 
@@ -184,12 +194,17 @@ class Head(ModelSettings):
             raise ValueError("a bin head needs bin_token_id, the token at which each bin is read ([SEP])")
         if self.problem == "single_label" and self.num_outputs < 2:
             raise ValueError("a single_label head needs num_outputs of at least 2")
-        for name in ("class_names", "class_weights", "pos_weight"):
+        for name in ("class_names", "class_weights", "pos_weight", "strand_pairs", "transforms"):
             value = getattr(self, name)
             if value is not None and len(value) != self.num_outputs:
                 raise ValueError(f"{name} has {len(value)} entries, but num_outputs is {self.num_outputs}")
         if self.class_weights is not None and self.problem != "single_label":
             raise ValueError(f"class_weights are for single_label, not {self.problem}; use pos_weight for multi_label")
+        if self.total_weight is not None and (self.problem != "counts" or self.kind != "bin"):
+            raise ValueError("total_weight is for counts of bins: the multinomial runs along the bins of a row")
+        pairs = self.strand_pairs
+        if pairs is not None and [pairs[place] for place in pairs] != list(range(len(pairs))):
+            raise ValueError(f"strand_pairs {pairs}: the partner of a partner is the output itself")
         if self.pos_weight is not None and self.problem != "multi_label":
             raise ValueError(f"pos_weight is for multi_label, not {self.problem}; use class_weights for single_label")
         return self

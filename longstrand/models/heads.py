@@ -20,6 +20,8 @@ from longstrand.models.config import Head, LongstrandConfig
 from longstrand.models.encoder import ACTIVATIONS, layer_norm
 from longstrand.runtime import IGNORED_LABEL
 
+EPSILON = 1e-7
+
 
 class MaskedLMHead(nn.Module):
     """dense -> activation -> norm -> decoder (usually tied to the word embedding) + bias."""
@@ -124,7 +126,9 @@ def head_loss(
 
     single_label: cross-entropy, each target times its class weight. multi_label: binary cross-entropy per label, with
     pos_weight on positives. regression: squared error. counts: Poisson loss of softplus(logits), without the term that
-    does not depend on the model. The divisor counts targets (cells), not weights.
+    does not depend on the model; with ``total_weight`` split into where (multinomial along the bins of a row) and how
+    much (so much of the Poisson loss of the sum), as in Borzoi (Linder et al. 2025, Methods). The divisor counts
+    targets (cells), not weights.
 
     Args:
         logits: (..., C).
@@ -156,6 +160,8 @@ def head_loss(
     if head.problem == "multi_label":
         weight = None if head.pos_weight is None else torch.tensor(head.pos_weight, device=logits.device)
         losses = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight, reduction="none")
+    elif head.total_weight is not None:
+        return _profile_loss(logits, targets, known, head.total_weight, weights) / divisor(num_items, known.sum())
     elif head.problem == "counts":
         losses = F.poisson_nll_loss(F.softplus(logits), targets, log_input=False, reduction="none")
     else:
@@ -163,6 +169,19 @@ def head_loss(
     losses = torch.where(known, losses, 0.0)
     losses = losses if weights is None else losses * weights[..., None]
     return losses.sum() / divisor(num_items, known.sum())
+
+
+def _profile_loss(logits: Tensor, targets: Tensor, known: Tensor, share: float, weights: Tensor | None) -> Tensor:
+    """Sum the multinomial losses along bins, and a share of the Poisson losses of totals; (B, N, C) each."""
+    rates = torch.where(known, F.softplus(logits) + EPSILON, 0.0)
+    total, wanted = rates.sum(-2), targets.sum(-2)
+    where = torch.where(
+        known, targets * (rates.clamp(min=EPSILON).log() - total[..., None, :].clamp(min=EPSILON).log()), 0
+    )
+    where = where if weights is None else where * weights[..., None]
+    much = total - wanted * total.clamp(min=EPSILON).log()
+    much = much if weights is None else much * weights.mean(-1, keepdim=True)
+    return share * much.sum() - where.sum()
 
 
 def _check_shape(labels: Tensor, shape: Any) -> None:

@@ -28,12 +28,25 @@ from longstrand.report.sections import (
     ranking,
     text,
 )
+from longstrand.report.signals import looks_page, signals_sections
 from longstrand.runtime import write_atomically
 
 Record = Mapping[str, Any]
 MODEL = "this model"
-BASELINES = {"kmer": "k-mer regression", "majority": "majority class"}
+BASELINES = {
+    "kmer": "k-mer regression", "majority": "majority class", "place": "mean by place in the window",
+    "kmer-bins": "k-mer regression of bins", "cnn-basenji": "CNN, Basenji style",
+}  # fmt: skip
 REFERENCES = {"unigram": "token frequencies", "two_neighbour": "two neighbours"}
+
+
+def write_looks_page(folder: Path, signals: Record) -> Path:
+    """Write ``tracks.html`` into a run folder: what signal tracks look like, before anything is trained."""
+    from longstrand.report.page import render_html  # draws with matplotlib, which takes a moment to import
+
+    page = Path(folder) / "tracks.html"
+    write_atomically(page, render_html(looks_page(signals)))
+    return page
 
 
 def write_run_page(folder: Path, record: Record, rows: Sequence[Record]) -> Path:
@@ -152,6 +165,11 @@ def finetuning_page(record: Record, rows: Sequence[Record]) -> Report:
     parts = [
         *evaluation_sections(evaluations, explain),
         *errors_table(record.get("errors", [])),
+        *(
+            signals_sections(record["signals"], BASELINES | {"majority": "mean of the track"})
+            if "signals" in record
+            else ()
+        ),
         learning_curve({MODEL: record}),
         rows_table(counts),
         overlap_table(record["sanity"]),

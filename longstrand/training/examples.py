@@ -16,11 +16,12 @@ from longstrand.data.labelled import LabelledTable, label
 from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable, cut_rows, read_labelled, refuse_pieces
 from longstrand.data.labelled_tokens import is_bio
 from longstrand.data.rows import TABLES, Columns, column_names, detect_file, has_intervals
+from longstrand.data.signals import Signals
 from longstrand.data.splits import choose_rows, split_at_random, split_by_chrom, split_by_column
 from longstrand.data.targets import Task, infer_task, read_class_names
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
-from longstrand.genome.sequence import reverse_complement
+from longstrand.genome.sequence import normalise, reverse_complement
 from longstrand.runtime import generator
 from longstrand.training.settings import DataSettings
 
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelledSplits:
-    """Training, validation and (perhaps) test tables of one task, and a sentence on where they come from."""
+    """Training, validation and (perhaps) test tables of one task, where they come from, and the tracks behind them."""
 
     train: LabelledTable
     valid: LabelledTable
     test: LabelledTable | None
     origin: str
+    signals: Signals | None = None
 
     @property
     def task(self) -> Task:
@@ -295,6 +297,7 @@ class TrainingExamples:
         scale: regression: (mean, deviation) that targets are standardised by, each (num_outputs,).
         cohort: people of whom one haplotype is read in place of each row, drawn by the seed and the number.
         alphabet: letters that the rows of a cohort are normalised to, as the table was.
+        signals: tracks that the targets are of; rows are moved by up to their ``jitter``.
     """
 
     def __init__(
@@ -311,7 +314,9 @@ class TrainingExamples:
         scale: tuple[np.ndarray, np.ndarray] | None = None,
         cohort: Cohort | None = None,
         alphabet: str | None = None,
+        signals: Signals | None = None,
     ) -> None:
+        self._signals = signals
         self._table, self._tokenizer, self._encodings = table, tokenizer, tokenized.encodings
         self._seed, self._strand, self._limit, self._scale = seed, strand, limit, scale
         self._cohort, self._alphabet = cohort, alphabet
@@ -376,12 +381,20 @@ class TrainingExamples:
                 text = text[: len(target) * bin_bases]
             elif along:
                 target = carry_bases(target, at)
+        elif self._signals is not None and self._signals.jitter:
+            most, places = self._signals.jitter, self._table.raw.places
+            shift = int(generator(self._seed, number, "jitter").integers(-most, most + 1))
+            assert places is not None
+            text, target = self._signals.read(places[row], shift)
+            text = text if self._alphabet is None else normalise(text, self._alphabet, where=str(places[row])).sequence
         elif not reverse:
             return self._encodings[row], target
         second = self._table.pairs[row] if self._table.pairs is not None else None
         if reverse:
             text, second = reverse_complement(text), second and reverse_complement(second)
             target = target[::-1] if along else target
+            if self._signals is not None and self._signals.partners is not None:
+                target = target[:, self._signals.partners]
         encoding = encode_row(self._tokenizer, text, second, bin_bases)
         if self._limit is not None and len(encoding) > self._limit:
             if second is not None or bin_bases is not None:

@@ -15,7 +15,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from longstrand.data.splits import choose_rows
 from longstrand.data.targets import Task
 from longstrand.errors import ResumeError, TrainingError, UsageError, one_of
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, METRICS, PRIMARY
+from longstrand.inference.loaded import fingerprint_input
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import longest_input
 from longstrand.models.adapters import AdapterFolder, base_facts, is_wrapped, load_adapter_weights
@@ -39,9 +40,10 @@ from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.heads import labelled
 from longstrand.models.reading import Reading
 from longstrand.models.tensors import fingerprint_weights
-from longstrand.report.runs import write_run_page
+from longstrand.report.runs import write_looks_page, write_run_page
 from longstrand.runtime import (
     fingerprint_file,
+    generator,
     join_processes,
     model_folder,
     on_rank_0,
@@ -75,6 +77,7 @@ from longstrand.training.measure import (
 from longstrand.training.methods import apply_method, check_method, measured_cost, weights_of
 from longstrand.training.run_folder import RunFolder, TrainingResult
 from longstrand.training.settings import FinetuneConfig, TrainSettings
+from longstrand.training.signals import load_signals, notices
 from longstrand.training.trainer import LongstrandTrainer, split_batch, training_arguments
 
 logger = logging.getLogger(__name__)
@@ -82,6 +85,8 @@ logger = logging.getLogger(__name__)
 FACTORS = (0.3, 1.0, 3.0)
 SEARCH_FOLDER = "search"
 FEW_LABELS = 1000
+TOTAL_WEIGHT = 0.2
+"""Share of the Poisson loss of the sum beside the multinomial loss along the bins, as in Borzoi."""
 
 
 def finetune(
@@ -110,9 +115,12 @@ def finetune(
     check_method(config.method)
     tokenizer = load_tokenizer(config.model.path)
     if splits is None:
-        splits = load_splits(config.data, alphabet=None if config.data.exact_text else tokenizer.alphabet)
+        load = load_signals if config.data.tracks else load_splits
+        splits = load(config.data, alphabet=None if config.data.exact_text else tokenizer.alphabet)
     notice(splits.task.notice())
     notice(f"split: {', '.join(f'{len(table):,} {name}' for name, table in splits.items())}; {splits.origin}")
+    for sentence in () if splits.signals is None else notices(splits.signals):
+        notice(sentence)
     metric = training.metric or PRIMARY[splits.task.problem]
     one_of(metric, [*METRICS[splits.task.problem], "loss"], "metric")
     check_strand(splits.task, training.strand, config.evaluation.strand)
@@ -123,6 +131,9 @@ def finetune(
         run.check_inputs(_fingerprints(config, tokenizer, splits))
         if run.report is not None:
             return TrainingResult(run.path, run.path / "model", run.report)
+        if splits.signals is not None and config.evaluation.page:
+            page = on_rank_0(lambda: write_looks_page(run.path, splits.signals.facts()))  # type: ignore[union-attr]
+            notice(f"the tracks: {page}")
         chosen = choose(
             config, splits, num_parameters=_num_parameters(config.model.path), train=_try_settings, notice=notice
         )
@@ -134,7 +145,7 @@ def finetune(
         tokenized = {
             name: tokenize(table, tokenizer, limit, on_long=training.on_long) for name, table in splits.items()
         }
-        counts = splits.task.bin_bases is not None and config.data.bin_loss == "counts"
+        counts = splits.task.bin_bases is not None and _bin_loss(config, splits) != "squared"
         scaled = splits.task.problem == "regression" and not counts
         scale = target_scale(splits.train) if scaled else None
         return _run(
@@ -142,6 +153,10 @@ def finetune(
         )
     finally:
         run.close()
+
+
+def _bin_loss(config: FinetuneConfig, splits: LabelledSplits) -> str:
+    return config.data.bin_loss if splits.signals is None else splits.signals.loss
 
 
 def _try_settings(config: FinetuneConfig, splits: LabelledSplits) -> TrainingResult:
@@ -172,7 +187,11 @@ def make_model(config: FinetuneConfig, splits: LabelledSplits, tokenizer: Tokeni
         "form": settings.form,
     }
     if task.bin_bases is not None:
-        head["problem"] = "counts" if config.data.bin_loss == "counts" else "regression"
+        loss = _bin_loss(config, splits)
+        head["problem"] = "regression" if loss == "squared" else "counts"
+        head |= {"total_weight": TOTAL_WEIGHT} if loss == "multinomial" else {}
+        if splits.signals is not None:
+            head |= {"strand_pairs": splits.signals.partners, "transforms": splits.signals.transforms()}
         head |= {"bin_bases": task.bin_bases, "bin_token_id": next(iter(tokenizer.template.suffix), None)}
     if config.training.class_weights == "balanced":
         name = "pos_weight" if task.problem == "multi_label" else "class_weights"
@@ -205,6 +224,7 @@ def _run(config: FinetuneConfig, run: RunFolder, model: Any, data: Prepared, dev
         scale=data.scale,
         cohort=open_cohort(config.data, data.splits.train),
         alphabet=None if config.data.exact_text else data.tokenizer.alphabet,
+        signals=data.splits.signals,
     )
     settings = PredictOptions(
         strand=config.evaluation.strand,
@@ -294,7 +314,7 @@ def _reading(config: FinetuneConfig, data: Prepared) -> Reading:
     return Reading(
         max_tokens=data.limit,
         longest_bases=max(min(len(text), int(np.max(encoding.offsets, initial=0))) for text, encoding in pairs),
-        window=config.data.window,
+        window=config.data.window if data.splits.signals is None else data.splits.signals.window or None,
         strand=config.evaluation.strand or "+",
         directed=is_bio(task.names),
         exact_text=config.data.exact_text,
@@ -418,6 +438,7 @@ def _fingerprints(config: FinetuneConfig, tokenizer: Tokenizer, splits: Labelled
         "tokenizer": tokenizer.fingerprint,
         "tables": {name: fingerprint_file(Path(name)) for name in files},
         "genome": fingerprint_file(config.data.fasta) if config.data.fasta is not None else None,
+        "tracks": {str(path): fingerprint_input(path) for path in config.data.tracks},
         **({"variants": fingerprint_file(config.data.variants.path)} if config.data.variants else {}),
     }
 
@@ -434,9 +455,10 @@ class Chosen:
     stopped_by: str | None = None
 
 
-def default_strand(task: Task) -> str:
-    """Give ``both`` for labels of whole sequences, ``+`` for labels along them, which may run in one direction."""
-    return "+" if task.problem == "token" or task.bin_bases is not None or is_bio(task.names) else "both"
+def default_strand(task: Task, *, has_tracks: bool = False) -> str:
+    """Give ``both`` for labels of whole sequences and tracks, ``+`` for labels along them that may have a direction."""
+    along = task.problem == "token" or (task.bin_bases is not None and not has_tracks)
+    return "+" if along or is_bio(task.names) else "both"
 
 
 def default_epochs(num_rows: int, batch_size: int) -> int:
@@ -454,7 +476,7 @@ def default_rates(num_parameters: int, method: str) -> tuple[float, ...]:
 def complete(config: FinetuneConfig, splits: LabelledSplits) -> FinetuneConfig:
     """Fill in strand, epochs and patience; the rate may still be open."""
     training, evaluation = config.training, config.evaluation
-    strand = training.strand or evaluation.strand or default_strand(splits.task)
+    strand = training.strand or evaluation.strand or default_strand(splits.task, has_tracks=splits.signals is not None)
     epochs = training.epochs or default_epochs(len(splits.train), training.batch_size)
     patience = max(3, epochs // 3) if training.patience is None else training.patience
     filled = training.model_copy(update={"strand": strand, "epochs": epochs, "patience": patience})
@@ -488,9 +510,15 @@ def choose(
     rates = default_rates(num_parameters, full.method.name)
     epochs, rows = max(1, full.training.epochs // 3), splits.train.raw
     share = min(1.0, full.training.epochs / 3 / epochs)
-    if share < 1:
+    fewer_rows = splits.train
+    if share < 1 and splits.signals is not None:
+        some = generator(config.data.split_seed, 0, "subset").permutation(len(rows))
+        fewer_rows = splits.train.take(some[: max(2, round(share * len(rows)))].tolist())
+    elif share < 1:
         rows = choose_rows(rows, max(2, round(share * len(rows))), seed=config.data.split_seed)
-    fewer = LabelledSplits(label(rows, splits.task) if share < 1 else splits.train, splits.valid, None, splits.origin)
+        fewer_rows = label(rows, splits.task)
+    fewer = replace(splits, train=fewer_rows, test=None)
+    rows = fewer_rows.raw
     notice(
         f"trying {len(rates)} learning rates ({', '.join(f'{rate:g}' for rate in rates)}) for {epochs} epochs each on "
         f"{len(rows):,} rows; --rate skips this"

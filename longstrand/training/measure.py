@@ -12,12 +12,16 @@ import torch
 
 from longstrand.baselines.kmer import KmerRegression
 from longstrand.baselines.majority import Majority
+from longstrand.baselines.registry import BASELINES, BaselineSettings
 from longstrand.data.bins import moments
 from longstrand.data.labelled import LabelledTable, label_warnings
 from longstrand.data.rows import Record
+from longstrand.data.signals import undo_all
 from longstrand.evaluation.compare import compare_predictions
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, METRICS, PRIMARY, Scores, evaluate
 from longstrand.evaluation.sanity import check_splits, leaks
+from longstrand.evaluation.tracks import examples, gene_metrics, track_metrics
+from longstrand.genome.annotation import read_annotation, transcripts
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import predict, probabilities
 from longstrand.runtime import write_frame
@@ -91,7 +95,7 @@ def score(
     is_token, is_bin = table.task.problem == "token", table.task.bin_bases is not None
     as_rates = is_bin and model.head_settings.problem == "counts"
     settings = settings.changed(
-        output="probabilities" if as_rates else "logits", pooling="bases" if is_token else "mean"
+        output="probabilities" if as_rates else "logits", pooling="bases" if is_token else "mean", scale="trained"
     )
     rows = list(predict(model, records(table), tokenizer=tokenizer, options=settings))
     values: Any = [row.values for row in rows]
@@ -192,8 +196,46 @@ def make_report(
             num_resamples=settings.resamples,
             ours={name: result.scores() for name, result in scored.items() if name == "test" and settings.resamples},
         )
+    if data.splits.signals is not None:
+        report |= signals_report(config, data, scored)
     report["warnings"] = label_warnings(dict(data.splits.items())) + warnings_of(report)
     return report
+
+
+def signals_report(config: FinetuneConfig, data: Prepared, scored: Mapping[str, Scored]) -> dict[str, Any]:
+    """Measure tracks over all their axes, beside baselines, and give some regions to look at.
+
+    Returns:
+        ``baselines`` ({name: {split: evaluation}}) and ``signals``: ``tracks`` (what each is like, its transform),
+        ``loss``, ``metrics`` ({method: `track_metrics`} of the split that is judged), ``examples``.
+    """
+    signals, settings = data.splits.signals, config.evaluation
+    assert signals is not None
+    split = "test" if "test" in scored else "valid"
+    table = scored[split].table
+    predicted: dict[str, Any] = {"this model": scored[split].logits}
+    found: dict[str, Any] = {}
+    names = ["majority", "place", "kmer-bins", *(["cnn-basenji"] if settings.cnn else [])]
+    fitting = BaselineSettings(seed=config.training.seed, both_strands=settings.strand == "both", bin_loss=signals.loss)
+    for name in names if settings.baselines else ():
+        fitted = BASELINES[name].fit(data.splits.train, data.splits.valid, fitting)
+        predicted[name] = fitted.predict(table.sequences, None)
+        found[name] = {split: evaluate(Scores.of(table, predicted[name]), num_resamples=settings.resamples)}
+    transforms, truth = signals.transforms(), list(table.targets)
+    natural = {name: [undo_all(transforms, part) for part in parts] for name, parts in predicted.items()}
+    counted = [undo_all(transforms, part) for part in truth]
+    metrics = {name: track_metrics(truth, parts, natural=(counted, natural[name])) for name, parts in predicted.items()}
+    places = table.raw.places or []
+    if settings.annotation is not None:
+        genes = transcripts(read_annotation(settings.annotation))
+        for name in metrics:
+            metrics[name] |= gene_metrics(counted, natural[name], places, genes, signals.bin_bases)
+    shown = [
+        {"region": str(places[row]), **asdict(places[row]),
+         "observed": counted[row].tolist(), "predicted": natural["this model"][row].tolist()}
+        for row in examples(counted)
+    ]  # fmt: skip
+    return {"baselines": found, "signals": signals.facts() | {"split": split, "metrics": metrics, "examples": shown}}
 
 
 def _split_counts(data: Prepared, name: str) -> dict[str, Any]:
@@ -259,7 +301,8 @@ def _against_baselines(report: Mapping[str, Any]) -> list[str]:
     split = "test" if "test" in report else "valid"
     primary = report[split]["primary"]
     ours = report[split]["metrics"].get(primary, {}).get("value")
-    found = report.get("baselines", {}).get("kmer", {}).get(split, {})
+    baselines = report.get("baselines", {})
+    found = (baselines.get("kmer") or baselines.get("kmer-bins") or {}).get(split, {})
     theirs = found.get("metrics", {}).get(primary, {}).get("value")
     if ours is None or theirs is None or not ours < theirs:
         return []

@@ -35,6 +35,9 @@ PeopleField = Annotated[VariantsConfig | None, BeforeValidator(_vcf_alone)]
 """Settings of people, or the path of their VCF alone."""
 
 
+SIGNALS = ["transform", "statistic", "uncovered", "jitter", "fold"]
+
+
 class DataSettings(StrictModel):
     """Which labelled sequences are read, and how they are split."""
 
@@ -75,7 +78,27 @@ class DataSettings(StrictModel):
     variants: PeopleField = Field(
         None, description="VCF of people whose haplotypes the training intervals are read from; labels are carried over"
     )
-    bin_loss: Literal["counts", "squared"] = Field("counts", description="bins: Poisson loss, or squared error")
+    bin_loss: Literal["counts", "multinomial", "squared"] = Field(
+        "counts", description="bins: Poisson, Poisson of the sum and multinomial along the bins, or squared error"
+    )
+    tracks: tuple[Path, ...] = Field(
+        (), description="signal tracks (BigWig, bedGraph) that are learned bin by bin in the intervals, or targets.txt"
+    )
+    transform: Literal["standard", "none", "published", "current"] = Field(
+        "standard",
+        description="tracks: clip at 99.9 % and divide by the mean that is not 0; targets.txt: Borzoi's forms",
+    )
+    statistic: Literal["mean", "sum"] = Field("mean", description="tracks: over the bases of a bin")
+    uncovered: Literal["zero", "missing"] = Field("zero", description="tracks: what bases without a value are")
+    jitter: int | None = Field(
+        None, ge=0, description="tracks: training windows move by up to so many bases; default: a bin"
+    )
+    fold: int | None = Field(
+        None,
+        ge=0,
+        le=4,
+        description="tracks: the fifth of the chromosomes for the test; the next one is for validation",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> DataSettings:
@@ -85,7 +108,13 @@ class DataSettings(StrictModel):
             raise ValueError("variants need fasta, the genome, and rows that are intervals on it")
         if self.fasta is None:
             self.refuse_given(["negative_ratio"], "random negatives need fasta, the genome")
-        if self.bin_bases is None:
+        if not self.tracks:
+            self.refuse_given(SIGNALS, "these are for signal tracks (data.tracks)")
+        elif self.fasta is None:
+            raise ValueError("tracks need fasta, the genome that tracks and intervals lie on")
+        if self.fold is not None and (self.valid_chroms or self.test_chroms):
+            raise ValueError("the split is given twice: by fold and by chromosomes; choose one")
+        if self.bin_bases is None and not self.tracks:
             self.refuse_given(["bin_loss"], "there are no bins without bin_bases")
         if self.class_names is not None and self.class_names_file is not None:
             raise ValueError("give class_names or class_names_file, not both")
@@ -166,6 +195,8 @@ class EvaluationSettings(StrictModel):
     resamples: int = Field(1000, ge=0, description="bootstrap resamples of the 95 % intervals; 0: none")
     baselines: bool = Field(True, description="also fit k-mer regression and the majority on the same rows")
     kmer: int = Field(6, ge=1, le=8, description="k of the k-mer regression")
+    cnn: bool = Field(False, description="tracks: also train a small convolutional network as a baseline")
+    annotation: Path | None = Field(None, description="tracks: GTF or GFF3 for the sums over exons of genes")
     page: bool = Field(True, description="write report.html")
     predictions: Literal["csv", "parquet"] = Field("csv", description="format of the predictions of the test rows")
     batch_tokens: int = Field(16_384, gt=0, description="most tokens in a batch of the evaluation")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.config import StrictModel, from_command_line
+from longstrand.errors import UsageError
 from longstrand.training import finetune as finetuning
 from longstrand.training import pretrain as pretraining
 from longstrand.training.run_folder import TrainingResult
@@ -20,8 +21,10 @@ SECTIONS = ("training", "data", "model", "evaluation", "tokenizer", "masking")
 def finetune(
     model: str | Path,
     *,
-    train: str | Path,
+    train: str | Path | None = None,
     output: str | Path,
+    regions: str | Path | None = None,
+    genome: str | Path | None = None,
     method: str | Mapping[str, Any] = "full",
     notice: Callable[[str], None] = logger.info,
     **settings: Any,
@@ -32,6 +35,8 @@ def finetune(
         model: folder, run, hub id or name of a shipped checkpoint.
         train: table (sequence,label) or intervals.
         output: run folder.
+        regions: the same as ``train``, for ``tracks=["a.bw", "b.bw"]``: intervals in which tracks are learned.
+        genome: FASTA of the intervals (also ``fasta``).
         method: full, frozen, lora, ia3, or the settings of an adapter.
         notice: receives sentences for the user.
         **settings: any setting by its own name (``epochs=10, test="test.csv", init="random"``), or sections as
@@ -43,7 +48,10 @@ def finetune(
     Raises:
         LongstrandError: anything wrong with the settings, the labels, the model or the run folder.
     """
-    given = {"output": output, "model.path": model, "data.train": train, "method": method}
+    if (train is None) == (regions is None):
+        raise UsageError("give train, a table or intervals, or regions, the intervals of tracks.")
+    given = {"output": output, "model.path": model, "data.train": train or regions, "method": method}
+    given |= {} if genome is None else {"data.fasta": genome}
     return finetuning.finetune(_build(FinetuneConfig, given, settings), notice=notice)
 
 

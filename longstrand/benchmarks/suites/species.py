@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from longstrand.benchmarks.tasks.build import source_paths, write_task
-from longstrand.benchmarks.tasks.places import BLOCKS, choose_contigs
 from longstrand.benchmarks.tasks.task import SPLITS, BenchmarkTask, TaskData
 from longstrand.data.labelled_files import make_rows
+from longstrand.data.places import BLOCKS, choose_contigs
 from longstrand.errors import InputError
 from longstrand.genome.fasta import Genome
 from longstrand.runtime import generator

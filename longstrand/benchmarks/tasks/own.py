@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import numpy as np
 
 from longstrand.benchmarks.tasks.bins import save_bins, write_targets
 from longstrand.benchmarks.tasks.build import source_paths, split_off_valid, write_task
-from longstrand.benchmarks.tasks.places import choose_contigs, split_windows, take_splits
 from longstrand.benchmarks.tasks.released import SEED
 from longstrand.benchmarks.tasks.task import SPLITS, BenchmarkTask, Kind, SourceFile, TaskData, read_options
 from longstrand.data.bins import bin_targets
@@ -27,6 +26,7 @@ from longstrand.data.labelled_files import (
     read_labelled,
     refuse_pieces,
 )
+from longstrand.data.places import bin_windows, choose_contigs, split_windows, take_splits
 from longstrand.data.rows import Columns, column_names, has_intervals, read_intervals
 from longstrand.data.splits import NAMES, split_at_random, split_by_chrom, split_by_column
 from longstrand.data.targets import infer_task, read_class_names
@@ -35,7 +35,6 @@ from longstrand.evaluation.metrics import PRIMARY
 from longstrand.genome.coverage import Signal, is_signal, open_signal
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval, IntervalTable
-from longstrand.genome.regions import check_on_genome, windows_around
 from longstrand.genome.text import name_kind
 
 TABLE_KINDS = ("table", "parquet", "xlsx", "json", "bed")
@@ -47,12 +46,6 @@ OWN = "your own file"
 HELD_OUT = {"test": 0.2, "valid": 0.1}
 
 BIN_BASES = 128
-TILE_BINS = 16
-"""Bins of a window where no intervals are given: about what a model of 512 tokens reads."""
-
-MOST_UNKNOWN = 0.5
-"""Tiles with a larger share of N are left out."""
-
 TABLE = tomllib.loads(Path(__file__).with_name("own.toml").read_text(encoding="utf-8"))
 OPTIONS = {"seed": SEED, **read_options(TABLE["options"])}
 TRACK_OPTIONS = read_options(TABLE["tracks"])
@@ -258,52 +251,6 @@ def _split(table: RawTable, options: Mapping[str, Any]) -> tuple[dict[str, RawTa
     return tables, f"at random (seed {seed}), stratified by label, identical sequences together"
 
 
-def read_windows(
-    path: Path | None, genome: Genome, window: int, bin_bases: int
-) -> tuple[list[Interval], IntervalTable]:
-    """Give the intervals of a file as windows of whole bins, or tiles of the genome.
-
-    Without ``window`` an interval loses what is no whole bin, equally at both ends; those shorter than a bin are left
-    out. Tiles do not overlap, and those of mostly N are left out.
-
-    Returns:
-        Windows, and the rows of the table that they are of.
-
-    Raises:
-        InputError: the file is wrong, an interval lies off the genome, or no window is left.
-        UsageError: a window is no whole number of bins.
-    """
-    if window % bin_bases:
-        raise UsageError(f"window={window} is no whole number of bins of {bin_bases} bases; take a multiple.")
-    if path is None:
-        tiles = list(_tiles(genome, window or TILE_BINS * bin_bases))
-        return tiles, IntervalTable(tiles)
-    table = read_intervals(path)
-    if window:
-        return windows_around(table, genome, window)
-    check_on_genome(table, genome)
-    rows = [row for row, item in enumerate(table.intervals) if item.length >= bin_bases]
-    if not rows:
-        raise InputError(f"{path}: no interval has a whole bin of {bin_bases} bases; set window=... or bin_bases=...")
-    return [_whole_bins(table.intervals[row], bin_bases) for row in rows], table.take(rows)
-
-
-def _whole_bins(item: Interval, bin_bases: int) -> Interval:
-    start = item.start + item.length % bin_bases // 2
-    return Interval(item.chrom, start, start + item.length // bin_bases * bin_bases, item.strand)
-
-
-def _tiles(genome: Genome, window: int) -> Iterator[Interval]:
-    found = False
-    for chrom, length in genome.contigs.items():
-        for start in range(0, length - window + 1, window):
-            if genome.fetch(chrom, start, start + window).upper().count("N") <= MOST_UNKNOWN * window:
-                found = True
-                yield Interval(chrom, start, start + window)
-    if not found:
-        raise InputError(f"{genome.path}: no contig has room for a window of {window:,} bases; set window=...")
-
-
 def build_tracks(
     task: BenchmarkTask,
     given: Mapping[str, Path | None],
@@ -316,7 +263,7 @@ def build_tracks(
     """Build a task of signal tracks over the intervals of a user, or over tiles of the genome.
 
     Windows in which no track has a number are left out. Splits are the files given, a column ``split``, or as
-    `longstrand.benchmarks.tasks.places.split_windows` says; a sequence stands in one split only.
+    `longstrand.data.places.split_windows` says; a sequence stands in one split only.
 
     Args:
         task: to be described.
@@ -391,7 +338,7 @@ def _place(
 ) -> tuple[list[Interval], list[str], str]:
     """Give all windows, the split of each (empty: none), and the rule; what is not given is split off train."""
     size, options = how
-    read = {split: read_windows(path, genome, options["window"], size) for split, path in given.items()}
+    read = {split: bin_windows(path, genome, options["window"], size) for split, path in given.items()}
     chroms = {"valid_chroms": options["valid_chroms"], "test_chroms": options["test_chroms"]}
     if "all" in read:
         windows, table = read["all"]

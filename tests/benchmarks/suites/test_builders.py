@@ -28,7 +28,7 @@ from longstrand.benchmarks.suites.splice import (
 )
 from longstrand.benchmarks.tasks.bins import read_records, read_regions
 from longstrand.benchmarks.tasks.build import build_task
-from longstrand.benchmarks.tasks.places import choose_contigs, split_windows
+from longstrand.data.places import choose_contigs, split_windows
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.annotation import Transcript
 from longstrand.genome.fasta import Genome

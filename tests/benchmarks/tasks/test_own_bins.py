@@ -14,9 +14,10 @@ from longstrand.benchmarks.results import read_results
 from longstrand.benchmarks.run import run_benchmark
 from longstrand.benchmarks.tasks.bins import context_of, write_targets
 from longstrand.benchmarks.tasks.build import add_truncation, build_task
-from longstrand.benchmarks.tasks.own import find_tasks, read_windows
+from longstrand.benchmarks.tasks.own import find_tasks
 from longstrand.benchmarks.tasks.task import TaskData, load_task_data
 from longstrand.config import build
+from longstrand.data.places import bin_windows
 from longstrand.errors import InputError, UsageError
 from longstrand.evaluation.sanity import gc_of_bins
 from longstrand.genome.fasta import Genome
@@ -129,7 +130,7 @@ def test_tracks_without_intervals_are_tiled(tmp_path: Path) -> None:
     assert data.facts["split_rule"].endswith("5 window(s) left out in which no track has a number")
     names = [name for table in data.load().values() for name in table.raw.names or ()]
     assert len(names) == 5 * 5 and "c0:1-64" in names and not any(name.startswith("c9") for name in names)  # c9 is N
-    windows, table = read_windows(None, Genome(tmp_path / "mine" / "genome.fa"), 100, 4)
+    windows, table = bin_windows(None, Genome(tmp_path / "mine" / "genome.fa"), 100, 4)
     assert Interval("c0", 200, 300) in windows and len(table) == len(windows) == 18
     with pytest.raises(InputError, match="no contig has room for a window of 4,000 bases"):
         own(tmp_path / "mine", window=4000, bin_bases=4)
