@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from longstrand.serve.client import connect as connect
     from longstrand.tokenization.hub import load_tokenizer as load_tokenizer
     from longstrand.tracks.jobs import predict_tracks as predict_tracks
+    from longstrand.tracks.logo import write_logo as write_logo
     from longstrand.training.evaluate import evaluate as evaluate
     from longstrand.training.verbs import finetune as finetune
     from longstrand.training.verbs import pretrain as pretrain
@@ -47,6 +48,7 @@ _VERBS = {
     "longstrand.inference.verbs": ["embed", "predict", "predict_bases", "iter_predict"],
     "longstrand.inference.jobs": ["predict_file", "embed_file"],
     "longstrand.tracks.jobs": ["predict_tracks"],
+    "longstrand.tracks.logo": ["write_logo"],
     "longstrand.questions.bases": ["base_probabilities"],
     "longstrand.variants.jobs": ["score_variants", "score_variants_file"],
     "longstrand.explain.attribution": ["attribute"],

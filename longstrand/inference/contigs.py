@@ -277,6 +277,14 @@ class ContigJob:
         self.regions = self._regions()
         self.known = cache(self._known)
 
+    @property
+    def unit(self) -> str:
+        """Say what the numbers are."""
+        if self.options.output == "embeddings":
+            return "state"
+        kind = {"rates": "predicted signal", "values": "predicted value"}.get(self.averaged, self.options.output)
+        return {"probabilities": "probability", "logits": "logit"}.get(kind, kind)
+
     def _grid(self) -> Grid:
         """Choose window and step, whole bins of the model and k-mers.
 

@@ -90,7 +90,7 @@ def write_folder(written: Written, folder: Path, *, loaded: LoadedModel) -> None
         track_file(folder / file).write(summary.watch(written.bins(one)), layout, folder / file)
         tracks.append(
             {
-                "name": name, "file": file, "output": output, "strand": strand or ".", "unit": unit_of(job),
+                "name": name, "file": file, "output": output, "strand": strand or ".", "unit": job.unit,
                 "bins": summary.count, "mean": summary.mean, "deviation": summary.deviation,
                 "low": summary.low, "high": summary.high,
                 "best": {"chrom": summary.best[0], "start": summary.best[1] * layout.bin_size},
@@ -114,14 +114,6 @@ def _file_name(name: str, taken: set[str]) -> str:
     plain = re.sub(r"[^\w.+-]+", "_", name) or "track"
     number = next(n for n in range(1, len(taken) + 2) if f"{plain}{f'_{n}' * (n > 1)}{BIGWIG}" not in taken)
     return f"{plain}{f'_{number}' * (number > 1)}{BIGWIG}"
-
-
-def unit_of(job: ContigJob) -> str:
-    """Say what the numbers of a job are."""
-    if job.options.output == "embeddings":
-        return "state"
-    kind = {"rates": "predicted signal", "values": "predicted value"}.get(job.averaged, job.options.output)
-    return {"probabilities": "probability", "logits": "logit"}.get(kind, kind)
 
 
 def describe(job: ContigJob, tracks: Sequence[Mapping[str, Any]], loaded: LoadedModel) -> dict[str, Any]:

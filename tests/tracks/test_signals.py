@@ -13,15 +13,7 @@ import pytest
 import torch
 
 import longstrand as ls
-from longstrand.data.signals import (
-    Signals,
-    TrackTransform,
-    find_tracks,
-    look,
-    open_tracks,
-    read_targets,
-    standard_transform,
-)
+from longstrand.data.signals import TrackTransform, find_tracks, look, open_tracks, read_targets, standard_transform
 from longstrand.errors import InputError, UsageError
 from longstrand.evaluation.tracks import across_tracks, gene_metrics, pearson, track_metrics
 from longstrand.genome.annotation import Transcript
@@ -44,7 +36,7 @@ BINS = np.array([0.0, 3.0, 16.0, 81.0, 2000.0], dtype=np.float32)
         ({"clip_soft": 32.0, "clip": 60.0, "scale": 2.0}, [0, 6, 32, 2 * (32 + 7), 120]),
         ({"version": "current", "scale": 2.0}, [0, 6, 32, 162, 4000]),
         ({"version": "current", "statistic": "sum_sqrt"}, [0, 1, 17**0.5 - 1, 82**0.5 - 1, 2001**0.5 - 1]),
-        ({"version": "current", "statistic": "sum_exp75"}, [0, 4**0.75 - 1, 17**0.75 - 1, 82**0.75 - 1, 2001**0.75 - 1]),
+        ({"version": "current", "statistic": "sum_exp75"}, [*((BINS + 1.0) ** 0.75 - 1)]),
         ({"version": "current", "clip_soft": 32.0, "clip": 50.0}, [0, 3, 16, 31 + math.sqrt(50), 50]),
     ],
 )  # fmt: skip
