@@ -289,26 +289,27 @@ class Signals:
         return [file.transform or TrackTransform() for file in self.files]
 
     def raw(self, window: Interval) -> np.ndarray:
-        """Read the bins of a window before any transform, float32 (bins, tracks), on its strand."""
+        """Read the bins of a window before any transform, float32 (bins, tracks), in the order of its strand."""
         pooled = [
             signal.bins(
                 window, self.bin_bases, reduce=(file.transform or TrackTransform()).pooling, uncovered=self.uncovered
             )
             for signal, file in zip(self.opened, self.files)
         ]
-        values = np.stack(pooled, axis=1)
-        return values if window.strand == "+" or self.partners is None else values[:, self.partners]
+        return np.stack(pooled, axis=1)
 
-    def targets(self, values: np.ndarray) -> np.ndarray:
-        """Transform the bins of all tracks, (bins, tracks)."""
-        return np.stack([one.apply(values[:, place]) for place, one in enumerate(self.transforms())], axis=1)
+    def targets(self, window: Interval, values: np.ndarray | None = None) -> np.ndarray:
+        """Transform the bins of a window, (bins, tracks); on the strand ``-`` partners change places."""
+        values = self.raw(window) if values is None else values
+        found = np.stack([one.apply(values[:, place]) for place, one in enumerate(self.transforms())], axis=1)
+        return found if window.strand == "+" or self.partners is None else found[:, self.partners]
 
     def read(self, window: Interval, shift: int = 0) -> tuple[str, np.ndarray]:
         """Read letters and targets of a window, moved by some bases as far as its contig reaches."""
         length = self.genome.contigs[window.chrom]
         start = min(max(0, window.start + shift), length - window.length)
         moved = Interval(window.chrom, start, start + window.length, window.strand)
-        return self.genome.fetch_interval(moved), self.targets(self.raw(moved))
+        return self.genome.fetch_interval(moved), self.targets(moved)
 
     def facts(self) -> dict[str, Any]:
         """Describe tracks, transforms and settings as plain values."""

@@ -112,6 +112,8 @@ def write_logo(
     check_output(target, [opened.path, wanted.regions, model])
     loaded = open_model(model, "masked_lm", device=wanted.device)
     job = LogoJob(loaded.network, loaded.tokenizer, opened, options=wanted, names=tuple(BASES))
+    if job.streams:
+        raise UsageError("say how many bases this model with memory is to read at a time: --window 2000.")
     read, existed = 0, target.exists() and not overwrite
 
     def count(number: int) -> None:

@@ -61,7 +61,8 @@ def load_signals(settings: DataSettings, *, alphabet: str | None = "ACGTN") -> L
     why = f"declared: {len(names)} track(s) in bins of {size} bases"
     task = Task("regression", names, names, "columns", names, why, size)
     tables = {
-        name: LabelledTable(part, task, [signals.targets(one) for one in values[name]]) for name, part in parts.items()
+        name: LabelledTable(part, task, list(map(signals.targets, part.places or [], values[name])))
+        for name, part in parts.items()
     }
     origin = (
         f"{rule}{copies}; {len(windows):,} intervals and {len(negatives):,} GC-matched negatives, {window:,} bases each"
@@ -126,9 +127,10 @@ def _rows(windows: Sequence[Interval], genome: Genome, settings: DataSettings, a
 
 def _fitted(signals: Signals, looks: Sequence[Look], settings: DataSettings) -> Signals:
     """Fit the transforms that are open, choose the loss, and refuse what does not go together."""
+    firsts = [looks[min(place, file.partner)] for place, file in enumerate(signals.files)]  # strands share a transform
     fitted = [
         replace(file, transform=file.transform or standard_transform(seen, settings.statistic))
-        for file, seen in zip(signals.files, looks)
+        for file, seen in zip(signals.files, firsts)
     ]
     loss, signed = settings.bin_loss, [seen for seen in looks if seen.negative]
     if signed and "bin_loss" not in settings.model_fields_set:
