@@ -233,6 +233,7 @@ def _run(config: FinetuneConfig, run: RunFolder, model: Any, data: Prepared, dev
         truncate=True,
         max_tokens=data.limit,
         exact_text=config.data.exact_text,
+        scale="trained",
     )
     measure = partial(score, tokenizer=data.tokenizer, settings=settings)
     per_token, curriculum = data.splits.task.problem == "token", None

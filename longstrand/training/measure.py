@@ -95,7 +95,7 @@ def score(
     is_token, is_bin = table.task.problem == "token", table.task.bin_bases is not None
     as_rates = is_bin and model.head_settings.problem == "counts"
     settings = settings.changed(
-        output="probabilities" if as_rates else "logits", pooling="bases" if is_token else "mean", scale="trained"
+        output="probabilities" if as_rates else "logits", pooling="bases" if is_token else "mean"
     )
     rows = list(predict(model, records(table), tokenizer=tokenizer, options=settings))
     values: Any = [row.values for row in rows]

@@ -24,6 +24,11 @@ from longstrand.training.settings import DataSettings
 logger = logging.getLogger(__name__)
 
 BIN_BASES = 128
+UNUSED = frozenset({
+    "valid", "test", "columns", "problem", "class_names", "class_names_file", "valid_fraction", "test_fraction",
+    "max_train_rows", "piece_bases",
+})  # fmt: skip
+"""Settings of labelled tables that say nothing about tracks."""
 FOLDS = 5
 
 
@@ -38,8 +43,8 @@ def load_signals(settings: DataSettings, *, alphabet: str | None = "ACGTN") -> L
         InputError: files are damaged or do not lie on one genome, a track has infinite values or none.
         UsageError: a Poisson loss for negative values; settings that say something else.
     """
-    if settings.valid or settings.test or settings.problem not in (None, "regression") or settings.columns.labels:
-        raise UsageError("tracks are the labels of one file of intervals (regions); leave out valid, test and labels.")
+    if unused := sorted(UNUSED & settings.model_fields_set):
+        raise UsageError(f"tracks are the labels, of one file of intervals (regions); leave out {', '.join(unused)}.")
     size, genome = settings.bin_bases or BIN_BASES, Genome(str(settings.fasta))
     files = find_tracks(settings.tracks, settings.transform)
     opened = open_tracks(files, genome)
