@@ -19,26 +19,13 @@ from longstrand.cli.options import (
     progress_bar,
     show_result,
 )
-from longstrand.inference.options import TrackOptions
+from longstrand.inference.options import OF_A_LOGO, TrackOptions
 
 app = new_app()
-KEPT = (
-    "contigs",
-    "regions",
-    "window",
-    "step",
-    "blend",
-    "gap",
-    "strand",
-    "max_tokens",
-    "batch_tokens",
-    "device",
-    "threads",
-)
 
 
 @app.command()
-@options_of(TrackOptions, leave_out=[name for name in TrackOptions.model_fields if name not in KEPT])
+@options_of(TrackOptions, leave_out=[name for name in TrackOptions.model_fields if name not in OF_A_LOGO])
 def logo(
     arguments: Annotated[
         list[str], typer.Argument(metavar="MODEL GENOME", help="A masked language model and a FASTA file.")

@@ -141,3 +141,9 @@ class TrackOptions(PredictOptions):
         if self.strand != "separate":
             return super().views
         return tuple((strand, shift) for shift in self.shifts for strand in STRANDS["both"])
+
+
+OF_A_LOGO = (
+    "contigs", "regions", "window", "step", "blend", "gap", "strand", "max_tokens", "batch_tokens", "device", "threads",
+)  # fmt: skip
+"""Options of tracks that have a meaning where each base is masked in turn."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longstrand.config import build
 from longstrand.errors import UsageError
-from longstrand.inference.contigs import ContigJob, one_file, predict_contigs
+from longstrand.inference.contigs import ContigJob, Written, one_file, predict_contigs
 from longstrand.inference.jobs import JobResult, layout_of, with_default_output
 from longstrand.inference.loaded import LoadedModel, Model, as_trained, obey, open_model
 from longstrand.inference.options import TrackOptions
@@ -68,7 +69,6 @@ def predict_tracks(
         UsageError: options, model and format contradict each other.
         ResumeError: an output of other options is there.
     """
-    started = time.perf_counter()
     given = {
         "contigs": chroms,
         "regions": None if regions is None else str(regions),
@@ -94,27 +94,50 @@ def predict_tracks(
         asked, found = getattr(used, name), getattr(job.grid, name)
         if asked is not None and asked != found and not job.streams:
             notes.append(f"note: {name} {asked:,} was rounded to {found:,}, whole bins and tokens of the model.")
-    read, existed = 0, target.exists() and not overwrite
+    done = run_job(job, target, write, loaded=loaded, overwrite=overwrite, advance=advance)
+    if done.num_rows is not None and wanted.regions is None:
+        total = sum(opened.contigs[name] for name in job.contigs())
+        if skipped := total - done.counts["bases"]:
+            notes.append(f"note: {skipped:,} bases in long runs of N were not read; they have no value.")
+    if done.num_rows is not None and in_folder:
+        notes += seam_notes(read_json(target / FACTS)["tracks"])
+    return replace(done, notes=tuple(notes))
+
+
+def run_job(
+    job: ContigJob,
+    target: Path,
+    write: Callable[[Written, Path], None],
+    *,
+    loaded: LoadedModel,
+    overwrite: bool,
+    advance: Advance,
+) -> JobResult:
+    """Read what a job has left to read, write its output, and say what was done.
+
+    Args:
+        job: model, genome and settings.
+        target: file or folder.
+        write: makes it of the finished bins.
+        loaded: the model, for its identity.
+        overwrite: replace an output of other settings.
+        advance: called with bases that are done.
+
+    Raises:
+        LongstrandError: as `longstrand.inference.contigs.predict_contigs`.
+    """
+    started, read, existed = time.perf_counter(), 0, target.exists() and not overwrite
 
     def count(number: int) -> None:
         nonlocal read
         read += number
         advance(number)
 
-    identity = {"model": loaded.fingerprint(), "tokenizer": loaded.tokenizer.fingerprint}
-    with torch_threads(used.threads or loaded.threads):
+    identity = {"model": loaded.fingerprint(), "tokenizer": loaded.tokenizer.fingerprint, "unit": job.unit}
+    with torch_threads(job.options.threads or loaded.threads):
         done = predict_contigs(job, target, write, identity=identity, overwrite=overwrite, advance=count)
-    counts = dict(done.counts) if done else {}
-    if done and wanted.regions is None:
-        total = sum(opened.contigs[name] for name in job.contigs())
-        if skipped := total - counts["bases"]:
-            notes.append(f"note: {skipped:,} bases in long runs of N were not read; they have no value.")
-    if done and in_folder:
-        notes += seam_notes(read_json(target / FACTS)["tracks"])
-    seconds = time.perf_counter() - started
-    return JobResult(
-        target, len(job.contigs()) if done else None, counts, tuple(notes), read, seconds, existed and not read
-    )
+    number, counts = (len(job.contigs()), dict(done.counts)) if done else (None, {})
+    return JobResult(target, number, counts, (), read, time.perf_counter() - started, existed and not read)
 
 
 def open_job(loaded: LoadedModel, genome: Genome, options: TrackOptions) -> ContigJob:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,35 +11,21 @@ import numpy as np
 from longstrand.config import build
 from longstrand.data.rows import Record
 from longstrand.errors import UsageError
-from longstrand.inference.contigs import ContigJob, Written, predict_contigs
+from longstrand.inference.contigs import ContigJob, Written
 from longstrand.inference.jobs import JobResult
 from longstrand.inference.loaded import Model, open_model
-from longstrand.inference.options import TrackOptions
+from longstrand.inference.options import OF_A_LOGO, TrackOptions
 from longstrand.inference.sequences import open_genome
 from longstrand.inference.streams import Advance
 from longstrand.questions.bases import BASES, base_distribution
-from longstrand.runtime import check_output, torch_threads
+from longstrand.runtime import check_output
 from longstrand.tracks.folder import write_folder, write_hub
+from longstrand.tracks.jobs import run_job
 
 if TYPE_CHECKING:
     from longstrand.genome.fasta import Genome
 
 COLOURS = {"A": "46,139,87", "C": "63,127,191", "G": "217,130,43", "T": "200,72,90"}
-TAKEN = frozenset(
-    {
-        "contigs",
-        "regions",
-        "window",
-        "step",
-        "blend",
-        "gap",
-        "strand",
-        "max_tokens",
-        "batch_tokens",
-        "device",
-        "threads",
-    }
-)
 
 
 class LogoJob(ContigJob):
@@ -98,11 +83,11 @@ def write_logo(
         UsageError: neither regions nor chroms, an option that has no meaning here, or the model is no masked LM.
         ResumeError: an output of other options is there.
     """
-    started, target = time.perf_counter(), Path(output).expanduser()
+    target = Path(output).expanduser()
     given = {"contigs": chroms, "regions": None if regions is None else str(regions)}
     asked = options | {name: value for name, value in given.items() if value is not None}
-    if unused := sorted(set(asked) - TAKEN):
-        raise UsageError(f"{', '.join(unused)} is not for a logo; it takes {', '.join(sorted(TAKEN))}.")
+    if unused := sorted(set(asked) - set(OF_A_LOGO)):
+        raise UsageError(f"{', '.join(unused)} is not for a logo; it takes {', '.join(OF_A_LOGO)}.")
     if regions is None and chroms is None:
         raise UsageError("say where: regions (--regions peaks.bed), or chroms (--contigs chr1); each base is a pass.")
     wanted = build(TrackOptions, asked | {"output": "embeddings"}, "options")
@@ -114,22 +99,12 @@ def write_logo(
     job = LogoJob(loaded.network, loaded.tokenizer, opened, options=wanted, names=tuple(BASES))
     if job.streams:
         raise UsageError("say how many bases this model with memory is to read at a time: --window 2000.")
-    read, existed = 0, target.exists() and not overwrite
-
-    def count(number: int) -> None:
-        nonlocal read
-        read += number
-        advance(number)
 
     def write(written: Written, folder: Path) -> None:
         write_folder(written, folder, loaded=loaded)
         write_hub(folder, logo_stanzas(), opened.name)
 
-    identity = {"model": loaded.fingerprint(), "tokenizer": loaded.tokenizer.fingerprint, "kind": "logo"}
-    with torch_threads(wanted.threads or loaded.threads):
-        done = predict_contigs(job, target, write, identity=identity, overwrite=overwrite, advance=count)
-    counts, seconds = dict(done.counts) if done else {}, time.perf_counter() - started
-    return JobResult(target, len(job.contigs()) if done else None, counts, (), read, seconds, existed and not read)
+    return run_job(job, target, write, loaded=loaded, overwrite=overwrite, advance=advance)
 
 
 def logo_stanzas() -> str:

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 import longstrand as ls
+from longstrand.cli.main import main
+from longstrand.config import build
 from longstrand.data.signals import TrackTransform, find_tracks, look, open_tracks, read_targets, standard_transform
 from longstrand.errors import InputError, UsageError
 from longstrand.evaluation.tracks import across_tracks, gene_metrics, pearson, track_metrics
@@ -227,3 +229,26 @@ def test_finetune_and_predict(lab: Path, tmp_path: Path) -> None:
     done = ls.predict_tracks(model, lab / "g.fa", tmp_path / "tracks", chroms="chr2")
     facts = json.loads((tmp_path / "tracks" / "tracks.json").read_text())
     assert done.num_rows == 1 and facts["bin_size"] == 20 and facts["tracks"][0]["unit"] == "predicted signal"
+
+
+def test_several_tracks_follow_one_option(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def stop(config: Any, **_: Any) -> None:
+        seen.append(config)
+        raise UsageError("seen")
+
+    monkeypatch.setattr("longstrand.training.finetune.finetune", stop)
+    names = [str(lab / f"{name}.bw") for name in ("x.plus", "x.minus", "ratio")]
+    words = ["finetune", "--model", "m", "--tracks", *names, "--regions", "p.bed", "--genome", "g.fa", "--fold", "2"]
+    with pytest.raises(SystemExit):
+        main([*words, "--output", str(tmp_path), "training.epochs=3"])
+    data = seen[0].data
+    assert [str(path) for path in data.tracks] == names and data.fold == 2 and seen[0].training.epochs == 3
+    assert str(data.train) == "p.bed" and data.jitter is None
+    with pytest.raises(UsageError, match="leave out valid_fraction"):
+        load_signals(settings(lab, ["ratio"], valid_fraction=0.2))
+    with pytest.raises(UsageError, match=r"tracks need fasta"):
+        build(DataSettings, {"train": "p.bed", "tracks": ["a.bw"]}, "settings")
+    with pytest.raises(UsageError, match=r"fold.*these are for signal tracks"):
+        build(DataSettings, {"train": "p.bed", "fold": 1}, "settings")
