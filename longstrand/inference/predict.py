@@ -196,8 +196,8 @@ class Engine:
         self.embeds = options.output == "embeddings"
         head = None if self.embeds else head_of(model)
         self.problem = None if head is None else head.problem
-        self.pairs = None if head is None else head.strand_pairs
-        self.transforms = None if head is None or options.scale == "trained" else head.transforms
+        self.pairs = getattr(head, "strand_pairs", None)
+        self.transforms = None if options.scale == "trained" else getattr(head, "transforms", None)
         self.per: Literal["sequence", "token", "base", "bin"] = "bin" if head and head.kind == "bin" else "sequence"
         self.bin_bases: int | None = (
             getattr(getattr(model.config, "memory", None), "bin_bases", None)
