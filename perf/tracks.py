@@ -29,7 +29,7 @@ from longstrand.runtime import machine, provenance, write_json
 from longstrand.tokenization.kmer import make_kmer
 from longstrand.tracks.jobs import predict_tracks
 
-OUTPUTS, SHORT, LONG = 8, 100_000, 1_000_000
+OUTPUTS, SHORT, LONG = 8, 20_000, 200_000
 MUST_RATIO, MUST_GROWTH = 6.0, 0.15
 OPTIONS = {"window": 1536, "step": 1152, "threads": 1}
 

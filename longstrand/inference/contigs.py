@@ -305,8 +305,8 @@ class ContigJob:
                 window = max(1, (limit - self.tokenizer.num_special_tokens()) * (per_token or BASES_A_TOKEN))
         if window < unit:
             raise UsageError(f"a window of {window:,} bases is shorter than a bin of the model ({unit:,} bases).")
-        grain = math.lcm(unit, per_token or 1) if self.per != "sequence" else 1
-        grain = grain if window >= grain else unit
+        grain = per_token or 1 if self.per == "token" else unit  # bins are tokenized apart
+        grain = min(grain, window)
         window -= window % grain
         step = min(options.step or max(1, window - window // (4 if options.blend == "crop" else 2)), window)
         return Grid(window, max(grain, step - step % grain), unit, grain, options.blend)
