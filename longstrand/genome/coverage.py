@@ -86,12 +86,12 @@ class Signal(ABC):
         shared = [name for name in self.lengths if name in contigs]
         if not shared:
             twins = [(name, twin) for name in self.lengths if (twin := chrom_twin(name, contigs))]
-            hint = f"the genome calls '{twins[0][0]}' '{twins[0][1]}'; rename the contigs of one of the two" * bool(
-                twins
-            )
+            hint = ""
+            if twins:
+                hint = f": the genome calls '{twins[0][0]}' '{twins[0][1]}'; rename the contigs of one of the two"
             raise InputError(
                 f"{self.path}: no chromosome of the genome is in this track; it has {_some(self.lengths)}, the genome "
-                f"has {_some(contigs)}{f': {hint}' if hint else ''}."
+                f"has {_some(contigs)}{hint}."
             )
         for name in shared:
             if self.lengths[name] and self.lengths[name] != contigs[name]:

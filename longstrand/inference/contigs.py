@@ -297,7 +297,7 @@ class ContigJob:
         per_token = 1 if self.tokenizer.overlapping else getattr(self.tokenizer, "k", None)
         if window is None:
             reading = getattr(self.model, "reading", None)
-            if self.per == "bin" and reading is not None and reading.longest_bases:
+            if reading is not None and reading.longest_bases:
                 window = reading.longest_bases
             elif limit is None or self.per == "sequence" or reads is not None:
                 raise UsageError("say how many bases the model is to read at a time: --window 2000.")

@@ -90,6 +90,10 @@ def predict_tracks(
     notes += as_trained(wanted, used)
     job = open_job(loaded, opened, used)
     write = partial(write_folder, loaded=loaded) if in_folder else one_file(job, target)
+    if used.window is None and not job.streams:
+        notes.append(
+            f"note: read in windows of {job.grid.window:,} bases (--window), one every {job.grid.step:,} (--step)."
+        )
     for name in ("window", "step"):
         asked, found = getattr(used, name), getattr(job.grid, name)
         if asked is not None and asked != found and not job.streams:

@@ -56,12 +56,14 @@ def _pictures(folder: Path, tracks: Sequence[Mapping[str, Any]], bin_size: int, 
     for track in tracks[:DRAWN]:
         place, length = track["best"], job.genome.contigs[track["best"]["chrom"]]
         half = SHOWN_BINS // 2 * bin_size
-        region = Interval(place["chrom"], max(0, place["start"] - half), min(length, place["start"] + half))
-        if len(pictures) == PICTURES or any(region.overlaps(other) for other in taken):
+        start = max(0, place["start"] - half)
+        end = max(start, min(length, place["start"] + half) // bin_size * bin_size)
+        region = Interval(place["chrom"], start, end)
+        if len(pictures) == PICTURES or not region.length or any(region.overlaps(other) for other in taken):
             continue
         taken.append(region)
         drawn = [
-            Track(signal.values(region.chrom, region.start, region.end), str(one["name"]), "fill")
+            Track(signal.bins(region, bin_size), str(one["name"]), "fill", bin_size=bin_size)
             for one, signal in zip(tracks, signals)
         ]
         title, explain = f"Around the highest bin of {track['name']}", text("track_picture")

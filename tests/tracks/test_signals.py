@@ -53,12 +53,12 @@ def test_transforms_by_hand_and_back(made: dict[str, Any], wanted: list[float]) 
 
 
 def test_looks_and_the_standard_transform_by_hand() -> None:
-    values = np.concatenate([np.zeros(500), np.ones(499), [3.0], [np.nan]])
+    values = np.concatenate([np.zeros(500), np.ones(400), np.full(100, 5.0), [np.nan]])
     seen = look("a", values)
-    assert (seen.kind, seen.zero, seen.low, seen.high, seen.whole) == ("counts", 0.5, 0, 3, True)
-    assert seen.nonzero_mean == pytest.approx(502 / 500) and seen.covered == pytest.approx(1000 / 1001)
+    assert (seen.kind, seen.zero, seen.low, seen.high, seen.whole) == ("counts", 0.5, 0, 5, True)
+    assert seen.nonzero_mean == pytest.approx(1.8) and seen.covered == pytest.approx(1000 / 1001)
     made = standard_transform(seen, "mean")
-    assert made.clip == pytest.approx(np.quantile(values[:-1], 0.999)) and made.scale == pytest.approx(500 / 502)
+    assert made.clip == pytest.approx(np.quantile(values[:-1], 0.999)) and made.scale == pytest.approx(1 / 1.8)
     assert look("x", values - 1).kind == "signed"
     assert look("H3K4me3.fc.signal", values + 0.25).kind == "fold change"
     assert look("x.pval", values).kind == "-log10 p"
