@@ -57,7 +57,7 @@ def write(
     ]  # fmt: skip
     rules = _rules(options)
     report = Report("Designed sequences", sections, f"strategy {options.strategy}; {rules}", summary, warnings)
-    write_report(folder, report)
+    write_report(folder, report, files=sorted(folder.iterdir()))
 
 
 def _rules(options: DesignOptions) -> str:
