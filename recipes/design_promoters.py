@@ -3,10 +3,10 @@
     LONGSTRAND_DATA=folder python recipes/design_promoters.py OUTPUT [--starts 8] [--rows 3000]
 
 The shipped checkpoint is fine-tuned on `yeast/upstream_300` (300 bases before genes against other bases) with two
-seeds, and temperatures are fitted on validation rows. Then starts of the test rows, half of them promoters, change in at
-most ten bases to raise the promoter output of seed 0: greedily, and by the language model (the shipped checkpoint as
-prior). The tables say what the second seed and the language model make of it, beside as many random edits. Everything
-resumes.
+seeds, and temperatures are fitted on validation rows. Then starts of the test rows, half of them promoters, change in
+at most ten bases to raise the promoter output of seed 0: greedily, and by the language model (the shipped checkpoint
+as prior). The tables say what the second seed and the language model make of it, beside as many random edits.
+Everything resumes.
 """
 
 from __future__ import annotations
