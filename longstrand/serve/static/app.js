@@ -253,6 +253,7 @@ $("locus").onkeydown = (event) => {
   const found = /^(.+):([\d,]+)-([\d,]+)$/.exec($("locus").value.trim());
   if (event.key === "Enter" && found) viewer.go({ chrom: found[1], start: Number(found[2].replaceAll(",", "")) - 1, end: Number(found[3].replaceAll(",", "")) });
 };
+$("track").onchange = () => { now.picked = true; };
 $("live").onchange = () => now.views.forEach((view) => { view.live.on = $("live").checked; });
 $("explain").onclick = () => explain(now.control.signal).catch((problem) => fail(problem, $("explain").onclick));
 $("as-table").onclick = values;

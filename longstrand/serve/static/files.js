@@ -29,7 +29,7 @@ export function sentence(view, track, found, threshold) {
   if (best < 0) return `${track.label}: no value here.`;
   const [start, end] = places(view, best);
   const number = found.filter((call) => call.name === track.name && call.strand === strand(track)).length;
-  const count = threshold === null ? "" : ` ${number || "no"} call${number === 1 ? "" : "s"} at ${short(threshold)} or more.`;
+  const count = threshold === null ? "" : ` ${number || "No"} call${number === 1 ? "" : "s"} at ${short(threshold)} or more.`;
   return `${track.label}: highest ${short(track.values[best])} at ${region({ chrom: view.chrom, start, end })}.${count}`;
 }
 

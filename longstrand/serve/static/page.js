@@ -38,10 +38,10 @@ export function tell(state, text, { problem = "", actions = [], left = "" } = {}
   if (!["running", "queued", "job"].includes(state)) $("progress").hidden = true;
 }
 
-export function grid(columns, rows, { caption, click, titles = [] } = {}) {
+export function grid(columns, rows, { caption, click } = {}) {
   const cell = (tag, value) => make(tag, typeof value === "number" ? short(value) : value ?? "–", { className: typeof value === "number" ? "n" : "" });
   const first = rows[0] || [];
-  const head = make("tr", columns.map((name, i) => Object.assign(cell("th", name), { scope: "col", title: titles[i] || "", className: typeof first[i] === "number" ? "n" : "" })));
+  const head = make("tr", columns.map((name, i) => Object.assign(cell("th", name), { scope: "col", className: typeof first[i] === "number" ? "n" : "" })));
   const body = rows.map((row, i) => make("tr", row.map((value, k) =>
     k === 0 && click ? make("td", button(value, () => click(i))) : cell("td", value))));
   return make("table", [make("caption", caption || "", { className: "hidden" }), make("thead", head), make("tbody", body)]);

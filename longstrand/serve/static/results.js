@@ -5,7 +5,7 @@ import { ask, fail } from "./ask.js";
 import { region } from "./box.js";
 import { bed, bedGraph, calls, correlation, csv, save, sentence, short, table } from "./files.js";
 import { $, button, can, extent, genome, grid, list, make, model, now, option, terms } from "./page.js";
-import { COLOURS, Live, Viewer, boxes, genes, signal } from "./viewer.js";
+import { COLOURS, Live, Viewer, boxes, genes, inside, signal } from "./viewer.js";
 
 export const viewer = new Viewer($("viewer"));
 
@@ -25,7 +25,7 @@ export function results() {
   const scored = Boolean(now.variants);
   for (const id of ["stage", "results"]) $(id).hidden = false;
   for (const id of ["calls", "threshold-part", "live-part", "track-part"]) $(id).hidden = scored;
-  $("variants").hidden = !scored;
+  for (const id of ["variants", "columns"]) $(id).hidden = !scored;
   $("numbers").hidden = true;
   $("explain").hidden = scored || !can("attribute");
   $("alt").replaceChildren();
@@ -45,6 +45,7 @@ export async function show(abort) {
   const all = now.views.flatMap((view) => view.tracks);
   $("track").replaceChildren(...all.map((track, i) => option(track.label, i)));
   $("track").value = all.length - 1;
+  now.picked = false;
   const ranged = all.every((track) => track.range), values = all.flatMap((track) => [...track.values]).filter(Number.isFinite);
   const [low, high] = ranged ? all[0].range : extent(values);
   Object.assign($("threshold"), { min: low, max: high, step: (high - low) / 100 || 0.01 });
@@ -104,7 +105,8 @@ function moving(what, problem) {
 
 export async function explain(abort) {
   const frame = viewer.frame(), [view] = now.views, all = now.views.flatMap((each) => each.tracks);
-  const track = all[$("track").value], owner = now.views.find((each) => each.tracks.includes(track)) || view;
+  const peak = (track) => extent(inside(now.views.find((each) => each.tracks.includes(track)), track.values, frame.start, frame.end).map((item) => item.value))[1];
+  const track = now.picked ? all[$("track").value] : all.reduce((one, other) => (peak(other) > peak(one) ? other : one)), owner = now.views.find((each) => each.tracks.includes(track)) || view;
   const width = Math.min(owner.model.trained_bases || 512, view.end - view.start);
   const best = track.values.indexOf(extent(track.values)[1]);
   const middle = frame.end - frame.start < 4 * width ? (frame.start + frame.end) / 2 : view.start + (best + 0.5) * view.bin;

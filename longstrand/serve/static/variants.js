@@ -3,9 +3,18 @@
 import { numbers } from "./api.js";
 import { ask, fail } from "./ask.js";
 import { short } from "./files.js";
-import { $, can, extent, genome, grid, list, make, model, now } from "./page.js";
+import { $, can, extent, genome, grid, list, make, model, now, terms } from "./page.js";
 import { chosen, draw, letters, outputs, results, strand } from "./results.js";
 import { COLOURS, boxes, overlay, signal } from "./viewer.js";
+
+const WORDS = { max_delta: "largest change", max_at: "where", sum_delta: "sum of changes", delta: "change", delta_logit: "change of log odds", delta_probability: "change of probability",
+  log_odds: "change of log odds", log_ratio: "log ratio of counts", llr: "log-likelihood ratio", flank: "change of the context" };
+
+/** Write the name of a score in words: what it is, and of which output. */
+function words(name) {
+  const [stem] = Object.keys(WORDS).filter((each) => name === each || name.startsWith(`${each}_`)).sort((one, other) => other.length - one.length);
+  return stem ? WORDS[stem] + (name === stem ? "" : `: ${name.slice(stem.length + 1)}`) : name.replaceAll("_", " ");
+}
 
 export async function variants(lines, abort) {
   const request = { model: model().name, genome: genome().name, variants: lines, ...strand() }, asked = [];
@@ -16,6 +25,7 @@ export async function variants(lines, abort) {
     asked.push({ ...parts[0], rows: parts.flatMap((part) => part.rows) });
   }
   const [answer] = asked, head = ({ model: name }) => (asked.length > 1 ? `${name}: ` : "");
+  const titles = asked.flatMap((each) => each.columns.map((column) => head(each) + words(column.name)));
   const names = asked.flatMap((each) => each.columns.map((column) => head(each) + column.name));
   const scores = (i) => asked.flatMap((each) => each.columns.map(({ name }) => [head(each) + name, each.rows[i].scores[name]]));
   const rows = answer.rows.map((row, i) => ({ ...row, scores: Object.fromEntries(scores(i)) }));
@@ -24,8 +34,13 @@ export async function variants(lines, abort) {
   const cells = rows.map((row) => [row.variant, ...names.map((name) => row.scores[name]), [row.status, row.flag].filter((word) => word && word !== "ok").join(", ") || "ok"]);
   Object.assign(now, { views: [], calls: [], threshold: null, reference: { genome: genome() }, variants: { answer, rows, request, names, cells, path: "variants" } });
   results();
-  list("sentences", rows.slice(0, 3).map((row) => `${row.variant}: ${names.filter((name) => row.scores[name] != null).slice(0, 3).map((name) => `${name} ${short(row.scores[name])}`).join(", ")}.`));
-  $("variants").replaceChildren(grid(["variant", ...names, "status"], cells, { titles: ["", ...asked.flatMap((each) => each.columns.map((column) => column.description))], caption: "Variants, the largest effect first", click: (i) => allele(rows[i], abort).catch((problem) => fail(problem, now.again)) }));
+  const size_of = (row) => (one, other) => Math.abs(row.scores[names[other]]) - Math.abs(row.scores[names[one]]);
+  const strongest = (row) => names.map((_, k) => k).filter((k) => row.scores[names[k]] != null && !/max_at|sum_delta/.test(names[k])).sort(size_of(row)).slice(0, 3);
+  list("sentences", rows.slice(0, 3).map((row) => `${row.variant}: ${strongest(row).map((k) => `${titles[k]} ${short(row.scores[names[k]])}`).join(", ") || row.status}.`));
+  const place = (row, value) => (value == null ? null : `${short(value)} (${row.chrom}:${(row.pos + value).toLocaleString("en")})`);
+  const shown = rows.map((row, i) => cells[i].map((cell, k) => (names[k - 1]?.includes("max_at") ? place(row, cell) : cell)));
+  $("variants").replaceChildren(grid(["variant", ...titles, "status"], shown, { caption: "Variants, the largest effect first", click: (i) => allele(rows[i], abort).catch((problem) => fail(problem, now.again)) }));
+  terms("meanings", Object.fromEntries(asked.flatMap((each) => each.columns.map(({ name, description }) => [head(each) + words(name), description]))));
   await allele(rows[0], abort);
 }
 

@@ -58,7 +58,8 @@ export class Live {
   }
 }
 
-function inside(view, values, start, end) {
+/** Cut values to a range, as features of igv. */
+export function inside(view, values, start, end) {
   const found = [];
   const first = Math.max(0, Math.floor((start - view.start) / view.bin));
   for (let i = first; i < values.length && view.start + i * view.bin < end; i++) {
