@@ -63,9 +63,9 @@ HEAD_DESCRIPTIONS = {
     "delta_probability": "difference of the probability, alt minus ref",
     "log_odds": "difference of the log odds of this class against all others, alt minus ref",
     "log_ratio": "log((alt + 1) / (ref + 1)) of the predicted counts summed over the window",
-    "max_delta": "largest change of the predicted value of a base outside the allele, with its sign, alt minus ref",
+    "max_delta": "largest change of a base outside the allele, alt minus ref; of the log odds where there are classes",
     "max_at": "place of that base: bases from the first base of the allele, on the + strand",
-    "sum_delta": "sum over bases outside the allele of the absolute change of the predicted value",
+    "sum_delta": "sum of the absolute changes of bases outside the allele; of the log odds where there are classes",
 }
 
 
