@@ -189,8 +189,9 @@ class Server:
             if not future.done():
                 future.cancel()
                 queue.cancel(items)
-        call.timing["queue"] = 1e3 * max(item.waited for item in items)
-        call.timing["forward"] = 1e3 * max(item.forward for item in items)
+        first = min(item.queued + item.waited for item in items)
+        call.timing["queue"] = 1e3 * (first - min(item.queued for item in items))
+        call.timing["forward"] = 1e3 * (max(item.queued + item.waited + item.forward for item in items) - first)
         call.facts |= {"tokens": sum(item.tokens for item in items), "batch": max(item.batch for item in items)}
         self.metrics.phases(call.timing)
         return [owner[2][id(item)] for item in items]
