@@ -32,6 +32,12 @@ import numpy as np
 
 from longstrand.runtime import machine, provenance, read_json, write_json
 
+try:
+    import litserve
+except ImportError:
+    litserve = None
+_Api: Any = object if litserve is None else litserve.LitAPI
+
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 CLIENTS = 32
 LENGTHS = {"200": (200, 200), "1000": (1000, 1000), "mixed": (100, 1600)}
@@ -136,10 +142,32 @@ def serving(name: str, model: str, *, litserve: str | None = None, more: tuple[s
         server.stop()
 
 
+class LitApi(_Api):
+    """LitServe's way: it collects requests and calls `predict` with a batch."""
+
+    folder = ""
+
+    def setup(self, device: str) -> None:
+        from longstrand.models.checkpoint import load_network
+
+        self.network = load_network(self.folder)
+        self.network.tokenizer  # noqa: B018 - opened once
+
+    def decode_request(self, request: dict[str, str]) -> str:
+        return request["sequence"]
+
+    def predict(self, texts: list[str]) -> Any:
+        import longstrand as ls
+
+        return list(ls.predict(self.network, list(texts)))
+
+    def encode_response(self, output: Any) -> dict[str, Any]:
+        return {"values": output.tolist()}
+
+
 def run_peer(name: str, model: str, port: int) -> None:
     """Be a server of another kind."""
     import longstrand as ls
-    from longstrand.models.checkpoint import load_network
 
     if name == "naive":
         import uvicorn
@@ -162,23 +190,9 @@ def run_peer(name: str, model: str, port: int) -> None:
         app.post("/predict")(predict)
         uvicorn.run(app, port=port, log_level="error")
         return
-    import litserve
-
-    class Api(litserve.LitAPI):
-        def setup(self, device: str) -> None:
-            self.network = load_network(model)
-
-        def decode_request(self, request: dict[str, str]) -> str:
-            return request["sequence"]
-
-        def predict(self, texts: list[str]) -> Any:
-            return list(ls.predict(self.network, list(texts)))
-
-        def encode_response(self, output: Any) -> dict[str, Any]:
-            return {"values": output.tolist()}
-
-    server = litserve.LitServer(Api(max_batch_size=8, batch_timeout=0.005), accelerator="cpu")
-    server.run(port=port, log_level="error", generate_client_file=False)
+    api = LitApi(max_batch_size=8, batch_timeout=0.005)
+    api.folder = model
+    litserve.LitServer(api, accelerator="cpu").run(port=port, log_level="error", generate_client_file=False)
 
 
 class Connection:

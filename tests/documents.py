@@ -30,6 +30,7 @@ PAGES = (
     "motifs",
     "long",
     "tracks",
+    "serve",
     "page",
     "published",
     "running",

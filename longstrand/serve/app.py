@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,6 +37,9 @@ from longstrand.serve.schemas import (
 from longstrand.serve.server import Server
 
 STATIC = Path(__file__).with_name("static")
+SWITCH = 0.0005
+"""Seconds after which the thread of the event loop gives way to the model's, which lets go at every operation; by default
+ten times as many, and a forward pass of a hundred small operations waits that long at each."""
 FORMATS = {"text/x-bedgraph": "bedgraph", "text/x-bed": "bed", "application/x-bigwig": "bw"}
 """Media types of tracks beside JSON, and the ending of the file."""
 
@@ -59,6 +63,7 @@ def create_app(
         An ASGI application; its attribute ``server`` is the `Server`.
     """
     wait_passively()
+    sys.setswitchinterval(SWITCH)
     settings, metrics = options or ServeOptions(), Metrics()
     server = Server(models, settings, genomes=genomes or {}, annotations=annotations or {}, metrics=metrics)
     known = dict(runs or {})

@@ -13,6 +13,8 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Text = Annotated[str, StringConstraints(max_length=200)]
 Strand = Literal["+", "-", "both"]
 Encoding = Literal["json", "f32"]
+MOST = 1_000_000_000
+"""Largest number of bases in a request."""
 VERBS = ("predict", "embed", "tracks", "variants", "attribute")
 
 
@@ -89,11 +91,11 @@ class TracksRequest(StrictModel):
     input: Input
     outputs: list[Name] = Field([], max_length=10_000)
     output: Literal["probabilities", "logits"] | None = None
-    bin_size: int | None = Field(None, ge=1)
+    bin_size: int | None = Field(None, ge=1, le=MOST)
     reduce: Literal["mean", "sum"] = "mean"
     strand: Literal["+", "-", "both", "separate"] | None = None
-    window: int | None = Field(None, ge=1)
-    step: int | None = Field(None, ge=1)
+    window: int | None = Field(None, ge=1, le=MOST)
+    step: int | None = Field(None, ge=1, le=MOST)
     blend: Literal["crop", "average", "hann"] = "crop"
     threshold: float | None = None
     encoding: Encoding = "f32"
@@ -117,8 +119,7 @@ class AttributeRequest(StrictModel):
 class VariantTracks(StrictModel):
     """Ask for predictions along both alleles."""
 
-    flank: int = Field(200, ge=1)
-    bin_size: int = Field(1, ge=1)
+    flank: int = Field(200, ge=1, le=MOST)
 
 
 class VariantsRequest(StrictModel):
@@ -129,7 +130,7 @@ class VariantsRequest(StrictModel):
     variants: list[Text] = Field(min_length=1)
     scores: list[Name] = Field([], max_length=20)
     outputs: list[Name] = Field([], max_length=1000)
-    window: int | None = Field(None, ge=1)
+    window: int | None = Field(None, ge=1, le=MOST)
     strand: Strand | None = None
     tracks: VariantTracks | None = None
     encoding: Encoding = "json"

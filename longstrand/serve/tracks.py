@@ -21,6 +21,7 @@ from longstrand.inference.jobs import with_default_output
 from longstrand.inference.loaded import obey
 from longstrand.inference.options import TrackOptions
 from longstrand.inference.writers import TrackLayout, spans, track_file
+from longstrand.serve.places import too_many
 from longstrand.serve.refusals import Refusal, refusal_of
 from longstrand.serve.schemas import TracksRequest, asked
 from longstrand.serve.served import ServedModel
@@ -84,6 +85,7 @@ class Along:
         size = body.bin_size or (model.head.bin_bases if model.head else None) or 1
         start, end = region.start // size * size, min(-(-region.end // size) * size, length)
         self.region, self._offset = Interval(region.chrom, start, end), 0
+        too_many(end - start, most_bases)
         if model.card["memory"] and body.window is None:  # read as one text, so that memory reaches across
             genome = Pasted(region.chrom, genome.fetch(region.chrom, start, end))
             self._offset = start
