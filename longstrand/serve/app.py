@@ -38,8 +38,8 @@ from longstrand.serve.server import Server
 
 STATIC = Path(__file__).with_name("static")
 SWITCH = 0.0005
-"""Seconds after which the thread of the event loop gives way to the model's, which lets go at every operation; by default
-ten times as many, and a forward pass of a hundred small operations waits that long at each."""
+"""Seconds after which the thread of the event loop gives way to the model's, which lets go at every operation. Python's
+own are ten times as many, and a forward pass of a hundred small operations may wait that long at each."""
 FORMATS = {"text/x-bedgraph": "bedgraph", "text/x-bed": "bed", "application/x-bigwig": "bw"}
 """Media types of tracks beside JSON, and the ending of the file."""
 
