@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatch
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
@@ -73,8 +73,11 @@ def is_writable(folder: Path) -> bool:
         return False
 
 
-def compiled(function: Function) -> Function:
+def compiled(function: Function, inline: str = "never") -> Function:
     """Compile a function on first use, kept in `cache_dir`; where no cache can be written, in every process.
+
+    With ``inline="always"`` it becomes part of the functions that call it, which is made sooner than a function of its
+    own where few call it.
 
     The machine code releases the interpreter lock. No ``parallel=True``: an OpenMP region would kill data loading
     workers that are forked later.
@@ -83,10 +86,13 @@ def compiled(function: Function) -> Function:
     import numba
 
     try:
-        return cast(Function, numba.njit(nogil=True, cache=True)(function))
+        return cast(Function, numba.njit(nogil=True, cache=True, inline=inline)(function))
     except RuntimeError as error:
         logger.info("numba cannot cache %s: %s", function.__name__, error)
-        return cast(Function, numba.njit(nogil=True)(function))
+        return cast(Function, numba.njit(nogil=True, inline=inline)(function))
+
+
+inlined = partial(compiled, inline="always")
 
 
 def data_root() -> Path | None:

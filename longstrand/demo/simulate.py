@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -54,20 +55,23 @@ class PlantedBlock:
     def flipped(self) -> PlantedBlock:
         """Return the same stretch on the other strand."""
         size, other = len(self.sequence), {"+": "-", "-": "+"}
-        places = ((x, {"start": size - x.end, "end": size - x.start, "strand": other[x.strand]}) for x in self.features)
-        return PlantedBlock(reverse_complement(self.sequence), tuple(replace(x, **place) for x, place in places))
+        turned = (
+            Feature("", size - x.end, size - x.start, other[x.strand], x.kind, x.name, x.parent, x.phase, x.note)
+            for x in self.features
+        )  # `dataclasses.replace` takes three times as long
+        return PlantedBlock(reverse_complement(self.sequence), tuple(turned))
 
 
-def moved(x: Feature, offset: int, chrom: str = "") -> Feature:
-    """Return a feature that lies ``offset`` bases further on."""
-    return replace(x, chrom=chrom, start=x.start + offset, end=x.end + offset)
-
-
-def join_blocks(blocks: Sequence[PlantedBlock]) -> PlantedBlock:
-    """Put blocks one after the other, shifting their features."""
+def join_blocks(blocks: Sequence[PlantedBlock], chrom: str = "", parent: str = "") -> PlantedBlock:
+    """Put blocks one after the other, shifting their features, on a chromosome or as parts of another feature."""
     features, offset = list[Feature](), 0
     for block in blocks:
-        features += [moved(x, offset) for x in block.features]
+        features += [
+            Feature(
+                chrom, x.start + offset, x.end + offset, x.strand, x.kind, x.name, parent or x.parent, x.phase, x.note
+            )
+            for x in block.features
+        ]
         offset += len(block.sequence)
     return PlantedBlock("".join(block.sequence for block in blocks), tuple(features))
 
@@ -85,10 +89,17 @@ class BlockMaker:
         )
         self.codon_shares = weights / weights.sum()
 
+    def pick(self, options: Sequence[str], shares: Sequence[float] | None = None) -> str:
+        """Draw what `Generator.choice` would draw, in a tenth of its time."""
+        if shares is None:
+            return options[int(self.random.integers(len(options)))]
+        sums = np.cumsum(shares)
+        return options[int(np.searchsorted(sums / sums[-1], self.random.random(), side="right"))]
+
     def background(self, low: int, high: int | None = None) -> str:
         """Draw ``low`` to ``high`` (included) bases, 40 % of them G or C."""
         size = low if high is None else int(self.random.integers(low, high + 1))
-        return self.random.choice(_LETTERS, size=size).tobytes().decode("ascii")
+        return _LETTERS[self.random.integers(len(_LETTERS), size=size)].tobytes().decode("ascii")
 
     def motif(self, name: str, *, turned: bool = False) -> PlantedBlock:
         """Draw one instance of a motif."""
@@ -101,21 +112,22 @@ class BlockMaker:
     def planted(self, kind: str) -> PlantedBlock:
         """Make an enhancer or a decoy (clusters of pairs), or a single motif."""
         if kind == "single":
-            return self.motif(list(MOTIFS)[self.random.integers(2)])
+            return self.motif(self.pick(list(MOTIFS)))
         self.num_planted += 1
         blocks = [self.pair(kind == "decoy")]
         for _ in range(PAIRS - 1):
             blocks += [PlantedBlock(self.background(8, 18)), self.pair(kind == "decoy")]
-        block = join_blocks(blocks)
-        whole = Feature("", 0, len(block.sequence), "+", kind, f"{kind}{self.num_planted}")
-        return PlantedBlock(block.sequence, (whole, *(replace(x, parent=whole.name) for x in block.features)))
+        name = f"{kind}{self.num_planted}"
+        block = join_blocks(blocks, parent=name)
+        return PlantedBlock(block.sequence, (Feature("", 0, len(block.sequence), "+", kind, name), *block.features))
 
     def pair(self, wrong: bool) -> PlantedBlock:
         """Make the two motifs in their arrangement, or in another spacing, order or orientation."""
         (first, second), gap, turned = MOTIFS, GAP, (False, False)
-        change = self.random.choice(["spacing", "order", "orientation"], p=(0.5, 0.2, 0.3)) if wrong else ""
+        change = self.pick(["spacing", "order", "orientation"], (0.5, 0.2, 0.3)) if wrong else ""
         if change == "spacing":
-            gap = int(self.random.choice([size for size in range(2 * GAP + 3) if abs(size - GAP) > 1]))
+            others = [size for size in range(2 * GAP + 3) if abs(size - GAP) > 1]
+            gap = others[int(self.random.integers(len(others)))]
         elif change == "order":
             first, second = second, first
         elif change == "orientation":
@@ -127,7 +139,7 @@ class BlockMaker:
         """Make a stretch with planted clusters and motifs, at least 40 bases apart."""
         blocks = [PlantedBlock(self.background(100, 200))]
         for _ in range(int(self.random.integers(10, 18))):
-            block = self.planted(str(self.random.choice(list(PLANTED), p=list(PLANTED.values()))))
+            block = self.planted(self.pick(list(PLANTED), list(PLANTED.values())))
             blocks += [block.flipped() if self.random.random() < 0.5 else block, PlantedBlock(self.background(40, 80))]
         return blocks
 
@@ -136,7 +148,7 @@ class BlockMaker:
         self.num_genes += 1
         gene, transcript = f"gene{self.num_genes}", f"gene{self.num_genes}.t1"
         codons = self.random.choice(CODONS, size=int(self.random.integers(80, 220)), p=self.codon_shares)
-        coding = "ATG" + "".join(codons) + str(self.random.choice(["TAA", "TGA", "TAG"]))
+        coding = "ATG" + "".join(codons) + self.pick(["TAA", "TGA", "TAG"])
         cuts = sorted(
             {int(x) for x in self.random.integers(60, len(coding) - 60, size=int(self.random.integers(0, 4)))}
         )
@@ -161,7 +173,7 @@ class BlockMaker:
     def intron(self) -> str:
         """Make an intron: donor, filler, branch point, polypyrimidine tract, acceptor."""
         tract = "".join(self.random.choice(list("CT"), size=int(self.random.integers(12, 20))))
-        donor = "GT" + str(self.random.choice(["AAGT", "GAGT"]))
+        donor = "GT" + self.pick(["AAGT", "GAGT"])
         return donor + self.background(40, 160) + "TACTAAC" + self.background(2, 7) + tract + "CAG"
 
 
@@ -185,10 +197,10 @@ def simulate_genome(*, seed: int, num_bases: int = 2_000_000, num_contigs: int =
             new = [*maker.between_genes(), gene if maker.random.random() < 0.5 else gene.flipped()]
             filled += sum(len(block.sequence) for block in new)
             blocks += new
-        block = join_blocks([*blocks, PlantedBlock(maker.background(length - filled))])
+        block = join_blocks([*blocks, PlantedBlock(maker.background(length - filled))], f"chr{number}")
         contigs[f"chr{number}"] = block.sequence
-        features += [moved(x, 0, f"chr{number}") for x in block.features]
-    return SimulatedGenome("simulated", contigs, sorted(features))
+        features += block.features
+    return SimulatedGenome("simulated", contigs, sorted(features, key=attrgetter(*Feature.__slots__)))
 
 
 def contig_lengths(num_bases: int, num_contigs: int) -> list[int]:

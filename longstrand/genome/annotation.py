@@ -97,7 +97,8 @@ def numbered_features(path: Path) -> Iterator[tuple[int, Feature]]:
                 break
             if line.strip() and not is_comment(line):
                 found = True
-                yield from ((number, item) for item in _features(line.rstrip("\n"), path, number))
+                for item in _features(line.rstrip("\n"), path, number):
+                    yield number, item
     if not found:
         raise InputError(f"{path}: holds no feature; is it a GFF3 or GTF file?")
 
@@ -171,9 +172,16 @@ def _features(line: str, path: Path, number: int) -> list[Feature]:
 
 def _names(kind: str, attributes: str) -> tuple[str, list[str]]:
     """Find the name of a feature and of its parents in the ninth column."""
-    if "=" in attributes.split(";")[0] and '"' not in attributes.split("=")[0]:
-        pairs = dict(part.strip().split("=", 1) for part in attributes.split(";") if "=" in part)
-        return unquote(pairs.get("ID", "")), [unquote(name) for name in pairs.get("Parent", "").split(",") if name]
+    first, equals, _ = attributes.partition("=")
+    if equals and ";" not in first and '"' not in first:
+        name = parents = ""
+        for part in attributes.split(";"):
+            key, equals, value = part.strip().partition("=")
+            if equals and key == "ID":
+                name = value
+            elif equals and key == "Parent":
+                parents = value
+        return unquote(name), [unquote(parent) for parent in parents.split(",") if parent]
     values = {key: quoted or plain for key, quoted, plain in _GTF_PAIR.findall(attributes)}
     gene, transcript = values.get("gene_id", ""), values.get("transcript_id", "")
     if kind == "gene":

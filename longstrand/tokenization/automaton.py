@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longstrand.errors import InputError
-from longstrand.runtime import cache_dir, compiled, fingerprint_bytes, write_atomically
+from longstrand.runtime import cache_dir, compiled, fingerprint_bytes, inlined, write_atomically
 from longstrand.tokenization.text_rules import Unsupported
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class _Work(NamedTuple):
     distances: Any
 
 
-@compiled
+@inlined
 def _find_starts(machine: _Machine, work: _Work, word: Ints, a: int, b: int, merge: int) -> int:
     """List the states of token b from which the letters of a lead to a state of token a; forget dead states."""
     found = 0
@@ -106,7 +106,7 @@ def _find_starts(machine: _Machine, work: _Work, word: Ints, a: int, b: int, mer
     return found
 
 
-@compiled
+@inlined
 def _distances_after(machine: _Machine, work: _Work, word: Ints, place: tuple[int, int, int], letter: int) -> int:
     """Move the distances of a place (state, copy or -1, merge) on by one letter; give how many are left."""
     state, copy, merge = place
@@ -124,7 +124,7 @@ def _distances_after(machine: _Machine, work: _Work, word: Ints, place: tuple[in
     return count
 
 
-@compiled
+@inlined
 def _find_copy(work: _Work, state: int, count: int, merge: int) -> int:
     """Find the copy of a state with the distances in ``work.distances``, or -1."""
     if work.chain_stamp[state] != merge:
@@ -144,7 +144,7 @@ def _find_copy(work: _Work, state: int, count: int, merge: int) -> int:
     return -1
 
 
-@compiled
+@inlined
 def _add_copy(machine: _Machine, work: _Work, place: tuple[int, int, int], count: int, result: tuple[int, int]) -> int:
     """Make copy number ``place[1]`` of a state; its token is the merged one if a distance is complete."""
     state, copy, number = place
@@ -167,7 +167,7 @@ def _add_copy(machine: _Machine, work: _Work, place: tuple[int, int, int], count
     return int(first)
 
 
-@compiled
+@inlined
 def _grow(machine: _Machine, work: _Work, word: Ints, sizes: tuple[int, int], merge: tuple[int, int]) -> int:
     """Copy the paths from all starts of a merge; give the number of copies, or -1 if there is no room."""
     num_states, num_starts = sizes
@@ -199,7 +199,7 @@ def _grow(machine: _Machine, work: _Work, word: Ints, sizes: tuple[int, int], me
     return copies
 
 
-@compiled
+@inlined
 def _redirect(machine: _Machine, work: _Work, num_starts: int, letter: int) -> None:
     """Lead the starts to their copies, and let states die that nothing reaches any more."""
     for k in range(num_starts):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from longstrand.runtime import compiled
+from longstrand.runtime import compiled, inlined
 from longstrand.tokenization.automaton import Automaton, compile_merges
 from longstrand.tokenization.base import BoolArray, IntArray
 from longstrand.tokenization.text_rules import Unsupported
@@ -38,7 +38,7 @@ def _step(tables: Tables, state: int, byte: int) -> int:
     return int(cold[1] + letter - _HOT - columns)
 
 
-@compiled
+@inlined
 def _scan(text: Bytes, tables: Tables, states: IntArray, start: int, end: int, state: int) -> int:
     """Fill ``states[start:end]`` from the right, given the state at ``end``; give the state at ``start``."""
     for i in range(end - 1, start - 1, -1):
@@ -47,7 +47,7 @@ def _scan(text: Bytes, tables: Tables, states: IntArray, start: int, end: int, s
     return state
 
 
-@compiled
+@inlined
 def _scan_lanes(text: Bytes, tables: Tables, states: IntArray) -> None:
     """Fill all states in four lanes at once, which hides the latency of the look-ups.
 
@@ -81,7 +81,7 @@ def _scan_lanes(text: Bytes, tables: Tables, states: IntArray) -> None:
             _repair(text, tables, states, ends[lane])
 
 
-@compiled
+@inlined
 def _repair(text: Bytes, tables: Tables, states: IntArray, end: int) -> None:
     """Read on to the left of ``end``, whose state is right, until the states on paper agree."""
     state = np.int64(states[end])
