@@ -17,8 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from longstrand.errors import CheckpointError, UsageError
 from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.config import LongstrandConfig
-from longstrand.models.encoder import EncoderLayer
-from longstrand.models.pretrained import LongstrandForMaskedLM
+from longstrand.models.pretrained import LongstrandForMaskedLM, PretrainedLayer
 from longstrand.runtime import rank, read_json, replacing_folder, world_size
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.settings import TrainingConfig
@@ -39,7 +38,7 @@ def parallel_arguments(training: TrainingConfig) -> dict[str, Any]:
         raise UsageError("training.parallel=fsdp shares weights out over processes; start them with torchrun.")
     fsdp = {
         "version": 2,
-        "transformer_layer_cls_to_wrap": [EncoderLayer.__name__],
+        "transformer_layer_cls_to_wrap": [PretrainedLayer.__name__],
         "reshard_after_forward": True,
         "state_dict_type": "SHARDED_STATE_DICT",
     }

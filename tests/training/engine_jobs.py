@@ -11,6 +11,8 @@ import os
 import shutil
 import signal
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,19 @@ from longstrand.training.settings import PretrainConfig
 from longstrand.training.trainer import LongstrandTrainer
 
 STEPS, STOP = 12, 6
-JOBS = ("shared_out", "shared_out_memory", "packed", "memory")
+JOBS = ("packed", "memory", "shared_out", "shared_out_memory")
 
 
-def as_if_on_gpus() -> None:
-    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
-    PartialState._prepare_backend = lambda self, *args, **options: ("gloo", DistributedType.MULTI_GPU)
+@contextmanager
+def as_if_on_gpus(wanted: bool) -> Iterator[None]:
+    """Let accelerate take gloo for GPUs inside; every `TrainingArguments` looks anew."""
+    before = PartialState._prepare_backend
+    if wanted:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+        PartialState._prepare_backend = lambda self, *args, **options: ("gloo", DistributedType.MULTI_GPU)
+    yield
+    PartialState._prepare_backend = before
+    os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
 
 
 class Stopping(LongstrandTrainer):
@@ -83,25 +92,28 @@ def settings(folder: Path, job: str, parallel: str) -> PretrainConfig:
 
 
 def main(folder: Path, processes: int) -> None:
-    try:
-        folder.mkdir(exist_ok=True)
-        torch.set_num_threads(1)
-        pretraining.LongstrandTrainer = Stopping  # type: ignore[misc]
-        make = pretraining.make_model
-        pretraining.make_model = lambda *args: make(*args).double()
-        if processes > 1:
-            as_if_on_gpus()
-        for job in JOBS:
-            config = settings(folder, job, "fsdp" if processes > 1 and "shared" in job else "ddp")
-            stopped = pretraining.pretrain(config)
-            assert stopped.stopped_by == "SIGUSR1" and stopped.model is None
-            if rank() == 0 and config.training.parallel == "fsdp":
-                convert(folder / job)
-            again = pretraining.pretrain(config)
-            assert again.resumed_from == STOP and again.model is not None
-    except BaseException:
-        (folder / f"error-{os.environ.get('RANK', '0')}.txt").write_text(traceback.format_exc())
-        raise
+    """Do all jobs; one that fails writes ``error-JOB-RANK.txt``."""
+    folder.mkdir(exist_ok=True)
+    torch.set_num_threads(1)
+    pretraining.LongstrandTrainer = Stopping  # type: ignore[misc]
+    make = pretraining.make_model
+    pretraining.make_model = lambda *args: make(*args).double()
+    for job in JOBS:
+        shared = processes > 1 and job.startswith("shared")
+        try:
+            with as_if_on_gpus(shared):
+                work(settings(folder, job, "fsdp" if shared else "ddp"), folder / job)
+        except Exception:
+            (folder / f"error-{job}-{rank()}.txt").write_text(traceback.format_exc())
+
+
+def work(config: PretrainConfig, run: Path) -> None:
+    stopped = pretraining.pretrain(config)
+    assert stopped.stopped_by == "SIGUSR1" and stopped.model is None
+    if rank() == 0 and config.training.parallel == "fsdp":
+        convert(run)
+    again = pretraining.pretrain(config)
+    assert again.resumed_from == STOP and again.model is not None
 
 
 def convert(run: Path) -> None:

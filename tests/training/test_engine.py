@@ -33,15 +33,20 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, work in {"two": pair, "one": alone}.items():
         process = in_child(partial(work, folder / name))
         process.join(timeout=300)
-        errors = "\n".join(path.read_text() for path in (folder / name).glob("error-*.txt"))
-        assert process.exitcode == 0, f"{name}: {process.exitcode}\n{errors}"
+        assert process.exitcode == 0, name
     return folder
+
+
+def check_no_error(world: Path, job: str) -> None:
+    errors = [path.read_text() for path in world.glob(f"*/error-{job}-*.txt")]
+    assert not errors, "\n".join(errors)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 def test_two_processes_equal_one(world: Path, job: str) -> None:
     """The loss is the mean over all labelled targets of the step, though one process may have ten times as many."""
+    check_no_error(world, job)
     weights, others = (load_file(world / side / job / "model" / "model.safetensors") for side in ("one", "two"))
     assert weights.keys() == others.keys() and len(weights) > 10
     for name, tensor in weights.items():
@@ -56,6 +61,7 @@ def test_two_processes_equal_one(world: Path, job: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("job", [job for job in JOBS if job.startswith("shared")])
 def test_a_sharded_checkpoint_becomes_a_plain_folder_and_back(world: Path, job: str) -> None:
+    check_no_error(world, job)
     snapshot = load_file(world / "two" / job / "snapshots" / f"step-{STOP}" / "model.safetensors")
     assert is_sharded(world / "two" / f"{job}-state")
     for name in ("plain", "back"):
