@@ -1,6 +1,6 @@
 """One yeast promoter from start to end, as a picture: tokens, what the language model expects, why a head calls it.
 
-    python recipes/yeast_promoter.py --output runs/promoter --picture docs/figures/yeast_promoter.svg
+    python recipes/yeast_promoter.py --output runs/promoter --picture docs/figures/yeast_promoter.png
 
 The shipped checkpoint is fine-tuned on ``upstream_300`` (300 bases before a start codon, or elsewhere); the promoter
 lies on chromosome IV, which neither training has seen. Sites are hits of JASPAR's fungal motifs.
@@ -26,7 +26,6 @@ from longstrand.inference.loaded import open_model
 from longstrand.inference.sequences import as_records
 from longstrand.questions.bases import base_probabilities
 from longstrand.report.locus import Genes, Logo, Marks, Ruler, Tokens, Track, plot
-from longstrand.report.plots import to_svg
 
 DATA = Path(os.environ.get("LONGSTRAND_DATA", "../shared")) / "data"
 
@@ -53,7 +52,7 @@ def main() -> None:
     parser.add_argument("--bases", type=int, default=300)
     parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--picture", type=Path, default=Path("docs/figures/yeast_promoter.svg"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/figures/yeast_promoter.png"))
     options = parser.parse_args()
     tables = DATA / "labelled" / "yeast" / "upstream_300"
     files = {"valid": tables / "dev.csv.gz", "test": tables / "test.csv.gz"}
@@ -93,8 +92,7 @@ def main() -> None:
          Marks(marks, sites["name"].to_list(), "JASPAR")],
         shown, title=f"{options.gene}: {shown}, output {found.output:.2f} (baseline {found.baseline:.2f})", width=12,
     )  # fmt: skip
-    options.picture.write_text(to_svg(figure, f"Promoter of {options.gene}", file=True))
-    figure.savefig(options.output / "promoter.png", dpi=110)
+    figure.savefig(options.picture, dpi=110)
     inside = np.zeros(options.bases, dtype=bool)
     for mark in marks:
         inside[mark.start - region.start : mark.end - region.start] = True
