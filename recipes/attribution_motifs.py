@@ -8,8 +8,8 @@
 letters in random order, so that composition says nothing. ``planted_sampled``: sites drawn from the matrix, which is
 harder. ``ctcf``: ChIP-seq windows of 100 bases, which are centred on the peaks. ``ctcf_moved``: 60 of their bases, cut
 out at random places. The shipped checkpoint is fine-tuned on each with some seeds, a CNN beside it; then every map is
-asked where the bases of the site are: AUROC, and the share of the k highest bases that lie in the site of k bases. Means
-over sequences, then mean and deviation over seeds.
+asked where the bases of the site are: AUROC, and the share of the k highest bases that lie in the site of k bases.
+Means over sequences, then mean and deviation over seeds.
 """
 
 from __future__ import annotations
