@@ -217,43 +217,34 @@ def _log2_odds(probabilities: FloatArray) -> FloatArray:
 
 def _table(model: Network, batch_tokens: int) -> Table:
     """Make the function from texts to the probabilities of the bases in one pass each; see `Words` (summed)."""
-    sums = _sums_over_words(model.require_tokenizer())
+    sums, first = _sums_over_words(model.require_tokenizer(), model.config.vocab_size)
 
     def read(texts: list[str]) -> Iterator[FloatArray]:
         encodings = [read_text(model, text) for text in texts]
         rows = [np.flatnonzero(each.offsets[:, 1] > each.offsets[:, 0]).astype(np.int32) for each in encodings]
         asked = (MaskedText(each, own[:0], own) for each, own in zip(encodings, rows))
-        for encoding, own, logs in zip(
-            encodings, rows, iter_log_probabilities(model, asked, batch_tokens=batch_tokens)
-        ):
+        answers = iter_log_probabilities(model, asked, sums=sums, batch_tokens=batch_tokens)
+        for encoding, own, found in zip(encodings, rows, answers):
             result = np.full((encoding.num_bases, 4), np.nan)
-            offsets, shares = encoding.offsets[own], np.exp(logs.astype(np.float64))
-            lengths = offsets[:, 1] - offsets[:, 0]
-            for length in np.unique(lengths).tolist():
-                here = lengths == length
-                ids, member = sums[length]
-                values = (shares[here][:, ids] @ member).reshape(-1, length, 4)
-                for start, each in zip(offsets[here, 0].tolist(), values):
-                    result[start : start + length] = each
+            for (start, end), values in zip(encoding.offsets[own].tolist(), found):
+                column = first[end - start]
+                result[start:end] = values[column : column + 4 * (end - start)].reshape(-1, 4)
             total = result.sum(1, keepdims=True)
             yield result / np.where(total > 0, total, 1)
 
     return read
 
 
-def _sums_over_words(tokenizer: Tokenizer) -> dict[int, tuple[npt.NDArray[np.int32], FloatArray]]:
-    """Give, for each length of words, their ids and which base each has at each place: (words, length * 4)."""
-    found: dict[int, list[int]] = {}
-    for index in tokenizer.dna_token_ids.tolist():
-        found.setdefault(len(tokenizer.token_strings[index]), []).append(index)
-    tables = {}
-    for length, ids in found.items():
-        member = np.zeros((len(ids), length, 4))
-        for row, index in enumerate(ids):
-            for place, letter in enumerate(tokenizer.token_strings[index]):
-                member[row, place, "ACGT".index(letter)] = 1
-        tables[length] = np.array(ids, dtype=np.int32), member.reshape(len(ids), -1)
-    return tables
+def _sums_over_words(tokenizer: Tokenizer, size: int) -> tuple[npt.NDArray[np.float32], dict[int, int]]:
+    """Mark in columns which base each word has at each place: (V, columns), and the first column of each length."""
+    words = {index: tokenizer.token_strings[index] for index in tokenizer.dna_token_ids.tolist()}
+    lengths = sorted({len(word) for word in words.values()})
+    first = dict(zip(lengths, np.cumsum([0, *(4 * length for length in lengths)]).tolist()))
+    member = np.zeros((size, 4 * sum(lengths)), dtype=np.float32)
+    for index, word in words.items():
+        for place, letter in enumerate(word):
+            member[index, first[len(word)] + 4 * place + "ACGT".index(letter)] = 1
+    return member, first
 
 
 def _masked_table(model: Network, batch_tokens: int) -> Table:

@@ -141,14 +141,20 @@ def masked_log_probabilities(
 
 
 def iter_log_probabilities(
-    model: Network, asked: Iterable[MaskedText], *, batch_tokens: int = BATCH_TOKENS
+    model: Network, asked: Iterable[MaskedText], *, sums: FloatArray | None = None, batch_tokens: int = BATCH_TOKENS
 ) -> Iterator[FloatArray]:
     """Compute log-probabilities of many texts and masks, batched in the order given; texts of like length go well.
 
     The LM head is computed at the wanted rows only.
 
+    Args:
+        model: a masked LM.
+        asked: texts with their masks and rows.
+        sums: ``(V, m)``: give the probabilities times this in place of log-probabilities.
+        batch_tokens: most tokens of a batch.
+
     Yields:
-        float32 ``(len(rows), V)`` for each.
+        float32 ``(len(rows), V)`` (or m) for each.
 
     Raises:
         UsageError: as in `masked_log_probabilities`.
@@ -163,7 +169,8 @@ def iter_log_probabilities(
             rows = np.zeros(real.shape, dtype=np.int64)
             rows[real] = np.concatenate([one.rows for one in batch])
             hidden = _encoder(model).states_at(_index(rows, inputs["input_ids"]), **inputs)  # type: ignore[operator]
-            logs = head(hidden[torch.from_numpy(real).to(hidden.device)]).float().log_softmax(-1).cpu().numpy()
+            logs = head(hidden[torch.from_numpy(real).to(hidden.device)]).float().log_softmax(-1)
+            logs = (logs if sums is None else logs.exp() @ torch.from_numpy(sums).to(logs)).cpu().numpy()
         ends = np.cumsum(sizes).tolist()
         yield from (logs[start:end] for start, end in zip([0, *ends], ends))
 
