@@ -169,8 +169,10 @@ def iter_log_probabilities(
             rows = np.zeros(real.shape, dtype=np.int64)
             rows[real] = np.concatenate([one.rows for one in batch])
             hidden = _encoder(model).states_at(_index(rows, inputs["input_ids"]), **inputs)  # type: ignore[operator]
-            logs = head(hidden[torch.from_numpy(real).to(hidden.device)]).float().log_softmax(-1)
-            logs = (logs if sums is None else logs.exp() @ torch.from_numpy(sums).to(logs)).cpu().numpy()
+            logits = head(hidden[torch.from_numpy(real).to(hidden.device)]).float()
+            wanted = None if sums is None else torch.from_numpy(sums).to(logits)
+            found = logits.log_softmax(-1) if wanted is None else logits.softmax(-1) @ wanted
+            logs = found.cpu().numpy()
         ends = np.cumsum(sizes).tolist()
         yield from (logs[start:end] for start, end in zip([0, *ends], ends))
 
