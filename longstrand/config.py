@@ -24,7 +24,8 @@ class StrictModel(BaseModel):
 
     def refuse_given(self, names: Iterable[str], why: str) -> None:
         """Raise ValueError if one of these fields, which would not be used, is not at its default."""
-        given = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+        fields = type(self).model_fields
+        given = [name for name in names if getattr(self, name) != fields[name].get_default(call_default_factory=True)]
         if given:
             raise ValueError(f"{given[0]} would not be used: {why}; leave it out")
 

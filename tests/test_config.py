@@ -105,3 +105,12 @@ def test_bad_overrides() -> None:
 def test_differences_of_nested_settings() -> None:
     before, after = {"a": {"b": 1, "c": 2}, "d": 1, "f": 1}, {"a": {"b": 1, "c": 3}, "e": None, "f": 2}
     assert differences(before, after, leave_out=["f"]) == ["a.c: 2 -> 3", "d: 1 -> None"]
+
+
+def test_what_is_at_its_default_was_not_given() -> None:
+    class Made(Outer):
+        inner: Inner = Field(default_factory=Inner)
+
+    Made(name="x").refuse_given(["inner", "parts"], "why")
+    with pytest.raises(ValueError, match="inner would not be used: why; leave it out"):
+        Made(name="x", inner=Inner(layers=3)).refuse_given(["parts", "inner"], "why")
