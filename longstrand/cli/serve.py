@@ -76,6 +76,13 @@ def serve(
     config = uvicorn.Config(application, log_config=None, access_log=False, server_header=False,
                             timeout_graceful_shutdown=int(settings.timeout))  # fmt: skip
     server = uvicorn.Server(config)
+    end = server.handle_exit
+
+    def stop(number: int, frame: Any) -> None:
+        application.server.state = "stopping"  # streams of events end, so that the others can be answered
+        end(number, frame)
+
+    server.handle_exit = stop
     _say(settings, listening.getsockname()[1], list(chosen))
     server.run(sockets=[listening])
     if application.server.problem is not None:

@@ -159,6 +159,8 @@ class Jobs:
         Raises:
             Refusal: too many jobs wait; the file is not what its format says, or unpacks to too much.
         """
+        if not self.server.options.max_jobs:
+            raise Refusal(422, "This server takes no jobs.", "no_jobs")
         if sum(self.state(job) == "waiting" for job in self.ids()) >= self.server.options.max_jobs:
             raise Refusal(429, "No more jobs can wait; try again later.", "jobs_full", retry_after=60)
         job = uuid.uuid4().hex
@@ -237,6 +239,8 @@ class Jobs:
                 try:
                     card = self.card(job)
                 except Refusal:
+                    return
+                if self.server.state == "stopping":
                     return
                 events = read_events(self.folder / job)
                 for number, (kind, data) in enumerate(events[after:], after + 1):

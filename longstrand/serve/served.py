@@ -94,7 +94,7 @@ class ServedModel:
         special = self.tokenizer.num_special_tokens()
         problem = self.head.problem if self.head else None
         share = problem in ("single_label", "multi_label")
-        outputs = [{"name": name, "unit": UNITS[problem or "regression"], "range": [0, 1] if share else None,
+        outputs = [{"name": name, "unit": UNITS.get(problem or "", "value"), "range": [0, 1] if share else None,
                     "strand": self.reading.strand} for name in self.outputs]  # fmt: skip
         capabilities = ["tokenize", "embed"] + (["predict", "tracks"] if self.head else [])
         capabilities += ["attribute"] * (self.kind != "encoder") + ["variants"] * has_genomes
@@ -130,7 +130,11 @@ class ServedModel:
                 used = with_default_output(used, head_of(self.network))
                 head = head_of(self.network)
                 columns = tuple(head.class_names or layout_of(head, used.output, "sequence").value_names)
-                unit = "logit" if used.output == "logits" and head.problem != "regression" else UNITS[str(head.problem)]
+                unit = (
+                    "logit"
+                    if used.output == "logits" and head.problem != "regression"
+                    else UNITS.get(str(head.problem), "value")
+                )
             used = used.changed(batch_tokens=self.batch_tokens)
             engine = Engine(self.network, self.tokenizer, used)
         except LongstrandError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -151,7 +152,7 @@ def test_a_job_that_is_killed_again_and_again_gives_the_same_bytes(served: Serve
 
     fasta = "".join(f">s{number}\n{LETTERS[number % 900 :][:300]}\n" for number in range(60_000)).encode()
     outputs = []
-    for name, kills in (("calm", 0), ("killed", 20)):
+    for name, kills in (("calm", 0), ("killed", int(os.environ.get("LONGSTRAND_KILLS", "20")))):
         folder = folder_of_job(served, tmp_path / name, "predict", options={"part_rows": 500})
         (folder / "input").write_bytes(fasta)
         while not (folder / "result.json").exists():
