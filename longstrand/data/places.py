@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from longstrand.data.labelled_files import RawTable
+from longstrand.data.labelled_files import RawTable, make_rows
 from longstrand.data.rows import read_intervals
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
@@ -157,3 +157,25 @@ def _block_word(window: Interval, length: int) -> str:
     size = max(length // 30, 10 * window.length, 1)
     first, last = window.start // size, (window.end - 1) // size
     return BLOCKS[first % len(BLOCKS)] if first == last else ""
+
+
+def window_rows(
+    windows: Sequence[Interval], genome: Genome, *, source: object, alphabet: str | None = "ACGTN"
+) -> RawTable:
+    """Read windows of a genome as rows without labels, with their places.
+
+    Args:
+        windows: n places.
+        genome: what they lie on.
+        source: the file that errors name.
+        alphabet: as `make_rows`.
+    """
+    return make_rows(
+        [genome.fetch_interval(window) for window in windows],
+        {},
+        source=source,
+        alphabet=alphabet,
+        names=[str(window) for window in windows],
+        chroms=[window.chrom for window in windows],
+        places=list(windows),
+    )

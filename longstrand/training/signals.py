@@ -10,8 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from longstrand.data.labelled import LabelledTable
-from longstrand.data.labelled_files import RawTable, make_rows
-from longstrand.data.places import TILE_BINS, bin_windows, split_windows, take_splits
+from longstrand.data.places import TILE_BINS, bin_windows, split_windows, take_splits, window_rows
 from longstrand.data.signals import Look, Signals, find_tracks, look, open_tracks, standard_transform
 from longstrand.data.targets import Task
 from longstrand.errors import InputError, UsageError
@@ -53,7 +52,7 @@ def load_signals(settings: DataSettings, *, alphabet: str | None = "ACGTN") -> L
     negatives = _negatives(settings, windows, genome)
     words, rule = _split([*windows, *negatives], genome, settings)
     signals = Signals(genome, files, opened, size, settings.uncovered, window=window)
-    raw = _rows([*windows, *negatives], genome, settings, alphabet)
+    raw = window_rows([*windows, *negatives], genome, source=settings.train, alphabet=alphabet)
     parts, copies = take_splits(raw, words)
     for name, part in parts.items():
         if not len(part):
@@ -116,18 +115,6 @@ def chromosome_folds(counts: dict[str, int]) -> list[list[str]]:
         folds[emptiest].append(name)
         sizes[emptiest] += counts[name]
     return [fold for fold in folds if fold]
-
-
-def _rows(windows: Sequence[Interval], genome: Genome, settings: DataSettings, alphabet: str | None) -> RawTable:
-    return make_rows(
-        [genome.fetch_interval(window) for window in windows],
-        {},
-        source=settings.train,
-        alphabet=alphabet,
-        names=[str(window) for window in windows],
-        chroms=[window.chrom for window in windows],
-        places=list(windows),
-    )
 
 
 def _fitted(signals: Signals, looks: Sequence[Look], settings: DataSettings) -> Signals:

@@ -17,16 +17,8 @@ from longstrand.benchmarks.tasks.build import source_paths, split_off_valid, wri
 from longstrand.benchmarks.tasks.released import SEED
 from longstrand.benchmarks.tasks.task import SPLITS, BenchmarkTask, Kind, SourceFile, TaskData, read_options
 from longstrand.data.bins import bin_targets
-from longstrand.data.labelled_files import (
-    GenomeWindows,
-    LabelColumns,
-    RawTable,
-    cut_rows,
-    make_rows,
-    read_labelled,
-    refuse_pieces,
-)
-from longstrand.data.places import bin_windows, choose_contigs, split_windows, take_splits
+from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable, cut_rows, read_labelled, refuse_pieces
+from longstrand.data.places import bin_windows, choose_contigs, split_windows, take_splits, window_rows
 from longstrand.data.rows import Columns, column_names, has_intervals, read_intervals
 from longstrand.data.splits import NAMES, split_at_random, split_by_chrom, split_by_column
 from longstrand.data.targets import infer_task, read_class_names
@@ -322,14 +314,7 @@ def _rows(
     num_empty = sum(map(bool, words)) - len(kept)
     if not kept:
         raise InputError(f"no track has a number in any of {len(windows):,} windows; do they lie on the same genome?")
-    taken = [windows[place] for place in kept]
-    table = make_rows(
-        [genome.fetch_interval(window) for window in taken],
-        {},
-        source=genome.path,
-        names=[str(window) for window in taken],
-        chroms=[window.chrom for window in taken],
-    )
+    table = window_rows([windows[place] for place in kept], genome, source=genome.path)
     return (replace(table, rows=kept), [words[place] for place in kept]), num_empty
 
 
