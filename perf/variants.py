@@ -45,7 +45,7 @@ PARTS = ["vcf_300_samples", "llr_saturated", "l2_saturated", "l2_sparse", "llr_s
 SCRIPT = (
     "EsmForMaskedLM and EsmTokenizer of transformers with the same weights; inference mode, float32, one variant at a "
     "time, two alleles, both strands, logits of all tokens. It scores {num} variants of each set, spread evenly, "
-    "before and after each of our ways, and its best rate counts; ours score the whole set (l2: its first 400)."
+    "before and after each of our ways, and its best rate counts; 'variants' says how many ours score."
 )
 
 
@@ -252,7 +252,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; by default all")
     parser.add_argument("--num", type=int, default=40, help="variants that the script scores at a time")
-    parser.add_argument("--most", type=int, default=7000, help="variants of each set; all count only without it")
+    parser.add_argument("--most", type=int, default=7000, help="variants of each set that ours score, the first ones")
     arguments = parser.parse_args()
     parts = arguments.parts or PARTS
     if unknown := set(parts) - set(PARTS):
