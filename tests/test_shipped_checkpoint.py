@@ -16,6 +16,7 @@ from longstrand.data.masking import MaskingConfig
 from longstrand.data.windows import EvaluationWindows, HoldOut
 from longstrand.genome.intervals import Interval
 from longstrand.training.pretrain import hold_out_evaluation
+from longstrand.variants.windows import default_window
 
 FOLDER = Path(__file__).parents[1] / "longstrand" / "checkpoints" / "mixed_6mer_1m"
 
@@ -48,3 +49,9 @@ def test_it_reads_lower_case_as_upper_case_through_auto_tokenizer() -> None:
     expected = ours.encode(sequence).input_ids.tolist()
     assert stock(sequence)["input_ids"] == stock(sequence.lower())["input_ids"] == expected
     assert model.require_tokenizer().fingerprint == ours.fingerprint == model.tokenizer_fingerprint
+
+
+def test_it_says_how_long_its_training_windows_were() -> None:
+    model = longstrand.load_model(FOLDER, head="masked_lm")
+    assert model.reading is not None and model.reading.longest_bases == 126 * 6
+    assert default_window(model) == 756

@@ -44,6 +44,7 @@ from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.config import RecurrentMemory, preset
 from longstrand.models.memory.losses import counted_batch
 from longstrand.models.pretrained import LongstrandForMaskedLM
+from longstrand.models.reading import Reading
 from longstrand.report.runs import write_run_page
 from longstrand.runtime import (
     IGNORED_LABEL,
@@ -298,12 +299,19 @@ def _finish(
 ) -> dict[str, Any]:
     """Save the model, write and give the report."""
     report = _report(config, data, trainer, trained[1])
-    save_checkpoint(*trained, run.path / "model", provenance=report, metrics=report["hold_out"])
+    reading = _reading(config, data, trained[1])
+    save_checkpoint(*trained, run.path / "model", provenance=report, metrics=report["hold_out"], reading=reading)
     write_run_page(run.path, report, trainer.metrics_log.rows())
     run.finish(report)
     for folder in run.checkpoints():
         run.remove(folder)
     return report
+
+
+def _reading(config: PretrainConfig, data: PretrainData, tokenizer: Tokenizer) -> Reading:
+    """Record how much the model saw at a time; in words of several lengths: what its tokens spell on average."""
+    tokens = config.training.max_tokens - tokenizer.num_special_tokens()
+    return Reading(longest_bases=max(1, round(data.budget.bases_per_token * tokens)))
 
 
 class Snapshots(TrainerCallback):

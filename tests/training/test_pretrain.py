@@ -110,6 +110,9 @@ def test_a_run_writes_what_it_says(genome: Path, tmp_path: Path) -> None:
     assert 0 < references["two_neighbour"]["loss"] < 20 and references["unigram"]["bits_per_base"] > 0
     assert not list(result.folder.glob("checkpoint-*"))
     model, tokenizer = load_model(result.folder / "model", head="masked_lm"), load_tokenizer(result.folder / "model")
+    special = tokenizer.num_special_tokens()
+    spelled = report["bases_per_token"] * (report["settings"]["training"]["max_tokens"] - special)
+    assert model.reading is not None and model.reading.longest_bases == round(spelled)
     ids = torch.tensor(tokenizer.encode("ACGTTTGCA").input_ids)[None].long()
     assert model(input_ids=ids).logits.shape == (1, 5, tokenizer.vocab_size)
     again = run(genome, tmp_path / "run", tensorboard=True, references=True)
