@@ -125,7 +125,8 @@ class Gate:
         Raises:
             Refusal: a body that is too long (413) or too slow (408).
         """
-        limit = self.options.max_upload if scope["path"] == UPLOADS else self.options.max_body
+        is_upload = scope["path"] == UPLOADS
+        limit = self.options.max_upload if is_upload else self.options.max_body
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if length.isdigit() and int(length) > limit:
             raise _too_long(limit)
@@ -135,9 +136,10 @@ class Gate:
             nonlocal taken, complete
             if complete:
                 return await receive()
-            left = call.deadline - time.monotonic()
+            left = max(0.0, call.deadline - time.monotonic())
             try:
-                message = await asyncio.wait_for(receive(), max(0.0, left))
+                async with asyncio.timeout(self.options.timeout if is_upload else left):
+                    message = await receive()
             except TimeoutError:
                 raise Refusal(408, "The body of the request came too slowly.") from None
             taken += len(message.get("body", b""))
