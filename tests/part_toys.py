@@ -44,6 +44,7 @@ class ToyPrediction:
     empty: bool = False
     interval: None = None
     offsets: None = None
+    spread: None = None
 
 
 SERVER = multiprocessing.get_context("forkserver")
