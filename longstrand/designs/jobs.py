@@ -88,10 +88,7 @@ class Setting:
                 "the strategy gradient is for vocabularies of single bases: with k-mers or BPE another letter makes "
                 "other tokens, and no gradient says which; use beam, evolve or lm."
             )
-        others = {}
-        for number, other in enumerate(check_models):
-            name = f"model{number + 2}"
-            others[name] = _open(other, options)[0]
+        others = {f"model{number}": _open(other, options)[0] for number, other in enumerate(check_models, start=2)}
         known = None
         if train is not None:
             columns = options.model_copy(update={"window": None}).reading()
@@ -131,19 +128,16 @@ class Setting:
 
     def cost(self, searches: Sequence[Search]) -> str:
         """Say how much is computed at most, before anything is."""
-        texts = sum(search.most_forwards() for search in searches)
-        controls = sum(min(self.options.keep, self.options.size) * (2 + 2 * SAMPLES) for _ in searches)
-        passes = 1
-        if self.target is not None:
-            passes = len(strands_of(self.options.strand or reading_of(self.target.model).strand))
-            if self.target.model.kind == "masked_lm":
-                passes *= max(len(read_text(self.target.model, search.start)) for search in searches)
-        each = f" x {passes} passes" if passes > 1 else ""
+        model, passes = self.target.model if self.target else None, 1
+        if model is not None:
+            passes = len(strands_of(self.options.strand or reading_of(model).strand))
+            passes *= max(len(read_text(model, one.start)) for one in searches) if model.kind == "masked_lm" else 1
+        texts = passes * sum(search.most_forwards() for search in searches)
+        checks = passes * len(searches) * min(self.options.keep, self.options.size) * (2 + 2 * SAMPLES)
         longest = max(len(search.start) for search in searches)
         return (
-            f"cost: at most {texts * passes:,} forwards ({len(searches):,} starts of up to {longest:,} bases, "
-            f"{self.options.strategy}, at most {self.options.most_rounds} rounds{each}), and {controls * passes:,} to "
-            "check the designs"
+            f"cost: at most {texts:,} forwards ({len(searches):,} starts of up to {longest:,} bases, at most "
+            f"{self.options.most_rounds} rounds of {self.options.strategy}), and {checks:,} to check the designs"
         )
 
     def results(self, search: Search, record: Record, states: Sequence[State]) -> list[Design]:

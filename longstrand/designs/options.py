@@ -6,17 +6,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from longstrand.config import StrictModel
 from longstrand.errors import UsageError
+from longstrand.explain.options import ReadOptions, read_range, split_words
 from longstrand.genome.sequence import IUPAC
-from longstrand.inference.options import FileOptions
-from longstrand.inference.strands import StrandPolicy
 
 Strategy = Literal["greedy", "beam", "evolve", "gradient", "lm"]
-NOT_CONTENT = frozenset({"batch_tokens", "device", "threads"})
 USED_BY = {
     "width": ("beam", "evolve", "gradient", "lm"), "patience": ("beam", "evolve", "gradient", "lm"),
-    "temperature": ("gradient", "lm"), "edit_cost": ("gradient",), "refill": ("lm",),
+    "temperature": ("gradient", "lm"),
 }  # fmt: skip
 ROUNDS = {"greedy": 50, "beam": 30, "evolve": 50, "gradient": 20, "lm": 100}
 WIDTHS = {"greedy": 1, "beam": 8, "evolve": 64, "gradient": 16, "lm": 32}
@@ -28,7 +25,7 @@ ENZYMES = {
 """Restriction sites that may be named (Roberts et al., REBASE)."""
 
 
-class DesignOptions(StrictModel):
+class DesignOptions(ReadOptions):
     """What is wanted, what must hold, and how it is searched."""
 
     strategy: Strategy = Field(
@@ -68,41 +65,17 @@ class DesignOptions(StrictModel):
         1.0, gt=0, description="gradient: of the samples (larger is softer); lm: loss in the score that is accepted "
         "with probability 1/e at first; it falls to a tenth",
     )  # fmt: skip
-    edit_cost: float = Field(0.1, ge=0, description="gradient: what an edit costs, in units of the score")
-    refill: int = Field(2, ge=1, description="lm: bases that are masked and refilled together")
-    seed: int = Field(0, ge=0, description="of all that is drawn")
-    region: tuple[int, int] | None = Field(
-        None, description="heads per token, base or bin: average over bases START-END (from 1, both included)"
-    )
-    strand: StrandPolicy | None = Field(None, description="+, - or both (mean); by default as in training")
-    window: int | None = Field(None, ge=1, description="bases around the middle of each interval")
-    sequence_column: str = Field("sequence", description="column with the sequences")
-    name_column: str | None = Field(None, description="column with row names; by default 'name' or 'id'")
-    batch_tokens: int = Field(8192, ge=1, description="most tokens in a batch; lower it if memory runs out")
-    device: str | None = Field(None, description="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
-    threads: int | None = Field(None, ge=1, description="processor threads; by default as many as there are free cores")
-
-    @field_validator("against", "hold", "forbidden", "motifs", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return (
-            tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else _of(value)
-        )
+    _split = field_validator("against", "hold", "forbidden", "motifs", mode="before")(split_words)
 
     @field_validator("fixed", mode="before")
     @classmethod
     def _read_fixed(cls, value: Any) -> Any:
-        return tuple(_read_range(part) for part in value.split(",") if part) if isinstance(value, str) else _of(value)
-
-    @field_validator("region", mode="before")
-    @classmethod
-    def _read_region(cls, value: Any) -> Any:
-        return _read_range(value) if isinstance(value, str) else _of(value)
+        return tuple(read_range(one) if isinstance(one, str) else tuple(one) for one in split_words(value))
 
     @field_validator("gc", mode="before")
     @classmethod
     def _read_gc(cls, value: Any) -> Any:
-        return tuple(map(float, value.split("-"))) if isinstance(value, str) and value.count("-") == 1 else _of(value)
+        return tuple(map(float, value.split("-"))) if isinstance(value, str) and "-" in value else split_words(value)
 
     @field_validator("forbidden", "motifs", mode="after")
     @classmethod
@@ -136,25 +109,3 @@ class DesignOptions(StrictModel):
     def size(self) -> int:
         """Return how many sequences a search holds at a time."""
         return self.width or WIDTHS[self.strategy]
-
-    def reading(self) -> FileOptions:
-        """Return what says how a file is read."""
-        names = ("window", "sequence_column", "name_column")
-        return FileOptions.model_validate({name: getattr(self, name) for name in names})
-
-    def identity(self) -> dict[str, Any]:
-        """Return all options that decide what a design is, as plain values."""
-        return self.model_dump(mode="json", exclude=set(NOT_CONTENT))
-
-
-def _of(value: Any) -> Any:
-    """Take lists for tuples."""
-    return tuple(map(_of, value)) if isinstance(value, list | tuple) else value
-
-
-def _read_range(text: str) -> tuple[int, int]:
-    """Read ``11-20``, which counts from 1."""
-    start, _, end = text.strip().partition("-")
-    if not (start.isdigit() and end.isdigit() and 1 <= int(start) <= int(end)):
-        raise UsageError(f"'{text}' is no START-END; write 11-20 (from 1, both included).")
-    return int(start) - 1, int(end)

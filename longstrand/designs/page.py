@@ -52,24 +52,11 @@ def write(
         "All scores are predictions of a model; no cell was asked.",
     ]
     sections = [
-        _picture(best), _curves(firsts), *_tables(frame, designs),
+        _picture(best), _curves(firsts), *_tables(frame),
         provenance_table(provenance(), **inputs, **options.identity()),
     ]  # fmt: skip
-    rules = _rules(options)
-    report = Report("Designed sequences", sections, f"strategy {options.strategy}; {rules}", summary, warnings)
+    report = Report("Designed sequences", sections, f"strategy {options.strategy}", summary, warnings)
     write_report(folder, report, files=sorted(folder.iterdir()))
-
-
-def _rules(options: DesignOptions) -> str:
-    """Say in one line what the designs obey."""
-    ranges = ", ".join(f"{start + 1}-{end}" for start, end in options.fixed)
-    parts = {
-        f"at most {options.max_edits} edits": options.max_edits, f"fixed {ranges}": options.fixed,
-        f"GC {options.gc[0]:g} to {options.gc[1]:g}" if options.gc else "": options.gc,
-        f"neither strand holds {', '.join(options.forbidden)}": options.forbidden,
-        f"holds {', '.join(options.motifs)}": options.motifs,
-    }  # fmt: skip
-    return "; ".join(text for text, given in parts.items() if given) or "no constraints"
 
 
 def _warnings(firsts: Sequence[Design], names: Sequence[str], options: DesignOptions) -> Iterator[str]:
@@ -133,13 +120,13 @@ def _curves(firsts: Sequence[Design]) -> Section:
     return Curves("The search", explain, lines, x_label="round", y_label="best so far")
 
 
-def _tables(frame: pl.DataFrame, designs: Sequence[Design]) -> Iterator[Section]:
-    columns = [name for name in frame.columns if name not in ("sequence", "changes")]
+def _tables(frame: pl.DataFrame) -> Iterator[Section]:
+    columns = [name for name in frame.columns if name != "sequence"]
     more = f" The first {MOST_ROWS} of {len(frame):,}." if len(frame) > MOST_ROWS else ""
     meaning = "; ".join(f"{name}: {TEXTS[name]}" for name in columns if name in TEXTS)
     explain = (
         f"{meaning}. model2, model3 ...: the other models; share: how much of that gain over random edits they see."
-        f"{more} Sequences and edits are in designs.tsv and designs.fasta."
+        f"{more} changes: base (from 1), letter before, letter after. Sequences are in designs.tsv and designs.fasta."
     )
     rows = frame.select(columns).head(MOST_ROWS).rows()
     yield Table("The designs, and what speaks for and against them", explain, columns, rows)
@@ -148,5 +135,3 @@ def _tables(frame: pl.DataFrame, designs: Sequence[Design]) -> Iterator[Section]
     yield Table(
         "How different are the designs?", explain, ["start", *spread.columns[1:]], spread.head(MOST_ROWS).rows()
     )
-    changes = [[f"{one.record.name} {one.number}", " ".join(one.edits) or "none"] for one in designs[:MOST_ROWS]]
-    yield Table("Edits", "Base (from 1), letter before, letter after.", ["design", "edits"], changes)

@@ -31,6 +31,10 @@ from longstrand.runtime import generator
 STEPS = 10
 """Steps of the optimiser in a round of the strategy gradient."""
 SMALLEST_GAIN = 1e-6
+EDIT_COST = 0.1
+"""gradient: what an edit costs, in units of the score, as in Ledidi."""
+REFILLED = 2
+"""lm: bases of a text that are masked and refilled together."""
 MUTATIONS, TRIES = 1.5, 30
 """evolve: mean number of substitutions of a child, and places that are tried for one that obeys."""
 Floats = np.ndarray
@@ -293,7 +297,7 @@ def _refilled(
 ) -> list[str]:
     """Refill some free bases of each text, all their tokens masked together, from the LM's distribution."""
     words, free, changed = Words(prior.require_tokenizer(), None), np.flatnonzero(~rules.fixed), list(texts)
-    chosen = [random.choice(free, min(options.refill, len(free)), replace=False) for _ in texts]
+    chosen = [random.choice(free, min(REFILLED, len(free)), replace=False) for _ in texts]
     encodings = [read_text(prior, text) for text in texts]
     over = [
         [np.flatnonzero((each.offsets[:, 0] <= place) & (each.offsets[:, 1] > place)) for place in places]
@@ -340,7 +344,7 @@ def _climb(search: Search, state: State, rules: Rules, random: np.random.Generat
         texts = ["".join(old if stays else BASES[i] for i, old, stays in zip(pick, origin, fixed)) for pick in picks]
         slopes, values = _slopes(search, target, texts)
         found += [Entry(text, value) for text, value in zip(texts, values) if not rules.broken(text)]
-        slopes = slopes + options.edit_cost * start  # a letter of the start saves an edit
+        slopes = slopes + EDIT_COST * start  # a letter of the start saves an edit
         gradient = (soft * (slopes - (soft * slopes).sum(-1, keepdims=True))).mean(0) / options.temperature
         gradient[fixed] = 0
         first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2

@@ -23,7 +23,60 @@ USED_BY = {
 }  # fmt: skip
 
 
-class AttributeOptions(StrictModel):
+class ReadOptions(StrictModel):
+    """How the sequences of a question about an output are read."""
+
+    region: tuple[int, int] | None = Field(
+        None, description="heads per token, base or bin: average over bases START-END (from 1, both included)"
+    )
+    strand: StrandPolicy | None = Field(None, description="+, - or both (mean); by default as in training")
+    seed: int = Field(0, ge=0, description="of all that is drawn")
+    window: int | None = Field(None, ge=1, description="bases around the middle of each interval")
+    sequence_column: str = Field("sequence", description="column with the sequences")
+    name_column: str | None = Field(None, description="column with row names; by default 'name' or 'id'")
+    batch_tokens: int = Field(8192, ge=1, description="most tokens in a batch; lower it if memory runs out")
+    device: str | None = Field(None, description="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
+    threads: int | None = Field(None, ge=1, description="processor threads; by default as many as there are free cores")
+
+    @field_validator("region", mode="before")
+    @classmethod
+    def _read_region(cls, value: Any) -> Any:
+        return read_range(value) if isinstance(value, str) else value
+
+    def changed(self, **values: Any) -> Self:
+        """Return a copy with other values, checked."""
+        return build(type(self), {**{name: getattr(self, name) for name in self.model_fields_set}, **values}, "options")
+
+    def reading(self) -> FileOptions:
+        """Return what says how a file is read."""
+        names = ("window", "sequence_column", "name_column")
+        return FileOptions.model_validate({name: getattr(self, name) for name in names})
+
+    def identity(self) -> dict[str, Any]:
+        """Return all options that decide what a value is, as plain values."""
+        return self.model_dump(mode="json", exclude=set(NOT_CONTENT))
+
+
+def read_range(text: str) -> tuple[int, int]:
+    """Read ``11-20``, which counts from 1, as 10 and 20.
+
+    Raises:
+        UsageError: it is no range.
+    """
+    start, _, end = text.strip().replace(",", "").partition("-")
+    if not (start.isdigit() and end.isdigit() and 1 <= int(start) <= int(end)):
+        raise UsageError(f"'{text}' is no START-END; write 11-20 (from 1, both included).")
+    return int(start) - 1, int(end)
+
+
+def split_words(value: Any) -> Any:
+    """Split what is written as one text with commas, and make tuples of lists; anything else passes through."""
+    if isinstance(value, str):
+        return tuple(word.strip() for word in value.split(",") if word.strip())
+    return tuple(value) if isinstance(value, list) else value
+
+
+class AttributeOptions(ReadOptions):
     """What is explained and how."""
 
     method: Method = Field(
@@ -37,15 +90,11 @@ class AttributeOptions(StrictModel):
         "1); by default the only one, or of two classes the second minus the first",
     )
     against: str | int | None = Field(None, description="output that is subtracted")
-    region: tuple[int, int] | None = Field(
-        None, description="heads per token, base or bin: average over bases START-END (from 1, both included)"
-    )
     baseline: tuple[str, ...] = Field(
         (),
         description="ig, gradient: mask, pad, n, zero_id, mean, shuffled or token:TEXT; several with commas: the first "
         "makes the map, the others are compared; by default mask,mean,shuffled",
     )
-    strand: StrandPolicy | None = Field(None, description="+, - or both (mean); by default as in training")
     span: int | None = Field(None, ge=1, description="changes: so many bases in the middle; by default all")
     width: int = Field(10, ge=2, description="block: bases")
     keep_segmentation: bool = Field(False, description="ism: leave out substitutions that move the borders of tokens")
@@ -57,35 +106,14 @@ class AttributeOptions(StrictModel):
         f"{LONG_STEPS} for sequences of more than {LONG_TOKENS:,} tokens",
     )
     tolerance: float = Field(TOLERANCE, gt=0, description="ig: largest completeness gap, as a share")
-    seed: int = Field(0, ge=0, description="of shuffles")
     check: int = Field(10, ge=0, description="sequences on which the trust page tests the maps; 0: no such page")
     track: Literal["bedgraph", "bigwig"] | None = Field(
         None, description="format of the track; by default bigwig, or bedgraph without the package pybigtools"
     )
-    window: int | None = Field(None, ge=1, description="bases around the middle of each interval")
-    sequence_column: str = Field("sequence", description="column with the sequences")
-    name_column: str | None = Field(None, description="column with row names; by default 'name' or 'id'")
-    batch_tokens: int = Field(8192, ge=1, description="most tokens in a batch; lower it if memory runs out")
-    device: str | None = Field(None, description="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
-    threads: int | None = Field(None, ge=1, description="processor threads; by default as many as there are free cores")
     most_minutes: float = Field(30.0, gt=0, description="longer runs, as estimated from one batch, are not begun")
     part_rows: int = Field(64, ge=1, description="rows between two safe points of the output")
 
-    @field_validator("baseline", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
-
-    @field_validator("region", mode="before")
-    @classmethod
-    def _read_region(cls, value: Any) -> Any:
-        """Read ``11-20``, which counts from 1."""
-        if not isinstance(value, str):
-            return value
-        start, _, end = value.replace(",", "").partition("-")
-        if not (start.isdigit() and end.isdigit() and 1 <= int(start) <= int(end)):
-            raise UsageError(f"region '{value}' is no START-END; write 11-20 (from 1, both included).")
-        return int(start) - 1, int(end)
+    _split = field_validator("baseline", mode="before")(split_words)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -93,10 +121,6 @@ class AttributeOptions(StrictModel):
             if name in self.model_fields_set and self.method not in methods:
                 raise UsageError(f"{name} is for the method {' or '.join(methods)}, not for {self.method}.")
         return self
-
-    def changed(self, **values: Any) -> Self:
-        """Return a copy with other values, checked."""
-        return build(type(self), {**{name: getattr(self, name) for name in self.model_fields_set}, **values}, "options")
 
     def points(self, num_tokens: int) -> int:
         """Return the most points on the path of a sequence."""
@@ -108,12 +132,3 @@ class AttributeOptions(StrictModel):
         kept = {name: getattr(self, name) for name in self.model_fields_set}
         kept = {name: value for name, value in kept.items() if method in USED_BY.get(name, (method,))}
         return build(type(self), {**kept, "method": method}, "options")
-
-    def reading(self) -> FileOptions:
-        """Return what says how a file is read."""
-        names = ("window", "sequence_column", "name_column")
-        return FileOptions.model_validate({name: getattr(self, name) for name in names})
-
-    def identity(self) -> dict[str, Any]:
-        """Return all options that decide what a value is, as plain values."""
-        return self.model_dump(mode="json", exclude=set(NOT_CONTENT))

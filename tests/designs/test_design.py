@@ -212,8 +212,8 @@ def test_the_language_model_refills(folders, tmp_path, k):
     assert {"likelihood_start", "likelihood"} <= set(found[0].values)
     with torch.no_grad():
         prior.lm_head.decoder.bias[prior.tokenizer.vocab["A" * k]] = 1e3
-    found = ls.design(lambda texts: np.zeros((len(texts), 1)), "ACGATAAC", strategy="lm", prior=prior, rounds=20,
-                      width=2, patience=20, refill=4, keep=60)  # fmt: skip
+    found = ls.design(lambda texts: np.zeros((len(texts), 1)), "ACGATAAC", strategy="lm", prior=prior, rounds=40,
+                      width=2, patience=40, keep=60)  # fmt: skip
     assert "A" * 8 in [one.sequence for one in found]
 
 
