@@ -23,9 +23,9 @@ GRADIENT = 3
 USUAL = 3
 """Times the first points of a path that integrated gradients need until the gap is small, as a rule."""
 PER_BASE = {"ism": 3, "deletion": 1, "insertion": 4, "block": 4}
-SMALL_WORK = 300_000
-"""Passes times tokens below which nothing is measured: seconds to a minute."""
-MEASURED_TOKENS = 4096
+SMALL_WORK = 100_000
+"""Passes times tokens below which nothing is measured: some seconds."""
+MEASURED_TOKENS = 1024
 SPAN = 60
 """Bases that are proposed where every base is too many."""
 SAID = 10.0
