@@ -81,9 +81,9 @@ def panel(data: Path, folder: Path) -> None:
         for alt in one.alts:
             variant = Variant(one.chrom, one.start, one.ref, alt)
             kinds[variant.kind].append(str(variant))
-    some = [text for texts in kinds.values() for text in texts[:: max(1, len(texts) // 400)]]
+    some = [text for texts in kinds.values() for text in texts[:: max(1, len(texts) // 150)]]
     background = folder / "panel_background.parquet"
-    calibrate(MODEL, background, genome=genome, num=3000, seed=0)
+    calibrate(MODEL, background, genome=genome, num=1000, seed=0)
     table = ls.score_variants(MODEL, some, genome=genome, background=background)
     places = table.select("chrom", "pos", "ref", "alt").iter_rows()
     table = table.with_columns(kind=pl.Series([Variant(*place).kind for place in places]))
