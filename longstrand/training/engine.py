@@ -95,7 +95,7 @@ def write_sharded(model: str | Path, output: Path) -> Path:
     Raises:
         CheckpointError: the model cannot be read, or the folder not be written.
     """
-    loaded = load_model(model, head="masked_lm")
+    loaded = load_model(model, head="masked_lm", dtype="auto")
     with replacing_folder(output) as new:
         loaded.config.save_pretrained(new)
         loaded.require_tokenizer().save(new)

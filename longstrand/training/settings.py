@@ -398,6 +398,11 @@ class PretrainConfig(StrictModel):
             raise ValueError("a checkpoint to start from has its own tokenizer; leave out what makes one")
         if memory is not None and memory.most_segments is None:
             raise ValueError("memory needs segments or a curriculum, to say how long the windows are")
+        if memory is not None and training.parallel == "fsdp":
+            raise ValueError(
+                "with memory, processes read different numbers of segments, and shared-out weights would wait for ever; "
+                "use training.parallel=ddp"
+            )
         if training.compile and training.pack:
             raise ValueError("packed rows differ in length, and compiled code would be made anew for each; choose one")
         if memory is not None and training.pack:

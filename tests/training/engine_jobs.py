@@ -29,7 +29,7 @@ from longstrand.training.settings import PretrainConfig
 from longstrand.training.trainer import LongstrandTrainer
 
 STEPS, STOP = 12, 6
-JOBS = ("packed", "memory", "shared_out", "shared_out_memory")
+JOBS = ("packed", "memory", "shared_out")
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def settings(folder: Path, job: str, parallel: str) -> PretrainConfig:
         "max_grad_norm": 0.05, "references": False, "parallel": parallel, "snapshots": [STOP],
     }  # fmt: skip
     training |= {"gradient_checkpointing": True} if job == "shared_out" else {"pack": job == "packed"}
-    if "memory" not in job:
+    if job != "memory":
         training["max_tokens"] = 48
     size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     values = {
@@ -88,7 +88,7 @@ def settings(folder: Path, job: str, parallel: str) -> PretrainConfig:
         "model": {"preset": "tiny", "settings": {**size, "hidden_dropout": 0.0}},
         "training": training,
     }
-    return build(PretrainConfig, values | ({"memory": memory} if "memory" in job else {}))
+    return build(PretrainConfig, values | ({"memory": memory} if job == "memory" else {}))
 
 
 def main(folder: Path, processes: int) -> None:
@@ -99,7 +99,7 @@ def main(folder: Path, processes: int) -> None:
     make = pretraining.make_model
     pretraining.make_model = lambda *args: make(*args).double()
     for job in JOBS:
-        shared = processes > 1 and job.startswith("shared")
+        shared = processes > 1 and job == "shared_out"
         try:
             with as_if_on_gpus(shared):
                 work(settings(folder, job, "fsdp" if shared else "ddp"), folder / job)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from longstrand.cli.main import main
 from longstrand.config import build
-from longstrand.errors import CheckpointError, UsageError
+from longstrand.errors import CheckpointError, ConfigError, UsageError
 from longstrand.training.engine import is_sharded, write_plain, write_sharded
 from longstrand.training.pretrain import pretrain
 from longstrand.training.settings import PretrainConfig
@@ -52,15 +52,14 @@ def test_two_processes_equal_one(world: Path, job: str) -> None:
     for name, tensor in weights.items():
         torch.testing.assert_close(others[name], tensor, rtol=1e-7, atol=1e-9)
     rows = [json.loads(line) for line in (world / "two" / job / "targets.jsonl").read_text().splitlines()]
-    assert len(rows) == STEPS * 2 and max(max(row) / (min(row) + 1) for row in rows) > 4
+    assert len(rows) == STEPS * 2 and max(max(row) / (min(row) + 1) for row in rows) > 3
     logs = [(world / side / job / "metrics.jsonl").read_text().splitlines() for side in ("one", "two")]
     losses = [[row["loss"] for row in map(json.loads, lines) if "loss" in row] for lines in logs]
     assert len(losses[0]) == STEPS and losses[1] == pytest.approx(losses[0], rel=1e-7)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("job", [job for job in JOBS if job.startswith("shared")])
-def test_a_sharded_checkpoint_becomes_a_plain_folder_and_back(world: Path, job: str) -> None:
+def test_a_sharded_checkpoint_becomes_a_plain_folder_and_back(world: Path, job: str = "shared_out") -> None:
     check_no_error(world, job)
     snapshot = load_file(world / "two" / job / "snapshots" / f"step-{STOP}" / "model.safetensors")
     assert is_sharded(world / "two" / f"{job}-state")
@@ -109,3 +108,6 @@ def test_sharing_out_needs_processes(tmp_path: Path) -> None:
               "training": {"parallel": "fsdp", "steps": 1, "max_tokens": 32, "device": "cpu"}}  # fmt: skip
     with pytest.raises(UsageError, match="start them with torchrun"):
         pretrain(build(PretrainConfig, values))
+    del values["training"]["max_tokens"]
+    with pytest.raises(ConfigError, match="would wait for ever"):
+        build(PretrainConfig, values | {"memory": {"num_tokens": 2, "segment_length": 14, "segments": 3}})
