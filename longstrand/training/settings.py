@@ -400,7 +400,7 @@ class PretrainConfig(StrictModel):
             raise ValueError("memory needs segments or a curriculum, to say how long the windows are")
         if memory is not None and training.parallel == "fsdp":
             raise ValueError(
-                "with memory, processes read different numbers of segments, and shared-out weights would wait for ever; "
+                "with memory, processes read different numbers of segments, and shared weights would wait for ever; "
                 "use training.parallel=ddp"
             )
         if training.compile and training.pack:
