@@ -153,7 +153,7 @@ def test_a_job_that_is_killed_again_and_again_gives_the_same_bytes(served: Serve
     fasta = "".join(f">s{number}\n{LETTERS[number % 900 :][:200]}\n" for number in range(3_000)).encode()
     outputs = []
     for name, kills in (("calm", 0), ("killed", int(os.environ.get("LONGSTRAND_KILLS", "20")))):
-        folder = folder_of_job(served, tmp_path / name, "predict", options={"part_rows": 50})
+        folder = folder_of_job(served, tmp_path / name, "predict", genome_path=None, options={"part_rows": 50})
         (folder / "input").write_bytes(fasta)
         while not (folder / "result.json").exists():
             child = subprocess.Popen([sys.executable, "-m", "longstrand.serve.worker", str(folder)])
@@ -164,6 +164,7 @@ def test_a_job_that_is_killed_again_and_again_gives_the_same_bytes(served: Serve
                 child.send_signal(signal.SIGKILL)
                 kills -= 1
             child.wait()
+            assert not (folder / "error.json").exists(), (folder / "error.json").read_text()
         outputs.append((folder / "out" / "predictions.tsv").read_bytes())
         assert read_json(folder / "result.json")["counts"]["sequences"] == 3_000
     assert kills == 0
