@@ -11,6 +11,8 @@ VENV ?= .venv
 ARGS ?=
 STAMP := $(VENV)/.longstrand-installed
 BIN := $(VENV)/bin
+# Compiled code is kept (PYTHONDONTWRITEBYTECODE=), since tests start many processes.
+TESTS = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 SOURCES := longstrand tests perf tools recipes examples
 TYPED := -p longstrand.genome -p longstrand.tokenization -p longstrand.models -p longstrand.inference -p longstrand.evaluation -p longstrand.questions -m longstrand.config -m longstrand.errors -m longstrand.runtime
 
@@ -29,7 +31,7 @@ demo: $(STAMP)
 	@$(BIN)/longstrand demo $(ARGS)
 
 test: $(STAMP)
-	@OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" $(ARGS)
+	@$(TESTS) -m "not slow and not gpu and not docs" $(ARGS)
 
 slow: $(STAMP)
 	@MPLBACKEND=Agg $(BIN)/python -m pytest -m "slow" $(ARGS)
@@ -48,7 +50,7 @@ docs: $(STAMP)
 	@OMP_NUM_THREADS=1 MPLBACKEND=Agg NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet $(ARGS) && echo "open site/index.html"
 
 docs-test: $(STAMP)
-	@OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest tests/test_readme.py tests/test_guide.py tests/test_examples.py $(ARGS)
+	@$(TESTS) tests/test_readme.py tests/test_guide.py tests/test_examples.py $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)

@@ -12,6 +12,7 @@ from tools.docs_site import ROOT, cells_of, page_of
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.py"))
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_has_a_picture(notebook: Path) -> None:
     cells = cells_of(notebook)

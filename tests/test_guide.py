@@ -11,6 +11,7 @@ from longstrand.demo.settings import DemoConfig
 from tests.documents import GUIDE, ROOT, blocks_of, commands_of, run_blocks
 
 
+@pytest.mark.docs
 @pytest.mark.usefixtures("folder_of_blocks")
 def test_every_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
     """The pages read the tables and the pre-trained model of the demo; the whole demo runs in the README."""

@@ -19,6 +19,7 @@ DOCUMENTS = [
 ]
 
 
+@pytest.mark.docs
 def test_every_block_runs_and_the_demo_resumes(folder_of_blocks: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_blocks(["README.md", "docs/ADDING.md"], capsys)
     check_demo(folder_of_blocks / "demo_output")

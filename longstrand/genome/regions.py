@@ -90,6 +90,7 @@ def matched_negatives(
     seed: int = 0,
     exclude: Iterable[Interval] = (),
     gc_tolerance: float = 0.02,
+    skip: bool = False,
 ) -> list[Interval]:
     """Find random intervals of the same length and nearly the same GC content that avoid the positives.
 
@@ -103,28 +104,37 @@ def matched_negatives(
         exclude: further intervals that negatives must not overlap, such as other known sites.
         gc_tolerance: largest difference of the GC fraction. Where no free place is that near after some hundred tries,
             the nearest one found is taken and a warning says how many such there are.
+        skip: leave out what finds no free place, with a warning that counts them.
 
     Returns:
         ``ratio`` negatives for positive 0, then for positive 1, and so on, on the strand of their positive; they
         overlap neither positives nor ``exclude`` nor each other.
 
     Raises:
-        InputError: there is no free place for a positive.
+        InputError: there is no free place for a positive (not with ``skip``).
     """
     genome.check_chroms(item.chrom for item in positives)
     free = _FreePlaces(genome, [*positives, *exclude])
     negatives: list[Interval] = []
-    num_far = 0
+    num_far = num_without = 0
     for number, positive in enumerate(positives):
         if positive.length == 0:
             raise ValueError(f"an empty interval has no matched negatives: {positive}.")
         target = gc_fraction(genome.fetch(positive.chrom, positive.start, positive.end))
         random = generator(seed, number, "negatives")
         for _ in range(ratio):
-            found, distance = _nearest_place(free, positive, target, gc_tolerance, random)
+            try:
+                found, distance = _nearest_place(free, positive, target, gc_tolerance, random)
+            except InputError:
+                if not skip:
+                    raise
+                num_without += 1
+                continue
             num_far += distance > gc_tolerance
             free.take(found)
             negatives.append(found)
+    if num_without:
+        logger.warning("%d negatives were left out: no place of their length is free", num_without)
     if num_far:
         logger.warning(
             "%d of %d negatives differ by more than %g in GC from their positive", num_far, len(negatives), gc_tolerance

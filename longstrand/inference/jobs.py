@@ -337,6 +337,8 @@ def with_default_output(options: AnyOptions, head: Head) -> AnyOptions:
         options = options.changed(output="logits" if head.problem == "regression" else "probabilities")
     if options.temperature is not None and (options.output != "probabilities" or head.problem == "counts"):
         raise UsageError("a temperature is for the probabilities of classes and labels; leave it out.")
+    if options.scale == "trained" and not head.transforms:
+        raise UsageError("this model has no transforms of signal tracks, so scale changes nothing; leave it out.")
     return options
 
 

@@ -76,16 +76,9 @@ def load_signals(settings: DataSettings, *, alphabet: str | None = "ACGTN") -> L
 
 def _negatives(settings: DataSettings, windows: Sequence[Interval], genome: Genome) -> list[Interval]:
     """Draw windows off the intervals with their GC: as many, unless the settings say; they keep their real signal."""
-    ratio = settings.negative_ratio if "negative_ratio" in settings.model_fields_set else 1
-    if not ratio:
-        return []
-    try:
-        return matched_negatives(windows, genome, ratio=ratio, seed=settings.split_seed)
-    except InputError as error:
-        if "negative_ratio" in settings.model_fields_set:
-            raise
-        logger.warning("no matched negatives: %s", error)
-        return []
+    given = "negative_ratio" in settings.model_fields_set
+    ratio = settings.negative_ratio if given else 1
+    return matched_negatives(windows, genome, ratio=ratio, seed=settings.split_seed, skip=not given) if ratio else []
 
 
 def _split(windows: Sequence[Interval], genome: Genome, settings: DataSettings) -> tuple[list[str], str]:

@@ -220,7 +220,9 @@ def test_the_language_model_refills(folders, tmp_path, k):
 OPTIONS = {"max_edits": 6, "output": "high", "against": "low", "rounds": 4, "forbidden": "GATC"}
 
 
-@pytest.mark.parametrize("strategy", ["greedy", "beam", "evolve", "gradient", "lm"])
+@pytest.mark.parametrize(
+    "strategy", ["greedy", "beam", *(pytest.param(name, marks=pytest.mark.slow) for name in ("evolve", "gradient", "lm"))]
+)
 def test_a_killed_design_goes_on_with_the_same_bytes(folders, tmp_path, monkeypatch, strategy):
     more = OPTIONS | {"strategy": strategy} | ({} if strategy == "greedy" else {"width": 4})
     paths = folders / "seed0", folders / "starts.fa"

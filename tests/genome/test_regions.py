@@ -122,9 +122,12 @@ def test_distant_negatives_are_reported(genome: Genome, caplog: pytest.LogCaptur
     assert "1 of 1 negatives differ by more than -1 in GC" in caplog.text
 
 
-def test_no_room_for_negatives(genome: Genome) -> None:
+def test_no_room_for_negatives(genome: Genome, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(InputError, match=r"g\.fa: no free place of 8 bases on chr3 for a negative to match chr3:1-8"):
         matched_negatives([Interval("chr3", 0, 8)], genome)
+    with caplog.at_level(logging.WARNING):
+        found = matched_negatives([Interval("chr3", 0, 8), Interval("chr2", 0, 8)], genome, skip=True)
+    assert [item.chrom for item in found] == ["chr2"] and "1 negatives were left out" in caplog.text
     with pytest.raises(ValueError, match="an empty interval has no matched negatives"):
         matched_negatives([Interval("chr3", 2, 2)], genome)
     with pytest.raises(InputError, match="no record 'chr9'"):

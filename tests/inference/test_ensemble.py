@@ -90,3 +90,5 @@ def test_what_is_no_ensemble(folders):
         ls.embed(folders, TEXTS)
     with pytest.raises(UsageError, match="temperature is for"):
         ls.predict(Ensemble([Additive(make_kmer(1)), Additive(make_kmer(1))]), TEXTS, temperature=2.0)
+    with pytest.raises(UsageError, match="no transforms of signal tracks"):
+        ls.predict(Ensemble([Additive(make_kmer(1)), Additive(make_kmer(1))]), TEXTS, scale="trained")

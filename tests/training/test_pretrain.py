@@ -269,6 +269,7 @@ def test_sigterm_saves_and_exits_cleanly(genome: Path, straight: TrainingResult,
     assert weights(resumed) == weights(straight) and keys(resumed.folder) == keys(straight.folder)
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_whole_process_group(genome: Path, straight: TrainingResult, tmp_path: Path) -> None:
     """Workers get the signal too (as from Slurm or Ctrl-C) and must not take the run down."""
     values = settings(genome, tmp_path / "run", num_workers=1, steps=400, save_every=400)
