@@ -221,7 +221,8 @@ OPTIONS = {"max_edits": 6, "output": "high", "against": "low", "rounds": 4, "for
 
 
 @pytest.mark.parametrize(
-    "strategy", ["greedy", "beam", *(pytest.param(name, marks=pytest.mark.slow) for name in ("evolve", "gradient", "lm"))]
+    "strategy",
+    ["greedy", "beam", *(pytest.param(name, marks=pytest.mark.slow) for name in ("evolve", "gradient", "lm"))],
 )
 def test_a_killed_design_goes_on_with_the_same_bytes(folders, tmp_path, monkeypatch, strategy):
     more = OPTIONS | {"strategy": strategy} | ({} if strategy == "greedy" else {"width": 4})
