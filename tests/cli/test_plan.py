@@ -180,7 +180,11 @@ def test_the_settings_of_papers(
     shared_out = () if paper.startswith("gena_rmt") else ("training.parallel=fsdp",)  # memory is for ddp
     code, out, err = run(capsys, *words, *shared_out)
     assert code == 0, err
-    assert f"{billions:,.1f} billion tokens" in out and f", {parameters}" in out and ("GB on each" in out) == bool(shared_out), out
+    assert (
+        f"{billions:,.1f} billion tokens" in out
+        and f", {parameters}" in out
+        and ("GB on each" in out) == bool(shared_out)
+    ), out
 
 
 def test_refusals(capsys: pytest.CaptureFixture[str]) -> None:
