@@ -26,9 +26,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatch
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from longstrand.errors import CheckpointError, InputError, LongstrandError, ResumeError, UsageError
 
@@ -73,7 +73,7 @@ def is_writable(folder: Path) -> bool:
         return False
 
 
-def compiled(function: Function, inline: str = "never") -> Function:
+def compiled(function: Function, inline: Literal["never", "always"] = "never") -> Function:
     """Compile a function on first use, kept in `cache_dir`; where no cache can be written, in every process.
 
     With ``inline="always"`` it becomes part of the functions that call it, which is made sooner than a function of its
@@ -92,7 +92,9 @@ def compiled(function: Function, inline: str = "never") -> Function:
         return cast(Function, numba.njit(nogil=True, inline=inline)(function))
 
 
-inlined = partial(compiled, inline="always")
+def inlined(function: Function) -> Function:
+    """Compile a function as part of those that call it."""
+    return compiled(function, inline="always")
 
 
 def data_root() -> Path | None:

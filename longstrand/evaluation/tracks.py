@@ -28,7 +28,8 @@ def pearson(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     a, b = (np.where(known, part, 0).astype(np.float64) for part in (truth, predicted))
     a, b = (np.where(known, part - part.sum(axis=0) / count, 0) for part in (a, b))
     scale = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
-    return np.divide((a * b).sum(axis=0), scale, out=np.full(a.shape[1], np.nan), where=scale > 0)
+    found: np.ndarray = np.divide((a * b).sum(axis=0), scale, out=np.full(a.shape[1], np.nan), where=scale > 0)
+    return found
 
 
 def track_metrics(

@@ -355,7 +355,7 @@ def _packed(path: Path) -> Any:
     import pysam
 
     pysam.set_verbosity(0)  # our errors say what went wrong
-    return pysam.BGZFile(str(path), "wb")
+    return pysam.BGZFile(str(path), "wb", None)
 
 
 def _write_bcf(text: Path, path: Path, final: Path) -> None:

@@ -506,7 +506,8 @@ class Written:
                 file.seek(-total.nbytes, os.SEEK_END)
                 total += np.frombuffer(file.read(), dtype=np.float64).reshape(total.shape)
         found = np.divide(total[0], total[1], out=np.full(self.job.width, np.nan), where=total[1] > 0)
-        return found[self.job.chosen]
+        chosen: np.ndarray = found[self.job.chosen]
+        return chosen
 
 
 def _cut(job: ContigJob, part: Sequence[Piece]) -> Iterator[Piece]:

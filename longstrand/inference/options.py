@@ -105,7 +105,7 @@ class FileOptions(PredictOptions):
 class TrackOptions(PredictOptions):
     """How contigs or regions of a genome are read and what is written of them."""
 
-    strand: Literal["+", "-", "both", "separate"] = Field(
+    strand: Literal["+", "-", "both", "separate"] = Field(  # type: ignore[assignment]
         "+", description="sequences as given (+), reverse complement (-), average (both), or (tracks) separate"
     )
     contigs: tuple[str, ...] = Field((), description="tracks: 'all' or names with commas")

@@ -331,19 +331,20 @@ class Engine:
             values = torch.cat(pooled, dim=-1)
         elif len(states) > 1:
             values = torch.cat([state.float() for state in states], dim=-1)
-        values = values.float().cpu().numpy()
+        numbers = values.float().cpu().numpy()
         if self.per == "sequence":
-            return list(values)
+            return list(numbers)
         if self.per == "bin":
             return [
-                values[row, : reading.encoding.num_bases // (self.bin_bases or 1)] for row, reading in enumerate(batch)
+                numbers[row, : reading.encoding.num_bases // (self.bin_bases or 1)] for row, reading in enumerate(batch)
             ]
-        return [values[row, : reading.length].copy() for row, reading in enumerate(batch)]
+        return [numbers[row, : reading.length].copy() for row, reading in enumerate(batch)]
 
     def _logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Give the logits (B, ..., C); of an ensemble those of all members, one behind the other."""
         output = self.model(**inputs)
-        return output.members.movedim(0, -2).flatten(-2) if isinstance(self.model, Ensemble) else output.logits
+        found: torch.Tensor = output.logits
+        return output.members.movedim(0, -2).flatten(-2) if isinstance(self.model, Ensemble) else found
 
     def _tensors(self, batch: list[ReadStrand]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Pad to the longest, or pack.

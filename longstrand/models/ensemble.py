@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from longstrand.errors import CheckpointError, UsageError
 from longstrand.models.attention.layouts import longest_input

@@ -168,7 +168,7 @@ def iter_log_probabilities(
             real = np.arange(sizes.max()) < sizes[:, None]
             rows = np.zeros(real.shape, dtype=np.int64)
             rows[real] = np.concatenate([one.rows for one in batch])
-            hidden = _encoder(model).states_at(_index(rows, inputs["input_ids"]), **inputs)  # type: ignore[operator]
+            hidden = _encoder(model).states_at(_index(rows, inputs["input_ids"]), **inputs)  # type: ignore[operator, arg-type]
             logits = head(hidden[torch.from_numpy(real).to(hidden.device)]).float()
             wanted = None if sums is None else torch.from_numpy(sums).to(logits)
             found = logits.log_softmax(-1) if wanted is None else logits.softmax(-1) @ wanted

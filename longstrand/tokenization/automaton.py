@@ -172,7 +172,7 @@ def _grow(machine: _Machine, work: _Work, word: Ints, sizes: tuple[int, int], me
     """Copy the paths from all starts of a merge; give the number of copies, or -1 if there is no room."""
     num_states, num_starts = sizes
     number, merged = merge
-    copies = np.int64(0)  # with a plain 0 numba compiles what is called with it twice
+    copies: Any = np.int64(0)  # with a plain 0 numba compiles what is called with it twice
     item = -num_starts
     while item < copies:
         state = work.starts[num_starts + item] if item < 0 else work.origin[item]
@@ -196,7 +196,7 @@ def _grow(machine: _Machine, work: _Work, word: Ints, sizes: tuple[int, int], me
             else:
                 machine.step[num_states + item, letter] = target
         item += 1
-    return copies
+    return int(copies)
 
 
 @inlined

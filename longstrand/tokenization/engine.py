@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ _HOT = 4
 _LANES_FROM = 512
 _WARM_UP = 64
 _OTHER = 255
-_ZERO = np.int64(0)
+_ZERO: Any = np.int64(0)
 """Not the plain number: numba would compile what is called with it once more, for a constant."""
 
 Bytes = npt.NDArray[np.uint8]
@@ -84,7 +85,7 @@ def _scan_lanes(text: Bytes, tables: Tables, states: IntArray) -> None:
 @inlined
 def _repair(text: Bytes, tables: Tables, states: IntArray, end: int) -> None:
     """Read on to the left of ``end``, whose state is right, until the states on paper agree."""
-    state = np.int64(states[end])
+    state: Any = np.int64(states[end])
     for i in range(end - 1, -1, -1):
         state = _step(tables, state, text[i])
         if states[i] == state:
