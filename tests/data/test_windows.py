@@ -209,6 +209,7 @@ def test_letters_outside_the_alphabet(tmp_path):
     assert EvaluationWindows([path], num_bases=64, alphabet="ACGTNRY")[0].sequence == "ACGTRYACNNGT" * 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers, context", [(1, "fork"), (2, "fork")])
 def test_workers_give_the_same_samples(path, num_workers, context):
     import torch

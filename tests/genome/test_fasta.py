@@ -149,6 +149,7 @@ def send_fetch_many(genome: Genome, seed: int, answers: multiprocessing.queues.Q
     answers.put(fetch_many(genome, seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_processes_share_a_genome(tmp_path: Path, cache: Path, method: str) -> None:
     sequence = "".join(random.Random(1).choices("ACGT", k=5000))
@@ -168,6 +169,7 @@ def open_and_fetch(path: Path, answers: multiprocessing.queues.Queue[str]) -> No
     answers.put(Genome(path).fetch("c", 10, 20))
 
 
+@pytest.mark.slow
 def test_processes_that_index_at_once_share_one_copy(tmp_path: Path, cache: Path) -> None:
     sequence = "".join(random.Random(1).choices("ACGT", k=200_000))
     path = write_fasta(tmp_path / "g.fa.gz", to_fasta({"c": sequence}, width=61))
@@ -182,6 +184,7 @@ def test_processes_that_index_at_once_share_one_copy(tmp_path: Path, cache: Path
     assert len([item for item in (cache / "genomes").iterdir() if item.is_dir()]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.0, 0.01])
 def test_a_killed_indexing_leaves_nothing_that_is_used(tmp_path: Path, cache: Path, delay: float) -> None:
     sequence = "".join(random.Random(1).choices("ACGT", k=100_000)) * 8

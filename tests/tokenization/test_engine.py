@@ -25,6 +25,7 @@ def encode_in_child(tokenizer: BpeTokenizer, text: str) -> list[int]:
     return tokenizer.encode(text).input_ids.tolist()
 
 
+@pytest.mark.slow
 def test_works_in_a_forked_process():
     tokenizer = BpeTokenizer(definition(MERGES))
     text = random_dna(1, 3000)
