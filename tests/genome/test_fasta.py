@@ -149,8 +149,7 @@ def send_fetch_many(genome: Genome, seed: int, answers: multiprocessing.queues.Q
     answers.put(fetch_many(genome, seed))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", [pytest.param("fork", marks=pytest.mark.slow), "spawn"])
 def test_processes_share_a_genome(tmp_path: Path, cache: Path, method: str) -> None:
     sequence = "".join(random.Random(1).choices("ACGT", k=5000))
     genome = Genome(write_fasta(tmp_path / "g.fa", to_fasta({"c": sequence}, width=61)))
