@@ -579,7 +579,7 @@ def one_file(job: ContigJob, output: Path) -> Callable[[Written, Path], None]:
     if target.columns_at_most is not None and len(job.tracks) > target.columns_at_most:
         raise UsageError(
             f"{output.name}: this format holds one column, the model gives {len(job.tracks)}; choose one with "
-            f"--column ({', '.join(job.columns[:8])}), or write a .zarr, or a folder of BigWigs."
+            f"--outputs ({', '.join(job.columns[:8])}), or write a .zarr, or a folder of BigWigs."
         )
     return lambda written, path: target.write(written.bins(), layout, path)
 

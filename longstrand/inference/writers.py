@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import csv
 import gzip
+import math
 import os
 import shutil
+import struct
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -439,8 +441,9 @@ class BigWig(TrackFile):
         if first is None:
             raise InputError("there is no value to write, and a BigWig cannot be empty; write a .bedgraph or .zarr.")
         try:
+            list_contigs(target, layout.contigs)
             summary = pybigtools.open(str(target)).info()["summary"]
-        except (OSError, ValueError, KeyError, pybigtools.BBIReadError) as error:
+        except (OSError, ValueError, KeyError, struct.error, pybigtools.BBIReadError) as error:
             raise InputError(
                 f"the BigWig that was written cannot be read ({said or error}); is the disk full?"
             ) from None
@@ -448,6 +451,50 @@ class BigWig(TrackFile):
             raise InputError(
                 f"the BigWig that was written holds {summary['basesCovered']:,} bases of {sent[0]:,}; is the disk full?"
             )
+
+
+def list_contigs(path: Path, contigs: Mapping[str, int]) -> None:
+    """Make a BigWig name all contigs of a genome; pybigtools names those with a value, and at most 65,535.
+
+    A new tree of names takes the place of the end mark, and the header points to it: one leaf, or a root above leaves
+    of equal size (a node counts its items in 16 bits). Format: Kent et al. 2010, doi:10.1093/bioinformatics/btq351.
+
+    Args:
+        path: complete file, little-endian, whose tree is one leaf.
+        contigs: names and lengths; all that the file names.
+
+    Raises:
+        OSError: the file cannot be read or written.
+        ValueError: it is no such file.
+    """
+    with open(path, "r+b") as file:
+        start = struct.unpack("<8xQ", file.read(16))[0]
+        file.seek(start)
+        width, number = struct.unpack("<8xI4xQ12x", file.read(36))  # the count in the leaf itself has 16 bits
+        kind = np.dtype([("name", f"S{width}"), ("number", "<u4"), ("length", "<u4")])
+        old = np.frombuffer(file.read(number * kind.itemsize), kind)
+        numbers = {name.decode(): place for name, place, _ in old.tolist()}
+        for name in contigs:
+            numbers.setdefault(name, len(numbers))
+        names = sorted(name.encode() for name in contigs)
+        width, size = max(map(len, names)), max(256, math.ceil(len(names) ** 0.5))
+        leaves = [
+            struct.pack("<BxH", 1, len(some))
+            + b"".join(struct.pack(f"<{width}sII", n, numbers[n.decode()], contigs[n.decode()]) for n in some)
+            for some in (names[first : first + size] for first in range(0, len(names), size))
+        ]
+        end = file.seek(-4, os.SEEK_END)
+        mark = file.read(4)
+        tree = struct.pack("<IIIIQQ", 0x78CA8C91, size, width, 8, len(names), 0)
+        if len(leaves) > 1:
+            first = end + len(tree) + 4 + len(leaves) * (width + 8)
+            places = (first + place * len(leaves[0]) for place in range(len(leaves)))
+            tree += struct.pack("<BxH", 0, len(leaves))
+            tree += b"".join(struct.pack(f"<{width}sQ", *item) for item in zip(names[::size], places))
+        file.seek(end)
+        file.write(tree + b"".join(leaves) + mark)
+        file.seek(8)
+        file.write(struct.pack("<Q", end))
 
 
 @contextmanager

@@ -313,7 +313,7 @@ def test_formats_and_choices(genome: Genome, tmp_path: Path) -> None:
     assert done is not None and done.counts["bases"] == 333 and done.num_rows == 1
     assert [(line[0], int(line[1]), int(line[2])) for line in lines][-1] == ("one", 300, 333)
     np.testing.assert_allclose(float(lines[0][3]), expected(model)["one"][:50, 1].mean(), rtol=1e-4)
-    with pytest.raises(UsageError, match="holds one column, the model gives 3; choose one with --column"):
+    with pytest.raises(UsageError, match="holds one column, the model gives 3; choose one with --outputs"):
         predict_contigs(job(), tmp_path / "y.bedgraph")
     with pytest.raises(UsageError, match="unknown output 'd'"):
         job(columns=("d",))

@@ -106,15 +106,28 @@ def test_zarr(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_bins_may_be_left_out(tmp_path: Path) -> None:
-    """Bins of regions alone, the bin at the end shorter; the library lists contigs with a value alone."""
+    """Bins of regions alone, the bin at the end shorter; a BigWig names all contigs all the same."""
     pybigtools = pytest.importorskip("pybigtools")
     layout = TrackLayout({"c1": 7, "c2": 17, "c3": 9}, 3, ("p",), {})
     for ending in (".bw", ".bedgraph"):
         target = tmp_path / f"x{ending}"
         track_file(target).write([bins("c2", 1, 4), bins("c2", 5, 2)], layout, target)
     read = pybigtools.open(str(tmp_path / "x.bw"))
-    assert dict(read.chroms()) == {"c2": 17} and list(read.records("c2")) == [(3, 6, 4.0), (15, 17, 2.0)]
+    assert dict(read.chroms()) == layout.contigs and list(read.records("c2")) == [(3, 6, 4.0), (15, 17, 2.0)]
+    assert list(read.records("c3")) == [] and np.isnan(read.values("c1", 0, 7, fillna=None)).all()
     assert (tmp_path / "x.bedgraph").read_text() == "c2\t3\t6\t4\nc2\t15\t17\t2\n"
+
+
+@pytest.mark.parametrize("number", [256, 257, 70_000])
+def test_a_bigwig_names_any_number_of_contigs(number: int, tmp_path: Path) -> None:
+    """One leaf, two leaves, and more than a node can count; also what comes in another order than by name."""
+    pybigtools = pytest.importorskip("pybigtools")
+    layout = TrackLayout({f"s{place}": 100 + place for place in range(number)}, 3, ("p",), {})
+    used = ["s9", "s10", f"s{number - 1}"]
+    track_file(tmp_path / "x.bw").write([bins(name, 1, len(name)) for name in used], layout, tmp_path / "x.bw")
+    read = pybigtools.open(str(tmp_path / "x.bw"))
+    assert dict(read.chroms()) == layout.contigs and list(read.records("s0")) == []
+    assert [list(read.records(name)) for name in used] == [[(3, 6, float(len(name)))] for name in used]
 
 
 def test_endings(monkeypatch: pytest.MonkeyPatch) -> None:
