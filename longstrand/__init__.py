@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from longstrand.benchmarks.probe_run import probe as probe
     from longstrand.benchmarks.run import benchmark as benchmark
-    from longstrand.explain.attribution import attribute as attribute
+    from longstrand.explain.jobs import attribute as attribute
     from longstrand.explain.jobs import attribute_file as attribute_file
     from longstrand.inference.jobs import embed_file as embed_file
     from longstrand.inference.jobs import predict_file as predict_file
@@ -51,8 +51,7 @@ _VERBS = {
     "longstrand.tracks.logo": ["write_logo"],
     "longstrand.questions.bases": ["base_probabilities"],
     "longstrand.variants.jobs": ["score_variants", "score_variants_file"],
-    "longstrand.explain.attribution": ["attribute"],
-    "longstrand.explain.jobs": ["attribute_file"],
+    "longstrand.explain.jobs": ["attribute", "attribute_file"],
     "longstrand.designs.jobs": ["design", "design_file"],
     "longstrand.training.verbs": ["finetune", "pretrain"],
     "longstrand.training.evaluate": ["evaluate", "calibrate"],

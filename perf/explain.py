@@ -26,9 +26,9 @@ from captum.attr import LayerIntegratedGradients
 
 import longstrand as ls
 from longstrand.explain.attention import attention_by_element
-from longstrand.explain.attribution import attribute
 from longstrand.explain.dependency import dependency_map
 from longstrand.explain.gradient import baseline_ids
+from longstrand.explain.jobs import attribute
 from longstrand.explain.motifs import read_motifs, write_meme
 from longstrand.explain.scan import background_of, scan
 from longstrand.explain.target import target_of

@@ -31,21 +31,17 @@ LayerOption = Annotated[int, typer.Option(help="Layer; 0 = embedding output, -1 
 def _rows(source: str, genome: Path | None, window: int | None) -> list[Record]:
     """Read rows; with a window, their places are those of the windows."""
     from longstrand.errors import InputError
+    from longstrand.explain.maps import place_of
     from longstrand.genome.intervals import Interval
-    from longstrand.genome.regions import window_around
     from longstrand.inference.options import FileOptions
     from longstrand.inference.sequences import as_records
 
-    rows = list(as_records(source, genome=genome, options=FileOptions.model_validate({"window": window})))
-    if window is None:
-        return rows
-    placed = []
+    rows, placed = list(as_records(source, genome=genome, options=FileOptions.model_validate({"window": window}))), []
     for row in rows:
-        assert row.interval is not None
-        start, end = window_around(row.interval, window)
-        if start < 0:
+        place = place_of(row, window)
+        if place is not None and place.start < 0:
             raise InputError(f"{row.where}: the window of {window} bases begins before its contig; use a shorter one.")
-        placed.append(replace(row, interval=Interval(row.interval.chrom, start, end, row.interval.strand)))
+        placed.append(replace(row, interval=place and Interval(*place)))
     return placed
 
 

@@ -20,7 +20,7 @@ import polars as pl
 from torch import nn
 
 from longstrand.config import build
-from longstrand.data.rows import Columns, Record, has_intervals
+from longstrand.data.rows import Record
 from longstrand.designs import page
 from longstrand.designs.checks import SAMPLES, Design, check
 from longstrand.designs.options import DesignOptions
@@ -29,7 +29,7 @@ from longstrand.designs.search import Objective, Search, State
 from longstrand.errors import InputError, UsageError
 from longstrand.evaluation.leakage import Sketch, sketch
 from longstrand.explain.gradient import letter_ids
-from longstrand.explain.maps import Inside, inside_of
+from longstrand.explain.maps import Inside, as_read, identity_of, inside_of
 from longstrand.explain.target import Target, target_of
 from longstrand.genome.sequence import normalise
 from longstrand.inference.jobs import JobResult
@@ -293,19 +293,18 @@ def design_file(
     loaded, opened = setting.loaded, open_genome(genome)
     if loaded is None:
         raise UsageError("a function has no identity that a folder could name; use design(...) in Python.")
-    if has_intervals(source, Columns(wanted.sequence_column, None, wanted.name_column)) and wanted.window is None:
-        wanted = wanted.model_copy(update={"window": reading_of(loaded.network).window})
-        setting = replace(setting, options=wanted)
+    _, wanted = as_read(source, loaded, wanted)
+    inside = None if fixed_bed is None else inside_of(Path(fixed_bed), wanted.window)
+    setting = replace(setting, options=wanted, inside=inside)
     records = list(read_file(source, wanted.reading(), opened))
     searches = _searches(setting, records)
     notice(setting.cost(searches))
     identity = {
-        "model": loaded.fingerprint(), "input": fingerprint_input(source),
-        "genome": None if opened is None else opened.fingerprint,
+        **identity_of(loaded, source, opened, wanted),
         "prior": None if setting.prior is None else open_model(setting.prior).fingerprint(),
         "check_models": [open_model(other).fingerprint() for other in check_models],
         "train": None if train is None else fingerprint_input(Path(train)),
-        "fixed_bed": None if fixed_bed is None else fingerprint_input(Path(fixed_bed)), **wanted.identity(),
+        "fixed_bed": None if fixed_bed is None else fingerprint_input(Path(fixed_bed)),
     }  # fmt: skip
     computed = number = 0
     with (

@@ -13,7 +13,7 @@ from longstrand.designs.options import DesignOptions
 from longstrand.genome.intervals import Interval
 from longstrand.report.locus import MAX_LETTERS, Locus, Logo, Marks
 from longstrand.report.page import write_report
-from longstrand.report.sections import Curves, Line, Report, Section, Table, provenance_table
+from longstrand.report.sections import Curves, Line, Report, Section, Table, provenance_table, text
 from longstrand.runtime import provenance, write_atomically, write_frame
 
 WIDTH, MOST_ROWS, MOST_LINES = 120, 50, 8
@@ -113,10 +113,8 @@ def _curves(firsts: Sequence[Design]) -> Section:
         lines.append(Line(one.record.name, rounds, one.trace["best"].to_list(), "points"))
         if len(firsts) == 1:
             lines.append(Line("mean of the round", rounds, one.trace["mean"].to_list(), "faint"))
-    explain = (
-        "What is raised (the score, minus the cost of held outputs) of the best text so far, by round; round 0 is "
-        f"the start after motifs and repairs.{f' The first {MOST_LINES} starts.' if len(firsts) > MOST_LINES else ''}"
-    )
+    more = f" The first {MOST_LINES} starts." if len(firsts) > MOST_LINES else ""
+    explain = text("design_search") + more
     return Curves("The search", explain, lines, x_label="round", y_label="best so far")
 
 
@@ -124,14 +122,9 @@ def _tables(frame: pl.DataFrame) -> Iterator[Section]:
     columns = [name for name in frame.columns if name != "sequence"]
     more = f" The first {MOST_ROWS} of {len(frame):,}." if len(frame) > MOST_ROWS else ""
     meaning = "; ".join(f"{name}: {TEXTS[name]}" for name in columns if name in TEXTS)
-    explain = (
-        f"{meaning}. model2, model3 ...: the other models; share: how much of that gain over random edits they see."
-        f"{more} changes: base (from 1), letter before, letter after. Sequences are in designs.tsv and designs.fasta."
-    )
+    explain = text("designs", meaning=meaning, more=more)
     rows = frame.select(columns).head(MOST_ROWS).rows()
     yield Table("The designs, and what speaks for and against them", explain, columns, rows)
     spread = diversity(frame)
-    explain = "Bases in which two designs of one start differ, over all pairs: the mean and the smallest number."
-    yield Table(
-        "How different are the designs?", explain, ["start", *spread.columns[1:]], spread.head(MOST_ROWS).rows()
-    )
+    columns = ["start", *spread.columns[1:]]
+    yield Table("How different are the designs?", text("design_spread"), columns, spread.head(MOST_ROWS).rows())

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor
 
 from longstrand.designs.options import DesignOptions
@@ -339,7 +340,7 @@ def _climb(search: Search, state: State, rules: Rules, random: np.random.Generat
     first, second = np.array(memory.get("first", blank)), np.array(memory.get("second", blank))
     found: list[Entry] = []
     for step in range(1, STEPS + 1):
-        soft = _softmax((logits + random.gumbel(size=(options.size, *logits.shape))) / options.temperature)
+        soft = softmax((logits + random.gumbel(size=(options.size, *logits.shape))) / options.temperature, axis=-1)
         picks = soft.argmax(-1).tolist()
         texts = ["".join(old if stays else BASES[i] for i, old, stays in zip(pick, origin, fixed)) for pick in picks]
         slopes, values = _slopes(search, target, texts)
@@ -352,11 +353,6 @@ def _climb(search: Search, state: State, rules: Rules, random: np.random.Generat
         logits = logits + (first / (1 - 0.9**count)) / (np.sqrt(second / (1 - 0.999**count)) + 1e-8)
     numbers = {"logits": logits.tolist(), "first": first.tolist(), "second": second.tolist()}
     return state.pool, found, {**numbers, "origin": origin, "forwards": 3 * STEPS * options.size}
-
-
-def _softmax(values: Floats) -> Floats:
-    powers = np.exp(values - values.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
 
 
 def _slopes(search: Search, target: Target, texts: Sequence[str]) -> tuple[Floats, list[float]]:

@@ -109,7 +109,7 @@ def attention_by_element(
     config = model.config
     size = config.num_hidden_layers, config.num_attention_heads
     heads = [[_Head() for _ in range(size[1])] for _ in range(size[0])]
-    nulls = [[ShiftSum(exact) for _ in range(size[1])] for _ in range(size[0])]
+    nulls = [[ShiftSum(exact=exact) for _ in range(size[1])] for _ in range(size[0])]
     tokens = tokens_in = 0
     for text, marks in items:
         offsets = read_text(model, text).offsets
@@ -154,11 +154,10 @@ def _row(head: _Head, null: ShiftSum, tokens: int, tokens_in: int, heads: int) -
     if 0 < pooled < 1:
         z = (p1 - p2) / np.sqrt(pooled * (1 - pooled) * (1 / head.arcs + 1 / tokens))
         p_z = float(stats.norm.sf(z))
-    found = null.result()
-    p = found.p(head.arcs_in)
+    p = null.p(head.arcs_in)
     adjusted = None if p_z is None else min(1.0, p_z * heads)
     effect = p1 / p2 if p2 else None
-    return (head.arcs, head.arcs_in, p1, p2, effect, share, z, p_z, found.mean, found.sd, p, adjusted,
+    return (head.arcs, head.arcs_in, p1, p2, effect, share, z, p_z, null.mean, null.sd, p, adjusted,
             min(1.0, p * heads), head.arcs >= FEW_ARCS)  # fmt: skip
 
 

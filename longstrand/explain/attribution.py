@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress, groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from longstrand.config import build
 from longstrand.data.rows import Record
 from longstrand.errors import InputError, UsageError
 from longstrand.explain import perturb
-from longstrand.explain.cost import estimate, passes_of, refuse_if_long
 from longstrand.explain.gradient import (
+    NUM_SHUFFLES,
     TokenMap,
     baseline_vectors,
     content_rows,
@@ -30,22 +30,22 @@ from longstrand.explain.gradient import (
 from longstrand.explain.options import CHANGES, PATHS, AttributeOptions
 from longstrand.explain.target import Target, target_of
 from longstrand.genome.sequence import reverse_complement
-from longstrand.inference.jobs import too_long_notes
-from longstrand.inference.loaded import Model, open_model
-from longstrand.inference.sequences import Sequences, as_records
+from longstrand.inference.resumable import cut_into_parts
 from longstrand.inference.strands import flip_back, flip_offsets, read_on, strands_of
-from longstrand.inference.verbs import warn
 from longstrand.models.network import Network
 from longstrand.questions.tokens import FloatArray, prepare_text, reading_of, word_table
-from longstrand.runtime import torch_threads
 from longstrand.tokenization.base import IntArray
 
 if TYPE_CHECKING:
-    from longstrand.genome.fasta import Genome
     from longstrand.genome.intervals import Interval
 
 AHEAD, AHEAD_BASES = 16, 1 << 16
 """Sequences, and bases of them, whose passes share batches."""
+GRADIENT = 3
+"""Passes that a gradient counts as."""
+USUAL = 3
+"""Times the first points of a path that integrated gradients need until the gap is small, as a rule."""
+PER_BASE = {"ism": 3, "deletion": 1, "insertion": 4, "block": 4}
 NO_CONTENT, NO_LETTER, FLAT, OPEN = "no content", "no known letter", "flat", "gap"
 STATUSES = {
     "ok": "explained",
@@ -109,20 +109,6 @@ class Attribution:
         return relative(self.gap, self.output, self.baseline)
 
 
-@dataclass(frozen=True, eq=False)
-class _OfStrand:
-    """One strand of one sequence, by the bases of the sequence as given."""
-
-    values: FloatArray
-    tokens: IntArray
-    output: float
-    baseline: float = np.nan
-    special: float = 0.0
-    steps: int | None = None
-    hypothetical: FloatArray | None = None
-    resegmented: float = np.nan
-
-
 class Explainer:
     """A model, what is explained of it, and by which method."""
 
@@ -166,22 +152,31 @@ class Explainer:
         Raises:
             InputError: a row is no DNA or longer than the model reads.
         """
-        for some in _ahead(records):
-            texts = [self.text(record) for record in some]
-            shown = [i for i, text in enumerate(texts) if self._has_content(text, some[i])]
-            parts = {
-                strand: dict(zip(shown, self._strand(strand, [texts[i] for i in shown], [some[i] for i in shown])))
-                for strand in self.strands
-            }
-            for i, (record, text) in enumerate(zip(some, texts)):
-                found = {strand: part[i] for strand, part in parts.items() if i in part}
-                yield self._together(record, text, found)
+        cut = cut_into_parts(records, lambda record: record.num_bases, max_rows=AHEAD, max_bases=AHEAD_BASES)
+        for _, some in groupby(cut, key=lambda item: item[0]):
+            rows = [(record, self.text(record)) for _, record in some]
+            shown = [self._has_content(text, record) for record, text in rows]
+            made = zip(*(self._strand(strand, list(compress(rows, shown))) for strand in self.strands))
+            for (record, text), has_content in zip(rows, shown):
+                yield (
+                    self._together(next(made))
+                    if has_content
+                    else Attribution(record, text, np.full(len(text), np.nan, np.float32), status=NO_CONTENT)
+                )
 
     def passes(self, num_bases: int, num_tokens: int, options: AttributeOptions | None = None) -> float:
-        """Count the forward passes of one sequence, of these or other options; see `cost.passes_of`."""
-        wanted = options or self.options
-        first = (wanted.baseline or self.baselines)[0] if wanted.method in PATHS else ""
-        return passes_of(wanted, num_bases, num_tokens, baseline=first, strands=len(self.strands))
+        """Count the forward passes of one sequence, of these or other options.
+
+        A gradient counts `GRADIENT`, integrated gradients take `USUAL` times the first points of a path.
+        """
+        wanted, strands = options or self.options, len(self.strands)
+        if wanted.method in PATHS:
+            points = 0 if wanted.method == "gradient" else min(USUAL * wanted.steps, wanted.points(num_tokens))
+            starts = NUM_SHUFFLES if (wanted.baseline or self.baselines)[0] == "shuffled" else 1
+            return strands * starts * (1 + GRADIENT * (1 + points))
+        if wanted.method in CHANGES:
+            return strands * (1 + PER_BASE[wanted.method] * min(num_bases, wanted.span or num_bases))
+        return strands * (1 + num_tokens)
 
     def text(self, record: Record) -> str:
         """Return the letters of a row as the model is shown them.
@@ -203,63 +198,65 @@ class Explainer:
     def _has_content(self, text: str, record: Record) -> bool:
         return bool(text) and len(content_rows(self.target.read(text, record.where or record.name))) > 0
 
-    def _strand(self, strand: str, texts: Sequence[str], records: Sequence[Record]) -> Iterator[_OfStrand]:
-        target = self.target.on(strand)
-        if self.options.method in CHANGES:
-            yield from (self._changed(target, text) for text in texts)
+    def _strand(self, strand: str, rows: Sequence[tuple[Record, str]]) -> Iterator[Attribution]:
+        target, options = self.target.on(strand), self.options
+        if options.method in CHANGES:
+            yield from (self._changed(target, *row) for row in rows)
             return
-        where = [record.where or record.name for record in records]
-        encodings = [target.read(read_on(strand, text), place) for text, place in zip(texts, where)]
-        if self.options.method == "occlusion":
-            maps: Sequence[TokenMap] = masked_one_by_one(target, encodings)
+        encodings = [target.read(read_on(strand, text), record.where or record.name) for record, text in rows]
+        if options.method == "occlusion":
+            maps = masked_one_by_one(target, encodings)
         else:
-            table, name, options = word_table(target.model), self.baselines[0], self.options
+            table, name = word_table(target.model), self.baselines[0]
             starts = [
                 baseline_vectors(name, target, encoding, table, seed=options.seed, index=record.index)
-                for encoding, record in zip(encodings, records)
+                for encoding, (record, _) in zip(encodings, rows)
             ]
             path, slope = integrate(
                 target, encodings, starts, steps=options.steps, most_steps=[options.points(len(e)) for e in encodings],
                 tolerance=options.tolerance, only_ends=options.method == "gradient",
             )  # fmt: skip
             maps = slope if options.method == "gradient" else path
-        for one in maps:
-            yield _token_map(one, strand)
+        for row, one in zip(rows, maps):
+            yield _of_tokens(*row, one, strand)
 
-    def _changed(self, target: Target, text: str) -> _OfStrand:
+    def _changed(self, target: Target, record: Record, text: str) -> Attribution:
         """Change the bases of a sequence; a score on the other strand turns the texts by itself."""
         options, half = self.options, (len(text) - (self.options.span or len(text))) // 2
         span = None if options.span is None or half <= 0 else (half, half + options.span)
-        tokens = _offsets(target, text)
+        more: dict[str, Any] = {"tokens": _offsets(target, text)}
         if options.method == "ism":
             found = perturb.mutagenesis(
                 target.score, text, span=span, segment=lambda changed: _offsets(target, changed),
                 keep_segmentation=options.keep_segmentation,
             )  # fmt: skip
-            more = {"hypothetical": found.hypothetical, "resegmented": found.resegmented}
-            return _OfStrand(found.importance, tokens, found.score, **more)  # type: ignore[arg-type]
-        if options.method == "block":
-            values = perturb.blocks(target.score, text, width=options.width, seed=options.seed, span=span)
+            values, more["output"] = found.importance, found.score
+            more |= {"hypothetical": found.hypothetical, "resegmented": found.resegmented}
         else:
-            change = perturb.deletions if options.method == "deletion" else perturb.insertions
-            values = change(target.score, text, span=span)
-        return _OfStrand(values, tokens, float(target.score([text])[0, 0]))
+            more["output"] = float(target.score([text])[0, 0])
+            if options.method == "block":
+                values = perturb.blocks(target.score, text, width=options.width, seed=options.seed, span=span)
+            else:
+                change = perturb.deletions if options.method == "deletion" else perturb.insertions
+                values = change(target.score, text, span=span)
+        return Attribution(record, text, values, {target.strand: values}, **more)
 
-    def _together(self, record: Record, text: str, found: Mapping[str, _OfStrand]) -> Attribution:
-        if not found:
-            return Attribution(record, text, np.full(len(text), np.nan, np.float32), status=NO_CONTENT)
-        parts = list(found.values())
-        letters = [part.hypothetical for part in parts if part.hypothetical is not None]
-        one = Attribution(
-            record, text, np.mean([part.values for part in parts], axis=0, dtype=np.float32),
-            {strand: part.values for strand, part in found.items()}, parts[0].tokens,
-            *(float(np.mean([getattr(part, name) for part in parts])) for name in ("output", "baseline", "special")),
+    def _together(self, parts: Sequence[Attribution]) -> Attribution:
+        """Average the strands of a sequence, and say whether the map explains anything."""
+
+        def mean(name: str) -> Any:
+            values = [getattr(part, name) for part in parts if getattr(part, name) is not None]
+            return np.mean(values, axis=0) if values else None
+
+        numbers = {name: float(mean(name)) for name in ("output", "baseline", "special", "resegmented")}
+        arrays = {name: mean(name) for name in ("values", "hypothetical")}
+        one = replace(
+            parts[0], strands={strand: part.values for part in parts for strand in part.strands}, **numbers,
             steps=max((part.steps or 0 for part in parts), default=0) or None,
-            hypothetical=np.mean(letters, axis=0, dtype=np.float32) if letters else None,
-            resegmented=float(np.mean([part.resegmented for part in parts])),
+            **{name: value if value is None else value.astype(np.float32) for name, value in arrays.items()},
         )  # fmt: skip
         status = "ok"
-        if not set(text) & set("ACGT"):
+        if not set(one.sequence) & set("ACGT"):
             status = NO_LETTER
         elif abs(one.output - one.baseline) <= max(1e-3 * abs(one.output), 1e-6):
             status = FLAT
@@ -268,66 +265,20 @@ class Explainer:
         return replace(one, status=status)
 
 
-def _ahead(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """Group rows whose passes share batches."""
-    some: list[Record] = []
-    for record in records:
-        if some and (len(some) == AHEAD or sum(one.num_bases for one in some) + record.num_bases > AHEAD_BASES):
-            yield some
-            some = []
-        some.append(record)
-    if some:
-        yield some
-
-
-def _token_map(one: TokenMap, strand: str) -> _OfStrand:
-    """Turn values per token into values per base of the sequence as given."""
-    encoding = one.encoding
+def _of_tokens(record: Record, text: str, one: TokenMap, strand: str) -> Attribution:
+    """Turn values per token of one strand into values per base of the sequence as given."""
+    encoding, letters = one.encoding, None
     values = flip_back(strand, encoding.to_bases(one.values, reduce="share")).astype(np.float32)
-    letters = None if one.letters is None else encoding.to_bases(one.letters, reduce="share")
-    if letters is not None and strand == "-":
-        letters = letters[::-1, ::-1]
+    if one.letters is not None:
+        letters = encoding.to_bases(one.letters, reduce="share").astype(np.float32)
+        letters = letters if strand == "+" else letters[::-1, ::-1]
     tokens = flip_offsets(strand, encoding.offsets[content_rows(encoding)], encoding.num_bases)
-    hypothetical = None if letters is None else letters.astype(np.float32)
-    return _OfStrand(values, tokens, one.output, one.baseline, one.special, one.steps, hypothetical)
+    return Attribution(
+        record, text, values, {strand: values}, tokens, one.output, one.baseline, one.special, one.steps, letters
+    )
 
 
 def _offsets(target: Target, text: str) -> IntArray:
     """Give the tokens of a text by its own bases, as they are read on the strand of a target."""
     encoding = target.read(reverse_complement(text) if target.strand == "-" else text)
     return flip_offsets(target.strand, encoding.offsets[content_rows(encoding)], len(text))
-
-
-def attribute(
-    model: Model, sequences: Sequences, *, genome: Genome | str | None = None, **options: Any
-) -> list[Attribution]:
-    """Explain what a model says about sequences: one value a base, in their order.
-
-    Args:
-        model: folder of a checkpoint or run, name of a shipped model, hub id, or a loaded model; any head, with memory,
-            merged adapters and any attention.
-        sequences: one text, a list or column of them, or a path (FASTA, table, BED with ``genome``).
-        genome: what the intervals of a file lie on.
-        **options: of `AttributeOptions`, for example ``method="ism"``, ``output="promoter"``, ``strand="both"``.
-
-    Returns:
-        One `Attribution` a row; ``values`` has one number a base.
-
-    Raises:
-        ConfigError: an option is unknown or wrong.
-        InputError: a row is no DNA or longer than the model reads.
-        UsageError: the model has no such output or baseline, options contradict each other, or it would take longer
-            than ``most_minutes``.
-    """
-    wanted = build(AttributeOptions, options, "options")
-    loaded = open_model(model, device=wanted.device, is_small=True)
-    file = wanted.reading() if wanted.model_fields_set & {"window", "sequence_column", "name_column"} else None
-    with torch_threads(wanted.threads or loaded.threads):
-        explainer = Explainer(loaded.network, wanted)
-        records = list(as_records(sequences, genome=genome, options=file))
-        if cost := estimate(explainer, records):
-            refuse_if_long(cost, explainer)
-        found = list(explainer.explain(records))
-    for note in too_long_notes(max((len(one.values) for one in found), default=0), loaded.network.reading):
-        warn(note)
-    return found

@@ -7,7 +7,6 @@ the distribution of a sum of independent draws, one from the values that each se
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,40 +15,19 @@ from scipy import stats
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class ShiftNull:
-    """Distribution of a sum of counts under random shifts.
-
-    Attributes:
-        mean, sd: of the sum.
-        tail: float64; entry ``t`` is the probability of ``t + lowest`` or more; None: the normal distribution.
-        lowest: smallest sum that can occur.
-    """
-
-    mean: float
-    sd: float
-    tail: npt.NDArray[np.float64] | None
-    lowest: int
-
-    def p(self, observed: int) -> float:
-        """Return the probability of a sum at least as high."""
-        if self.tail is None:
-            return float(stats.norm.sf((observed - 0.5 - self.mean) / max(self.sd, 1e-12)))
-        place = observed - self.lowest
-        return 1.0 if place <= 0 else float(self.tail[place]) if place < len(self.tail) else 0.0
-
-
 class ShiftSum:
-    """Adds up sequences; memory does not grow with them.
+    """Adds up sequences, convolving their distributions; memory does not grow with them.
 
     Attributes:
         exact: most different sums that the distribution is kept for; beyond, only its mean and sd.
     """
 
-    def __init__(self, exact: int = 1 << 20) -> None:
+    def __init__(self, values: Iterable[Ints] = (), *, exact: int = 1 << 20) -> None:
         self.exact = exact
         self.lowest, self.mean, self.variance = 0, 0.0, 0.0
         self.known: npt.NDArray[np.float64] | None = np.ones(1)
+        for own in values:
+            self.add(own)
 
     def add(self, values: Ints) -> None:
         """Add a sequence: its count at every shift, all equally likely."""
@@ -63,18 +41,16 @@ class ShiftSum:
             long = len(self.known) + int(values.max()) - low > self.exact
             self.known = None if long else np.convolve(self.known, np.bincount(values - low) / len(values))
 
-    def result(self) -> ShiftNull:
-        """Give the distribution of the sum."""
-        tail = None if self.known is None else np.cumsum(self.known[::-1])[::-1].clip(max=1)
-        return ShiftNull(self.mean, float(np.sqrt(self.variance)), tail, self.lowest)
+    @property
+    def sd(self) -> float:
+        """Standard deviation of the sum."""
+        return float(np.sqrt(self.variance))
 
-
-def shift_null(values: Iterable[Ints]) -> ShiftNull:
-    """Convolve the distributions of sequences; see `ShiftSum.add`."""
-    total = ShiftSum()
-    for own in values:
-        total.add(own)
-    return total.result()
+    def p(self, observed: int) -> float:
+        """Return the probability of a sum at least as high; from the normal distribution if it is not kept."""
+        if self.known is None:
+            return float(stats.norm.sf((observed - 0.5 - self.mean) / max(self.sd, 1e-12)))
+        return min(1.0, float(self.known[max(0, observed - self.lowest) :][::-1].sum()))
 
 
 def circular_counts(weights: Ints, marked: npt.NDArray[np.bool_]) -> Ints:

@@ -6,23 +6,16 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from longstrand.data.rows import Record
 from longstrand.errors import UsageError
-from longstrand.explain.gradient import NUM_SHUFFLES
-from longstrand.explain.options import CHANGES, PATHS, AttributeOptions
-from longstrand.explain.target import Target
+from longstrand.explain.attribution import GRADIENT, PER_BASE, Explainer
+from longstrand.explain.options import CHANGES, PATHS
 from longstrand.questions.tokens import gradients
 from longstrand.tokenization.base import Encoding
 
-GRADIENT = 3
-"""Passes that a gradient counts as."""
-USUAL = 3
-"""Times the first points of a path that integrated gradients need until the gap is small, as a rule."""
-PER_BASE = {"ism": 3, "deletion": 1, "insertion": 4, "block": 4}
 SMALL_WORK = 100_000
 """Passes times tokens below which nothing is measured: some seconds."""
 MEASURED_TOKENS = 1024
@@ -30,20 +23,6 @@ SPAN = 60
 """Bases that are proposed where every base is too many."""
 SAID = 10.0
 """Seconds from which an estimate is printed."""
-
-
-class Explains(Protocol):
-    """What is asked of an `Explainer`."""
-
-    options: AttributeOptions
-    target: Target
-    strands: tuple[str, ...]
-
-    def text(self, record: Record) -> str:
-        """Return the letters of a row as the model is shown them."""
-
-    def passes(self, num_bases: int, num_tokens: int, options: AttributeOptions | None = None) -> float:
-        """Count the forward passes of one sequence."""
 
 
 Page = Callable[[int, int, int], float]
@@ -95,17 +74,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:,.0f} days"
 
 
-def passes_of(options: AttributeOptions, num_bases: int, num_tokens: int, *, baseline: str, strands: int = 1) -> float:
-    """Count the forward passes of one sequence; a gradient counts `GRADIENT`, integrated gradients `USUAL`."""
-    if options.method in PATHS:
-        points = 0 if options.method == "gradient" else min(USUAL * options.steps, options.points(num_tokens))
-        return strands * (NUM_SHUFFLES if baseline == "shuffled" else 1) * (1 + GRADIENT * (1 + points))
-    if options.method in CHANGES:
-        return strands * (1 + PER_BASE[options.method] * min(num_bases, options.span or num_bases))
-    return strands * (1 + num_tokens)
-
-
-def estimate(explainer: Explains, records: Iterable[Record], page: Page | None = None) -> Cost | None:
+def estimate(explainer: Explainer, records: Iterable[Record], page: Page | None = None) -> Cost | None:
     """Measure one batch of the longest sequence (and of the first one, if it is much shorter), and count the rest.
 
     Args:
@@ -144,7 +113,7 @@ def estimate(explainer: Explains, records: Iterable[Record], page: Page | None =
     return Cost(len(sizes), int(bases.sum()), int(bases.max()), work, float(each.sum()), seconds, page_seconds)
 
 
-def _seconds(explainer: Explains, encoding: Encoding) -> float:
+def _seconds(explainer: Explainer, encoding: Encoding) -> float:
     """Measure the time of one forward pass of a text, among others of its batch."""
     target = explainer.target
     number = max(1, min(MEASURED_TOKENS, target.batch_tokens) // len(encoding))
@@ -163,7 +132,7 @@ def _seconds(explainer: Explains, encoding: Encoding) -> float:
     return best / number / (GRADIENT if needs_gradient else 1)
 
 
-def refuse_if_long(cost: Cost, explainer: Explains) -> None:
+def refuse_if_long(cost: Cost, explainer: Explainer) -> None:
     """Stop before work that takes longer than the limit of the options.
 
     Raises:

@@ -111,14 +111,19 @@ def dependency_map(
     ]
     texts = [text, *(text[:i] + "ACGT"[q] + text[i + 1 :] for i, q in changes)]
     if by_states:
-        compare: Comparisons = _States(model, texts, batch_tokens)
+        is_lm, compared = model.kind == "masked_lm", _turns(model, texts, batch_tokens)
+        own = base_probabilities(model, text, batch_tokens=batch_tokens) if is_lm else np.full((size, 4), 0.25)
     else:
-        compare = _Odds((_masked_table if masked else _table)(model, batch_tokens)(texts))
+        answers = (_masked_table if masked else _table)(model, batch_tokens)(texts)
+        own = next(answers)
+        compared = _odds(answers, own)
+    moved = 0
     odds, jacobian, influence = np.full((size, size), np.nan), np.zeros((size, size)), np.zeros((size, 4))
     odds[sorted({i for i, _ in changes} ^ set(range(size)))] = 0
     raw = np.zeros((size, 4, size, 4), dtype=np.float32) if keep_raw else None
-    for (i, q), (strongest, difference, ratio) in zip(changes, compare):
+    for (i, q), (strongest, difference, ratio, has_moved) in zip(changes, compared):
         strongest[i] = difference[i] = 0
+        moved += has_moved
         odds[i] = np.fmax(odds[i], strongest)
         influence[i, q] = np.nansum(strongest) / max(1, size - 1)
         jacobian[i] = np.fmax(jacobian[i], difference)
@@ -126,10 +131,9 @@ def dependency_map(
             raw[i, q] = ratio
     owner = np.arange(size) if tokenizer.overlapping else _owners(read_text(model, text), size)
     same = owner[:, None] == owner[None]
-    unit, moved = (STATES, compare.moved / max(1, len(changes))) if isinstance(compare, _States) else (ODDS, 0.0)
-    return DependencyMap(
-        text, compare.reference, odds, (jacobian + jacobian.T) / 2, influence, raw, same, unit, moved
-    )  # fmt: skip
+    unit, share = STATES if by_states else ODDS, moved / max(1, len(changes))
+    probabilities = own.astype(np.float64)
+    return DependencyMap(text, probabilities, odds, (jacobian + jacobian.T) / 2, influence, raw, same, unit, share)
 
 
 def _owners(encoding: Encoding, size: int) -> npt.NDArray[np.int64]:
@@ -140,52 +144,31 @@ def _owners(encoding: Encoding, size: int) -> npt.NDArray[np.int64]:
     return owner
 
 
-Comparison = tuple[FloatArray, FloatArray, FloatArray | None]
+Comparison = tuple[FloatArray, FloatArray, FloatArray | None, bool]
+"""For each base its largest change and largest difference of log-probability, all ratios, and whether borders moved."""
 
 
-class _Odds:
-    """For each substitution and base the largest log2 odds ratio and difference of log-probability, and all ratios."""
-
-    def __init__(self, answers: Iterator[FloatArray]) -> None:
-        self.answers, self.reference = answers, next(answers)
-
-    def __iter__(self) -> Iterator[Comparison]:
-        before, logs = _log2_odds(self.reference), np.log(self.reference.clip(min=1e-300))
-        for changed in self.answers:
-            ratio = _log2_odds(changed) - before
-            yield np.abs(ratio).max(1), np.abs(np.log(changed.clip(min=1e-300)) - logs).max(1), ratio
+def _odds(answers: Iterator[FloatArray], before: FloatArray) -> Iterator[Comparison]:
+    """Compare the probabilities after each substitution with those before."""
+    odds, logs = _log2_odds(before), np.log(before.clip(min=1e-300))
+    for changed in answers:
+        ratio = _log2_odds(changed) - odds
+        yield np.abs(ratio).max(1), np.abs(np.log(changed.clip(min=1e-300)) - logs).max(1), ratio, False
 
 
-class _States:
-    """For each substitution how far the state of each base's token turns; NaN where that token is cut otherwise."""
-
-    def __init__(self, model: Network, texts: list[str], batch_tokens: int) -> None:
-        self.model, self.texts, self.batch_tokens, self.moved = model, texts, batch_tokens, 0
-        size = len(texts[0])
-        is_lm = model.kind == "masked_lm"
-        self.reference = (
-            base_probabilities(model, texts[0], batch_tokens=batch_tokens).astype(np.float64)
-            if is_lm
-            else np.full((size, 4), 0.25)
-        )
-
-    def __iter__(self) -> Iterator[Comparison]:
-        size, encodings = len(self.texts[0]), [read_text(self.model, text) for text in self.texts]
-        found = (
-            hidden.astype(np.float64) / np.linalg.norm(hidden, axis=1, keepdims=True).clip(min=1e-12)
-            for hidden in states(self.model, self.texts, batch_tokens=self.batch_tokens)
-        )
-        first, own = next(found), _owners(encodings[0], size)
-        for encoding, hidden in zip(encodings[1:], found):
-            owner = _owners(encoding, size)
-            same = np.array_equal(encoding.offsets, encodings[0].offsets)
-            self.moved += not same
-            kept = (owner >= 0) & (own >= 0) & (encoding.offsets[owner] == encodings[0].offsets[own]).all(1)
-            turned = np.where(kept, 1 - (hidden[owner] * first[own]).sum(1), np.nan)
-            yield turned, np.nan_to_num(turned), None
-
-
-Comparisons = _Odds | _States
+def _turns(model: Network, texts: list[str], batch_tokens: int) -> Iterator[Comparison]:
+    """Say for each substitution how far the state of each base's token turns; NaN where that token is cut otherwise."""
+    size, encodings = len(texts[0]), [read_text(model, text) for text in texts]
+    found = (
+        hidden.astype(np.float64) / np.linalg.norm(hidden, axis=1, keepdims=True).clip(min=1e-12)
+        for hidden in states(model, texts, batch_tokens=batch_tokens)
+    )
+    first, own = next(found), _owners(encodings[0], size)
+    for encoding, hidden in zip(encodings[1:], found):
+        owner = _owners(encoding, size)
+        kept = (owner >= 0) & (own >= 0) & (encoding.offsets[owner] == encodings[0].offsets[own]).all(1)
+        turned = np.where(kept, 1 - (hidden[owner] * first[own]).sum(1), np.nan)
+        yield turned, np.nan_to_num(turned), None, not np.array_equal(encoding.offsets, encodings[0].offsets)
 
 
 def null_cut_off(

@@ -47,6 +47,7 @@ class Discovered:
         p_training: Fisher's p on the sequences of the search; far too small, as it was searched for.
         p: Fisher's p (one-sided) on the held-out sequences; NaN where none were kept.
         held_out: held-out sequences with a site, of how many; and controls, of how many.
+        threshold: bits from which a place is a site.
     """
 
     motif: Motif
@@ -55,6 +56,7 @@ class Discovered:
     p_training: float
     p: float
     held_out: tuple[int, int, int, int]
+    threshold: float
 
 
 def discover(
@@ -85,18 +87,12 @@ def discover(
             break
         found.append(one)
         weights = _log_odds(one.motif.frequencies)
-        threshold = one.motif_threshold
         for text in (*primary, *control):
-            _erase(text, weights, threshold)
+            _erase(text, weights, one.threshold)
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class _Found(Discovered):
-    motif_threshold: float = 0.0
-
-
-def _one(primary: list[Digits], control: list[Digits], width: int) -> _Found | None:
+def _one(primary: list[Digits], control: list[Digits], width: int) -> Discovered | None:
     sides, kept = [], []
     for texts in (primary, control):
         order = generator(0, len(texts), "held-out sequences").permutation(len(texts)).tolist()
@@ -124,7 +120,7 @@ def _one(primary: list[Digits], control: list[Digits], width: int) -> _Found | N
     table = (int(held[0].sum()), len(held[0]), int(held[1].sum()), len(held[1]))
     sites = int((best >= threshold).sum())
     motif = Motif(_consensus(frequencies), frequencies, float(sites))
-    return _Found(motif, sites, word, p_training, _fisher(*table), table, float(threshold))
+    return Discovered(motif, sites, word, p_training, _fisher(*table), table, float(threshold))
 
 
 def _fisher(ours: int, of_ours: int, theirs: int, of_theirs: int) -> float:

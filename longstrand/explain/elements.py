@@ -6,9 +6,10 @@ whole vocabulary and perplexity ``exp(mean loss in nats)``, over all tokens and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,28 +26,52 @@ from longstrand.questions.tokens import BATCH_TOKENS, MaskedText, iter_log_proba
 from longstrand.runtime import generator
 
 Bools = npt.NDArray[np.bool_]
+Stretches = dict[str, npt.NDArray[np.int64]]
+"""Starts and ends on each contig, int64 ``(n, 2)``, disjoint and sorted."""
 SHARE = 0.15
+
+
+class Place(NamedTuple):
+    """Where the bases of a row lie; a window may reach beyond the ends of its contig."""
+
+    chrom: str
+    start: int
+    end: int
+    strand: str
 
 
 @dataclass(frozen=True)
 class Elements:
-    """Stretches of a genome by kind: {kind: {chrom: int64 (n, 2) disjoint starts and ends, sorted}}."""
+    """Stretches of a genome by kind."""
 
-    places: dict[str, dict[str, npt.NDArray[np.int64]]]
+    places: dict[str, Stretches]
 
     @property
     def kinds(self) -> list[str]:
         """Names of the kinds."""
         return list(self.places)
 
-    def marks(self, kind: str, where: Interval) -> Bools:
+    def marks(self, kind: str, where: Place | Interval) -> Bools:
         """Say which bases of an interval, read on its strand, lie in an element of a kind (of either strand)."""
-        result = np.zeros(where.length, dtype=bool)
-        table = self.places[kind].get(where.chrom, np.empty((0, 2), dtype=np.int64))
-        first, last = np.searchsorted(table[:, 1], where.start, "right"), np.searchsorted(table[:, 0], where.end)
-        for start, end in table[first:last].tolist():
-            result[max(0, start - where.start) : end - where.start] = True
-        return result[::-1] if where.strand == "-" else result
+        return marks_of(self.places[kind], where)
+
+
+def by_chrom(intervals: Iterable[Interval]) -> Stretches:
+    """Merge intervals of any strand, and order them by contig."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for place in merge_intervals(intervals):
+        found.setdefault(place.chrom, []).append((place.start, place.end))
+    return {chrom: np.array(rows, dtype=np.int64) for chrom, rows in found.items()}
+
+
+def marks_of(stretches: Stretches, where: Place | Interval) -> Bools:
+    """Say which bases of a place, read on its strand, lie in some stretches; a place may begin before its contig."""
+    result = np.zeros(where.end - where.start, dtype=bool)
+    table = stretches.get(where.chrom, np.empty((0, 2), dtype=np.int64))
+    first, last = np.searchsorted(table[:, 1], where.start, "right"), np.searchsorted(table[:, 0], where.end)
+    for start, end in table[first:last].tolist():
+        result[max(0, start - where.start) : end - where.start] = True
+    return result[::-1] if where.strand == "-" else result
 
 
 def read_elements(path: Path, genome: Genome, kinds: Sequence[str] = ()) -> Elements:
@@ -70,14 +95,8 @@ def read_elements(path: Path, genome: Genome, kinds: Sequence[str] = ()) -> Elem
         if kind not in known:
             shown = ", ".join(known[:12])
             raise UsageError(f"{path}: there is no element '{kind}'{nearest(kind, known)}; its kinds are {shown}.")
-    places: dict[str, dict[str, npt.NDArray[np.int64]]] = {}
-    for kind in kinds or known:
-        own = merge_intervals(place for place, name in zip(table.intervals, names) if name == kind)
-        by_chrom: dict[str, list[tuple[int, int]]] = {}
-        for place in own:
-            by_chrom.setdefault(place.chrom, []).append((place.start, place.end))
-        places[kind] = {chrom: np.array(rows, dtype=np.int64) for chrom, rows in by_chrom.items()}
-    return Elements(places)
+    rows = list(zip(table.intervals, names))
+    return Elements({kind: by_chrom(place for place, name in rows if name == kind) for kind in kinds or known})
 
 
 def place_of(record: Record) -> Interval:

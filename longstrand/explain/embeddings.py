@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -99,23 +99,20 @@ def separation(features: dict[str, Floats], labels: Sequence[str], groups: Seque
         InputError: there is one label only.
     """
     from sklearn.metrics import balanced_accuracy_score, silhouette_score
+    from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+    from sklearn.neighbors import KNeighborsClassifier
 
     names = np.array(labels)
     if len(set(labels)) < 2:
         raise InputError(f"all {len(labels)} vectors have one label, '{labels[0]}'; two are needed to tell apart.")
     sides = _folds(names, np.array(groups))
     chance = max(float((names == name).mean()) for name in set(labels))
-    rows = []
+    near = KNeighborsClassifier(min(NEIGHBOURS, len(names) - int(np.bincount(sides).max())))
+    size, rows = min(2000, len(names)), []
     for kind, vectors in features.items():
         unit = vectors - vectors.mean(0)
-        unit = unit / np.linalg.norm(unit, axis=1, keepdims=True).clip(min=1e-12)
-        near = unit @ unit.T
-        near[sides[:, None] == sides[None]] = -np.inf
-        nearest = np.argsort(-near, axis=1, kind="stable")[:, :NEIGHBOURS]
-        choices = np.unique(names)
-        votes = np.stack([(names[nearest] == choice).sum(1) for choice in choices], axis=1)
-        called = choices[votes.argmax(1)]
-        size = min(2000, len(names))
+        unit = unit / np.linalg.norm(unit, axis=1, keepdims=True).clip(min=1e-12)  # Euclidean then ranks as the cosine
+        called = cross_val_predict(near, unit, names, groups=sides, cv=LeaveOneGroupOut())
         width = float(silhouette_score(unit[:size], names[:size])) if len(set(names[:size])) > 1 else None
         accuracy, balanced = float((called == names).mean()), float(balanced_accuracy_score(names, called))
         rows.append((kind, vectors.shape[1], width, accuracy, balanced, chance))
@@ -195,7 +192,7 @@ def pairs(
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import f1_score
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
     from threadpoolctl import threadpool_limits
 
     names = np.array(labels)
@@ -205,18 +202,16 @@ def pairs(
             raise InputError(f"'{name}' has fewer than {FOLDS} rows or groups, too few for {FOLDS} folds.")
     rows: list[tuple[Any, ...]] = []
     settings: dict[str, Any] = {"n_splits": FOLDS, "shuffle": True, "random_state": seed}
-    for kind, vectors in features.items():
-        for a, b in combinations(np.unique(names).tolist(), 2):
-            chosen = (names == a) | (names == b)
-            table, truth = vectors[chosen], names[chosen] == b
-            split = StratifiedKFold(**settings) if groups is None else StratifiedGroupKFold(**settings)
-            called, folds = np.zeros(len(truth), dtype=bool), []
-            for train, test in split.split(table, truth, None if groups is None else units[chosen]):
-                with threadpool_limits(limits=1):
-                    model = HistGradientBoostingClassifier(random_state=seed).fit(table[train], truth[train])
-                    called[test] = model.predict(table[test])
-                folds.append(f1_score(truth[test], called[test], average="macro"))
-            f1 = float(f1_score(truth, called, average="macro"))
-            rows.append((kind, a, b, len(truth), f1, float(np.std(folds)), float((called == truth).mean())))
+    split = StratifiedKFold(**settings) if groups is None else StratifiedGroupKFold(**settings)
+    model = HistGradientBoostingClassifier(random_state=seed)
+    for (kind, vectors), (a, b) in product(features.items(), combinations(np.unique(names).tolist(), 2)):
+        chosen = (names == a) | (names == b)
+        table, truth, own = vectors[chosen], names[chosen] == b, None if groups is None else units[chosen]
+        folds = list(split.split(table, truth, own))
+        with threadpool_limits(limits=1):
+            called = cross_val_predict(model, table, truth, cv=folds)
+        each = [f1_score(truth[test], called[test], average="macro") for _, test in folds]
+        f1 = float(f1_score(truth, called, average="macro"))
+        rows.append((kind, a, b, len(truth), f1, float(np.std(each)), float((called == truth).mean())))
     heads = ["features", "a", "b", "rows", "f1_macro", "fold_sd", "accuracy"]
     return pl.DataFrame(rows, schema=heads, orient="row")

@@ -10,7 +10,7 @@ not with the model on the ids of the baseline: models that read ids (NT v1) say 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -58,16 +58,6 @@ class TokenMap:
     baseline: float = np.nan
     steps: int | None = None
     letters: npt.NDArray[np.float64] | None = None
-
-    @property
-    def gap(self) -> float:
-        """What the values miss of ``G(e) - G(b)``."""
-        return float(self.values.sum()) - (self.output - self.baseline)
-
-    @property
-    def relative_gap(self) -> float:
-        """The gap as a share of ``G(e) - G(b)``, which counts at least a thousandth of G(e)."""
-        return relative(self.gap, self.output, self.baseline)
 
     @property
     def special(self) -> float:
@@ -151,40 +141,52 @@ def letter_ids(target: Target) -> list[int] | None:
 
 
 @dataclass(eq=False)
-class _Panel:
-    """A stretch of a path: its ends as shares of the way, the target at both, and the integral of the gradient."""
-
-    low: float
-    high: float
-    at_low: float
-    at_high: float
-    slope: npt.NDArray[np.float64]
-
-
-@dataclass(eq=False)
 class _Path:
-    """The way from a baseline to a text, in panels that are halved where the gap is."""
+    """The way from a baseline to a text, in panels that are halved where the gap is.
+
+    Attributes:
+        encoding, end, start, masked: the text, word vectors at both ends, rows that are masked.
+        most_steps: points at most.
+        ends: the target at some places of the way, 0 = baseline and 1 = text.
+        panels: the integral of the gradient over stretches of the way.
+    """
 
     encoding: Encoding
     end: FloatArray
     start: FloatArray
     masked: IntArray
-    panels: list[_Panel]
     most_steps: int
+    ends: dict[float, float] = field(default_factory=dict)
+    panels: dict[tuple[float, float], npt.NDArray[np.float64]] = field(default_factory=dict)
     steps: int = 0
 
     @property
     def way(self) -> npt.NDArray[np.float64]:
         return self.end.astype(np.float64) - self.start
 
-    def gap(self, high: float, low: float) -> float:
-        """Give what all panels miss of the difference between text and baseline."""
-        return float((self.way * np.sum([one.slope for one in self.panels], axis=0)).sum()) - (high - low)
+    @property
+    def slope(self) -> npt.NDArray[np.float64]:
+        return np.sum(list(self.panels.values()), axis=0)
 
-    def gaps(self) -> list[float]:
-        """Give what each panel misses of the difference between its ends."""
-        way = self.way
-        return [float((way * one.slope).sum()) - (one.at_high - one.at_low) for one in self.panels]
+    def missing(self, slope: npt.NDArray[np.float64], low: float = 0.0, high: float = 1.0) -> float:
+        """Give what a slope misses of the difference between two places, as a share of that of the whole way."""
+        gap = float((self.way * slope).sum()) - (self.ends[high] - self.ends[low])
+        return relative(gap, self.ends[1.0], self.ends[0.0])
+
+    def is_open(self, tolerance: float) -> bool:
+        """Say whether the gap is too large and there is room for more panels."""
+        return self.missing(self.slope) > tolerance and len(self.panels) < self.most_steps // POINTS
+
+    def halves(self, tolerance: float) -> list[tuple[float, float]]:
+        """Take out the panels that miss too much, the worst ones if there is no room for all, and give their halves."""
+        gaps = {place: self.missing(slope, *place) for place, slope in self.panels.items()}
+        worst = sorted(gaps, key=lambda place: -gaps[place])[: self.most_steps // POINTS - len(gaps)]
+        found = []
+        for low, high in worst:
+            if gaps[low, high] > tolerance / len(gaps):
+                del self.panels[low, high]
+                found += [(low, (low + high) / 2), ((low + high) / 2, high)]
+        return found
 
 
 def _asked(target: Target, asked: Sequence[tuple[_Path, float]]) -> dict[str, Any]:
@@ -204,8 +206,7 @@ def _measure_panels(target: Target, wanted: Sequence[tuple[_Path, float, float]]
     places = [(path, low + share * (high - low)) for path, low, high in wanted for share in (nodes + 1) / 2]
     answers = target.ticking(gradients(**_asked(target, places)), [path.encoding for path, _ in places], 3)
     for path, low, high in wanted:
-        slope = sum(weight * next(answers).values.astype(np.float64) for weight in (high - low) / 2 * weights)
-        path.panels.append(_Panel(low, high, np.nan, np.nan, slope))  # type: ignore[arg-type]
+        path.panels[low, high] = sum(next(answers).values.astype(np.float64) * w for w in (high - low) / 2 * weights)  # type: ignore[assignment]
         path.steps += POINTS
 
 
@@ -240,59 +241,31 @@ def integrate(
         for start in starts:
             fixed = start.copy()
             fixed[masked] = end[masked]
-            paths.append(_Path(encoding, end, fixed, masked, [], limit))
+            paths.append(_Path(encoding, end, fixed, masked, limit))
 
-    def tokens_of(path: _Path, slope: npt.NDArray[Any], ends: tuple[float, float], steps: int | None) -> TokenMap:
+    def tokens_of(path: _Path, slope: npt.NDArray[Any], steps: int | None) -> TokenMap:
         letters = None if centred is None else slope @ centred
-        return TokenMap((path.way * slope).sum(1), path.encoding, *ends, steps, letters)
+        return TokenMap((path.way * slope).sum(1), path.encoding, path.ends[1.0], path.ends[0.0], steps, letters)
 
     asked = [path.encoding for path in paths]
-    ends = list(target.ticking(gradients(**_asked(target, [(path, 1.0) for path in paths])), asked, 3))
+    tops = list(target.ticking(gradients(**_asked(target, [(path, 1.0) for path in paths])), asked, 3))
     lows = target.ticking(measure(**_asked(target, [(path, 0.0) for path in paths])), asked)
-    outputs = list(zip((one.target for one in ends), lows))
-    first = [tokens_of(path, one.values, each, None) for path, one, each in zip(paths, ends, outputs)]
+    for path, top, low in zip(paths, tops, lows):
+        path.ends = {0.0: low, 1.0: top.target}
     counts = [len(starts) for starts in baselines]
+    first = list(_means([tokens_of(path, top.values, None) for path, top in zip(paths, tops)], counts))
     if only_ends:
-        return [], list(_means(first, counts))
+        return [], first
     borders = np.linspace(0, 1, -(-steps // POINTS) + 1).tolist()
-    wanted = [(path, low, high) for path in paths for low, high in pairwise(borders)]
+    wanted = [(path, *place) for path in paths for place in pairwise(borders)]
     while wanted:
         _measure_panels(target, wanted)
-        allowed = [tolerance * max(abs(high - low), 1e-3 * abs(high), 1e-6) for high, low in outputs]
-        open_ = [i for i, path in enumerate(paths) if abs(path.gap(*outputs[i])) > allowed[i]]
-        open_ = [i for i in open_ if len(paths[i].panels) < paths[i].most_steps // POINTS]
-        _measure_ends(target, [(paths[i], *outputs[i]) for i in open_])
-        wanted = [stretch for i in open_ for stretch in _halves(paths[i], allowed[i])]
-    found = [
-        tokens_of(path, np.sum([one.slope for one in path.panels], axis=0), each, path.steps)
-        for path, each in zip(paths, outputs)
-    ]
-    return list(_means(found, counts)), list(_means(first, counts))
-
-
-def _measure_ends(target: Target, paths: Sequence[tuple[_Path, float, float]]) -> None:
-    """Give each panel the target at its ends; that at the ends of the path is known (high, low)."""
-    missing = []
-    for path, high, low in paths:
-        path.panels.sort(key=lambda one: one.low)
-        path.panels[0].at_low, path.panels[-1].at_high = low, high
-        missing += [(path, one) for one in path.panels if one.at_low != one.at_low]
-    for (_, panel), value in zip(missing, measure(**_asked(target, [(path, one.low) for path, one in missing]))):
-        panel.at_low = value
-    for path, _, _ in paths:
-        for one, following in pairwise(path.panels):
-            one.at_high = following.at_low
-
-
-def _halves(path: _Path, allowed: float) -> list[tuple[_Path, float, float]]:
-    """Take out the panels that miss too much, the worst ones if there is no room for all, and give their halves."""
-    gaps = path.gaps()
-    room = path.most_steps // POINTS - len(gaps)
-    worst = sorted(range(len(gaps)), key=lambda i: -abs(gaps[i]))[:room]
-    chosen = {i for i in worst if abs(gaps[i]) > allowed / len(gaps)}
-    split = [path.panels[i] for i in sorted(chosen)]
-    path.panels = [one for i, one in enumerate(path.panels) if i not in chosen]
-    return [(path, low, high) for one in split for low, high in pairwise((one.low, (one.low + one.high) / 2, one.high))]
+        rough = [path for path in paths if path.is_open(tolerance)]
+        places = [(path, low) for path in rough for low, _ in path.panels if low not in path.ends]
+        for (path, place), value in zip(places, measure(**_asked(target, places))):
+            path.ends[place] = value
+        wanted = [(path, *half) for path in rough for half in path.halves(tolerance)]
+    return list(_means([tokens_of(path, path.slope, path.steps) for path in paths], counts)), first
 
 
 def _means(maps: Sequence[TokenMap], counts: Sequence[int]) -> Iterator[TokenMap]:

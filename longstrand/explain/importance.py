@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,8 @@ import polars as pl
 from scipy import stats
 
 from longstrand.errors import InputError
-from longstrand.explain.circular_shift import circular_counts, shift_null
+from longstrand.evaluation.compare import holm
+from longstrand.explain.circular_shift import ShiftSum, circular_counts
 from longstrand.explain.scan import Hits, Ints, q_values
 
 Floats = npt.NDArray[np.float64]
@@ -126,24 +128,24 @@ def compare_classes(tokens: TokenTable, classes: Sequence[str]) -> tuple[pl.Data
     names = np.array(classes)
     by_class = {name: tokens.importance[names == name] for name in ("strong", "weak", "none")}
     by_class = {name: values for name, values in by_class.items() if len(values)}
+    tests: dict[str, Any] = {
+        name: stats.mannwhitneyu(by_class[name], by_class["none"], alternative="greater", method="asymptotic")
+        for name in ("strong", "weak")
+        if name in by_class and "none" in by_class
+    }
+    adjusted = dict(zip(tests, holm([float(test.pvalue) for test in tests.values()])))
     rows = []
-    tests = {}
-    for name in ("strong", "weak"):
-        if name in by_class and "none" in by_class:
-            tests[name] = stats.mannwhitneyu(
-                by_class[name], by_class["none"], alternative="greater", method="asymptotic"
-            )
-    adjusted, last = {}, 0.0
-    for rank, name in enumerate(sorted(tests, key=lambda name: tests[name].pvalue)):
-        last = max(last, min(1.0, float(tests[name].pvalue) * (len(tests) - rank)))
-        adjusted[name] = last
     for name, values in by_class.items():
-        test = tests.get(name)
         spread = dict(zip(("p5", "p25", "median", "p75", "p95"), np.percentile(values, [5, 25, 50, 75, 95]).tolist()))
-        u = None if test is None else float(test.statistic)
-        tested = {"u": u, "p": None if test is None else float(test.pvalue), "p_holm": adjusted.get(name)}
-        auroc = None if u is None else u / len(values) / len(by_class["none"])
-        rows.append({"class": name, "tokens": len(values), **spread, **tested, "auroc": auroc})
+        test, u, p, auroc = tests.get(name), None, None, None
+        if test is not None:
+            u, p, auroc = (
+                float(test.statistic),
+                float(test.pvalue),
+                test.statistic / len(values) / len(by_class["none"]),
+            )
+        row = {"u": u, "p": p, "p_holm": adjusted.get(name), "auroc": auroc}
+        rows.append({"class": name, "tokens": len(values), **spread, **row})
     differences = sequence_differences(tokens, names != "none")
     p = statistic = None
     if differences.any():
@@ -221,7 +223,7 @@ def _within_sequences(
             shifts[word].append(circular_counts(marks[places].astype(np.int64), mine))
     found, behind = {}, {}
     for word, values in shifts.items():
-        found[word] = shift_null(values).p(sum(int(own[0]) for own in values))
+        found[word] = ShiftSum(values).p(sum(int(own[0]) for own in values))
         behind[word] = sum(bool(own[0]) for own in values)
     return found, behind
 

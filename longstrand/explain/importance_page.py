@@ -6,8 +6,7 @@ important tokens that no known motif explains.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from longstrand.explain.scan import scan
 from longstrand.genome.coverage import is_signal, open_signal
 from longstrand.genome.intervals import Interval
 from longstrand.report.locus import Locus, Logo
-from longstrand.report.sections import Boxes, Curves, Line, Section, Table
+from longstrand.report.sections import Boxes, Curves, Line, Section, Table, text
 from longstrand.runtime import generator, write_frame
 from longstrand.tokenization.base import Tokenizer
 
@@ -34,20 +33,6 @@ FLANK = 4
 """Bases around important tokens that discovery reads, as published."""
 TOP = 25
 MOST_REGIONS = 4000
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What `importance_report` has computed."""
-
-    tokens: imp.TokenTable
-    profile: pl.DataFrame
-    classes: pl.DataFrame
-    unit: pl.DataFrame
-    enriched: pl.DataFrame
-    found: Sequence[Discovered]
-    names: pl.DataFrame
-    why_not: str
 
 
 def read_attributions(path: Path, records: Sequence[Record], *, letters: bool = False) -> list[npt.NDArray[np.float32]]:
@@ -147,7 +132,7 @@ def importance_report(
     except InputError as error:
         why_not = str(error)
     names = compare([one.motif for one in found], database or motifs, top=3)
-    parts = _Parts(tokens, imp.position_profile(values), table, unit, enriched, found, names, why_not)
+    tables = {"profile": imp.position_profile(values), "classes": table, "enriched": enriched, "matches": names}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     listed = pl.DataFrame({
@@ -157,9 +142,13 @@ def importance_report(
     write_frame(folder / "tokens.parquet", listed)
     if found:
         write_meme(folder / "discovered.meme", [one.motif for one in found])
-    tables = {"profile": parts.profile, "classes": table, "enriched": enriched, "matches": names}
-    more = {"subtitle": _subtitle(tokens), "warnings": _warnings(parts)}
-    return write_page(folder, title, _sections(parts, motifs), tables, **more)
+    honest = unit.row(0, named=True)
+    sections = [*_statistics(tables, honest, motifs), *_discovered(found, names, why_not)]
+    subtitle = (
+        f"{len(texts):,} sequences, {len(tokens.text):,} tokens, of which {int(tokens.important.sum()):,} above the "
+        f"{imp.PERCENTILE:.0f}th percentile are called important"
+    )
+    return write_page(folder, title, sections, tables, subtitle=subtitle, warnings=_warnings(honest, classes))
 
 
 def regions_of(
@@ -186,68 +175,53 @@ def regions_of(
     return inside[:MOST_REGIONS], outside[:MOST_REGIONS]
 
 
-def _subtitle(tokens: imp.TokenTable) -> str:
-    return (
-        f"{len(tokens.lengths):,} sequences, {len(tokens.text):,} tokens, of which {int(tokens.important.sum()):,} "
-        f"above the {imp.PERCENTILE:.0f}th percentile are called important"
-    )
-
-
-def _warnings(parts: _Parts) -> list[str]:
+def _warnings(honest: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
     warnings = []
-    row = parts.unit.row(0, named=True)
-    if row["p"] is None or row["p"] > 0.05:
+    if honest["p"] is None or honest["p"] > 0.05:
         warnings.append("By sequence, tokens under motif sites matter no more than others: do not show the token test.")
-    if "strong" not in parts.classes["class"].to_list():
+    if "strong" not in classes:
         warnings.append(
             "No token overlaps a hit with q < 0.01: the motif may be too short to reach it, so the class is left out."
         )
     return warnings
 
 
-def _sections(parts: _Parts, motifs: Sequence[Motif]) -> list[Section]:
-    profile, unit = parts.profile, parts.unit.row(0, named=True)
+def _statistics(tables: Mapping[str, pl.DataFrame], unit: Mapping[str, Any], motifs: Sequence[Motif]) -> list[Section]:
+    """Show panels A, B and C."""
+    profile, classes, top = tables["profile"], tables["classes"], tables["enriched"].head(TOP)
     columns = {name: profile[name].to_list() for name in ("position", "mean", "low", "high")}
     line = Line("mean", columns["position"], columns["mean"], low=columns["low"], high=columns["high"])
     boxes = {
         f"{row['class']} ({row['tokens']:,})": [row[key] for key in ("p5", "p25", "median", "p75", "p95")]
-        for row in parts.classes.rows(named=True)
+        for row in classes.rows(named=True)
     }
     test = ["class", "tokens", "median", "u", "p", "p_holm", "auroc"]
     known = ", ".join(motif.label for motif in motifs[:8])
-    honest = (
-        f"By sequence (the honest unit): {unit['sequences']} sequences have both; mean of inside minus outside "
-        f"{_short(unit['mean_difference'])}, Wilcoxon's one-sided p {_short(unit['p'])}."
-    )
-    top = parts.enriched.head(TOP)
-    sections: list[Section] = [
-        Curves("A. Where importance lies", "Mean attribution by base of the aligned sequences; the band is its 95 % "
-               "interval. Trivial causes, such as windows centred on peaks, make the same picture.", [line], "base",
-               "attribution", {"zero": 0.0}),
-        Boxes("B. Tokens under motif sites", f"Sites of {known}: strong q < {imp.STRONG}, weak q < {imp.WEAK}, none "
-              "above. Boxes: quartiles and median; ends: 5th and 95th percentile. Mann-Whitney against none, Holm; "
-              f"tokens of one sequence are not independent, so its p is far too small. {honest}", boxes,
-              "importance of a token", (test, parts.classes.select(test).rows())),
-        table_of("C. Enriched tokens", f"Share of a token's occurrences that are important, against "
-                 f"{_short(top['expected'][0] if len(top) else None)} of all tokens. p: hypergeometric; q: Benjamini "
-                 "and Hochberg; p within: importance moved round within each sequence.", top),
+    mean, p = _short(unit["mean_difference"]), _short(unit["p"])
+    honest = text("importance_by_sequence", sequences=unit["sequences"], mean=mean, p=p)
+    expected = _short(top["expected"][0] if len(top) else None)
+    return [
+        Curves("A. Where importance lies", text("importance_profile"), [line], "base", "attribution", {"zero": 0.0}),
+        Boxes("B. Tokens under motif sites", text("importance_classes", known=known, strong=imp.STRONG, weak=imp.WEAK)
+              + f" {honest}", boxes, "importance of a token", (test, classes.select(test).rows())),
+        table_of("C. Enriched tokens", text("importance_tokens", expected=expected), top),
     ]  # fmt: skip
-    explain = f"From important tokens that overlap no site, with {FLANK} bases around, against others. {parts.why_not}"
-    rows = []
-    for one in parts.found:
-        like = parts.names.filter(pl.col("query") == one.motif.name).rows(named=True)
+
+
+def _discovered(found: Sequence[Discovered], names: pl.DataFrame, why_not: str) -> Iterator[Section]:
+    """Show panel D."""
+    explain, rows = text("importance_motifs", flank=FLANK, why_not=why_not), []
+    for one in found:
+        like = names.filter(pl.col("query") == one.motif.name).rows(named=True)
         named = "; ".join(f"{row['target']} {row['target_name']} (p {_short(row['p'])})" for row in like)
         shares = "{} of {} against {} of {}".format(*one.held_out)
         rows.append([one.motif.name, one.word, one.sites, one.p_training, one.p, shares, named])
     heads = ["motif", "grew from", "sites", "p (search)", "p (held out)", "held-out regions with a site", "looks like"]
-    sections.append(Table("D. Motifs that were found", explain if rows else f"{explain} None was found.", heads, rows))
-    for one in parts.found:
+    yield Table("D. Motifs that were found", explain if rows else f"{explain} None was found.", heads, rows)
+    for one in found:
         logo = Logo(one.motif.frequencies, "bits")
         place = Interval(one.motif.name, 0, one.motif.width)
-        sections.append(
-            Locus(f"D. Motifs that were found: {one.motif.name}", "Information of each column.", [logo], place)
-        )
-    return sections
+        yield Locus(f"D. Motifs that were found: {one.motif.name}", "Information of each column.", [logo], place)
 
 
 def _short(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Whole attribution jobs: a file in, a folder of maps out, in parts that survive a kill.
+"""Attribute sequences in memory, or a file into a folder of maps, in parts that survive a kill.
 
 The folder holds ``attributions.zarr`` (values of all bases, and where each row begins), ``sequences.tsv`` (one line a
 row), ``seqlets.bed`` (stretches of strong values), a track as BigWig or bedGraph and, with checks, a report.
@@ -20,7 +20,7 @@ import numpy as np
 
 from longstrand.config import build
 from longstrand.errors import UsageError
-from longstrand.explain.attribution import STATUSES
+from longstrand.explain.attribution import STATUSES, Attribution, Explainer
 from longstrand.explain.cost import Cost, estimate, refuse_if_long
 from longstrand.explain.maps import (
     ARRAYS,
@@ -38,8 +38,10 @@ from longstrand.explain.options import AttributeOptions
 from longstrand.explain.page import write_page
 from longstrand.explain.trust import passes_of_tests
 from longstrand.inference.jobs import JobResult, too_long_notes
-from longstrand.inference.loaded import Model
+from longstrand.inference.loaded import Model, open_model
 from longstrand.inference.resumable import ResumableOutput, cut_into_parts
+from longstrand.inference.sequences import Sequences, as_records
+from longstrand.inference.verbs import warn
 from longstrand.inference.writers import ColumnChunk, CsvSink, ZarrSink
 from longstrand.runtime import check_output, torch_threads, world_size
 
@@ -80,12 +82,14 @@ def attribute_file(
     job = AttributionJob.open(model, source, genome, wanted, tick)
     extra = {"others": [str(other) for other in others], "sites": None if sites is None else str(sites)}
     sink, computed = ZarrSink(), 0
-    with ResumableOutput.open(target, job.identity() | extra, suffix=sink.suffix, overwrite=overwrite) as parts:
+    with (
+        ResumableOutput.open(target, job.identity() | extra, suffix=sink.suffix, overwrite=overwrite) as parts,
+        torch_threads(job.options.threads or job.loaded.threads),
+    ):
         finished = None if overwrite else parts.finished()
         already = finished is not None
         if finished is None:
-            with torch_threads(job.options.threads or job.loaded.threads):
-                cost = _cost(job, len(others))
+            cost = _cost(job, len(others))
             if cost is not None:
                 refuse_if_long(cost, job.explainer)
                 begin(cost)
@@ -96,8 +100,7 @@ def attribute_file(
             for number, group in groupby(cut, key=lambda item: item[0]):
                 records = [record for _, record in group]
                 if parts.is_mine(number):
-                    with torch_threads(job.options.threads or job.loaded.threads):
-                        found = list(job.explainer.explain(records))
+                    found = list(job.explainer.explain(records))
                     computed += len(found)
                     counts = {"bases": sum(len(one.values) for one in found), **Counter(one.status for one in found)}
                     write = partial(sink.write, job.block(found))
@@ -117,6 +120,41 @@ def attribute_file(
         notes += [f"warning: {line}" for line in json.loads((target / "report.json").read_text())["warnings"]]
     seconds = time.perf_counter() - started
     return JobResult(target, finished.num_rows if finished else None, counts, tuple(notes), computed, seconds, already)
+
+
+def attribute(
+    model: Model, sequences: Sequences, *, genome: Genome | str | None = None, **options: Any
+) -> list[Attribution]:
+    """Explain what a model says about sequences: one value a base, in their order.
+
+    Args:
+        model: folder of a checkpoint or run, name of a shipped model, hub id, or a loaded model; any head, with memory,
+            merged adapters and any attention.
+        sequences: one text, a list or column of them, or a path (FASTA, table, BED with ``genome``).
+        genome: what the intervals of a file lie on.
+        **options: of `AttributeOptions`, for example ``method="ism"``, ``output="promoter"``, ``strand="both"``.
+
+    Returns:
+        One `Attribution` a row; ``values`` has one number a base.
+
+    Raises:
+        ConfigError: an option is unknown or wrong.
+        InputError: a row is no DNA or longer than the model reads.
+        UsageError: the model has no such output or baseline, options contradict each other, or it would take longer
+            than ``most_minutes``.
+    """
+    wanted = build(AttributeOptions, options, "options")
+    loaded = open_model(model, device=wanted.device, is_small=True)
+    file = wanted.reading() if wanted.model_fields_set & {"window", "sequence_column", "name_column"} else None
+    with torch_threads(wanted.threads or loaded.threads):
+        explainer = Explainer(loaded.network, wanted)
+        records = list(as_records(sequences, genome=genome, options=file))
+        if cost := estimate(explainer, records):
+            refuse_if_long(cost, explainer)
+        found = list(explainer.explain(records))
+    for note in too_long_notes(max((len(one.values) for one in found), default=0), loaded.network.reading):
+        warn(note)
+    return found
 
 
 def _cost(job: AttributionJob, others: int) -> Cost | None:
@@ -143,5 +181,4 @@ def _join(
     contigs = None if job.genome is None else job.genome.contigs
     write_track(maps, target, contigs, job.options.track)
     if job.options.check:
-        with torch_threads(job.options.threads or job.loaded.threads):
-            write_page(job, maps, target, others=others, sites=sites)
+        write_page(job, maps, target, others=others, sites=sites)

@@ -9,23 +9,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from longstrand.data.rows import Columns, Record, has_intervals, read_intervals
 from longstrand.explain.attribution import Attribution, Explainer
-from longstrand.explain.options import PATHS, AttributeOptions
+from longstrand.explain.elements import Place, by_chrom, marks_of
+from longstrand.explain.options import PATHS, AttributeOptions, ReadOptions
 from longstrand.genome.regions import window_around
 from longstrand.inference.loaded import LoadedModel, Model, fingerprint_input, open_model
 from longstrand.inference.sequences import open_genome, read_file
 from longstrand.inference.writers import Bins, ColumnChunk, TrackLayout, track_file
+from longstrand.questions.tokens import reading_of
 from longstrand.runtime import write_json
 
 if TYPE_CHECKING:
     from longstrand.genome.fasta import Genome
 
+AnyRead = TypeVar("AnyRead", bound=ReadOptions)
 PART_BASES = 1 << 20
 PERCENTILE = 95
 SAMPLE = 10_000_000
@@ -36,6 +39,21 @@ SMALL_INPUT = 1 << 20
 Inside = Callable[[Record], npt.NDArray[np.bool_]]
 NUMBERS = ("output", "baseline", "gap", "relative_gap", "special", "steps", "resegmented")
 ARRAYS, TABLE, SEQLETS = "attributions.zarr", "sequences.tsv", "seqlets.bed"
+
+
+def as_read(source: Path, loaded: LoadedModel, options: AnyRead) -> tuple[bool, AnyRead]:
+    """Say whether rows of a file are intervals, and take the window of training for them."""
+    intervals = has_intervals(source, Columns(options.sequence_column, None, options.name_column))
+    window = reading_of(loaded.network).window
+    is_taken = intervals and options.window is None and window is not None
+    return intervals, options.changed(window=window) if is_taken else options
+
+
+def identity_of(loaded: LoadedModel, source: Path, genome: Genome | None, options: ReadOptions) -> dict[str, Any]:
+    """Collect what decides an output: model, input and options."""
+    named = {"model": loaded.fingerprint(), "tokenizer": loaded.tokenizer.fingerprint}
+    named |= {"input": fingerprint_input(source), "genome": None if genome is None else genome.fingerprint}
+    return named | options.identity()
 
 
 class Maps:
@@ -94,15 +112,6 @@ class Maps:
         return [Place(name, 0, int(size), "+") for name, size in zip(names, np.diff(self.offsets))]
 
 
-class Place(NamedTuple):
-    """Where the bases of a row lie; a window may reach beyond the ends of its contig."""
-
-    chrom: str
-    start: int
-    end: int
-    strand: str
-
-
 def place_of(record: Record, window: int | None) -> Place | None:
     """Say where the letters of a row lie, whose window may be wider or narrower than its interval."""
     if record.interval is None:
@@ -115,17 +124,10 @@ def place_of(record: Record, window: int | None) -> Place | None:
 
 def inside_of(path: Path, window: int | None) -> Inside:
     """Make a function that says which bases of a row lie in the intervals of a BED, by genome or by name of the row."""
-    sites: dict[str, list[tuple[int, int]]] = {}
-    for item in read_intervals(path).intervals:
-        sites.setdefault(item.chrom, []).append((item.start, item.end))
+    sites = by_chrom(read_intervals(path).intervals)
 
     def inside(record: Record) -> npt.NDArray[np.bool_]:
-        place, size = place_of(record, window), record.num_bases
-        chrom, first = (record.name, 0) if place is None else (place.chrom, place.start)
-        found = np.zeros(size, dtype=bool)
-        for start, end in sites.get(chrom, ()):
-            found[max(0, start - first) : max(0, end - first)] = True
-        return found if place is None or place.strand == "+" else found[::-1]
+        return marks_of(sites, place_of(record, window) or Place(record.name, 0, record.num_bases, "+"))
 
     return inside
 
@@ -167,33 +169,22 @@ def write_seqlets(maps: Maps, target: Path) -> int:
 
 def bins_of(maps: Maps, places: Sequence[Place], contigs: Mapping[str, int]) -> Iterator[Bins]:
     """Give the map along contigs, base by base; where rows overlap, their mean; NaN where there is none."""
-    rows: dict[str, list[int]] = {contig: [] for contig in contigs}
-    for i, place in enumerate(places):
-        rows[place.chrom].append(i)
-    for contig, numbers in rows.items():
-        sums, at = np.zeros((2, 0)), 0  # total and number of values, from base `at` on
-        for i in sorted(numbers, key=lambda i: places[i].start):
-            place, values = places[i], maps.row(i).astype(np.float64)
-            values = values if place.strand == "+" else values[::-1]
-            left, right = max(0, -place.start), max(0, place.end - contigs[contig])
-            values, start = values[left : len(values) - right], place.start + left
-            if start > at:
-                yield from _means(contig, at, sums[:, : start - at], start - at)
-                sums, at = sums[:, start - at :], start
-            sums = np.pad(sums, ((0, 0), (0, max(0, len(values) - sums.shape[1]))))
-            known = ~np.isnan(values)
-            sums[0, : len(values)] += np.where(known, values, 0)
-            sums[1, : len(values)] += known
-        yield from _means(contig, at, sums, sums.shape[1])
-
-
-def _means(contig: str, start: int, sums: np.ndarray, size: int) -> Iterator[Bins]:
-    """Give the means of a stretch of ``size`` bases, of which the first ones have sums."""
-    for first in range(0, size, PART_BASES):
-        part = sums[:, first : min(first + PART_BASES, size)]
-        values = np.full((min(PART_BASES, size - first), 1), np.nan, dtype=np.float32)
-        np.divide(part[0], part[1], out=values[: part.shape[1], 0], where=part[1] > 0, casting="same_kind")
-        yield contig, start + first, values
+    starts, ends = (np.array([getattr(place, name) for place in places], dtype=np.int64) for name in ("start", "end"))
+    chroms = np.array([place.chrom for place in places], dtype=object)
+    for contig, size in contigs.items():
+        for first in range(0, size, PART_BASES):
+            last = min(first + PART_BASES, size)
+            here = np.flatnonzero((chroms == contig) & (starts < last) & (ends > first)).tolist()
+            if not here:
+                continue
+            sums = np.zeros((2, last - first))  # total and number of values
+            for i in here:
+                values = maps.row(i) if places[i].strand == "+" else maps.row(i)[::-1]
+                left, right = max(starts[i], first), min(ends[i], last)
+                part = values[left - starts[i] : right - starts[i]]
+                sums[:, left - first : right - first] += np.nan_to_num(part), ~np.isnan(part)
+            means = np.divide(sums[0], sums[1], out=np.full(last - first, np.nan), where=sums[1] > 0)
+            yield contig, first, means.astype(np.float32)[:, None]
 
 
 def write_track(maps: Maps, folder: Path, contigs: Mapping[str, int] | None, kind: str | None) -> Path | None:
@@ -213,7 +204,7 @@ def write_track(maps: Maps, folder: Path, contigs: Mapping[str, int] | None, kin
     target = folder / ("attribution.bw" if kind == "bigwig" else "attribution.bedgraph")
     sizes = dict(contigs) if contigs is not None else {place.chrom: place.end for place in places if place.end}
     layout = TrackLayout(sizes, 1, ("attribution",), {})
-    track_file(target).write(bins_of(maps, [place for place in places if place.chrom in sizes], sizes), layout, target)
+    track_file(target).write(bins_of(maps, places, sizes), layout, target)
     if kind == "bigwig":
         igv = {"name": "attribution", "type": "wig", "format": "bigwig", "graphType": "dynseq", "url": target.name}
         write_json(folder / "igv_track.json", igv)
@@ -244,9 +235,7 @@ class AttributionJob:
         opened = open_genome(genome)
         small = opened is None and source.is_file() and source.stat().st_size < SMALL_INPUT
         loaded = open_model(model, device=options.device, is_small=small)
-        intervals = has_intervals(source, Columns(options.sequence_column, None, options.name_column))
-        if loaded.reading is not None and intervals and options.window is None and loaded.reading.window is not None:
-            options = options.changed(window=loaded.reading.window)
+        intervals, options = as_read(source, loaded, options)
         return cls(source, opened, loaded, options, Explainer(loaded.network, options, tick), intervals)
 
     def records(self) -> Iterator[Record]:
@@ -271,12 +260,9 @@ class AttributionJob:
 
     def identity(self) -> dict[str, Any]:
         """Collect what decides the content of the output."""
-        return {
-            "model": self.loaded.fingerprint(), "tokenizer": self.loaded.tokenizer.fingerprint,
-            "input": fingerprint_input(self.source), "genome": None if self.genome is None else self.genome.fingerprint,
-            **self.options.identity(), "strands": list(self.explainer.strands), "part_rows": self.options.part_rows,
-            "baselines": list(self.explainer.baselines) if self.options.method in PATHS else [],
-        }  # fmt: skip
+        more = {"strands": list(self.explainer.strands), "part_rows": self.options.part_rows}
+        more["baselines"] = list(self.explainer.baselines) if self.options.method in PATHS else []
+        return identity_of(self.loaded, self.source, self.genome, self.options) | more
 
     def block(self, found: Sequence[Attribution]) -> ColumnChunk:
         """Put consecutive maps into columns."""

@@ -17,10 +17,12 @@ from longstrand.genome.intervals import Interval
 from longstrand.models.network import Network
 from longstrand.report.locus import Arcs, Locus, Logo, Marks, Ruler, Track, marked
 from longstrand.report.page import write_report
-from longstrand.report.sections import Curves, Line, Report, Section, Table, grid, provenance_table
+from longstrand.report.sections import Curves, Line, Report, Section, Table, grid, provenance_table, text
 from longstrand.runtime import provenance, write_frame
 
 TOP = 30
+SHOWN = ["element", "layer", "head", "arcs", "p_alpha", "p2", "effect", "share"]
+SHOWN += ["p_shift", "p_shift_all", "z", "p_z_all"]
 MOST_ROWS = 60
 """Rows that a drawn map has; longer ones are pooled by their largest value."""
 
@@ -43,11 +45,7 @@ def table_of(title: str, explain: str, frame: pl.DataFrame) -> Table:
 
 def reconstruction_page(folder: Path, name: str, tokens: pl.DataFrame, summary: pl.DataFrame, vocabulary: int) -> Path:
     """Write how well masked tokens are read back, by element."""
-    explain = (
-        f"Accuracy: the first choice among {vocabulary:,} tokens is right; chance is {1 / vocabulary:.2g}, "
-        f"with perplexity {vocabulary:,}. Loss in nats a token, perplexity exp(mean loss). "
-        "Intervals: bootstrap over sequences."
-    )
+    explain = text("reconstruction", vocabulary=vocabulary, chance=1 / vocabulary)
     return write_page(folder, f"What {name} reads back", [table_of("By element", explain, summary)],
                       {"elements": summary, "tokens": tokens})  # fmt: skip
 
@@ -69,8 +67,7 @@ def attention_examples(
         components = [Ruler(), Arcs(pairs + place.start, weights, f"attention\n> {mu:g}"),
                       Marks(marked(marks, place), name=kind)]  # fmt: skip
         title = f"Layer {best[0]['layer']}, head {best[0]['head']}: {kind}"
-        explain = "From each token to the one that it looks at; dark arcs are strong ones. An example, not evidence."
-        found.append(Locus(title, explain, components, place))
+        found.append(Locus(title, text("attention_example"), components, place))
     return found
 
 
@@ -114,21 +111,16 @@ def attention_page(
         "p_z_all",
     ]
     strongest = enough.sort("effect", descending=True, nulls_last=True).head(TOP).select(shown)
-    explain = (
-        "p_shift moves each sequence's annotation round by random bases and holds its level; z, as published, takes "
-        "arcs for independent and finds too much. 'all': after Bonferroni over layers, heads and elements. "
-        "Attention is not attribution: it says where a head looks, not what the output depends on."
-    )
     heads = ["element", "heads", f"with {FEW_ARCS} arcs or more", "p_shift < 0.05", "z: p < 0.05"]
+    lines = [line for line in lines if line.x]
+    best = Curves(
+        "Best head of each layer", text("attention_layers", mu=mu), lines, "layer", "p_alpha / p2", {"chance": 1}
+    )
     sections = [
-        Table("Heads that point at elements", explain, heads, counts),
-        Curves("Best head of each layer", f"Share of arcs (attention above {mu}) that end in the element, over the "
-               "share of tokens there; 1 is chance.", [line for line in lines if line.x], "layer", "p_alpha / p2",
-               {"chance": 1.0}),
+        Table("Heads that point at elements", text("attention"), heads, counts), *([best] if lines else []),
         table_of("Strongest heads", f"Heads with at least {FEW_ARCS} arcs; layers and heads count from 0.", strongest),
     ]  # fmt: skip
-    shown = [section for section in sections if not isinstance(section, Curves) or section.lines]
-    return write_page(folder, f"Where {name} looks", [*shown, *examples],
+    return write_page(folder, f"Where {name} looks", [*sections, *examples],
                       {"heads": every})  # fmt: skip
 
 
@@ -149,12 +141,8 @@ def dependency_page(
     pool = -(-size // MOST_ROWS)
     rows = [np.nanmax(np.where(np.isnan(part), 0, part), axis=0) for part in np.split(between, range(pool, size, pool))]
     drawn = np.stack(rows, axis=1)
-    explain = (
-        "Rows: the base that is substituted, from the first at the top; columns: the base that is looked at. Colour: "
-        f"largest change ({found.unit}) over the substitutions. Inside one token the map is left out. "
-        f"{100 * found.resegmented:.0f} % of the substitutions moved borders of tokens"
-        f"{'; bases whose own token they cut otherwise are left out there' if found.resegmented else ''}."
-    )
+    cut = "; bases whose own token they cut otherwise are left out there" if found.resegmented else ""
+    explain = text("dependency", unit=found.unit, moved=100 * found.resegmented, cut=cut)
     components = [
         Ruler(found.sequence),
         Logo(found.probabilities, "expected\n(bits)"),
@@ -163,11 +151,8 @@ def dependency_page(
     sections: list[Section] = [Locus("Map", explain, components, place)]
     if cut_off is not None:
         share = float((between > cut_off).sum() / max(1, np.isfinite(between).sum()))
-        text = (
-            f"{LEVEL:.0f} % of pairs are below {cut_off:.3g} in shuffled sequences with the same dinucleotides; "
-            f"{100 * share:.1f} % of pairs of this sequence are above, where {100 - LEVEL:.0f} % are chance."
-        )
-        sections.append(Section("What chance gives", text))
+        chance = text("dependency_null", level=LEVEL, cut_off=cut_off, above=100 * share, left=100 - LEVEL)
+        sections.append(Section("What chance gives", chance))
         frame = frame.with_columns((pl.col("change") > cut_off).alias("above_chance"))
     sections.append(table_of("Strongest pairs", "Positions count from 0.", frame.head(TOP)))
     page = write_page(folder, f"Which bases depend on which, for {name}", sections, {"pairs": frame})
@@ -181,23 +166,14 @@ def _scatter(points: pl.DataFrame, group: str, method: str) -> Curves:
     """Draw vectors in two dimensions, coloured by a column."""
     parts = [(str(name), own) for (name,), own in points.group_by([group], maintain_order=True)]
     lines = [Line(name, own["x"].to_list(), own["y"].to_list(), "dots") for name, own in parts]
-    explain = (
-        "Two dimensions to look at: distances between groups and their sizes mean little here, and nothing was "
-        "measured in this picture. The numbers are those above."
-    )
     counts = (group, "vectors"), [(name, len(own)) for name, own in parts]
-    return Curves(
-        f"A look at the vectors ({method.upper()})", explain, lines, f"{method} 1", f"{method} 2", table=counts
-    )
+    title = f"A look at the vectors ({method.upper()})"
+    return Curves(title, text("vectors"), lines, f"{method} 1", f"{method} 2", table=counts)
 
 
 def separation_page(folder: Path, name: str, table: pl.DataFrame, points: pl.DataFrame, method: str = "pca") -> Path:
     """Write whether elements lie apart in embeddings, beside the controls."""
-    explain = (
-        "Measured in the full space; neighbours are of other chromosomes (or other folds of one). 'moved': the same "
-        "windows, another place; '6-mers': composition alone. What the model adds is what exceeds both."
-    )
-    sections = [table_of("How far apart", explain, table), _scatter(points, "element", method)]
+    sections = [table_of("How far apart", text("separation"), table), _scatter(points, "element", method)]
     return write_page(folder, f"Elements in the space of {name}", sections,
                       {"separation": table, "coordinates": points})  # fmt: skip
 
@@ -210,7 +186,9 @@ def species_page(folder: Path, name: str, table: pl.DataFrame, points: pl.DataFr
         for (a, b), own in table.group_by(["a", "b"], maintain_order=True)
     }
     means = {f"mean of {len(rows)} pairs": [float(np.mean(column)) for column in zip(*rows.values())]}
-    explain = "Macro F1 of gradient boosting over five folds; 6-mers are what composition alone can do."
-    sections = [grid("Pairs", explain, kinds, means | rows, [False] * len(kinds)), _scatter(points, "species", method)]
+    sections = [
+        grid("Pairs", text("species"), kinds, means | rows, [False] * len(kinds)),
+        _scatter(points, "species", method),
+    ]
     tables = {"pairs": table, "coordinates": points}
     return write_page(folder, f"Pairs told apart by {name}", sections, tables)

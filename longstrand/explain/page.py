@@ -12,10 +12,11 @@ from longstrand.explain.attribution import NO_CONTENT, NO_LETTER, STATUSES, Attr
 from longstrand.explain.maps import AttributionJob, Inside, Maps, inside_of
 from longstrand.explain.trust import SHARES, Trust, examine
 from longstrand.genome.intervals import Interval
+from longstrand.genome.sequence import reverse_complement
 from longstrand.inference.loaded import open_model
 from longstrand.report.locus import Locus, Logo, Marks, Ruler, Tokens, Track, marked
 from longstrand.report.page import write_report
-from longstrand.report.sections import Curves, Line, Report, Section, Table, provenance_table
+from longstrand.report.sections import Curves, Line, Report, Section, Table, provenance_table, text
 from longstrand.runtime import provenance
 
 TOP, WIDTH = 6, 120
@@ -85,12 +86,6 @@ def _strongest(maps: Maps) -> list[int]:
 
 
 def _trust_sections(trust: Trust, job: AttributionJob) -> Iterator[Section]:
-    explain = (
-        f"Sequences tested: {trust.num_sequences}; the median counts, the quartiles stand beside it. "
-        "Agreement is Spearman's rank correlation over the bases of a sequence. 'Weights mixed up' repeats the map "
-        "with the model's numbers shuffled, from the head down; with all of them shuffled nothing may be left of it. "
-        "'Trivial' compares the size of the values with what needs no model. The limits are conventions."
-    )
     rows = [
         [check.name, {"value": check.value, "bold": True,
                       "note": "" if check.low is None else f"{check.low:.3f} to {check.high:.3f}"},
@@ -98,18 +93,14 @@ def _trust_sections(trust: Trust, job: AttributionJob) -> Iterator[Section]:
         for check in trust.checks
     ]  # fmt: skip
     columns = ["test", "median (quartiles)", "a map to be trusted", "verdict", "what a failure says"]
-    yield Table("Can these maps be trusted?", explain, columns, rows)
+    yield Table("Can these maps be trusted?", text("trust", number=trust.num_sequences), columns, rows)
     if trust.curves:
         lines = [
             Line(name, [100 * share for share in SHARES], list(values), "points")
             for name, values in trust.curves.items()
         ]
-        yield Curves(
-            "Masking what is important",
-            "The mean output when a growing share of the tokens is masked. If the map is faithful, the line of the "
-            "most important tokens falls below the random one, and that of the least important ones stays above it.",
-            lines, "% of the tokens masked", job.explainer.target.name,
-        )  # fmt: skip
+        what, target = text("deletion"), job.explainer.target.name
+        yield Curves("Masking what is important", what, lines, "% of the tokens masked", target)
 
 
 def _profile(maps: Maps) -> Iterator[Section]:
@@ -129,11 +120,7 @@ def _profile(maps: Maps) -> Iterator[Section]:
     means = np.add.reduceat(total / np.maximum(count, 1), edges, axis=1) / np.diff(np.append(edges, sizes[0]))
     places = (edges + (step - 1) / 2 - (sizes[0] - 1) / 2).tolist()
     lines = [Line("mean", places, means[0].tolist()), Line("mean size", places, means[1].tolist())]
-    yield Curves(
-        "Where in the sequences", "Values averaged over all rows by their distance from the middle. A peak in the "
-        "middle is also what windows that were centred on something give by themselves.",
-        lines, "bases from the middle", "value of a base",
-    )  # fmt: skip
+    yield Curves("Where in the sequences", text("profile"), lines, "bases from the middle", "value of a base")
 
 
 def _picture(job: AttributionJob, maps: Maps, one: Attribution, inside: Inside | None, *, warned: bool) -> Section:
@@ -145,26 +132,21 @@ def _picture(job: AttributionJob, maps: Maps, one: Attribution, inside: Inside |
     first = start if place is None else place.start + (start if place.strand == "+" else len(one.values) - end)
     chrom, turned = (one.name, False) if place is None else (place.chrom, place.strand == "-")
     shown = slice(start, end)
-    text, values = one.sequence[shown], one.values[shown]
+    letters, values = one.sequence[shown], one.values[shown]
     tokens = np.clip(one.tokens[(one.tokens[:, 1] > start) & (one.tokens[:, 0] < end)], start, end) - start
     strands = np.stack([each[shown] for each in one.strands.values()], axis=1)
     hits = None if inside is None else inside(one.record)[shown]
     if turned:
-        from longstrand.genome.sequence import reverse_complement
-
-        text, values, strands = reverse_complement(text), values[::-1], strands[::-1]
+        letters, values, strands = reverse_complement(letters), values[::-1], strands[::-1]
         tokens, hits = (end - start - tokens[:, ::-1])[::-1], None if hits is None else hits[::-1]
     region = Interval(chrom, max(0, first), max(0, first) + end - start)
     components = [
-        Ruler(), Logo(values, name="attribution", kind="height", sequence=text), Tokens(tokens, start=region.start),
+        Ruler(), Logo(values, name="attribution", kind="height", sequence=letters), Tokens(tokens, start=region.start),
         *([Track(strands, name="strands", labels=list(one.strands))] if len(one.strands) > 1 else []),
         *([Marks(marked(hits, region), name="sites")] if hits is not None and hits.any() else []),
     ]  # fmt: skip
     steps = f", {one.steps} steps, gap {one.relative_gap:.2%}" if one.steps else ""
     low = "" if one.baseline != one.baseline else f" (baseline {one.baseline:.3f})"
     mark = " This map failed a test above." if warned or one.status != "ok" else ""
-    explain = (
-        f"Output {one.output:.3f}{low}{steps}. Letters above 0 push the output up, letters below push it down; all "
-        f"letters of one token are equally tall.{mark}"
-    )
+    explain = f"Output {one.output:.3f}{low}{steps}. {text('attribution_letters')}{mark}"
     return Locus(f"Row {one.record.index + 1}: {one.name}", explain, components, region)

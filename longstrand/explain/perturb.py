@@ -130,16 +130,21 @@ def positions(sequence: str, span: tuple[int, int] | None) -> range:
 
 def deletions(score: Score, sequence: str, *, span: tuple[int, int] | None = None) -> FloatArray:
     """Score the sequence without each of its bases: text minus changed text, float32 ``(num_bases,)``."""
-    places = positions(sequence, span)
-    texts = [sequence[:place] + sequence[place + 1 :] for place in places]
-    return _per_base(sequence, places, -differences(score, sequence, texts)[0])
+    return _changed(score, sequence, span, lambda place: [sequence[:place] + sequence[place + 1 :]])
 
 
 def insertions(score: Score, sequence: str, *, span: tuple[int, int] | None = None) -> FloatArray:
     """Score each letter put before each base: text minus the mean of the four texts, float32 ``(num_bases,)``."""
+    return _changed(score, sequence, span, lambda place: [sequence[:place] + x + sequence[place:] for x in BASES])
+
+
+def _changed(
+    score: Score, sequence: str, span: tuple[int, int] | None, change: Callable[[int], list[str]]
+) -> FloatArray:
     places = positions(sequence, span)
-    texts = [sequence[:place] + letter + sequence[place:] for place in places for letter in BASES]
-    return _per_base(sequence, places, -differences(score, sequence, texts)[0].reshape(-1, 4).mean(1))
+    texts = [change(place) for place in places]
+    found = -differences(score, sequence, [text for some in texts for text in some])[0]
+    return _per_base(sequence, places, found.reshape(len(places), -1).mean(1) if texts else found)
 
 
 def blocks(

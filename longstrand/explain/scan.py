@@ -21,6 +21,8 @@ from longstrand.explain.motifs import FloatArray, Motif
 from longstrand.runtime import compiled
 
 Ints = npt.NDArray[np.int64]
+Digits = npt.NDArray[np.uint8]
+Codes = npt.NDArray[np.uint16]
 
 PSEUDO_SITES = 0.1
 STEPS = 1000
@@ -29,6 +31,8 @@ BACKGROUNDS = {"nrdb": (0.274552, 0.225448, 0.225448, 0.274552), "uniform": (0.2
 """FIMO's default, the frequencies of a non-redundant database averaged over the strands, and equal frequencies."""
 BLOCK = 6
 """Letters that one look-up scores."""
+FORBIDDEN = -(1 << 24)
+"""Score of a letter that is none."""
 PIECE = 1 << 23
 """Bases scanned at a time; longer contigs are cut, with overlaps."""
 
@@ -184,20 +188,28 @@ def scan(
         raise UsageError(f"the threshold of p values lies between 0 and 1, got {threshold}.")
     frequencies = np.array(BACKGROUNDS["nrdb"]) if background is None else background
     tables = [_on_strands(motif, frequencies, 2 if both_strands else 1) for motif in motifs]
-    kernels = [[_blocks(table, table.cut(threshold)) for table in pair] for pair in tables]
-    found: list[list[npt.NDArray[np.int64]]] = [[] for _ in motifs]
+    kernels = [[_kernel(table, table.cut(threshold)) for table in pair] for pair in tables]
+    found: list[list[Ints]] = [[] for _ in motifs]
     num_windows = np.zeros(len(motifs), dtype=np.int64)
     longest = max((motif.width for motif in motifs), default=1)
     with ThreadPoolExecutor(num_threads) as pool:
-        for piece in _pieces(sequences, longest):
+        for digits, places in _pieces(sequences, longest):
+            unknown = np.cumsum(np.concatenate([[0], digits == UNKNOWN]), dtype=np.int32)
+            codes, padded = np.zeros(len(digits), dtype=np.uint16), np.pad(digits & 3, (0, BLOCK))
+            for shift in range(BLOCK):
+                codes = codes * 4 + padded[shift : shift + len(digits)]  # of the letters from each base on
+            windows = {
+                width: int((unknown[width:] == unknown[:-width])[:PIECE].sum())
+                for width in {motif.width for motif in motifs}
+            }
 
-            def look(number: int, piece: _Piece = piece) -> int:
-                width = motifs[number].width
-                rows = [piece.search(kernel, width, side) for side, kernel in enumerate(kernels[number])]
-                found[number].append(np.concatenate(rows))
-                return int((piece.room >= width).sum()) * len(rows)
+            def look(number: int, codes: Codes = codes, digits: Digits = digits, places: Ints = places) -> Ints:
+                sides = enumerate(kernels[number])
+                return np.concatenate([_hits(codes, digits, places, kernel, side) for side, kernel in sides])
 
-            num_windows += list(pool.map(look, range(len(motifs))))
+            for number, rows in enumerate(pool.map(look, range(len(motifs)))):
+                found[number].append(rows)
+                num_windows[number] += windows[motifs[number].width] * len(kernels[number])
     return _assemble(motifs, tables, found, num_windows)
 
 
@@ -245,135 +257,73 @@ def _assemble(
     return Hits(*columns, num_windows)
 
 
-@dataclass(frozen=True, eq=False)
-class _Piece:
-    """Sequences, or a part of one, joined and indexed.
+def _pieces(sequences: Iterable[str], longest: int) -> Iterator[tuple[Digits, Ints]]:
+    """Join short sequences and cut long ones into pieces of about `PIECE` bases; a window begins in one of them.
 
-    Attributes:
-        codes: number of the `BLOCK` letters from each base on.
-        room: known letters from each base on, 0 where no window may start, int32.
-        order: bases by their code, int32; those of code c are ``order[bucket[c] : bucket[c + 1]]``.
-        places: where each text begins in the piece, its sequence and its first base there ``(texts, 3)``.
+    Yields:
+        Digits, an unknown one between two texts; and where each text begins in the piece, its sequence and its first
+        base there, ``(texts, 3)``. Windows that begin at `PIECE` or later belong to the next piece.
     """
-
-    codes: npt.NDArray[np.int16]
-    room: npt.NDArray[np.int32]
-    order: npt.NDArray[np.int32]
-    bucket: Ints
-    places: Ints
-
-    def search(self, kernel: _Kernel, width: int, side: int) -> Ints:
-        """Find windows that reach the cut: (hits, 4) sequence, start, side, total."""
-        starts, totals = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-        while (count := _search(self.codes, self.room, self.order, self.bucket, *kernel, width, starts, totals)) > len(
-            starts
-        ):
-            starts, totals = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
-        text = np.searchsorted(self.places[:, 0], starts, side="right") - 1
-        own = starts - self.places[text, 0] + self.places[text, 2]
-        return np.stack([self.places[text, 1], own, np.full(len(own), side), totals], axis=1)
-
-
-def _pieces(sequences: Iterable[str], longest: int) -> Iterator[_Piece]:
-    """Join short sequences and cut long ones into pieces of about `PIECE` bases."""
     texts: list[str] = []
     places: list[tuple[int, int, int]] = []
-    ends: list[int] = []
     size = 0
     for number, text in enumerate(sequences):
         for start in range(0, max(len(text), 1), PIECE):
             part = text[start : start + PIECE + longest - 1]
             if texts and size + len(part) > PIECE:
-                yield _indexed(texts, places, ends)
-                texts, places, ends, size = [], [], [], 0
+                yield digits_of("|".join(texts)), np.array(places, dtype=np.int64)
+                texts, places, size = [], [], 0
             texts.append(part)
             places.append((size, number, start))
-            ends.append(size + min(len(part), PIECE))
             size += len(part) + 1
     if texts:
-        yield _indexed(texts, places, ends)
+        yield digits_of("|".join(texts)), np.array(places, dtype=np.int64)
 
 
-def _indexed(texts: list[str], places: list[tuple[int, int, int]], ends: list[int]) -> _Piece:
-    digits = digits_of("|".join(texts) + "|" * BLOCK)
-    table = np.array(places, dtype=np.int64)
-    codes, room = _code(digits, table[:, 0].copy(), np.array(ends, dtype=np.int64))
-    bucket = np.zeros(4**BLOCK + 1, dtype=np.int64)
-    np.cumsum(np.bincount(codes, minlength=4**BLOCK), out=bucket[1:])
-    return _Piece(codes, room, np.argsort(codes, kind="stable").astype(np.int32), bucket, table)
+_Kernel = tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], int, int]
 
 
-@compiled
-def _code(digits, begins, ends):  # type: ignore[no-untyped-def]
-    """Number the letters from each base on (unknown ones count as A), and count the known ones."""
-    size = len(digits) - BLOCK
-    codes, room = np.zeros(size, dtype=np.int16), np.zeros(size, dtype=np.int32)
-    code, known, text = 0, 0, len(ends) - 1
-    for place in range(len(digits) - 1, -1, -1):
-        digit = digits[place]
-        known = 0 if digit == UNKNOWN else known + 1
-        code = (code >> 2) + (0 if digit == UNKNOWN else digit) * 4 ** (BLOCK - 1)
-        while place < begins[text]:
-            text -= 1
-        if place < size:
-            codes[place] = code
-            room[place] = known if place < ends[text] else 0
-    return codes, room
-
-
-_Kernel = tuple[npt.NDArray[np.int32], Ints, Ints]
-
-
-def _blocks(scores: Scores, cut: int) -> _Kernel:
-    """Make tables of the score of `BLOCK` letters at once.
+def _kernel(scores: Scores, cut: int) -> _Kernel:
+    """Make what the search of a motif needs: weights, and a filter that is quick.
 
     Returns:
-        Tables int32 ``(blocks, 4**BLOCK)``, their offsets, and what a sum must have after each to reach the cut. The
-        block that tells most comes first, so that few windows are looked at.
+        Weights int32 ``(width, 5)``, an unknown letter forbidden; for each code of the `BLOCK` letters that tell most
+        whether the other letters could reach the cut beside them; the first row of these letters; the cut.
     """
-    width = len(scores.weights)
-    offsets = np.arange(0, width, BLOCK)
-    offsets[-1] = max(0, width - BLOCK)
-    tables = _block_tables(scores.weights, offsets)
-    highest = tables.max(1)
-    order = np.argsort([(table >= cut - highest.sum() + top).sum() for table, top in zip(tables, highest)])
-    left = highest[order][::-1].cumsum()[::-1] - highest[order]
-    return tables[order], offsets[order], cut - left.astype(np.int64)
+    padded = np.concatenate([scores.weights, np.zeros((max(0, BLOCK - len(scores.weights)), 4), dtype=np.int64)])
+    first = int(np.convolve(padded.std(1), np.ones(BLOCK), "valid").argmax())
+    rows, block = padded[first : first + BLOCK], np.zeros(1, dtype=np.int64)
+    for row in rows:
+        block = (block[:, None] + row).reshape(-1)
+    others = int(padded.max(1).sum() - rows.max(1).sum())
+    weights = np.pad(scores.weights, ((0, 0), (0, 1)), constant_values=FORBIDDEN).astype(np.int32)
+    return weights, block + others >= cut, first, cut
+
+
+def _hits(codes: Codes, digits: Digits, places: Ints, kernel: _Kernel, side: int) -> Ints:
+    """Find windows of a piece that reach the cut: (hits, 4) sequence, start, side, total."""
+    room = 1 << 12
+    while True:
+        starts, totals = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64)
+        room = _search(codes, digits[: PIECE + len(kernel[0]) - 1], *kernel, starts, totals)
+        if room <= len(starts):
+            break
+    starts, totals = starts[:room], totals[:room]
+    text = np.searchsorted(places[:, 0], starts, side="right") - 1
+    own = starts - places[text, 0] + places[text, 2]
+    return np.stack([places[text, 1], own, np.full(len(own), side), totals], axis=1)
 
 
 @compiled
-def _block_tables(weights, offsets):  # type: ignore[no-untyped-def]
-    """Add up the weights of the letters of each code; a row that two blocks share counts in the first."""
-    tables = np.zeros((len(offsets), 4**BLOCK), dtype=np.int32)
-    done = 0
-    for block in range(len(offsets)):
-        for row in range(done, min(offsets[block] + BLOCK, len(weights))):
-            shift = 2 * (BLOCK - 1 - (row - offsets[block]))
-            for code in range(4**BLOCK):
-                tables[block, code] += weights[row, (code >> shift) & 3]
-        done = offsets[block] + BLOCK
-    return tables
-
-
-@compiled
-def _search(codes, room, order, bucket, tables, offsets, needed, width, starts, totals):  # type: ignore[no-untyped-def]
+def _search(codes, digits, weights, possible, first, cut, starts, totals):  # type: ignore[no-untyped-def]
     """Fill starts and totals of windows that reach the cut; return how many there are, more than fit included."""
-    count = 0
-    for code in range(len(bucket) - 1):
-        first = tables[0, code]
-        if first < needed[0]:
-            continue
-        for entry in range(bucket[code], bucket[code + 1]):
-            start = order[entry] - offsets[0]
-            if start < 0 or room[start] < width:
-                continue
-            total, block = np.int64(first), 1
-            while block < len(tables):
-                total += tables[block, codes[start + offsets[block]]]
-                if total < needed[block]:
-                    break
-                block += 1
-            if block == len(tables):
+    width, count = len(weights), 0
+    for start in range(len(digits) - width + 1):
+        if possible[codes[start + first]]:
+            total = 0
+            for row in range(width):
+                total += weights[row, digits[start + row]]
+            if total >= cut:
                 if count < len(starts):
                     starts[count], totals[count] = start, total
                 count += 1

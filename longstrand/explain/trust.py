@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
 
+from longstrand.baselines.onehot import digits_of
 from longstrand.data.rows import Record
 from longstrand.explain.attribution import NO_CONTENT, Attribution, Explainer
 from longstrand.explain.gradient import LONG_TOKENS, POINTS, baseline_ids, content_rows, with_ids
@@ -90,22 +92,16 @@ class Trust:
 def spearman(first: FloatArray, second: FloatArray) -> float:
     """Correlate the ranks of two rows; NaN where one is constant or fewer than three bases are known to both."""
     known = ~(np.isnan(first) | np.isnan(second))
-    if known.sum() < 3:
+    if known.sum() < 3 or not np.ptp(first[known]) or not np.ptp(second[known]):
         return float("nan")
-    ranks = [rankdata(each[known]) for each in (first, second)]
-    if any(np.ptp(each) == 0 for each in ranks):
-        return float("nan")
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(spearmanr(first[known], second[known]).statistic)
 
 
 def auroc(values: FloatArray, inside: npt.NDArray[np.bool_]) -> float:
     """Give the chance that a base inside has a higher value than one outside; NaN without either."""
     known = ~np.isnan(values)
-    ranks, hits = rankdata(values[known]), inside[known]
-    n1, n2 = int(hits.sum()), int((~hits).sum())
-    if not n1 or not n2:
-        return float("nan")
-    return float((ranks[hits].sum() - n1 * (n1 + 1) / 2) / (n1 * n2))
+    hits = inside[known]
+    return float("nan") if hits.all() or not hits.any() else float(roc_auc_score(hits, values[known]))
 
 
 def centre_distance(num_bases: int) -> FloatRow:
@@ -116,12 +112,11 @@ def centre_distance(num_bases: int) -> FloatRow:
 
 def gc_around(sequence: str) -> FloatRow:
     """Give the share of G and C in `GC_WINDOW` bases around each base; less of them at the ends."""
-    letters = np.frombuffer(sequence.upper().encode(), dtype=np.uint8)
-    strong = np.isin(letters, np.frombuffer(b"GC", dtype=np.uint8)).astype(np.float64)
-    sums = np.concatenate([[0.0], np.cumsum(strong)])
-    places, size = np.arange(len(strong)), len(strong)
-    left, right = np.maximum(places - GC_WINDOW // 2, 0), np.minimum(places + GC_WINDOW // 2 + 1, size)
-    found: FloatRow = (sums[right] - sums[left]) / (right - left)
+    sums, sizes = (
+        np.convolve(each, np.ones(GC_WINDOW))[GC_WINDOW // 2 :][: len(sequence)]
+        for each in (np.isin(digits_of(sequence), (1, 2)), np.ones(len(sequence)))
+    )
+    found: FloatRow = sums / sizes
     return found
 
 

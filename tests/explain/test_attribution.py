@@ -10,7 +10,8 @@ import torch
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 
 from longstrand.errors import InputError, UsageError
-from longstrand.explain.attribution import Explainer, attribute
+from longstrand.explain.attribution import Explainer
+from longstrand.explain.jobs import attribute
 from longstrand.explain.options import AttributeOptions
 from longstrand.genome.sequence import reverse_complement, shuffle_dinucleotides
 from longstrand.models.config import Head

@@ -9,7 +9,7 @@ import pytest
 
 from longstrand.errors import InputError
 from longstrand.explain import importance as imp
-from longstrand.explain.circular_shift import circular_counts, shift_null
+from longstrand.explain.circular_shift import ShiftSum, circular_counts
 from longstrand.explain.scan import Hits
 
 
@@ -78,7 +78,7 @@ def test_tokens_get_the_sum_of_their_bases_and_classes_of_their_hits():
 def test_null_of_shifts_by_hand():
     counts = circular_counts(np.array([3, 0, 1]), np.array([True, False, False]))
     assert counts.tolist() == [3, 0, 1]
-    null = shift_null([counts, np.array([0, 1])])  # sums 3, 0, 1, 4, 1, 2, each 1/6
+    null = ShiftSum([counts, np.array([0, 1])])  # sums 3, 0, 1, 4, 1, 2, each 1/6
     assert [null.p(k) for k in range(6)] == pytest.approx([1, 5 / 6, 3 / 6, 2 / 6, 1 / 6, 0])
     assert null.mean == pytest.approx(11 / 6)
     assert null.sd == pytest.approx(np.std([3, 0, 1, 4, 1, 2]))

@@ -14,8 +14,8 @@ import zarr
 from longstrand.cli.main import main
 from longstrand.errors import ResumeError, UsageError
 from longstrand.explain import cost, trust
-from longstrand.explain.attribution import Explainer, attribute
-from longstrand.explain.jobs import attribute_file
+from longstrand.explain.attribution import Explainer
+from longstrand.explain.jobs import attribute, attribute_file
 from longstrand.explain.maps import Place, bins_of, seqlets
 from longstrand.explain.options import AttributeOptions
 from longstrand.genome.sequence import reverse_complement
