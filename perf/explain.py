@@ -1,8 +1,9 @@
 """Time attributions against what one would use instead, on the same machine in the same run.
 
-Run ``python perf/explain.py [--only NAME] [--num 40]``; results are kept in ``perf/results/explain.json``, each with
-the load that the machine had. Integrated gradients: captum's `LayerIntegratedGradients` on the word vectors with 50
-steps, as many examples at once as our batches hold. All arms run in turn, piece by piece.
+Run ``python perf/explain.py [--only NAME] [--num 200 --peer 40] [--threads 2]``; results are kept in
+``perf/results/explain.json``, each with the load that the machine had. Integrated gradients: captum's
+`LayerIntegratedGradients` on the word vectors with 50 steps, as many examples at once as our batches hold. The arms
+run in turn, piece by piece, on ``peer`` sequences, which the ratios are of; ours then goes on alone to ``num``.
 """
 
 from __future__ import annotations
@@ -91,7 +92,12 @@ def in_turn(arms: Mapping[str, Callable[[Piece], object]], pieces: Sequence[Piec
     return seconds
 
 
-def gradients(num: int) -> dict[str, object]:
+def alone(arm: Callable[[Piece], object], pieces: Sequence[Piece]) -> float:
+    """Give one arm what the peers did not get; seconds."""
+    return in_turn({"ours": arm}, pieces)["ours"]
+
+
+def gradients(num: int, peer: int) -> dict[str, object]:
     """Integrated gradients with captum's 50 steps, with ours, and as they come by default (a gap below 1 %)."""
     model, texts = model_of(SIZE), texts_of(num, 500)
     answers: dict[str, list[object]] = {"captum": [], "same_steps": [], "default": []}
@@ -109,9 +115,9 @@ def gradients(num: int) -> dict[str, object]:
     }
     attribute(model, texts[:2], output=1)
     pieces = [texts[i : i + PIECE] for i in range(0, num, PIECE)]
-    seconds = in_turn(arms, pieces)
-    order = [text for piece in pieces for text in piece]
-    assert len(order) == len(answers["captum"])
+    shared = -(-peer // PIECE)
+    seconds = in_turn(arms, pieces[:shared])
+    rest = alone(arms["default"], pieces[shared:])
     sums = np.array([np.sum(one) for one in answers["captum"]])
     ends = np.array([one.output - one.baseline for one in answers["same_steps"]])  # captum's delta is wrong here
     theirs = float((np.abs(sums - ends) / np.abs(ends)).max())
@@ -120,13 +126,14 @@ def gradients(num: int) -> dict[str, object]:
     }
     steps = float(np.mean([one.steps for one in answers["default"]]))
     return {
-        "sequences": num, "seconds": seconds, "largest_gap": gaps,
+        "sequences": num, "sequences_of_the_peer": len(answers["captum"]), "seconds": seconds,
+        "seconds_default_all": seconds["default"] + rest, "largest_gap": gaps,
         "default_steps": steps, "times_faster_same_steps": seconds["captum"] / seconds["same_steps"],
         "times_faster_default": seconds["captum"] / seconds["default"],
     }  # fmt: skip
 
 
-def changes(num: int) -> dict[str, object]:
+def changes(num: int, peer: int) -> dict[str, object]:
     """Every substitution of sequences of 200 bases: a loop over ``predict``, one call of it, and ours."""
     model = model_of(SIZE)
     share = 10  # the loop sees every tenth variant
@@ -140,13 +147,16 @@ def changes(num: int) -> dict[str, object]:
         "ours": lambda text: attribute(model, [text], method="ism", output=1, batch_tokens=BATCH_TOKENS),
     }
     arms["ours"](texts_of(1, 20)[0])
-    seconds = in_turn(arms, texts_of(num, 200))
+    texts = texts_of(num, 200)
+    seconds = in_turn(arms, texts[:peer])
     seconds["loop"] *= share
-    return {"sequences": num, "seconds": seconds, "times_faster_than_loop": seconds["loop"] / seconds["ours"],
+    return {"sequences": num, "sequences_of_the_peer": peer, "loop": "every tenth variant, times ten",
+            "seconds": seconds, "seconds_ours_all": seconds["ours"] + alone(arms["ours"], texts[peer:]),
+            "times_faster_than_loop": seconds["loop"] / seconds["ours"],
             "times_faster_than_one_call": seconds["one_call"] / seconds["ours"]}  # fmt: skip
 
 
-def dependencies(num: int) -> dict[str, object]:
+def dependencies(num: int, peer: int) -> dict[str, object]:
     """Dependency maps of 200 bases: the passes one by one, and ours."""
     model = model_of(SIZE, MaskedLM)
 
@@ -164,12 +174,13 @@ def dependencies(num: int) -> dict[str, object]:
     return {"sequences": num, "seconds": seconds, "times_faster": seconds["one_by_one"] / seconds["ours"]}
 
 
-def attention(num: int) -> dict[str, object]:
+def attention(num: int, peer: int) -> dict[str, object]:
     """Peak memory of the statistics, and of keeping all attentions, which is measured on a part and grows with it."""
-    kept = max(2, num // 10)
+    kept = max(2, peer)
     peaks = {}
     for name, number in (("nothing", 1), ("ours", num), ("keep", 1), ("keep_part", 1 + kept)):
-        words = [sys.executable, __file__, "--attention", name, "--num", str(number)]
+        threads = str(torch.get_num_threads())
+        words = [sys.executable, __file__, "--attention", name, "--num", str(number), "--threads", threads]
         peaks[name] = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
     each = (peaks["keep_part"] - peaks["keep"]) / kept
     ours, whole = peaks["ours"] - peaks["nothing"], each * 1000
@@ -214,8 +225,11 @@ def motif_scan(num_bases: int = 500_000, num_motifs: int = 800, rounds: int = 3)
             "times_as_fast_as_memelite": seconds.get("memelite", float("nan")) / seconds["ours"]}  # fmt: skip
 
 
-MEASUREMENTS = {"integrated_gradients": gradients, "mutagenesis": changes, "dependency": dependencies,
-                "attention": attention, "motif_scan": lambda num: motif_scan()}  # fmt: skip
+MEASUREMENTS = {
+    "integrated_gradients": (gradients, 200, 40), "mutagenesis": (changes, 50, 5), "dependency": (dependencies, 3, 3),
+    "attention": (attention, 1000, 50), "motif_scan": (lambda num, peer: motif_scan(), 1, 1),
+}  # fmt: skip
+"""What is measured, and on how many sequences: ours, and the peers (their time grows with the number)."""
 
 
 def main() -> None:
@@ -223,17 +237,22 @@ def main() -> None:
     parser.add_argument(
         "--only", choices=tuple(MEASUREMENTS), help="one of the measurements; the others keep their result"
     )
-    parser.add_argument("--num", type=int, default=40, help="sequences (of 1,000 in the attention's memory: 100)")
+    parser.add_argument("--num", type=int, help="sequences; by default as many as the requirement names")
+    parser.add_argument("--peer", type=int, help="sequences of the peers; by default what takes a minute or two")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every arm")
     parser.add_argument("--attention", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     if arguments.attention:
         attention_arm(arguments.attention, arguments.num)
         return
     report = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in [arguments.only] if arguments.only else MEASUREMENTS:
         load = os.getloadavg()[0]
-        report[name] = MEASUREMENTS[name](arguments.num) | {"machine": machine(), "load_before": round(load, 1)}
+        measured, num, peer = MEASUREMENTS[name]
+        num = arguments.num or num
+        found = measured(num, min(num, arguments.peer or peer))
+        report[name] = found | {"machine": machine(), "load_before": round(load, 1)}
         RESULTS.write_text(json.dumps(report, indent=2) + "\n")
         print(json.dumps({name: report[name]}, indent=2))
 

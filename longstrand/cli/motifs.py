@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from longstrand.cli.options import GenomeOption, JsonOption, QuietOption, new_app, show_result
-from longstrand.errors import one_of
+from longstrand.errors import UsageError, one_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +25,19 @@ app = new_app(no_args_is_help=True, help="Scan for motifs, compare and discover 
 SequencesArgument = Annotated[
     str, typer.Argument(help="FASTA, a table with a sequence column, or intervals with --genome.", show_default=False)
 ]
+ENDINGS = (".tsv", ".csv", ".parquet", ".bed")
 MotifsArgument = Annotated[Path, typer.Argument(help="Motifs: MEME, JASPAR or TRANSFAC file.", show_default=False)]
+
+
+def a_table(path: Path) -> Path:
+    """Refuse an output that is no table, before anything is computed."""
+    if path.suffix.lower() not in ENDINGS:
+        raise UsageError(f"{path}: a table is written as {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}; choose one.")
+    return path
+
+
 TableOption = Annotated[
-    Path, typer.Option("--output", "-o", help="Table to write: .tsv, .csv, .parquet, .bed.", show_default=False)
+    Path, typer.Option("--output", "-o", help="Table: .tsv, .csv, .parquet, .bed", show_default=False, callback=a_table)
 ]
 MotifOption = Annotated[str | None, typer.Option("--motif", help="Names of the motifs to use, with commas; all.")]
 BackgroundOption = Annotated[
@@ -69,10 +79,9 @@ def scan(
     Windows with N are skipped. Places count from 0 without the end, as in BED; with intervals they are the genome's.
     """
     from longstrand.explain import scan as scanning
-    from longstrand.explain.tables import check_ending, hits_table
+    from longstrand.explain.tables import hits_table
     from longstrand.runtime import write_frame
 
-    check_ending(output)
     both = one_of(strand, ("both", "+"), "--strand") == "both"
     wanted = chosen_motifs(motifs, motif)
     texts = (record.sequence for record in records_of(sequences, genome)) if background == "input" else ()
@@ -110,10 +119,8 @@ def compare(
     """Say which known motifs each motif looks like, as Tomtom does (Euclidean distance, complete scores)."""
     from longstrand.explain import compare as comparing
     from longstrand.explain.motifs import read_motifs
-    from longstrand.explain.tables import check_ending
     from longstrand.runtime import write_frame
 
-    check_ending(output)
     wanted, targets = chosen_motifs(queries, motif), read_motifs(database)
     write_frame(output, comparing.compare(wanted, targets, top=top))
     few = f"note: p values of {len(targets)} targets say little; use a whole database."
@@ -137,7 +144,6 @@ def discover(
     quiet: QuietOption = False,
 ) -> None:
     """Find motifs that sequences have more often than controls; p values are of sequences that the search left out."""
-    from longstrand.errors import UsageError
     from longstrand.explain import discover as discovery
 
     texts, others = ([record.sequence.upper() for record in records_of(x, genome)] for x in (sequences, controls))
@@ -232,8 +238,6 @@ def word_of(text: str, motifs: Path | None) -> str:
     """Take letters as they are, and the consensus of a motif by its name."""
     if motifs is not None:
         return chosen_motifs(motifs, text)[0].consensus
-    from longstrand.errors import UsageError
-
     if set(text.upper()) - set("ACGT"):
         raise UsageError(f"'{text}' is no word of A, C, G, T; for the name of a motif add --motifs FILE.")
     return text.upper()
@@ -250,9 +254,7 @@ def marginalize(
 ) -> None:  # fmt: skip
     """Say what a motif does to the score when it is put into sequences (backgrounds)."""
     from longstrand.explain import motif_effects
-    from longstrand.explain.tables import check_ending
 
-    check_ending(output)
     texts = [record.sequence.upper() for record in records_of(sequences, genome)]
     start = None if at is None else at - 1
     _effects(
@@ -277,9 +279,7 @@ def ablate(
     """Say what the score loses when the sites of motifs are shuffled, beside random stretches of the same length."""
     from longstrand.explain import motif_effects
     from longstrand.explain.scan import background_of, scan
-    from longstrand.explain.tables import check_ending
 
-    check_ending(output)
     texts = [record.sequence.upper() for record in records_of(sequences, genome)]
     wanted = chosen_motifs(motifs, motif)
     hits = scan(wanted, texts, threshold=threshold, background=background_of(background, texts))
@@ -301,10 +301,8 @@ def space(
     """Say whether the model knows the distance between two motifs: their joint effect beyond the sum, by distance."""
     from longstrand.cli.options import numbers
     from longstrand.explain import motif_effects
-    from longstrand.explain.tables import check_ending
     from longstrand.runtime import write_frame
 
-    check_ending(output)
     low, dash, high = distances.partition("-")
     between = (
         list(range(int(low), int(high) + 1)) if dash and low.isdecimal() and high.isdecimal() else numbers(distances)

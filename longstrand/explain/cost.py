@@ -103,13 +103,10 @@ def estimate(explainer: Explainer, records: Iterable[Record], page: Page | None 
     work = float(each @ tokens) + counted * typical[1]
     if work < SMALL_WORK:
         return None
-    slow, quick = _seconds(explainer, encodings[1]), 0.0
-    if 2 * len(encodings[0]) < len(encodings[1]):
-        quick = _seconds(explainer, encodings[0])
-    limit = len(encodings[0]) if quick else 0
-    rate = np.where(tokens <= limit, quick / max(1, limit), slow / len(encodings[1]))
-    page_rate = quick / limit if typical[1] <= limit else slow / len(encodings[1])
-    seconds, page_seconds = float((each * tokens) @ rate), counted * typical[1] * page_rate
+    measured = encodings if 2 * len(encodings[0]) < len(encodings[1]) else encodings[1:]
+    rates = [_seconds(explainer, one) / len(one) for one in measured]
+    rate = np.interp([*tokens, typical[1]], [len(one) for one in measured], rates)
+    seconds, page_seconds = float((each * tokens) @ rate[:-1]), counted * typical[1] * float(rate[-1])
     return Cost(len(sizes), int(bases.sum()), int(bases.max()), work, float(each.sum()), seconds, page_seconds)
 
 

@@ -36,6 +36,7 @@ Table = Callable[[list[str]], Iterator[FloatArray]]
 SMALL = 1e-10
 """Added to probabilities before odds, as published."""
 SHUFFLES = 3
+MOST_BASES = 4000
 LEVEL = 99.0
 ODDS, STATES = "log2 odds", "1 - cosine of states"
 
@@ -92,7 +93,7 @@ def dependency_map(
 
     Raises:
         UsageError: overlapping k-mers unmasked, BPE masked or with ``keep_raw``.
-        InputError: no base, or more than the model reads.
+        InputError: no base, or more than the model or a map holds.
     """
     tokenizer = model.require_tokenizer()
     by_states = isinstance(tokenizer, BpeTokenizer)
@@ -103,9 +104,14 @@ def dependency_map(
             "a base of a BPE token has no odds of its own: its map compares states, without --masked, --raw."
         )
     text = prepare_text(model, sequence)
-    if not text:
-        raise InputError("the sequence is empty, so there is nothing to map.")
     size = len(text)
+    if not size:
+        raise InputError("the sequence is empty, so there is nothing to map.")
+    if size > MOST_BASES:
+        raise InputError(
+            f"a map of {size:,} bases is a table of as many columns and takes {3 * size + 1:,} passes; choose at most "
+            f"{MOST_BASES:,} bases (--window)."
+        )
     changes = [
         (i, q) for i in range(size) for q, letter in enumerate("ACGT") if text[i] in "ACGT" and letter != text[i]
     ]

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from longstrand.data.rows import Record
-from longstrand.errors import UsageError
 from longstrand.explain.motifs import Motif
 from longstrand.explain.scan import Hits
-
-ENDINGS = (".tsv", ".csv", ".parquet", ".bed")
-
-
-def check_ending(path: Path) -> str:
-    """Return the ending of a table's name.
-
-    Raises:
-        UsageError: nothing is written under it.
-    """
-    ending = Path(path).suffix.lower()
-    if ending not in ENDINGS:
-        raise UsageError(f"{path}: a table is written as {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}; choose one.")
-    return ending
 
 
 def hits_table(hits: Hits, motifs: Sequence[Motif], records: Sequence[Record]) -> pl.DataFrame:

@@ -192,4 +192,4 @@ def test_command_on_intervals_gives_places_of_the_genome(tmp_path: Path, capsys)
         (["chr1", "15", "20", "x"], "-"),
     ]
     with pytest.raises(UsageError, match=r"\.parquet or \.bed"):
-        command.scan(str(tmp_path / "i.bed"), tmp_path / "m.meme", tmp_path / "h.txt")
+        command.a_table(tmp_path / "h.txt")
