@@ -10,7 +10,6 @@ Legend: H heads, n content tokens, L bases.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -81,14 +80,6 @@ def arcs_of(
     return offsets.mean(1)[rows], kept[0][tuple(rows.T)].astype(np.float64)
 
 
-@dataclass
-class _Head:
-    arcs: int = 0
-    arcs_in: int = 0
-    mass: float = 0.0
-    mass_in: float = 0.0
-
-
 def attention_by_element(
     model: Network, items: Iterable[tuple[str, Bools]], *, mu: float = MU, exact: int = 50_000
 ) -> pl.DataFrame:
@@ -106,9 +97,8 @@ def attention_by_element(
         (one-sided), shift_mean, shift_sd, p_shift, and both p after Bonferroni over layers x heads; enough: at least
         `FEW_ARCS` arcs. Values are null where they are not defined.
     """
-    config = model.config
-    size = config.num_hidden_layers, config.num_attention_heads
-    heads = [[_Head() for _ in range(size[1])] for _ in range(size[0])]
+    size = model.config.num_hidden_layers, model.config.num_attention_heads
+    arcs, arcs_in, mass, mass_in = np.zeros((4, *size))
     nulls = [[ShiftSum(exact=exact) for _ in range(size[1])] for _ in range(size[0])]
     tokens = tokens_in = 0
     for text, marks in items:
@@ -121,44 +111,36 @@ def attention_by_element(
 
         def count(layer: int, weights: Weights, keep=keep, own=own, shifted=shifted) -> None:  # type: ignore[no-untyped-def]
             content = weights[:, keep][:, :, keep]
-            to_key = (content > mu).sum(1)
-            mass = content.sum(1, dtype=np.float64)
-            sums = to_key @ shifted
-            for number, head in enumerate(heads[layer]):
-                head.arcs += int(to_key[number].sum())
-                head.arcs_in += int(to_key[number][own].sum())
-                head.mass += float(mass[number].sum())
-                head.mass_in += float(mass[number][own].sum())
-                nulls[layer][number].add(sums[number])
+            to_key, weight = (content > mu).sum(1), content.sum(1, dtype=np.float64)
+            for total, part in ((arcs, to_key), (mass, weight), (arcs_in, to_key[:, own]), (mass_in, weight[:, own])):
+                total[layer] += part.sum(1)
+            for null, sums in zip(nulls[layer], to_key @ shifted):
+                null.add(sums)
 
         visit_attention(model, text, count)
-    rows = [
-        (layer, number, *_row(head, nulls[layer][number], tokens, tokens_in, size[0] * size[1]))
-        for layer, own_heads in enumerate(heads)
-        for number, head in enumerate(own_heads)
+    heads = arcs.size
+    shift = [
+        (null.mean, null.sd, null.p(int(observed))) if number else (np.nan,) * 3
+        for null, observed, number in zip([one for row in nulls for one in row], arcs_in.flat, arcs.flat)
     ]
-    names = ["layer", "head", "arcs", "arcs_in", "p_alpha", "p2", "effect", "share", "z", "p_z"]
-    names += ["shift_mean", "shift_sd", "p_shift", "p_z_bonferroni", "p_shift_bonferroni", "enough"]
-    kinds = [pl.Int64] * 4 + [pl.Float64] * 11 + [pl.Boolean]
-    return pl.DataFrame(rows, schema=dict(zip(names, kinds)), orient="row")
-
-
-def _row(head: _Head, null: ShiftSum, tokens: int, tokens_in: int, heads: int) -> tuple[object, ...]:
-    p2 = tokens_in / tokens if tokens else None
-    share = head.mass_in / head.mass if head.mass else None
-    if not head.arcs or p2 is None:
-        nothing = [None] * 2
-        return head.arcs, head.arcs_in, None, p2, None, share, *nothing, None, None, None, *nothing, False
-    p1, pooled = head.arcs_in / head.arcs, (head.arcs_in + tokens_in) / (head.arcs + tokens)
-    z = p_z = None
-    if 0 < pooled < 1:
-        z = (p1 - p2) / np.sqrt(pooled * (1 - pooled) * (1 / head.arcs + 1 / tokens))
-        p_z = float(stats.norm.sf(z))
-    p = null.p(head.arcs_in)
-    adjusted = None if p_z is None else min(1.0, p_z * heads)
-    effect = p1 / p2 if p2 else None
-    return (head.arcs, head.arcs_in, p1, p2, effect, share, z, p_z, null.mean, null.sd, p, adjusted,
-            min(1.0, p * heads), head.arcs >= FEW_ARCS)  # fmt: skip
+    with np.errstate(divide="ignore", invalid="ignore"):  # what is not defined is NaN here, null in the table
+        p1, p2, pooled = arcs_in / arcs, np.divide(tokens_in, tokens), (arcs_in + tokens_in) / (arcs + tokens)
+        z = (p1 - p2) / np.sqrt(pooled * (1 - pooled) * (1 / arcs + np.divide(1, tokens)))
+        floats = {
+            "p_alpha": p1,
+            "p2": np.full(size, p2),
+            "effect": p1 / (p2 or np.nan),
+            "share": mass_in / mass,
+            "z": z,
+        }
+    floats = {"p_alpha": p1, "p2": np.full(size, p2), "effect": effect, "share": share, "z": z}
+    p_z, p_shift = stats.norm.sf(z), np.array(shift)[:, 2].reshape(size)
+    floats |= {"p_z": p_z} | dict(zip(("shift_mean", "shift_sd", "p_shift"), np.array(shift).T.reshape(3, *size)))
+    floats |= {"p_z_bonferroni": np.minimum(1, p_z * heads), "p_shift_bonferroni": np.minimum(1, p_shift * heads)}
+    places = dict(zip(("layer", "head"), np.indices(size)))
+    columns = places | {"arcs": arcs.astype(np.int64), "arcs_in": arcs_in.astype(np.int64)} | floats
+    frame = pl.DataFrame({name: values.reshape(-1) for name, values in columns.items()})
+    return frame.with_columns(pl.col(pl.Float64).fill_nan(None), enough=pl.col("arcs") >= FEW_ARCS)
 
 
 def _shifted(offsets: npt.NDArray[np.int32], marks: Bools) -> npt.NDArray[np.int64]:
