@@ -126,13 +126,7 @@ def attention_by_element(
     with np.errstate(divide="ignore", invalid="ignore"):  # what is not defined is NaN here, null in the table
         p1, p2, pooled = arcs_in / arcs, np.divide(tokens_in, tokens), (arcs_in + tokens_in) / (arcs + tokens)
         z = (p1 - p2) / np.sqrt(pooled * (1 - pooled) * (1 / arcs + np.divide(1, tokens)))
-        floats = {
-            "p_alpha": p1,
-            "p2": np.full(size, p2),
-            "effect": p1 / (p2 or np.nan),
-            "share": mass_in / mass,
-            "z": z,
-        }
+        share, effect = mass_in / mass, p1 / (p2 or np.nan)
     floats = {"p_alpha": p1, "p2": np.full(size, p2), "effect": effect, "share": share, "z": z}
     p_z, p_shift = stats.norm.sf(z), np.array(shift)[:, 2].reshape(size)
     floats |= {"p_z": p_z} | dict(zip(("shift_mean", "shift_sd", "p_shift"), np.array(shift).T.reshape(3, *size)))
