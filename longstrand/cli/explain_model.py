@@ -69,10 +69,10 @@ def reconstruction(
     """Mask tokens and read them back: accuracy and perplexity of a masked LM, by kind of element."""
     from longstrand.explain.elements import by_element, reconstruct
     from longstrand.explain.model_pages import reconstruction_page
-    from longstrand.models.checkpoint import load_model
+    from longstrand.inference.loaded import open_model
 
     places = None if elements is None and kind is None else _elements(elements, genome, kind)
-    network = load_model(model)
+    network = open_model(model).network
     tokens = reconstruct(network, _rows(sequences, genome, window), elements=places, mask=mask, seed=seed)
     summary = by_element(tokens, places.kinds if places else [])
     size = len(network.require_tokenizer().vocab)
@@ -90,9 +90,10 @@ def attention(
     from longstrand.explain.attention import attention_by_element
     from longstrand.explain.elements import place_of
     from longstrand.explain.model_pages import attention_examples, attention_page
-    from longstrand.models.checkpoint import load_model
+    from longstrand.inference.loaded import open_model
 
-    places, network, rows = _elements(elements, genome, kind), load_model(model), _rows(sequences, genome, window)
+    places, network = _elements(elements, genome, kind), open_model(model).network
+    rows = _rows(sequences, genome, window)
     tables = {
         name: attention_by_element(network, ((row.sequence, places.marks(name, place_of(row))) for row in rows), mu=mu)
         for name in places.kinds
@@ -115,9 +116,9 @@ def dependency(
     from longstrand.explain.dependency import dependency_map, null_cut_off
     from longstrand.explain.model_pages import dependency_page
     from longstrand.genome.intervals import Interval
-    from longstrand.models.checkpoint import load_model
+    from longstrand.inference.loaded import open_model
 
-    rows, network = _rows(sequences, genome, window), load_model(model)
+    rows, network = _rows(sequences, genome, window), open_model(model).network
     if row > len(rows):
         raise UsageError(f"{sequences} has {len(rows)} rows, so there is no row {row}.")
     record = rows[row - 1]
@@ -143,9 +144,9 @@ def elements_command(
 
     from longstrand.explain.embeddings import coordinates, element_vectors, separation
     from longstrand.explain.model_pages import separation_page
-    from longstrand.models.checkpoint import load_model
+    from longstrand.inference.loaded import open_model
 
-    places, network = _elements(elements, genome, kind), load_model(model)
+    places, network = _elements(elements, genome, kind), open_model(model).network
     found = element_vectors(network, _rows(sequences, genome, window), places, layer=layer, seed=seed)
     table = separation(found.features, found.labels, found.groups)
     points = coordinates(found.features["model"], map, seed=seed)
@@ -175,10 +176,10 @@ def species(
     from longstrand.data.rows import read_table, sequence_column, take_column
     from longstrand.explain.embeddings import coordinates, kmer_frequencies, pairs
     from longstrand.explain.model_pages import species_page
+    from longstrand.inference.loaded import open_model
     from longstrand.inference.verbs import embed
-    from longstrand.models.checkpoint import load_model
 
-    frame, network = read_table(table), load_model(model)
+    frame, network = read_table(table), open_model(model).network
     texts = take_column(frame, sequence_column(frame.columns) or "sequence", table, "sequence")
     names = [str(name) for name in take_column(frame, label, table, "label")]
     units = None if group is None else [str(name) for name in take_column(frame, group, table, "group")]

@@ -227,11 +227,11 @@ StrandOption = Annotated[str | None, typer.Option(help="+, - or both; by default
 
 def score_of(model: str, output: str | None, strand: str | None) -> Score:
     """Make the score function of a model that is named."""
-    from longstrand.models.checkpoint import load_model
+    from longstrand.inference.loaded import open_model
     from longstrand.questions.scores import scorer
 
     number = int(output) if output is not None and output.isdecimal() else output
-    return scorer(load_model(model), output=number, strand=strand)  # type: ignore[arg-type]
+    return scorer(open_model(model).network, output=number, strand=strand)  # type: ignore[arg-type]
 
 
 def word_of(text: str, motifs: Path | None) -> str:

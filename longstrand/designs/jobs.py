@@ -322,8 +322,8 @@ def design_file(
                     else:
                         state = search.first() if state is None else search.step(state)
                         counts = {"forwards": state.forwards if state.done else 0, "rounds": 1}
-                        text = json.dumps(state.plain())
-                        parts.commit(number, partial(_write, text), num_rows=int(state.done), counts=counts)
+                        write = partial(Path.write_text, data=json.dumps(state.plain()))
+                        parts.commit(number, write, num_rows=int(state.done), counts=counts)
                         computed += 1
                     number += 1
                 advance(1)
@@ -333,10 +333,6 @@ def design_file(
     notes = [f"warning: {line}" for line in json.loads((target / "report.json").read_text())["warnings"]]
     seconds = time.perf_counter() - started
     return JobResult(target, finished.num_rows if finished else None, counts, tuple(notes), computed, seconds, already)
-
-
-def _write(text: str, path: Path) -> None:
-    path.write_text(text)
 
 
 def _join(

@@ -22,7 +22,7 @@ from longstrand.explain.circular_shift import ShiftSum
 from longstrand.explain.elements import Bools, in_element
 from longstrand.inference.predict import evaluation_mode
 from longstrand.models.network import Network
-from longstrand.questions.tokens import read_text
+from longstrand.questions.tokens import encoder_of, read_text
 
 Weights = npt.NDArray[np.float32]
 FEW_ARCS = 100
@@ -36,12 +36,12 @@ def visit_attention(model: Network, text: str, visit: Callable[[int, Weights], N
     Rows are queries, columns keys, special tokens included. A layer's weights are dropped before the next is computed.
 
     Raises:
-        UsageError: the model has recurrent memory.
+        UsageError: the model has recurrent memory, or is an ensemble.
         InputError: the text is longer than the model reads.
     """
+    encoder = encoder_of(model)
     if model.config.memory is not None:
         raise UsageError("attention of models with recurrent memory is cut by segments; this is for models without.")
-    encoder = getattr(model, "encoder", model)
     ids = torch.from_numpy(read_text(model, text).input_ids.astype(np.int64))[None]
 
     def hand_over(number: int) -> Callable[..., object]:

@@ -6,7 +6,6 @@ values are far too small.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -181,51 +180,34 @@ def enriched_tokens(tokens: TokenTable, *, among: npt.NDArray[np.bool_] | None =
         each sequence (exact), which allows for tokens of one sequence that depend on each other.
     """
     used = np.ones(len(tokens.text), dtype=bool) if among is None else among
-    important = tokens.important
-    words = np.array(tokens.text)
-    counts, hits = Counter(words[used].tolist()), Counter(words[used & important].tolist())
-    names = sorted(word for word, count in counts.items() if count >= MIN_OCCURRENCES)
-    total, chosen = int(used.sum()), int((used & important).sum())
-    p = np.array([stats.hypergeom.sf(hits[w] - 1, total, chosen, counts[w]) for w in names], dtype=np.float64)
-    within, behind = _within_sequences(tokens, words, used, important, set(names))
-    frame = pl.DataFrame(
-        {
-            "token": names,
-            "occurrences": [counts[w] for w in names],
-            "important": [hits[w] for w in names],
-            "share": [hits[w] / counts[w] for w in names],
-            "expected": [chosen / total if total else 0.0] * len(names),
-            "p": p,
-            "q": q_values(p),
-            "sequences": [behind[w] for w in names],
-            "p_within": [within[w] for w in names],
-        },
-        schema_overrides={"token": pl.String},
-    )
-    return frame.sort("p", "token")
+    important, words = tokens.important & used, np.array(tokens.text)
+    rows = pl.DataFrame({"token": words, "important": important, "sequence": tokens.sequence}).filter(pl.Series(used))
+    total, chosen = len(rows), int(important.sum())
+    counts = (pl.len(), pl.col("important").sum(), pl.col("sequence").filter("important").n_unique())
+    table = rows.group_by("token").agg(*(one.cast(pl.Int64).alias(name) for one, name in zip(counts, "nks")))
+    table = table.filter(pl.col("n") >= MIN_OCCURRENCES).sort("token")
+    n, k = table["n"].to_numpy(), table["k"].to_numpy()
+    p = stats.hypergeom.sf(k - 1, total, chosen, n)
+    within = _within_sequences(tokens, words, used, important, set(table["token"]))
+    return table.select(
+        "token", occurrences="n", important="k", share=k / n, expected=pl.lit(chosen / total if total else 0.0), p=p,
+        q=q_values(p), sequences="s", p_within=pl.Series([within[word] for word in table["token"]], dtype=pl.Float64),
+    ).sort("p", "token")  # fmt: skip
 
 
 def _within_sequences(
-    tokens: TokenTable,
-    words: npt.NDArray[np.str_],
-    used: npt.NDArray[np.bool_],
-    important: npt.NDArray[np.bool_],
+    tokens: TokenTable, words: npt.NDArray[np.str_], used: npt.NDArray[np.bool_], important: npt.NDArray[np.bool_],
     wanted: set[str],
-) -> tuple[dict[str, float], dict[str, int]]:
-    """Give p of each word under circular shifts of importance, and the sequences in which it is important."""
+) -> dict[str, float]:  # fmt: skip
+    """Give p of each word under circular shifts of importance."""
     shifts: dict[str, list[Ints]] = {word: [] for word in wanted}
     for number in range(len(tokens.lengths)):
         rows = tokens.rows_of(number)
-        marks, here = (important & used)[rows], words[rows]
         places = np.flatnonzero(used[rows])
-        for word in wanted.intersection(here[places].tolist()):
-            mine = here[places] == word
-            shifts[word].append(circular_counts(marks[places].astype(np.int64), mine))
-    found, behind = {}, {}
-    for word, values in shifts.items():
-        found[word] = ShiftSum(values).p(sum(int(own[0]) for own in values))
-        behind[word] = sum(bool(own[0]) for own in values)
-    return found, behind
+        marks, here = important[rows][places].astype(np.int64), words[rows][places]
+        for word in wanted.intersection(here.tolist()):
+            shifts[word].append(circular_counts(marks, here == word))
+    return {word: ShiftSum(values).p(sum(int(own[0]) for own in values)) for word, values in shifts.items()}
 
 
 def position_profile(values: Sequence[npt.NDArray[np.float32]]) -> pl.DataFrame:

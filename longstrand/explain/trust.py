@@ -199,21 +199,24 @@ def examine(
     return Trust(checks, len(maps), curves, found)
 
 
-MEANINGS = {
-    "completeness gap": ("within the tolerance", "the path is not integrated: the model is very steep"),
-    "method": (f"> {AGREES}", "another method sees other bases"),
-    "baseline": (f"> {AGREES}", "the map depends on the baseline"),
-    "model": (f"> {AGREES}", "models of the same task look at other bases"),
-    "strands": (f"> {AGREES}", "the two strands are explained by other bases"),
-    "weights mixed up": (f"within {CONTROL} of 0", "the map shows the input, not what the model learned"),
-    "trivial": (f"< {AGREES}", "the size of the values follows what needs no model"),
-    "deletion": (
-        "> 0 in two thirds",
-        "masking what the map calls important lowers the output no more than masking any tokens",
-    ),
-    "sites (AUROC)": ("the map: above both others", "what needs no model finds the sites as well"),
-}
-"""For each kind of test what a map that can be trusted gives, and what a failure says."""
+def _agrees(middle: float) -> bool:
+    return middle > AGREES
+
+
+MEANINGS: dict[str, tuple[str, str, Callable[[float], bool] | None]] = {
+    "completeness gap": ("within the tolerance", "the path is not integrated: the model is very steep", None),
+    "method": (f"> {AGREES}", "another method sees other bases", _agrees),
+    "baseline": (f"> {AGREES}", "the map depends on the baseline", _agrees),
+    "model": (f"> {AGREES}", "models of the same task look at other bases", _agrees),
+    "strands": (f"> {AGREES}", "the two strands are explained by other bases", _agrees),
+    "weights mixed up": (f"within {CONTROL} of 0", "the map shows the input, not what the model learned",
+                         lambda middle: abs(middle) < CONTROL),
+    "trivial": (f"< {AGREES}", "the size of the values follows what needs no model", lambda middle: middle < AGREES),
+    "deletion": ("> 0 in two thirds",
+                 "masking what the map calls important lowers the output no more than masking any tokens", None),
+    "sites (AUROC)": ("the map: above both others", "what needs no model finds the sites as well", None),
+}  # fmt: skip
+"""For each kind of test what a map that can be trusted gives, what a failure says, and how the median is judged."""
 
 
 def comparisons(
@@ -259,21 +262,15 @@ def rough(options: AttributeOptions, points: int = ROUGH_STEPS) -> AttributeOpti
 
 
 def _check(title: str, values: Sequence[float], kind: str, passed: bool | None) -> Check:
-    expected, meaning = MEANINGS[kind]
+    expected, meaning, judge = MEANINGS[kind]
     known = [value for value in values if value == value]
     if not known:
         return Check(title, None, None, None, expected, None, "could not be computed")
     low, middle, high = np.percentile(known, (25, 50, 75)).tolist()
     if kind == "weights mixed up" and title != "weights mixed up: all":
         return Check(title, middle, low, high, "", None)
-    if kind in ("method", "baseline", "model", "strands"):
-        passed = middle > AGREES
-    elif kind == "trivial":
-        passed = middle < AGREES
-    elif kind == "weights mixed up":
-        passed = abs(middle) < CONTROL
-    passed = None if passed is None else bool(passed)  # numpy's False is not False
-    return Check(title, middle, low, high, expected, passed, meaning)
+    passed = passed if judge is None else judge(middle)
+    return Check(title, middle, low, high, expected, None if passed is None else bool(passed), meaning)
 
 
 def _agree(own: Sequence[FloatArray], others: object) -> list[float]:

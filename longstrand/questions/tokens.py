@@ -23,6 +23,7 @@ from longstrand.data.bins import count_bins, encode_bins
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import normalise
 from longstrand.inference.predict import evaluation_mode, layer_number, longest_input
+from longstrand.models.ensemble import Ensemble
 from longstrand.models.network import Network
 from longstrand.models.reading import Reading
 from longstrand.tokenization.base import Encoding, IntArray, Tokenizer
@@ -168,7 +169,7 @@ def iter_log_probabilities(
             real = np.arange(sizes.max()) < sizes[:, None]
             rows = np.zeros(real.shape, dtype=np.int64)
             rows[real] = np.concatenate([one.rows for one in batch])
-            hidden = _encoder(model).states_at(_index(rows, inputs["input_ids"]), **inputs)  # type: ignore[operator, arg-type]
+            hidden = encoder_of(model).states_at(_index(rows, inputs["input_ids"]), **inputs)  # type: ignore[operator, arg-type]
             logits = head(hidden[torch.from_numpy(real).to(hidden.device)]).float()
             wanted = None if sums is None else torch.from_numpy(sums).to(logits)
             found = logits.log_softmax(-1) if wanted is None else logits.softmax(-1) @ wanted
@@ -198,7 +199,7 @@ def states(
     number, last = layer_number(layer, model.config.num_hidden_layers), model.config.num_hidden_layers
     for batch in _batches(map(reader_of(model), texts), len, batch_tokens):
         with torch.inference_mode(), evaluation_mode(model):
-            output = _encoder(model)(**_padded(model, batch), output_hidden_states=number != last)
+            output = encoder_of(model)(**_padded(model, batch), output_hidden_states=number != last)
             hidden = output.last_hidden_state if number == last else output.hidden_states[number]
         values = hidden.float().cpu().numpy()
         yield from (values[i, : len(encoding)].copy() for i, encoding in enumerate(batch))
@@ -351,7 +352,7 @@ def _with_words(model: Network, batch: list[Asked]) -> tuple[dict[str, Tensor], 
 
 
 def _words_table(model: Network) -> nn.Embedding:
-    table: nn.Embedding = _encoder(model).embeddings.word_embeddings  # type: ignore[union-attr, assignment]
+    table: nn.Embedding = getattr(model, "encoder", model).embeddings.word_embeddings  # type: ignore[union-attr, assignment]
     return table
 
 
@@ -361,7 +362,7 @@ def _targets(
     """Compute the scalar of each text, float32."""
     kind = model.kind
     if kind == "masked_lm":
-        hidden, head = _encoder(model)(**inputs).last_hidden_state, _masked_lm_head(model)
+        hidden, head = encoder_of(model)(**inputs).last_hidden_state, _masked_lm_head(model)
         places = [one.masked if len(one.masked) else np.arange(len(one.encoding), dtype=np.int32) for one in asked]
         logits = [head(hidden[row, _index(rows, hidden)]).float() for row, rows in enumerate(places)]
     else:
@@ -378,7 +379,14 @@ def _targets(
     ]
 
 
-def _encoder(model: Network) -> nn.Module:
+def encoder_of(model: Network) -> nn.Module:
+    """Give the encoder of a model.
+
+    Raises:
+        UsageError: it is an ensemble.
+    """
+    if isinstance(model, Ensemble):
+        raise UsageError("an ensemble has no states or attention of its own; ask one of its models.")
     return getattr(model, "encoder", model)
 
 
