@@ -89,9 +89,7 @@ class DesignOptions(ReadOptions):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        for name, strategies in USED_BY.items():
-            if name in self.model_fields_set and self.strategy not in strategies:
-                raise UsageError(f"{name} is for the strategy {' or '.join(strategies)}, not for {self.strategy}.")
+        self.refuse_unused(USED_BY, "strategy", self.strategy)
         if self.gc is not None and not 0 <= self.gc[0] <= self.gc[1] <= 1:
             raise UsageError(f"gc {self.gc[0]:g}-{self.gc[1]:g} is no range of shares; write 0.35-0.6.")
         if self.lower and self.reach is not None:

@@ -138,11 +138,8 @@ def compare_classes(tokens: TokenTable, classes: Sequence[str]) -> tuple[pl.Data
         spread = dict(zip(("p5", "p25", "median", "p75", "p95"), np.percentile(values, [5, 25, 50, 75, 95]).tolist()))
         test, u, p, auroc = tests.get(name), None, None, None
         if test is not None:
-            u, p, auroc = (
-                float(test.statistic),
-                float(test.pvalue),
-                test.statistic / len(values) / len(by_class["none"]),
-            )
+            u, p = float(test.statistic), float(test.pvalue)
+            auroc = u / len(values) / len(by_class["none"])
         row = {"u": u, "p": p, "p_holm": adjusted.get(name), "auroc": auroc}
         rows.append({"class": name, "tokens": len(values), **spread, **row})
     differences = sequence_differences(tokens, names != "none")
@@ -166,12 +163,8 @@ def sequence_differences(tokens: TokenTable, inside: npt.NDArray[np.bool_]) -> F
     return result
 
 
-def enriched_tokens(tokens: TokenTable, *, among: npt.NDArray[np.bool_] | None = None) -> pl.DataFrame:
+def enriched_tokens(tokens: TokenTable) -> pl.DataFrame:
     """Test which tokens are highly important more often than others.
-
-    Args:
-        tokens: of all sequences.
-        among: tokens that are looked at, for example those without a motif hit; None: all.
 
     Returns:
         One row for each token that occurs at least `MIN_OCCURRENCES` times, by p: ``occurrences`` n, ``important`` k,
@@ -179,16 +172,15 @@ def enriched_tokens(tokens: TokenTable, *, among: npt.NDArray[np.bool_] | None =
         Hochberg); ``sequences`` behind k, and ``p_within``, the probability of k when importance is moved round within
         each sequence (exact), which allows for tokens of one sequence that depend on each other.
     """
-    used = np.ones(len(tokens.text), dtype=bool) if among is None else among
-    important, words = tokens.important & used, np.array(tokens.text)
-    rows = pl.DataFrame({"token": words, "important": important, "sequence": tokens.sequence}).filter(pl.Series(used))
+    important, words = tokens.important, np.array(tokens.text)
+    rows = pl.DataFrame({"token": words, "important": important, "sequence": tokens.sequence})
     total, chosen = len(rows), int(important.sum())
     counts = (pl.len(), pl.col("important").sum(), pl.col("sequence").filter("important").n_unique())
     table = rows.group_by("token").agg(*(one.cast(pl.Int64).alias(name) for one, name in zip(counts, "nks")))
     table = table.filter(pl.col("n") >= MIN_OCCURRENCES).sort("token")
     n, k = table["n"].to_numpy(), table["k"].to_numpy()
     p = stats.hypergeom.sf(k - 1, total, chosen, n)
-    within = _within_sequences(tokens, words, used, important, set(table["token"]))
+    within = _within_sequences(tokens, words, important, set(table["token"]))
     return table.select(
         "token", occurrences="n", important="k", share=k / n, expected=pl.lit(chosen / total if total else 0.0), p=p,
         q=q_values(p), sequences="s", p_within=pl.Series([within[word] for word in table["token"]], dtype=pl.Float64),
@@ -196,17 +188,14 @@ def enriched_tokens(tokens: TokenTable, *, among: npt.NDArray[np.bool_] | None =
 
 
 def _within_sequences(
-    tokens: TokenTable, words: npt.NDArray[np.str_], used: npt.NDArray[np.bool_], important: npt.NDArray[np.bool_],
-    wanted: set[str],
-) -> dict[str, float]:  # fmt: skip
+    tokens: TokenTable, words: npt.NDArray[np.str_], important: npt.NDArray[np.bool_], wanted: set[str]
+) -> dict[str, float]:
     """Give p of each word under circular shifts of importance."""
     shifts: dict[str, list[Ints]] = {word: [] for word in wanted}
     for number in range(len(tokens.lengths)):
         rows = tokens.rows_of(number)
-        places = np.flatnonzero(used[rows])
-        marks, here = important[rows][places].astype(np.int64), words[rows][places]
-        for word in wanted.intersection(here.tolist()):
-            shifts[word].append(circular_counts(marks, here == word))
+        for word in wanted.intersection(words[rows].tolist()):
+            shifts[word].append(circular_counts(important[rows].astype(np.int64), words[rows] == word))
     return {word: ShiftSum(values).p(sum(int(own[0]) for own in values)) for word, values in shifts.items()}
 
 

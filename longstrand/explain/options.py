@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -46,6 +47,12 @@ class ReadOptions(StrictModel):
     def changed(self, **values: Any) -> Self:
         """Return a copy with other values, checked."""
         return build(type(self), {**{name: getattr(self, name) for name in self.model_fields_set}, **values}, "options")
+
+    def refuse_unused(self, used_by: Mapping[str, Sequence[str]], kind: str, chosen: str) -> None:
+        """Refuse options that are given and not used by what was chosen."""
+        for name, users in used_by.items():
+            if name in self.model_fields_set and chosen not in users:
+                raise UsageError(f"{name} is for the {kind} {' or '.join(users)}, not for {chosen}.")
 
     def reading(self) -> FileOptions:
         """Return what says how a file is read."""
@@ -117,9 +124,7 @@ class AttributeOptions(ReadOptions):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        for name, methods in USED_BY.items():
-            if name in self.model_fields_set and self.method not in methods:
-                raise UsageError(f"{name} is for the method {' or '.join(methods)}, not for {self.method}.")
+        self.refuse_unused(USED_BY, "method", self.method)
         return self
 
     def points(self, num_tokens: int) -> int:

@@ -91,6 +91,6 @@ def test_within_sequences_by_hand():
     start = np.tile(np.arange(4), 3)
     values = np.array([9.0, 0, 0, 0] * 2 + [0] * 4)
     tokens = imp.TokenTable(sequence, start, start + 1, words, values, np.full(3, 4))
-    within = imp._within_sequences(tokens, np.array(words), np.ones(12, bool), values > 1, {"A", "C"})
+    within = imp._within_sequences(tokens, np.array(words), values > 1, {"A", "C"})
     assert within["A"] == pytest.approx(1 / 16)
     assert within["C"] == 1.0
