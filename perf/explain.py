@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numba
 import numpy as np
 import torch
 from captum.attr import LayerIntegratedGradients
@@ -209,7 +210,9 @@ def motif_scan(num_bases: int = 500_000, num_motifs: int = 800, rounds: int = 3)
     genome = Genome(data / "genomes" / "human_b37_chr20_1000000-2000000.fa.gz")
     text = genome.fetch(next(iter(genome.contigs)), 0, num_bases)
     arms: dict[str, Callable[[str], object]] = {
-        "ours": lambda text: scan(motifs, [text], background=background_of("uniform"))
+        "ours": lambda text: scan(
+            motifs, [text], background=background_of("uniform"), num_threads=torch.get_num_threads()
+        )
     }
     with tempfile.TemporaryDirectory() as folder:
         if importlib.util.find_spec("memelite"):
@@ -218,6 +221,7 @@ def motif_scan(num_bases: int = 500_000, num_motifs: int = 800, rounds: int = 3)
             meme, fasta = Path(folder) / "m.meme", Path(folder) / "s.fa"
             write_meme(meme, motifs)
             write_fasta(fasta, {"s": text})
+            numba.set_num_threads(torch.get_num_threads())
             arms["memelite"] = lambda text: fimo(str(meme), str(fasta))
         in_turn(arms, [text])  # compile
         seconds = {name: value / rounds for name, value in in_turn(arms, [text] * rounds).items()}

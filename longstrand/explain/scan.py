@@ -8,6 +8,7 @@ motif, on both strands; FIMO's are about 3 % lower, because it estimates the sha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -166,7 +167,7 @@ def scan(
     threshold: float = 1e-4,
     background: FloatArray | None = None,
     both_strands: bool = True,
-    num_threads: int = 1,
+    num_threads: int | None = None,
 ) -> Hits:
     """Find every window that matches a motif with a p value below a threshold.
 
@@ -179,7 +180,7 @@ def scan(
         threshold: of p values.
         background: frequencies of A, C, G, T; None: those of FIMO (``nrdb``).
         both_strands: False: the strand as given only.
-        num_threads: motifs scanned at once.
+        num_threads: motifs scanned at once; None: one a processor core.
 
     Raises:
         UsageError: the threshold is not between 0 and 1.
@@ -192,7 +193,7 @@ def scan(
     found: list[list[Ints]] = [[] for _ in motifs]
     num_windows = np.zeros(len(motifs), dtype=np.int64)
     longest = max((motif.width for motif in motifs), default=1)
-    with ThreadPoolExecutor(num_threads) as pool:
+    with ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
         for digits, places in _pieces(sequences, longest):
             unknown = np.cumsum(np.concatenate([[0], digits == UNKNOWN]), dtype=np.int32)
             codes, padded = np.zeros(len(digits), dtype=np.uint16), np.pad(digits & 3, (0, BLOCK))
