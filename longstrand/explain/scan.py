@@ -188,12 +188,12 @@ def scan(
     if not 0 < threshold <= 1:
         raise UsageError(f"the threshold of p values lies between 0 and 1, got {threshold}.")
     frequencies = np.array(BACKGROUNDS["nrdb"]) if background is None else background
-    tables = [_on_strands(motif, frequencies, 2 if both_strands else 1) for motif in motifs]
-    kernels = [[_kernel(table, table.cut(threshold)) for table in pair] for pair in tables]
     found: list[list[Ints]] = [[] for _ in motifs]
     num_windows = np.zeros(len(motifs), dtype=np.int64)
     longest = max((motif.width for motif in motifs), default=1)
     with ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
+        tables = list(pool.map(lambda motif: _on_strands(motif, frequencies, 2 if both_strands else 1), motifs))
+        kernels = [[_kernel(table, table.cut(threshold)) for table in pair] for pair in tables]
         for digits, places in _pieces(sequences, longest):
             unknown = np.cumsum(np.concatenate([[0], digits == UNKNOWN]), dtype=np.int32)
             codes, padded = np.zeros(len(digits), dtype=np.uint16), np.pad(digits & 3, (0, BLOCK))
@@ -292,12 +292,14 @@ def _kernel(scores: Scores, cut: int) -> _Kernel:
         whether the other letters could reach the cut beside them; the first row of these letters; the cut.
     """
     padded = np.concatenate([scores.weights, np.zeros((max(0, BLOCK - len(scores.weights)), 4), dtype=np.int64)])
-    first = int(np.convolve(padded.std(1), np.ones(BLOCK), "valid").argmax())
+    tells = np.cumsum(np.concatenate([[0], padded.max(1) - padded.mean(1)]))
+    first = int((tells[BLOCK:] - tells[:-BLOCK]).argmax())
     rows, block = padded[first : first + BLOCK], np.zeros(1, dtype=np.int64)
     for row in rows:
         block = (block[:, None] + row).reshape(-1)
     others = int(padded.max(1).sum() - rows.max(1).sum())
-    weights = np.pad(scores.weights, ((0, 0), (0, 1)), constant_values=FORBIDDEN).astype(np.int32)
+    weights = np.full((len(scores.weights), 5), FORBIDDEN, dtype=np.int32)
+    weights[:, :4] = scores.weights
     return weights, block + others >= cut, first, cut
 
 
