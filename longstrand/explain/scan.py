@@ -321,8 +321,9 @@ def _hits(codes: Codes, digits: Digits, places: Ints, kernel: _Kernel, side: int
 def _search(codes, digits, weights, possible, first, cut, starts, totals):  # type: ignore[no-untyped-def]
     """Fill starts and totals of windows that reach the cut; return how many there are, more than fit included."""
     width, count = len(weights), 0
+    codes = codes[first:]  # so that no index can be negative, which would cost a test
     for start in range(len(digits) - width + 1):
-        if possible[codes[start + first]]:
+        if possible[codes[start]]:
             total = 0
             for row in range(width):
                 total += weights[row, digits[start + row]]
