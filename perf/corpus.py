@@ -28,7 +28,8 @@ from longstrand.data.windows import TrainingWindows, choose_holdout
 from longstrand.genome.fasta_scan import Contig, FastaIndex
 from longstrand.runtime import peak_resident, provenance
 
-NUM_FILES, SIZE = 1000, 1_000_000
+PART = float(os.environ.get("CORPUS_PART", "1"))  # below 1: only to see that it runs
+NUM_FILES, SIZE = int(1000 * PART), 1_000_000
 CLASSES = {  # species, bases (10^9), contigs a genome: chromosome-level bacteria, scaffolds elsewhere (assumed)
     "bacteria": (667, 17.1, 20), "fungi": (45, 2.3, 300), "invertebrates": (39, 20.8, 20_000),
     "protozoa": (10, 0.5, 1000), "mammals": (31, 69.8, 30_000), "other vertebrates": (57, 63.4, 30_000),
@@ -40,13 +41,14 @@ STRETCH = {"open_seconds": 5.0, "peak_bytes": 300_000_000, "window_ratio": 1.0}
 
 
 def write_files(folder: Path) -> Path:
-    """Write the thousand genomes and their corpus file."""
-    letters, random = np.frombuffer(b"ACGT", np.uint8), np.random.default_rng(0)
-    rows = ["fasta\tspecies\ttaxon"]
-    for number in range(NUM_FILES):
-        text, contigs = letters[random.integers(0, 4, SIZE)].tobytes(), 300 if number % 10 == 0 else 2
+    """Write the thousand genomes, each a turned piece of random bases, and their corpus file."""
+    random = np.random.default_rng(0)
+    text, rows = np.frombuffer(b"ACGT", np.uint8)[random.integers(0, 4, 2 * SIZE)].tobytes(), ["fasta\tspecies\ttaxon"]
+    for number, turn in enumerate(random.integers(0, SIZE, NUM_FILES).tolist()):
+        contigs = 300 if number % 10 == 0 else 2
         size = SIZE // contigs
-        records = b"".join(b">contig%d of it\n%s\n" % (c, text[c * size : (c + 1) * size]) for c in range(contigs))
+        places = [(c, turn + c * size) for c in range(contigs)]
+        records = b"".join(b">contig%d of it\n%s\n" % (c, text[start : start + size]) for c, start in places)
         name = f"{number}.fa.gz" if number % 10 == 5 else f"{number}.fa"
         (folder / name).write_bytes(gzip.compress(records, 1) if name.endswith("gz") else records)
         rows.append(f"{name}\tGenus{number} species\t{'one' if number % 2 else 'two'}")
@@ -101,7 +103,7 @@ def made_up() -> Iterator[FastaIndex]:
     """Give the places of 849 genomes, without bases."""
     random = np.random.default_rng(1)
     for kind, (species, billions, num_contigs) in CLASSES.items():
-        for number in range(species):
+        for number in range(max(1, int(species * PART))):
             shares = random.pareto(1.2, num_contigs) + 0.01
             lengths = np.maximum(200, shares / shares.sum() * billions * 1e9 / species).astype(int).tolist()
             names = [f"{kind[:2].upper()}{number:04d}_{contig:08d}.1" for contig in range(num_contigs)]
@@ -118,7 +120,7 @@ def open_large(folder: Path) -> dict[str, Any]:
     start = time.perf_counter()
     found = _read(folder)
     assert found is not None
-    taxa = [name for name, (species, *_) in CLASSES.items() for _ in range(species)]
+    taxa = [name for name, (species, *_) in CLASSES.items() for _ in range(max(1, int(species * PART)))]
     sources = [GenomeSource(f"{number}.fa", name=f"g{number}", taxon=taxon) for number, taxon in enumerate(taxa)]
     genomes = GenomeSet(*found, sources, folder=folder)
     opened = time.perf_counter() - start

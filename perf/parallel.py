@@ -21,14 +21,14 @@ from typing import Any
 
 from longstrand.runtime import provenance
 
-ROWS, TOKENS, STEPS = 8, 512, 3
+ROWS, TOKENS, STEPS, PRESET = 8, 512, 4, os.environ.get("PARALLEL_PRESET", "base")
 MUST, STRETCH = 0.9, 0.97
 
 
 def run(folder: Path, processes: int) -> dict[str, Any]:
     """Train some steps; the first is not counted."""
     words = [
-        "-m", "longstrand", "pretrain", "--genome", str(folder / "toy.fa"), "--preset", "base", "--device", "cpu",
+        "-m", "longstrand", "pretrain", "--genome", str(folder / "toy.fa"), "--preset", PRESET, "--device", "cpu",
         "--steps", str(STEPS), "--output", str(folder / f"run{processes}"), "tokenizer.kind=kmer", "tokenizer.k=6",
         f"training.max_tokens={TOKENS}", f"training.batch_size={ROWS * processes}", "training.micro_batch_size=2",
         "training.log_every=1", "training.eval_every=100", "training.eval_windows=1", "training.save_every=100",
