@@ -22,7 +22,7 @@ from typing import Any
 
 from longstrand.runtime import provenance
 
-ROWS, TOKENS, STEPS, PRESET = 8, 512, 3, os.environ.get("PARALLEL_PRESET", "base")
+ROWS, TOKENS, STEPS, PRESET = 2, 512, 3, os.environ.get("PARALLEL_PRESET", "base")
 MUST, STRETCH = 0.9, 0.97
 
 
@@ -32,9 +32,9 @@ def run(folder: Path, processes: int) -> dict[str, Any]:
         "-m", "longstrand", "pretrain", "--genome", str(folder / "toy.fa"), "--preset", PRESET, "--device", "cpu",
         "--steps", str(STEPS), "--output", str(folder / f"run{processes}"), "tokenizer.kind=kmer", "tokenizer.k=6",
         f"training.max_tokens={TOKENS}", f"training.batch_size={ROWS * processes}", "training.micro_batch_size=2",
-        "training.log_every=1", "training.eval_every=100", "training.eval_windows=1", "training.save_every=100",
-        "training.references=false", "training.threads=1", "training.num_workers=0", "training.warmup_steps=1",
-        "data.hold_out.contigs=[b]",
+        "model.settings.num_hidden_layers=15", "training.log_every=1", "training.eval_every=100",
+        "training.eval_windows=1", "training.save_every=100", "training.references=false",
+        "training.threads=1", "training.num_workers=0", "training.warmup_steps=1", "data.hold_out.contigs=[b]",
     ]  # fmt: skip
     launch = (
         ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
@@ -56,7 +56,7 @@ def main() -> None:
         (folder / "toy.fa").write_text("".join(f">{contig}\n{text}\n" for contig, text in records))
         one, two = run(folder, 1), run(folder, 2)
     result = {
-        "what": f"pre-training 110 M, {ROWS} rows of {TOKENS} tokens a process and step, one thread each, fp32, gloo",
+        "what": f"110 M (15 layers of 768), {ROWS} rows of {TOKENS} tokens a process and step, one thread each, fp32, gloo",
         "one_process": one,
         "two_processes": two,
         "ratio_a_core": two["tokens_per_second_and_core"] / one["tokens_per_second_and_core"],

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import resource
 import subprocess
@@ -171,12 +172,17 @@ def memory(name: str = "memory") -> dict[str, object]:
         marks = []
         for line in process.stdout:
             marks.append(json.loads(line))
-            first, last = marks[min(1, len(marks) - 1)], marks[-1]
+            first, middle, last = marks[min(1, len(marks) - 1)], marks[len(marks) // 2], marks[-1]
+            rates = [
+                (end["seconds"] - start["seconds"]) / max(end["Mb"] - start["Mb"], 1e-9)
+                for start, end in ((first, middle), (middle, last))
+            ]
             report = {
                 "what": f"{what}; peak resident memory of the whole process, Python, PyTorch and weights included; "
-                "seconds on a machine that others used as well",
+                f"load of the machine {os.getloadavg()[0]:.1f}",
                 "reached_Mb": last["Mb"], "marks": marks,
                 "growth_of_peak_from_8_segments_on": last["peak_MB"] / first["peak_MB"] - 1,
+                "seconds_per_Mb_of_first_and_second_half": rates,
                 "must": {"peak_MB": 2000, "growth": 0.05},
             }  # fmt: skip
             keep(name, report)

@@ -10,8 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -36,8 +39,9 @@ MIN_UNKNOWN_RUN = 100
 """Default: runs of fewer N stay inside a window (scaffolding gaps are longer, single unknown bases are shorter)."""
 KEPT_FROM = 16
 """From so many files on, the columns are kept in the cache."""
-MOST_OPEN = 256
-"""Files that a process holds open at a time."""
+MOST_OPEN = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+"""Files that a process holds open at a time: half of what the system allows it."""
+INDEXED_AT_ONCE = 4
 FORMAT_VERSION = 1
 LENGTH, OFFSET, LINE_BASES, UNKNOWN = 0, 1, 2, 3
 COLUMNS = {"contigs": (np.int64, 4), "runs": (np.int64, 3), "header_ends": (np.int64, 1), "headers": (np.uint8, 1)}
@@ -201,10 +205,20 @@ class GenomeSet:
     def chroms(self, genome: int) -> list[str]:
         """Return the names of all contigs of a genome, in the order of the file."""
         first, last = self.first_contig[genome : genome + 2].tolist()
-        ends = [int(self._header_ends[first - 1]) if first else 0, *self._header_ends[first:last].tolist()]
-        text, start = self._headers[ends[0] : ends[-1]].tobytes(), ends[0]
-        headers = (text[a - start : b - start] for a, b in pairwise(ends))
-        return [header.partition(b" ")[0].decode() for header in headers]
+        start = int(self._header_ends[first - 1]) if first else 0
+        text = self._headers[start : int(self._header_ends[last - 1])].tobytes()
+        names = [text[a:b] for a, b in pairwise([0, *(self._header_ends[first:last] - start).tolist()])]
+        if b" " in text:
+            names = [name.partition(b" ")[0] for name in names]
+        return b"\n".join(names).decode().split("\n")
+
+    def find(self, genome: int, chroms: Collection[str]) -> dict[str, int]:
+        """Find the numbers of contigs of a genome by their names; those that are not there or not read are left out."""
+        first = int(self.first_contig[genome])
+        found = {chrom: number for number, chrom in enumerate(self.chroms(genome), first) if chrom in chroms}
+        if self.allowed is None:
+            return found
+        return {chrom: number for chrom, number in found.items() if self.allowed[number]}
 
     def lengths(self, genome: int) -> dict[str, int]:
         """Return the contigs of a genome that are read, with their lengths, in the order of the file."""
@@ -223,7 +237,7 @@ class GenomeSet:
 
     def _open(self, genome: int) -> OpenFile:
         facts = self._genomes[genome]
-        file = OpenFile(Path(facts["file"]))
+        file = OpenFile(facts["file"])
         if file.size_and_time() != (facts["size"], facts["time"]):
             raise InputError(
                 f"{self.path(genome)}: the file changed since this run opened it; start again with the new file."
@@ -371,9 +385,20 @@ def _find_all(sources: Sequence[GenomeSource]) -> list[str]:
 
 
 def _indexes(sources: Sequence[GenomeSource]) -> Iterator[FastaIndex]:
-    with progress_bar("indexing", total=len(sources), unit="genomes") as bar:
+    """Index a few files at a time, in order: reading, hashing and writing leave Python's lock to others."""
+    cache_dir()
+    with (
+        ThreadPoolExecutor(INDEXED_AT_ONCE) as pool,
+        progress_bar("indexing", total=len(sources), unit="genomes") as bar,
+    ):
+        begun = deque[Future[FastaIndex]]()
         for source in sources:
-            yield _index_of(source)
+            begun.append(pool.submit(_index_of, source))
+            if len(begun) == 2 * INDEXED_AT_ONCE:
+                yield begun.popleft().result()
+                bar.update(1)
+        for future in begun:
+            yield future.result()
             bar.update(1)
 
 

@@ -6,6 +6,7 @@ Windows never cross the border of a `Regions` entry, so there is no retry loop a
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from longstrand.data.genomes import GenomeSet, GenomeSource, open_genomes
+from longstrand.data.genomes import LENGTH, GenomeSet, GenomeSource, open_genomes
 from longstrand.data.permutation import draw_below, draw_many
 from longstrand.errors import InputError, UsageError, nearest
 from longstrand.genome.fasta import Genome, chrom_twin
@@ -64,10 +65,15 @@ class Regions:
         return len(self.starts)
 
     @cached_property
+    def firsts(self) -> np.ndarray:
+        """Number of the first stretch of each genome, and of all, int64 (genomes + 1,)."""
+        found: np.ndarray = np.searchsorted(self.contigs, self.source.first_contig.astype(self.contigs.dtype))
+        return found
+
+    @cached_property
     def genomes(self) -> np.ndarray:
         """Number of the genome of each stretch, int32 (n,)."""
-        firsts = np.searchsorted(self.contigs, self.source.first_contig)
-        return np.repeat(np.arange(len(self.source), dtype=np.int32), np.diff(firsts))
+        return np.repeat(np.arange(len(self.source), dtype=np.int32), np.diff(self.firsts))
 
     @property
     def chroms(self) -> tuple[str, ...]:
@@ -190,15 +196,17 @@ def _check_places(genomes: GenomeSet, holdout: HoldOuts) -> None:
     else:
         parts = [(list(numbers.values()), holdout)] if holdout is not None else []
     for searched, out in parts:
-        wanted = [*out.contigs, *(item.chrom for item in out.intervals)]
+        wanted = {*out.contigs, *(item.chrom for item in out.intervals)}
         if not wanted:
             continue
         lengths: dict[str, int] = {}
         for number in searched:
-            for chrom, length in genomes.lengths(number).items():
-                lengths[chrom] = max(length, lengths.get(chrom, 0))
-        check_contigs(lengths, out.contigs, "held-out contig")
-        check_contigs(lengths, (item.chrom for item in out.intervals), "contig of the held-out interval")
+            for chrom, contig in genomes.find(number, wanted).items():
+                lengths[chrom] = max(int(genomes.contigs[contig, LENGTH]), lengths.get(chrom, 0))
+        if len(lengths) < len(wanted):
+            known = dict.fromkeys(chrom for number in searched for chrom in genomes.lengths(number))
+            check_contigs(known, out.contigs, "held-out contig")
+            check_contigs(known, (item.chrom for item in out.intervals), "contig of the held-out interval")
         for item in out.intervals:
             if item.end > lengths[item.chrom]:
                 raise UsageError(
@@ -231,32 +239,41 @@ def _regions(genomes: GenomeSet, holdout: HoldOuts, margin: int | None, nothing_
     inside = margin is None
     runs = genomes.runs
     kept = np.full(len(runs), not inside)
-    pieces = [np.empty((0, 3), np.int64)]
+    pieces = list[tuple[int, int, int, int]]()
     for number, name in enumerate(genomes.names):
         out = _holdout_of(name, holdout)
         if not out.contigs and not out.intervals:
             continue
-        place = {chrom: c for c, chrom in enumerate(genomes.chroms(number), int(genomes.first_contig[number]))}
-        here = slice(*genomes.first_run[number : number + 2].tolist())
-        kept[here] ^= np.isin(runs[here, 0], [place[chrom] for chrom in out.contigs if chrom in place])
+        place = genomes.find(number, {*out.contigs, *(item.chrom for item in out.intervals)})
+        first, last = genomes.first_run[number : number + 2].tolist()
+        kept[first:last] ^= np.isin(runs[first:last, 0], [place[chrom] for chrom in out.contigs if chrom in place])
         gap = 0 if margin is None else margin if out.margin is None else out.margin
         holes = [item.expand(gap) for item in out.intervals if item.chrom in place and item.chrom not in out.contigs]
-        touched = np.isin(runs[here, 0], [place[item.chrom] for item in holes])
-        kept[here] &= ~touched
-        known = [Interval(genomes.chrom(c), start, end) for c, start, end in runs[here][touched].tolist()]
+        touched = first + np.flatnonzero(np.isin(runs[first:last, 0], [place[item.chrom] for item in holes]))
+        kept[touched] = False
+        rows = runs[touched].tolist()
+        known = [Interval(genomes.chrom(c), start, end) for c, start, end in rows]
         left = subtract_intervals(known, holes)
         left = subtract_intervals(known, left) if inside else left
-        pieces.append(np.array([(place[i.chrom], i.start, i.end) for i in left], np.int64).reshape(-1, 3))
-    found = np.concatenate([runs[kept], *pieces])
+        origins = [(contig, start) for contig, start, _ in rows]
+        for item in left:
+            contig = place[item.chrom]
+            origin = int(touched[bisect_right(origins, (contig, item.start)) - 1])
+            pieces.append((origin, contig, item.start, item.end))
     if genomes.allowed is not None:
-        found = found[genomes.allowed[found[:, 0]]]
-    long = found[:, 2] - found[:, 1] >= MIN_REGION
+        kept &= genomes.allowed[runs[:, 0]]
+    # A corpus has millions of stretches: column by column, without a copy of what is not needed.
+    chosen = np.flatnonzero(kept)
+    cut = np.array(pieces, np.int64).reshape(-1, 4)
+    slots = np.searchsorted(chosen, cut[:, 0])
+    contigs, starts, ends = (np.insert(runs[chosen, k].astype(kind, copy=False), slots, cut[:, k + 1])
+                             for k, kind in enumerate((np.int32, np.int64, np.int64)))  # fmt: skip
+    del chosen
+    long = ends - starts >= MIN_REGION
     if not long.any():
         raise UsageError(nothing_left)
     if not long.all():
-        lost = int((found[:, 2] - found[:, 1])[~long].sum())
+        lost = int((ends - starts)[~long].sum())
         logger.info("%d stretches under %d bases (%d bases) are not used", (~long).sum(), MIN_REGION, lost)
-    found = found[long]
-    if len(pieces) > 1:
-        found = found[np.lexsort((found[:, 1], found[:, 0]))]
-    return Regions(genomes, found[:, 0].astype(np.int32), found[:, 1].copy(), found[:, 2].copy())
+        contigs, starts, ends = contigs[long], starts[long], ends[long]
+    return Regions(genomes, contigs, starts, ends)

@@ -253,15 +253,20 @@ class TrainingWindows(Windows):
             raise ValueError("start moves windows in their chunks, and the random order has none; use order epoch.")
         self._order, self._cohort = order, cohort
         self.regions = training_regions(self.genomes, margin=num_bases, holdout=holdout)
-        self._bases = np.bincount(self.regions.genomes, self.regions.lengths, len(self.genomes)).astype(np.int64)
+        self._cumulative = self.regions.lengths
+        np.cumsum(self._cumulative, out=self._cumulative)
+        firsts = self.regions.firsts
+        self._bases = np.diff(np.where(firsts > 0, self._cumulative[firsts - 1], 0))
         shares = self.genomes.sampling.shares(self._bases, self.genomes.weights, self.genomes.taxa)
         self._weights = np.divide(shares, self._bases, out=np.zeros_like(shares), where=self._bases > 0)
         if order == "epoch" and self._is_weighted():
             raise ValueError("the epoch order covers every base once, so all genomes need the same weight.")
         self._shares, self._first_base = np.cumsum(shares), np.cumsum(self._bases) - self._bases
-        self._cumulative = np.cumsum(self.regions.lengths)
-        self._tiles = Tiles(self.regions, self._stride, shifted=True)
         self._permutation: tuple[int, Permutation] | None = None
+
+    @cached_property
+    def _tiles(self) -> Tiles:
+        return Tiles(self.regions, self._stride, shifted=True)
 
     @property
     def epoch_length(self) -> int:

@@ -24,7 +24,7 @@ class OpenFile:
         InputError: it cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.path = path
         try:
             self._number = os.open(path, os.O_RDONLY)
