@@ -35,6 +35,7 @@ CLASSES = {  # species, bases (10^9), contigs a genome: chromosome-level bacteri
     "protozoa": (10, 0.5, 1000), "mammals": (31, 69.8, 30_000), "other vertebrates": (57, 63.4, 30_000),
 }  # fmt: skip
 """The mix of the Nucleotide Transformer's multispecies data; with 5 gaps in a contig of vertebrates."""
+LARGE = "as_large_as_all.fa"
 NO_GAPS = np.empty((0, 2), np.int64)
 MUST = {"open_seconds": 20.0, "peak_bytes": 1_000_000_000, "window_ratio": 1.1}
 STRETCH = {"open_seconds": 5.0, "peak_bytes": 300_000_000, "window_ratio": 1.0}
@@ -52,6 +53,9 @@ def write_files(folder: Path) -> Path:
         name = f"{number}.fa.gz" if number % 10 == 5 else f"{number}.fa"
         (folder / name).write_bytes(gzip.compress(records, 1) if name.endswith("gz") else records)
         rows.append(f"{name}\tGenus{number} species\t{'one' if number % 2 else 'two'}")
+    with open(folder / LARGE, "wb") as file:
+        for number, turn in enumerate(random.integers(0, SIZE, NUM_FILES).tolist()):
+            file.write(b">contig%d of it\n%s\n" % (number, text[turn : turn + SIZE]))
     (folder / "corpus.tsv").write_text("\n".join(rows) + "\n")
     return folder / "corpus.tsv"
 
@@ -76,12 +80,12 @@ def open_all(corpus: Path) -> dict[str, Any]:
 
 
 def window_times(corpus: Path) -> dict[str, Any]:
-    """Time windows from all genomes and from one, in turns; microseconds each, medians of rounds."""
+    """Time windows from all genomes, from one of 1 Mb and from one as large as all, in turns; medians of rounds."""
     genomes = open_corpus(expand([GenomeEntry(fasta=corpus)]))
-    one = open_corpus([GenomeEntry(fasta=corpus.parent / "1.fa")])
-    sets = {"thousand": genomes, "one": one}
+    sets = {"thousand": genomes}
+    sets |= {name: open_corpus([GenomeEntry(fasta=corpus.parent / name)]) for name in ("1.fa", LARGE)}
     windows = {k: TrainingWindows(v, num_bases=3000, num_samples=200_000, seed=1) for k, v in sets.items()}
-    times: dict[str, list[float]] = {"thousand": [], "one": []}
+    times: dict[str, list[float]] = {name: [] for name in windows}
     for repeat in range(9):
         for name, found in windows.items():
             start = time.perf_counter()
@@ -90,8 +94,11 @@ def window_times(corpus: Path) -> dict[str, Any]:
             if repeat > 1:
                 times[name].append((time.perf_counter() - start) / 2000 * 1e6)
     medians = {f"{name}_microseconds": statistics.median(found) for name, found in times.items()}
-    ratio = statistics.median(a / b for a, b in zip(times["thousand"], times["one"]))
-    return medians | {"ratio": ratio}
+    ratios = {
+        f"ratio_to_{name}": statistics.median(a / b for a, b in zip(times["thousand"], times[name]))
+        for name in ("1.fa", LARGE)
+    }
+    return medians | ratios
 
 
 def _gaps(length: int) -> np.ndarray:

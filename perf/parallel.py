@@ -56,7 +56,7 @@ def main() -> None:
         (folder / "toy.fa").write_text("".join(f">{contig}\n{text}\n" for contig, text in records))
         one, two = run(folder, 1), run(folder, 2)
     result = {
-        "what": f"110 M (15 layers of 768), {ROWS} rows of {TOKENS} tokens a process and step, one thread each, fp32, gloo",
+        "what": f"110 M (15 layers of 768), {ROWS} rows of {TOKENS} tokens a process and step, one thread, fp32, gloo",
         "one_process": one,
         "two_processes": two,
         "ratio_a_core": two["tokens_per_second_and_core"] / one["tokens_per_second_and_core"],
