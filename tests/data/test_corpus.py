@@ -1,5 +1,6 @@
 """Many genomes: corpus files, sampling, contig rules, the index in the cache, and everything that can be wrong."""
 
+import gzip
 import pickle
 
 import numpy as np
@@ -151,12 +152,19 @@ def test_everything_missing_is_named_at_once(folder, monkeypatch, kept):
         ("a.fa\tx\t0\nb.fa\ty\tnan\nc.fa\tz\t-1", r":2: 'weight'.*:3: 'weight'.*:4: 'weight'"),
         ("a.fa\tx\t1\nb.fa\tx\t1", "each species is given once; two are called x"),
         ("Aus_bus.fa\tx\t1\nsame.fa\ty\t1", r"same genome: \S+Aus_bus.fa and \S+same.fa"),
+        ("Aus_bus.fa\tx\t1\nzip.fa.gz\ty\t1", r"same genome: \S+Aus_bus.fa and \S+zip.fa.gz"),
+        ("Aus_bus.fa\tx\t1\nlink.fa\ty\t1", r"same genome: \S+Aus_bus.fa and \S+link.fa"),
+        ("Aus_bus.fa\tx\t1\nwords.fa\ty\t1", r"words.fa:2: '!' in record 'a'"),
         ("other.tsv\tx\t1", "not another corpus"),
     ],
 )
-def test_wrong_rows(folder, rows, message):
+def test_wrong_rows(folder, monkeypatch, rows, message):
+    monkeypatch.setattr(genome_sets, "KEPT_FROM", 2)
     text = (folder / "Aus_bus.fa").read_text()
     (folder / "same.fa").write_text(text.replace("of it", "of the same"))
+    (folder / "zip.fa.gz").write_bytes(gzip.compress(text.encode()))
+    (folder / "link.fa").symlink_to("Aus_bus.fa")
+    (folder / "words.fa").write_text(">a\nACGT!\n")
     (folder / "bad.tsv").write_text(f"fasta\tspecies\tweight\n{rows}\n")
     with pytest.raises(LongstrandError, match=message):
         open_corpus(expand([GenomeEntry(fasta=folder / "bad.tsv")]))

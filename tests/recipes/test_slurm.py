@@ -99,12 +99,21 @@ def test_shares_join_in_order(
 
 
 @pytest.mark.slow
-def test_no_home_no_network_no_right_to_write(tmp_path: Path) -> None:
-    """A user without a home folder, whose packages cannot be written, offline."""
-    model = tiny_checkpoint(tmp_path / "tiny")
-    (tmp_path / "rows.csv").write_text("sequence\nACGTACGT\n")
-    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": "/nowhere", "HF_HUB_OFFLINE": "1"}
-    words = ["embed", str(model), str(tmp_path / "rows.csv"), "--output", str(tmp_path / "out.csv"), "--device", "cpu"]
-    command = [sys.executable, "-B", "-m", "longstrand", *words]
+@pytest.mark.parametrize("verb", ["embed", "pretrain"])
+@pytest.mark.parametrize("home", [None, "/nowhere"])
+def test_no_home_no_network_no_right_to_write(tmp_path: Path, verb: str, home: str | None) -> None:
+    """A user without a home folder or with one that is not there, whose cache cannot be written, offline."""
+    words = ["--device", "cpu", "--output", str(tmp_path / "out.csv")]
+    if verb == "embed":
+        model = tiny_checkpoint(tmp_path / "tiny")
+        (tmp_path / "rows.csv").write_text("sequence\nACGTACGT\n")
+        words += [str(model), str(tmp_path / "rows.csv")]
+    else:
+        (tmp_path / "toy.fa").write_text(">a\n" + "ACGTTGCA" * 300 + "\n>b\n" + "ACCT" * 200 + "\n")
+        words += ["--genome", str(tmp_path / "toy.fa"), "--preset", "tiny", "--steps", "2", "tokenizer.kind=kmer"]
+        words += ["training.max_tokens=32", "training.batch_size=2", "data.hold_out.contigs=[b]"]
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    variables |= {"LONGSTRAND_CACHE": "/proc/none"} if home is None else {"HOME": home}
+    command = [sys.executable, "-B", "-m", "longstrand", verb, *words]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0 and (tmp_path / "out.csv").exists(), done.stderr
