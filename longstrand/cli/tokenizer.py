@@ -88,7 +88,15 @@ def train(
         print(json.dumps({"folder": str(output), **summary}, indent=2))
         return
     print(f"{output}: {summary['vocab_size']:,} tokens, longest {summary['longest_token']} bases.")
-    look = ["longstrand", "tokenizer", "inspect", str(output), str(sources.path(0)), "--plot", str(output / "tokens.png")]
+    look = [
+        "longstrand",
+        "tokenizer",
+        "inspect",
+        str(output),
+        str(sources.path(0)),
+        "--plot",
+        str(output / "tokens.png"),
+    ]
     print(f"Look at it: {shlex.join(look)}")
 
 
