@@ -88,16 +88,8 @@ def train(
         print(json.dumps({"folder": str(output), **summary}, indent=2))
         return
     print(f"{output}: {summary['vocab_size']:,} tokens, longest {summary['longest_token']} bases.")
-    look = [
-        "longstrand",
-        "tokenizer",
-        "inspect",
-        str(output),
-        str(sources.path(0)),
-        "--plot",
-        str(output / "tokens.png"),
-    ]
-    print(f"Look at it: {shlex.join(look)}")
+    look = map(str, (output, sources.path(0), "--plot", output / "tokens.png"))
+    print(f"Look at it: longstrand tokenizer inspect {shlex.join(look)}")
 
 
 @app.command()
