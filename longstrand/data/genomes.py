@@ -12,9 +12,8 @@ import json
 import os
 import resource
 import shutil
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -391,15 +390,10 @@ def _indexes(sources: Sequence[GenomeSource]) -> Iterator[FastaIndex]:
         ThreadPoolExecutor(INDEXED_AT_ONCE) as pool,
         progress_bar("indexing", total=len(sources), unit="genomes") as bar,
     ):
-        begun = deque[Future[FastaIndex]]()
-        for source in sources:
-            begun.append(pool.submit(_index_of, source))
-            if len(begun) == 2 * INDEXED_AT_ONCE:
-                yield begun.popleft().result()
+        for start in range(0, len(sources), 4 * INDEXED_AT_ONCE):
+            for index in pool.map(_index_of, sources[start : start + 4 * INDEXED_AT_ONCE]):
+                yield index
                 bar.update(1)
-        for future in begun:
-            yield future.result()
-            bar.update(1)
 
 
 def _index_of(source: GenomeSource) -> FastaIndex:
