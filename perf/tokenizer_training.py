@@ -1,9 +1,9 @@
 """Time and memory of training a tokenizer, against ``tokenizers`` on the same sample; the merges must be the same.
 
 Run ``python perf/tokenizer_training.py 50 100 200`` (millions of bases; up to 32 GB) or with smaller sizes; the
-result goes to ``perf/results/tokenizer_training.json``. The sample is made of the shared genomes (or random DNA) and
-mutated copies of them, in pieces of 5,000 bases. Each training is a process of its own with one thread; the two of a
-size run at the same time, on two cores.
+result goes to ``perf/results/tokenizer_training.json``, where rows of other sizes stay. The sample is made of the
+shared genomes (or random DNA) and mutated copies of them, in pieces of 5,000 bases. Each training is a process of its
+own with one thread; the two of a size run at the same time, on two cores.
 """
 
 from __future__ import annotations
@@ -85,14 +85,17 @@ def train(which: str, num_bases: int) -> dict[str, Any]:
 
 def main() -> None:
     sizes = [int(float(word) * 1e6) for word in sys.argv[1:]] or [50_000_000, 100_000_000, 200_000_000]
-    rows = []
+    target = Path(__file__).parent / "results" / "tokenizer_training.json"
+    kept = json.loads(target.read_text())["rows"] if target.exists() else []
+    rows = [row for row in kept if row["bases"] not in sizes]
     for size in sizes:
         with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
             both = pool.starmap(train, [("ours", size), ("library", size)], chunksize=1)
         found = dict(zip(("ours", "library"), both))
         same = found["ours"].pop("merges") == found["library"].pop("merges")
-        rows.append({"bases": size, "same_merges": same, **found})
+        rows.append({"bases": size, "same_merges": same, "load": round(os.getloadavg()[0], 1), **found})
         print(rows[-1], flush=True)
+    rows.sort(key=lambda row: row["bases"])
     slopes = {
         which: float(np.polyfit([row["bases"] for row in rows], [row[which]["peak_bytes"] for row in rows], 1)[0])
         for which in ("ours", "library")
@@ -105,7 +108,7 @@ def main() -> None:
         "must": "slope and peak <= tokenizers",
         "provenance": provenance(["python", "perf/tokenizer_training.py", *sys.argv[1:]]),
     }
-    (Path(__file__).parent / "results" / "tokenizer_training.json").write_text(json.dumps(result, indent=2) + "\n")
+    target.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
 
