@@ -2,7 +2,7 @@
 
     python perf/rmt.py flat       seconds per Mb, 8 to 512 segments            (small encoder)
     python perf/rmt.py memory     time and peak memory of 1 Mb                 (BERT base, 110 M parameters)
-    python perf/rmt.py memory_long   the same over 10 Mb                       (small encoder)
+    python perf/rmt.py memory_long   the same over 10 Mb                       (small encoder; memory_longest: tiny)
     python perf/rmt.py peer       ours and the plain loop, segment by segment  (BERT base)
     python perf/rmt.py many       16 sequences at once and one by one          (BERT base and smaller ones)
     python perf/rmt.py many_gpu   the same on a CUDA GPU, where it pays most   (many_gpu_smoke: tiny, on a CPU)
@@ -164,9 +164,11 @@ def memory_child(size: str = "base", num_bases: int = 1_000_000) -> None:
 def memory(name: str = "memory") -> dict[str, object]:
     """Run `memory_child` in a process of its own; what it says is kept as it comes, also if it is stopped."""
     report: dict[str, Any] = {}
-    what = {"memory": "BERT base, fp32, batch 1, model.stream over 1 Mb", "memory_long": "4 x 256, fp32, over 10 Mb"}[
-        name
-    ]
+    what = {
+        "memory": "BERT base, fp32, batch 1, model.stream over 1 Mb",
+        "memory_long": "4 x 256, fp32, over 10 Mb",
+        "memory_longest": "2 x 64, fp32, over 10 Mb",
+    }[name]
     with subprocess.Popen([sys.executable, __file__, f"{name}_child"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         marks = []
@@ -406,6 +408,7 @@ PARTS = {
     "flat": flat,
     "memory": memory,
     "memory_long": partial(memory, "memory_long"),
+    "memory_longest": partial(memory, "memory_longest"),
     "peer": peer,
     "many": many,
     "many_gpu": many_gpu,
@@ -429,7 +432,7 @@ def main() -> None:
     parser.add_argument(
         "parts",
         nargs="*",
-        choices=[*PARTS, *CHILDREN, "memory_child", "memory_long_child", "many_gpu_smoke", []],
+        choices=[*PARTS, *CHILDREN, "memory_child", "memory_long_child", "memory_longest_child", "many_gpu_smoke", []],
         default=[],
     )
     chosen = parser.parse_args().parts
@@ -437,6 +440,8 @@ def main() -> None:
         memory_child()
     elif chosen == ["memory_long_child"]:
         memory_child("small", 10_000_000)
+    elif chosen == ["memory_longest_child"]:
+        memory_child("tiny", 10_000_000)
     elif chosen == ["many_gpu_smoke"]:
         many_gpu_smoke()
     elif chosen and chosen[0] in CHILDREN:
