@@ -42,6 +42,13 @@ def _names(value: Any) -> Any:
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
+def _bare(value: Any) -> Any:
+    return value.strip() or None if isinstance(value, str) else value
+
+
+Name = Annotated[str | None, BeforeValidator(_bare)]
+
+
 class GenomeEntry(StrictModel):
     """One FASTA file, or a corpus file in its place."""
 
@@ -49,8 +56,8 @@ class GenomeEntry(StrictModel):
     weight: float = Field(
         1.0, gt=0, allow_inf_nan=False, description="how often its bases are seen, relative to the others"
     )
-    species: str | None = Field(None, description="name in reports and hold-outs; the file's name if absent")
-    taxon: str | None = Field(None, description="class of the species, for data.sampling.taxa")
+    species: Name = Field(None, description="name in reports and hold-outs; the file's name if absent")
+    taxon: Name = Field(None, description="class of the species, for data.sampling.taxa")
     hold_out: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = Field(
         None, description="contigs with commas, all, or none; default: what data.hold_out says"
     )

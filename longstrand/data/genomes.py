@@ -370,16 +370,16 @@ def known_runs(index: FastaIndex, unknown_run: int) -> tuple[Ints, Ints]:
 
 def _find_all(sources: Sequence[GenomeSource]) -> list[str]:
     """Find the cache keys of all files, or name all that are missing."""
-    keys, errors = list[str](), list[str]()
+    keys, faults = list[str](), dict[str, list[str]]()
     for source in sources:
         try:
             keys.append(find_fasta(source.fasta)[1] if not isinstance(source.fasta, Genome) else "")
         except LongstrandError as error:
-            errors.append(str(error))
-    if errors:
-        raise InputError(
-            errors[0] if len(errors) == 1 else f"{len(errors)} genomes cannot be read: " + " ".join(errors)
-        )
+            path = str(_path(source).expanduser())
+            faults.setdefault(str(error).removeprefix(f"{path}: "), []).append(path)
+    if number := sum(map(len, faults.values())):
+        listed = " ".join(f"{', '.join(paths)}: {reason}" for reason, paths in faults.items())
+        raise InputError(listed if number == 1 else f"{number} genomes cannot be read: {listed}")
     return keys
 
 
