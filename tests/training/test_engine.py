@@ -55,7 +55,8 @@ def test_two_processes_equal_one(world: Path, job: str) -> None:
     assert len(rows) == STEPS * 2 and max(max(row) / (min(row) + 1) for row in rows) > 3
     logs = [(world / side / job / "metrics.jsonl").read_text().splitlines() for side in ("one", "two")]
     losses = [[row["loss"] for row in map(json.loads, lines) if "loss" in row] for lines in logs]
-    assert len(losses[0]) == STEPS and losses[1] == pytest.approx(losses[0], rel=1e-7)
+    # Weights are float64; the Trainer adds up losses in float32, whose steps are 1.2e-7 of the value.
+    assert len(losses[0]) == STEPS and losses[1] == pytest.approx(losses[0], rel=3e-7)
 
 
 @pytest.mark.slow
