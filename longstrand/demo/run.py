@@ -135,7 +135,7 @@ def run_pretraining(config: DemoConfig, materials: Materials, say: Say) -> Any:
             "save_every": max(1, steps // 5),
             "log_every": max(1, steps // 50),
             "seed": config.seed,
-            "num_workers": 0,
+            "num_workers": 0 if config.quick else 1,
             "tensorboard": False,
         },
     }

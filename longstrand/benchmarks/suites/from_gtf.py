@@ -12,11 +12,10 @@ import numpy as np
 
 from longstrand.benchmarks.suites.promoters import annotated_promoters
 from longstrand.benchmarks.suites.splice import MIN_INTRON, splice_windows
-from longstrand.benchmarks.tasks.places import split_rows
+from longstrand.benchmarks.tasks.places import AnnotatedGenome, split_rows
 from longstrand.data.labelled_files import RawTable
 from longstrand.errors import InputError, one_of
-from longstrand.genome.annotation import read_annotation, transcripts
-from longstrand.genome.fasta import Genome
+from longstrand.genome.annotation import transcripts
 from longstrand.genome.features import Feature
 from longstrand.genome.intervals import Interval
 from longstrand.runtime import check_output, write_atomically
@@ -74,18 +73,20 @@ def from_gtf(
     """
     found: dict[str, MadeTables] = {}
     refused: list[str] = []
-    for name in tasks or TASKS:
-        make, folder = TASKS[one_of(name, TASKS, "task")], Path(output) / name
-        check_output(folder, [annotation, fasta])
+    for name in (wanted := tasks or tuple(TASKS)):
+        check_output(Path(output) / one_of(name, TASKS, "task"), [annotation, fasta])
+    source = AnnotatedGenome.open(annotation, fasta)
+    for name in wanted:
+        folder = Path(output) / name
         try:
-            tables, rule = make(Path(annotation), Path(fasta), {**DEFAULTS, **(options or {})})
+            tables, rule = TASKS[name](source, {**DEFAULTS, **(options or {})})
             empty = [split for split, table in tables.items() if not len(table)]
             if empty:
                 raise InputError(
                     f"{annotation}: no row of {name} falls in the {empty[0]} split; name other chromosomes."
                 )
         except InputError as error:
-            if tasks or not Path(annotation).is_file() or not Path(fasta).is_file():
+            if tasks:
                 raise
             refused.append(str(error))
             notice(f"{name}: left out; {error}")
@@ -115,19 +116,19 @@ def _write(folder: Path, tables: Mapping[str, RawTable], classes: Mapping[str, s
     return {split: len(table) for split, table in tables.items()}
 
 
-def splice_site_tables(annotation: Path, fasta: Path, options: Mapping[str, Any]) -> Tables:
+def splice_site_tables(source: AnnotatedGenome, options: Mapping[str, Any]) -> Tables:
     """Make windows with a donor, an acceptor or neither in the middle; see `splice_windows`."""
     names = {name: name for name in ("neither", "acceptor", "donor")}
-    return splice_windows(annotation, fasta, {**options, "window": options["splice_window"]}, codes=names)
+    return splice_windows(source, {**options, "window": options["splice_window"]}, codes=names)
 
 
-def promoter_tables(annotation: Path, fasta: Path, options: Mapping[str, Any]) -> Tables:
+def promoter_tables(source: AnnotatedGenome, options: Mapping[str, Any]) -> Tables:
     """Make windows around transcription starts and GC-matched ones elsewhere; see `annotated_promoters`."""
     chosen = {**options, "window": options["promoter_window"], "negatives": "genome"}
-    return annotated_promoters(annotation, fasta, chosen, names=("other", "promoter"))
+    return annotated_promoters(source, chosen, names=("other", "promoter"))
 
 
-def structure_tables(annotation: Path, fasta: Path, options: Mapping[str, Any]) -> Tables:
+def structure_tables(source: AnnotatedGenome, options: Mapping[str, Any]) -> Tables:
     """Cut genes with 100 bases around them into windows, read on the gene's strand, with one digit a base.
 
     Windows of two genes on one strand do not overlap; one that would leave the chromosome or holds another letter than
@@ -136,14 +137,12 @@ def structure_tables(annotation: Path, fasta: Path, options: Mapping[str, Any]) 
     Raises:
         InputError: there is no gene with a protein, or no window fits.
     """
-    features = read_annotation(annotation)
-    genome = Genome(fasta)
-    genome.check_chroms({item.chrom for item in features}, where=str(annotation))
+    features, genome = source.features, source.genome
     maps = {strand: paint(features, genome.contigs, strand) for strand in "+-"}
     coding = {item.parent for item in features if item.kind == "CDS"}
     size, places, texts, labels = options["structure_window"], [], [], []
     reached: dict[tuple[str, str], int] = {}
-    for item in transcripts(features):
+    for item in source.transcripts:
         start = max(0, item.start - MARGIN, reached.get((item.chrom, item.strand), 0))
         for place in range(start, item.end if item.name in coding else 0, size):
             window = Interval(item.chrom, place, place + size, item.strand)
@@ -155,8 +154,8 @@ def structure_tables(annotation: Path, fasta: Path, options: Mapping[str, Any]) 
                 labels.append(letters if item.strand == "+" else letters[::-1])
             reached[item.chrom, item.strand] = window.end
     if not places:
-        raise InputError(f"{annotation}: no gene with CDS lines has room for a window of {size} bases.")
-    return split_rows(places, texts, labels, genome.contigs, options, source=annotation)
+        raise InputError(f"{source.annotation}: no gene with CDS lines has room for a window of {size} bases.")
+    return split_rows(places, texts, labels, genome.contigs, options, source=source.annotation)
 
 
 def paint(features: Sequence[Feature], lengths: Mapping[str, int], strand: str) -> dict[str, np.ndarray]:
@@ -184,7 +183,7 @@ def paint(features: Sequence[Feature], lengths: Mapping[str, int], strand: str) 
     return maps
 
 
-TASKS: dict[str, Callable[[Path, Path, Mapping[str, Any]], Tables]] = {
+TASKS: dict[str, Callable[[AnnotatedGenome, Mapping[str, Any]], Tables]] = {
     "splice_sites": splice_site_tables,
     "promoters": promoter_tables,
     "gene_structure": structure_tables,

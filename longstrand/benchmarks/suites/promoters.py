@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from longstrand.benchmarks.tasks.build import source_paths, write_task
-from longstrand.benchmarks.tasks.places import open_annotated, split_rows
+from longstrand.benchmarks.tasks.places import AnnotatedGenome, split_rows
 from longstrand.benchmarks.tasks.task import BenchmarkTask, TaskData
 from longstrand.data.labelled_files import RawTable, make_rows
 from longstrand.data.rows import has_intervals, read_entries, read_intervals
@@ -276,12 +276,12 @@ def fold_split(rows: RawTable, folds: Sequence[int], number: int) -> dict[str, R
 def build_annotated_promoters(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
     """Build promoters of any annotated genome; see `annotated_promoters`."""
     annotation, fasta = source_paths(task, sources, options)
-    tables, origin = annotated_promoters(annotation, fasta, options)
+    tables, origin = annotated_promoters(AnnotatedGenome.open(annotation, fasta), options)
     return write_task(task, output, tables, options, sources=[annotation, fasta], origin=origin)
 
 
 def annotated_promoters(
-    annotation: Path, fasta: Path, options: Mapping[str, Any], *, names: Sequence[str] = ("0", "1")
+    source: AnnotatedGenome, options: Mapping[str, Any], *, names: Sequence[str] = ("0", "1")
 ) -> tuple[dict[str, RawTable], str]:
     """Make windows around the transcription starts of an annotated genome and matched windows elsewhere, in splits.
 
@@ -289,8 +289,7 @@ def annotated_promoters(
     ``negatives=blocks`` a negative is its promoter with permuted blocks; it then shares the promoter's split.
 
     Args:
-        annotation: GFF3 or GTF.
-        fasta: its genome.
+        source: genome and annotation.
         options: ``window``, ``before``, ``negatives``, ``seed``, ``valid_chroms``, ``test_chroms``.
         names: labels of other windows and of promoters.
 
@@ -298,14 +297,14 @@ def annotated_promoters(
         ``train``, ``valid`` and ``test``, and the split rule as a sentence.
 
     Raises:
-        InputError: the files do not fit together, or no window fits on the genome.
+        InputError: no window fits on the genome.
     """
-    genome, found = open_annotated(annotation, fasta)
+    genome = source.genome
     num_bases = options["window"]
     before = options["before"] if options["before"] >= 0 else TSS_OFFSET.get(num_bases, num_bases // 2)
     last: dict[tuple[str, str], int] = {}
     places, genes = [], []
-    for item in sorted(found, key=lambda item: (item.chrom, item.tss)):
+    for item in sorted(source.transcripts, key=lambda item: (item.chrom, item.tss)):
         place = promoter_window(item.chrom, item.tss, item.strand, num_bases=num_bases, before=before)
         if place is None or place.end > genome.contigs[item.chrom]:
             continue
@@ -316,18 +315,18 @@ def annotated_promoters(
         genes.append(item.gene or item.name)
     if not places:
         raise InputError(
-            f"{annotation}: no window of {num_bases} bases around a transcription start fits on the genome."
+            f"{source.annotation}: no window of {num_bases} bases around a transcription start fits on the genome."
         )
     sequences = [genome.fetch_interval(place).upper() for place in places]
     promoters = Promoters(sequences, list(range(len(places))), genes, places)
-    others, where = make_negatives(promoters, {**options, "fasta": fasta})
+    others, where = make_negatives(promoters, {**options, "fasta": source.fasta})
     return split_rows(
         [*places, *where],
         sequences + others,
         [names[1]] * len(places) + [names[0]] * len(others),
         genome.contigs,
         options,
-        source=annotation,
+        source=source.annotation,
         names=[*genes, *(f"{name} negative" for name in genes)],
     )
 

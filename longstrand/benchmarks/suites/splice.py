@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.benchmarks.tasks.build import source_paths, split_off_valid, write_task
-from longstrand.benchmarks.tasks.places import open_annotated, split_rows
+from longstrand.benchmarks.tasks.places import AnnotatedGenome, split_rows
 from longstrand.benchmarks.tasks.task import BenchmarkTask, TaskData
 from longstrand.data.labelled_files import RawTable, make_rows
 from longstrand.data.labelled_tokens import UNLABELLED
@@ -103,12 +103,12 @@ def annotated_sites(found: Sequence[Transcript]) -> list[Site]:
 def build_splice_windows(task: BenchmarkTask, sources: Path, output: Path, options: Mapping[str, Any]) -> TaskData:
     """Build windows around splice sites; see `splice_windows`."""
     annotation, fasta = source_paths(task, sources, options)
-    tables, origin = splice_windows(annotation, fasta, options)
+    tables, origin = splice_windows(AnnotatedGenome.open(annotation, fasta), options)
     return write_task(task, output, tables, options, sources=[annotation, fasta], origin=origin)
 
 
 def splice_windows(
-    annotation: Path, fasta: Path, options: Mapping[str, Any], *, codes: Mapping[str, str] = CODES
+    source: AnnotatedGenome, options: Mapping[str, Any], *, codes: Mapping[str, str] = CODES
 ) -> tuple[dict[str, RawTable], str]:
     """Make windows with a donor, an acceptor or neither at base ``window // 2`` of an annotated genome, and split them.
 
@@ -116,8 +116,7 @@ def splice_windows(
     annotated on that strand: as many of both together as there are donors and acceptors on average.
 
     Args:
-        annotation: GFF3 or GTF.
-        fasta: its genome.
+        source: genome and annotation.
         options: ``window``, ``seed``, ``valid_chroms``, ``test_chroms``.
         codes: label of ``donor``, ``acceptor`` and ``neither``.
 
@@ -125,13 +124,15 @@ def splice_windows(
         ``train``, ``valid`` and ``test``, and the split rule as a sentence.
 
     Raises:
-        InputError: the files do not fit together, or there is no intron with GT and AG at its ends.
+        InputError: there is no intron with GT and AG at its ends.
     """
-    genome, found = open_annotated(annotation, fasta)
+    genome, found = source.genome, source.transcripts
     num_bases = options["window"]
     sites = [site for site in annotated_sites(found) if _is_canonical(genome, site)]
     if not sites:
-        raise InputError(f"{annotation}: no intron with GT and AG at its ends, so there is no splice site to learn.")
+        raise InputError(
+            f"{source.annotation}: no intron with GT and AG at its ends, so there is no splice site to learn."
+        )
     decoys = decoy_sites(genome, found, sites, num_decoys=max(1, len(sites) // 2), seed=options["seed"])
     places, labels = [], []
     for site in [*sites, *decoys]:
@@ -140,7 +141,7 @@ def splice_windows(
             places.append(place)
             labels.append(codes[site.kind])
     sequences = [genome.fetch_interval(place) for place in places]
-    return split_rows(places, sequences, labels, genome.contigs, options, source=annotation)
+    return split_rows(places, sequences, labels, genome.contigs, options, source=source.annotation)
 
 
 def site_window(site: Site, num_bases: int) -> Interval | None:
@@ -207,8 +208,8 @@ def build_splice_tokens(task: BenchmarkTask, sources: Path, output: Path, option
     target twice.
     """
     annotation, fasta = source_paths(task, sources, options)
-    genome, found = open_annotated(annotation, fasta)
-    spans = gene_spans(found)
+    genome = (source := AnnotatedGenome.open(annotation, fasta)).genome
+    spans = gene_spans(source.transcripts)
     if not spans:
         raise InputError(f"{annotation}: no gene with an intron, so there is no splice site to learn.")
     targets, texts, labels = [], [], []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,38 @@ from longstrand.data.labelled_files import RawTable, make_rows
 from longstrand.data.places import split_windows, take_splits
 from longstrand.genome.annotation import Transcript, read_annotation, transcripts
 from longstrand.genome.fasta import Genome
+from longstrand.genome.features import Feature
 from longstrand.genome.intervals import Interval
 
 
-def open_annotated(annotation: Path, fasta: Path) -> tuple[Genome, list[Transcript]]:
-    """Open a genome and read the transcripts of its annotation (GTF or GFF3).
+@dataclass(frozen=True)
+class AnnotatedGenome:
+    """A genome and its annotation (GTF or GFF3), which was read once.
 
-    Raises:
-        InputError: the files do not fit together.
+    Attributes:
+        annotation: its file.
+        fasta: file of the genome.
+        genome: the open genome.
+        features: all of the annotation, in its order.
+        transcripts: made of the features, sorted by place.
     """
-    genome, found = Genome(fasta), transcripts(read_annotation(annotation))
-    genome.check_chroms({item.chrom for item in found}, where=str(annotation))
-    return genome, found
+
+    annotation: Path
+    fasta: Path
+    genome: Genome
+    features: list[Feature]
+    transcripts: list[Transcript]
+
+    @classmethod
+    def open(cls, annotation: Path, fasta: Path) -> AnnotatedGenome:
+        """Open a genome and read its annotation.
+
+        Raises:
+            InputError: a file is wrong, or the files do not fit together.
+        """
+        genome, features = Genome(fasta), read_annotation(annotation)
+        genome.check_chroms({item.chrom for item in features}, where=str(annotation))
+        return cls(Path(annotation), Path(fasta), genome, features, transcripts(features))
 
 
 def split_rows(
