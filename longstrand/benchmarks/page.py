@@ -6,14 +6,16 @@ The same as lines of text for a terminal. A method is called better or worse by 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from longstrand.benchmarks.results import Benchmark, Comparison, Line, metric_frame, ranks_of, read_benchmark, sign_of
 from longstrand.benchmarks.tasks.task import TaskData
-from longstrand.evaluation.metrics import LOWER_IS_BETTER
+from longstrand.evaluation.metrics import LOWER_IS_BETTER, evaluate
 from longstrand.report import sections as page
 from longstrand.report.page import write_report
+from longstrand.report.runs import answers_sections
 from longstrand.report.sections import MetricRow, Section, Table, metric_title, text
 from longstrand.runtime import write_frame, write_json
 
@@ -158,7 +160,7 @@ def _overview(lines: Sequence[Line], tasks: Sequence[str]) -> Section:
 def _task_sections(task: str, facts: Mapping[str, Any], found: Benchmark) -> list[Section]:
     """Make the table, the cost, the curves, the sanity notes and the published numbers of a task."""
     lines = found.lines_of(task)
-    parts = [_scores(task, facts, lines), _cost(task, lines)]
+    parts = [_scores(task, facts, lines), *_answers(task, lines), _cost(task, lines)]
     probes = [(each.method, each.details["probe"]) for line in lines for each in line.results if each.kind == "probe"]
     parts += layer_sections(task, probes)
     parts += few_row_sections(task, found.lines_of(task, full=False), facts["rows"]["train"])
@@ -185,6 +187,20 @@ def _scores(task: str, facts: Mapping[str, Any], lines: Sequence[Line]) -> Secti
     return page.Metrics(
         task, explain, rows, main=main, groups={each.first.method: GROUPS[each.first.group] for each in lines}
     )
+
+
+def _answers(task: str, lines: Sequence[Line]) -> list[Section]:
+    """Draw the answers of the best line with a model and the best without one, of their first seeds."""
+    found = {}
+    for group in ("model", "baseline"):
+        own = [line for line in lines if line.first.group == group and line.mean() is not None]
+        if own:
+            result = _best(own).first
+            scores = result.scores()
+            named = replace(scores.task, names=tuple(result.test["per_class"]))
+            found[result.method] = evaluate(replace(scores, task=named), num_resamples=0)
+    seeds = max(len(line.results) for line in lines)
+    return answers_sections(found, subject=f"{task}: ", seeds=seeds) if found else []
 
 
 def _cost(task: str, lines: Sequence[Line]) -> Section:

@@ -44,28 +44,26 @@ def convert(
     A sharded checkpoint of a training with training.parallel=fsdp becomes a model folder, and back.
     """
     if to == "sharded" or Path(source, "pytorch_model_fsdp_0").is_dir():
-        if report is not None:
-            raise UsageError("--report is for conversions to and from published formats; leave it out.")
         _convert_shards(Path(source), to, output, family=family, force=force)
-        print(json.dumps({"output": str(output), "target": to}) if as_json else f"{output}: written, in {to} format")
-        return
-    from longstrand.models.published.convert import convert_folder
+        facts, lines = {"output": str(output), "target": to}, [f"{output}: written, in {to} format"]
+    else:
+        from longstrand.models.published.convert import convert_folder
 
-    done = convert_folder(source, output, target=to, family=family, force=force)
+        done = convert_folder(source, output, target=to, family=family, force=force)
+        facts, lines = done.to_dict(), describe(done)
     if report is not None:
         from longstrand.report.outcomes import facts_table, write_outcome
-        from longstrand.report.sections import Report, Table
+        from longstrand.report.sections import Report, Section, Table
 
-        names = [[name, ", ".join(ours)] for name, ours in done.renamed.items()]
-        facts = {key: value for key, value in done.to_dict().items() if key != "renamed"}
-        parts = [
-            facts_table("What was done", "Every tensor is accounted for; nothing was rounded.", facts),
-            Table("Names of tensors", "", ["in the source", "in the result"], names),
+        renamed = [[name, ", ".join(ours)] for name, ours in facts.get("renamed", {}).items()]
+        shown = {key: value for key, value in facts.items() if key not in ("renamed", "notes")}
+        parts: list[Section] = [
+            facts_table("What was done", "Every tensor is accounted for; nothing was rounded.", shown)
         ]
-        title = f"Conversion of {Path(source).name}"
-        page = Report(title, parts, f"family {done.family}", describe(done)[:1], done.notes)
+        parts += [Table("Names of tensors", "", ["in the source", "in the result"], renamed)] if renamed else []
+        page = Report(f"Conversion of {Path(source).name}", parts, f"to {to}", lines[:1], facts.get("notes", []))
         write_outcome(report, page, files=[output], about={"source": source})
-    print(json.dumps(done.to_dict(), indent=2, ensure_ascii=False) if as_json else "\n".join(describe(done)))
+    print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
 def _convert_shards(source: Path, to: str, output: Path, *, family: str | None, force: bool) -> None:

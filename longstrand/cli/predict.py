@@ -156,7 +156,7 @@ def run_job(
     if track and genome is not None:
         raise UsageError("a track reads the contigs of its input; leave --genome away and give the FASTA file itself.")
     if track and report is not None:
-        raise UsageError("--report is not for tracks of whole contigs.")
+        raise UsageError("--report is not for tracks: a folder as output holds its report (--output tracks).")
     from longstrand.data.rows import count_rows
     from longstrand.inference.jobs import predict_file
 

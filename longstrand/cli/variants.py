@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +27,8 @@ from longstrand.variants.options import VariantOptions
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from longstrand.report.sections import Report
 
 
 app = new_app(no_args_is_help=True, help="Score variants with any model.")
@@ -75,17 +78,22 @@ def score(
     after an interruption. Several processes (torchrun) share the work.
     """
     from longstrand.variants.jobs import score_variants_file
-    from longstrand.variants.page import write_page
+    from longstrand.variants.page import make_page
 
     chosen, source = model_first(model, arguments, "MODEL VARIANTS")
     variants: str | list[str] = source
     if source != "-" and not Path(source).expanduser().exists() and (look_up or WRITTEN.match(source)):
         variants = [source] if ONE.fullmatch(source) else source.split()
-    page = None if report is None else lambda job, scored: write_page(job, scored, report)
+    pages: list[Report] = []
+    page = None if report is None else lambda job, scored: pages.append(make_page(job, scored))
     result = score_variants_file(
         chosen, variants, output, genome=genome, look_up=look_up, overwrite=overwrite, report=page,
         progress=lambda total: progress_bar(lambda: total, "variants", quiet=quiet), **given(options),
     )  # fmt: skip
+    if report is not None and pages:
+        from longstrand.report.page import write_report
+
+        write_report(report, pages[0], files=sorted(output.parent.glob(f"{glob.escape(output.name)}*")))
     show_job(result, "records", "variants", as_json=json, quiet=quiet)
 
 

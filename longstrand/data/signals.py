@@ -7,6 +7,7 @@ published (``published``: baskerville's ``--transform_old``) and as its later co
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,13 +16,13 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from longstrand.config import StrictModel
+from longstrand.config import StrictModel, build
 from longstrand.data.rows import read_table
 from longstrand.errors import InputError, UsageError, one_of
 from longstrand.genome.coverage import Signal, Uncovered, open_signal
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
-from longstrand.genome.text import parse_number
+from longstrand.genome.text import parse_whole
 
 Statistic = Literal["mean", "sum", "max", "mean_sqrt", "sum_sqrt", "sum_exp75"]
 QUANTILE = 0.999
@@ -32,7 +33,7 @@ _STRANDS = (("plus", "minus"), ("fwd", "rev"), ("forward", "reverse"), ("pos", "
 class TrackTransform(StrictModel):
     """How the numbers of a track become targets: pooled over a bin, squashed, clipped, scaled."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     version: Literal["published", "current"] = Field("published", description="order and form of the steps")
     statistic: Statistic = Field("mean", description="over the bases of a bin; _sqrt and _exp75 squash it")
@@ -150,22 +151,25 @@ def read_targets(path: Path, version: str) -> list[TrackFile]:
         "identifier", "file", "clip", "clip_soft", "scale", "sum_stat", "strand_pair")}  # fmt: skip
     found = []
     for row in range(table.height):
+        where = f"{path}, row {row + 1}"
         cells = {name: values[row] for name, values in columns.items()}
-        numbers = {name: parse_number(cells[name]) if cells[name] else None for name in ("clip", "clip_soft", "scale")}
+        cells = {name: None if (value or "").lower() in ("", "na", "nan") else value for name, value in cells.items()}
+        if empty := [name for name in ("identifier", "file") if cells[name] is None]:
+            raise InputError(f"{where}: {empty[0]} is empty.")
         if cells["file"].endswith((".w5", ".h5")):
-            raise InputError(
-                f"{path}, row {row + 1}: {cells['file']} is HDF5 coverage; give the BigWig it was made of."
-            )
-        settings = {name: value for name, value in numbers.items() if value is not None}
+            raise InputError(f"{where}: {cells['file']} is HDF5 coverage; give the BigWig it was made of.")
+        given = {name: cells[name] for name in ("clip", "clip_soft", "scale") if cells[name]}
         statistic = (cells["sum_stat"] or "mean").replace("avg", "mean")
-        made = TrackTransform.model_validate({"version": version, "statistic": statistic, **settings})
-        pair = parse_number(cells["strand_pair"]) if cells["strand_pair"] else row
+        made = build(TrackTransform, {"version": version, "statistic": statistic, **given}, where)
+        pair = parse_whole(cells["strand_pair"]) if cells["strand_pair"] else row
         if pair is None or not 0 <= pair < table.height:
-            raise InputError(f"{path}, row {row + 1}: strand_pair '{cells['strand_pair']}' is no row of the table.")
+            raise InputError(f"{where}: strand_pair '{cells['strand_pair']}' is no row of the table.")
         place = Path(cells["file"])
-        found.append(
-            TrackFile(cells["identifier"], place if place.is_absolute() else path.parent / place, made, int(pair))
-        )
+        found.append(TrackFile(cells["identifier"], place if place.is_absolute() else path.parent / place, made, pair))
+    if not found:
+        raise InputError(f"{path}: no row; a line for each track is needed.")
+    if twice := [name for name, times in Counter(file.name for file in found).items() if times > 1]:
+        raise InputError(f"{path}: two tracks are called '{twice[0]}'; rename one.")
     return found
 
 

@@ -56,7 +56,7 @@ def write(
         provenance_table(provenance(), **inputs, **options.identity()),
     ]  # fmt: skip
     report = Report("Designed sequences", sections, f"strategy {options.strategy}", summary, warnings)
-    write_report(folder, report, files=sorted(folder.iterdir()))
+    write_report(folder, report)
 
 
 def _warnings(firsts: Sequence[Design], names: Sequence[str], options: DesignOptions) -> Iterator[str]:

@@ -74,8 +74,7 @@ def write_page(
     summary = [verdict, "Attributions say what the model uses, not what the cell uses."]
     facts = {"per_sequence": dict(trust.per_sequence), "failed": [check.name for check in trust.failed]}
     report = Report(f"Why does it say that? {job.source.name}", sections, subtitle, summary, warnings, facts)
-    page, _ = write_report(folder, report, files=[path for path in sorted(folder.iterdir()) if path.is_file()])
-    return page
+    return write_report(folder, report)[0]
 
 
 def _strongest(maps: Maps) -> list[int]:

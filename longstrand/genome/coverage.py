@@ -65,8 +65,15 @@ class Signal(ABC):
 
         Returns:
             float32 (bins,).
+
+        Raises:
+            InputError: a value is infinite.
         """
-        values = self.values(interval.chrom, interval.start, interval.end).reshape(-1, bin_bases)
+        values = self.values(interval.chrom, interval.start, interval.end)
+        if len(infinite := np.flatnonzero(np.isinf(values))):
+            place = f"{interval.chrom}:{interval.start + int(infinite[0]) + 1:,}"
+            raise InputError(f"{self.path}: the value at {place} is infinite; replace it, or leave the region out.")
+        values = values.reshape(-1, bin_bases)
         known = ~np.isnan(values)
         filled = np.where(known, values, -np.inf if reduce == "max" and uncovered == "missing" else 0.0)
         counted = known.sum(axis=1) if uncovered == "missing" else np.full(len(values), bin_bases)

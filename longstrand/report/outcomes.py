@@ -11,18 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longstrand.report.page import write_report
-from longstrand.report.sections import (
-    Commands,
-    Curves,
-    Line,
-    Report,
-    Section,
-    Table,
-    flatten,
-    histogram,
-    provenance_table,
-    text,
-)
+from longstrand.report.sections import Curves, Line, Report, Section, Table, flatten, histogram, provenance_table
 from longstrand.runtime import provenance
 
 if TYPE_CHECKING:
@@ -55,10 +44,8 @@ def write_outcome(
     Raises:
         InputError: the folder cannot be written.
     """
-    parts = list(report.sections)
-    parts += [Commands("What to do next", text("commands"), commands)] if commands else []
-    parts.append(provenance_table(provenance(), **(about or {})))
-    return write_report(folder, replace(report, sections=parts), files=files)[0]
+    origin = provenance_table(provenance(), **(about or {}))
+    return write_report(folder, replace(report, sections=[*report.sections, origin]), files=files, commands=commands)[0]
 
 
 def predictions_page(folder: Path, output: Path, *, title: str, notes: Sequence[str], about: Mapping[str, Any]) -> Path:

@@ -33,6 +33,7 @@ from longstrand.report.sections import (
     files_table,
     metric_meaning,
     metric_title,
+    text,
 )
 from longstrand.runtime import write_atomically, write_json
 
@@ -59,26 +60,38 @@ class View:
     commands: Sequence[tuple[str, str]] = ()
 
 
-def write_report(folder: Path, report: Report, *, files: Sequence[Path] = ()) -> tuple[Path, Path]:
+def write_report(
+    folder: Path,
+    report: Report,
+    *,
+    files: Sequence[Path] | None = None,
+    commands: Sequence[tuple[str, str]] = (),
+    record: bool = True,
+) -> tuple[Path, Path]:
     """Write ``report.html`` and ``report.json`` into a folder (made if missing) and return the two paths.
 
     Args:
         folder: where they go.
-        report: its last section says where the results come from.
-        files: listed above that section, with sizes and hashes; a folder stands for all files in it.
+        report: its last section says where the results come from; above it stand what to do next and the files.
+        files: listed with sizes and hashes; a folder stands for all files in it. None: the files beside the page.
+        commands: what to do next: (what, command).
+        record: write ``report.json``; else the caller writes its own.
 
     Raises:
         InputError: the folder cannot be written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if files:
-        *parts, origin = report.sections
-        report = replace(report, sections=[*parts, files_table(files, folder=folder), origin])
+    *parts, origin = report.sections
+    parts += [Commands("What to do next", text("commands"), commands)] if commands else []
+    beside = [path for path in sorted(folder.iterdir()) if path.is_file()] if files is None else files
+    parts += [table] if (table := files_table(beside, folder=folder)).rows else []
+    report = replace(report, sections=[*parts, origin])
     page, data = folder / "report.html", folder / "report.json"
     write_atomically(page, render_html(report))
-    plain = _plain(report)
-    write_json(data, {**FORMAT, **plain.pop("facts"), **plain})
+    if record:
+        plain = _plain(report)
+        write_json(data, {**FORMAT, **plain.pop("facts"), **plain})
     return page, data
 
 

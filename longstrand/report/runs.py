@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from longstrand.report.sections import (
-    Commands,
     Curves,
     Line,
     Metrics,
@@ -21,7 +20,6 @@ from longstrand.report.sections import (
     Table,
     calibration,
     confusion,
-    files_table,
     metric_rows,
     metric_title,
     provenance_table,
@@ -64,13 +62,11 @@ def write_run_page(folder: Path, record: Record, rows: Sequence[Record]) -> Path
         ValueError: the record is of another kind.
         InputError: the folder cannot be written.
     """
-    from longstrand.report.page import render_html  # draws with matplotlib, which takes a moment to import
+    from longstrand.report.page import write_report  # draws with matplotlib, which takes a moment to import
 
     pages = {"pretraining": pretraining_page, "finetuning": finetuning_page}
     if record.get("kind") not in pages:
         raise ValueError(f"a run of the kind '{record.get('kind')}' has no page; known: {', '.join(pages)}.")
-    page = Path(folder) / "report.html"
-    report = pages[record["kind"]](record, rows)
     model = shlex.quote(str(Path(folder) / "model"))
     commands = {
         "pretraining": [
@@ -84,11 +80,9 @@ def write_run_page(folder: Path, record: Record, rows: Sequence[Record]) -> Path
         ],
     }
     names = ("model", "predictions_test.*", "metrics.jsonl")
-    files = files_table([path for name in names for path in sorted(Path(folder).glob(name))], folder=Path(folder))
-    next_steps = Commands("What to do next", text("commands"), commands[record["kind"]])
-    *parts, origin = report.sections
-    write_atomically(page, render_html(replace(report, sections=[*parts, next_steps, files, origin])))
-    return page
+    files = [path for name in names for path in sorted(Path(folder).glob(name))]
+    report, next_steps = pages[record["kind"]](record, rows), commands[record["kind"]]
+    return write_report(Path(folder), report, files=files, commands=next_steps, record=False)[0]
 
 
 def pretraining_page(record: Record, rows: Sequence[Record]) -> Report:
@@ -164,6 +158,7 @@ def finetuning_page(record: Record, rows: Sequence[Record]) -> Report:
     )
     parts = [
         *evaluation_sections(evaluations, explain),
+        *groups_tables(record.get("groups", {}), main),
         *errors_table(record.get("errors", [])),
         *(
             signals_sections(record["signals"], BASELINES | {"majority": "mean of the track"})
@@ -191,30 +186,54 @@ def evaluation_sections(evaluations: Mapping[str, Sequence[Record]], explain: st
     if not any(row.metric == first["primary"] for row in rows):
         return [Table(title, "No row could be measured: the model reads nothing of them.", ["rows"], [[0]])]
     parts: list[Section] = [Metrics(title, explain, rows, main=first["primary"])]
-    drawn = {name: results[0] for name, results in evaluations.items() if results[0].get("curves")}
+    seeds = max(map(len, evaluations.values()))
+    return parts + answers_sections({name: results[0] for name, results in evaluations.items()}, seeds=seeds)
+
+
+def answers_sections(evaluations: Mapping[str, Record], *, subject: str = "", seeds: int = 1) -> list[Section]:
+    """Make the sections on single answers (ranking, calibration, right and wrong calls) of models on one test set.
+
+    The calls are those of the first model. ``subject`` stands before the titles; of several ``seeds`` it is said that
+    these answers are of the first one.
+    """
+    parts: list[Section] = []
+    model, first = next(iter(evaluations.items()))
+    drawn = {name: found for name, found in evaluations.items() if found.get("curves")}
     positive = next((name for name, curve in first.get("curves", {}).items() if curve["roc"]["fpr"]), None)
     if positive is not None and all(
         found["curves"].get(positive, {}).get("roc", {}).get("fpr") for found in drawn.values()
     ):
-        parts.append(ranking("Ranking of the test sequences", drawn, positive=positive))
-        reliable = calibration("Are the probabilities right?", drawn, positive=positive)
+        parts.append(ranking(f"{subject}Ranking of the test sequences", drawn, positive=positive))
+        reliable = calibration(f"{subject}Are the probabilities right?", drawn, positive=positive)
         parts += [] if reliable is None else [reliable]
     calls = first.get("confusion", {})
     if "labels" in calls:
         rates = [[name, *map(int, (table[1][1], table[1][0], table[0][1], table[0][0]))]
                  for name, table in zip(calls["labels"], calls["counts"])]  # fmt: skip
         columns = ["label", "found", "missed", "false alarms", "rightly left out"]
-        parts.append(Table("Right and wrong calls, label by label", "", columns, rates))
+        parts.append(Table(f"{subject}Right and wrong calls, label by label", "", columns, rates))
     elif calls:
-        title = f"Right and wrong calls: {next(iter(evaluations))}"
-        parts.append(confusion(title, calls["counts"], calls["classes"]))
-    return parts
+        parts.append(confusion(f"{subject}Right and wrong calls: {model}", calls["counts"], calls["classes"]))
+    note = f" Answers of the first of {seeds} seeds; tables of metrics hold means over them." if seeds > 1 else ""
+    return [replace(part, explain=f"{part.explain}{note}".strip()) for part in parts]
 
 
 def errors_table(rows: Sequence[Record]) -> list[Section]:
     """List the rows that were predicted worst, as `longstrand.training.measure.worst_rows` finds them."""
     columns = list(rows[0]) if rows else []
     return [Table("The ten worst rows", text("errors"), columns, [list(row.values()) for row in rows])] if rows else []
+
+
+def groups_tables(groups: Mapping[str, Mapping[str, Record]], main: str) -> list[Section]:
+    """List the main metric by chromosome, GC content and group, as `longstrand.training.measure.groups_of` finds it."""
+    tables: list[Section] = []
+    for kind, found in groups.items():
+        entries = {name: one["metrics"].get(main, {}) for name, one in found.items()}
+        ends = ["low", "high"] if any("low" in entry for entry in entries.values()) else []
+        rows = [[name, found[name]["num_rows"], *(entry.get(key) for key in ("value", *ends))]
+                for name, entry in entries.items()]  # fmt: skip
+        tables.append(Table(f"By {kind}", text("groups"), [kind, "rows", metric_title(main), *ends], rows))
+    return tables
 
 
 def learning_curve(records: Mapping[str, Record]) -> Curves:

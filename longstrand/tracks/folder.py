@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -24,6 +24,8 @@ from longstrand.runtime import provenance, write_json
 
 BIGWIG, FACTS = ".bw", "tracks.json"
 SUFFIX: dict[str | None, str] = {"+": ".plus", "-": ".minus", None: ""}
+SAMPLE = 20_000
+"""Bins of a track that its histogram is made of, about."""
 BACKGROUND = frozenset({"o", "none", "background", "other", "intergenic", "no", "-", "0"})
 """Classes of bases that are no feature."""
 
@@ -37,6 +39,7 @@ class Summary:
         total, squares: sums over them.
         low, high: ends of their range.
         best: bin with the highest value: contig and number.
+        every, sample: one of so many bins is kept, for a histogram.
     """
 
     count: int = 0
@@ -45,6 +48,8 @@ class Summary:
     low: float = float("inf")
     high: float = float("-inf")
     best: tuple[str, int] = ("", 0)
+    every: int = 1
+    sample: list[np.ndarray] = field(default_factory=list)
 
     def watch(self, chunks: Iterable[Bins]) -> Iterator[Bins]:
         """Pass bins of one column on."""
@@ -59,6 +64,7 @@ class Summary:
                 self.total += float(found.sum())
                 self.squares += float((found**2).sum())
                 self.low = min(self.low, float(found.min()))
+                self.sample.append(values[known[:: self.every], 0])
             yield contig, first, values
 
     @property
@@ -83,11 +89,14 @@ def write_folder(written: Written, folder: Path, *, loaded: LoadedModel) -> None
     job = written.job
     folder.mkdir()
     layout, tracks, threshold = layout_of_tracks(job), [], job.options.threshold
+    every = max(1, sum(map(layout.num_bins, job.contigs())) // SAMPLE)
+    samples: dict[str, np.ndarray] = {}
     for place, ((output, strand), seam) in enumerate(zip(job.tracks, written.seams().tolist())):
         name = f"{output}{SUFFIX[strand]}"
         file = _file_name(name, {track["file"] for track in tracks})
-        summary, one = Summary(), slice(place, place + 1)
+        summary, one = Summary(every=every), slice(place, place + 1)
         track_file(folder / file).write(summary.watch(written.bins(one)), layout, folder / file)
+        samples[name] = np.concatenate([np.zeros(0, np.float32), *summary.sample])
         tracks.append(
             {
                 "name": name, "file": file, "output": output, "strand": strand or ".", "unit": job.unit,
@@ -107,7 +116,7 @@ def write_folder(written: Written, folder: Path, *, loaded: LoadedModel) -> None
     write_json(folder / FACTS, facts)
     (folder / "chrom.sizes").write_text("".join(f"{name}\t{size}\n" for name, size in layout.contigs.items()))
     write_browser_files(folder, tracks, job.genome.path, job.genome.name)
-    write_page(folder, facts, job)
+    write_page(folder, facts, job, samples)
 
 
 def _file_name(name: str, taken: set[str]) -> str:

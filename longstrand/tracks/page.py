@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from longstrand.genome.coverage import open_signal
 from longstrand.genome.intervals import Interval
 from longstrand.inference.contigs import ContigJob
 from longstrand.report.locus import Locus, Ruler, Track
 from longstrand.report.page import write_report
-from longstrand.report.sections import Report, Section, Table, provenance_table, text
+from longstrand.report.sections import Report, Section, Table, histogram, provenance_table, text
 
 PICTURES, DRAWN, LISTED = 3, 8, 200
 """Pictures, tracks in each of them, and tracks in the table; the rest is in ``tracks.json``, and the page says so."""
 SHOWN_BINS = 400
 
 
-def write_page(folder: Path, facts: Mapping[str, Any], job: ContigJob) -> Path:
-    """Write ``report.html`` and ``report.json`` into a folder of tracks; ``facts`` are those of ``tracks.json``."""
+def write_page(
+    folder: Path, facts: Mapping[str, Any], job: ContigJob, samples: Mapping[str, npt.NDArray[np.float32]]
+) -> Path:
+    """Write ``report.html`` and ``report.json`` into a folder of tracks.
+
+    Args:
+        folder: with the tracks.
+        facts: those of ``tracks.json``.
+        job: that made them.
+        samples: values of some bins of each track.
+    """
     tracks: Sequence[Mapping[str, Any]] = facts["tracks"]
     shown, bases = tracks[:LISTED], sum(job.genome.contigs[name] for name in facts["contigs"])
     columns = ["track", "file", "unit", "bins", "mean", "spread", "lowest", "highest", "seam"]
@@ -27,8 +40,10 @@ def write_page(folder: Path, facts: Mapping[str, Any], job: ContigJob) -> Path:
     rows = [[track[key] for key in keys] for track in shown]
     more = f" The first {LISTED} of {len(tracks):,} tracks; tracks.json has all." * (len(tracks) > LISTED)
     calls = [[track["name"], track["num_calls"], track["calls"]] for track in shown if "calls" in track]
+    drawn = dict(islice(samples.items(), DRAWN))
     sections: list[Section] = [
         *_pictures(folder, tracks, facts["bin_size"], job),
+        histogram("How the bins spread", text("track_histogram"), drawn, tracks[0]["unit"]),
         Table("Tracks", text("tracks") + more, columns, rows),
         *([Table("Calls", f"Stretches at or above {facts['threshold']:g}.", ["track", "calls", "file"], calls)] if calls
           else []),
@@ -45,7 +60,7 @@ def write_page(folder: Path, facts: Mapping[str, Any], job: ContigJob) -> Path:
     where += f", limited to {Path(facts['regions']).name}" if facts["regions"] else ""
     size = f"{len(tracks):,} tracks in bins of {facts['bin_size']:,} bases"
     report = Report(f"Tracks of {job.genome.name}", sections, size, [f"{where}; {how}."])
-    return write_report(folder, report, files=sorted(folder.iterdir()))[0]
+    return write_report(folder, report)[0]
 
 
 def _pictures(folder: Path, tracks: Sequence[Mapping[str, Any]], bin_size: int, job: ContigJob) -> list[Section]:

@@ -30,12 +30,13 @@ from longstrand.models.network import Network
 from longstrand.models.reading import KEY, Reading
 from longstrand.models.tensors import RECORD, read_record
 from longstrand.report.page import write_report
-from longstrand.report.runs import BASELINES, MODEL, errors_table, evaluation_sections
-from longstrand.report.sections import Report, Table, metric_title, provenance_table
+from longstrand.report.runs import BASELINES, MODEL, errors_table, evaluation_sections, groups_tables
+from longstrand.report.sections import Report, metric_title, provenance_table
 from longstrand.runtime import check_output, fingerprint_file, provenance, resolve_device, write_json
 from longstrand.training.examples import check_strand
 from longstrand.training.measure import (
     Scored,
+    groups_of,
     overlap_warnings,
     run_baselines,
     score,
@@ -93,7 +94,8 @@ def evaluate(
         **rows: fields of `RowSource`: genome, window, sequence_column, label_column, pair_column, group_column.
 
     Returns:
-        ``test`` (as `longstrand.evaluation.metrics.evaluate`, with ``loss``), ``groups`` ({value: the same}),
+        ``test`` (as `longstrand.evaluation.metrics.evaluate`, with ``loss``), ``groups`` (as of
+        `longstrand.training.measure.groups_of`: by a column, chromosome and GC content),
         ``baselines`` ({name: {"test": the same}}), ``calibration`` (as of `longstrand.evaluation.calibration`),
         ``rows``, ``task``, ``warnings``, ``provenance``.
 
@@ -117,7 +119,7 @@ def evaluate(
         "test": metrics_of(scored.scores(), num_resamples=resamples, seed=0) | {"loss": scored.loss()},
         "errors": worst_rows(scored),
         "calibration": calibration(scored.scores(), num_resamples=resamples),
-        "groups": _groups(scored, resamples) if where.group_column is not None else {},
+        "groups": groups_of(scored, scored.table.raw.names if where.group_column is not None else None, resamples),
         "reading": reading.model_dump(mode="json", exclude_none=True) | {"strand": options.strand},
         "inputs": {"labelled": fingerprint_file(Path(labelled)), "model": name_of(network)},
         "provenance": provenance(),
@@ -249,25 +251,11 @@ def _task(raw: RawTable, network: Network) -> Task:
     return Task("multi_label", names, tuple(labels), "set", codes)
 
 
-def _groups(scored: Scored, resamples: int) -> dict[str, dict[str, Any]]:
-    """Measure the rows of each group, largest first."""
-    table, groups = scored.table, {}
-    for row, name in enumerate(table.raw.names or []):
-        groups.setdefault(str(name), []).append(row)
-    found = {}
-    for name, chosen in sorted(groups.items(), key=lambda group: (-len(group[1]), group[0])):
-        logits = scored.logits[chosen] if isinstance(scored.logits, np.ndarray) else [scored.logits[r] for r in chosen]
-        picked = Scored(table.take(chosen), logits, [], [])
-        result = metrics_of(picked.scores(), num_resamples=resamples, seed=0, curves=False)
-        found[name] = result | {"num_rows": len(chosen)}
-    return found
-
-
 def _write(folder: Path, report: Mapping[str, Any], scored: Scored) -> None:
     """Write the report, its page and the predictions."""
     folder.mkdir(parents=True, exist_ok=True)
     write_predictions(scored, folder / "predictions.csv")
-    write_report(folder, _page(report), files=[folder / "predictions.csv"])
+    write_report(folder, _page(report), files=[folder / "predictions.csv"], record=False)
     write_json(folder / "report.json", report)
 
 
@@ -276,13 +264,7 @@ def _page(report: Mapping[str, Any]) -> Report:
     evaluations = {MODEL: [report["test"]]} | {BASELINES[name]: [found["test"]] for name, found in baselines.items()}
     explain = f"Measured on {report['rows']['num_rows']:,} rows. The bars are 95 % intervals."
     parts = evaluation_sections(evaluations, explain)
-    if report["groups"]:
-        lines = [
-            [name, found["num_rows"], *(entry.get(key) for key in ("value", "low", "high"))]
-            for name, found in report["groups"].items()
-            if (entry := found["metrics"].get(main, {})) is not None
-        ]
-        parts.append(Table("Groups of rows", "", ["group", "rows", metric_title(main), "low", "high"], lines))
+    parts += groups_tables(report["groups"], main)
     parts += errors_table(report["errors"])
     parts.append(provenance_table(report["provenance"], inputs=report["inputs"]))
     value = report["test"]["metrics"].get(main, {}).get("value")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from longstrand.evaluation.metrics import LOWER_IS_BETTER, METRICS, PRIMARY, Sco
 from longstrand.evaluation.sanity import check_splits, leaks
 from longstrand.evaluation.tracks import examples, gene_metrics, track_metrics
 from longstrand.genome.annotation import read_annotation, transcripts
+from longstrand.genome.sequence import gc_fraction
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import predict, probabilities
 from longstrand.runtime import write_frame
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     import polars as pl
 
     from longstrand.tokenization.base import Tokenizer
+
+FEW_ROWS = 20
+"""Rows of a group by GC content, at least."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +187,8 @@ def make_report(
     }
     for name, result in scored.items():
         report[name] = evaluate(result.scores(), num_resamples=settings.resamples, seed=0) | {"loss": result.loss()}
-    report["errors"] = worst_rows(scored["test" if "test" in scored else "valid"])
+    judged = scored["test" if "test" in scored else "valid"]
+    report |= {"errors": worst_rows(judged), "groups": groups_of(judged)}
     report["collapsed"] = any(report[name]["constant_prediction"] for name in scored)
     tables = {name: table.upper_case() for name, table in data.splits.items()}
     labelled = tables if task.bin_bases is None else None
@@ -378,6 +384,39 @@ def worst_rows(scored: Scored, number: int = 10) -> list[dict[str, Any]]:
          "predicted": called[i], "error": float(errors[i]), "sequence": f"{raw.sequences[i][:40]}..."}
         for i in worst.tolist() if errors[i] == errors[i]
     ]  # fmt: skip
+
+
+def groups_of(
+    scored: Scored, names: Sequence[str] | None = None, num_resamples: int = 0
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Measure the rows of each chromosome, of quarters by GC content, and of each name, where there are two or more.
+
+    Returns:
+        ``{"group": {name: {num_rows, metrics}}, "chromosome": ..., "GC content": ...}``, largest group first; metrics
+        as of `longstrand.evaluation.metrics.evaluate`.
+    """
+    table = scored.table
+    raw = table.raw
+    chroms = raw.chroms or [place.chrom for place in raw.places or []]
+    shares = np.array([gc_fraction(text) for text in table.sequences])
+    ends = np.quantile(shares, np.linspace(0, 1, 1 + int(np.clip(len(shares) // FEW_ROWS, 1, 4))))
+    words = [f"{100 * low:.1f} to {100 * high:.1f} %" for low, high in pairwise(ends)]
+    quarters = [words[place] for place in np.searchsorted(ends[1:-1], shares, side="right").tolist()]
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for kind, labels in (("group", names or []), ("chromosome", chroms), ("GC content", quarters)):
+        rows: dict[str, list[int]] = {}
+        for row, name in enumerate(labels):
+            rows.setdefault(str(name), []).append(row)
+        for name, chosen in sorted(rows.items(), key=lambda group: (-len(group[1]), group[0])):
+            if len(rows) == 1 and kind != "group":
+                break
+            logits = (
+                scored.logits[chosen] if isinstance(scored.logits, np.ndarray) else [scored.logits[r] for r in chosen]
+            )
+            part = Scored(table.take(chosen), logits, [], []).scores()
+            metrics = evaluate(part, num_resamples=num_resamples, seed=0, curves=False)["metrics"]
+            found.setdefault(kind, {})[name] = {"num_rows": len(chosen), "metrics": metrics}
+    return found
 
 
 def _bin_columns(scored: Scored) -> dict[str, list[str]]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from longstrand.genome.variants import KINDS, Variant, shortest
-from longstrand.report.page import write_report
 from longstrand.report.sections import Curves, Report, Table, histogram, provenance_table
 from longstrand.runtime import provenance
 from longstrand.variants.jobs import STATUSES, VariantJob
@@ -20,8 +18,8 @@ FLANK = 5
 Row = tuple[float, str, str, str, list[float]]
 
 
-def write_page(job: VariantJob, scored: Iterator[list[Scored]], folder: Path) -> Path:
-    """Write ``report.html`` and ``report.json`` of scores, given part by part in the order of the records."""
+def make_page(job: VariantJob, scored: Iterator[list[Scored]]) -> Report:
+    """Make the report of scores, given part by part in the order of the records."""
     values: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
     statuses: Counter[str] = Counter()
     top: list[Row] = []
@@ -56,8 +54,7 @@ def write_page(job: VariantJob, scored: Iterator[list[Scored]], folder: Path) ->
     ]  # fmt: skip
     total = sum(statuses.values())
     subtitle = f"{statuses['ok']:,} of {total:,} alleles scored; window {job.scorer.windows.size} bases"
-    page, _ = write_report(folder, Report(f"Variants of {job.source.vcf.path.name}", sections, subtitle))
-    return page
+    return Report(f"Variants of {job.source.vcf.path.name}", sections, subtitle)
 
 
 def _shown(job: VariantJob, form: Variant) -> tuple[str, str]:

@@ -57,6 +57,16 @@ def test_another_assembly_is_refused(tmp_path):
         open_signal(tmp_path / "t.bw").check_genome({"chr1": 13})
 
 
+def test_an_infinite_value_is_named_and_refused(tmp_path):
+    pybigtools = pytest.importorskip("pybigtools")
+    rows = [("chr1", 0, 6, 1.0), ("chr1", 6, 7, float("inf"))]
+    pybigtools.open(str(tmp_path / "t.bw"), "w").write({"chr1": 12}, iter(rows))
+    found = open_signal(tmp_path / "t.bw")
+    assert bins(found, 0, 6, 3) == [1, 1]
+    with pytest.raises(InputError, match=r"t.bw: the value at chr1:7 is infinite"):
+        bins(found, 3, 9, 3)
+
+
 def write(path, text):
     path.write_text(text)
     return path

@@ -16,7 +16,7 @@ import longstrand as ls
 from longstrand.cli.main import main
 from longstrand.config import build
 from longstrand.data.signals import TrackTransform, find_tracks, look, open_tracks, read_targets, standard_transform
-from longstrand.errors import InputError, UsageError
+from longstrand.errors import ConfigError, InputError, UsageError
 from longstrand.evaluation.tracks import across_tracks, gene_metrics, pearson, track_metrics
 from longstrand.genome.annotation import Transcript
 from longstrand.genome.fasta import Genome
@@ -82,6 +82,30 @@ def test_strands_are_found_by_name_and_targets_are_read(tmp_path: Path) -> None:
     assert first.transform == TrackTransform(statistic="sum_sqrt", clip=768, clip_soft=384, scale=0.3)
     (tmp_path / "targets.txt").write_text(text.replace("p.bw", "p.w5"))
     with pytest.raises(InputError, match=r"row 1: p.w5 is HDF5 coverage; give the BigWig"):
+        read_targets(tmp_path / "targets.txt", "current")
+    (tmp_path / "targets.txt").write_text(text.replace("768\t384\t0.3", "nan\t\tNA"))
+    assert read_targets(tmp_path / "targets.txt", "current")[1].transform == TrackTransform(
+        version="current", statistic="sum_sqrt"
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("identifier\tdescription\na\tb\n", "no column file; is it a targets.txt of baskerville"),
+        ("identifier\tfile\n", "targets.txt"),
+        ("identifier\tfile\tclip\n\ta.bw\t3\n", "row 1: identifier is empty"),
+        ("identifier\tfile\tclip\nx\ta.bw\tmany\n", "row 1: 'clip': Input should be a valid number"),
+        ("identifier\tfile\tclip\nx\ta.bw\tinf\n", "row 1: 'clip': Input should be a finite number"),
+        ("identifier\tfile\tscale\nx\ta.bw\t-1\n", "row 1: 'scale': Input should be greater than 0"),
+        ("identifier\tfile\tsum_stat\nx\ta.bw\tmedian\n", "row 1: 'statistic': Input should be 'mean'"),
+        ("identifier\tfile\tstrand_pair\nx\ta.bw\t0.5\n", "row 1: strand_pair '0.5' is no row"),
+        ("identifier\tfile\nx\ta.bw\nx\tb.bw\n", "two tracks are called 'x'; rename one"),
+    ],
+)
+def test_wrong_targets_are_named(table: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "targets.txt").write_text(table)
+    with pytest.raises((ConfigError, InputError), match=message):
         read_targets(tmp_path / "targets.txt", "current")
 
 

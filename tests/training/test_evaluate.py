@@ -70,8 +70,8 @@ def test_numbers_groups_and_files(trained: Path, tmp_path: Path, capsys: pytest.
     assert report["test"]["metrics"]["mcc"]["value"] == pytest.approx(expected, abs=1e-9)
     first = rows[:12]
     expected = matthews_corrcoef([row["label"] for row in first], [row["predicted"] for row in first])
-    assert report["groups"]["first"]["metrics"]["mcc"]["value"] == pytest.approx(expected, abs=1e-9)
-    assert {name: found["num_rows"] for name, found in report["groups"].items()} == {"second": 18, "first": 12}
+    assert report["groups"]["group"]["first"]["metrics"]["mcc"]["value"] == pytest.approx(expected, abs=1e-9)
+    assert {name: found["num_rows"] for name, found in report["groups"]["group"].items()} == {"second": 18, "first": 12}
     assert report["reading"]["strand"] == "both" and report["reading"]["max_tokens"] == 8
     assert any(row["truncated"] == "true" for row in rows)
     assert report["baselines"]["kmer"]["test"]["paired"]["verdict"] in ("better", "worse", "unclear")
