@@ -13,13 +13,13 @@ import numpy.typing as npt
 from longstrand.genome.coverage import open_signal
 from longstrand.genome.intervals import Interval
 from longstrand.inference.contigs import ContigJob
-from longstrand.report.locus import Locus, Ruler, Track
+from longstrand.report.locus import Component, Locus, Logo, Ruler, Track
 from longstrand.report.page import write_report
 from longstrand.report.sections import Report, Section, Table, histogram, provenance_table, text
 
 PICTURES, DRAWN, LISTED = 3, 8, 200
 """Pictures, tracks in each of them, and tracks in the table; the rest is in ``tracks.json``, and the page says so."""
-SHOWN_BINS = 400
+SHOWN_BINS, SHOWN_LETTERS = 400, 100
 
 
 def write_page(
@@ -67,20 +67,21 @@ def _pictures(folder: Path, tracks: Sequence[Mapping[str, Any]], bin_size: int, 
     """Draw the tracks around the highest bin of the first ones."""
     pictures: list[Section] = []
     taken: list[Interval] = []
+    letters = job.unit == "bits"
+    drawn: list[Component]
     signals = [open_signal(folder / track["file"]) for track in tracks[:DRAWN]]
     for track in tracks[:DRAWN]:
         place, length = track["best"], job.genome.contigs[track["best"]["chrom"]]
-        half = SHOWN_BINS // 2 * bin_size
+        half = (SHOWN_LETTERS if letters else SHOWN_BINS) // 2 * bin_size
         start = max(0, place["start"] - half)
         end = max(start, min(length, place["start"] + half) // bin_size * bin_size)
         region = Interval(place["chrom"], start, end)
         if len(pictures) == PICTURES or not region.length or any(region.overlaps(other) for other in taken):
             continue
         taken.append(region)
-        drawn = [
-            Track(signal.bins(region, bin_size), str(one["name"]), "fill", bin_size=bin_size)
-            for one, signal in zip(tracks, signals)
-        ]
+        values = [signal.bins(region, bin_size) for signal in signals]
+        drawn = [Track(each, str(one["name"]), "fill", bin_size=bin_size) for one, each in zip(tracks, values)]
+        drawn = [Logo(np.nan_to_num(np.stack(values, axis=1)), "bits", "height")] if letters else drawn
         title, explain = f"Around the highest bin of {track['name']}", text("track_picture")
         pictures.append(Locus(title, explain, [Ruler(), *drawn], region))
     return pictures
