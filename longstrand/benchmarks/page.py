@@ -193,7 +193,7 @@ def _answers(task: str, lines: Sequence[Line]) -> list[Section]:
     """Draw the answers of the best line with a model and the best without one, of their first seeds."""
     found = {}
     for group in ("model", "baseline"):
-        own = [line for line in lines if line.first.group == group and line.mean() is not None]
+        own = [line for line in lines if line.first.group == group and line.first.folder and line.mean() is not None]
         if own:
             result = _best(own).first
             scores = result.scores()
