@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,6 +21,21 @@ class StrictModel(BaseModel):
     """Base of all settings: frozen, no unknown keys, paths and numbers validated."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    NOT_CONTENT: ClassVar[frozenset[str]] = frozenset()
+    """Fields that change how fast an answer comes, and not what it is."""
+
+    def changed(self, **values: Any) -> Self:
+        """Return a copy with other values, checked; what is not named keeps being the default or what was given.
+
+        Raises:
+            ConfigError: a field is unknown or wrong.
+        """
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return build(type(self), {**given, **values}, "options")
+
+    def identity(self) -> dict[str, Any]:
+        """Return all fields that decide what an answer is, as plain values."""
+        return self.model_dump(mode="json", exclude=set(self.NOT_CONTENT))
 
     def refuse_given(self, names: Iterable[str], why: str) -> None:
         """Raise ValueError if one of these fields, which would not be used, is not at its default."""
@@ -33,6 +48,24 @@ class StrictModel(BaseModel):
 Config = TypeVar("Config", bound=StrictModel)
 
 
+def split_words(value: Any) -> Any:
+    """Split what is written as one text with commas, and make tuples of lists; anything else passes through."""
+    if isinstance(value, str):
+        return tuple(word.strip() for word in value.split(",") if word.strip())
+    return tuple(value) if isinstance(value, list) else value
+
+
+class _OneValue(yaml.SafeLoader):
+    """YAML in which a key has one value."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            problem = f"'{twice}' is given twice"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping.
 
@@ -40,7 +73,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, not YAML, or not a mapping.
     """
     try:
-        value = yaml.safe_load(Path(path).read_text())
+        value = yaml.load(Path(path).read_text(), _OneValue)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

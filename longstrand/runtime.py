@@ -460,7 +460,7 @@ def check_output(output: Path, inputs: Iterable[object], *, replaced: Sequence[s
     """
     target = Path(output).expanduser().resolve()
     for item in inputs:
-        if not isinstance(item, str | Path) or not (path := Path(item).expanduser()).exists():
+        if not isinstance(item, str | Path) or not str(item) or not os.path.exists(path := Path(item).expanduser()):
             continue
         place = path.resolve()
         parts = place.relative_to(target).parts if place.is_relative_to(target) else ()

@@ -88,6 +88,9 @@ def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("a: [1,\nb: 2")
     with pytest.raises(ConfigError, match=r"bad.yaml:2: not readable as YAML"):
         read_yaml(tmp_path / "bad.yaml")
+    (tmp_path / "twice.yaml").write_text("a:\n  b: 1\n  c: 2\n  b: 3\n")
+    with pytest.raises(ConfigError, match=r"twice.yaml:2: not readable as YAML \('b' is given twice\)"):
+        read_yaml(tmp_path / "twice.yaml")
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(ConfigError, match="found a list"):
         read_yaml(tmp_path / "list.yaml")

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from longstrand.cli.options import DeviceOption, GenomeOption, JsonOption, new_app
+from longstrand.cli.options import DeviceOption, GenomeOption, JsonOption, given, new_app, options_of
+from longstrand.inference.options import RowSource
 
 app = new_app()
 
 
 @app.command()
+@options_of(RowSource, leave_out=["genome", "group_column"], names={"label_column": "--label-column,--label"})
 def calibrate(
     model: Annotated[
         str, typer.Argument(help="Folder of a fine-tuned model or its run; several with commas are an ensemble.")
     ],
     labelled: Annotated[Path, typer.Argument(help="Validation rows: a table (sequence,label), or intervals.")],
     genome: GenomeOption = None,
-    window: Annotated[int | None, typer.Option(help="Bases around the middle of each interval.")] = None,
-    sequence_column: Annotated[str, typer.Option(help="Column with the sequences.")] = "sequence",
-    label_column: Annotated[
-        str | None, typer.Option("--label-column", "--label", help="Column(s) with the labels, with commas.")
-    ] = None,
-    pair_column: Annotated[str | None, typer.Option(help="Column with second sequences, for models of pairs.")] = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Fit the temperature of a model on validation rows; predict and evaluate obey it from then on.
 
@@ -36,11 +34,8 @@ def calibrate(
     """
     from longstrand.training.evaluate import calibrate as run
 
-    places: dict[str, Any] = {
-        "genome": genome, "window": window, "sequence_column": sequence_column,
-        "label_column": label_column, "pair_column": pair_column,
-    }  # fmt: skip
-    found = run(model, labelled, device=device or "auto", notice=lambda line: typer.echo(line, err=True), **places)
+    say = partial(typer.echo, err=True)
+    found = run(model, labelled, genome=genome, device=device or "auto", notice=say, **given(options))
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

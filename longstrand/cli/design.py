@@ -14,6 +14,7 @@ from longstrand.cli.options import (
     ModelOption,
     OverwriteOption,
     QuietOption,
+    WordsArgument,
     given,
     model_first,
     new_app,
@@ -29,15 +30,7 @@ app = new_app()
 @app.command()
 @options_of(DesignOptions, names={"output": "--target", "motifs": "--motif"})
 def design(
-    arguments: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL INPUT",
-            help="Model: folder of a model or run, name of a shipped model, hub id (or --model). Input, the starts: "
-            "FASTA, or a table with a sequence column; or intervals with --genome.",
-            show_default=False,
-        ),
-    ],
+    arguments: WordsArgument,
     folder: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)],
     model: ModelOption = None,
     genome: GenomeOption = None,

@@ -9,12 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from longstrand.cli.finetune import metrics_line
-from longstrand.cli.options import DeviceOption, GenomeOption, JsonOption, StrandOption, new_app
+from longstrand.cli.options import DeviceOption, GenomeOption, JsonOption, StrandOption, given, new_app, options_of
+from longstrand.inference.options import RowSource
 
 app = new_app()
 
 
 @app.command()
+@options_of(RowSource, leave_out=["genome"], names={"label_column": "--label-column,--label"})
 def evaluate(
     model: Annotated[str, typer.Argument(help="Folder of a fine-tuned model, or of the run that trained it.")],
     labelled: Annotated[Path, typer.Argument(help="Labelled rows: a table (sequence,label), or intervals.")],
@@ -25,19 +27,11 @@ def evaluate(
         Path | None, typer.Option(help="Training rows: k-mer regression and the majority are measured beside.")
     ] = None,
     genome: GenomeOption = None,
-    window: Annotated[int | None, typer.Option(help="Bases around the middle of each interval.")] = None,
-    sequence_column: Annotated[str, typer.Option(help="Column with the sequences.")] = "sequence",
-    label_column: Annotated[
-        str | None, typer.Option("--label-column", "--label", help="Column(s) with the labels, with commas.")
-    ] = None,
-    pair_column: Annotated[str | None, typer.Option(help="Column with second sequences, for models of pairs.")] = None,
-    group_column: Annotated[
-        str | None, typer.Option(help="Measure the rows of each value of this column, too.")
-    ] = None,
     strand: StrandOption = None,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the 95 % intervals; 0: none.", min=0)] = 1000,
     device: DeviceOption = None,
     as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Measure a trained model on new labelled rows, read as the model was trained to read them.
 
@@ -46,13 +40,9 @@ def evaluate(
     from longstrand.training.evaluate import calibration_sentence
     from longstrand.training.evaluate import evaluate as run
 
-    places: dict[str, Any] = {
-        "genome": genome, "window": window, "sequence_column": sequence_column,
-        "label_column": label_column, "pair_column": pair_column, "group_column": group_column,
-    }  # fmt: skip
     more: dict[str, Any] = {"strand": strand, "device": device or "auto", "resamples": resamples}
     notice = {"notice": lambda sentence: typer.echo(sentence, err=True)}
-    report = run(model, labelled, train=train, output=output, **more, **notice, **places)
+    report = run(model, labelled, train=train, output=output, genome=genome, **more, **notice, **given(options))
     if as_json:
         typer.echo(json.dumps(report, indent=2, default=str))
         return

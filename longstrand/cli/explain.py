@@ -14,6 +14,7 @@ from longstrand.cli.options import (
     ModelOption,
     OverwriteOption,
     QuietOption,
+    WordsArgument,
     given,
     model_first,
     new_app,
@@ -24,16 +25,6 @@ from longstrand.explain.cost import SAID, Cost
 from longstrand.explain.options import AttributeOptions
 
 app = new_app(no_args_is_help=True, help="Say why a model says what it says.")
-
-WordsArgument = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="MODEL INPUT",
-        help="Model: folder of a model or run, name of a shipped model, hub id (or --model). Input: FASTA, or a table "
-        "with a sequence column; or intervals with --genome: BED, or a table with chrom,start,end[,strand].",
-        show_default=False,
-    ),
-]
 
 
 @app.command()

@@ -173,23 +173,26 @@ def species(
     import numpy as np
     import polars as pl
 
-    from longstrand.data.rows import read_table, sequence_column, take_column
+    from longstrand.data.labelled_files import LabelColumns, read_labelled
+    from longstrand.data.targets import canonical, infer_task
     from longstrand.explain.embeddings import coordinates, kmer_frequencies, pairs
     from longstrand.explain.model_pages import species_page
     from longstrand.inference.loaded import open_model
     from longstrand.inference.verbs import embed
 
-    frame, network = read_table(table), open_model(model).network
-    texts = take_column(frame, sequence_column(frame.columns) or "sequence", table, "sequence")
-    names = [str(name) for name in take_column(frame, label, table, "label")]
-    units = None if group is None else [str(name) for name in take_column(frame, group, table, "group")]
-    sequences = [(text or "")[:length] for text in texts]
+    network = open_model(model).network
+    rows = read_labelled(table, LabelColumns(labels=(label,), name=group), alphabet=None)
+    infer_task(rows, problem="single_label")  # refuses missing labels
+    names = [canonical(name or "") for name in rows.labels[label]]
+    sequences = [text[:length] for text in rows.sequences]
     features = {
         f"layer {layer}": np.asarray(embed(network, sequences, pooling=pooling, layer=layer))
         for layer in numbers(layers)
     }
+    if (missing := np.isnan(next(iter(features.values()))).any(1)).any():
+        raise UsageError(f"{table}, row {missing.argmax() + 1}: nothing of its sequence is a token; leave it out.")
     points = coordinates(next(reversed(features.values())), map, seed=seed)
     shown = pl.DataFrame({"species": names, "x": points[:, 0], "y": points[:, 1]})
     features |= {"6-mers": kmer_frequencies(sequences, both_strands=False)}
-    tests = pairs(features, names, units, seed=seed)
+    tests = pairs(features, names, rows.names, seed=seed)
     _done(species_page(output, Path(model).name, tests, shown, map), json, quiet)

@@ -35,11 +35,9 @@ def haplotype(
 
     The map has one line for each run: name of the sequence, start in it, contig, start there, length (0-based).
     """
-    from longstrand.runtime import check_output, write_atomically
+    from longstrand.runtime import write_atomically
 
     how = build(CallOptions, given(options), "options")
-    for path in filter(None, (output, map)):
-        check_output(path, [vcf, genome])
     found = open_haplotypes(vcf, Genome(genome), mismatch=how.mismatch)
     texts, lines, counts = {}, ["name\tstart\tcontig\tcontig_start\tlength"], {"applied": 0, "overlapping": 0}
     for name, chrom, window in _windows(found, sample, region, number, how):

@@ -16,10 +16,12 @@ from typing import Any
 
 from longstrand import __version__
 from longstrand.errors import LongstrandError, UsageError, nearest
-from longstrand.runtime import act_as_process, silence_libraries
+from longstrand.runtime import act_as_process, silence_libraries, world_size
 
 SHARED = ("predict", "embed", "variants", "benchmark")
 """Commands whose work is shared out by part: each process writes its own, the last joins all."""
+ALONE = ("evaluate", "calibrate", "tokenizer", "data", "motifs", "design", "haplotype", "convert")
+"""Commands of one process: several would do the same work and write the same files at once."""
 VERBS: dict[str, str] = tomllib.loads(Path(__file__).with_name("verbs.toml").read_text(encoding="utf-8"))
 
 
@@ -90,6 +92,8 @@ def _dispatch(words: list[str]) -> int:
         what = "option" if verb.startswith("-") else "command"
         print(f"longstrand: no {what} '{verb}'{nearest(verb, VERBS)}; see 'longstrand --help'.", file=sys.stderr)
         return 2
+    if verb in ALONE and world_size() > 1:
+        raise UsageError(f"'{verb}' is for one process; run it without torchrun.")
     module = importlib.import_module(f"longstrand.cli.{verb}")
     module.app(args=words[1:], prog_name=f"longstrand {verb}")
     return 0

@@ -27,6 +27,7 @@ SequencesArgument = Annotated[
 ]
 ENDINGS = (".tsv", ".csv", ".parquet", ".bed")
 MotifsArgument = Annotated[Path, typer.Argument(help="Motifs: MEME, JASPAR or TRANSFAC file.", show_default=False)]
+WIDTH = 15
 
 
 def a_table(path: Path) -> Path:
@@ -54,10 +55,16 @@ def chosen_motifs(path: Path, names: str | None) -> list[Motif]:
 
 
 def records_of(source: str, genome: Path | None) -> Iterator[Record]:
-    """Read what a user calls sequences."""
+    """Read what a user calls sequences, in the letters A, C, G, T and N.
+
+    Raises:
+        InputError: a letter is no nucleotide.
+    """
+    from longstrand.genome.sequence import normalise
     from longstrand.inference.sequences import as_records
 
-    return as_records(source, genome=genome)
+    for record in as_records(source, genome=genome):
+        yield replace(record, sequence=normalise(record.sequence, where=record.where).sequence)
 
 
 @app.command()
@@ -138,7 +145,7 @@ def discover(
     output: Annotated[Path, typer.Option("--output", "-o", help="Motifs to write (.meme).", show_default=False)],
     genome: GenomeOption = None,
     count: Annotated[int, typer.Option(min=1, help="Motifs at most.")] = 5,
-    width: Annotated[int, typer.Option(min=6, max=40, help="Bases that a motif may grow to.")] = 15,
+    width: Annotated[int, typer.Option(min=6, max=40, help="Bases that a motif may grow to.")] = WIDTH,
     method: Annotated[str, typer.Option(help="own, or streme (your own MEME suite, on the PATH).")] = "own",
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -146,8 +153,10 @@ def discover(
     """Find motifs that sequences have more often than controls; p values are of sequences that the search left out."""
     from longstrand.explain import discover as discovery
 
-    texts, others = ([record.sequence.upper() for record in records_of(x, genome)] for x in (sequences, controls))
+    texts, others = ([record.sequence for record in records_of(x, genome)] for x in (sequences, controls))
     if one_of(method, ("own", "streme"), "--method") == "streme":
+        if width != WIDTH:
+            raise UsageError("--width is for the method own; leave it out.")
         motifs = discovery.discover_with_streme(texts, others, count=count)
         if motifs is None:
             raise UsageError("there is no program 'streme' on the PATH; install the MEME suite, or use --method own.")
@@ -174,7 +183,7 @@ def modisco(
 
     records = list(records_of(sequences, genome))
     scores = read_attributions(attributions, records, letters=True)
-    motifs = discover_with_modisco([record.sequence.upper() for record in records], scores)
+    motifs = discover_with_modisco([record.sequence for record in records], scores)
     _motifs_found(motifs, [f"{one.name}: {one.num_sites:,.0f} sites" for one in motifs], output, json, quiet)
 
 
@@ -255,14 +264,11 @@ def marginalize(
     """Say what a motif does to the score when it is put into sequences (backgrounds)."""
     from longstrand.explain import motif_effects
 
-    texts = [record.sequence.upper() for record in records_of(sequences, genome)]
+    texts = [record.sequence for record in records_of(sequences, genome)]
     start = None if at is None else at - 1
+    score = score_of(model, output_class, strand)
     _effects(
-        motif_effects.marginalize(score_of(model, output_class, strand), texts, word_of(word, motifs), start=start),
-        output,
-        ["effect"],
-        json,
-        quiet,
+        motif_effects.marginalize(score, texts, word_of(word, motifs), start=start), output, ["effect"], json, quiet
     )
 
 
@@ -280,7 +286,7 @@ def ablate(
     from longstrand.explain import motif_effects
     from longstrand.explain.scan import background_of, scan
 
-    texts = [record.sequence.upper() for record in records_of(sequences, genome)]
+    texts = [record.sequence for record in records_of(sequences, genome)]
     wanted = chosen_motifs(motifs, motif)
     hits = scan(wanted, texts, threshold=threshold, background=background_of(background, texts))
     frame = motif_effects.ablate(score_of(model, output_class, strand), texts, hits, shuffles=shuffles, seed=seed)
@@ -307,7 +313,7 @@ def space(
     between = (
         list(range(int(low), int(high) + 1)) if dash and low.isdecimal() and high.isdecimal() else numbers(distances)
     )
-    texts = [record.sequence.upper() for record in records_of(sequences, genome)]
+    texts = [record.sequence for record in records_of(sequences, genome)]
     words = word_of(first, motifs), word_of(second, motifs)
     frame = motif_effects.space(score_of(model, output_class, strand), texts, words, between, flip=flip)
     write_frame(output, frame)

@@ -13,10 +13,12 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+from typer.core import TyperCommand
 
 from longstrand.config import Config, find_settings, from_command_line
 from longstrand.errors import UsageError
@@ -28,15 +30,49 @@ if TYPE_CHECKING:
     from longstrand.inference.jobs import JobResult
 
 
+WRITTEN = ("output", "folder", "report", "plot", "map")
+"""Options that name what a command writes."""
+
+
+class Verb(TyperCommand):
+    """A command that refuses to write over what it reads, whatever it is."""
+
+    def invoke(self, context: typer.Context) -> Any:
+        """Check the options of `WRITTEN` against all the others, and run the command.
+
+        Raises:
+            UsageError: naming the input that would be replaced.
+        """
+        from longstrand.runtime import check_output
+
+        paths = [name for name in WRITTEN if isinstance(context.params.get(name), Path)]
+        given = [value for name, value in context.params.items() if name not in paths]
+        read = [item for value in given for item in (value if isinstance(value, list | tuple) else [value])]
+        for name in paths:
+            check_output(context.params[name], read, replaced=("report.html", "report.json"))
+        return super().invoke(context)
+
+
 def new_app(**settings: Any) -> typer.Typer:
     """Make the app of a verb: ``-h`` is help, and errors are for `longstrand.cli.main` to print.
 
     Completion of all verbs is installed once, by ``longstrand --install-completion``.
     """
     names = {"help_option_names": ["-h", "--help"]}
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=names, **settings)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=names, **settings)
+    app.command = partial(app.command, cls=Verb)  # type: ignore[method-assign]
+    return app
 
 
+WordsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL INPUT",
+        help="Model: folder of a model or run, name of a shipped model, hub id (or --model). Input: FASTA, or a table "
+        "with a sequence column; or intervals with --genome: BED, or a table with chrom,start,end[,strand].",
+        show_default=False,
+    ),
+]
 ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", help="Folder of a model or run, name of a shipped model, or hub id.")
 ]

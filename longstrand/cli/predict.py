@@ -14,6 +14,7 @@ from longstrand.cli.options import (
     OverwriteOption,
     QuietOption,
     ReportOption,
+    WordsArgument,
     given,
     model_first,
     new_app,
@@ -26,15 +27,6 @@ from longstrand.inference.options import FileOptions, TrackOptions
 
 app, embed_app = new_app(), new_app()
 
-WordsArgument = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="MODEL INPUT",
-        help="Model: folder of a model or run, name of a shipped model, hub id (or --model). Input: FASTA, or a table "
-        "with a sequence column; or intervals with --genome: BED, or a table with chrom,start,end[,strand].",
-        show_default=False,
-    ),
-]
 OutputOption = Annotated[
     Path,
     typer.Option(

@@ -108,14 +108,11 @@ def inspect(
 ) -> None:
     """Say how a tokenizer cuts your sequences: bases per token, longest tokens, strand symmetry, unknown letters."""
     from longstrand.errors import UsageError
-    from longstrand.runtime import check_output
     from longstrand.tokenization.hub import load_tokenizer
     from longstrand.tokenization.report import inspect_tokenizer, plot_report
 
     if max_bases < 1:
         raise UsageError(f"--max-bases is at least 1, got {max_bases}.")
-    if plot is not None:
-        check_output(plot, [sequences])
     loaded = load_tokenizer(tokenizer)
     counts = {"lower_case": 0, "unknown": 0}
     found = inspect_tokenizer(

@@ -14,10 +14,10 @@ import csv
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from longstrand.errors import InputError, UsageError, nearest
 from longstrand.genome.intervals import Interval, IntervalTable
@@ -47,6 +47,7 @@ in a table it is a text like any other.
 """
 SEQUENCE_NAMES = ("sequence", "seq")
 """Column of the sequences where nobody names one."""
+NAME_COLUMNS = ("name", "id")
 TABLES: tuple[FileKind, ...] = ("table", "parquet", "xlsx", "json")
 SLICE = 2048
 _BLANK = " \t\n\r\f\v"
@@ -95,20 +96,13 @@ class Columns:
 
 def is_missing(value: str | None) -> bool:
     """Return whether a cell holds no value: null, empty, ``None``, or one of `MISSING` in any case."""
-    return value is None or (text := value.strip()) == "None" or text.lower() in MISSING
+    return value is None or (text := value.strip()) == "None" or (len(text) < 9 and text.lower() in MISSING)
 
 
 def sequence_column(names: Sequence[str], wanted: str = "sequence") -> str | None:
     """Return the column of the sequences, or None; ``sequence`` stands for any of `SEQUENCE_NAMES`."""
     choices = SEQUENCE_NAMES if wanted == "sequence" else (wanted,)
     return next((name for name in choices if name in names), None)
-
-
-def interval_columns(names: Sequence[str]) -> tuple[int, int, int] | None:
-    """Return the places of the columns chrom, start and end (in any case, under their usual names), or None."""
-    lower = [name.lower() for name in names]
-    found = [next((lower.index(name) for name in usual if name in lower), None) for usual in _PLACES]
-    return None if None in found else (found[0], found[1], found[2])  # type: ignore[return-value]
 
 
 _PLACES = (CHROM_NAMES, START_NAMES, END_NAMES)
@@ -124,7 +118,8 @@ def has_intervals(path: Path, columns: Columns | None = None) -> bool:
     if kind not in TABLES:
         return kind in ("bed", "bedgraph", "gff")
     names, wanted = column_names(path), (columns or Columns()).sequence
-    return sequence_column(names, wanted) is None and wanted == "sequence" and interval_columns(names) is not None
+    lower = {name.lower() for name in names}
+    return sequence_column(names, wanted) is None and wanted == "sequence" and all(map(lower.intersection, _PLACES))
 
 
 def read_records(
@@ -161,16 +156,29 @@ def read_records(
             raise UsageError(f"{path}: intervals need the genome they lie on; add --fasta GENOME.fa.")
         refuse_columns(path, "intervals", sequence=columns.sequence, second=columns.second)
         return _interval_records(path, columns, genome, window, flank)
+    if kind not in (*TABLES, "fasta", "lines"):
+        raise InputError(f"{path}: this is {KINDS[kind]}; a table, FASTA or BED file is needed.")
     if genome is not None or window is not None:
-        raise UsageError(
-            f"{path}: holds sequences, so --fasta and --window have no meaning; give a BED file or table of intervals."
-        )
+        refuse_genome(path, columns.sequence)
     if kind in TABLES:
         return _table_records(path, columns)
-    if kind not in ("fasta", "lines"):
-        raise InputError(f"{path}: this is {KINDS[kind]}; a table, FASTA or BED file is needed.")
     refuse_columns(path, KINDS[kind], sequence=columns.sequence, second=columns.second, name=columns.name)
     return _fasta_records(path) if kind == "fasta" else _line_records(path)
+
+
+def refuse_genome(path: Path, sequence: str = "sequence") -> NoReturn:
+    """Refuse a genome and a window for a file that holds no intervals.
+
+    Raises:
+        InputError: it is a table with neither sequences nor intervals; its columns are named.
+        UsageError: it holds sequences.
+    """
+    if detect_file(path) in TABLES and sequence_column(names := column_names(path), sequence) is None:
+        for usual in _PLACES:
+            usual_column(names, usual, path, needed=True)
+    raise UsageError(
+        f"{path}: holds sequences, so --fasta and --window have no meaning; give a BED file or table of intervals."
+    )
 
 
 def refuse_columns(path: Path, kind: str, **columns: str | None) -> None:
@@ -293,6 +301,20 @@ def find_column(names: Sequence[str], name: str, path: Path, what: str) -> int:
     return names.index(name)
 
 
+def usual_column(names: Sequence[str], usual: Sequence[str], path: Path, *, needed: bool = False) -> int | None:
+    """Return the place of the column with one of the usual names (in any case), or None.
+
+    Raises:
+        InputError: there are two, or none that is needed.
+    """
+    found = [place for place, name in enumerate(names) if name.lower().removeprefix("#") in usual]
+    if len(found) > 1:
+        both = " and ".join(f"'{names[place]}'" for place in found)
+        raise InputError(f"{path}: the columns {both} could both be the {usual[0]}; rename or remove one.")
+    name = names[found[0]] if found else usual[0]
+    return find_column(names, name, path, "interval") if found or needed else None
+
+
 def take_column(frame: pl.DataFrame, name: str, path: Path, what: str) -> list[str | None]:
     """Return one column as a list.
 
@@ -341,15 +363,8 @@ def read_intervals(path: Path) -> IntervalTable:
 
 
 def _interval_table(path: Path, names: Sequence[str], rows: Iterable[Row]) -> IntervalTable:
-    places = interval_columns(names)
-    if places is None:
-        for usual in _PLACES:
-            if not set(usual) & {name.lower() for name in names}:
-                find_column(names, usual[0], path, "interval")
-        raise AssertionError(names)
-    for place in places:
-        find_column(names, names[place], path, "interval")
-    strand = next((place for place, name in enumerate(names) if name.lower() == "strand"), None)
+    places = [x for usual in _PLACES if (x := usual_column(names, usual, path, needed=True)) is not None]
+    strand = usual_column(names, ("strand",), path)
     others = [place for place in range(len(names)) if place not in (*places, strand)]
     intervals, lines, kept = [], [], []
     for line, cells in rows:
@@ -360,7 +375,31 @@ def _interval_table(path: Path, names: Sequence[str], rows: Iterable[Row]) -> In
     if not intervals:
         raise InputError(f"{path}: the file holds no interval.")
     labels = {names[place]: list(values) for place, values in zip(others, zip(*kept))}
+    _refuse_other_places(intervals, labels, lines, path)
     return IntervalTable(intervals, labels, lines, path)
+
+
+def _refuse_other_places(
+    intervals: Sequence[Interval], labels: Mapping[str, Sequence[str | None]], lines: Sequence[int], path: Path
+) -> None:
+    """Refuse tables whose columns say that they mean other bases: starts that count from 1, strands in column 4 or 5.
+
+    Raises:
+        InputError: naming the column, and the line.
+    """
+    widths = labels.get("width", ())
+    if widths and all(width == str(item.length + 1) for width, item in zip(widths, intervals)):
+        raise InputError(
+            f"{path}:{lines[0]}: 'width' is one more than end - start, so start counts from 1 (as in R's GRanges); "
+            "subtract 1 from it."
+        )
+    for name in ("name", "score"):
+        cells = {(cell or ".").strip() for cell in labels.get(name, ())}
+        if "-" in cells and cells <= {"+", "-", "."}:
+            raise InputError(
+                f"{path}: the column of the {name} holds strands; BED has them in column 6 (chrom, start, end, name, "
+                "score, strand), a table in a column called strand."
+            )
 
 
 def _interval(where: str, chrom: str, start: str, end: str, strand: str) -> Interval:
@@ -405,14 +444,14 @@ def _fasta_records(path: Path) -> Iterator[Record]:
     """Yield every entry; its name is the first word of the title line."""
     for index, (title, sequence) in enumerate(read_entries(path)):
         name = re.split(f"[{_BLANK}]+", title, maxsplit=1)[0]
-        yield Record(index, name, sequence, where=f"{path}, row {index + 1} ('{name}')")
+        yield Record(index, name, _sequence(sequence), where=f"{path}, row {index + 1} ('{name}')")
 
 
 def _line_records(path: Path) -> Iterator[Record]:
     with open_text(path) as lines:
         texts = (line.strip() for line in lines)
         for index, text in enumerate(text for text in texts if text):
-            yield Record(index, f"row_{index + 1}", text, where=f"{path}, row {index + 1}")
+            yield Record(index, f"row_{index + 1}", _sequence(text), where=f"{path}, row {index + 1}")
 
 
 def _table_records(path: Path, columns: Columns) -> Iterator[Record]:
@@ -422,7 +461,7 @@ def _table_records(path: Path, columns: Columns) -> Iterator[Record]:
     for column, what in wanted:
         if column is not None:
             find_column(names, column, path, what)
-    name = columns.name or next((usual for usual in ("name", "id") if usual in names), None)
+    name = columns.name or next((usual for usual in NAME_COLUMNS if usual in names), None)
     return _records_of(path, (sequence, columns.second, name))
 
 
@@ -587,14 +626,19 @@ def _read_frame(path: Path, kind: FileKind) -> pl.DataFrame:
 
 
 def _json_rows(text: str) -> list[dict[str, Any]]:
-    """Read a list of objects, or one object a line; numbers stay as they are written."""
-    if text.lstrip().startswith("["):
-        rows = json.loads(text, parse_float=str, parse_int=str)
-    else:
-        rows = [json.loads(line, parse_float=str, parse_int=str) for line in text.splitlines() if line.strip()]
+    """Read a list of objects, or one object a line; numbers (NaN, too) stay as they are written."""
+    reader = json.JSONDecoder(object_pairs_hook=_object, parse_float=str, parse_int=str, parse_constant=str)
+    is_list = text.lstrip().startswith("[")
+    rows = reader.decode(text) if is_list else [reader.decode(line) for line in text.splitlines() if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("an item is no object")
     return rows
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("one object has two values of one name")
+    return found
 
 
 def _json_cell(value: Any) -> str | None:

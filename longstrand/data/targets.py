@@ -29,6 +29,10 @@ FEWEST_ROWS = 10
 NO_LABEL = "-"
 _INTEGRAL = re.compile(r"[+-]?\d+\.0+")
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+\s*")
+_ODD_NUMBER = re.compile(
+    r"\s*[<>≤≥~]?\s*[+\-−]?(?=.*\d)(?:\d{1,3}(?:[.,' \u00a0\u202f]\d{3})+|\d*)(?:[.,]\d+)?(?:[eE][+\-−]?\d+)?\s*%?\s*"
+)
+"""Numbers as spreadsheets and people write them: ``0,5``, ``1.234,5``, ``12 %``, ``<0.1``, a printed minus."""
 _LIKE_A_NAME = re.compile(r"[+-]?0\d+|\d+[eE]\d+")
 """Numbers that are names as often: ``007``, and ``1E2`` as the wells of a plate are called."""
 
@@ -138,9 +142,9 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     if detect_file(path) in TABLES and {"label", "label_name"} <= set(column_names(path)):
         frame = read_table(path)
         pairs = dict(zip(frame["label"].to_list(), frame["label_name"].to_list()))
-        wanted = [str(index) for index in range(len(pairs))]
+        wanted = [str(index) for index in range(frame.height)]
         if set(pairs) != set(wanted):
-            raise InputError(f"{path}: the column 'label' should hold the numbers 0 to {len(pairs) - 1}, one a row.")
+            raise InputError(f"{path}: the column 'label' should hold the numbers 0 to {frame.height - 1}, one a row.")
         return tuple(pairs[index] for index in wanted)
     with open_text(path) as lines:
         return tuple(line.strip() for line in lines if line.strip())
@@ -181,7 +185,7 @@ class _LabelReader:
         if not uneven and max(map(len, self.sequences)) > 1 and self._are_letters(values):
             return "token", "one", "every label has one value a base"
         self._refuse_uneven(values, uneven)
-        self._refuse_commas(values)
+        self._refuse_commas()
         self._refuse_joined(values)
         cells = [cell for value in values for cell in value.split(";")]
         if any(";" in value for value in values):
@@ -296,25 +300,30 @@ class _LabelReader:
                 what = f"a label such as '{joined[0]}' may be several, joined by '{mark}'"
                 raise self._ask(what, "write ';' between them if so", "single_label")
 
-    def _refuse_commas(self, values: list[str]) -> None:
-        """Refuse numbers with a decimal comma, which are words to every other rule."""
-        cells = [cell for value in values for cell in value.split(";") if not is_missing(cell)]
-        with_comma = [cell for cell in cells if _DECIMAL_COMMA.fullmatch(cell)]
-        if with_comma and all(_is_number(cell) or _DECIMAL_COMMA.fullmatch(cell) for cell in cells):
-            value = next(value for value in values if with_comma[0] in value)
-            place, column = next(
-                (place, name)
-                for name, given in self.labels.items()
-                for place, item in enumerate(given)
-                if item == value
-            )
-            raise InputError(
-                f"{self.source}, row {self.rows[place]}: '{with_comma[0]}' in column '{column}' is a number with a "
-                f"decimal comma; write it with a point ({with_comma[0].strip().replace(',', '.')}), in all rows."
-            )
+    def _no_numbers(self) -> Iterator[tuple[int, str, str]]:
+        """Give row, column and text of all parts of cells that are no numbers."""
+        for column, values in self.labels.items():
+            for row, value in zip(self.rows, values):
+                for cell in (value or "").split(";"):
+                    if not is_missing(cell) and not _is_number(cell):
+                        yield row, column, cell
+
+    def _refuse_commas(self) -> None:
+        """Refuse numbers with a decimal comma and the like (`_ODD_NUMBER`), which are words to every other rule."""
+        odd = list(self._no_numbers())
+        if not odd or not all(_ODD_NUMBER.fullmatch(cell) for _, _, cell in odd):
+            return
+        row, column, cell = odd[0]
+        what = "no plain number; write digits and a decimal point"
+        if _DECIMAL_COMMA.fullmatch(cell):
+            what = f"a number with a decimal comma; write it with a point ({cell.strip().replace(',', '.')})"
+        raise InputError(
+            f"{self.source}, row {row}: '{cell}' in column '{column}' is {what}, in all rows, or declare "
+            "problem=single_label if these are names."
+        )
 
     def _infer_columns(self, values: list[str]) -> tuple[Problem, Layout, str]:
-        self._refuse_commas(values)
+        self._refuse_commas()
         if all(_is_binary(value) for value in values):
             return "multi_label", "columns", "several label columns of 0 and 1"
         if all(_is_number(value) for value in values):
@@ -330,13 +339,11 @@ class _LabelReader:
         numbers = [float(cell) for cell in cells if _is_number(cell)]
         if len(set(numbers)) <= MAX_INTEGER_CLASSES and all(number.is_integer() for number in numbers):
             return
-        for row, value in zip(self.rows, self.only_values()):
-            for cell in "" if value is None or is_missing(value) else value.split(";"):
-                if not _is_number(cell) and not is_missing(cell):
-                    raise InputError(
-                        f"{self.source}, row {row}: the label '{cell}' is no finite number while other labels are "
-                        "numbers; correct it or leave it empty, or declare problem=single_label if it is a class."
-                    )
+        for row, _, cell in self._no_numbers():
+            raise InputError(
+                f"{self.source}, row {row}: the label '{cell}' is no finite number while other labels are "
+                "numbers; correct it or leave it empty, or declare problem=single_label if it is a class."
+            )
 
     def _infer_numbers(self, values: list[str]) -> tuple[Problem, Layout, str]:
         distinct = {float(value) for value in values}

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import polars as pl
 from torch import nn
 
 from longstrand.config import build
-from longstrand.data.rows import Record
+from longstrand.data.rows import Columns, Record, has_intervals
 from longstrand.designs import page
 from longstrand.designs.checks import SAMPLES, Design, check
 from longstrand.designs.options import DesignOptions
@@ -29,11 +29,11 @@ from longstrand.designs.search import Objective, Search, State
 from longstrand.errors import InputError, UsageError
 from longstrand.evaluation.leakage import Sketch, sketch
 from longstrand.explain.gradient import letter_ids
-from longstrand.explain.maps import Inside, as_read, identity_of, inside_of
+from longstrand.explain.maps import Inside, identity_of, inside_of
 from longstrand.explain.target import Target, target_of
 from longstrand.genome.sequence import normalise
 from longstrand.inference.jobs import JobResult
-from longstrand.inference.loaded import LoadedModel, Model, fingerprint_input, open_model
+from longstrand.inference.loaded import LoadedModel, Model, fingerprint_input, open_model, window_of
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.resumable import ResumableOutput
 from longstrand.inference.sequences import Sequences, as_records, open_genome, read_file
@@ -68,13 +68,15 @@ class Setting:
     def of(
         cls, model: Model | Score, options: DesignOptions, *, check_models: Sequence[Model | Score] = (),
         prior: Model | None = None, train: Sequences | None = None, fixed_bed: str | Path | None = None,
+        intervals: bool = False,
     ) -> Setting:  # fmt: skip
-        """Open everything and check that it belongs together.
+        """Open everything and check that it belongs together; the window of ``intervals`` is by default the model's.
 
         Raises:
             LongstrandError: a file is missing or damaged, the model has no such output, or the strategy is not for it.
         """
         score, loaded, target = _open(model, options)
+        options = options.changed(window=window_of(options.window, loaded and loaded.reading, intervals=intervals))
         objective = _objective(options, target)
         language = None if prior is None else open_model(prior, device=options.device).network
         if language is not None and language.kind != "masked_lm":
@@ -91,7 +93,7 @@ class Setting:
         others = {f"model{number}": _open(other, options)[0] for number, other in enumerate(check_models, start=2)}
         known = None
         if train is not None:
-            columns = options.model_copy(update={"window": None}).reading()
+            columns = options.changed(window=None).reading()
             known = sketch([record.sequence.upper() for record in as_records(train, options=columns)])
         inside = None if fixed_bed is None else inside_of(Path(fixed_bed), options.window)
         return cls(options, score, objective, loaded, target, language, others, known, inside)
@@ -171,8 +173,6 @@ def _open(model: Model | Score, options: DesignOptions) -> tuple[Score, LoadedMo
         target = target_of(network)
     else:
         target = target_of(network, options.output, region=options.region, batch_tokens=options.batch_tokens)
-    if reading_of(network).pair:
-        raise UsageError("this model reads pairs of sequences; designs are single ones.")
     reading = reading_of(network)
     settings = {
         "exact_text": reading.exact_text,
@@ -233,9 +233,9 @@ def design(
         UsageError: constraints exclude each other (the two are named), or the strategy is not for this model.
     """
     wanted = build(DesignOptions, options, "options")
-    setting = Setting.of(model, wanted, check_models=check_models, prior=prior, train=train, fixed_bed=fixed_bed)
-    file = wanted.reading() if wanted.model_fields_set & {"window", "sequence_column", "name_column"} else None
-    records = list(as_records(sequences, genome=genome, options=file))
+    also: Any = {"check_models": check_models, "prior": prior, "train": train, "fixed_bed": fixed_bed}
+    setting = Setting.of(model, wanted, intervals=genome is not None, **also)
+    records = list(as_records(sequences, genome=genome, options=setting.options.reading()))
     searches = _searches(setting, records)
     notice(setting.cost(searches))
     found = []
@@ -289,13 +289,12 @@ def design_file(
     check_output(target, [source, genome, model, prior, train, fixed_bed, *check_models])
     if world_size() > 1:
         raise UsageError("a design is one process; give every process starts of its own.")
-    setting = Setting.of(model, wanted, check_models=check_models, prior=prior, train=train, fixed_bed=fixed_bed)
-    loaded, opened = setting.loaded, open_genome(genome)
+    intervals = has_intervals(source, Columns(wanted.sequence_column, None, wanted.name_column))
+    also: Any = {"check_models": check_models, "prior": prior, "train": train, "fixed_bed": fixed_bed}
+    setting = Setting.of(model, wanted, intervals=intervals, **also)
+    wanted, loaded, opened = setting.options, setting.loaded, open_genome(genome)
     if loaded is None:
         raise UsageError("a function has no identity that a folder could name; use design(...) in Python.")
-    _, wanted = as_read(source, loaded, wanted)
-    inside = None if fixed_bed is None else inside_of(Path(fixed_bed), wanted.window)
-    setting = replace(setting, options=wanted, inside=inside)
     records = list(read_file(source, wanted.reading(), opened))
     searches = _searches(setting, records)
     notice(setting.cost(searches))
@@ -306,6 +305,8 @@ def design_file(
         "train": None if train is None else fingerprint_input(Path(train)),
         "fixed_bed": None if fixed_bed is None else fingerprint_input(Path(fixed_bed)),
     }  # fmt: skip
+    if identity["model"] in identity["check_models"]:
+        raise UsageError("a model that checks is this model itself; ask different ones (other seeds or kinds).")
     computed = number = 0
     with (
         ResumableOutput.open(target, identity, suffix=".state", overwrite=overwrite) as parts,
@@ -329,10 +330,8 @@ def design_file(
                 advance(1)
             join = partial(_join, setting, searches, records, {"input": fingerprint_input(source)})
             finished = parts.finish(number, join)
-    counts = finished.counts if finished else {}
     notes = [f"warning: {line}" for line in json.loads((target / "report.json").read_text())["warnings"]]
-    seconds = time.perf_counter() - started
-    return JobResult(target, finished.num_rows if finished else None, counts, tuple(notes), computed, seconds, already)
+    return JobResult.of(target, finished, notes, computed=computed, started=started, already=already)
 
 
 def _join(

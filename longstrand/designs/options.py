@@ -6,8 +6,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from longstrand.config import split_words
 from longstrand.errors import UsageError
-from longstrand.explain.options import ReadOptions, read_range, split_words
+from longstrand.explain.options import ReadOptions, read_range
 from longstrand.genome.sequence import IUPAC
 
 Strategy = Literal["greedy", "beam", "evolve", "gradient", "lm"]

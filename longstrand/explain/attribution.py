@@ -33,6 +33,7 @@ from longstrand.genome.sequence import reverse_complement
 from longstrand.inference.resumable import cut_into_parts
 from longstrand.inference.strands import flip_back, flip_offsets, read_on, strands_of
 from longstrand.models.network import Network
+from longstrand.questions.scores import refuse_readings
 from longstrand.questions.tokens import FloatArray, prepare_text, reading_of, word_table
 from longstrand.tokenization.base import IntArray
 
@@ -121,11 +122,8 @@ class Explainer:
         )
         self.target = replace(target, tick=tick)
         reading = reading_of(model)
+        refuse_readings(model, options.strand or reading.strand)
         self.strands = strands_of(options.strand or reading.strand)
-        if reading.directed and "-" in self.strands:
-            raise UsageError("the labels of this model have a direction (B-, I-), so only the strand + is explained.")
-        if reading.pair:
-            raise UsageError("this model reads pairs of sequences; attributions are for single ones.")
         placed = self.target.place is not None or model.kind in ("token", "bin")
         if placed and options.method in ("deletion", "insertion"):
             raise UsageError(f"{options.method} moves the bases that this output is about; use ism or occlusion.")

@@ -38,7 +38,7 @@ from longstrand.explain.options import AttributeOptions
 from longstrand.explain.page import write_page
 from longstrand.explain.trust import passes_of_tests
 from longstrand.inference.jobs import JobResult, too_long_notes
-from longstrand.inference.loaded import Model, open_model
+from longstrand.inference.loaded import Model, fingerprint_input, open_model, window_of
 from longstrand.inference.resumable import ResumableOutput, cut_into_parts
 from longstrand.inference.sequences import Sequences, as_records
 from longstrand.inference.verbs import warn
@@ -80,7 +80,12 @@ def attribute_file(
     if wanted.check == 0 and (others or sites):
         raise UsageError("other models and sites are for the report; leave out --check 0.")
     job = AttributionJob.open(model, source, genome, wanted, tick)
-    extra = {"others": [str(other) for other in others], "sites": None if sites is None else str(sites)}
+    extra: dict[str, Any] = {
+        "others": [open_model(other).fingerprint() for other in others],
+        "sites": None if sites is None else fingerprint_input(Path(sites).expanduser()),
+    }
+    if job.loaded.fingerprint() in extra["others"]:
+        raise UsageError("another model is this model itself; compare different ones (other seeds).")
     sink, computed = ZarrSink(), 0
     with (
         ResumableOutput.open(target, job.identity() | extra, suffix=sink.suffix, overwrite=overwrite) as parts,
@@ -118,8 +123,7 @@ def attribute_file(
         notes += too_long_notes(int(lengths.max(initial=0)), job.loaded.network.reading)
     if finished is not None and (target / "report.json").exists():
         notes += [f"warning: {line}" for line in json.loads((target / "report.json").read_text())["warnings"]]
-    seconds = time.perf_counter() - started
-    return JobResult(target, finished.num_rows if finished else None, counts, tuple(notes), computed, seconds, already)
+    return JobResult.of(target, finished, notes, computed=computed, started=started, already=already)
 
 
 def attribute(
@@ -145,10 +149,10 @@ def attribute(
     """
     wanted = build(AttributeOptions, options, "options")
     loaded = open_model(model, device=wanted.device, is_small=True)
-    file = wanted.reading() if wanted.model_fields_set & {"window", "sequence_column", "name_column"} else None
+    wanted = wanted.changed(window=window_of(wanted.window, loaded.reading, intervals=genome is not None))
     with torch_threads(wanted.threads or loaded.threads):
         explainer = Explainer(loaded.network, wanted)
-        records = list(as_records(sequences, genome=genome, options=file))
+        records = list(as_records(sequences, genome=genome, options=wanted.reading()))
         if cost := estimate(explainer, records):
             refuse_if_long(cost, explainer)
         found = list(explainer.explain(records))

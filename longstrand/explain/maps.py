@@ -19,10 +19,9 @@ from longstrand.explain.attribution import Attribution, Explainer
 from longstrand.explain.elements import Place, by_chrom, marks_of
 from longstrand.explain.options import PATHS, AttributeOptions, ReadOptions
 from longstrand.genome.regions import window_around
-from longstrand.inference.loaded import LoadedModel, Model, fingerprint_input, open_model
+from longstrand.inference.loaded import LoadedModel, Model, fingerprint_input, open_model, window_of
 from longstrand.inference.sequences import open_genome, read_file
 from longstrand.inference.writers import Bins, ColumnChunk, TrackLayout, track_file
-from longstrand.questions.tokens import reading_of
 from longstrand.runtime import write_json
 
 if TYPE_CHECKING:
@@ -44,9 +43,7 @@ ARRAYS, TABLE, SEQLETS = "attributions.zarr", "sequences.tsv", "seqlets.bed"
 def as_read(source: Path, loaded: LoadedModel, options: AnyRead) -> tuple[bool, AnyRead]:
     """Say whether rows of a file are intervals, and take the window of training for them."""
     intervals = has_intervals(source, Columns(options.sequence_column, None, options.name_column))
-    window = reading_of(loaded.network).window
-    is_taken = intervals and options.window is None and window is not None
-    return intervals, options.changed(window=window) if is_taken else options
+    return intervals, options.changed(window=window_of(options.window, loaded.reading, intervals=intervals))
 
 
 def identity_of(loaded: LoadedModel, source: Path, genome: Genome | None, options: ReadOptions) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from longstrand.config import StrictModel, build
+from longstrand.config import StrictModel, build, split_words
 from longstrand.errors import UsageError
 from longstrand.explain.gradient import LONG_STEPS, LONG_TOKENS, MOST_STEPS, STEPS, TOLERANCE
 from longstrand.inference.options import FileOptions
@@ -16,8 +16,6 @@ from longstrand.inference.strands import StrandPolicy
 Method = Literal["ig", "gradient", "occlusion", "ism", "deletion", "insertion", "block"]
 PATHS = ("ig", "gradient")
 CHANGES = ("ism", "deletion", "insertion", "block")
-NOT_CONTENT = frozenset({"batch_tokens", "device", "threads", "part_rows", "most_minutes"})
-"""Options that change how fast values come, not what they are."""
 USED_BY = {
     "baseline": PATHS, "steps": ("ig",), "most_steps": ("ig",), "tolerance": ("ig",), "span": CHANGES,
     "width": ("block",), "keep_segmentation": ("ism",),
@@ -26,6 +24,8 @@ USED_BY = {
 
 class ReadOptions(StrictModel):
     """How the sequences of a question about an output are read."""
+
+    NOT_CONTENT = frozenset({"batch_tokens", "device", "threads", "part_rows", "most_minutes"})
 
     region: tuple[int, int] | None = Field(
         None, description="heads per token, base or bin: average over bases START-END (from 1, both included)"
@@ -44,10 +44,6 @@ class ReadOptions(StrictModel):
     def _read_region(cls, value: Any) -> Any:
         return read_range(value) if isinstance(value, str) else value
 
-    def changed(self, **values: Any) -> Self:
-        """Return a copy with other values, checked."""
-        return build(type(self), {**{name: getattr(self, name) for name in self.model_fields_set}, **values}, "options")
-
     def refuse_unused(self, used_by: Mapping[str, Sequence[str]], kind: str, chosen: str) -> None:
         """Refuse options that are given and not used by what was chosen."""
         for name, users in used_by.items():
@@ -56,12 +52,8 @@ class ReadOptions(StrictModel):
 
     def reading(self) -> FileOptions:
         """Return what says how a file is read."""
-        names = ("window", "sequence_column", "name_column")
+        names = self.model_fields_set & {"window", "sequence_column", "name_column"}
         return FileOptions.model_validate({name: getattr(self, name) for name in names})
-
-    def identity(self) -> dict[str, Any]:
-        """Return all options that decide what a value is, as plain values."""
-        return self.model_dump(mode="json", exclude=set(NOT_CONTENT))
 
 
 def read_range(text: str) -> tuple[int, int]:
@@ -74,13 +66,6 @@ def read_range(text: str) -> tuple[int, int]:
     if not (start.isdigit() and end.isdigit() and 1 <= int(start) <= int(end)):
         raise UsageError(f"'{text}' is no START-END; write 11-20 (from 1, both included).")
     return int(start) - 1, int(end)
-
-
-def split_words(value: Any) -> Any:
-    """Split what is written as one text with commas, and make tuples of lists; anything else passes through."""
-    if isinstance(value, str):
-        return tuple(word.strip() for word in value.split(",") if word.strip())
-    return tuple(value) if isinstance(value, list) else value
 
 
 class AttributeOptions(ReadOptions):

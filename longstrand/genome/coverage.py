@@ -133,7 +133,10 @@ class BigWigSignal(Signal):
         """Read the bases of one interval."""
         if chrom not in self.lengths:
             return np.full(end - start, np.nan)
-        return np.asarray(self._file.values(chrom, start, end, fillna=None), dtype=np.float64)
+        try:
+            return np.asarray(self._file.values(chrom, start, end, fillna=None), dtype=np.float64)
+        except Exception as error:  # a file that is cut off
+            raise InputError(f"{self.path}: damaged at {chrom}:{start + 1}-{end} ({error}); get it again.") from None
 
 
 class BedGraphSignal(Signal):
@@ -158,6 +161,13 @@ class BedGraphSignal(Signal):
                 )
             self._spans[chrom] = starts, ends, values
         self.lengths = dict.fromkeys(self._spans, 0)
+
+    def check_genome(self, contigs: Mapping[str, int]) -> None:
+        """Refuse a track of another genome; a line past the end of its chromosome says so, too."""
+        super().check_genome(contigs)
+        for chrom, (_, ends, _) in self._spans.items():
+            if ends[-1] > contigs.get(chrom, ends[-1]):
+                raise InputError(f"{self.path}: a line ends at {chrom}:{ends[-1]}; it has {contigs[chrom]:,} bases.")
 
     def values(self, chrom: str, start: int, end: int) -> np.ndarray:
         """Write the lines that reach into the interval to its bases."""

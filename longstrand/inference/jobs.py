@@ -210,6 +210,15 @@ class JobResult:
     seconds: float
     already_finished: bool
 
+    @classmethod
+    def of(
+        cls, output: Path, finished: Finished | None, notes: Iterable[str], *, computed: int, started: float,
+        already: bool,
+    ) -> JobResult:  # fmt: skip
+        """Sum up a job that began at ``started`` (of `time.perf_counter`); None: other ranks have parts to write."""
+        rows, counts = (finished.num_rows, finished.counts) if finished else (None, {})
+        return cls(output, rows, counts, tuple(notes), computed, time.perf_counter() - started, already)
+
 
 def _identity(
     loaded: LoadedModel, source: Path, genome: Genome | None, options: FileOptions, layout: OutputColumns
@@ -297,10 +306,7 @@ def predict_file(
     notes += too_long_notes(counts.get("longest_bases", 0), loaded.reading) + notices(
         counts, exact_text=used.exact_text
     )
-    seconds = time.perf_counter() - started
-    return JobResult(
-        target, finished.num_rows if finished else None, counts, tuple(notes), computed, seconds, rows == 0
-    )
+    return JobResult.of(target, finished, notes, computed=computed, started=started, already=rows == 0)
 
 
 def embed_file(model: Model, input: str | Path, output: str | Path, /, **options: Any) -> JobResult:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from longstrand.errors import UsageError
-from longstrand.inference.options import PredictOptions
+from longstrand.inference.options import PredictOptions, TrackOptions
 from longstrand.models.checkpoint import load_network
 from longstrand.models.ensemble import Ensemble
 from longstrand.models.network import Network
@@ -113,6 +113,8 @@ def obey(
     wanted = {name: getattr(reading, name) for name in OBEYED if name in type(options).model_fields}
     if options.tta:
         wanted.pop("strand")
+    if isinstance(options, TrackOptions):  # windows of contigs fit the model, so nothing is cut
+        wanted.pop("truncate")
     if "output" in given and options.output != "probabilities":
         wanted.pop("temperature")
     taken = {name: value for name, value in wanted.items() if name not in given and value not in (None, "+", False)}
@@ -132,6 +134,11 @@ def obey(
         reading, pair=has_pairs, **{name: getattr(options, name) for name in wanted if name in given}
     )
     return used, [f"note: read otherwise than in training: {'; '.join(other)}."] * bool(other)
+
+
+def window_of(asked: int | None, reading: Reading | None, *, intervals: bool) -> int | None:
+    """Return the window of training where intervals are read and no other is asked for."""
+    return reading.window if asked is None and intervals and reading is not None else asked
 
 
 def as_trained(wanted: PredictOptions, used: PredictOptions) -> list[str]:

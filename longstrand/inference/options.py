@@ -6,11 +6,12 @@ written, `TrackOptions` how whole contigs are. The description of a field is its
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from longstrand.config import StrictModel, build
+from longstrand.config import StrictModel, split_words
 from longstrand.errors import UsageError
 from longstrand.inference.strands import PUBLISHED_VIEWS, STRANDS, StrandPolicy, View
 
@@ -18,12 +19,11 @@ Output = Literal["logits", "probabilities", "embeddings"]
 SequencePooling = Literal["mean", "mean_all", "max", "cls"]
 Pooling = Literal["mean", "mean_all", "max", "cls", "tokens", "bases"]
 
-NOT_CONTENT = frozenset({"batch_tokens", "pack", "device", "threads", "part_rows"})
-"""Options that change how fast an answer comes, and not what it is."""
-
 
 class PredictOptions(StrictModel):
     """How to read sequences and what to give back."""
+
+    NOT_CONTENT = frozenset({"batch_tokens", "pack", "device", "threads", "part_rows"})
 
     output: Output = Field("logits", description="probabilities, logits of the head, or embeddings of the encoder")
     pooling: Pooling = Field(
@@ -54,18 +54,14 @@ class PredictOptions(StrictModel):
     device: str | None = Field(None, description="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
     threads: int | None = Field(None, ge=1, description="processor threads; by default as many as there are free cores")
 
-    @field_validator("shifts", "layers", "contigs", "columns", mode="before", check_fields=False)
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        """Split what is written as one text: ``0,1,-1``."""
-        if not isinstance(value, str):
-            return value
-        return tuple(word.strip() for word in value.split(",") if word.strip())
+    _split = field_validator("shifts", "layers", "contigs", "columns", mode="before", check_fields=False)(split_words)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.tta and self.model_fields_set & {"strand", "shifts"}:
             raise UsageError("tta names strands and shifts itself; leave strand and shifts away.")
+        if self.output == "embeddings" and (unused := self.model_fields_set & {"temperature", "scale"}):
+            raise UsageError(f"{' and '.join(sorted(unused))}: for predictions, not for embeddings; leave it out.")
         if self.pooling == "tokens" and len(self.views) > 1:
             raise UsageError("the tokens of the two strands differ; with strand 'both' use pooling 'bases'.")
         return self
@@ -75,19 +71,6 @@ class PredictOptions(StrictModel):
         """How every sequence is read: strands and shifts, over which answers are averaged."""
         every = tuple((strand, shift) for shift in self.shifts for strand in STRANDS[self.strand])
         return PUBLISHED_VIEWS if self.tta else every
-
-    def changed(self, **values: Any) -> Self:
-        """Return a copy with other values, checked; what is not named keeps being the default or what was given.
-
-        Raises:
-            ConfigError: an option is unknown or wrong.
-        """
-        given = {name: getattr(self, name) for name in self.model_fields_set}
-        return build(type(self), {**given, **values}, "options")
-
-    def identity(self) -> dict[str, Any]:
-        """Return all options that decide what an answer is, as plain values."""
-        return self.model_dump(mode="json", exclude=set(NOT_CONTENT))
 
 
 class FileOptions(PredictOptions):
@@ -100,6 +83,17 @@ class FileOptions(PredictOptions):
     pair_column: str | None = Field(None, description="column with second sequences, for models of pairs")
     name_column: str | None = Field(None, description="column with row names; by default 'name' or 'id'")
     part_rows: int | None = Field(None, ge=1, description="rows between two safe points of the output")
+
+
+class RowSource(StrictModel):
+    """Where labelled rows to measure on lie."""
+
+    genome: str | Path | None = Field(None, description="genome of the intervals (FASTA)")
+    window: int | None = Field(None, description="bases around the middle of each interval; by default as in training")
+    sequence_column: str = Field("sequence", description="column with the sequences")
+    label_column: str | None = Field(None, description="column(s) with the labels, with commas")
+    pair_column: str | None = Field(None, description="column with second sequences, for models of pairs")
+    group_column: str | None = Field(None, description="measure the rows of each value of this column, too")
 
 
 class TrackOptions(PredictOptions):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
-from longstrand.data.rows import Columns, Record, read_records, sequence_column
+from longstrand.data.rows import NAME_COLUMNS, Columns, Record, is_missing, read_records, sequence_column
 from longstrand.data.windows import Window
 from longstrand.errors import InputError, UsageError, nearest
 from longstrand.inference.options import FileOptions, PredictOptions
@@ -52,11 +53,15 @@ def as_records(
         return read_file(path, columns, open_genome(genome))
     if genome is not None or columns.window is not None:
         raise UsageError("a genome and a window are for files of intervals; sequences are given as they are.")
-    if isinstance(sequences, str):
-        return _numbered([sequences])
     if hasattr(sequences, "columns") and hasattr(sequences, "shape"):
         frame: Any = sequences
-        return _numbered(_frame_rows(frame, columns))
+        return _frame_rows(frame, columns)
+    if unused := columns.model_fields_set & {"sequence_column", "pair_column", "name_column"}:
+        raise UsageError(
+            f"{', '.join(sorted(unused))}: only tables have columns; leave it out for a list of sequences."
+        )
+    if isinstance(sequences, str):
+        return _numbered([sequences])
     if isinstance(sequences, bytes | dict | set | frozenset | Path) or not isinstance(sequences, Iterable):
         raise UsageError(f"sequences are a text, a list or column of texts, or a path; got {type(sequences).__name__}.")
     entries: Iterable[Entry] = sequences  # type: ignore[assignment]
@@ -102,17 +107,19 @@ def _path_of(sequences: Sequences) -> Path | None:
     return path
 
 
-def _frame_rows(frame: pd.DataFrame | pl.DataFrame, options: FileOptions) -> Iterable[Entry]:
+def _frame_rows(frame: pd.DataFrame | pl.DataFrame, options: FileOptions) -> Iterator[Record]:
     names = [str(name) for name in frame.columns]
     column = sequence_column(names, options.sequence_column) or options.sequence_column
-    for name in (column, options.pair_column):
-        if name is not None and name not in names:
+    called = options.name_column or next((usual for usual in NAME_COLUMNS if usual in names), None)
+    for name in (column, options.pair_column, called):
+        if name is not None and names.count(name) != 1:
             raise InputError(
-                f"the frame has no column '{name}'{nearest(name, names)}; columns are: {', '.join(names)}; "
-                "sequence_column= names another."
+                f"the frame has {names.count(name) or 'no'} column{'s' * (name in names)} '{name}'"
+                f"{nearest(name, names)}; columns are: {', '.join(names)}; sequence_column= names another."
             )
     first = frame[column]
-    return first if options.pair_column is None else zip(first, frame[options.pair_column])
+    rows = _numbered(first if options.pair_column is None else zip(first, frame[options.pair_column]))
+    return rows if called is None else (replace(row, name=str(name)) for row, name in zip(rows, frame[called]))
 
 
 def _numbered(items: Iterable[Entry]) -> Iterator[Record]:
@@ -136,7 +143,7 @@ def _numbered(items: Iterable[Entry]) -> Iterator[Record]:
 def _text(item: Entry, where: str) -> str:
     """Return the letters of an entry; none if it is missing."""
     if isinstance(item, str):
-        return item
+        return "" if is_missing(item) else item
     if item is None or type(item).__name__ in ("NAType", "NaTType") or (isinstance(item, float) and item != item):
         return ""
     raise InputError(f"{where}: a sequence is a text, found {item!r:.40} ({type(item).__name__}).")

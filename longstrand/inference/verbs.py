@@ -18,8 +18,8 @@ import numpy as np
 
 from longstrand.config import build
 from longstrand.errors import InputError, UsageError
-from longstrand.inference.jobs import too_long_notes, with_default_output
-from longstrand.inference.loaded import LoadedModel, Model, obey, open_model
+from longstrand.inference.jobs import notices, too_long_notes, with_default_output
+from longstrand.inference.loaded import LoadedModel, Model, obey, open_model, window_of
 from longstrand.inference.options import FileOptions
 from longstrand.inference.predict import Prediction, head_of
 from longstrand.inference.predict import predict as run_model
@@ -60,8 +60,7 @@ def _iterate(
     loaded: LoadedModel, sequences: Sequences, wanted: FileOptions, genome: Genome | str | Path | None
 ) -> Iterator[Prediction]:
     reading = loaded.reading
-    window = reading.window if reading and genome is not None else None
-    options = wanted if window is None or wanted.window else wanted.changed(window=window)
+    options = wanted.changed(window=window_of(wanted.window, reading, intervals=genome is not None))
     records = as_records(sequences, genome=open_genome(genome), options=options)
     first: Record | None = next(records, None)
     has_pairs = None if first is None else first.second is not None
@@ -72,14 +71,17 @@ def _iterate(
     for note in notes:
         warn(note)
     rows = records if first is None else chain([first], records)
-    longest = 0
+    longest = num_cut = 0
     for prediction in run_model(loaded.network, rows, tokenizer=loaded.tokenizer, options=used):
         if prediction.num_bases > longest:
             if not too_long_notes(longest, reading):
                 for note in too_long_notes(prediction.num_bases, reading):
                     warn(note)
             longest = prediction.num_bases
+        num_cut += prediction.truncated
         yield prediction
+    for note in notices({"truncated": num_cut}):
+        warn(note)
 
 
 def warn(note: str) -> None:
@@ -111,7 +113,8 @@ def embed(model: Model, sequences: Sequences, pooling: str = "mean", layer: int 
             f"pooling '{pooling}' gives many vectors a sequence: "
             f"iter_predict(model, sequences, output='embeddings', pooling='{pooling}')."
         )
-    found = iter_predict(model, sequences, output="embeddings", pooling=pooling, layer=layer, **options)
+    options |= {"output": "embeddings", "pooling": pooling, "layer": layer}
+    found = iter_predict(model, sequences, **options)
     return _stacked(found)
 
 

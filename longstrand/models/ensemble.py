@@ -58,6 +58,9 @@ class Ensemble(Network):
                 raise CheckpointError(
                     f"{name_of(first)} and {name_of(other)} are no ensemble: other {', '.join(different)}."
                 )
+        folders = [one.folder.resolve() for one in members if one.folder is not None]
+        if len(set(folders)) < len(folders):
+            raise UsageError(f"{name_of(first)}: one model is named twice; an ensemble is of different ones.")
         self.members = nn.ModuleList(members)
         configs = [one.config for one in members]
         self.config = min(configs, key=lambda c: (isinstance(c, LongstrandConfig) and longest_input(c)) or float("inf"))

@@ -56,6 +56,7 @@ def scorer(
     shown = {"exact_text": reading.exact_text, "max_tokens": reading.max_tokens}
     settings = options or PredictOptions.model_validate(shown)
     settings = settings.changed(output="logits", strand=strand or reading.strand)
+    refuse_readings(model, settings.strand)
     kind = model.kind
     if region is not None and kind in ("sequence", "masked_lm"):
         raise UsageError("a region is for heads per token, base or bin; this model gives one result a sequence.")
@@ -72,6 +73,19 @@ def scorer(
         return table[:, columns]
 
     return score
+
+
+def refuse_readings(model: Network, strand: StrandPolicy) -> None:
+    """Refuse what the training of a model refused: half of a pair, the other strand of labels with a direction.
+
+    Raises:
+        UsageError: saying which.
+    """
+    reading = reading_of(model)
+    if reading.pair and model.kind not in ("encoder", "masked_lm"):
+        raise UsageError("this model reads pairs of sequences; attributions, variants and designs are of single ones.")
+    if reading.directed and strand != "+" and model.kind not in ("encoder", "masked_lm"):
+        raise UsageError("the labels of this model have a direction (B-, I-), so it reads the strand + alone.")
 
 
 def outputs_of(model: Network, output: Outputs | None) -> list[int]:

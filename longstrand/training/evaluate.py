@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from longstrand.config import StrictModel, build
+from longstrand.config import build
 from longstrand.data.labelled import LabelledTable, label
 from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable, read_labelled
+from longstrand.data.rows import Columns, has_intervals, refuse_genome
 from longstrand.data.targets import Task, infer_task
 from longstrand.errors import CheckpointError, InputError, UsageError
 from longstrand.evaluation.calibration import calibration, fit_temperature
@@ -23,7 +24,7 @@ from longstrand.evaluation.metrics import evaluate as metrics_of
 from longstrand.evaluation.sanity import check_splits
 from longstrand.inference.jobs import notices, too_long_notes
 from longstrand.inference.loaded import Model, obey, open_model
-from longstrand.inference.options import FileOptions
+from longstrand.inference.options import FileOptions, RowSource
 from longstrand.inference.sequences import open_genome
 from longstrand.models.ensemble import name_of
 from longstrand.models.network import Network
@@ -46,26 +47,6 @@ from longstrand.training.measure import (
 )
 
 logger = logging.getLogger(__name__)
-
-
-class RowSource(StrictModel):
-    """Where labelled rows lie; None takes what the reading record says, or the usual name.
-
-    Attributes:
-        genome: FASTA of the intervals.
-        window: bases around the middle of each interval.
-        sequence_column: column with the sequences.
-        label_column: label column(s), with commas.
-        pair_column: column with second sequences.
-        group_column: column by whose values the rows are also measured apart.
-    """
-
-    genome: str | Path | None = None
-    window: int | None = None
-    sequence_column: str = "sequence"
-    label_column: str | None = None
-    pair_column: str | None = None
-    group_column: str | None = None
 
 
 def evaluate(
@@ -129,7 +110,14 @@ def evaluate(
         sentence.removeprefix("note: ")
         for sentence in (notices({"truncated": cut}) + too_long_notes(max(map(len, table.sequences)), reading))
     ]
-    if train is not None and table.task.bin_bases is None:
+    if table.task.codes != table.task.names and len(table.task.names) > 1:
+        pairs = ", ".join(f"{code} = {name}" for code, name in zip(table.task.codes[:8], table.task.names))
+        report["warnings"].append(f"labels were taken for the outputs of the model in this order: {pairs}.")
+    if train is not None:
+        if table.task.bin_bases is not None:
+            raise UsageError(
+                "the baselines of --train are for one label a sequence or base, not for bins; leave it out."
+            )
         ours = {"test": scored.scores()} if resamples else None
         both, known = options.strand == "both", _read(train, where, network, table.task)
         report["warnings"] += overlap_warnings(check_splits({"train": known.raw, "test": table.raw}))
@@ -172,6 +160,8 @@ def calibrate(
         UsageError: the model predicts numbers.
     """
     where = build(RowSource, rows, "options")
+    if where.group_column is not None:
+        raise UsageError("a temperature is of all rows; leave group_column out.")
     network, options = _open(model, where, None, device, notice)
     table = _read(labelled, where, network, None)
     if table.task.problem == "regression":
@@ -221,9 +211,14 @@ def _read(path: str | Path, where: RowSource, network: Network, task: Task | Non
     columns = LabelColumns(sequence=where.sequence_column, pair=where.pair_column, labels=labels, name=group)
     windows = None
     if where.genome is not None:
+        if task is None and not has_intervals(Path(path), Columns(where.sequence_column)):
+            refuse_genome(Path(path), where.sequence_column)
         windows = GenomeWindows(open_genome(where.genome), where.window or reading.window)
     alphabet = None if reading.exact_text else network.require_tokenizer().alphabet
     raw = read_labelled(Path(path), columns, alphabet=alphabet, windows=windows)
+    names = network.head_settings.class_names if network.head_settings else None
+    if names and set(names) == set(raw.labels):
+        raw = replace(raw, labels={name: raw.labels[name] for name in names})
     return label(raw, task or _task(raw, network))
 
 

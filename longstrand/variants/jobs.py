@@ -294,10 +294,8 @@ def score_variants_file(
                     _join_table(job, sink, scored, temporary)  # type: ignore[arg-type]
 
             finished = parts.finish(number + 1, join)
-    counts = finished.counts if finished else {}
-    rows = finished.num_rows if finished else None
-    notes += job.notes(counts)
-    return JobResult(target, rows, counts, tuple(notes), computed, time.perf_counter() - started, already)
+    notes += job.notes(finished.counts if finished else {})
+    return JobResult.of(target, finished, notes, computed=computed, started=started, already=already)
 
 
 def _check_names(job: VariantJob) -> None:

@@ -59,7 +59,7 @@ def evaluate_variants(
         score, group, num, num_positive, auroc, auroc_low, auroc_high, auprc, auprc_low, auprc_high.
 
     Raises:
-        InputError: there is no such column, or no group has both classes.
+        InputError: there is no such column, a score is no number, or no group has both classes.
     """
     table = read_table(Path(scored).expanduser())
     for name in (label, *scores, *([consequence] if consequence else [])):
@@ -84,7 +84,11 @@ def evaluate_variants(
 
 
 def _effect(name: str, column: pl.Series, absolute: bool) -> npt.NDArray[np.float64]:
-    values = column.cast(pl.Float64, strict=False).to_numpy().astype(np.float64)
+    found = [float("nan") if is_missing(cell) else parse_number(cell) for cell in column]
+    if None in found:
+        row = found.index(None)
+        raise InputError(f"row {row + 1} with a label: '{column[row]}' in column '{name}' is no number.")
+    values = np.array(found, dtype=np.float64)
     return np.abs(values) if absolute else values if name.startswith(HIGH_IS_EFFECT) else -values
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from longstrand.config import build
+from longstrand.config import split_words
 from longstrand.errors import UsageError
 from longstrand.genome.haplotypes import CallOptions
 from longstrand.inference.strands import StrandPolicy
@@ -17,12 +17,12 @@ ScoreName = Literal[
     "l1", "l2", "cosine", "dot", "flank_distance", "head",
 ]  # fmt: skip
 Pooling = Literal["mean", "cls", "allele", "flat"]
-NOT_CONTENT = frozenset({"background", "batch_tokens", "device", "threads", "part_rows", "mismatch"})
-"""Options that change how fast scores come and what stops the command, not what is written."""
 
 
 class VariantOptions(CallOptions):
     """How variants are shown to a model and which scores they get."""
+
+    NOT_CONTENT = frozenset({"background", "batch_tokens", "device", "threads", "part_rows", "mismatch"})
 
     scores: tuple[ScoreName, ...] = Field(
         (),
@@ -60,11 +60,7 @@ class VariantOptions(CallOptions):
     threads: int | None = Field(None, ge=1, description="processor threads; by default as many as there are free cores")
     part_rows: int = Field(4096, ge=1, description="records between two safe points of the output")
 
-    @field_validator("scores", "outputs", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        """Split what is written as one text: ``llr,pll``."""
-        return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+    _split = field_validator("scores", "outputs", mode="before")(split_words)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -75,11 +71,3 @@ class VariantOptions(CallOptions):
         if self.sample is None and (self.unphased, self.missing) != ("refuse", "ref"):
             raise UsageError("unphased and missing are about the calls of a sample; name it (--sample).")
         return self
-
-    def changed(self, **values: Any) -> Self:
-        """Return a copy with other values, checked."""
-        return build(type(self), {**{name: getattr(self, name) for name in self.model_fields_set}, **values}, "options")
-
-    def identity(self) -> dict[str, Any]:
-        """Return all options that decide what a score is, as plain values."""
-        return self.model_dump(mode="json", exclude=set(NOT_CONTENT))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from longstrand.data.rows import TABLES, is_missing, read_table
-from longstrand.errors import InputError
+from longstrand.data.rows import TABLES, is_missing, read_table, usual_column
+from longstrand.errors import InputError, UsageError
 from longstrand.genome.text import CHROM_NAMES, detect_file, open_bytes, parse_whole
 from longstrand.genome.variants import EXAMPLE, parse_variant
 from longstrand.genome.vcf import FIXED, Vcf, VcfRecord, open_vcf
@@ -45,9 +45,15 @@ def read_variants(variants: str | Path | Sequence[str], *, look_up: str | Path |
 
     Raises:
         InputError: the file is missing or damaged, or a variant is none.
+        UsageError: there is nothing to look up.
     """
     if not isinstance(variants, str | Path):
-        return Variants(_of_texts(list(variants), look_up))
+        texts = list(variants)
+        if not all(isinstance(text, str) for text in texts):
+            raise UsageError("variants are a path, or a list of texts; write a frame to a file first.")
+        return Variants(_of_texts(texts, look_up))
+    if look_up is not None:
+        raise UsageError(f"{look_up}: looks up IDs of written variants; {variants} is a file, so leave it out.")
     path = Path(variants).expanduser()
     if str(variants) == "-":
         file = open_vcf("-")
@@ -67,7 +73,9 @@ def _is_broken_vcf(path: Path) -> bool:
 
 def _of_texts(texts: list[str], look_up: str | Path | None) -> Vcf:
     names = {text.strip() for text in texts if look_up is not None and NAME.fullmatch(text.strip())}
-    found = _find_names(names, look_up) if names and look_up is not None else {}
+    if look_up is not None and not names:
+        raise UsageError(f"{look_up}: looks up IDs and HGVS names, and no variant is written as one; leave it out.")
+    found = {} if look_up is None else _find_names(names, look_up)
     missing = sorted(names - set(found))
     if missing:
         raise InputError(
@@ -95,10 +103,9 @@ def _find_names(names: set[str], path: str | Path) -> dict[str, list[list[bytes]
 
 def _of_table(path: Path) -> Variants:
     table = read_table(path)
-    lower = {name.lower().lstrip("#"): name for name in table.columns}
-    chrom = next((lower[name] for name in CHROM_NAMES if name in lower), None)
-    places = [chrom, *(lower.get(name) for name in COLUMNS[1:])]
-    written = lower.get("variant")
+    wanted = (CHROM_NAMES, *((name,) for name in (*COLUMNS[1:], "variant", "id")))
+    found = [usual_column(table.columns, usual, path) for usual in wanted]
+    *places, written, identifier = [None if place is None else table.columns[place] for place in found]
     if None in places and written is None:
         lacks = ", ".join(name for name, place in zip(COLUMNS, places) if place is None)
         raise InputError(
@@ -106,7 +113,6 @@ def _of_table(path: Path) -> Variants:
             f"column 'variant' with texts such as {EXAMPLE}."
         )
     names = [written] if None in places else places
-    identifier = lower.get("id")
     records = []
     for row, cells in enumerate(table.select([name for name in names if name]).iter_rows(), 1):
         if any(map(is_missing, cells)):

@@ -26,7 +26,7 @@ from longstrand.inference.predict import head_of, layer_number, predict, probabi
 from longstrand.inference.strands import StrandPolicy, strands_of
 from longstrand.models.network import Network
 from longstrand.questions.bases import Words
-from longstrand.questions.scores import outputs_of
+from longstrand.questions.scores import outputs_of, refuse_readings
 from longstrand.questions.tokens import FloatArray, MaskedText, iter_log_probabilities, reader_of, reading_of, states
 from longstrand.tokenization.base import Encoding, IntArray
 from longstrand.tokenization.bpe import BpeTokenizer
@@ -118,7 +118,9 @@ class VariantScorer:
         reading, tokenizer = reading_of(model), model.require_tokenizer()
         trained = reading.strand if "head" in self.names else "both"
         self.strand: StrandPolicy = self.options.strand or trained
-        self._check(reading.directed)
+        self._check()
+        if "head" in self.names:
+            refuse_readings(model, self.strand)
         self.windows = Windows(genome, model, self.options.window, self.options.windows, self.options.step)
         self.layer = layer_number(self.options.layer, model.config.num_hidden_layers)
         self._bpe = isinstance(tokenizer, BpeTokenizer)
@@ -137,7 +139,7 @@ class VariantScorer:
         self._at = {name: [i for i, (other, _) in enumerate(found) if other == name] for name in self.names}
         self.num_passes = 0
 
-    def _check(self, directed: bool) -> None:
+    def _check(self) -> None:
         asked, tokenizer, given = set(self.names), self.model.require_tokenizer(), self.options.model_fields_set
         bpe, k, of_states = isinstance(tokenizer, BpeTokenizer), getattr(tokenizer, "k", 1), ", ".join(DISTANCES)
         rules = {
@@ -155,8 +157,6 @@ class VariantScorer:
                 "layer" in given and not asked & {*DISTANCES, "flank_distance"},
             "outputs are chosen for the score 'head', which is not asked for.":
                 self.options.outputs and "head" not in asked,
-            "the labels of this model have a direction, so it reads strand '+' alone.":
-                directed and "head" in asked and self.strand != "+",
         }  # fmt: skip
         if broken := next((rule for rule, is_broken in rules.items() if is_broken), None):
             raise UsageError(broken)

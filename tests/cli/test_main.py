@@ -55,6 +55,12 @@ def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeyp
     assert code == 1 and err.startswith("longstrand: runs/metrics.jsonl: No space left on device; check space")
 
 
+def test_a_command_of_one_process_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, err = run(capsys, "evaluate", "model", "t.csv")
+    assert code == 2 and "'evaluate' is for one process; run it without torchrun" in err
+
+
 def test_interrupt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(words: list[str]) -> int:
         raise KeyboardInterrupt

@@ -24,6 +24,13 @@ VERBS = {
     "convert": "convert in/model --to published --output in/model --force",
     "convert above": "convert in/model --to published --output in --force",
     "data from-gtf": "data from-gtf promoters/a.gff3 in/g.fa --task promoters --output .",
+    "motifs scan": "motifs scan in/t.csv in/m.meme --output in/t.csv",
+    "motifs discover": "motifs discover in/g.fa in/t.csv --output in/model/../g.fa",
+    "motifs marginalize": f"motifs marginalize {MODEL} in/t.csv ACGT --motifs in/m.csv --output in/m.csv",
+    "variants evaluate": "variants evaluate in/t.csv --label label --output in/t.csv",
+    "haplotype": "haplotype in/t.csv --genome in/g.fa --sample a --region chr1 --output in/h.fa --map in/g.fa",
+    "explain attention": f"explain attention {MODEL} in/report.json --output in",
+    "report of predict": f"predict {MODEL} in/report.json --output p.csv --report in",
     "demo": "demo --genome in/g.fa --labels in --output in",
 }
 
@@ -35,6 +42,8 @@ def test_no_verb_replaces_its_input(
     monkeypatch.chdir(tmp_path)
     files = {
         "in/t.csv": ROWS,
+        "in/m.csv": ROWS,
+        "in/report.json": ROWS,
         "in/g.fa": f">chr1\n{'ACGT' * 50}\n",
         "in/model/config.json": '{"model_type": "longstrand"}',
         "in/model/g.fa": f">chr1\n{'ACGT' * 50}\n",

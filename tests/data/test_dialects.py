@@ -112,6 +112,14 @@ def test_tables_of_other_programs(tmp_path: Path) -> None:
         assert [record.sequence for record in read_records(tmp_path / name)] == [row[1] for row in ROWS]
 
 
+def test_json_without_a_value_or_with_two(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"sequence": "ACGT", "label": NaN}\n{"sequence": "GGT", "label": 2.50}\n')
+    assert read_table(tmp_path / "t.jsonl").rows() == [("ACGT", "NaN"), ("GGT", "2.50")]
+    (tmp_path / "t.jsonl").write_text('{"sequence": "ACGT", "label": 0, "label": 1}\n')
+    with pytest.raises(InputError, match="one object has two values of one name"):
+        read_table(tmp_path / "t.jsonl")
+
+
 def test_numbers_of_json_stay_as_written(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(
         '[{"sequence": "AC", "label": 0.10, "list": [1, 0], "yes": true}, {"sequence": "GT"}]'
@@ -245,6 +253,11 @@ def test_a_row_of_empty_cells_counts_unless_nothing_follows(tmp_path: Path) -> N
 def test_missing_sequences_and_labels(tmp_path: Path, word: str) -> None:
     (tmp_path / "t.csv").write_text(f"sequence,label\nAC,1\n{word},2\nGT,{word}\n")
     assert [record.sequence for record in read_records(tmp_path / "t.csv")] == ["AC", "", "GT"]
+    (tmp_path / "t.fa").write_text(f">a\nACGT\n>b\n{word}\n")
+    assert [record.sequence for record in read_records(tmp_path / "t.fa")] == ["ACGT", ""]
+    if word.isalpha() and word.isupper():
+        (tmp_path / "t.txt").write_text(f"ACGTA\n{word if word == 'NA' else 'NAN'}\n")
+        assert [record.sequence for record in read_records(tmp_path / "t.txt")] == ["ACGTA", ""]
     with pytest.raises(InputError, match="row 2: the sequence is missing"):
         read_labelled(tmp_path / "t.csv")
     (tmp_path / "u.csv").write_text(f"sequence,label\nAC,1.5\nGT,{word}\nCC,2\n")

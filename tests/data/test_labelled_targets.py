@@ -90,7 +90,7 @@ def test_labels_that_could_be_two_things_are_asked_about(labels: list[str], mess
         (["0 1 1", "1 0 0"], "joined by ' '"),
         (["0.5 0.25", "1.5 2.5"], "joined by ' '"),
         (["1.1", "1.10", "1.2"], "labels such as '1.10' are names or numbers"),
-        (["<0.01", "<0.01", "0.5"], "row 1: the label '<0.01' is no finite number while other labels are numbers"),
+        (["<0.01", "<0.01", "0.5"], "row 1: '<0.01' in column 'label' is no plain number; write digits"),
         (["0101010", "0101011", "010101"], "most labels have one value for each base, but not in rows 3, 6, 9"),
         (["0.5 0.1 0.5 0.5 0.5 0.5 0.5"], "every base has a number, such as 0.1, which is no class"),
     ],
@@ -122,6 +122,13 @@ def test_decimal_commas_are_refused(labels: list[str]) -> None:
         infer(raw({"label": labels}))
     with pytest.raises(InputError, match=r"'0,143' in column 'a' .* decimal comma"):
         infer(raw({"a": ["0,143"] * 3, "b": ["1", "2", "3"]}))
+
+
+@pytest.mark.parametrize("word", ["1.234,5", "1,234.5", "12 %", "<0.1", "−0.5", "1,5e-3", "1.000.000", "1 000"])
+def test_numbers_that_people_write_are_no_classes(word: str) -> None:
+    with pytest.raises(InputError, match=r"row 2: '.*' in column 'label' is (no plain|a) number"):
+        infer(raw({"label": ["0.5", word, "2"] * 5}))
+    assert infer(raw({"label": ["1.1.1.2", "1.1.1", "chr1", "5UTR"] * 5})).problem == "single_label"
 
 
 def test_words_as_long_as_their_sequences() -> None:
@@ -212,6 +219,9 @@ def test_class_name_files(tmp_path: Path) -> None:
     assert read_class_names(plain) == ("none", "weak")
     assert read_class_names(table) == ("none", "weak")
     with pytest.raises(InputError, match="numbers 0 to 1"):
+        read_class_names(wrong)
+    wrong.write_text("label,label_name\n0,none\n0,weak\n1,strong\n")
+    with pytest.raises(InputError, match="numbers 0 to 2, one a row"):
         read_class_names(wrong)
     with pytest.raises(InputError, match="no such file"):
         read_class_names(tmp_path / "absent.txt")

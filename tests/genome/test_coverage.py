@@ -72,6 +72,12 @@ def write(path, text):
     return path
 
 
+def test_a_line_past_the_end_of_its_chromosome(tmp_path):
+    (tmp_path / "t.bedGraph").write_text(LINES)
+    with pytest.raises(InputError, match=r"a line ends at chr1:12; it has 11 bases"):
+        open_signal(tmp_path / "t.bedGraph").check_genome({"chr1": 11, "chr2": 3})
+
+
 def test_names_of_signals(tmp_path):
     assert [is_signal(Path(name)) for name in ("a.bw", "a.BigWig", "a.bedGraph.gz", "a.bdg", "a.bed", "a.bw.gz")] == [
         True, True, True, True, False, False,

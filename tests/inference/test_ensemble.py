@@ -78,6 +78,8 @@ def test_attributions_are_the_mean_of_the_members(folders, method):
 def test_what_is_no_ensemble(folders):
     with pytest.raises(UsageError, match="at least two"):
         ls.load_model(folders[:1])
+    with pytest.raises(UsageError, match="one model is named twice"):
+        ls.load_model([*folders, folders[0]])
     with pytest.raises(CheckpointError, match="other tokenizer"):
         Ensemble([Additive(make_kmer(1)), Additive(make_kmer(2))])
     other = Additive(make_kmer(1))

@@ -21,6 +21,7 @@ from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.config import preset
 from longstrand.models.pretrained import MODELS
 from longstrand.models.reading import Reading
+from longstrand.questions.scores import scorer
 from longstrand.tokenization.kmer import make_kmer
 from longstrand.tracks.jobs import predict_tracks
 
@@ -111,8 +112,8 @@ def test_all_kinds_of_sequences_give_the_same_numbers(classes: Path, tmp_path: P
 
 @pytest.mark.parametrize("column", [pd.Series, pl.Series, list])
 def test_a_missing_sequence_has_missing_values(column: Any, classes: Path) -> None:
-    found = ls.predict(classes, column(["ACGTACGTTA", None, "", "ACG"]))
-    assert np.isnan(found).all(axis=1).tolist() == [False, True, True, False]
+    found = ls.predict(classes, column(["ACGTACGTTA", None, "", "ACG", "nan", "NA"]))
+    assert np.isnan(found).all(axis=1).tolist() == [False, True, True, False, True, True]
     assert np.isnan(ls.embed(classes, ["ACGTACGTTA", float("nan")])[1]).all()
     assert np.isnan(ls.predict(classes, "")).all()
 
@@ -142,6 +143,18 @@ def test_what_is_no_sequence(classes: Path, tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(UsageError, match=r"'ACGT' is a sequence and a file; write Path\('ACGT'\) or \['ACGT'\]"):
         ls.predict(classes, "ACGT")
     assert len(ls.predict(classes, ["ACGT"])) == len(ls.predict(classes, Path("ACGT"))) == 1
+    twice = pd.DataFrame([["ACG", "ACT"]], columns=["sequence", "sequence"])
+    unused: list[tuple[Any, dict[str, Any], str]] = [
+        (TEXTS, {"name_column": "x"}, "name_column: only tables have columns"),
+        (twice, {}, "the frame has 2 columns 'sequence'"),
+        (pd.DataFrame({"sequence": TEXTS}), {"name_column": "x"}, "the frame has no column 'x'"),
+        (TEXTS, {"output": "embeddings", "temperature": 2.0}, "temperature: for predictions, not for embeddings"),
+    ]
+    for sequences, options, message in unused:
+        with pytest.raises(LongstrandError, match=message):
+            list(ls.iter_predict(classes, sequences, **options))
+    frame = pd.DataFrame({"sequence": TEXTS, "id": range(len(TEXTS))})
+    assert [found.name for found in ls.iter_predict(classes, frame)] == list(map(str, range(len(TEXTS))))
     with pytest.raises(UsageError, match="a genome and a window are for files of intervals"):
         ls.predict(classes, TEXTS, window=5)
     with pytest.raises(UsageError, match="a model is a folder, a name or a loaded model; got int"):
@@ -155,6 +168,10 @@ def test_intervals_need_their_genome_and_keep_their_order(classes: Path, tmp_pat
     np.testing.assert_allclose(found, expected(classes, [CONTIG[20:30], CONTIG[5:14]]), atol=1e-6)
     with pytest.raises(UsageError, match="intervals need the genome they lie on"):
         ls.predict(classes, tmp_path / "p.bed")
+    folder, places = save(tmp_path / "w", reading=Reading(window=8)), {"genome": tmp_path / "g.fa"}
+    assert {len(one.values) for one in ls.attribute(folder, tmp_path / "p.bed", method="gradient", **places)} == {8}
+    designs = ls.design(folder, tmp_path / "p.bed", max_edits=1, rounds=1, **places)
+    assert {len(one.sequence) for one in designs} == {8}
 
 
 def test_bases_and_vectors(bases: Path, classes: Path) -> None:
@@ -184,8 +201,7 @@ def test_mean_leaves_special_tokens_out_and_mean_all_counts_them(classes: Path) 
 def test_input_is_read_as_in_training_or_a_warning_says_otherwise(tmp_path: Path) -> None:
     long = "ACG" * 12
     folder = save(tmp_path / "m", reading=Reading(max_tokens=6, truncate=True, strand="both", longest_bases=40))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with pytest.warns(UserWarning, match="1 sequences were cut to what the model can read"):
         found = ls.predict(folder, [long])
     right = expected(folder, [long], max_tokens=6, truncate=True, strand="both")
     np.testing.assert_allclose(found, right, atol=1e-6)
@@ -223,6 +239,10 @@ def test_directed_labels_and_pairs_are_refused_as_in_training(tmp_path: Path) ->
         ls.predict(pairs, TEXTS)
     with pytest.raises(UsageError, match="this model reads single sequences"):
         ls.predict(single, [("ACG", "ACG")])
+    with pytest.raises(UsageError, match="labels of this model have a direction"):
+        scorer(ls.load_model(directed), strand="both")
+    with pytest.raises(UsageError, match="this model reads pairs of sequences"):
+        scorer(ls.load_model(pairs))
     frame = pl.DataFrame({"a": TEXTS, "b": TEXTS[::-1]})
     found = ls.predict(pairs, frame, sequence_column="a", pair_column="b")
     np.testing.assert_array_equal(found, ls.predict(pairs, list(zip(TEXTS, TEXTS[::-1]))))

@@ -97,6 +97,8 @@ def test_numbers_stand_for_the_names_of_the_model(trained: Path, tmp_path: Path)
     named = evaluate(trained, new_rows(tmp_path), resamples=0, device="cpu")
     numbered = evaluate(trained, new_rows(tmp_path, ("1", "0")), resamples=0, device="cpu")
     assert named["test"]["metrics"] == numbered["test"]["metrics"]
+    order = "labels were taken for the outputs of the model in this order: 0 = high, 1 = low."
+    assert order in numbered["warnings"] and order not in named["warnings"]
 
 
 def test_refusals(trained: Path, tmp_path: Path, model: Path) -> None:
@@ -108,6 +110,9 @@ def test_refusals(trained: Path, tmp_path: Path, model: Path) -> None:
         evaluate(model, new_rows(tmp_path), resamples=0)
     with pytest.raises(UsageError, match="a window needs the genome"):
         evaluate(trained, new_rows(tmp_path), window=8)
+    (tmp_path / "g.fa").write_text(">c\nACGT\n")
+    with pytest.raises(UsageError, match="holds sequences, so --fasta and --window have no meaning"):
+        evaluate(trained, new_rows(tmp_path), genome=tmp_path / "g.fa")
 
 
 def test_warnings_name_copies_cut_rows_and_lengths(trained: Path, tmp_path: Path) -> None:

@@ -141,6 +141,11 @@ def build_own(task: BenchmarkTask, given: Mapping[str, Path], output: Path, opti
     if not options["problem"]:
         where = " (in 'benchmark run' they are build_options.group and build_options.problem)"
         refuse_pieces(read.get("train") or read["all"], "group", "problem=single_label", where=where)
+    one = read.get("train") or read["all"]
+    by_chrom = one.chroms is not None and one.splits is None and "all" in read
+    used = {"fasta": one.places, "window": one.places, "valid_chroms": by_chrom, "test_chroms": by_chrom}
+    if unused := [name for name, use in used.items() if options[name] and not use]:
+        logger.warning("%s: %s: not used, its rows have no place or their splits are given", task.id, ", ".join(unused))
     if "all" in read:
         tables, origin = _split(read["all"], options)
     else:
