@@ -519,7 +519,8 @@ def probabilities(logits: np.ndarray, problem: str | None) -> np.ndarray:
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Switch dropout off inside; every module gets its own mode back."""
     training = [module for module in model.modules() if module.training]
-    model.eval()
+    if training:  # the walk of eval() costs as much as a layer
+        model.eval()
     try:
         yield
     finally:

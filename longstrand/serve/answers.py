@@ -12,7 +12,6 @@ import numpy as np
 
 from longstrand.config import build
 from longstrand.data.rows import Record
-from longstrand.errors import LongstrandError
 from longstrand.explain.attribution import Explainer
 from longstrand.explain.options import AttributeOptions
 from longstrand.genome.intervals import Interval
@@ -22,7 +21,7 @@ from longstrand.serve import tracks
 from longstrand.serve.call import Call
 from longstrand.serve.numbers import MANY, encode, to_json
 from longstrand.serve.places import ServedGenome, one_of, record_of, too_many
-from longstrand.serve.refusals import Refusal, refusal_of
+from longstrand.serve.refusals import Refusal
 from longstrand.serve.schemas import (
     AttributeRequest,
     EmbedRequest,
@@ -39,6 +38,8 @@ from longstrand.tracks.jobs import SEAM
 from longstrand.variants.jobs import VariantJob
 from longstrand.variants.options import VariantOptions
 
+FORMATS = {"text/x-bedgraph": "bedgraph", "text/x-bed": "bed", "application/x-bigwig": "bw"}
+"""Media types of tracks beside JSON, and the ending of the file."""
 IN_THE_LOOP = 20_000
 """Bases up to which a request is tokenized in the event loop."""
 
@@ -216,22 +217,18 @@ async def along(
     return windows, answer, values, dict(source.contigs)
 
 
-async def tracks_json(server: Server, call: Call, body: TracksRequest) -> bytes:
-    """Answer /v1/tracks in JSON."""
-    windows, answer, values, _ = await along(server, call, body)
+async def answer_tracks(server: Server, call: Call, body: TracksRequest) -> bytes:
+    """Answer /v1/tracks: JSON, or what the client accepts."""
+    windows, answer, values, contigs = await along(server, call, body)
+    accepted = call.headers.get(b"accept", "")
+    media = next((media for media in FORMATS if media in accepted), None)
+    if media is not None:
+        call.media = media
+        return await asyncio.to_thread(tracks.as_file, FORMATS[media], windows, values, contigs, body.threshold)
     shown = {"both": ".", "+": "+", "-": "-"}.get(windows.job.options.strand, ".")
     answer["tracks"] = [{"name": name, "strand": strand or shown, "values": np.ascontiguousarray(values[:, place])}
                         for place, (name, strand) in enumerate(windows.job.tracks)]  # fmt: skip
     return await written(call, answer, [(one, "values") for one in answer["tracks"]], body.encoding)
-
-
-async def tracks_file(server: Server, call: Call, body: TracksRequest, kind: str) -> bytes:
-    """Answer /v1/tracks as a bedGraph, BED or BigWig."""
-    windows, _, values, contigs = await along(server, call, body)
-    try:
-        return await asyncio.to_thread(tracks.as_file, kind, windows, values, contigs, body.threshold)
-    except LongstrandError as error:
-        raise refusal_of(error) from None
 
 
 async def attribute(server: Server, call: Call, body: AttributeRequest) -> bytes:
@@ -245,11 +242,8 @@ async def attribute(server: Server, call: Call, body: AttributeRequest) -> bytes
         one_of(dict.fromkeys(model.outputs, 1), body.target, "output", "target")
     given = asked(body, "method", "against", "baseline", "region", "strand")
     given |= {"output": body.target} if body.target is not None else {}
-    try:
-        options = build(AttributeOptions, {**given, "batch_tokens": server.options.batch_tokens}, "options")
-        explainer = Explainer(model.network, options)
-    except LongstrandError as error:
-        raise refusal_of(error) from None
+    options = build(AttributeOptions, {**given, "batch_tokens": server.options.batch_tokens}, "options")
+    explainer = Explainer(model.network, options)
     how = model.wanted(output="embeddings", strand="+")
     (row,) = read_rows(how, [record])
     length = row.readings[0].length
@@ -355,3 +349,7 @@ async def both_alleles(
         entries.append({"variant": str(variant), **place_of(Interval(variant.chrom, start, end)), "outputs": outputs,
                         "alt_positions": maps[number]})  # fmt: skip
     return entries, places
+
+
+ANSWERS: dict[str, Any] = {"tokenize": tokenize, "predict": predict, "embed": predict, "tracks": answer_tracks,
+                           "attribute": attribute, "variants": variants}  # fmt: skip

@@ -14,16 +14,16 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 
 from longstrand import __version__
+from longstrand.config import StrictModel
 from longstrand.errors import LongstrandError
 from longstrand.runtime import wait_passively
 from longstrand.serve.call import Call, Metrics
 from longstrand.serve.docs import docs_page
-from longstrand.serve.gate import Gate
+from longstrand.serve.gate import Gate, Question
 from longstrand.serve.jobs import Jobs, add_job_routes
-from longstrand.serve.refusals import Refusal, refusal_of, refusal_of_fields
+from longstrand.serve.refusals import Refusal, refusal_from
 from longstrand.serve.runs import Run
 from longstrand.serve.schemas import (
     AttributeRequest,
@@ -40,8 +40,17 @@ STATIC = Path(__file__).with_name("static")
 SWITCH = 0.0005
 """Seconds after which the thread of the event loop gives way to the model's, which lets go at every operation. Python's
 own are ten times as many, and a forward pass of a hundred small operations may wait that long at each."""
-FORMATS = {"text/x-bedgraph": "bedgraph", "text/x-bed": "bed", "application/x-bigwig": "bw"}
-"""Media types of tracks beside JSON, and the ending of the file."""
+QUESTIONS: dict[str, tuple[type[StrictModel], str]] = {
+    "/v1/tokenize": (TokenizeRequest, "Cut sequences into tokens."),
+    "/v1/predict": (PredictRequest, "Predict sequences: one answer an input."),
+    "/v1/embed": (EmbedRequest, "Turn sequences into vectors."),
+    "/v1/tracks": (
+        TracksRequest,
+        "Predict along a sequence or a region; Accept chooses JSON, bedGraph, BED or BigWig.",
+    ),
+    "/v1/attribute": (AttributeRequest, "Say which bases matter for an answer."),
+    "/v1/variants": (VariantsRequest, "Score variants."),
+}
 
 
 def create_app(
@@ -80,59 +89,25 @@ def create_app(
 
     app = FastAPI(title="Longstrand", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
                   openapi_url="/openapi.json")  # fmt: skip
-    if settings.cors:
-        app.add_middleware(CORSMiddleware, allow_origins=list(settings.cors), allow_methods=["*"], allow_headers=["*"])
     _add_errors(app)
     _add_state(app, server, metrics)
     _add_places(app, server)
-    _add_questions(app, server)
+    questions = {path: _add_question(app, server, path, *about) for path, about in QUESTIONS.items()}
     _add_runs(app, known)
     add_job_routes(app, jobs)
     _add_pages(app)
-    return Gate(app, settings, metrics, server)
-
-
-def call_of(request: Request) -> Call:
-    """Return what `Gate` knows about a request."""
-    found: Call = request.scope["longstrand"]
-    return found
-
-
-def _json(body: bytes, status: int = 200) -> Response:
-    return Response(body, status_code=status, media_type="application/json")
+    return Gate(app, settings, metrics, server, questions)
 
 
 def _add_errors(app: FastAPI) -> None:
     """Give all errors one form."""
 
-    def respond(request: Request, refusal: Refusal) -> Response:
-        body = refusal.body(call_of(request).request_id)
-        return Response(body, status_code=refusal.status, headers=refusal.headers())
+    async def refuse(request: Request, error: Exception) -> Response:
+        refusal = refusal_from(error)
+        return Response(refusal.body(request.scope["longstrand"].request_id), refusal.status, refusal.headers())
 
-    async def refused(request: Request, error: Any) -> Response:
-        return respond(request, error)
-
-    async def fields(request: Request, error: Any) -> Response:
-        return respond(request, refusal_of_fields(error.errors()))
-
-    async def library(request: Request, error: Any) -> Response:
-        return respond(request, refusal_of(error))
-
-    async def http(request: Request, error: Any) -> Response:
-        if isinstance(error.__cause__, Refusal):
-            return respond(request, error.__cause__)
-        words = {404: "There is nothing at this address; see /docs.",
-                 405: "This address takes another method; see /docs.",
-                 400: "The request could not be read."}  # fmt: skip
-        return respond(request, Refusal(error.status_code, words.get(error.status_code, "The request was refused.")))
-
-    async def mistake(request: Request, error: Any) -> Response:
-        return respond(request, Refusal(500, "The server has made a mistake; its log has the request id."))
-
-    handlers: list[tuple[Any, Any]] = [(Refusal, refused), (RequestValidationError, fields), (LongstrandError, library),
-                                       (HTTPException, http), (Exception, mistake)]  # fmt: skip
-    for kind, handler in handlers:
-        app.add_exception_handler(kind, handler)
+    for kind in (Refusal, RequestValidationError, LongstrandError, HTTPException, Exception):
+        app.add_exception_handler(kind, refuse)
 
 
 def _add_state(app: FastAPI, server: Server, metrics: Metrics) -> None:
@@ -217,47 +192,24 @@ def _add_places(app: FastAPI, server: Server) -> None:
         raise HTTPException(404)
 
 
-def _add_questions(app: FastAPI, server: Server) -> None:
-    def answers() -> Any:
+def _add_question(app: FastAPI, server: Server, path: str, schema: type[StrictModel], about: str) -> Question:
+    """Describe a question in OpenAPI, and give what answers it; `Gate` calls that without the way through FastAPI."""
+
+    def described(body: Any) -> None:
+        raise HTTPException(404)
+
+    described.__annotations__["body"] = schema
+    name = path.removeprefix("/v1/")
+    app.post(path, name=name, description=about, response_model=None)(described)
+
+    async def answer(call: Call, body: bytes) -> bytes:
         server.check_ready()
         from longstrand.serve import answers
 
-        return answers
+        content: bytes = await answers.ANSWERS[name](server, call, schema.model_validate_json(body))
+        return content
 
-    @app.post("/v1/tokenize")
-    async def tokenize(request: Request, body: TokenizeRequest) -> Response:
-        """Cut sequences into tokens."""
-        return _json(await answers().tokenize(server, call_of(request), body))
-
-    @app.post("/v1/predict")
-    async def predict(request: Request, body: PredictRequest) -> Response:
-        """Predict sequences: one answer an input."""
-        return _json(await answers().predict(server, call_of(request), body))
-
-    @app.post("/v1/embed")
-    async def embed(request: Request, body: EmbedRequest) -> Response:
-        """Turn sequences into vectors."""
-        return _json(await answers().predict(server, call_of(request), body))
-
-    @app.post("/v1/tracks")
-    async def tracks(request: Request, body: TracksRequest) -> Response:
-        """Predict along a sequence or a region; Accept chooses JSON, bedGraph, BED or BigWig."""
-        accepted = request.headers.get("accept", "")
-        media = next((media for media in FORMATS if media in accepted), None)
-        if media is None:
-            return _json(await answers().tracks_json(server, call_of(request), body))
-        content = await answers().tracks_file(server, call_of(request), body, FORMATS[media])
-        return Response(content, media_type=media)
-
-    @app.post("/v1/attribute")
-    async def attribute(request: Request, body: AttributeRequest) -> Response:
-        """Say which bases matter for an answer."""
-        return _json(await answers().attribute(server, call_of(request), body))
-
-    @app.post("/v1/variants")
-    async def variants(request: Request, body: VariantsRequest) -> Response:
-        """Score variants."""
-        return _json(await answers().variants(server, call_of(request), body))
+    return answer
 
 
 def _add_runs(app: FastAPI, runs: Mapping[str, Run]) -> None:

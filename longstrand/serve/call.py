@@ -29,6 +29,8 @@ class Call:
         started: moment it came.
         deadline: moment after which nobody waits for it.
         receive: further messages of the client.
+        headers: of the request.
+        media: type of the answer.
         facts: what the log line says beside route and status; never a sequence.
         timing: milliseconds by phase.
     """
@@ -38,6 +40,8 @@ class Call:
     started: float
     deadline: float
     receive: Receive
+    headers: Mapping[bytes, str]
+    media: str = "application/json"
     facts: dict[str, Any] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
 

@@ -8,21 +8,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 import secrets
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.middleware.cors import CORSMiddleware
+
 from longstrand.serve.call import Call, Metrics, caller_of
-from longstrand.serve.refusals import Refusal
+from longstrand.serve.refusals import Refusal, refusal_from
 from longstrand.serve.schemas import ServeOptions
 from longstrand.serve.server import Server
 
 logger = logging.getLogger("longstrand.serve")
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
+Question = Callable[[Call, bytes], Awaitable[bytes]]
+"""Gives the answer to the body of a POST."""
 LOCAL = ("localhost", "127.0.0.1", "::1")
 OPEN = ("/health/", "/static/", "/docs", "/openapi.json", "/favicon.ico")
 """What needs no token, beside the page itself."""
@@ -44,10 +48,19 @@ class Gate:
         options: hosts, token and limits.
         metrics: what is counted.
         server: what the app answers from.
+        questions: path to what answers a POST of JSON there without the app, whose routing and validation cost more
+            than everything else about a short request.
     """
 
-    def __init__(self, app: App, options: ServeOptions, metrics: Metrics, server: Server) -> None:
-        self.app, self.options, self.metrics, self.server = app, options, metrics, server
+    def __init__(
+        self, app: App, options: ServeOptions, metrics: Metrics, server: Server, questions: Mapping[str, Question]
+    ) -> None:
+        self.app, self.options, self.metrics, self.server, self.questions = app, options, metrics, server, questions
+        self.inner: App = self._answer
+        if options.cors:
+            self.inner = CORSMiddleware(
+                self._answer, allow_origins=list(options.cors), allow_methods=["*"], allow_headers=["*"]
+            )
         self.hosts = {*LOCAL, options.host, *options.allow_host}
         self.is_local = options.host in LOCAL
         self.any_host = not self.is_local and not options.allow_host
@@ -58,10 +71,11 @@ class Gate:
             await self.app(scope, receive, send)
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        started, status = time.monotonic(), 0
+        started, status, method, path = time.monotonic(), 0, scope["method"], scope["path"]
         secret = headers.get(b"authorization", "").removeprefix("Bearer ") if self.options.token else ""
         address = (scope.get("client") or ("",))[0]
-        call = Call(uuid.uuid4().hex, caller_of(secret, address), started, started + self._timeout(headers), receive)
+        call = Call(f"{random.getrandbits(128):032x}", caller_of(secret, address), started,
+                    started + self._timeout(headers), receive, headers)  # fmt: skip
         scope["longstrand"] = call
 
         async def answer(message: Any) -> None:
@@ -76,20 +90,34 @@ class Gate:
 
         try:
             self._check(scope, headers)
-            await self.app(scope, self._counted(scope, receive, call), answer)
-        except Refusal as refusal:
+            await self.inner(scope, self._counted(scope, receive, call), answer)
+        except Exception as error:
+            refusal = refusal_from(error)
+            if refusal.status == 500:
+                logger.exception("request %s failed", call.request_id)
             if not status:
-                await _refuse(refusal, call, answer)
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            logger.exception("request %s failed", call.request_id)
-            if not status:
-                await _refuse(Refusal(500, "The server has made a mistake; its log has the request id."), call, answer)
+                await _respond(answer, refusal.status, refusal.body(call.request_id), refusal.headers())
         finally:
-            path = getattr(scope.get("route"), "path", None) or ("/static" if status in (200, 304) else "other")
-            self.metrics.count(path, status, time.monotonic() - started)
-            call.write_log(scope["method"], path, status)
+            route = path if path in self.questions else getattr(scope.get("route"), "path", None)
+            route = route or ("/static" if status in (200, 304) else "other")
+            self.metrics.count(route, status, time.monotonic() - started)
+            call.write_log(method, route, status)
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        question = self.questions.get(scope["path"]) if scope["method"] == "POST" else None
+        if question is None:
+            await self.app(scope, receive, send)
+            return
+        call: Call = scope["longstrand"]
+        try:
+            content = await question(call, await _body(call, receive))
+        except Exception as error:
+            refusal = refusal_from(error)
+            if refusal.status == 500:
+                logger.exception("request %s failed", call.request_id)
+            await _respond(send, refusal.status, refusal.body(call.request_id), refusal.headers())
+        else:
+            await _respond(send, 200, content, {"content-type": call.media})
 
     def _timeout(self, headers: Mapping[bytes, str]) -> float:
         try:
@@ -163,9 +191,27 @@ def _too_long(limit: int) -> Refusal:
     return Refusal(413, f"The body is longer than {limit:,} bytes; send it as a job to /v1/jobs.", "body_too_long")
 
 
-async def _refuse(refusal: Refusal, call: Call, send: Any) -> None:
-    headers = [(name.encode(), value.encode()) for name, value in refusal.headers().items()]
-    body = refusal.body(call.request_id)
-    headers.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+async def _body(call: Call, receive: Any) -> bytes:
+    """Read the body of a question.
+
+    Raises:
+        Refusal: it does not say that it is JSON, which is what keeps forms of other pages away; the client has gone.
+    """
+    kind = call.headers.get(b"content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refusal(422, "The body is JSON and must say so: send 'Content-Type: application/json'.", "content_type")
+    parts, more = [], True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refusal(499, "The client has gone.")
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+async def _respond(send: Any, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    pairs.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})

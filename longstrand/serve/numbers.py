@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,4 +36,6 @@ def decode(value: Any) -> np.ndarray:
 
 def to_json(value: Any) -> bytes:
     """Write an answer."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False, default=str).encode()
+    from pydantic_core import to_json  # several times as fast as the standard library
+
+    return to_json(value, inf_nan_mode="null", fallback=str)

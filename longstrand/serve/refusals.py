@@ -7,6 +7,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
 from longstrand.errors import InputError, LongstrandError, nearest
 from longstrand.serve.schemas import FIELDS
 
@@ -14,6 +18,8 @@ _LONG_WORD = re.compile(r"\S{41,}")
 CODES = {400: "bad_request", 401: "token", 403: "forbidden", 404: "not_found", 405: "method", 408: "slow",
          413: "too_large", 422: "invalid", 429: "busy", 499: "gone", 500: "internal",
          503: "unavailable", 504: "timeout"}  # fmt: skip
+WORDS = {404: "There is nothing at this address; see /docs.", 405: "This address takes another method; see /docs.",
+         400: "The request could not be read."}  # fmt: skip
 
 
 class Refusal(Exception):
@@ -54,6 +60,22 @@ class Refusal(Exception):
         return found
 
 
+def refusal_from(error: Exception) -> Refusal:
+    """Turn whatever was raised into an answer; what nobody expected is status 500, and its text stays in the log."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, LongstrandError):
+        return refusal_of(error)
+    if isinstance(error, ValidationError):
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        return refusal_of_fields([{**one, "loc": ("body", *one["loc"])} for one in problems])
+    if isinstance(error, RequestValidationError):
+        return refusal_of_fields(error.errors())
+    if isinstance(error, HTTPException):
+        return Refusal(error.status_code, WORDS.get(error.status_code, "The request was refused."))
+    return Refusal(500, "The server has made a mistake; its log has the request id.")
+
+
 def near(name: str, choices: Iterable[str]) -> str | None:
     """Give the nearest of some names, or None."""
     found = re.search(r"'(.+)'", nearest(name, choices))
@@ -69,7 +91,7 @@ def refusal_of(error: LongstrandError, where: str | None = None) -> Refusal:
     return Refusal(422, message, code, where, position=position)
 
 
-def refusal_of_fields(problems: list[dict[str, Any]]) -> Refusal:
+def refusal_of_fields(problems: Iterable[Any]) -> Refusal:
     """Turn what a schema found into an answer about the first problem, without repeating the input."""
     problem = min(problems, key=lambda one: one["type"] != "extra_forbidden")  # a misspelt field is missing, too
     kind, place = problem["type"], list(problem["loc"])

@@ -196,9 +196,12 @@ def counts_of(found: Prediction) -> dict[str, int]:
 def prediction_of(model: ServedModel, asked: Asked, values: np.ndarray) -> str | list[str] | None:
     """Name the class, or the labels above the middle, of one sequence; None for numbers."""
     head = model.head
-    if head is None or asked.per != "sequence" or np.isnan(values).any() or head.problem in ("regression", "counts"):
+    if head is None or asked.per != "sequence" or head.problem in ("regression", "counts"):
+        return None
+    numbers = values.tolist()
+    if any(value != value for value in numbers):
         return None
     if head.problem == "single_label":
-        return asked.columns[int(values.argmax())]
+        return asked.columns[numbers.index(max(numbers))]
     middle = 0.0 if asked.options.output == "logits" else 0.5
-    return [name for name, value in zip(asked.columns, values.tolist()) if value > middle]
+    return [name for name, value in zip(asked.columns, numbers) if value > middle]

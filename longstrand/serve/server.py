@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("longstrand.serve")
 
 QUEUE_BATCHES = 32
+FIRST_ANSWERS = 0.1
+"""Seconds for the first calls to /health/live, before PyTorch is imported, which leaves no time to anything else."""
 BULK_BATCHES = 4
 """A request of more batches than this lets others go first."""
 BASES = {"cpu": 200_000}
@@ -67,7 +69,8 @@ class Server:
     async def start(self, on_failure: Callable[[], None] = lambda: None) -> None:
         """Load everything in a thread; requests are answered with 503 until it is there."""
         self._loop = asyncio.get_running_loop()
-        threading.Thread(target=self._load, args=(on_failure,), name="load", daemon=True).start()
+        loading = threading.Thread(target=self._load, args=(on_failure,), name="load", daemon=True)
+        self._loop.call_later(FIRST_ANSWERS, loading.start)
 
     def _load(self, on_failure: Callable[[], None]) -> None:
         try:
@@ -171,24 +174,25 @@ class Server:
         except Stopped:
             raise Refusal(503, "The server is stopping.", "stopping", retry_after=2) from None
         self._open.add(future)
-        gone = loop.create_task(call.gone())
-        try:
-            await asyncio.wait(
-                {future, gone}, timeout=max(0.0, call.deadline - queue.clock()), return_when="FIRST_COMPLETED"
-            )
+
+        def give_up(refusal: Refusal) -> None:
             if not future.done():
-                queue.cancel(items, "cancelled" if gone.done() else "deadline")
-                if gone.done():
-                    raise Refusal(499, "The client has gone.")
-                raise Refusal(504, "The answer took longer than the request allowed; ask for less, or send it as a job "
-                              "to /v1/jobs.")  # fmt: skip
-            future.result()
+                future.set_exception(refusal)
+
+        gone = loop.create_task(call.gone())
+        gone.add_done_callback(lambda _: give_up(Refusal(499, "The client has gone.")))
+        late = Refusal(504, "The answer took longer than the request allowed; ask for less, or send it as a job to "
+                       "/v1/jobs.")  # fmt: skip
+        timer = loop.call_later(max(0.0, call.deadline - queue.clock()), give_up, late)
+        try:
+            await future
+        except BaseException as error:
+            queue.cancel(items, "deadline" if error is late else "cancelled")
+            raise
         finally:
             self._open.discard(future)
+            timer.cancel()
             gone.cancel()
-            if not future.done():
-                future.cancel()
-                queue.cancel(items)
         first = min(item.queued + item.waited for item in items)
         call.timing["queue"] = 1e3 * (first - min(item.queued for item in items))
         call.timing["forward"] = 1e3 * (max(item.queued + item.waited + item.forward for item in items) - first)
