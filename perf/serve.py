@@ -1,6 +1,7 @@
 """A server under load on the loopback, beside the usual ways to put a model behind an address.
 
-    python perf/serve.py [MODEL] [--parts cpu,overload,hangups,job,memory,start,track] [--litserve FOLDER] [--scale 1.0]
+    python perf/serve.py [MODEL] [--parts cpu,overload,hangups,job,memory,start,track,mutate,kill] [--litserve FOLDER]
+                         [--scale 1.0]
 
 Servers are processes of their own; their cost is their processor time (``/proc/PID/stat``), beside the wall time, which
 depends on what else the machine does. Peers answer the same requests with the same model: ``naive`` is a FastAPI server
@@ -422,6 +423,15 @@ def track(model: str) -> dict[str, Any]:
             "overhead_by_forward": total / timing["forward"] - 1}  # fmt: skip
 
 
+def by_test(test: str, variable: str, number: int) -> dict[str, Any]:
+    """S9, S13: a slow test with its full number of tries."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "slow", "-p", "no:cacheprovider", test]
+    found = subprocess.run(command, env={**os.environ, variable: str(number)}, capture_output=True, text=True)
+    return {"test": test, "tries": number, "passed": found.returncode == 0, "seconds": time.perf_counter() - started,
+            "last_line": found.stdout.strip().rsplit("\n", 1)[-1]}  # fmt: skip
+
+
 def main() -> None:
     """Run the parts that are asked for, and keep their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -436,7 +446,12 @@ def main() -> None:
         run_peer(given.peer, given.model, given.port)
         return
     parts = {"cpu": lambda: cost(given.model, given.litserve, given.scale), "start": lambda: start(given.model),
-             "track": lambda: track(given.model)}  # fmt: skip
+             "track": lambda: track(given.model),
+             "mutate": lambda: by_test("tests/serve/test_mutations.py", "LONGSTRAND_MUTATIONS",
+                                       int(10_000 * given.scale)),
+             "kill": lambda: by_test(
+                 "tests/serve/test_jobs.py::test_a_job_that_is_killed_again_and_again_gives_the_same_bytes",
+                 "LONGSTRAND_KILLS", int(20 * given.scale))}  # fmt: skip
     for name, part in (("overload", overload), ("hangups", hangups), ("job", beside_a_job), ("memory", memory)):
         parts[name] = lambda part=part: part(given.model, given.scale)
     found = read_json(RESULTS) if RESULTS.exists() else {}

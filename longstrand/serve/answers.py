@@ -20,7 +20,7 @@ from longstrand.inference.predict import Prediction, num_lower_case, num_unknown
 from longstrand.serve import tracks
 from longstrand.serve.call import Call
 from longstrand.serve.numbers import MANY, encode, to_json
-from longstrand.serve.places import ServedGenome, one_of, record_of, too_many
+from longstrand.serve.places import ServedGenome, one_of, place_of, record_of, too_many
 from longstrand.serve.refusals import Refusal
 from longstrand.serve.schemas import (
     AttributeRequest,
@@ -76,15 +76,6 @@ async def predictions(server: Server, call: Call, how: Asked, records: Sequence[
         item.bulk = bulk
     found: list[Prediction] = await server.predict(call, items)
     return found
-
-
-def place_of(interval: Interval | None) -> dict[str, Any]:
-    """Say where a sequence lies, for programs (0-based) and for people (1-based)."""
-    if interval is None:
-        return {"region": None, "interval": None}
-    chrom, start, end = interval.chrom, interval.start, interval.end
-    return {"region": f"{chrom}:{start + 1:,}-{end:,}", "interval": {"chrom": chrom, "start": start, "end": end},
-            "strand": interval.strand}  # fmt: skip
 
 
 def about(call: Call, model: ServedModel) -> dict[str, Any]:

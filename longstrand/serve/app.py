@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,9 +35,6 @@ from longstrand.serve.schemas import (
 from longstrand.serve.server import Server
 
 STATIC = Path(__file__).with_name("static")
-SWITCH = 0.0005
-"""Seconds after which the thread of the event loop gives way to the model's, which lets go at every operation. Python's
-own are ten times as many, and a forward pass of a hundred small operations may wait that long at each."""
 QUESTIONS: dict[str, tuple[type[StrictModel], str]] = {
     "/v1/tokenize": (TokenizeRequest, "Cut sequences into tokens."),
     "/v1/predict": (PredictRequest, "Predict sequences: one answer an input."),
@@ -72,7 +67,6 @@ def create_app(
         An ASGI application; its attribute ``server`` is the `Server`.
     """
     wait_passively()
-    sys.setswitchinterval(SWITCH)
     settings, metrics = options or ServeOptions(), Metrics()
     server = Server(models, settings, genomes=genomes or {}, annotations=annotations or {}, metrics=metrics)
     known = dict(runs or {})
@@ -218,13 +212,17 @@ def _add_runs(app: FastAPI, runs: Mapping[str, Run]) -> None:
         """List run folders and their reports."""
         return {"runs": [run.card(name) for name, run in runs.items()]}
 
-    @app.get("/v1/runs/{name}/report.html")
-    async def report(name: str) -> Response:
-        """Show the report of a run."""
+    @app.get("/v1/runs/{name}/{file:path}")
+    async def file(name: str, file: str) -> Response:
+        """Show the report of a run (report.html), or give a file of its folder that the report names."""
         run = runs.get(name)
         if run is None or run.report is None:
             raise HTTPException(404)
-        return HTMLResponse(await asyncio.to_thread(run.report.read_bytes))
+        folder = run.report.parent.resolve()
+        path = (folder / file.replace("\0", "")).resolve()
+        if not path.is_relative_to(folder) or not path.is_file():
+            raise HTTPException(404)
+        return FileResponse(path)
 
 
 def _add_pages(app: FastAPI) -> None:

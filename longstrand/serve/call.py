@@ -31,6 +31,7 @@ class Call:
         receive: further messages of the client.
         headers: of the request.
         media: type of the answer.
+        status: of the answer, 0 before it begins.
         facts: what the log line says beside route and status; never a sequence.
         timing: milliseconds by phase.
     """
@@ -42,6 +43,7 @@ class Call:
     receive: Receive
     headers: Mapping[bytes, str]
     media: str = "application/json"
+    status: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
 
@@ -50,13 +52,13 @@ class Call:
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
-    def write_log(self, method: str, route: str, status: int) -> None:
+    def write_log(self, method: str, route: str) -> None:
         """Write one line of JSON about a finished request."""
         if not log.isEnabledFor(logging.INFO):
             return
         seconds = time.monotonic() - self.started
         line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "request_id": self.request_id,
-                "method": method, "route": route, "status": status, "ms": round(1e3 * seconds, 2),
+                "method": method, "route": route, "status": self.status, "ms": round(1e3 * seconds, 2),
                 "client": self.caller,
                 **self.facts, **{f"{name}_ms": round(ms, 2) for name, ms in self.timing.items()}}  # fmt: skip
         log.info(json.dumps(line))

@@ -71,7 +71,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        started, status, method, path = time.monotonic(), 0, scope["method"], scope["path"]
+        started = time.monotonic()
         secret = headers.get(b"authorization", "").removeprefix("Bearer ") if self.options.token else ""
         address = (scope.get("client") or ("",))[0]
         call = Call(f"{random.getrandbits(128):032x}", caller_of(secret, address), started,
@@ -79,9 +79,8 @@ class Gate:
         scope["longstrand"] = call
 
         async def answer(message: Any) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                call.status = message["status"]
                 timing = ", ".join(f"{name};dur={ms:.1f}" for name, ms in call.timing.items())
                 more = [(b"x-request-id", call.request_id.encode()), *HEADERS]
                 more += [(b"server-timing", timing.encode())] if timing else []
@@ -89,35 +88,31 @@ class Gate:
             await send(message)
 
         try:
-            self._check(scope, headers)
-            await self.inner(scope, self._counted(scope, receive, call), answer)
-        except Exception as error:
-            refusal = refusal_from(error)
-            if refusal.status == 500:
-                logger.exception("request %s failed", call.request_id)
-            if not status:
-                await _respond(answer, refusal.status, refusal.body(call.request_id), refusal.headers())
+            await self.inner(scope, receive, answer)
         finally:
+            path = scope["path"]
             route = path if path in self.questions else getattr(scope.get("route"), "path", None)
-            route = route or ("/static" if status in (200, 304) else "other")
-            self.metrics.count(route, status, time.monotonic() - started)
-            call.write_log(method, route, status)
+            route = route or ("/static" if call.status in (200, 304) else "other")
+            self.metrics.count(route, call.status, time.monotonic() - call.started)
+            call.write_log(scope["method"], route)
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
-        question = self.questions.get(scope["path"]) if scope["method"] == "POST" else None
-        if question is None:
-            await self.app(scope, receive, send)
-            return
         call: Call = scope["longstrand"]
         try:
-            content = await question(call, await _body(call, receive))
+            self._check(scope, call.headers)
+            receive = self._counted(scope, receive, call)
+            question = self.questions.get(scope["path"]) if scope["method"] == "POST" else None
+            if question is None:
+                await self.app(scope, receive, send)
+            else:
+                content = await question(call, await _body(call, receive))
+                await _respond(send, 200, content, {"content-type": call.media})
         except Exception as error:
             refusal = refusal_from(error)
             if refusal.status == 500:
                 logger.exception("request %s failed", call.request_id)
-            await _respond(send, refusal.status, refusal.body(call.request_id), refusal.headers())
-        else:
-            await _respond(send, 200, content, {"content-type": call.media})
+            if not call.status:
+                await _respond(send, refusal.status, refusal.body(call.request_id), refusal.headers())
 
     def _timeout(self, headers: Mapping[bytes, str]) -> float:
         try:

@@ -167,9 +167,16 @@ def _plain(name: str) -> str:
 
 
 def _hit(name: str, kind: str, interval: Interval) -> dict[str, Any]:
-    place = {"chrom": interval.chrom, "start": interval.start, "end": interval.end}
-    region = f"{interval.chrom}:{interval.start + 1:,}-{interval.end:,}"
-    return {"name": name, "kind": kind, "region": region, "interval": place, "strand": interval.strand}
+    return {"name": name, "kind": kind, **place_of(interval)}
+
+
+def place_of(interval: Interval | None) -> dict[str, Any]:
+    """Say where a sequence lies, for programs (0-based) and for people (1-based)."""
+    if interval is None:
+        return {"region": None, "interval": None}
+    chrom, start, end = interval.chrom, interval.start, interval.end
+    return {"region": f"{chrom}:{start + 1:,}-{end:,}", "interval": {"chrom": chrom, "start": start, "end": end},
+            "strand": interval.strand}  # fmt: skip
 
 
 def record_of(given: Input, number: int, where: str, genomes: dict[str, ServedGenome], room: int) -> Record:

@@ -120,31 +120,20 @@ class ServedModel:
         return self.ask(tuple(sorted((name, tuple(v) if isinstance(v, list) else v) for name, v in given.items())))
 
     def _ask(self, given: tuple[tuple[str, Any], ...]) -> Asked:
-        try:
-            wanted = build(PredictOptions, dict(given), "options")
-            used, notes = obey(wanted, self.loaded.reading, has_pairs=False)
-            if used.output == "embeddings":
-                width = self.network.config.hidden_size * max(1, len(used.layers))
-                columns, unit = tuple(f"e{number}" for number in range(width)), "embedding"
-            else:
-                used = with_default_output(used, head_of(self.network))
-                head = head_of(self.network)
-                columns = tuple(head.class_names or layout_of(head, used.output, "sequence").value_names)
-                unit = (
-                    "logit"
-                    if used.output == "logits" and head.problem != "regression"
-                    else UNITS.get(str(head.problem), "value")
-                )
-            used = used.changed(batch_tokens=self.batch_tokens)
-            engine = Engine(self.network, self.tokenizer, used)
-        except LongstrandError as error:
-            raise refusal_of(error) from None
+        used, notes = obey(build(PredictOptions, dict(given), "options"), self.loaded.reading, has_pairs=False)
+        if used.output == "embeddings":
+            width = self.network.config.hidden_size * max(1, len(used.layers))
+            columns, unit = tuple(f"e{number}" for number in range(width)), "embedding"
+        else:
+            head = head_of(self.network)
+            used = with_default_output(used, head)
+            columns = tuple(head.class_names or layout_of(head, used.output, "sequence").value_names)
+            is_logit = used.output == "logits" and head.problem != "regression"
+            unit = "logit" if is_logit else UNITS.get(str(head.problem), "value")
+        used = used.changed(batch_tokens=self.batch_tokens)
+        engine = Engine(self.network, self.tokenizer, used)
         notes = [note.removeprefix("note: ") for note in notes]
         return Asked(engine, used, columns, unit, engine.per, tuple(notes))
-
-    def pads(self, engine: Engine) -> bool:
-        """Say whether rows of different lengths are padded to the longest."""
-        return not engine.packs(self.device)
 
     def warm_up(self) -> None:
         """Run one forward pass, so that the first request does not pay for it."""
@@ -175,15 +164,6 @@ def items_of(asked: Asked, rows: Sequence[Row], *, caller: str, deadline: float)
     for row in rows:
         lengths = [reading.length for reading in row.readings]
         found.append(Item(row, asked.engine, sum(lengths), max(lengths), caller=caller, deadline=deadline))
-    return found
-
-
-def compute(engine: Any, rows: list[Any]) -> list[Prediction]:
-    """Compute rows of one engine; what `longstrand.serve.batcher.Batcher` runs."""
-    engine.compute(rows)
-    found = [engine.result(row) for row in rows]
-    for row in rows:
-        row.readings.clear()
     return found
 
 

@@ -7,6 +7,7 @@ with a thread of its own, so that they slow predictions down but never hold them
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import threading
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from longstrand.errors import LongstrandError
 from longstrand.serve.batcher import Batcher, Full, Item, Outcome, Stopped
 from longstrand.serve.call import Call, Metrics
-from longstrand.serve.refusals import Refusal, refusal_of
+from longstrand.serve.refusals import Refusal
 from longstrand.serve.schemas import ServeOptions
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ logger = logging.getLogger("longstrand.serve")
 QUEUE_BATCHES = 32
 FIRST_ANSWERS = 0.1
 """Seconds for the first calls to /health/live, before PyTorch is imported, which leaves no time to anything else."""
+QUIET, HAND_OVER = 10, 0.05
+"""Turns of the event loop without a new request, and seconds at most, from one batch to the next."""
 BULK_BATCHES = 4
 """A request of more batches than this lets others go first."""
 BASES = {"cpu": 200_000}
@@ -100,6 +103,8 @@ class Server:
         self.genomes, self.models = genomes, models
         self.fast.start("model")
         self.slow.start("explain")
+        gc.collect()
+        gc.freeze()  # a collection would go through every object of PyTorch, for half a second
         if self.state == "loading":
             self.state = "ready"
 
@@ -201,8 +206,27 @@ class Server:
         return [owner[2][id(item)] for item in items]
 
     def _deliver(self, outcomes: list[Outcome]) -> None:
+        """Hand over a batch; the next one is cut when the event loop has sent the answers and read what came meanwhile.
+
+        Both threads at once would wait for each other at every small operation, and batches would be half as large.
+        """
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_settle, outcomes)
+            handed = threading.Event()
+            self._loop.call_soon_threadsafe(self._hand_over, outcomes, handed)
+            handed.wait(HAND_OVER)
+
+    def _hand_over(self, outcomes: list[Outcome], handed: threading.Event) -> None:
+        _settle(outcomes)
+        self._end_quietly(handed, -1, QUIET)
+
+    def _end_quietly(self, handed: threading.Event, seen: int, turns: int) -> None:
+        """Tell the model's thread to go on after some turns of the loop that brought nothing new."""
+        waiting = self.fast.num_items
+        turns = turns - 1 if waiting == seen else QUIET
+        if turns and self.fast.num_tokens < self.options.batch_tokens and self._loop is not None:
+            self._loop.call_soon(self._end_quietly, handed, waiting, turns)
+        else:
+            handed.set()
 
     @staticmethod
     def _pads(queue: Any) -> bool:
@@ -224,10 +248,12 @@ class Server:
                 future.set_exception(Refusal(503, "The server is stopping.", "stopping", retry_after=2))
 
 
-def _compute(queue: Any, rows: list[Any]) -> list[Any]:
-    from longstrand.serve.served import compute
-
-    return list(compute(queue, rows))
+def _compute(engine: Any, rows: list[Any]) -> list[Any]:
+    engine.compute(rows)
+    found = [engine.result(row) for row in rows]
+    for row in rows:
+        row.readings.clear()
+    return found
 
 
 def _call(queue: Any, work: list[Callable[[], Any]]) -> list[Any]:
@@ -240,9 +266,7 @@ def _settle(outcomes: list[Outcome]) -> None:
         future, left, found = item.owner
         if future.done():
             continue
-        if isinstance(result, LongstrandError):
-            future.set_exception(refusal_of(result))
-        elif isinstance(result, Exception):
+        if isinstance(result, Exception):
             future.set_exception(result)
         else:
             found[id(item)] = result

@@ -12,7 +12,6 @@ import numpy as np
 
 from longstrand.config import build
 from longstrand.data.rows import Record
-from longstrand.errors import LongstrandError
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import reverse_complement
@@ -22,7 +21,7 @@ from longstrand.inference.loaded import obey
 from longstrand.inference.options import TrackOptions
 from longstrand.inference.writers import TrackLayout, spans, track_file
 from longstrand.serve.places import too_many
-from longstrand.serve.refusals import Refusal, refusal_of
+from longstrand.serve.refusals import Refusal
 from longstrand.serve.schemas import TracksRequest, asked
 from longstrand.serve.served import ServedModel
 from longstrand.tracks.folder import write_calls
@@ -96,14 +95,9 @@ class Along:
                           "job to /v1/jobs.", "too_many_windows")  # fmt: skip
         given = asked(body, "output", "strand", "reduce", "blend") | {"columns": tuple(body.outputs), "bin_size": size}
         given |= {"window": window} | ({"step": step} if step else {})
-        try:
-            options, notes = obey(build(TrackOptions, given, "options"), model.loaded.reading, has_pairs=False)
-            options = with_default_output(options, model.head) if model.head else options
-            self.job = ContigJob(
-                model.network, model.tokenizer, cast(Genome, genome), options=options, names=model.outputs
-            )
-        except LongstrandError as error:
-            raise refusal_of(error) from None
+        options, notes = obey(build(TrackOptions, given, "options"), model.loaded.reading, has_pairs=False)
+        options = with_default_output(options, model.head) if model.head else options
+        self.job = ContigJob(model.network, model.tokenizer, cast(Genome, genome), options=options, names=model.outputs)
         place = Interval(region.chrom, start - self._offset, end - self._offset)
         self._piece = Piece(place.chrom, place.start, place.end, (place,))
         self.notes = [note.removeprefix("note: ") for note in notes]

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 import longstrand as ls
 from longstrand.serve.app import create_app
 from longstrand.serve.numbers import decode, encode
+from longstrand.serve.runs import Run
 from longstrand.serve.schemas import ServeOptions
 from tests.serve.conftest import LETTERS, Served
 from tests.serve.toys import wait_until_ready
@@ -192,6 +193,21 @@ def test_state_pages_and_metrics(served: Served) -> None:
     assert 'longstrand_requests_total{route="/v1/predict",status="200"}' in text
     assert 'longstrand_queue_items{queue="predict"} 0.0' in text
     assert client.get("/v1/runs").json() == {"runs": []}
+
+
+def test_files_of_a_run_and_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "run" / "link.txt").symlink_to(tmp_path / "secret.txt")
+    (tmp_path / "run" / "report.html").write_text("<h1>report")
+    (tmp_path / "run" / "model" / "config.json").write_text("{}")
+    app = create_app({}, ServeOptions(max_jobs=0), runs={"run": Run("finetuning", tmp_path / "run" / "report.html")})
+    statuses = {"report.html": 200, "model/config.json": 200, "model": 404, "..%2fsecret.txt": 404, "link.txt": 404,
+                "x%00": 404}  # fmt: skip
+    with TestClient(app, base_url="http://localhost") as client:
+        found = {file: client.get(f"/v1/runs/run/{file}").status_code for file in statuses}
+        assert "<h1>report" in client.get("/v1/runs/run/report.html").text
+    assert found == statuses
 
 
 def test_limits_tokens_and_loading(folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
