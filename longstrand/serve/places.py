@@ -12,20 +12,13 @@ from longstrand.errors import InputError
 from longstrand.genome.annotation import Transcript, gene_symbols, read_annotation, transcripts
 from longstrand.genome.fasta import Genome, chrom_twin
 from longstrand.genome.intervals import Interval
-from longstrand.genome.variants import EXAMPLE, Variant, judge, parse_variant
+from longstrand.genome.variants import EXAMPLE, SKIPPED, Variant, judge, parse_variant
 from longstrand.report.locus import parse_region
 from longstrand.serve.refusals import Refusal, near
 from longstrand.serve.schemas import Input
 
 MOST_HITS = 20
 MOST_GENES = 2000
-REASONS = {
-    "unknown_contig": "the genome has no such contig", "outside_contig": "it lies outside the contig",
-    "ref_mismatch": "the reference allele is not what the genome has there; check the assembly",
-    "ref_ambiguous": "the reference allele or the genome has a letter other than A, C, G, T there",
-    "alt_ambiguous": "the other allele has a letter other than A, C, G, T",
-    "alt_equals_ref": "the two alleles are equal",
-}  # fmt: skip
 
 
 class ServedGenome:
@@ -116,7 +109,7 @@ class ServedGenome:
             there = ""
             if problem == "ref_mismatch":
                 there = f" (it has {self.genome.fetch(found.chrom, found.start, found.end)[:20]})"
-            message = f"{where} cannot be scored: {REASONS.get(problem, problem)}{there}."
+            message = f"{where} cannot be scored: {SKIPPED[problem]}{there}."
             raise Refusal(422, message, problem, where, position=max(0, found.start))
         return found
 
