@@ -33,10 +33,13 @@ def _rows(source: str, genome: Path | None, window: int | None) -> list[Record]:
     from longstrand.errors import InputError
     from longstrand.explain.maps import place_of
     from longstrand.genome.intervals import Interval
+    from longstrand.genome.sequence import has_letters
     from longstrand.inference.options import FileOptions
     from longstrand.inference.sequences import as_records
 
     rows, placed = list(as_records(source, genome=genome, options=FileOptions.model_validate({"window": window}))), []
+    if not any(has_letters(row.sequence) for row in rows):
+        raise InputError(f"{source}: no row has an A, C, G or T.")
     for row in rows:
         place = place_of(row, window)
         if place is not None and place.start < 0:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from longstrand.cli.options import GenomeOption, JsonOption, QuietOption, new_app, show_result
-from longstrand.errors import UsageError, one_of
+from longstrand.errors import InputError, UsageError, one_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,6 +104,10 @@ def scan(
             yield record.sequence
 
     hits = scanning.scan(wanted, letters(), threshold=threshold, background=frequencies, both_strands=both)
+    if not hits.num_windows.any():
+        raise InputError(
+            f"{sequences}: no motif has a place to be: all sequences are shorter, or hold no stretch of known letters."
+        )
     hits = hits.take(hits.q <= max_q)
     write_frame(output, hits_table(hits, wanted, seen))
     lines = [f"wrote {len(hits):,} hits of {len(wanted):,} motifs in {len(seen):,} sequences to {output}"]

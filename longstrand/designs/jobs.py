@@ -112,6 +112,8 @@ class Setting:
             )
         model = None if self.target is None else self.target.model
         text = normalise(record.sequence).sequence if model is None else prepare_text(model, record.sequence)
+        if self.target is not None:
+            self.target.read(text, where)  # one that is too long stops here
         if not set(text) <= set("ACGTN"):
             raise InputError(f"{where}: a design begins with A, C, G, T and N in capital letters.")
         fixed = np.zeros(len(text), dtype=bool)

@@ -29,7 +29,7 @@ from longstrand.explain.gradient import (
 )
 from longstrand.explain.options import CHANGES, PATHS, AttributeOptions
 from longstrand.explain.target import Target, target_of
-from longstrand.genome.sequence import reverse_complement
+from longstrand.genome.sequence import has_letters, reverse_complement
 from longstrand.inference.resumable import cut_into_parts
 from longstrand.inference.strands import flip_back, flip_offsets, read_on, strands_of
 from longstrand.models.network import Network
@@ -254,7 +254,7 @@ class Explainer:
             **{name: value if value is None else value.astype(np.float32) for name, value in arrays.items()},
         )  # fmt: skip
         status = "ok"
-        if not set(one.sequence) & set("ACGT"):
+        if not has_letters(one.sequence):
             status = NO_LETTER
         elif abs(one.output - one.baseline) <= max(1e-3 * abs(one.output), 1e-6):
             status = FLAT

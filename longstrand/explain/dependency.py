@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longstrand.errors import InputError, UsageError
-from longstrand.genome.sequence import shuffle_dinucleotides
+from longstrand.genome.sequence import has_letters, shuffle_dinucleotides
 from longstrand.models.network import Network
 from longstrand.questions.bases import base_probabilities
 from longstrand.questions.tokens import (
@@ -93,7 +93,7 @@ def dependency_map(
 
     Raises:
         UsageError: overlapping k-mers unmasked, BPE masked or with ``keep_raw``.
-        InputError: no base, or more than the model or a map holds.
+        InputError: no known base, or more than the model or a map holds.
     """
     tokenizer = model.require_tokenizer()
     by_states = isinstance(tokenizer, BpeTokenizer)
@@ -105,8 +105,8 @@ def dependency_map(
         )
     text = prepare_text(model, sequence)
     size = len(text)
-    if not size:
-        raise InputError("the sequence is empty, so there is nothing to map.")
+    if not has_letters(text):
+        raise InputError("there is no A, C, G or T in the sequence, so there is nothing to map.")
     if size > MOST_BASES:
         raise InputError(
             f"a map of {size:,} bases is a table of as many columns and takes {3 * size + 1:,} passes; choose at most "

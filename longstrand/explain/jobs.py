@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from longstrand.config import build
-from longstrand.errors import UsageError
+from longstrand.errors import InputError, UsageError
 from longstrand.explain.attribution import STATUSES, Attribution, Explainer
 from longstrand.explain.cost import Cost, estimate, refuse_if_long
 from longstrand.explain.maps import (
@@ -37,6 +37,7 @@ from longstrand.explain.maps import (
 from longstrand.explain.options import AttributeOptions
 from longstrand.explain.page import write_page
 from longstrand.explain.trust import passes_of_tests
+from longstrand.genome.sequence import has_letters
 from longstrand.inference.jobs import JobResult, too_long_notes
 from longstrand.inference.loaded import Model, fingerprint_input, open_model, window_of
 from longstrand.inference.resumable import ResumableOutput, cut_into_parts
@@ -80,6 +81,8 @@ def attribute_file(
     if wanted.check == 0 and (others or sites):
         raise UsageError("other models and sites are for the report; leave out --check 0.")
     job = AttributionJob.open(model, source, genome, wanted, tick)
+    if not any(has_letters(record.sequence) for record in job.records()):
+        raise InputError(f"{source}: no row has an A, C, G or T, so there is nothing to explain.")
     extra: dict[str, Any] = {
         "others": [open_model(other).fingerprint() for other in others],
         "sites": None if sites is None else fingerprint_input(Path(sites).expanduser()),
@@ -98,7 +101,6 @@ def attribute_file(
             if cost is not None:
                 refuse_if_long(cost, job.explainer)
                 begin(cost)
-            number = -1
             cut = cut_into_parts(
                 job.records(), lambda record: record.num_bases, max_rows=job.options.part_rows, max_bases=PART_BASES
             )
@@ -113,8 +115,6 @@ def attribute_file(
                 elif cost is not None:
                     tick(cost.work * sum(record.num_bases for record in records) / cost.bases)
                 advance(len(records))
-            if number < 0:
-                raise UsageError(f"{source}: the input has no rows, so there is nothing to explain.")
             finished = parts.finish(number + 1, partial(_join, job, sink, others, sites))
     counts = finished.counts if finished else {}
     notes = [f"note: {counts[name]:,} rows: {STATUSES[name]} ({name})." for name in STATUSES if name in counts][1:]

@@ -31,7 +31,8 @@ def insert(text: str, word: str, start: int) -> str:
         InputError: the word does not fit there.
     """
     if not 0 <= start <= len(text) - len(word):
-        raise InputError(f"'{word}' ({len(word)} bases) does not fit at base {start + 1} of {len(text)} bases.")
+        place = f" at base {start + 1}" if start >= 0 else ""
+        raise InputError(f"'{word}' ({len(word)} bases) does not fit{place} into a sequence of {len(text)} bases.")
     return text[:start] + word + text[start + len(word) :]
 
 

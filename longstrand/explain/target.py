@@ -80,7 +80,7 @@ class Target:
         if limit is not None and len(encoding) > limit:
             raise InputError(
                 f"{where or 'text'}: {len(text):,} bases are {len(encoding):,} tokens, but the model was trained with "
-                f"{limit:,} at most; explain shorter sequences or windows (--window)."
+                f"{limit:,} at most; use shorter sequences or windows (--window)."
             )
         for end in (self.region or (0, 0))[1], (self.place or 0) + 1:
             if len(text) and end > len(text):

@@ -130,6 +130,11 @@ def _leads_to(letter: str, goal: str, exits: dict[str, str]) -> bool:
     return False
 
 
+def has_letters(sequence: str) -> bool:
+    """Say whether there is an A, C, G or T in a text, in any case."""
+    return not set("ACGTacgt").isdisjoint(sequence)
+
+
 def gc_fraction(sequence: str) -> float:
     """Give the share of G and C among A, C, G, T (any case, ``U`` as ``T``); 0.5 when there is none of them."""
     upper = sequence.upper()
