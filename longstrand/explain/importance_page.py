@@ -217,7 +217,8 @@ def _discovered(found: Sequence[Discovered], names: pl.DataFrame, why_not: str) 
         shares = "{} of {} against {} of {}".format(*one.held_out)
         rows.append([one.motif.name, one.word, one.sites, one.p_training, one.p, shares, named])
     heads = ["motif", "grew from", "sites", "p (search)", "p (held out)", "held-out regions with a site", "looks like"]
-    yield Table("D. Motifs that were found", explain if rows else f"{explain} None was found.", heads, rows)
+    title = "D. Motifs that were found"
+    yield Table(title, explain, heads, rows) if rows else Section(title, f"{explain} None was found.")
     for one in found:
         logo = Logo(one.motif.frequencies, "bits")
         place = Interval(one.motif.name, 0, one.motif.width)

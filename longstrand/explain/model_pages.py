@@ -142,7 +142,7 @@ def dependency_page(
     rows = [np.nanmax(np.where(np.isnan(part), 0, part), axis=0) for part in np.split(between, range(pool, size, pool))]
     drawn = np.stack(rows, axis=1)
     cut = "; bases whose own token they cut otherwise are left out there" if found.resegmented else ""
-    explain = text("dependency", unit=found.unit, moved=100 * found.resegmented, cut=cut)
+    explain = text("dependency", unit=found.unit, moved=100 * found.resegmented, cut=cut, highest=drawn.max())
     components = [
         Ruler(found.sequence),
         Logo(found.probabilities, "expected\n(bits)"),

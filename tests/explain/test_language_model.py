@@ -185,8 +185,11 @@ def test_dependency_of_overlapping_kmers_masks_every_token_over_a_base():
 def test_maps_that_are_not_defined(shared):
     with pytest.raises(UsageError, match="no odds of its own"):
         dependency_map(gena(shared), "ACGT", masked=True)
-    with pytest.raises(InputError, match="empty"):
-        dependency_map(single(shared), "")
+    for text in ("", "NN"):
+        with pytest.raises(InputError, match="no A, C, G or T"):
+            dependency_map(single(shared), text)
+    with pytest.raises(InputError, match="takes 15,001 passes"):
+        dependency_map(single(shared), "ACGTA" * 1000)
 
 
 @pytest.mark.slow
