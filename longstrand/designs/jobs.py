@@ -330,14 +330,16 @@ def design_file(
                         computed += 1
                     number += 1
                 advance(1)
-            join = partial(_join, setting, searches, records, {"input": fingerprint_input(source)})
+            plain = wanted.identity()
+            inputs = {name: value for name, value in identity.items() if value and name not in plain}
+            join = partial(_join, setting, searches, records, inputs)
             finished = parts.finish(number, join)
     notes = [f"warning: {line}" for line in json.loads((target / "report.json").read_text())["warnings"]]
     return JobResult.of(target, finished, notes, computed=computed, started=started, already=already)
 
 
 def _join(
-    setting: Setting, searches: Sequence[Search], records: Sequence[Record], inputs: Mapping[str, str],
+    setting: Setting, searches: Sequence[Search], records: Sequence[Record], inputs: Mapping[str, Any],
     parts: Sequence[Path], target: Path,
 ) -> None:  # fmt: skip
     """Check the designs and write everything that the folder holds."""

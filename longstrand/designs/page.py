@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -30,7 +31,7 @@ TEXTS = {
 
 
 def write(
-    folder: Path, designs: Sequence[Design], options: DesignOptions, *, names: Sequence[str], inputs: Mapping[str, str]
+    folder: Path, designs: Sequence[Design], options: DesignOptions, *, names: Sequence[str], inputs: Mapping[str, Any]
 ) -> None:
     """Write ``designs.tsv``, ``designs.fasta``, ``trace.tsv`` and the report into a folder (made here)."""
     folder.mkdir()
@@ -126,5 +127,6 @@ def _tables(frame: pl.DataFrame) -> Iterator[Section]:
     rows = frame.select(columns).head(MOST_ROWS).rows()
     yield Table("The designs, and what speaks for and against them", explain, columns, rows)
     spread = diversity(frame)
-    columns = ["start", *spread.columns[1:]]
-    yield Table("How different are the designs?", text("design_spread"), columns, spread.head(MOST_ROWS).rows())
+    if spread["designs"].max() > 1:  # type: ignore[operator]
+        columns = ["start", *spread.columns[1:]]
+        yield Table("How different are the designs?", text("design_spread"), columns, spread.head(MOST_ROWS).rows())
