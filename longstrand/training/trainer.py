@@ -54,8 +54,9 @@ def split_batch(batch_size: int, most: int | None) -> tuple[int, int]:
     share, rest = divmod(batch_size, world_size())
     if rest or share == 0:
         raise UsageError(
-            f"a batch of {batch_size} sequences cannot be shared out equally over {world_size()} processes; set "
-            f"training.batch_size to a multiple of {world_size()}, no larger than the training rows."
+            f"a batch of {batch_size} sequences cannot be shared out equally over {world_size()} processes; start "
+            f"as many as divide it, or, in a new run, set training.batch_size to a multiple of {world_size()}, no larger "
+            "than the training rows."
         )
     micro = next(size for size in range(min(most or share, share), 0, -1) if share % size == 0)
     return micro, share // micro
