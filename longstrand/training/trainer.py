@@ -55,8 +55,8 @@ def split_batch(batch_size: int, most: int | None) -> tuple[int, int]:
     if rest or share == 0:
         raise UsageError(
             f"a batch of {batch_size} sequences cannot be shared out equally over {world_size()} processes; start "
-            f"as many as divide it, or, in a new run, set training.batch_size to a multiple of {world_size()}, no larger "
-            "than the training rows."
+            f"as many as divide it, or, in a new run, set training.batch_size to a multiple of {world_size()}, no "
+            "larger than the training rows."
         )
     micro = next(size for size in range(min(most or share, share), 0, -1) if share % size == 0)
     return micro, share // micro
