@@ -94,21 +94,20 @@ def main() -> None:
         found = dict(zip(("ours", "library"), both))
         same = found["ours"].pop("merges") == found["library"].pop("merges")
         rows.append({"bases": size, "same_merges": same, "load": round(os.getloadavg()[0], 1), **found})
-        print(rows[-1], flush=True)
-    rows.sort(key=lambda row: row["bases"])
-    slopes = {
-        which: float(np.polyfit([row["bases"] for row in rows], [row[which]["peak_bytes"] for row in rows], 1)[0])
-        for which in ("ours", "library")
-        if len(rows) > 1
-    }
-    result = {
-        "what": f"training {VOCAB:,} tokens; peak resident memory of the process and its slope in bytes a base",
-        "rows": rows,
-        "bytes_a_base": slopes,
-        "must": "slope and peak <= tokenizers",
-        "provenance": provenance(["python", "perf/tokenizer_training.py", *sys.argv[1:]]),
-    }
-    target.write_text(json.dumps(result, indent=2) + "\n")
+        rows.sort(key=lambda row: row["bases"])
+        slopes = {
+            which: float(np.polyfit([row["bases"] for row in rows], [row[which]["peak_bytes"] for row in rows], 1)[0])
+            for which in ("ours", "library")
+            if len(rows) > 1
+        }
+        result = {
+            "what": f"training {VOCAB:,} tokens; peak resident memory of the process and its slope in bytes a base",
+            "rows": rows,
+            "bytes_a_base": slopes,
+            "must": "slope and peak <= tokenizers",
+            "provenance": provenance(["python", "perf/tokenizer_training.py", *sys.argv[1:]]),
+        }
+        target.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
 
