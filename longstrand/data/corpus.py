@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 from pydantic import BeforeValidator, Field
 
-from longstrand.config import StrictModel, build
+from longstrand.config import StrictModel, build, split_words
 from longstrand.data.genomes import ContigRules, GenomeSet, GenomeSource, Sampling, open_genomes
 from longstrand.data.permutation import draw_bits, key_of
 from longstrand.data.regions import HoldOuts
@@ -38,10 +38,6 @@ WHOLE, NOTHING = "all", "none"
 """Words of ``hold_out``: the genome is measured on and never trained on; nothing of it is held out."""
 
 
-def _names(value: Any) -> Any:
-    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
-
-
 def _bare(value: Any) -> Any:
     return value.strip() or None if isinstance(value, str) else value
 
@@ -58,7 +54,7 @@ class GenomeEntry(StrictModel):
     )
     species: Name = Field(None, description="name in reports and hold-outs; the file's name if absent")
     taxon: Name = Field(None, description="class of the species, for data.sampling.taxa")
-    hold_out: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = Field(
+    hold_out: Annotated[tuple[str, ...] | None, BeforeValidator(split_words)] = Field(
         None, description="contigs with commas, all, or none; default: what data.hold_out says"
     )
 

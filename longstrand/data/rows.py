@@ -14,7 +14,7 @@ import csv
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -375,30 +375,29 @@ def _interval_table(path: Path, names: Sequence[str], rows: Iterable[Row]) -> In
     if not intervals:
         raise InputError(f"{path}: the file holds no interval.")
     labels = {names[place]: list(values) for place, values in zip(others, zip(*kept))}
-    _refuse_other_places(intervals, labels, lines, path)
-    return IntervalTable(intervals, labels, lines, path)
+    table = IntervalTable(intervals, labels, lines, path)
+    _refuse_other_places(table)
+    return table
 
 
-def _refuse_other_places(
-    intervals: Sequence[Interval], labels: Mapping[str, Sequence[str | None]], lines: Sequence[int], path: Path
-) -> None:
+def _refuse_other_places(table: IntervalTable) -> None:
     """Refuse tables whose columns say that they mean other bases: starts that count from 1, strands in column 4 or 5.
 
     Raises:
         InputError: naming the column, and the line.
     """
-    widths = labels.get("width", ())
-    if widths and all(width == str(item.length + 1) for width, item in zip(widths, intervals)):
+    widths = table.labels.get("width", ())
+    if widths and all(width == str(item.length + 1) for width, item in zip(widths, table.intervals)):
         raise InputError(
-            f"{path}:{lines[0]}: 'width' is one more than end - start, so start counts from 1 (as in R's GRanges); "
+            f"{table.where(0)}: 'width' is one more than end - start, so start counts from 1 (as in R's GRanges); "
             "subtract 1 from it."
         )
     for name in ("name", "score"):
-        cells = {(cell or ".").strip() for cell in labels.get(name, ())}
+        cells = {(cell or ".").strip() for cell in table.labels.get(name, ())}
         if "-" in cells and cells <= {"+", "-", "."}:
             raise InputError(
-                f"{path}: the column of the {name} holds strands; BED has them in column 6 (chrom, start, end, name, "
-                "score, strand), a table in a column called strand."
+                f"{table.path}: the column of the {name} holds strands; BED has them in column 6, a table in one that "
+                "is called strand."
             )
 
 
