@@ -341,7 +341,8 @@ class ContigJob:
             if (not chosen or name in chosen) and (with_regions is None or name in with_regions)
         ]
         if not found:
-            raise InputError(f"{self.options.regions}: no region lies on {', '.join(chosen)}.")
+            what = f"lies on {', '.join(chosen)}" if chosen else "has a base"
+            raise InputError(f"{self.options.regions}: no region {what}.")
         return found
 
     def stretches(self, contig: str) -> list[Piece]:

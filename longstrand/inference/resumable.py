@@ -232,8 +232,12 @@ class ResumableOutput:
         num_rows = sum(record["num_rows"] for record in records)
         temporary = self.output.with_name(f".tmp-{self.output.name}")
         remove(temporary)
-        join([self.data(part) for part in range(num_parts)], temporary)
-        flush(temporary)
+        try:
+            join([self.data(part) for part in range(num_parts)], temporary)
+            flush(temporary)
+        except BaseException:
+            remove(temporary)
+            raise
         record = {"format": FORMAT, "version": VERSION, "num_rows": num_rows, "counts": counts}
         write_json(self.sidecar, {**record, "settings": self.settings, "provenance": provenance()})
         if self.output.is_dir():

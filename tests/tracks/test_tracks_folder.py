@@ -206,3 +206,8 @@ def test_refusals(genome: Genome, model: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no region lies on two"):
         ls.predict_tracks(model, genome, tmp_path / "y", regions=tmp_path / "r.bed", chroms="two", **OPTIONS)
     assert not (tmp_path / "y").exists()
+    for text, message in (("one\t10\t10\n", "no region has a base"), ("two\t0\t40\n", "there is no value to write")):
+        (tmp_path / "r.bed").write_text(text)
+        with pytest.raises(InputError, match=message):
+            ls.predict_tracks(model, genome, tmp_path / "z", regions=tmp_path / "r.bed", **OPTIONS)
+    assert not (tmp_path / "z").exists() and not (tmp_path / ".tmp-z").exists()
