@@ -58,7 +58,7 @@ def write_page(
         )
     where = f"{len(facts['contigs']):,} contig(s), {bases:,} bases"
     where += f", limited to {Path(facts['regions']).name}" if facts["regions"] else ""
-    size = f"{len(tracks):,} tracks in bins of {facts['bin_size']:,} bases"
+    size = f"{len(tracks):,} tracks in bins of {facts['bin_size']:,} base{'s' * (facts['bin_size'] > 1)}"
     report = Report(f"Tracks of {job.genome.name}", sections, size, [f"{where}; {how}."])
     return write_report(folder, report)[0]
 

@@ -54,7 +54,8 @@ def make_page(job: VariantJob, scored: Iterator[list[Scored]]) -> Report:
     ]  # fmt: skip
     total = sum(statuses.values())
     subtitle = f"{statuses['ok']:,} of {total:,} alleles scored; window {job.scorer.windows.size} bases"
-    return Report(f"Variants of {job.source.vcf.path.name}", sections, subtitle)
+    summary = [f"The strongest by {names[0]}: {place} ({row[0]:.3g})." for _, _, place, _, row in top[:1]]
+    return Report(f"Variants of {job.source.vcf.path.name}", sections, subtitle, summary)
 
 
 def _shown(job: VariantJob, form: Variant) -> tuple[str, str]:
