@@ -86,6 +86,8 @@ def train(arm: str, model: str, data: Path, output: Path, epochs: Sequence[int])
             output=output / f"{arm}{segments}", memory=memory, epochs=passes, learning_rate=1e-3, strand="+",
             batch_size=16, resamples=0, baselines=False,
         )  # fmt: skip
+        if result.model is None:
+            raise SystemExit("stopped; the same command goes on")
         model = str(result.model)
     return Path(model)
 
