@@ -1,6 +1,6 @@
 """What the shipped checkpoint says about human variants: BRCA1 saturation editing and a panel of 300 people.
 
-    LONGSTRAND_DATA=folder python recipes/variants.py OUTPUT
+    LONGSTRAND_DATA=folder python recipes/variants.py OUTPUT [brca1] [perplexity] [percentiles]
 
 The checkpoint has seen no vertebrate DNA: its AUROC is expected to be that of chance. What this shows is that scores of
 shared windows agree with those of centred ones, how scores spread by kind of change, and what trivial baselines reach.
@@ -64,20 +64,29 @@ def brca1(data: Path, folder: Path) -> None:
         print(ranked.filter(pl.col("num_positive") >= 10).drop("auprc_low", "auprc_high"))
 
 
-def panel(data: Path, folder: Path) -> None:
-    """Compute the perplexity at SNVs of people by frequency, and where their variants lie in a background, by kind."""
+def panel(data: Path, folder: Path) -> tuple[Path, Path]:
+    """Give the panel's VCF with the positions of its genome, and that genome."""
     with gzip.open(data / "variants" / "chr20_b37_1-2Mb_300samples_phased.vcf.gz", "rb") as source:
         cells = [line.split(b"\t", 2) if line.startswith(b"20\t") else line for line in source]
     lines = [one if isinstance(one, bytes) else b"z\t%d\t%s" % (int(one[1]) - PANEL_START, one[2]) for one in cells]
     (folder / "panel.vcf").write_bytes(b"".join(lines))
-    genome = data / "genomes" / "human_b37_chr20_1000000-2000000.fa.gz"
-    found = snp_perplexity(MODEL, folder / "panel.vcf", genome=genome, num=1500)
+    return folder / "panel.vcf", data / "genomes" / "human_b37_chr20_1000000-2000000.fa.gz"
+
+
+def perplexity(data: Path, folder: Path) -> None:
+    """Compute the perplexity at SNVs of people by frequency."""
+    vcf, genome = panel(data, folder)
+    found = snp_perplexity(MODEL, vcf, genome=genome, num=1500)
     found.write_csv(folder / "panel_perplexity.tsv", separator="\t", float_precision=4)
     with pl.Config(tbl_rows=99, tbl_cols=9):
         print(found)
-    records = open_vcf(folder / "panel.vcf")
+
+
+def percentiles(data: Path, folder: Path) -> None:
+    """Say where variants of people lie in a background of random ones, by kind."""
+    vcf, genome = panel(data, folder)
     kinds = {kind: [] for kind in KINDS}
-    for one in records:
+    for one in open_vcf(vcf):
         for alt in one.alts:
             variant = Variant(one.chrom, one.start, one.ref, alt)
             kinds[variant.kind].append(str(variant))
@@ -98,5 +107,6 @@ def panel(data: Path, folder: Path) -> None:
 if __name__ == "__main__":
     root, target = Path(os.environ["LONGSTRAND_DATA"]) / "data", Path(sys.argv[1])
     target.mkdir(parents=True, exist_ok=True)
-    brca1(root, target)
-    panel(root, target)
+    parts = {part.__name__: part for part in (brca1, perplexity, percentiles)}
+    for name in sys.argv[2:] or parts:
+        parts[name](root, target)

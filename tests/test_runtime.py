@@ -176,6 +176,30 @@ def test_threads_are_given_back() -> None:
     assert torch.get_num_threads() == before
 
 
+def test_parts_of_a_batch_share_the_threads_and_keep_their_order() -> None:
+    import torch
+
+    seen: list[tuple[int, int]] = []
+
+    def run(part):
+        seen.append((len(part), torch.get_num_threads()))
+        return (2 * one for one in part)
+
+    def answer(number, device="cpu", tokens=3 * runtime.LEAST_TOKENS):
+        seen.clear()
+        with runtime.torch_threads(6):
+            found = runtime.run_in_parts(run, range(number), num_tokens=tokens, device=torch.device(device))
+            assert torch.get_num_threads() == 6 and found == list(range(0, 2 * number, 2))
+        return sorted(seen)
+
+    assert answer(10) == [(3, 2), (3, 2), (4, 2)]
+    assert answer(2) == [(1, 3), (1, 3)]
+    for alone in (answer(1), answer(10, device="cuda"), answer(10, tokens=runtime.LEAST_TOKENS)):
+        assert len(alone) == 1 and alone[0][1] == 6
+    with pytest.raises(ZeroDivisionError), runtime.torch_threads(2):
+        runtime.run_in_parts(lambda part: [1 // 0], [1, 2], num_tokens=9999, device=torch.device("cpu"))
+
+
 def test_a_run_may_lie_beside_its_inputs_but_replaces_none(tmp_path):
     (tmp_path / "model").mkdir()
     beside, inside = tmp_path / "t.csv", tmp_path / "model" / "t.csv"

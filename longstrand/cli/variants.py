@@ -44,7 +44,7 @@ WordsArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="MODEL VARIANTS",
-        help="Model: folder, name of a shipped model or hub id (or --model). Variants: VCF, BCF, '-' (a VCF from the "
+        help="Model: folder, name of a shipped model or hub id (or --model). Variants: VCF, BCF, '-' (the "
         "standard input), a table with chrom, pos, ref, alt, or a text such as chr1:12345:A:G.",
         show_default=False,
     ),

@@ -300,11 +300,8 @@ def _refilled(
     words, free, changed = Words(prior.require_tokenizer(), None), np.flatnonzero(~rules.fixed), list(texts)
     chosen = [random.choice(free, min(REFILLED, len(free)), replace=False) for _ in texts]
     encodings = [read_text(prior, text) for text in texts]
-    over = [
-        [np.flatnonzero((each.offsets[:, 0] <= place) & (each.offsets[:, 1] > place)) for place in places]
-        for each, places in zip(encodings, chosen)
-    ]
-    rows = [np.unique(np.concatenate(each)).astype(np.int32) for each in over]
+    over = [[each.rows_over(place, place + 1) for place in places] for each, places in zip(encodings, chosen)]
+    rows = [np.unique(np.concatenate(each)) for each in over]
     answers = iter_log_probabilities(
         prior, (MaskedText(*each) for each in zip(encodings, rows, rows)), batch_tokens=options.batch_tokens
     )
@@ -373,7 +370,7 @@ def _slopes(search: Search, target: Target, texts: Sequence[str]) -> tuple[Float
         ]
         found = gradients(model, encodings, functions, batch_tokens=search.options.batch_tokens)
         for i, one in enumerate(found):
-            rows = np.flatnonzero(one.encoding.offsets[:, 1] > one.encoding.offsets[:, 0])
+            rows = one.encoding.content_rows
             along = (one.values[rows] @ vectors.T).astype(np.float64)
             slopes[i] += (along if strand == "+" else along[::-1, ::-1]) / len(strands)
             values[i] += one.target / len(strands)

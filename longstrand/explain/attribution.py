@@ -21,7 +21,6 @@ from longstrand.explain.gradient import (
     NUM_SHUFFLES,
     TokenMap,
     baseline_vectors,
-    content_rows,
     integrate,
     letter_ids,
     masked_one_by_one,
@@ -194,7 +193,7 @@ class Explainer:
         return _offsets(self.target.on(self.strands[0]), text)
 
     def _has_content(self, text: str, record: Record) -> bool:
-        return bool(text) and len(content_rows(self.target.read(text, record.where or record.name))) > 0
+        return bool(text) and len(self.target.read(text, record.where or record.name).content_rows) > 0
 
     def _strand(self, strand: str, rows: Sequence[tuple[Record, str]]) -> Iterator[Attribution]:
         target, options = self.target.on(strand), self.options
@@ -270,7 +269,7 @@ def _of_tokens(record: Record, text: str, one: TokenMap, strand: str) -> Attribu
     if one.letters is not None:
         letters = encoding.to_bases(one.letters, reduce="share").astype(np.float32)
         letters = letters if strand == "+" else letters[::-1, ::-1]
-    tokens = flip_offsets(strand, encoding.offsets[content_rows(encoding)], encoding.num_bases)
+    tokens = flip_offsets(strand, encoding.offsets[encoding.content_rows], encoding.num_bases)
     return Attribution(
         record, text, values, {strand: values}, tokens, one.output, one.baseline, one.special, one.steps, letters
     )
@@ -279,4 +278,4 @@ def _of_tokens(record: Record, text: str, one: TokenMap, strand: str) -> Attribu
 def _offsets(target: Target, text: str) -> IntArray:
     """Give the tokens of a text by its own bases, as they are read on the strand of a target."""
     encoding = target.read(reverse_complement(text) if target.strand == "-" else text)
-    return flip_offsets(target.strand, encoding.offsets[content_rows(encoding)], len(text))
+    return flip_offsets(target.strand, encoding.offsets[encoding.content_rows], len(text))

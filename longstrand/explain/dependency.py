@@ -210,7 +210,7 @@ def _table(model: Network, batch_tokens: int) -> Table:
 
     def read(texts: list[str]) -> Iterator[FloatArray]:
         encodings = [read_text(model, text) for text in texts]
-        rows = [np.flatnonzero(each.offsets[:, 1] > each.offsets[:, 0]).astype(np.int32) for each in encodings]
+        rows = [each.content_rows for each in encodings]
         asked = (MaskedText(each, own[:0], own) for each, own in zip(encodings, rows))
         answers = iter_log_probabilities(model, asked, sums=sums, batch_tokens=batch_tokens)
         for encoding, own, found in zip(encodings, rows, answers):

@@ -167,7 +167,7 @@ def reconstruct(
 def _asked(model: Network, records: Sequence[Record], mask: str, seed: int) -> Iterator[tuple[int, MaskedText]]:
     for number, record in enumerate(records):
         encoding = read_text(model, record.sequence)
-        content = np.flatnonzero(encoding.offsets[:, 1] > encoding.offsets[:, 0]).astype(np.int32)
+        content = encoding.content_rows
         if not len(content):
             continue
         rows = content[len(content) // 2 : len(content) // 2 + 1]

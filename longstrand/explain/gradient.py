@@ -70,11 +70,6 @@ def relative(gap: float, output: float, baseline: float) -> float:
     return abs(gap) / max(abs(output - baseline), 1e-3 * abs(output), 1e-6)
 
 
-def content_rows(encoding: Encoding) -> IntArray:
-    """Number the tokens that cover bases."""
-    return np.flatnonzero(encoding.offsets[:, 1] > encoding.offsets[:, 0]).astype(np.int32)
-
-
 def baseline_ids(name: str, target: Target, encoding: Encoding) -> IntArray:
     """Give the ids of a baseline of one kind of token: content replaced, special tokens kept (not of ``zero_id``).
 
@@ -100,7 +95,7 @@ def baseline_ids(name: str, target: Target, encoding: Encoding) -> IntArray:
     if chosen is None:
         others = ", ".join([*(key for key, value in found.items() if value is not None), "zero_id, mean, shuffled"])
         raise UsageError(f"baseline '{name}': the vocabulary has no such token; use {others} or token:TEXT.")
-    ids[content_rows(encoding)] = chosen
+    ids[encoding.content_rows] = chosen
     return ids
 
 
@@ -112,7 +107,7 @@ def baseline_vectors(
     Raises:
         UsageError: as `baseline_ids`.
     """
-    ids, content = encoding.input_ids, content_rows(encoding)
+    ids, content = encoding.input_ids, encoding.content_rows
     if name == "mean":
         vectors = table[ids]
         vectors[content] = vectors[content].mean(0) if len(content) else 0
@@ -288,7 +283,7 @@ def masked_one_by_one(target: Target, encodings: Sequence[Encoding]) -> list[Tok
     Raises:
         UsageError: the tokenizer has no mask token.
     """
-    rows = [np.setdiff1d(content_rows(one), target.masked_rows(one)) for one in encodings]
+    rows = [np.setdiff1d(one.content_rows, target.masked_rows(one)) for one in encodings]
     changed = [
         with_ids(one, baseline_ids("mask", target, one), row) for one, own in zip(encodings, rows) for row in own
     ]

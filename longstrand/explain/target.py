@@ -92,8 +92,7 @@ class Target:
         if self.place is None:
             return NO_ROWS
         place = self.place if self.strand == "+" else encoding.num_bases - 1 - self.place
-        covers = (encoding.offsets[:, 0] <= place) & (encoding.offsets[:, 1] > place)
-        return np.flatnonzero(covers).astype(np.int32)
+        return encoding.rows_over(place, place + 1)
 
     def function(self, encoding: Encoding) -> Callable[[Tensor], Tensor]:
         """Give the function from the logits of one text to the number."""

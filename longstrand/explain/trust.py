@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 from longstrand.baselines.onehot import digits_of
 from longstrand.data.rows import Record
 from longstrand.explain.attribution import NO_CONTENT, Attribution, Explainer
-from longstrand.explain.gradient import LONG_TOKENS, POINTS, baseline_ids, content_rows, with_ids
+from longstrand.explain.gradient import LONG_TOKENS, POINTS, baseline_ids, with_ids
 from longstrand.explain.options import PATHS, AttributeOptions
 from longstrand.inference.strands import flip_back, read_on
 from longstrand.models.network import Network
@@ -305,7 +305,7 @@ def deletion(explainer: Explainer, maps: Sequence[Attribution]) -> tuple[dict[st
         values = next(iter(one.strands.values()))
         encoding = target.read(read_on(target.strand, one.sequence))
         along = flip_back(target.strand, values)
-        rows = np.setdiff1d(content_rows(encoding), target.masked_rows(encoding))
+        rows = np.setdiff1d(encoding.content_rows, target.masked_rows(encoding))
         known = np.nan_to_num(along)
         sums = np.array([known[start:end].sum() for start, end in encoding.offsets[rows]])
         random, ids = generator(0, one.record.index, "explain deletion"), baseline_ids(name, target, encoding)

@@ -498,7 +498,7 @@ class _Builder:
             self._columns.append(np.packbits(carried.ravel()))
         if loose is not None:
             self._unphased |= dict.fromkeys(range(first, len(self._sites)), loose)
-        sets = _phase_sets(record, self._samples)
+        sets = _phase_sets(record)
         self._sets += [None if sets is None else np.where(het & phased, sets, -1)] * len(entries)
 
     def _widen(self, ploidy: int) -> None:
@@ -560,13 +560,10 @@ def _genotypes(record: VcfRecord, num_samples: int, vcf: Vcf) -> tuple[npt.NDArr
         if ((digits >= 0) & (digits <= 9)).all() and np.isin(table[:, 1], (124, 47)).all():
             return _known(digits, record, vcf), table[:, 1] == 124
     cells = [cell.split(b":", 1)[0] for cell in rest.split(b"\t")]
-    try:
-        alleles = [
-            [-1 if one == b"." else int(one) for one in cell.lstrip(b"|/").replace(b"/", b"|").split(b"|")]
-            for cell in cells
-        ]
-    except ValueError:
-        raise InputError(f"{vcf.path}:{record.line}: a genotype is none, such as 0|1 or ./. .") from None
+    texts = [cell.lstrip(b"|/").replace(b"/", b"|").split(b"|") for cell in cells]
+    if not all(one == b"." or one.isdigit() for own in texts for one in own):
+        raise InputError(f"{vcf.path}:{record.line}: a genotype is none, such as 0|1 or ./. .")
+    alleles = [[-1 if one == b"." else int(one) for one in own] for own in texts]
     width = max(map(len, alleles))
     calls = np.array([one + [-2] * (width - len(one)) for one in alleles], dtype=np.int64)
     return _known(calls, record, vcf), np.array([b"/" not in cell[1:] for cell in cells])
@@ -580,12 +577,10 @@ def _known(calls: npt.NDArray[np.int64], record: VcfRecord, vcf: Vcf) -> npt.NDA
     return calls
 
 
-def _phase_sets(record: VcfRecord, num_samples: int) -> Ints | None:
+def _phase_sets(record: VcfRecord) -> Ints | None:
     keys, _, rest = record.cells[8].partition(b"\t")
     names = keys.split(b":")
     if b"PS" not in names:
         return None
-    place = names.index(b"PS")
-    cells = (cell.split(b":") for cell in rest.split(b"\t"))
-    texts = [cell[place] if len(cell) > place else b"." for cell in cells]
+    texts = [dict(zip(names, cell.split(b":"))).get(b"PS", b".") for cell in rest.split(b"\t")]
     return np.array([int(text) if text.isdigit() else -1 for text in texts], dtype=np.int64)

@@ -72,8 +72,7 @@ class Variant:
 
 def common_prefix(one: str, other: str) -> int:
     """Count the letters in which two texts begin alike."""
-    shorter = min(len(one), len(other))
-    return next((i for i in range(shorter) if one[i] != other[i]), shorter)
+    return next((i for i, (left, right) in enumerate(zip(one, other)) if left != right), min(len(one), len(other)))
 
 
 def parse_variant(text: str) -> Variant:

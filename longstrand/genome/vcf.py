@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,11 @@ from longstrand.genome.text import open_bytes
 from longstrand.genome.variants import Variant, judge
 
 FIXED = (b"#CHROM", b"POS", b"ID", b"REF", b"ALT", b"QUAL", b"FILTER", b"INFO")
+MINIMAL = [b"##fileformat=VCFv4.3"]
 WRONG_BUILD = 0.1
 """Share of wrong REF alleles above which the genome is probably another build."""
-LONGEST_TBI = 1 << 29
-"""Positions of this size and more need a CSI index."""
 _SHOWN = 3
-_HEADER_ID = re.compile(rb"##(\w+)=<ID=([^,>]+)")
+_HEADER_ID = re.compile(rb"##(\w+)=<(?:[^\"]*,)?ID=([^,>]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class VcfRecord:
     @property
     def chrom(self) -> str:
         """Contig, as the VCF calls it."""
-        return self.cells[0].decode()
+        return self.cells[0].decode(errors="replace")
 
     @property
     def start(self) -> int:
@@ -57,17 +56,17 @@ class VcfRecord:
     @property
     def id(self) -> str:
         """The ID column; ``.`` is none."""
-        return self.cells[2].decode()
+        return self.cells[2].decode(errors="replace")
 
     @property
     def ref(self) -> str:
         """REF as written."""
-        return self.cells[3].decode()
+        return self.cells[3].decode(errors="replace")
 
     @property
     def alts(self) -> list[str]:
         """The ALT alleles as written; ``["."]`` is none."""
-        return self.cells[4].decode().split(",")
+        return self.cells[4].decode(errors="replace").split(",")
 
     @property
     def info(self) -> dict[str, str]:
@@ -106,7 +105,7 @@ class Vcf:
     @property
     def samples(self) -> list[str]:
         """Names of the samples, in the order of the columns."""
-        return [name.decode() for name in self.columns[9:]]
+        return [name.decode(errors="replace") for name in self.columns[9:]]
 
     def declared(self, kind: bytes) -> dict[str, bytes]:
         """Give the header lines of one kind (``INFO``, ``contig``) by ID."""
@@ -117,7 +116,7 @@ class Vcf:
         """Read the records.
 
         Raises:
-            InputError: a line has another number of columns, or a position that is no number.
+            InputError: a line has another number of columns, a position that is no number, or no REF.
         """
         if self.records is not None:
             yield from self.records
@@ -132,6 +131,8 @@ class Vcf:
                 cells = line.split(b"\t", 8)
                 if not cells[1].isdigit():
                     raise InputError(f"{self.path}:{number}: POS is {cells[1][:20].decode(errors='replace')!r}.")
+                if not cells[3]:
+                    raise InputError(f"{self.path}:{number}: REF is empty; VCF writes the base before an insertion.")
                 yield VcfRecord(number, cells)
 
 
@@ -141,7 +142,7 @@ def open_vcf(path: Path | str) -> Vcf:
     Raises:
         InputError: the file is missing, empty or damaged, is no VCF, or its header is incomplete.
     """
-    path = _standard_input() if str(path) == "-" else Path(path).expanduser()
+    path = kept_copy(path)
     header: list[bytes] = []
     for number, line in _lines(path):
         if line.startswith(b"##"):
@@ -151,11 +152,12 @@ def open_vcf(path: Path | str) -> Vcf:
             what = "the line #CHROM" if header else "the header (##fileformat=VCF..., then the line #CHROM)"
             raise InputError(f"{path}:{number}: {what} is missing before the first record.")
         columns = line.split(b"\t")
-        if tuple(columns[:8]) != FIXED:
-            missing = [name.decode() for name in FIXED if name not in columns]
+        fixed = (*FIXED, b"FORMAT")[: max(8, len(columns))]
+        if tuple(columns[:9]) != fixed:
+            missing = [name.decode() for name in fixed if name not in columns]
             raise InputError(
                 f"{path}:{number}: the line #CHROM lacks {', '.join(missing) or 'the order of the columns'}; VCF has "
-                f"{' '.join(name.decode() for name in FIXED)}, separated by tabs."
+                f"{' '.join(name.decode() for name in fixed)}, separated by tabs."
             )
         twice = [name.decode() for name, count in Counter(columns[9:]).items() if count > 1]
         if twice:
@@ -183,17 +185,25 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _bcf_lines(path: Path) -> Iterator[bytes]:
     import pysam
 
-    with pysam.VariantFile(str(path)) as file:
-        yield from str(file.header).encode().splitlines()
-        yield from (str(record).rstrip("\n").encode() for record in file)
+    pysam.set_verbosity(0)  # our errors say what is wrong
+    try:
+        with pysam.VariantFile(str(path)) as file:
+            yield from str(file.header).encode().splitlines()
+            yield from (str(record).rstrip("\n").encode() for record in file)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: the BCF file is damaged or truncated ({error}); get it again.") from None
 
 
-def _standard_input() -> Path:
+def kept_copy(path: Path | str) -> Path:
+    """Give the path of a file that can be read again and again: of standard input (``-``) and of a pipe, a copy."""
+    if str(path) != "-" and not Path(path).expanduser().is_fifo():
+        return Path(path).expanduser()
     folder = Path(tempfile.mkdtemp(prefix="longstrand-vcf-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with open(folder / "standard_input.vcf", "wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-    return folder / "standard_input.vcf"
+    copy = folder / ("standard_input" if str(path) == "-" else "pipe")
+    with open(path, "rb") if str(path) != "-" else nullcontext(sys.stdin.buffer) as source, open(copy, "wb") as file:
+        shutil.copyfileobj(source, file)
+    return copy
 
 
 def _columns_wrong(line: bytes, expected: int) -> str:
@@ -312,9 +322,11 @@ class VcfWriter:
         self._path, self._final, self._kind = path, path.with_name(name), vcf_ending(name)
         self._text = path.with_name(path.name + ".text") if self._kind == ".bcf" else path
         self._out: Any = _packed(path) if self._kind == ".vcf.gz" else open(self._text, "wb")  # noqa: SIM115
-        self._out.write(b"".join(line + b"\n" for line in [*header, b"\t".join(columns)]))
+        lines = [*header, b"\t".join(columns)]
+        lines = lines if any(line.startswith(b"##fileformat=") for line in lines) else [*MINIMAL, *lines]
+        self._out.write(b"".join(line + b"\n" for line in lines))
         self._contigs: set[bytes] = set()
-        self._last, self._sorted, self._longest = (b"", -1), True, 0
+        self._last, self._sorted = (b"", -1), True
 
     def write(self, record: VcfRecord, info: Sequence[bytes] = ()) -> None:
         """Write a record with entries added to INFO."""
@@ -322,7 +334,7 @@ class VcfWriter:
         chrom, start = record.cells[0], record.start
         self._sorted &= start >= self._last[1] if chrom == self._last[0] else chrom not in self._contigs
         self._contigs.add(chrom)
-        self._last, self._longest = (chrom, start), max(self._longest, start + len(record.cells[3]))
+        self._last = chrom, start
 
     def __enter__(self) -> VcfWriter:
         return self
@@ -341,14 +353,18 @@ class VcfWriter:
         self._out.close()
         if self._kind == ".bcf":
             _write_bcf(self._text, self._path, self._final)
-        elif self._kind == ".vcf.gz" and self._sorted:
+        elif self._kind == ".vcf.gz":
             import pysam
 
-            csi = self._longest > LONGEST_TBI
-            made = str(index[".csi" if csi else ".tbi"])
-            pysam.tabix_index(str(self._path), preset="vcf", force=True, csi=csi, index=made)
-        elif self._kind == ".vcf.gz":
-            self.notice = f"{self._final.name} has no index, because its records are not sorted by contig and position"
+            why = "its records are not sorted by contig and position"
+            for ending in (".tbi", ".csi") if self._sorted else ():
+                with suppress(OSError):  # a position or an END that is too large for this kind of index
+                    made = str(index[ending])
+                    pysam.tabix_index(str(self._path), preset="vcf", force=True, csi=ending == ".csi", index=made)
+                    return
+                index[ending].unlink(missing_ok=True)
+                why = "a position or an END is larger than an index can hold"
+            self.notice = f"{self._final.name} has no index, because {why}"
 
 
 def _packed(path: Path) -> Any:
@@ -369,7 +385,10 @@ def _write_bcf(text: Path, path: Path, final: Path) -> None:
     try:
         bcftools.view("-Ob", "-o", str(path), str(text), catch_stdout=False)
     except utils.SamtoolsError as error:
-        raise InputError(f"{final}: BCF cannot hold this file ({str(error).strip()}); use .vcf.gz.") from None
+        raise InputError(
+            f"{final}: BCF cannot hold this file: does its header lack an entry of INFO, FILTER or FORMAT, or is a "
+            f"letter not UTF-8 ({str(error).strip()})? Use .vcf.gz."
+        ) from None
     finally:
         text.unlink()
 

@@ -7,7 +7,7 @@ not depend on its batch mates, and the model is handed back in the mode and on t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +26,7 @@ from longstrand.inference.sequences import Sequences, as_records
 from longstrand.inference.strands import View, average, flip_back, flip_offsets, read_on, shift_back, shift_text
 from longstrand.models.ensemble import Ensemble
 from longstrand.models.heads import unpack
-from longstrand.runtime import resolve_device, torch_threads
+from longstrand.runtime import resolve_device, run_in_parts, torch_threads
 
 if TYPE_CHECKING:
     from longstrand.genome.intervals import Interval
@@ -288,6 +288,11 @@ class Engine:
             raise InputError(too_long(record, length, self.limit, self.options))
         return ReadStrand(*view, cut(encoding, self.tokenizer, self.limit), truncated=True)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
     def compute(self, rows: list[Row]) -> None:
         """Run all readings of a buffer, longest first, in batches of similar length."""
         readings = [reading for row in rows for reading in row.readings if not reading.is_empty]
@@ -297,7 +302,9 @@ class Engine:
             while start < len(readings):
                 size = max(1, self.options.batch_tokens // self._tokens_at_once(readings[start].length))
                 batch = readings[start : start + size]
-                for reading, values in zip(batch, self._forward(batch)):
+                tokens = len(batch) * readings[start].length
+                answers = run_in_parts(self._forward, batch, num_tokens=tokens, device=self.device)
+                for reading, values in zip(batch, answers):
                     reading.values = values
                 start += size
 
@@ -310,7 +317,7 @@ class Engine:
         return length if memory is None else min(length, memory.segment_length + length // STATES_SHARE)
 
     @torch.inference_mode()
-    def _forward(self, batch: list[ReadStrand]) -> list[np.ndarray]:
+    def _forward(self, batch: Sequence[ReadStrand]) -> list[np.ndarray]:
         """Give (d,) or (num_tokens, d) of each reading, float32."""
         inputs, special = self._tensors(batch)
         device = inputs["input_ids"].device
@@ -346,7 +353,7 @@ class Engine:
         found: torch.Tensor = output.logits
         return output.members.movedim(0, -2).flatten(-2) if isinstance(self.model, Ensemble) else found
 
-    def _tensors(self, batch: list[ReadStrand]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def _tensors(self, batch: Sequence[ReadStrand]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Pad to the longest, or pack.
 
         Returns:
@@ -363,7 +370,7 @@ class Engine:
             special[row, :length] = encoding.special_tokens_mask
             if encoding.token_type_ids is not None:
                 types[row, :length] = encoding.token_type_ids
-        device = next(self.model.parameters()).device
+        device = self.device
         inputs = {"input_ids": ids} if mask.all() else {"input_ids": ids, "attention_mask": mask}
         if types.any():
             inputs["token_type_ids"] = types

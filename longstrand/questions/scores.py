@@ -137,7 +137,7 @@ def _pseudo_log_likelihoods(model: Network, texts: Sequence[str], settings: Pred
     """Sum log p(token | all others), each token masked alone, over the tokens of each text; mean over strands."""
     strands = strands_of(settings.strand)
     encodings = [read_text(model, read_on(strand, text)) for text in texts for strand in strands]
-    tokens = [np.flatnonzero(each.offsets[:, 1] > each.offsets[:, 0]).astype(np.int32) for each in encodings]
+    tokens = [each.content_rows for each in encodings]
     asked = (
         MaskedText(encoding, rows[i : i + 1], rows[i : i + 1])
         for encoding, rows in zip(encodings, tokens)

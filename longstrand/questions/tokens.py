@@ -8,7 +8,7 @@ Legend: n tokens of a text, D hidden size, V vocabulary, C outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
@@ -26,10 +26,12 @@ from longstrand.inference.predict import evaluation_mode, layer_number, longest_
 from longstrand.models.ensemble import Ensemble
 from longstrand.models.network import Network
 from longstrand.models.reading import Reading
+from longstrand.runtime import run_in_parts
 from longstrand.tokenization.base import Encoding, IntArray, Tokenizer
 
 FloatArray = npt.NDArray[np.float32]
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 Target = int | Callable[[Tensor], Tensor]
 BATCH_TOKENS = 8192
 _UNKNOWN = Reading.model_validate({})
@@ -162,30 +164,32 @@ def iter_log_probabilities(
         InputError: a row does not exist.
     """
     head = _masked_lm_head(model)
-    for batch in _batches(asked, lambda one: len(one.encoding), batch_tokens):
-        with torch.inference_mode(), evaluation_mode(model):
-            inputs = _padded(model, [_with_masks(model.require_tokenizer(), one) for one in batch])
-            sizes = np.array([len(one.rows) for one in batch])
-            real = np.arange(sizes.max()) < sizes[:, None]
-            rows = np.zeros(real.shape, dtype=np.int64)
-            rows[real] = np.concatenate([one.rows for one in batch])
+
+    def answer(batch: Sequence[MaskedText]) -> Iterator[FloatArray]:
+        inputs = _padded(model, [_with_masks(model.require_tokenizer(), one) for one in batch])
+        sizes = np.array([len(one.rows) for one in batch])
+        real = np.arange(sizes.max()) < sizes[:, None]
+        rows = np.zeros(real.shape, dtype=np.int64)
+        rows[real] = np.concatenate([one.rows for one in batch])
+        with torch.inference_mode():
             hidden = encoder_of(model).states_at(_index(rows, inputs["input_ids"]), **inputs)  # type: ignore[operator, arg-type]
             logits = head(hidden[torch.from_numpy(real).to(hidden.device)]).float()
             wanted = None if sums is None else torch.from_numpy(sums).to(logits)
             found = logits.log_softmax(-1) if wanted is None else logits.softmax(-1) @ wanted
-            logs = found.cpu().numpy()
-        ends = np.cumsum(sizes).tolist()
-        yield from (logs[start:end] for start, end in zip([0, *ends], ends))
+        logs, ends = found.cpu().numpy(), np.cumsum(sizes).tolist()
+        return (logs[start:end] for start, end in zip([0, *ends], ends))
+
+    yield from _answers(model, answer, asked, lambda one: len(one.encoding), batch_tokens)
 
 
 def states(
-    model: Network, texts: Iterable[str], layer: int = -1, *, batch_tokens: int = BATCH_TOKENS
+    model: Network, texts: Iterable[str | Encoding], layer: int = -1, *, batch_tokens: int = BATCH_TOKENS
 ) -> Iterator[FloatArray]:
     """Compute the hidden states of texts, in order.
 
     Args:
         model: any model.
-        texts: bases.
+        texts: bases, or what `read_text` made of them.
         layer: 0 = embedding output, 1 = first layer, -1 = last, after the final norm.
         batch_tokens: most tokens of a batch.
 
@@ -197,12 +201,17 @@ def states(
         InputError: as in `read_text`.
     """
     number, last = layer_number(layer, model.config.num_hidden_layers), model.config.num_hidden_layers
-    for batch in _batches(map(reader_of(model), texts), len, batch_tokens):
-        with torch.inference_mode(), evaluation_mode(model):
+
+    def answer(batch: Sequence[Encoding]) -> Iterator[FloatArray]:
+        with torch.inference_mode():
             output = encoder_of(model)(**_padded(model, batch), output_hidden_states=number != last)
             hidden = output.last_hidden_state if number == last else output.hidden_states[number]
         values = hidden.float().cpu().numpy()
-        yield from (values[i, : len(encoding)].copy() for i, encoding in enumerate(batch))
+        return (values[i, : len(encoding)].copy() for i, encoding in enumerate(batch))
+
+    read = reader_of(model)
+    encodings = (read(text) if isinstance(text, str) else text for text in texts)
+    yield from _answers(model, answer, encodings, len, batch_tokens)
 
 
 def gradients(
@@ -233,10 +242,13 @@ def gradients(
         UsageError: the model has no head, or an output number is given for a masked LM.
         ValueError: texts, vectors and masks do not fit each other.
     """
-    for batch in _asked(model, texts, target, vectors, masks, batch_tokens):
-        with torch.enable_grad(), evaluation_mode(model), _frozen(model):
-            answers = _gradients_of_batch(model, batch)
-        yield from answers
+
+    def answer(batch: Sequence[Asked]) -> list[Gradients]:
+        with torch.enable_grad():
+            return _gradients_of_batch(model, batch)
+
+    items = _asked(model, texts, target, vectors, masks)
+    yield from _answers(model, answer, items, lambda item: len(item[0].encoding), batch_tokens, frozen=True)
 
 
 def measure(
@@ -249,14 +261,18 @@ def measure(
     batch_tokens: int = BATCH_TOKENS,
 ) -> Iterator[float]:
     """Compute the scalar of each text, in order, without gradients; arguments and errors as of `gradients`."""
-    for batch in _asked(model, texts, target, vectors, masks, batch_tokens):
-        with torch.inference_mode(), evaluation_mode(model):
+
+    def answer(batch: Sequence[Asked]) -> list[float]:
+        with torch.inference_mode():
             inputs, words = _with_words(model, batch)
             if vectors is not None:
                 inputs["inputs_embeds"] = words.to(next(model.parameters()).dtype)
             found = _targets(model, inputs, [one for one, _, _ in batch], [wanted for _, _, wanted in batch])
-            answers = torch.stack(found).tolist()
-        yield from answers
+            answers: list[float] = torch.stack(found).tolist()
+        return answers
+
+    items = _asked(model, texts, target, vectors, masks)
+    yield from _answers(model, answer, items, lambda item: len(item[0].encoding), batch_tokens)
 
 
 def word_table(model: Network) -> FloatArray:
@@ -269,9 +285,9 @@ Asked = tuple[MaskedText, FloatArray | None, Target]
 
 def _asked(
     model: Network, texts: Iterable[str | Encoding], target: Target | Iterable[Target],
-    vectors: Iterable[FloatArray] | None, masks: Iterable[Sequence[int] | IntArray] | None, batch_tokens: int,
-) -> Iterator[list[Asked]]:  # fmt: skip
-    """Read texts and join them with what is asked of each, in batches."""
+    vectors: Iterable[FloatArray] | None, masks: Iterable[Sequence[int] | IntArray] | None,
+) -> Iterator[Asked]:  # fmt: skip
+    """Read texts and join them with what is asked of each."""
     single = isinstance(target, int) or callable(target)
     if model.kind == "encoder" or (model.kind == "masked_lm" and isinstance(target, int)):
         raise UsageError("gradients need a model with a head; for a masked LM the target is a function of its logits.")
@@ -282,12 +298,11 @@ def _asked(
         repeat(()) if masks is None else masks,
     )
     given = zip(texts, *(each if isinstance(each, repeat) else _all_of(each) for each in more))
-    items = (
+    return (
         (MaskedText(cached(text) if isinstance(text, str) else text, rows, rows), own, wanted)
         for text, wanted, own, mask in given
         for rows in [np.asarray(mask, dtype=np.int32).reshape(-1)]
     )
-    return _batches(items, lambda item: len(item[0].encoding), batch_tokens)
 
 
 def _all_of(values: Iterable[Item]) -> Iterator[Item]:
@@ -319,7 +334,7 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             config.memory = memory
 
 
-def _gradients_of_batch(model: Network, batch: list[Asked]) -> list[Gradients]:
+def _gradients_of_batch(model: Network, batch: Sequence[Asked]) -> list[Gradients]:
     asked = [one for one, _, _ in batch]
     inputs, words = _with_words(model, batch)
     words.requires_grad_()
@@ -334,7 +349,7 @@ def _gradients_of_batch(model: Network, batch: list[Asked]) -> list[Gradients]:
     ]
 
 
-def _with_words(model: Network, batch: list[Asked]) -> tuple[dict[str, Tensor], Tensor]:
+def _with_words(model: Network, batch: Sequence[Asked]) -> tuple[dict[str, Tensor], Tensor]:
     """Make the inputs of a batch and its word vectors (B, L, D), float32: those given, else of the ids."""
     inputs = _padded(model, [_with_masks(model.require_tokenizer(), one) for one, _, _ in batch])
     words = _words_table(model)(inputs["input_ids"]).detach().float()
@@ -419,6 +434,19 @@ def _with_masks(tokenizer: Tokenizer, one: MaskedText) -> Encoding:
 
 def _index(rows: IntArray, beside: Tensor) -> Tensor:
     return torch.from_numpy(rows.astype(np.int64)).to(beside.device)
+
+
+def _answers(
+    model: Network, answer: Callable[[Sequence[Item]], Iterable[Result]], items: Iterable[Item],
+    length: Callable[[Item], int], batch_tokens: int, *, frozen: bool = False,
+) -> Iterator[Result]:  # fmt: skip
+    """Answer items batch by batch, in order; between two answers the model is in the mode in which it came."""
+    device = next(model.parameters()).device
+    for batch in _batches(items, length, batch_tokens):
+        tokens = len(batch) * max(map(length, batch))
+        with evaluation_mode(model), _frozen(model) if frozen else nullcontext():
+            answers = run_in_parts(answer, batch, num_tokens=tokens, device=device)
+        yield from answers
 
 
 def _batches(items: Iterable[Item], length: Callable[[Item], int], batch_tokens: int) -> Iterator[list[Item]]:

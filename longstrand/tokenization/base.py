@@ -52,6 +52,16 @@ class Encoding:
     def __len__(self) -> int:
         return len(self.input_ids)
 
+    @property
+    def content_rows(self) -> IntArray:
+        """Number the tokens that cover bases."""
+        return np.flatnonzero(self.offsets[:, 1] > self.offsets[:, 0]).astype(np.int32)
+
+    def rows_over(self, start: int, end: int) -> IntArray:
+        """Number the tokens that share a base with the bases ``start`` to ``end - 1``."""
+        starts, ends = self.offsets[:, 0], self.offsets[:, 1]
+        return np.flatnonzero((starts < end) & (ends > np.maximum(start, starts))).astype(np.int32)
+
     def to_bases(self, values: npt.ArrayLike, reduce: ToBases = "mean") -> AnyArray:
         """Spread values per token over the bases that the tokens cover.
 

@@ -15,9 +15,9 @@ from longstrand.genome.text import parse_number
 from longstrand.genome.variants import Variant, anchored, judge, shortest
 from longstrand.genome.vcf import judged, open_vcf, survey
 from longstrand.inference.jobs import JobResult
-from longstrand.inference.sequences import open_genome
 from longstrand.runtime import generator
 from longstrand.variants.jobs import Progress, score_variants_file
+from longstrand.variants.read import genome_of_variants
 
 LONGEST_INDEL = 8
 LEAST_FREQUENCY = 0.01
@@ -49,11 +49,9 @@ def calibrate(
         LongstrandError: as `score_variants_file`; the VCF has no such variants.
     """
     one_of(draw, ("random", "common", "matched"), "kind of background")
-    target, opened = Path(output).expanduser(), open_genome(genome)
+    target, opened = Path(output).expanduser(), genome_of_variants(genome)
     if target.suffix != ".parquet":
         raise UsageError(f"{target}: a background is a .parquet file.")
-    if opened is None:
-        raise UsageError("a background needs the genome that variants are drawn on (--genome, a FASTA file).")
     if (variants is None) != (draw == "random"):
         raise UsageError("backgrounds of kind common and matched need --variants (a VCF), and random ones take none.")
     if draw != "common" and min_frequency != LEAST_FREQUENCY:

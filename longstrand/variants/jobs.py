@@ -29,14 +29,13 @@ from longstrand.genome.vcf import Survey, VcfRecord, VcfWriter, judged, survey, 
 from longstrand.inference.jobs import JobResult
 from longstrand.inference.loaded import LoadedModel, fingerprint_input, open_model
 from longstrand.inference.resumable import ResumableOutput
-from longstrand.inference.sequences import open_genome
 from longstrand.inference.writers import ColumnChunk, Sink, sink_for
 from longstrand.models.network import Network
 from longstrand.runtime import check_output, fingerprint_bytes, fingerprint_file, provenance, torch_threads
 from longstrand.variants.background import Background
 from longstrand.variants.options import VariantOptions
 from longstrand.variants.person import OwnHaplotype, open_person
-from longstrand.variants.read import Variants, read_variants
+from longstrand.variants.read import COLUMNS, Variants, genome_of_variants, read_variants
 from longstrand.variants.scores import Field, Scored, VariantScorer
 
 if TYPE_CHECKING:
@@ -91,9 +90,7 @@ class VariantJob:
         Raises:
             LongstrandError: a file is missing or damaged, REF alleles do not match, a score is not possible.
         """
-        opened = open_genome(genome)
-        if opened is None:
-            raise UsageError("variants need the genome that they lie on (--genome, a FASTA file).")
+        opened = genome_of_variants(genome)
         source = read_variants(variants, look_up=look_up)
         found = survey(source.vcf, opened, skip=options.mismatch == "skip")
         small = found.num_alleles < 1000
@@ -103,6 +100,10 @@ class VariantJob:
             job.background = Background(options.background, job.identity(""))
         if options.sample is not None:
             job.haplotypes = open_person(source, opened, options)
+        names = ("status", "flag", *(field.name for field in job.fields))
+        given = {*COLUMNS, "id", *(name + ending for ending in job.endings for name in names)}
+        if taken := [name for name in source.extra if name in given]:
+            raise UsageError(f"{source.path}: the column '{taken[0]}' has the name of a result; give it another name.")
         return job
 
     @property
@@ -241,7 +242,7 @@ def score_variants_file(
 
     Args:
         model: as `score_variants`.
-        input: as `score_variants`; ``-`` is a VCF from the standard input.
+        input: as `score_variants`; ``-`` is the standard input.
         output: a name that ends in .vcf, .vcf.gz (bgzip, with an index), .bcf, .csv, .tsv (also .gz) or .parquet.
         genome: what the variants lie on (FASTA).
         look_up: as `score_variants`.

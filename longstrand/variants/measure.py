@@ -28,7 +28,7 @@ from longstrand.models.network import Network
 from longstrand.questions.tokens import MaskedText, iter_log_probabilities, prepare_text, read_text
 from longstrand.runtime import generator
 from longstrand.tokenization.base import IntArray
-from longstrand.variants.scores import covering_rows
+from longstrand.variants.read import genome_of_variants
 from longstrand.variants.windows import default_window
 
 HIGH_IS_EFFECT = ("l1", "l2", "influence", "flank_distance", "sum_delta")
@@ -148,9 +148,9 @@ def snp_perplexity(
     Raises:
         LongstrandError: as `open_haplotypes`; no SNV has a frequency and a carrier.
     """
-    opened, loaded = open_genome(genome), open_model(model)
-    if opened is None or loaded.network.kind != "masked_lm":
-        raise UsageError("perplexity needs a masked language model and a genome.")
+    opened, loaded = genome_of_variants(genome), open_model(model)
+    if loaded.network.kind != "masked_lm":
+        raise UsageError("perplexity needs a masked language model.")
     sites = list(_sites(loaded.network, Path(variants), opened, window or default_window(loaded.network), num, seed))
     if not sites:
         raise InputError(f"{variants}: no SNV has INFO AF and a carrier with a whole window.")
@@ -198,7 +198,7 @@ def _sites(model: Network, path: Path, genome: Genome, window: int, num: int | N
         texts = [text[:half] + base + text[half + 1 :] for text, base in
                  ((person, alt), (reference, alt), (person, record.ref.upper()))]  # fmt: skip
         read = [read_text(model, prepare_text(model, text)) for text in texts]
-        rows = [covering_rows(one, half, half + 1) for one in read]
+        rows = [one.rows_over(half, half + 1) for one in read]
         if len({len(one) for one in rows}) == 1 and len(rows[0]):
             asked = tuple(MaskedText(one, there, there) for one, there in zip(read[:2], rows))
             named = {key: parse_number(value) for key, value in record.info.items() if re.fullmatch(r"(\w+_)?AF", key)}

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from longstrand.data.rows import TABLES, is_missing, read_table, usual_column
 from longstrand.errors import InputError, UsageError
-from longstrand.genome.text import CHROM_NAMES, detect_file, open_bytes, parse_whole
+from longstrand.genome.fasta import Genome
+from longstrand.genome.text import CHROM_NAMES, detect_file, open_bytes
 from longstrand.genome.variants import EXAMPLE, parse_variant
-from longstrand.genome.vcf import FIXED, Vcf, VcfRecord, open_vcf
+from longstrand.genome.vcf import FIXED, MINIMAL, Vcf, VcfRecord, kept_copy, open_vcf
+from longstrand.inference.sequences import open_genome
 
 COLUMNS = ("chrom", "pos", "ref", "alt")
 NAME = re.compile(r"\w[\w.]*|\S+:[gcnpmr]\.\S+")
 """What is looked up: an ID, or a name such as ``NC_000001.11:g.12345A>G``."""
-MINIMAL = [b"##fileformat=VCFv4.3"]
 Cells = dict[str, list[str | None]]
 
 
@@ -35,11 +36,23 @@ class Variants:
     extra: Cells = field(default_factory=dict)
 
 
+def genome_of_variants(genome: Genome | str | Path | None) -> Genome:
+    """Open the genome that variants lie on.
+
+    Raises:
+        UsageError: none is given.
+    """
+    opened = open_genome(genome)
+    if opened is None:
+        raise UsageError("variants need the genome that they lie on (--genome, a FASTA file).")
+    return opened
+
+
 def read_variants(variants: str | Path | Sequence[str], *, look_up: str | Path | None = None) -> Variants:
     """Open variants.
 
     Args:
-        variants: path of a VCF or BCF (``-``: standard input), or of a table with the columns chrom, pos (1-based),
+        variants: path (``-``: standard input) of a VCF or BCF, or of a table with the columns chrom, pos (1-based),
             ref, alt (or ``variant``, as written), perhaps id and others, which are kept; or written variants.
         look_up: VCF in which rsIDs and HGVS names among written variants are found.
 
@@ -54,21 +67,10 @@ def read_variants(variants: str | Path | Sequence[str], *, look_up: str | Path |
         return Variants(_of_texts(texts, look_up))
     if look_up is not None:
         raise UsageError(f"{look_up}: looks up IDs of written variants; {variants} is a file, so leave it out.")
-    path = Path(variants).expanduser()
-    if str(variants) == "-":
-        file = open_vcf("-")
-        return Variants(file, file.path)
+    path = kept_copy(variants)
     with open_bytes(path) as stream:
-        is_bcf = stream.peek(3)[:3] == b"BCF"
-    if not is_bcf and detect_file(path) in TABLES and not _is_broken_vcf(path):
-        return _of_table(path)
-    return Variants(open_vcf(path), path)
-
-
-def _is_broken_vcf(path: Path) -> bool:
-    """Say whether a text has the header lines of a VCF, however wrong the rest may be."""
-    with open_bytes(path) as stream:
-        return stream.readline().lstrip(b"\xef\xbb\xbf").startswith(b"##")
+        is_vcf = stream.peek(5).removeprefix(b"\xef\xbb\xbf").startswith((b"BCF", b"##"))  # however wrong the rest
+    return _of_table(path) if not is_vcf and detect_file(path) in TABLES else Variants(open_vcf(path), path)
 
 
 def _of_texts(texts: list[str], look_up: str | Path | None) -> Vcf:
@@ -117,15 +119,19 @@ def _of_table(path: Path) -> Variants:
     for row, cells in enumerate(table.select([name for name in names if name]).iter_rows(), 1):
         if any(map(is_missing, cells)):
             raise InputError(f"{path}: row {row}: a cell of {', '.join(map(str, names))} is empty.")
+        cells = tuple(cell.strip() for cell in cells)
         if len(cells) == 1:
-            variant = parse_variant(cells[0])
+            try:
+                variant = parse_variant(cells[0])
+            except InputError as error:
+                raise InputError(f"{path}: row {row}: {error}") from None
             cells = (variant.chrom, str(variant.start + 1), variant.ref, variant.alt)
-        if parse_whole(cells[1]) is None:
+        if not cells[1].encode().isdigit():
             raise InputError(
                 f"{path}: row {row}: pos is '{cells[1]}'; it is the 1-based position of the first base of ref."
             )
         named = table[row - 1, identifier] if identifier else None
-        records.append(_record(row, [cells[0], cells[1].strip(), named or ".", *cells[2:]]))
+        records.append(_record(row, [cells[0], cells[1], named or ".", *cells[2:]]))
     used = {*names, identifier}
     extra = {name: table[name].to_list() for name in table.columns if name not in used}
     return Variants(Vcf(path, MINIMAL, list(FIXED), records), path, extra)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.distance import cityblock, cosine, euclidean
 
 from longstrand.config import build
 from longstrand.errors import UsageError
@@ -56,7 +57,9 @@ DESCRIPTIONS: dict[ScoreName, str] = {
     "head": "",
 }
 MASKED: frozenset[str] = frozenset(list(DESCRIPTIONS)[:8])
-DISTANCES = ("l1", "l2", "cosine", "dot")
+DISTANCES: dict[str, Callable[[Values, Values], float]] = {
+    "l1": cityblock, "l2": euclidean, "cosine": lambda u, v: 1 - cosine(u, v), "dot": np.dot,
+}  # fmt: skip
 HEAD_DESCRIPTIONS = {
     "delta": "difference of the predicted value, alt minus ref",
     "delta_logit": "difference of the log odds (logit), alt minus ref",
@@ -220,7 +223,8 @@ class VariantScorer:
         """Score texts: float32 ``(n, fields)``."""
         values = np.zeros((len(pairs), len(self.fields)))
         unit = 1 if self.options.leftovers or self._overlapping or self._bpe else self._k
-        read = [[pair.on(strand).whole(unit) for pair in pairs] for strand in strands_of(self.strand)]
+        sides = ([pair.reverse() for pair in pairs] if strand == "-" else pairs for strand in strands_of(self.strand))
+        read = [[pair.whole(unit) for pair in side] for side in sides]
         if MASKED & set(self.names):
             passes = Passes(self.model.require_tokenizer().mask_token_id)
             for of_strand in read:
@@ -300,7 +304,11 @@ class VariantScorer:
 
     def _add_distances(self, pairs: Sequence[Pair], values: Values, weight: float) -> None:
         distances = [name for name in self.names if name in DISTANCES]
-        read = partial(states, self.model, layer=self.layer, batch_tokens=self.options.batch_tokens)
+
+        def read(texts: Iterator[str]) -> Iterator[FloatArray]:
+            encodings = map(self._read, texts)
+            return states(self.model, encodings, self.layer, batch_tokens=self.options.batch_tokens)
+
         for number, u, v in compared(pairs, read):
             ref, alt = self._encoded(pairs[number])
             if "flank_distance" in self._at:
@@ -309,7 +317,7 @@ class VariantScorer:
                 values[number, self._at["flank_distance"][0]] += weight * moved
             vectors = self._pooled(pairs[number], (ref, u), (alt, v)) if distances else None
             for name in distances:
-                value = math.nan if vectors is None else distance(name, *vectors)
+                value = math.nan if vectors is None else DISTANCES[name](*vectors)
                 values[number, self._at[name][0]] += weight * value
 
     def _pooled(
@@ -321,22 +329,21 @@ class VariantScorer:
             return None
         for (encoding, hidden), allele in ((ref, pair.ref), (alt, pair.alt)):
             if pooling == "allele":
-                rows = covering_rows(encoding, pair.at, pair.at + len(allele))
+                rows = encoding.rows_over(pair.at, pair.at + len(allele))
             else:
-                rows = (
-                    content_rows(encoding) if pooling == "mean" else np.arange(1 if pooling == "cls" else len(hidden))
-                )
+                rows = encoding.content_rows if pooling == "mean" else np.arange(1 if pooling == "cls" else len(hidden))
             if not len(rows):
                 return None
-            vectors = hidden[rows].astype(np.float64)
-            found.append(vectors.ravel() if pooling == "flat" else vectors.mean(0))
+            vectors = hidden[rows]
+            flat = pooling == "flat"
+            found.append(vectors.ravel().astype(np.float64) if flat else vectors.mean(0, dtype=np.float64))
         return found[0], found[1]
 
     def _add_influence(self, pairs: Sequence[Pair], values: Values, weight: float) -> None:
         slot, four = self._at["influence"][0], [self.model.require_tokenizer().vocab[base] for base in "ACGT"]
 
         def odds(texts: Iterator[str]) -> Iterator[FloatArray]:
-            asked = (MaskedText(one, NO_ROWS, content_rows(one)) for one in map(self._read, texts))
+            asked = (MaskedText(one, NO_ROWS, one.content_rows) for one in map(self._read, texts))
             for logs in iter_log_probabilities(self.model, asked, batch_tokens=self.options.batch_tokens):
                 yield one_against_rest(logs[:, four])
 
@@ -374,7 +381,7 @@ class VariantScorer:
 
 
 def _ask_likelihood(passes: Passes, encoding: Encoding, changed: IntArray, name: str, slot: Slot, sign: float) -> None:
-    rows = changed if name in ("pll", "pll_together") else content_rows(encoding)
+    rows = changed if name in ("pll", "pll_together") else encoding.content_rows
     if name in ("pll", "pll_all"):
         asked = [(passes.of(encoding, rows[at : at + 1]), row) for at, row in enumerate(rows.tolist())]
     else:
@@ -394,17 +401,6 @@ def _profile(u: Values, v: Values, pair: Pair) -> list[Values]:
     return [np.take_along_axis(moved, best[None], 0)[0], places[best].astype(np.float64), sizes.sum(0)]
 
 
-def content_rows(encoding: Encoding) -> IntArray:
-    """List the rows of tokens that cover bases."""
-    return np.flatnonzero(encoding.offsets[:, 1] > encoding.offsets[:, 0]).astype(np.int32)
-
-
-def covering_rows(encoding: Encoding, start: int, end: int) -> IntArray:
-    """List the rows of tokens that share a base with a stretch."""
-    starts, ends = encoding.offsets[:, 0], encoding.offsets[:, 1]
-    return np.flatnonzero((starts < end) & (ends > np.maximum(start, starts))).astype(np.int32)
-
-
 def changed_rows(ref: Encoding, alt: Encoding) -> tuple[IntArray, IntArray]:
     """List the rows that are left when the longest common prefix of ids, then suffix, is taken off."""
     a, b = ref.input_ids, alt.input_ids
@@ -419,18 +415,8 @@ def changed_rows(ref: Encoding, alt: Encoding) -> tuple[IntArray, IntArray]:
 
 def kept_rows(ref: Encoding, alt: Encoding, changed: tuple[IntArray, IntArray]) -> tuple[IntArray, IntArray]:
     """List the rows of content tokens outside the changed ones, which are the same tokens in both."""
-    left, right = (np.setdiff1d(content_rows(one), rows) for one, rows in zip((ref, alt), changed))
+    left, right = (np.setdiff1d(one.content_rows, rows) for one, rows in zip((ref, alt), changed))
     return left.astype(np.int32), right.astype(np.int32)
-
-
-def distance(name: str, u: Values, v: Values) -> float:
-    """Compute one of `DISTANCES` of two vectors."""
-    if name == "l1":
-        return float(np.abs(u - v).sum())
-    if name == "l2":
-        return float(np.linalg.norm(u - v))
-    dot = float(u @ v)
-    return dot if name == "dot" else dot / float(np.linalg.norm(u) * np.linalg.norm(v))
 
 
 def one_against_rest(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -63,10 +63,6 @@ class Pair:
         at = len(self.ref_text) - self.at - len(self.ref)
         return Pair(*texts, at, reverse_complement(self.ref), reverse_complement(self.alt), self.flags)
 
-    def on(self, strand: str) -> Pair:
-        """Read it on a strand."""
-        return self.reverse() if strand == "-" else self
-
     def whole(self, k: int) -> Pair:
         """Cut what is left over at the right end of each text when it is cut into words of ``k`` letters."""
         both = (self.ref_text, self.ref), (self.alt_text, self.alt)

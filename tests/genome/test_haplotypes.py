@@ -161,7 +161,7 @@ def test_what_has_no_haplotypes(tmp_path):
         "FORMAT has no GT": ([("c", 2, ".", "C", "T", ".", ".", ".", "DP", "3")], ["S"]),
         "a genotype names allele 2; there are 1": ([("c", 2, ".", "C", "T", ".", ".", ".", "GT:DP", "0|2:1")], ["S"]),
         "a genotype names allele 3; there are 1": ([("c", 2, ".", "C", "T", ".", ".", ".", "GT", "0|3")], ["S"]),
-        "a genotype is none": ([("c", 2, ".", "C", "T", ".", ".", ".", "GT", "x|1")], ["S"]),
+        "a genotype is none": ([("c", 2, ".", "C", "T", ".", ".", ".", "GT", "-1|1")], ["S"]),
         "REF is 'G'": ([("c", 2, ".", "G", "T", ".", ".", ".", "GT", "0|1")], ["S"]),
     }  # fmt: skip
     for message, (rows, samples) in cases.items():

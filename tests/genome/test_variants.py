@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import os
 import random
+import threading
 
 import pytest
 
@@ -183,6 +185,89 @@ def test_files_that_break_a_convention(golden, tmp_path):
         raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
         right = raw.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
         assert (tmp_path / "out.vcf").read_bytes() == right + b"\n" * (not right.endswith(b"\n"))
+
+
+ROW = ["chr1", "2", "i", "A", "C", ".", ".", "."]
+
+
+@pytest.mark.parametrize(
+    ("cell", "text", "message"),
+    [
+        (1, "-2", ":3: POS is '-2'"),
+        (1, "2.0", ":3: POS is '2.0'"),
+        (3, "", ":3: REF is empty; VCF writes the base before an insertion"),
+        (7, ".\t", ":3: 9 columns, but the line #CHROM names 8"),
+        (0, "chr\xe9", ":3: contig 'chr\N{REPLACEMENT CHARACTER}' .* is not in g.fa"),
+        (3, "A\xe9", "ref_ambiguous"),
+        (4, "C\xe9", "alt_ambiguous"),
+        (4, "", "no_alt"),
+        (4, "-", "alt_ambiguous"),
+        (2, "i\xe9", "ok"),
+        (7, "N=\xe9", "ok"),
+    ],
+)
+def test_cells_that_are_wrong_or_of_another_encoding(tmp_path, genome, cell, text, message):
+    """A sentence with the line, or a status and the bytes as they were; never a failure to decode."""
+    row = [text if place == cell else one for place, one in enumerate(ROW)]
+    path = tmp_path / "in.vcf"
+    path.write_bytes("\n".join([*HEADER, "\t".join(row), ""]).encode("latin-1"))
+    file = open_vcf(path)
+    if message.startswith(":"):
+        with pytest.raises(InputError, match=f"in.vcf{message}"):
+            survey(file, genome)
+        return
+    assert survey(file, genome).statuses == {message: 1}
+    (record,) = file
+    assert record.text() == "\t".join(row).encode("latin-1") + b"\n" and record.id.startswith("i")
+
+
+def test_samples_need_the_column_format(tmp_path):
+    path = vcf(tmp_path, [*ROW, "0|1"], header=[HEADER[0], HEADER[1] + "\tS1"])
+    with pytest.raises(InputError, match=r"in.vcf:2: the line #CHROM lacks FORMAT; VCF has #CHROM .* INFO FORMAT"):
+        open_vcf(path)
+
+
+def test_a_missing_first_line_is_added(tmp_path):
+    file = open_vcf(vcf(tmp_path, ROW, header=HEADER[1:]))
+    with VcfWriter(tmp_path / "o.vcf", "o.vcf", file.header, file.columns) as writer:
+        writer.write(*file)
+    assert (tmp_path / "o.vcf").read_text().splitlines()[:2] == ["##fileformat=VCFv4.3", HEADER[1]]
+
+
+def test_a_header_line_may_name_its_id_later(tmp_path):
+    lines = ['##INFO=<Number=A,ID=X,Type=Float,Description="a,ID=Y">', '##INFO=<ID=Z,Description="b">']
+    assert list(open_vcf(vcf(tmp_path, header=[HEADER[0], *lines, HEADER[1]])).declared(b"INFO")) == ["X", "Z"]
+
+
+def test_a_pipe_is_read_once_and_kept(tmp_path, genome):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    whole = vcf(tmp_path, ROW).read_bytes()
+    threading.Thread(target=pipe.write_bytes, args=[whole], daemon=True).start()
+    file = open_vcf(pipe)
+    assert survey(file, genome).num_records == len(list(file)) == 1
+
+
+@pytest.mark.parametrize("kept", [30, -40])
+def test_a_damaged_bcf_is_told(tmp_path, kept):
+    bcftools = pytest.importorskip("pysam.bcftools")
+    header = [HEADER[0], "##contig=<ID=chr1,length=19>", HEADER[1]]
+    path = vcf(tmp_path, *[ROW] * 50, header=header)
+    bcftools.view("-Ob", "-o", str(tmp_path / "u.bcf"), str(path), catch_stdout=False)
+    (tmp_path / "d.bcf").write_bytes(gzip.decompress((tmp_path / "u.bcf").read_bytes())[:kept])
+    with pytest.raises(InputError, match=r"d.bcf: the BCF file is damaged or truncated \("):
+        list(open_vcf(tmp_path / "d.bcf"))
+
+
+@pytest.mark.parametrize(("end", "ending"), [("600000000", ".csi"), ("30000000000000", None), ("2", ".tbi")])
+def test_an_end_far_away_does_not_stop_the_index(tmp_path, end, ending):
+    pytest.importorskip("pysam")
+    file = open_vcf(vcf(tmp_path, ROW, ["chr1", "5", ".", "T", "<DEL>", ".", ".", f"END={end}"]))
+    with VcfWriter(tmp_path / "o.vcf.gz", "o.vcf.gz", file.header, file.columns) as writer:
+        for record in file:
+            writer.write(record)
+    assert [path.suffix for path in tmp_path.glob("o.vcf.gz.*")] == ([ending] if ending else [])
+    assert (writer.notice is None) == (ending is not None)
 
 
 def test_contigs_are_renamed_only_if_all_match(genome, tmp_path):

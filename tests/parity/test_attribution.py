@@ -8,14 +8,7 @@ import numpy as np
 import pytest
 
 from longstrand.designs.jobs import design
-from longstrand.explain.gradient import (
-    baseline_ids,
-    baseline_vectors,
-    content_rows,
-    integrate,
-    masked_one_by_one,
-    relative,
-)
+from longstrand.explain.gradient import baseline_ids, baseline_vectors, integrate, masked_one_by_one, relative
 from longstrand.explain.perturb import mutagenesis
 from longstrand.explain.target import target_of
 from longstrand.questions.tokens import word_table
@@ -57,7 +50,7 @@ def test_integrated_gradients_of_all_baselines(case):
         target = target_of(model, row["target"])
         encoding = target.read(row["sequence"])
         assert encoding.input_ids.tolist() == row["input_ids"]
-        content = content_rows(encoding)
+        content = encoding.content_rows
         order = encoding.input_ids.copy()
         order[content] = order[content][np.random.default_rng(0).permutation(len(content))]
         starts = {"permuted": [table[order]], "id0_everywhere": [table[baseline_ids("zero_id", target, encoding)]]}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
+from longstrand import runtime
 from longstrand.errors import InputError, UsageError
 from longstrand.models.config import preset
 from longstrand.models.network import Network
@@ -170,23 +171,28 @@ def test_masked_rows_equal_a_naive_loop(kind):
 
 
 @pytest.mark.parametrize("changes", [{}, MEMORY, {"positions": "alibi"}], ids=["plain", "memory", "alibi"])
-def test_batches_change_nothing(changes):
-    model = random_model(**changes)
-    alone = [next(iter(states(model, [text]))) for text in TEXTS]
-    for text, one, other in zip(TEXTS, alone, states(model, TEXTS, batch_tokens=1000)):
-        assert one.shape == (len(read_text(model, text)), 16)
-        np.testing.assert_allclose(one, other, atol=1e-5)
-    asked = [MaskedText(read_text(model, text), np.array([1]), np.array([0, 1])) for text in TEXTS]
-    for one, other in zip(iter_log_probabilities(model, asked, batch_tokens=1), iter_log_probabilities(model, asked)):
-        np.testing.assert_allclose(one, other, atol=2e-5)
-    classes = {"heads": {"sequence": {"kind": "sequence", "problem": "regression", "num_outputs": 3}}}
-    model = random_model(SequenceClassification, **changes, **classes)
-    for text, other in zip(TEXTS, list(gradients(model, TEXTS, 2, batch_tokens=1000))):
-        (one,) = gradients(model, [text], 2)
-        np.testing.assert_allclose(one.values, other.values, atol=1e-5 * np.abs(one.values).max() + 1e-7)
-        assert one.target == pytest.approx(scorer(model)([text])[0, 2], abs=1e-5)
-        assert one.values.dtype == np.float32 and np.abs(one.values).max() > 0
-    assert not any(module.training for module in model.modules())
+def test_batches_change_nothing(changes, monkeypatch):
+    """Nor do parts of a batch, on a thread each."""
+    monkeypatch.setattr(runtime, "LEAST_TOKENS", 1)
+    with runtime.torch_threads(2):
+        model = random_model(**changes)
+        alone = [next(iter(states(model, [text]))) for text in TEXTS]
+        for text, one, other in zip(TEXTS, alone, states(model, TEXTS, batch_tokens=1000)):
+            assert one.shape == (len(read_text(model, text)), 16)
+            np.testing.assert_allclose(one, other, atol=1e-5)
+        asked = [MaskedText(read_text(model, text), np.array([1]), np.array([0, 1])) for text in TEXTS]
+        for one, other in zip(
+            iter_log_probabilities(model, asked, batch_tokens=1), iter_log_probabilities(model, asked)
+        ):
+            np.testing.assert_allclose(one, other, atol=2e-5)
+        classes = {"heads": {"sequence": {"kind": "sequence", "problem": "regression", "num_outputs": 3}}}
+        model = random_model(SequenceClassification, **changes, **classes)
+        for text, other in zip(TEXTS, list(gradients(model, TEXTS, 2, batch_tokens=1000))):
+            (one,) = gradients(model, [text], 2)
+            np.testing.assert_allclose(one.values, other.values, atol=1e-5 * np.abs(one.values).max() + 1e-7)
+            assert one.target == pytest.approx(scorer(model)([text])[0, 2], abs=1e-5)
+            assert one.values.dtype == np.float32 and np.abs(one.values).max() > 0
+        assert not any(module.training for module in model.modules())
 
 
 def test_gradients_are_differences():

@@ -24,6 +24,7 @@ from longstrand.models.networks import BinRegression, MaskedLM, SequenceClassifi
 from longstrand.questions.tokens import masked_log_probabilities, states
 from longstrand.variants import jobs
 from longstrand.variants.options import VariantOptions
+from longstrand.variants.read import read_variants
 from longstrand.variants.scores import VariantScorer
 from longstrand.variants.windows import Windows, default_window
 from tests.questions.test_questions import KINDS, MEMORY, random_model
@@ -530,6 +531,37 @@ def test_command_line(genome, tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         main([*words, "-o", str(tmp_path / "o.vcf"), "-q"])
     assert ended.value.code == 0 and len(list(open_vcf(tmp_path / "o.vcf"))) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("variant\nc-3-A", "row 1: 'c-3-A' is no variant"),
+        ("chrom,pos,ref,alt,alt\nc,3,A,C,G", "two columns are called 'alt'"),
+        ("chrom,pos,ref,alt\nc,-3,A,C", "row 1: pos is '-3'"),
+        ("chrom,pos,ref,alt\nc,+3,A,C", r"row 1: pos is '\+3'"),
+        ("chrom,pos,ref,alt\nc,3.0,A,C", "row 1: pos is '3.0'"),
+    ],
+)
+def test_tables_that_are_refused(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text + "\n")
+    with pytest.raises(InputError, match=f"t.csv: {message}"):
+        read_variants(tmp_path / "t.csv")
+
+
+def test_cells_of_a_table_are_stripped(tmp_path):
+    (tmp_path / "t.tsv").write_text("chrom\tpos\tref\talt\n c\t 3\tA \tC \n")
+    (record,) = read_variants(tmp_path / "t.tsv").vcf
+    assert record.cells == [b"c", b"3", b".", b"A", b"C", b".", b".", b"."]
+
+
+@pytest.mark.parametrize("name", ["llr", "status", "flag"])
+def test_a_column_of_a_table_keeps_its_name_or_is_refused(genome, tmp_path, language_model, name):
+    variant = some_variants(genome, 1)[0]
+    row = f"{variant.chrom},{variant.start + 1},{variant.ref},{variant.alt}"
+    (tmp_path / "t.csv").write_text(f"chrom,pos,ref,alt,{name}\n{row},mine\n")
+    with pytest.raises(UsageError, match=f"t.csv: the column '{name}' has the name of a result; give it another name"):
+        ls.score_variants(language_model, tmp_path / "t.csv", genome=genome, scores="llr")
 
 
 def test_a_masked_ratio_does_not_read_the_masked_base(genome, language_model):

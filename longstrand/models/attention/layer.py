@@ -79,14 +79,15 @@ class SelfAttention(nn.Module):
         version = 0 if self.layout.is_inference() else self.layout._version
         sizes = (inputs.span, inputs.documents is None)
         key = (version, sizes, tuple(config.quirks))
-        if not self._kept or self._kept[0] is not self.layout or self._kept[1] != key:
+        kept = self._kept  # threads may share a model
+        if not kept or kept[0] is not self.layout or kept[1] != key:
             pattern = pattern_for(config, layer, self.layout, inputs.span)
             lists = None
             if isinstance(pattern, BlockSparse) and inputs.documents is None:
                 gathers = best_path(pattern, inputs) == "gather"
                 lists = block_lists(pattern, inputs.length, inputs.device) if gathers else None
-            self._kept = (self.layout, key, pattern, lists)
-        return self._kept[2], self._kept[3]
+            kept = self._kept = (self.layout, key, pattern, lists)
+        return kept[2], kept[3]
 
     def _split(self, states: Tensor) -> Tensor:
         return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
