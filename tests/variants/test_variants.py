@@ -511,9 +511,8 @@ def test_command_line(genome, tmp_path, capsys, monkeypatch):
     assert ended.value.code == 0
     summary = json.loads(capsys.readouterr().out)
     report = json.loads((tmp_path / "page" / "report.json").read_text())
-    assert "LLR" in (tmp_path / "page" / "report.html").read_text().upper() and report["sections"][-2]["rows"][0][
-        :2
-    ] == ["ok", 5]
+    assert "LLR" in (tmp_path / "page" / "report.html").read_text().upper()
+    assert ["ok", 5] in [row[:2] for section in report["sections"] for row in section.get("rows", ())]
     with pytest.raises(SystemExit) as ended:
         main([*words, "-o", str(tmp_path / "o.tsv"), "--report", str(tmp_path / "page")])
     assert ended.value.code == 2 and "is complete, and its report is made with it" in capsys.readouterr().err
