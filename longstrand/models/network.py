@@ -12,8 +12,8 @@ from torch import nn
 from longstrand.errors import TokenizerError
 from longstrand.models.config import Head, LongstrandConfig
 from longstrand.models.reading import Reading, read_reading
-from longstrand.models.tensors import read_record
-from longstrand.runtime import TOKENIZER_FILES
+from longstrand.models.tensors import RECORD, read_record
+from longstrand.runtime import TOKENIZER_FILES, read_json
 from longstrand.tokenization.base import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,16 @@ class Network(nn.Module):
         self.folder, self.tokenizer = folder, tokenizer
         self.tokenizer_fingerprint = read_record(folder).get("tokenizer_fingerprint")
         self.reading = None if fresh else read_reading(folder)
+        if (
+            not fresh
+            and self.kind not in ("encoder", "masked_lm")
+            and not (folder / RECORD).is_file()
+            and _is_ours(folder)
+        ):
+            logger.warning(
+                "%s: %s is missing, which says how training read its sequences (strand, cut, window, exact text); "
+                "they are read as they are, on one strand; copy the whole folder of a model", folder, RECORD
+            )  # fmt: skip
         return self
 
     def require_tokenizer(self) -> Tokenizer:
@@ -71,6 +81,11 @@ class Network(nn.Module):
                 f"{where} has no tokenizer beside its weights; pass one: tokenizer=load_tokenizer(...)."
             )
         return tokenizer
+
+
+def _is_ours(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and read_json(config).get("model_type") == LongstrandConfig.model_type
 
 
 def tokenizer_of(folder: Path) -> Tokenizer | None:

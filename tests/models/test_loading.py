@@ -442,13 +442,17 @@ def test_a_model_without_a_tokenizer_says_so(tmp_path):
         load_network(folder).require_tokenizer()
 
 
-def test_the_reading_record_comes_with_the_model(tmp_path):
+def test_the_reading_record_comes_with_the_model(tmp_path, caplog):
     folder = tiny_checkpoint(tmp_path / "model")
     model = load_model(folder)
     save_checkpoint(model, model.tokenizer, tmp_path / "read", reading=Reading(max_tokens=12, strand="both"))
     assert load_network(tmp_path / "read").reading == Reading(max_tokens=12, strand="both")
     head = {"problem": "regression", "num_outputs": 1}
-    assert load_model(tmp_path / "read", "sequence", new_head=head).reading is None
+    trained = load_model(tmp_path / "read", "sequence", new_head=head)
+    assert trained.reading is None and not caplog.messages
+    trained.save_pretrained(tmp_path / "weights alone")
+    assert load_network(tmp_path / "weights alone").reading is None
+    assert ["longstrand.json is missing, which says how training" in text for text in caplog.messages] == [True]
 
 
 def test_class_names_go_both_ways(tmp_path):
