@@ -30,18 +30,13 @@ def demo(
     compares with a random start and simple baselines, and writes report.html. The same command goes on after an
     interruption.
     """
-    import os
     import sys
 
     from longstrand.config import build
     from longstrand.demo.run import run_demo
 
     config = build(DemoConfig, given({**options, "output": output, "genome": genome}), "demo")
-    result = run_demo(
-        config,
-        say=lambda line: print(f"[demo] {line}", file=sys.stderr, flush=True),
-        processes=1 if config.quick else min(2, os.cpu_count() or 1),
-    )
+    result = run_demo(config, say=lambda line: print(f"[demo] {line}", file=sys.stderr, flush=True))
     if as_json:
         shown = {"folder": result.folder, "page": result.page, "data": result.data}
         print(json.dumps({name: str(path) for name, path in shown.items()} | {"verdict": result.verdict}, indent=2))

@@ -6,10 +6,8 @@ Every step is the library function that its own command calls, and every step re
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,7 @@ from longstrand.config import build, dump_config, paths_of, read_yaml
 from longstrand.demo import report
 from longstrand.demo.materials import DemoConfig, LabelSet, Materials, Say, gather
 from longstrand.demo.report import BY_TOKENS, PRETRAINED, RANDOM, Comparison
-from longstrand.errors import InputError, LongstrandError, ResumeError
-from longstrand.evaluation.metrics import Scores
+from longstrand.errors import InputError, ResumeError
 from longstrand.runtime import check_output, model_folder, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -41,10 +38,6 @@ MAX_GAP = 20
 PASSES, QUICK_PASSES = 7, 2
 """Forward passes a sequence: every seventh token is hidden in each."""
 STRUCTURE_ROWS = 300
-Step = tuple[str, Callable[..., Any], tuple[Any, ...]]
-"""What is done, for the reader; the function; its arguments."""
-Measured = tuple[dict[str, Scores], dict[str, Mapping[str, Any]]]
-"""Scores by model, and reports of runs by model."""
 
 
 @dataclass(frozen=True)
@@ -68,40 +61,28 @@ class DemoResult:
     seconds: float
 
 
-def run_demo(config: DemoConfig, *, say: Say = logger.info, processes: int = 1) -> DemoResult:
+def run_demo(config: DemoConfig, *, say: Say = logger.info) -> DemoResult:
     """Run the demo, or go on where it was interrupted.
 
     Args:
         config: what and where.
         say: called with one line for each step.
-        processes: share what follows pre-training; models this small hardly use a second core. Above 1, the script
-            that calls needs ``if __name__ == "__main__"``.
 
     Raises:
         ResumeError: the folder holds a demo with other settings.
-        LongstrandError: a genome or a table is wrong, a download failed, or a process was ended from outside.
+        LongstrandError: a genome or a table is wrong, or a download failed.
     """
     start = time.monotonic()
     claim(config)
     materials = gather(config, say)
     pretrained = None if config.yeast else run_pretraining(config, materials, say)
     model = model_folder(SHIPPED) if pretrained is None else config.output / "pretrained" / "model"
-    of_labels = [comparison_steps(config, labels, model) for labels in materials.label_sets]
-    steps = [step for steps in of_labels for step in steps]
-    if materials.structure is not None:
-        what = "fine-tuning on gene structure, a label for every base"
-        steps.insert(0, (what, run_structure, (config, materials.structure, model)))
-    made = run_steps(steps, say, processes)
-    structure = None if materials.structure is None else made.pop(0)
-    comparisons = []
-    for labels, own in zip(materials.label_sets, of_labels):
-        parts, made = made[: len(own)], made[len(own) :]
-        scores, records = (dict(pair for part in parts for pair in part[side].items()) for side in (0, 1))
-        comparisons.append(Comparison.of(labels, scores, records))
+    comparisons = [compare(config, labels, model, say) for labels in materials.label_sets]
+    structure = run_structure(config, materials, model, say)
     say("writing the report")
     seconds = time.monotonic() - start
-    written = report.write(config, materials, model, pretrained, comparisons, structure, seconds=seconds)
-    return DemoResult(config.output, *written, time.monotonic() - start)
+    made = report.write(config, materials, model, pretrained, comparisons, structure, seconds=seconds)
+    return DemoResult(config.output, *made, time.monotonic() - start)
 
 
 def claim(config: DemoConfig) -> None:
@@ -164,111 +145,64 @@ def run_pretraining(config: DemoConfig, materials: Materials, say: Say) -> Any:
     return result
 
 
-def run_steps(steps: Sequence[Step], say: Say, processes: int) -> list[Any]:
-    """Run steps that do not need each other, and return what they return, in their order.
+def compare(config: DemoConfig, labels: LabelSet, model: Path, say: Say) -> Comparison:
+    """Fine-tune from the pre-trained and from a random start, fit the baselines, and compare them on the test rows.
 
     Raises:
-        LongstrandError: that of a step; or a process was ended from outside.
+        InputError: the labels are one a base.
     """
-    if processes < 2:
-        return [(say(title), function(*given))[1] for title, function, given in steps]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, spawn, _use_one_thread) as pool:
-        running = {pool.submit(function, *given): title for title, function, given in steps}
-        say(f"{processes} at a time: {'; '.join(running.values())}")
-        try:
-            for future in as_completed(running):
-                future.result()
-                say(f"{running[future]}: done")
-        except BrokenExecutor:
-            raise LongstrandError(
-                "a process of the demo was ended from outside (out of memory?); the same command goes on."
-            ) from None
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return [future.result() for future in running]
-
-
-def _use_one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def comparison_steps(config: DemoConfig, labels: LabelSet, model: Path) -> list[Step]:
-    """List what `Comparison.of` needs of one task; each step returns scores by model and reports of runs.
-
-    Raises:
-        InputError: the tables are wrong, or the labels are one a base.
-    """
-    _load(labels)
-    name = labels.name
-    steps: list[Step] = [
-        (f"{name}: fine-tuning from the pre-trained start", fine_tuned, (config, labels, model, PRETRAINED)),
-        (f"{name}: fine-tuning from the random start", fine_tuned, (config, labels, model, RANDOM)),
-        (f"{name}: k-mer regressions and a compact CNN on the same rows", baselines, (config, labels)),
-    ]
-    if not labels.read_tokens:
-        return steps
-    passes = QUICK_PASSES if config.quick else PASSES
-    title = f"{name}: reading the probabilities that the language model gives to hidden tokens"
-    return [(title, learn_from_probabilities, (model, labels, config.seed, passes)), *steps]
-
-
-def _load(labels: LabelSet) -> Any:
-    """Read the tables of a task: `longstrand.training.examples.Splits`.
-
-    Raises:
-        InputError: the tables are wrong, or the labels are one a base.
-    """
+    from longstrand.baselines.cnn import CnnBaseline, Training
+    from longstrand.baselines.kmer import KmerRegression
+    from longstrand.baselines.majority import Majority
+    from longstrand.evaluation.metrics import Scores
     from longstrand.training.examples import load_splits
     from longstrand.training.settings import DataSettings
 
     splits = load_splits(DataSettings(**labels.tables))
-    if splits.test is None or splits.train.task.problem == "token":
+    train, valid, test = splits.train, splits.valid, splits.test
+    if test is None or train.task.problem == "token":
         raise InputError(
             f"{labels.tables['train']}: the demo learns one label a sequence, not one a base; use finetune."
         )
-    return splits
-
-
-def baselines(config: DemoConfig, labels: LabelSet) -> Measured:
-    """Fit k-mer regressions and a compact CNN, and predict the test rows."""
-    from longstrand.baselines.cnn import CnnBaseline, Training
-    from longstrand.baselines.kmer import KmerRegression
-    from longstrand.baselines.majority import Majority
-
-    splits = _load(labels)
-    training = Training(epochs=2 if config.quick else 25, both_strands=True, seed=config.seed)
-    fitted = {
+    scores, records = {}, {}
+    if labels.read_tokens:
+        say(f"{labels.name}: reading the probabilities that the language model gives to hidden tokens")
+        passes = QUICK_PASSES if config.quick else PASSES
+        for name, values in learn_from_probabilities(model, splits, config.seed, passes).items():
+            scores[name] = Scores(train.task, np.asarray(test.targets), values)
+    for name in (PRETRAINED, RANDOM):
+        say(f"{labels.name}: fine-tuning from the {'random' if name == RANDOM else 'pre-trained'} start")
+        records[name] = _finetune(config, labels, model, name)
+        scores[name] = Scores(train.task, np.asarray(test.targets), _predictions(config, labels, name, train.task))
+    say(f"{labels.name}: k-mer regressions and a compact CNN on the same rows")
+    baselines = {
         "6-mer regression": KmerRegression(6, both_strands=True),
         "gapped 6-mer regression": KmerRegression(6, both_strands=True, max_gap=MAX_GAP),
-        "compact CNN": CnnBaseline("deepsea", training),
+        "compact CNN": CnnBaseline(
+            "deepsea", Training(epochs=2 if config.quick else 25, both_strands=True, seed=config.seed)
+        ),
     }
-    found = {
-        name: baseline.fit(splits.train, splits.valid).predict(splits.test.sequences, splits.test.pairs)
-        for name, baseline in fitted.items()
-    }
-    return _scores(splits, found | {"majority class": Majority.fit(splits.train).predict(splits.test.sequences)}), {}
+    for name, baseline in baselines.items():
+        values = baseline.fit(train, valid).predict(test.sequences, test.pairs)
+        scores[name] = Scores(train.task, np.asarray(test.targets), values)
+    majority = Majority.fit(train).predict(test.sequences)
+    scores["majority class"] = Scores(train.task, np.asarray(test.targets), majority)
+    return Comparison.of(labels, scores, records)
 
 
-def _scores(splits: Any, predictions: Mapping[str, np.ndarray]) -> dict[str, Scores]:
-    task, targets = splits.train.task, np.asarray(splits.test.targets)
-    return {name: Scores(task, targets, values) for name, values in predictions.items()}
-
-
-def learn_from_probabilities(folder: Path, labels: LabelSet, seed: int, passes: int) -> Measured:
+def learn_from_probabilities(folder: Path, splits: Any, seed: int, passes: int) -> dict[str, np.ndarray]:
     """Learn the labels from how probable a language model finds each sequence, pre-trained and with random weights.
 
     A logistic regression reads `token_probabilities` of the training rows; the validation rows choose its penalty.
+
+    Returns:
+        Model name to class probabilities of the test rows (n, classes).
     """
     import torch
 
     from longstrand.baselines.linear import Rows, fit_linear
     from longstrand.models.checkpoint import load_model
 
-    splits = _load(labels)
     model, found = load_model(folder, head="masked_lm").eval(), {}
     for name in (PRETRAINED, RANDOM):
         if name == RANDOM:
@@ -280,7 +214,7 @@ def learn_from_probabilities(folder: Path, labels: LabelSet, seed: int, passes: 
         train, valid, test = ((values - middle) / spread for values in features)
         rows, held_out = Rows(train, np.asarray(splits.train.targets)), Rows(valid, np.asarray(splits.valid.targets))
         found[name + BY_TOKENS] = fit_linear(splits.train.task, rows, held_out, seed=seed).predict(test)
-    return _scores(splits, found), {}
+    return found
 
 
 def token_probabilities(model: Any, sequences: Sequence[str], passes: int = PASSES) -> np.ndarray:
@@ -311,10 +245,8 @@ def _run_folder(config: DemoConfig, labels: LabelSet, name: str) -> Path:
     return config.output / "finetuned" / labels.name.replace(" ", "_").replace(",", "") / start
 
 
-def fine_tuned(config: DemoConfig, labels: LabelSet, model: Path, name: str) -> Measured:
-    """Fine-tune once, and read what the run wrote about the test rows."""
-    import polars as pl
-
+def _finetune(config: DemoConfig, labels: LabelSet, model: Path, name: str) -> Mapping[str, Any]:
+    """Fine-tune once and give the report."""
     from longstrand.training.finetune import finetune
     from longstrand.training.settings import FinetuneConfig
 
@@ -328,18 +260,27 @@ def fine_tuned(config: DemoConfig, labels: LabelSet, model: Path, name: str) -> 
     result = finetune(build(FinetuneConfig, values, "demo"))
     if result.model is None:
         raise KeyboardInterrupt
-    splits = _load(labels)
-    task, frame = splits.train.task, pl.read_csv(result.folder / "predictions_test.csv")
+    return result.report
+
+
+def _predictions(config: DemoConfig, labels: LabelSet, name: str, task: Any) -> np.ndarray:
+    """Read what a run wrote about the test rows: float (n, num_outputs)."""
+    import polars as pl
+
+    frame = pl.read_csv(_run_folder(config, labels, name) / "predictions_test.csv")
     word = "predicted" if task.problem == "regression" else "probability"
-    values = frame.select(f"{word}_{output}" for output in task.names).to_numpy()
-    return _scores(splits, {name: values}), {name: result.report}
+    return frame.select(f"{word}_{output}" for output in task.names).to_numpy()
 
 
-def run_structure(config: DemoConfig, folder: Path, model: Path) -> Any:
-    """Fine-tune on a label for every base; the result of `longstrand.training.finetune.finetune`."""
+def run_structure(config: DemoConfig, materials: Materials, model: Path, say: Say) -> Any:
+    """Fine-tune on a label for every base; the result of `longstrand.training.finetune.finetune`, or None."""
     from longstrand.training.finetune import finetune
     from longstrand.training.settings import FinetuneConfig
 
+    if materials.structure is None:
+        return None
+    say("fine-tuning on gene structure, a label for every base")
+    folder = materials.structure
     values = {
         "output": config.output / "gene_structure",
         "model": {"path": model},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,8 @@ from longstrand.data.targets import Task
 from longstrand.demo import materials
 from longstrand.demo.materials import DemoConfig, LabelSet, own_materials, yeast_materials
 from longstrand.demo.report import Comparison, sentences
-from longstrand.demo.run import claim, run_steps
-from longstrand.errors import ConfigError, InputError, LongstrandError, ResumeError
+from longstrand.demo.run import claim
+from longstrand.errors import ConfigError, InputError, ResumeError
 from longstrand.evaluation.metrics import Scores
 
 
@@ -48,22 +47,6 @@ def test_a_changed_setting_is_refused(tmp_path: Path) -> None:
     claim(DemoConfig(output=tmp_path / "out", seed=1))
     with pytest.raises(ResumeError, match="holds a demo with another seed; choose another --output"):
         claim(DemoConfig(output=tmp_path / "out", seed=2))
-
-
-@pytest.mark.slow
-def test_steps_side_by_side_give_what_one_after_the_other_gives() -> None:
-    said: list[str] = []
-    steps = [("power", pow, (2, 5)), ("largest", max, (3, 7)), ("letters", sorted, ("cab",))]
-    assert run_steps(steps, said.append, 2) == run_steps(steps, said.append, 1) == [32, 7, ["a", "b", "c"]]
-    assert said[0] == "2 at a time: power; largest; letters" and sorted(said[1:4]) == [
-        "largest: done",
-        "letters: done",
-        "power: done",
-    ]
-    with pytest.raises(ValueError, match="invalid literal"):
-        run_steps([("number", int, ("x",)), ("power", pow, (2, 5))], said.append, 2)
-    with pytest.raises(LongstrandError, match="ended from outside"):
-        run_steps([("end", os._exit, (9,)), ("power", pow, (2, 5))], said.append, 2)
 
 
 def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
