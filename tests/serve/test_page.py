@@ -293,6 +293,7 @@ def test_address_holds_the_question_and_back_works(visit: Any, server: Fake) -> 
     page = visit("?model=second&q=" + REGION + "&at=0.7", state="done")
     assert page.input_value("#model") == "second" and page.input_value("#threshold") == "0.7"
     ask(page, "chr1:11,001-13,000")
+    until(page, "document.querySelector('#locus').value === 'chr1:11,001-13,000'")
     page.go_back()
     until(page, "document.querySelector('#locus').value === 'chr1:10,001-15,000'")
     assert page.input_value("#box") == REGION
