@@ -21,6 +21,7 @@ from longstrand.benchmarks.tasks.task import BenchmarkTask
 from longstrand.config import StrictModel, build, paths_of
 from longstrand.errors import LongstrandError, UsageError
 from longstrand.evaluation.metrics import PRIMARY
+from longstrand.inference.loaded import stored_folder
 from longstrand.runtime import check_output, leave_process_group, model_folder
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.examples import load_splits
@@ -73,7 +74,7 @@ def probe(
     Raises:
         LongstrandError: wrong settings, labels or model.
     """
-    folder = model_folder(getattr(model, "folder", None) or model)
+    folder = stored_folder(model)
     data = {"train": Path(train), "valid": valid and Path(valid), "test": test and Path(test)}
     data = {name: path for name, path in data.items() if path} | settings.pop("data", {})
     found = run_probe(build(ProbeConfig, {"model": folder, "data": data, "output": Path(output)} | settings))

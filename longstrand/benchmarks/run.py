@@ -31,6 +31,7 @@ from longstrand.benchmarks.trials import Trial, methods_of, share_out, trials_of
 from longstrand.config import build, differences, paths_of, read_yaml
 from longstrand.data.labelled import LabelledTable
 from longstrand.errors import LongstrandError, ResumeError, UsageError, one_of
+from longstrand.inference.loaded import stored_folder
 from longstrand.models.tensors import fingerprint_weights
 from longstrand.runtime import (
     Launch,
@@ -101,7 +102,7 @@ def benchmark(
     Raises:
         LongstrandError: wrong settings or data, or trials that failed.
     """
-    folders = [model_folder(getattr(model, "folder", None) or model) for model in models]
+    folders = [stored_folder(model) for model in models]
     given = {"data": Path(data), "output": Path(output), "models": folders, "methods": list(methods)}
     found = run_benchmark(build(BenchmarkConfig, given | {"seeds": list(seeds)} | settings))
     if found.failed:

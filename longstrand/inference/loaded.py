@@ -90,6 +90,27 @@ def open_model(
     return LoadedModel(network, tokenizer, network.reading, lambda: fingerprint_model(folder), threads)
 
 
+def stored_folder(model: str | Path | Network) -> Path:
+    """Return the folder of a model for what reads its weights from there.
+
+    Raises:
+        UsageError: a loaded model without a folder, or whose weights are no longer those of its folder.
+    """
+    if not isinstance(model, Network):
+        return model_folder(model)
+    if model.folder is None:
+        raise UsageError("this loaded model has no folder, and the weights are read from there; save it first.")
+    same_names = "encoder" if model.kind == "encoder" else None
+    own, stored = model.state_dict(), load_network(model.folder, same_names).state_dict()
+    for name in own.keys() & stored.keys():
+        if not torch.equal(own[name].cpu(), stored[name].to(own[name].dtype)):
+            raise UsageError(
+                f"{model.folder}: the loaded model has other weights than this folder ({name}), from which they are "
+                "read; save it first (longstrand.models.checkpoint.save_checkpoint) and give its folder."
+            )
+    return model.folder
+
+
 def obey(
     options: AnyOptions, reading: Reading | None, *, has_pairs: bool | None = None
 ) -> tuple[AnyOptions, list[str]]:

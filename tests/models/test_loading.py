@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from longstrand import load_model, load_tokenizer
 from longstrand.errors import CheckpointError, ConfigError, InputError, LongstrandError, TokenizerError, UsageError
+from longstrand.inference.loaded import stored_folder
 from longstrand.models.attention.layouts import longest_input
 from longstrand.models.checkpoint import load_network, save_checkpoint
 from longstrand.models.config import LongstrandConfig, preset
@@ -453,6 +454,16 @@ def test_the_reading_record_comes_with_the_model(tmp_path, caplog):
     trained.save_pretrained(tmp_path / "weights alone")
     assert load_network(tmp_path / "weights alone").reading is None
     assert ["longstrand.json is missing, which says how training" in text for text in caplog.messages] == [True]
+
+
+def test_weights_that_changed_since_loading_are_not_read_from_the_folder(tmp_path):
+    folder = tiny_checkpoint(tmp_path / "model")
+    head = {"problem": "regression", "num_outputs": 1}
+    for model in (load_model(folder), load_model(folder, "sequence", new_head=head), load_network(folder, "encoder")):
+        assert stored_folder(model) == stored_folder(folder) == folder
+        next(model.parameters()).data += 1
+        with pytest.raises(UsageError, match=r"the loaded model has other weights than this folder .*; save it first"):
+            stored_folder(model)
 
 
 def test_class_names_go_both_ways(tmp_path):
