@@ -3,7 +3,7 @@
 Run ``python perf/tokenizer_training.py 50 100 200`` (millions of bases; up to 32 GB) or with smaller sizes; the
 result goes to ``perf/results/tokenizer_training.json``, where rows of other sizes stay. The sample is made of the
 shared genomes (or random DNA) and mutated copies of them, in pieces of 5,000 bases. Each training is a process of its
-own with one thread; the two of a size run at the same time, on two cores.
+own with one thread; the two of a size run at the same time where the memory is enough, else one after the other.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from longstrand.runtime import data_root, peak_resident, provenance
 from longstrand.tokenization.train import SPECIAL_TOKENS, train_bpe
 
 VOCAB, PIECE = 32_000, 5000
+BYTES_A_BASE = 70
+"""What a training takes, roughly: decides whether there is room for two at once."""
 
 
 def sample(num_bases: int) -> Iterator[str]:
@@ -89,7 +91,9 @@ def main() -> None:
     kept = json.loads(target.read_text())["rows"] if target.exists() else []
     rows = [row for row in kept if row["bases"] not in sizes]
     for size in sizes:
-        with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
+        room = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        at_once = 2 if 2 * size * BYTES_A_BASE < room else 1
+        with multiprocessing.get_context("spawn").Pool(at_once, maxtasksperchild=1) as pool:
             both = pool.starmap(train, [("ours", size), ("library", size)], chunksize=1)
         found = dict(zip(("ours", "library"), both))
         same = found["ours"].pop("merges") == found["library"].pop("merges")

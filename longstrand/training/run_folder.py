@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,7 +23,6 @@ from longstrand.config import StrictModel, differences, paths_of, read_yaml
 from longstrand.errors import ResumeError
 from longstrand.runtime import (
     check_output,
-    fingerprint_file,
     on_rank_0,
     read_json,
     take_lock,
@@ -179,14 +179,14 @@ class RunFolder:
 
 
 def write_manifest(folder: Path) -> None:
-    """Flush every file of a folder to the disk and record its size and hash in ``manifest.json``."""
+    """Flush every file of a folder to the disk and record its size and checksum in ``manifest.json``."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     for file in files:
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
     entries = {
-        str(file.relative_to(folder)): {"size": file.stat().st_size, "hash": mark}
-        for file, mark in zip(files, _fingerprints(files))
+        str(file.relative_to(folder)): {"size": file.stat().st_size, "crc32": mark}
+        for file, mark in zip(files, _checksums(files))
     }
     write_json(folder / MANIFEST, {"files": entries})
     handle_number = os.open(folder, os.O_RDONLY)
@@ -196,19 +196,27 @@ def write_manifest(folder: Path) -> None:
         os.close(handle_number)
 
 
-def _fingerprints(files: Sequence[Path]) -> list[str]:
-    """Hash files a few at a time: of a sharded checkpoint each shard has gigabytes."""
+def _checksums(files: Sequence[Path]) -> list[int]:
+    """Compute CRC-32 of files, a few at a time: of a sharded checkpoint each shard has gigabytes."""
     with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(fingerprint_file, files))
+        return list(pool.map(_checksum, files))
+
+
+def _checksum(file: Path) -> int:
+    found, block = 0, bytearray(1 << 22)
+    with open(file, "rb", buffering=0) as handle:
+        while size := handle.readinto(block):
+            found = zlib.crc32(memoryview(block)[:size], found)
+    return found
 
 
 def is_complete(folder: Path) -> bool:
-    """Say whether every file of the manifest is there, with its size and its hash."""
+    """Say whether every file of the manifest is there, with its size and its checksum."""
     try:
         entries = json.loads((folder / MANIFEST).read_text())["files"]
         if any((folder / name).stat().st_size != entry["size"] for name, entry in entries.items()):
             return False
-        return _fingerprints([folder / name for name in entries]) == [entry["hash"] for entry in entries.values()]
+        return _checksums([folder / name for name in entries]) == [entry["crc32"] for entry in entries.values()]
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from torch.utils.serialization import config as serialization
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME
@@ -221,7 +222,8 @@ class LongstrandTrainer(Trainer):
             if self.args.should_save and self._staging.exists():
                 shutil.rmtree(self._staging)
             self.accelerator.wait_for_everyone()
-            super()._save_checkpoint(model, trial)
+            with serialization.patch({"save.compute_crc32": False}):  # the manifest has checksums, faster ones
+                super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 self._complete(self._staging / name, final)
