@@ -1,4 +1,4 @@
-"""Train a byte-pair vocabulary on DNA, with the ``tokenizers`` library; k-mers need no training (`kmer.make_kmer`)."""
+"""Train a byte-pair vocabulary on DNA; k-mers need no training (`kmer.make_kmer`)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from longstrand.runtime import generator, write_json
 from longstrand.tokenization.base import Tokenizer
 from longstrand.tokenization.bpe import BpeTokenizer
 from longstrand.tokenization.files import read_object
+from longstrand.tokenization.merges import learn_merges
 
 logger = logging.getLogger(__name__)
 
 SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "-")
-_LONGEST_PIECE = 1000
 _TO_N = str.maketrans("RYSWKMBDHVU", "NNNNNNNNNNT")
 
 
@@ -44,8 +44,8 @@ def train_bpe(
     stands for a gap of ten or more N; then A, C, G, N, T and the merges. N never takes part in a merge.
 
     Args:
-        sequences: upper-case pieces of DNA (A, C, G, T, N) of any length; memory grows with their total, about 80 bytes
-            a base.
+        sequences: upper-case pieces of DNA (A, C, G, T, N) of any length; memory grows with their total, some 10 to
+            15 bytes a base.
         vocab_size: number of ids, special ones included; fewer if the text is too small.
         min_frequency: a pair rarer than this is not merged.
         max_token_length: longest token in bases.
@@ -54,49 +54,30 @@ def train_bpe(
         ValueError: ``vocab_size`` leaves no room for merges.
         InputError: the sequences are empty.
     """
-    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
     from tokenizers import Tokenizer as LibraryTokenizer
 
     smallest = len(SPECIAL_TOKENS) + 5
     if vocab_size <= smallest:
         raise ValueError(f"vocab_size is more than {smallest} (special tokens and single letters), got {vocab_size}.")
-    library = LibraryTokenizer(models.BPE(unk_token="[UNK]"))
+    tokens, merges, num_letters = learn_merges(
+        sequences, first_id=len(SPECIAL_TOKENS), vocab_size=vocab_size, min_frequency=min_frequency,
+        max_token_length=max_token_length,
+    )  # fmt: skip
+    if not num_letters:
+        raise InputError("there is nothing to train a tokenizer on: all sequences are empty.")
+    vocab = {token: number for number, token in enumerate((*SPECIAL_TOKENS, *tokens))}
+    library = LibraryTokenizer(models.BPE(vocab, merges, unk_token="[UNK]"))
+    library.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
     gaps = normalizers.Replace(Regex("N{10,}"), "-")
     library.normalizer = normalizers.Sequence([normalizers.Strip(), gaps])
     library.pre_tokenizer = pre_tokenizers.Split(Regex("[-N]"), "isolated")
     library.decoder = decoders.Fuse()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=min_frequency,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=list("ACGTN"),
-        limit_alphabet=5,
-        max_token_length=max_token_length,
-        show_progress=False,
-    )
-    counted = _Counted(sequences)
-    library.train_from_iterator(counted, trainer=trainer)
-    if not counted.num_bases:
-        raise InputError("there is nothing to train a tokenizer on: all sequences are empty.")
     library.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
     tokenizer = BpeTokenizer(library.to_str())
     if tokenizer.vocab_size < vocab_size:
         logger.warning("the text gives only %d of %d tokens; use more sequence", tokenizer.vocab_size, vocab_size)
     return tokenizer
-
-
-class _Counted:
-    """Pass sequences on in short pieces, which train much faster than long ones, and count their letters."""
-
-    def __init__(self, sequences: Iterable[str]) -> None:
-        self._sequences = sequences
-        self.num_bases = 0
-
-    def __iter__(self) -> Iterator[str]:
-        for sequence in self._sequences:
-            self.num_bases += len(sequence)
-            for start in range(0, len(sequence), _LONGEST_PIECE):
-                yield sequence[start : start + _LONGEST_PIECE]
 
 
 def sample_pieces(

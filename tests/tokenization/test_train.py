@@ -9,10 +9,17 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from longstrand.errors import InputError
 from longstrand.tokenization.hub import load_tokenizer
-from longstrand.tokenization.train import describe_training, sample_pieces, train_bpe, write_training_record
+from longstrand.tokenization.train import (
+    SPECIAL_TOKENS,
+    describe_training,
+    sample_pieces,
+    train_bpe,
+    write_training_record,
+)
 from tests.tokenization.test_bpe import random_dna
 
 
@@ -61,6 +68,36 @@ def test_the_same_as_merging_by_hand():
                 at += 1
     final = [tokenizer.token_strings[i] for i in tokenizer.encode(texts[0], add_special_tokens=False).input_ids]
     assert final == words[0]
+
+
+def library_definition(texts: list[str], max_token_length: int, **sizes: int) -> str:
+    """Train as the library does, with the settings of `train_bpe`."""
+    made = Tokenizer(models.BPE(unk_token="[UNK]"))
+    made.normalizer = normalizers.Sequence([normalizers.Strip(), normalizers.Replace(Regex("N{10,}"), "-")])
+    made.pre_tokenizer = pre_tokenizers.Split(Regex("[-N]"), "isolated")
+    made.decoder = decoders.Fuse()
+    trainer = trainers.BpeTrainer(
+        special_tokens=list(SPECIAL_TOKENS), initial_alphabet=list("ACGTN"), limit_alphabet=5, show_progress=False,
+        max_token_length=max_token_length, **sizes,
+    )  # fmt: skip
+    pieces = [text[start : start + 1000] for text in texts for start in range(0, len(text), 1000)]
+    made.train_from_iterator(pieces, trainer=trainer)
+    made.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    return made.to_str()
+
+
+@pytest.mark.parametrize(
+    ("seed", "vocab_size", "min_frequency", "max_token_length"),
+    [(1, 700, 2, 64), (2, 400, 1, 5), (3, 90, 7, 3), pytest.param(4, 66_000, 2, 16, marks=pytest.mark.slow)],
+)
+def test_the_same_as_the_library(seed, vocab_size, min_frequency, max_token_length):
+    """Repeats (AAA, ACAC), tokens that two pairs form, words met twice, gaps, odd letters, ends of pieces."""
+    draw = random.Random(seed)
+    texts = ["".join(draw.choices("ACGTN", [6, 2, 3, 5, 0.05], k=draw.randint(1, 3000))) for _ in range(12)]
+    texts += ["A" * 1203, "AC" * 77, "AC" * 77, texts[0], f"{texts[1]}{'N' * 30}acgtRY-{texts[2]}", "", "NN", "G"]
+    sizes = {"vocab_size": vocab_size, "min_frequency": min_frequency}
+    ours = train_bpe(texts, **sizes, max_token_length=max_token_length)
+    assert ours.definition == library_definition(texts, max_token_length, **sizes)
 
 
 def test_no_token_holds_n_or_is_too_long():
