@@ -21,15 +21,7 @@ import yaml
 
 from longstrand.config import StrictModel, differences, paths_of, read_yaml
 from longstrand.errors import ResumeError
-from longstrand.runtime import (
-    check_output,
-    on_rank_0,
-    read_json,
-    take_lock,
-    write_atomically,
-    write_frame,
-    write_json,
-)
+from longstrand.runtime import check_output, on_rank_0, read_json, take_lock, write_atomically, write_frame, write_json
 
 MANIFEST = "manifest.json"
 RESULTS = ("checkpoint-*", "metrics.jsonl", "model", "search", "snapshots", "report.json")
