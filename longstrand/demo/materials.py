@@ -5,10 +5,10 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from longstrand.benchmarks.suites.from_gtf import from_gtf
 from longstrand.demo.download import fetch
 from longstrand.demo.settings import DemoConfig
 from longstrand.demo.simulate import write_simulation
@@ -16,6 +16,9 @@ from longstrand.errors import InputError, UsageError
 from longstrand.runtime import cache_dir, read_json, write_atomically
 
 Say = Callable[[str], None]
+Aside = Callable[..., Callable[[], Any]]
+"""Starts ``work(*given)`` and returns how to get its result."""
+PRETRAINED, RANDOM = "pre-trained", "random start"
 SPLITS = {"train": ("train",), "valid": ("dev", "valid", "val"), "test": ("test",)}
 SUFFIXES = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
 YEAST_TEST = ("IV", "XV")
@@ -53,7 +56,7 @@ class Materials:
         label_sets: tasks; each is learned from the pre-trained and from a random start.
         hold_out: contigs that pre-training never sees.
         annotation: genes of the first genome, or None.
-        structure: folder with a label for every base, or None.
+        structure: waits for the folder with a label for every base; or None.
         facts: what was planted in a simulated genome.
     """
 
@@ -62,12 +65,18 @@ class Materials:
     label_sets: Sequence[LabelSet] = ()
     hold_out: Sequence[str] = ()
     annotation: Path | None = None
-    structure: Path | None = None
+    structure: Callable[[], Path] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def gather(config: DemoConfig, say: Say) -> Materials:
-    """Simulate, download or find genome and labels.
+def at_once(work: Callable[..., Any], *given: Any) -> Callable[[], Any]:
+    """Do the work now; see `Aside`."""
+    result = work(*given)
+    return lambda: result
+
+
+def gather(config: DemoConfig, say: Say, aside: Aside = at_once) -> Materials:
+    """Simulate, download or find genome and labels; what takes long may run aside.
 
     Raises:
         InputError: a file is missing or wrong.
@@ -75,7 +84,7 @@ def gather(config: DemoConfig, say: Say) -> Materials:
     """
     if config.yeast:
         return yeast_materials(config, say)
-    return own_materials(config) if config.genome else simulated_materials(config, say)
+    return own_materials(config) if config.genome else simulated_materials(config, say, aside)
 
 
 SIMULATED_TRAINING = {"epochs": 20, "learning_rate": 1e-3, "batch_size": 16, "patience": 0, "metric": "loss"}
@@ -84,22 +93,35 @@ QUICK_SIZE: dict[str, Any] = {"num_bases": 160_000, "num_rows": (80, 30, 100)}
 QUICK_TRAINING = {"epochs": 1, "learning_rate": 1e-3, "batch_size": 16}
 
 
-def simulated_materials(config: DemoConfig, say: Say) -> Materials:
+def simulated_materials(config: DemoConfig, say: Say, aside: Aside) -> Materials:
     """Simulate a genome and its labels, the same ones for every seed."""
     folder = config.output / "data"
     if not (folder / "simulation.json").exists():
         size = QUICK_SIZE if config.quick else SIZE
         say(f"simulating a genome of {size['num_bases'] / 1e6:g} million bases")
-        made = write_simulation(folder, **size)
-        options = {"splice_window": 80, **{name: tuple(made[name]) for name in ("valid_chroms", "test_chroms")}}
-        tables = ("splice_sites", "gene_structure")
-        from_gtf(folder / "genome.gff3", folder / "genome.fa", folder / "labels", tasks=tables, options=options)
+        made = aside(partial(write_simulation, **size), folder)
+        import longstrand.training.pretrain  # noqa: F401  what comes next needs it, and it takes as long
+
+        made()
     record = read_json(folder / "simulation.json")
     training = QUICK_TRAINING if config.quick else SIMULATED_TRAINING
     enhancers = LabelSet("enhancers", find_tables(folder / "labels" / "enhancers"), training, "+", read_tokens=True)
     hold_out = (*record["valid_chroms"], *record["test_chroms"])
-    annotation, structure = folder / "genome.gff3", folder / "labels" / "gene_structure"
-    return Materials("simulated", [folder / "genome.fa"], [enhancers], hold_out, annotation, structure, record)
+    structure = aside(annotation_tables, folder, record)
+    genome, annotation = folder / "genome.fa", folder / "genome.gff3"
+    return Materials("simulated", [genome], [enhancers], hold_out, annotation, structure, record)
+
+
+def annotation_tables(folder: Path, record: Mapping[str, Any]) -> Path:
+    """Write the labelled tables that the annotation of a simulated genome gives; the folder of those of every base."""
+    from longstrand.benchmarks.suites.from_gtf import from_gtf
+
+    made = folder / "labels" / "gene_structure"
+    if not (made / "classes.csv").exists():  # the last file that is written
+        options = {"splice_window": 80, **{name: tuple(record[name]) for name in ("valid_chroms", "test_chroms")}}
+        tables = ("splice_sites", "gene_structure")
+        from_gtf(folder / "genome.gff3", folder / "genome.fa", folder / "labels", tasks=tables, options=options)
+    return made
 
 
 def own_materials(config: DemoConfig) -> Materials:
@@ -149,6 +171,8 @@ def yeast_materials(config: DemoConfig, say: Say) -> Materials:
         UsageError: there are no files, and the user has not asked for a download.
         InputError: a file is missing or wrong.
     """
+    from longstrand.benchmarks.suites.from_gtf import from_gtf
+
     facts, folder = yeast_facts(), config.output / "data"
     genome, annotation = (config.genome or (None,))[0], config.annotation
     if genome is None or annotation is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from longstrand.demo.materials import DemoConfig, LabelSet, Materials
+from longstrand.demo.materials import PRETRAINED, DemoConfig, LabelSet, Materials
 from longstrand.evaluation.compare import PairedDifference, compare_predictions
 from longstrand.evaluation.metrics import Scores, evaluate
 from longstrand.genome.annotation import read_annotation, transcripts
@@ -26,9 +26,6 @@ from longstrand.report.page import write_report
 from longstrand.report.sections import Commands, Report, Section, Table, metric_title, provenance_table
 from longstrand.runtime import provenance
 
-PRETRAINED, RANDOM = "pre-trained", "random start"
-BY_TOKENS = ", token probabilities"
-"""Ending of the names of language models that are read by the probabilities they give to hidden tokens."""
 AROUND = 24
 """Bases beside a planted pair of motifs in the picture."""
 
@@ -179,12 +176,10 @@ def pictures(config: DemoConfig, materials: Materials, model: Path, structure: A
     genome = Genome(materials.genomes[0])
     expects = load_model(model, head="masked_lm")
     if materials.kind == "simulated" and materials.annotation is not None:
-        features = read_annotation(materials.annotation)
-        parts = [
-            expectation(expects, genome, features, kind, str(materials.facts["test_chroms"][0]))
-            for kind in ("enhancer", "decoy")
-        ]
-        return [*parts, gene_track(genome, features, str(materials.facts["test_chroms"][0]), structure)]
+        chrom = str(materials.facts["test_chroms"][0])
+        features = read_annotation(materials.annotation, chroms=[chrom])
+        parts = [expectation(expects, genome, features, kind) for kind in ("enhancer", "decoy")]
+        return [*parts, gene_track(genome, features, structure)]
     chrom = materials.hold_out[0] if materials.hold_out else next(iter(genome.contigs))
     middle = genome.contigs[chrom] // 2
     place = Interval(chrom, middle - 50, middle + 50)
@@ -193,9 +188,8 @@ def pictures(config: DemoConfig, materials: Materials, model: Path, structure: A
     parts = [Locus("What the model expects at each base", EXPECTED, [Ruler(text, "sequence"), logo], place)]
     if materials.kind == "yeast" and materials.annotation is not None:
         folder = config.output / "finetuned" / materials.label_sets[-1].name.replace(" ", "_").replace(",", "")
-        parts.insert(
-            0, promoter_track(genome, read_annotation(materials.annotation), chrom, folder / "pretrained" / "model")
-        )
+        features = read_annotation(materials.annotation, chroms=[chrom])
+        parts.insert(0, promoter_track(genome, features, chrom, folder / "pretrained" / "model"))
     return parts
 
 
@@ -205,11 +199,11 @@ EXPECTED = (
 )
 
 
-def expectation(model: Any, genome: Genome, features: Sequence[Feature], kind: str, chrom: str) -> Section:
-    """Draw what the model expects around the first enhancer or decoy of a chromosome."""
-    whole = next(x for x in features if x.kind == kind and x.chrom == chrom and x.strand == "+")
+def expectation(model: Any, genome: Genome, features: Sequence[Feature], kind: str) -> Section:
+    """Draw what the model expects around the first enhancer or decoy."""
+    whole = next(x for x in features if x.kind == kind and x.strand == "+")
     motifs = [x for x in features if x.parent == whole.name]
-    place = Interval(chrom, whole.start - AROUND, whole.end + AROUND)
+    place = Interval(whole.chrom, whole.start - AROUND, whole.end + AROUND)
     text = genome.fetch_interval(place).upper()
     marks = Marks([x.interval for x in motifs], name="planted")
     logo = Logo(base_probabilities(model, text), "expected")
@@ -221,12 +215,14 @@ def expectation(model: Any, genome: Genome, features: Sequence[Feature], kind: s
     return Locus(titles[kind], EXPECTED + more[kind], [Ruler(text, "sequence"), marks, logo], place)
 
 
-def gene_track(genome: Genome, features: Sequence[Feature], chrom: str, structure: Any) -> Section:
+def gene_track(genome: Genome, features: Sequence[Feature], structure: Any) -> Section:
     """Draw the gene of the forward strand with the most introns, and what the fine-tuned model calls each base."""
-    genes = [x for x in transcripts(features) if x.chrom == chrom and x.strand == "+"]
+    genes = [x for x in transcripts(features) if x.strand == "+"]
     gene = max(genes, key=lambda item: (len(item.exons), item.start))
-    place = Interval(chrom, gene.start - 200, gene.end + 200)
-    windows = [genome.fetch(chrom, start, min(start + 512, place.end)) for start in range(place.start, place.end, 512)]
+    place = Interval(gene.chrom, gene.start - 200, gene.end + 200)
+    windows = [
+        genome.fetch(gene.chrom, start, min(start + 512, place.end)) for start in range(place.start, place.end, 512)
+    ]
     values = np.concatenate(predict_bases(structure.model, windows))
     names = structure.report["task"]["names"]
     shown = [names.index(name) for name in ("coding", "intron", "untranslated")]

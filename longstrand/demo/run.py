@@ -5,25 +5,34 @@ Every step is the library function that its own command calls, and every step re
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
+import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from longstrand.config import build, dump_config, paths_of, read_yaml
-from longstrand.demo import report
-from longstrand.demo.materials import DemoConfig, LabelSet, Materials, Say, gather
-from longstrand.demo.report import BY_TOKENS, PRETRAINED, RANDOM, Comparison
+from longstrand.demo.materials import PRETRAINED, RANDOM, Aside, DemoConfig, LabelSet, Materials, Say, at_once, gather
 from longstrand.errors import InputError, ResumeError
-from longstrand.runtime import check_output, model_folder, write_atomically
+from longstrand.runtime import check_output, model_folder, torch_threads, write_atomically
+
+if TYPE_CHECKING:
+    from longstrand.demo.report import Comparison
 
 logger = logging.getLogger(__name__)
 
 SHIPPED = "mixed_6mer_1m"
+BY_TOKENS = ", token probabilities"
+"""Ending of the names of language models that are read by the probabilities they give to hidden tokens."""
 PRETRAINING = {"steps": 700, "max_tokens": 66, "batch_size": 32, "learning_rate": 2e-3, "eval_windows": 128}
 QUICK_PRETRAINING = {**PRETRAINING, "steps": 10, "batch_size": 16, "eval_windows": 16}
 K = 4
@@ -74,15 +83,39 @@ def run_demo(config: DemoConfig, *, say: Say = logger.info) -> DemoResult:
     """
     start = time.monotonic()
     claim(config)
-    materials = gather(config, say)
-    pretrained = None if config.yeast else run_pretraining(config, materials, say)
-    model = model_folder(SHIPPED) if pretrained is None else config.output / "pretrained" / "model"
-    comparisons = [compare(config, labels, model, say) for labels in materials.label_sets]
-    structure = run_structure(config, materials, model, say)
+    with work_aside(config) as aside:
+        materials = gather(config, say, aside)
+        gc.freeze()  # every training collects garbage, which would go through every object of PyTorch
+        baselines = [aside(fit_baselines, config, labels) for labels in materials.label_sets]
+        pretrained = None if config.yeast else run_pretraining(config, materials, say)
+        model = model_folder(SHIPPED) if pretrained is None else config.output / "pretrained" / "model"
+        comparisons = [compare(config, *given, model, say) for given in zip(materials.label_sets, baselines)]
+        structure = run_structure(config, materials, model, say)
     say("writing the report")
+    from longstrand.demo import report
+
     seconds = time.monotonic() - start
     made = report.write(config, materials, model, pretrained, comparisons, structure, seconds=seconds)
     return DemoResult(config.output, *made, time.monotonic() - start)
+
+
+@contextmanager
+def work_aside(config: DemoConfig) -> Iterator[Aside]:
+    """Give a function that starts work in a second process, which takes what the first leaves of the processors.
+
+    A quick run has no second process.
+    """
+    if config.quick:
+        yield at_once
+        return
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_stand_back) as pool:
+        yield lambda work, *given: pool.submit(work, *given).result
+
+
+def _stand_back() -> None:
+    """Leave the processors to others, and end at once on Ctrl-C."""
+    os.nice(19)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def claim(config: DemoConfig) -> None:
@@ -145,36 +178,14 @@ def run_pretraining(config: DemoConfig, materials: Materials, say: Say) -> Any:
     return result
 
 
-def compare(config: DemoConfig, labels: LabelSet, model: Path, say: Say) -> Comparison:
-    """Fine-tune from the pre-trained and from a random start, fit the baselines, and compare them on the test rows.
-
-    Raises:
-        InputError: the labels are one a base.
-    """
+def fit_baselines(config: DemoConfig, labels: LabelSet) -> dict[str, np.ndarray]:
+    """Fit the baselines of a task: name to predictions of the test rows (n, outputs)."""
     from longstrand.baselines.cnn import CnnBaseline, Training
     from longstrand.baselines.kmer import KmerRegression
     from longstrand.baselines.majority import Majority
-    from longstrand.evaluation.metrics import Scores
-    from longstrand.training.examples import load_splits
-    from longstrand.training.settings import DataSettings
 
-    splits = load_splits(DataSettings(**labels.tables))
+    splits = load_tables(labels)
     train, valid, test = splits.train, splits.valid, splits.test
-    if test is None or train.task.problem == "token":
-        raise InputError(
-            f"{labels.tables['train']}: the demo learns one label a sequence, not one a base; use finetune."
-        )
-    scores, records = {}, {}
-    if labels.read_tokens:
-        say(f"{labels.name}: reading the probabilities that the language model gives to hidden tokens")
-        passes = QUICK_PASSES if config.quick else PASSES
-        for name, values in learn_from_probabilities(model, splits, config.seed, passes).items():
-            scores[name] = Scores(train.task, np.asarray(test.targets), values)
-    for name in (PRETRAINED, RANDOM):
-        say(f"{labels.name}: fine-tuning from the {'random' if name == RANDOM else 'pre-trained'} start")
-        records[name] = _finetune(config, labels, model, name)
-        scores[name] = Scores(train.task, np.asarray(test.targets), _predictions(config, labels, name, train.task))
-    say(f"{labels.name}: k-mer regressions and a compact CNN on the same rows")
     baselines = {
         "6-mer regression": KmerRegression(6, both_strands=True),
         "gapped 6-mer regression": KmerRegression(6, both_strands=True, max_gap=MAX_GAP),
@@ -182,11 +193,52 @@ def compare(config: DemoConfig, labels: LabelSet, model: Path, say: Say) -> Comp
             "deepsea", Training(epochs=2 if config.quick else 25, both_strands=True, seed=config.seed)
         ),
     }
-    for name, baseline in baselines.items():
-        values = baseline.fit(train, valid).predict(test.sequences, test.pairs)
-        scores[name] = Scores(train.task, np.asarray(test.targets), values)
-    majority = Majority.fit(train).predict(test.sequences)
-    scores["majority class"] = Scores(train.task, np.asarray(test.targets), majority)
+    with torch_threads(1):
+        found = {name: one.fit(train, valid).predict(test.sequences, test.pairs) for name, one in baselines.items()}
+    return found | {"majority class": Majority.fit(train).predict(test.sequences)}
+
+
+def load_tables(labels: LabelSet) -> Any:
+    """Load the splits of a task.
+
+    Raises:
+        InputError: the labels are one a base.
+    """
+    from longstrand.training.examples import load_splits
+    from longstrand.training.settings import DataSettings
+
+    splits = load_splits(DataSettings(**labels.tables))
+    if splits.test is None or splits.train.task.problem == "token":
+        raise InputError(
+            f"{labels.tables['train']}: the demo learns one label a sequence, not one a base; use finetune."
+        )
+    return splits
+
+
+def compare(
+    config: DemoConfig, labels: LabelSet, baselines: Callable[[], dict[str, np.ndarray]], model: Path, say: Say
+) -> Comparison:
+    """Fine-tune from the pre-trained and from a random start, and compare with the baselines on the test rows.
+
+    Raises:
+        InputError: the labels are one a base.
+    """
+    from longstrand.demo.report import Comparison
+    from longstrand.evaluation.metrics import Scores
+
+    splits = load_tables(labels)
+    task, targets = splits.train.task, np.asarray(splits.test.targets)
+    predictions, records = {}, {}
+    if labels.read_tokens:
+        say(f"{labels.name}: reading the probabilities that the language model gives to hidden tokens")
+        passes = QUICK_PASSES if config.quick else PASSES
+        predictions |= learn_from_probabilities(model, splits, config.seed, passes)
+    for name in (PRETRAINED, RANDOM):
+        say(f"{labels.name}: fine-tuning from the {'random' if name == RANDOM else 'pre-trained'} start")
+        records[name] = _finetune(config, labels, model, name)
+        predictions[name] = _predictions(config, labels, name, task)
+    say(f"{labels.name}: k-mer regressions and a compact CNN on the same rows")
+    scores = {name: Scores(task, targets, values) for name, values in (predictions | baselines()).items()}
     return Comparison.of(labels, scores, records)
 
 
@@ -280,7 +332,7 @@ def run_structure(config: DemoConfig, materials: Materials, model: Path, say: Sa
     if materials.structure is None:
         return None
     say("fine-tuning on gene structure, a label for every base")
-    folder = materials.structure
+    folder = materials.structure()
     values = {
         "output": config.output / "gene_structure",
         "model": {"path": model},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -65,8 +65,8 @@ class Transcript:
         return sites
 
 
-def read_annotation(path: Path) -> list[Feature]:
-    """Read all features of a GFF3 or GTF file (plain, gzip or bgzip), in its order.
+def read_annotation(path: Path, *, chroms: Container[str] | None = None) -> list[Feature]:
+    """Read all features of a GFF3 or GTF file (plain, gzip or bgzip), in its order, or those of some chromosomes.
 
     Of several parents of a GFF3 line each gets its own copy. In GTF the parent is ``transcript_id`` (of transcripts
     ``gene_id``). Features without a strand are read on ``+``. A FASTA part at the end is left alone.
@@ -75,10 +75,10 @@ def read_annotation(path: Path) -> list[Feature]:
         InputError: the file is missing or damaged, a line has not nine columns or has no valid coordinates (the line is
             named), or there is no feature at all.
     """
-    return [item for _, item in numbered_features(path)]
+    return [item for _, item in numbered_features(path, chroms=chroms)]
 
 
-def numbered_features(path: Path) -> Iterator[tuple[int, Feature]]:
+def numbered_features(path: Path, *, chroms: Container[str] | None = None) -> Iterator[tuple[int, Feature]]:
     """Yield the features of `read_annotation` with the numbers of their lines.
 
     Raises:
@@ -97,6 +97,8 @@ def numbered_features(path: Path) -> Iterator[tuple[int, Feature]]:
                 break
             if line.strip() and not is_comment(line):
                 found = True
+                if chroms is not None and line.partition("\t")[0] not in chroms:
+                    continue
                 for item in _features(line.rstrip("\n"), path, number):
                     yield number, item
     if not found:
@@ -181,6 +183,8 @@ def _names(kind: str, attributes: str) -> tuple[str, list[str]]:
                 name = value
             elif equals and key == "Parent":
                 parents = value
+        if "%" not in attributes:  # a long file has a million calls
+            return name, [parent for parent in parents.split(",") if parent]
         return unquote(name), [unquote(parent) for parent in parents.split(",") if parent]
     values = {key: quoted or plain for key, quoted, plain in _GTF_PAIR.findall(attributes)}
     gene, transcript = values.get("gene_id", ""), values.get("transcript_id", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from urllib.parse import quote
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import reverse_complement
 from longstrand.runtime import write_atomically
+
+_PLAIN = re.compile(r"[\w :+\-.,/()]*", re.ASCII)
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -69,7 +72,14 @@ def format_gff3(features: Iterable[Feature], contigs: dict[str, int], *, source:
     lines = ["##gff-version 3", *(f"##sequence-region {name} 1 {length}" for name, length in contigs.items())]
     for item in features:
         named = [("ID", item.name), ("Parent", item.parent), ("Note", item.note)]
-        attributes = ";".join(f"{key}={quote(value, safe=' :+-.,/()')}" for key, value in named if value) or "."
+        attributes = (
+            ";".join(
+                f"{key}={value if _PLAIN.fullmatch(value) else quote(value, safe=' :+-.,/()')}"
+                for key, value in named
+                if value
+            )
+            or "."
+        )
         phase = str(item.phase) if item.phase >= 0 else "."
         place = [str(item.start + 1), str(item.end)]
         lines.append("\t".join([item.chrom, source, item.kind, *place, ".", item.strand, phase, attributes]))
