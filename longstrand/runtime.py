@@ -41,6 +41,11 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
+Notice = Callable[[str], None]
+"""Parameter ``notice``: receives sentences for the user, one at a time."""
+Advance = Callable[[int], None]
+"""Parameter ``advance``: receives how many more rows, bases or other units are done."""
+
 LEAST_TOKENS = 1024
 """Tokens from which on a part of a batch is worth a thread."""
 Item = TypeVar("Item")

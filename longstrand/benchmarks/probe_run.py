@@ -6,7 +6,6 @@ It is a benchmark of one task and one method: the same run folder, resumable, wi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +21,7 @@ from longstrand.config import StrictModel, build, paths_of
 from longstrand.errors import LongstrandError, UsageError
 from longstrand.evaluation.metrics import PRIMARY
 from longstrand.inference.loaded import stored_folder
-from longstrand.runtime import check_output, leave_process_group, model_folder
+from longstrand.runtime import Notice, check_output, leave_process_group, model_folder
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.examples import load_splits
 from longstrand.training.settings import DataSettings
@@ -82,7 +81,7 @@ def probe(
     return report_of(found)
 
 
-def run_probe(config: ProbeConfig, *, notice: Callable[[str], None] = logger.info) -> Benchmark | None:
+def run_probe(config: ProbeConfig, *, notice: Notice = logger.info) -> Benchmark | None:
     """Embed once, choose without the test rows, measure once, beside the majority and a regression on k-mers.
 
     Returns:
@@ -100,7 +99,7 @@ def run_probe(config: ProbeConfig, *, notice: Callable[[str], None] = logger.inf
     if config.data.bin_bases is not None:
         raise UsageError("probing is for labels per sequence or per base; labels per bin cannot be probed yet.")
     splits = load_splits(config.data, alphabet=load_tokenizer(model).alphabet)
-    notice(splits.task.notice())
+    notice(splits.task.in_words())
     if splits.test is None:
         raise UsageError("probing needs test rows; give data.test, or leave data.test_fraction above zero.")
     check_output(config.output, paths_of(config))

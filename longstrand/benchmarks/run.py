@@ -25,7 +25,7 @@ import yaml
 from longstrand.benchmarks.page import duration, write_results
 from longstrand.benchmarks.protocol import PROBE, BenchmarkConfig, Protocol, protocol_of
 from longstrand.benchmarks.results import Benchmark, Result, read_result, result_frame, write_scores
-from longstrand.benchmarks.run_trial import Notice, RunContext, StoppedBySignal, is_tuned_once, run_trial
+from longstrand.benchmarks.run_trial import RunContext, StoppedBySignal, is_tuned_once, run_trial
 from longstrand.benchmarks.tasks.task import TaskData, find_built, load_task_data
 from longstrand.benchmarks.trials import Trial, methods_of, share_out, trials_of
 from longstrand.config import build, differences, paths_of, read_yaml
@@ -35,6 +35,7 @@ from longstrand.inference.loaded import stored_folder
 from longstrand.models.tensors import fingerprint_weights
 from longstrand.runtime import (
     Launch,
+    Notice,
     check_output,
     leave_process_group,
     model_folder,

@@ -27,7 +27,7 @@ from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import longest_input
 from longstrand.models.checkpoint import load_model
 from longstrand.models.tensors import fingerprint_weights
-from longstrand.runtime import provenance, read_json, seed_everything, write_json
+from longstrand.runtime import Notice, provenance, read_json, seed_everything, write_json
 from longstrand.tokenization.hub import load_tokenizer
 from longstrand.training.examples import LabelledSplits
 from longstrand.training.finetune import finetune
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from longstrand.models.network import Network
 
 logger = logging.getLogger(__name__)
-Notice = Callable[[str], None]
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|failed to allocate", re.IGNORECASE)
 
 

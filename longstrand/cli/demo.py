@@ -36,7 +36,7 @@ def demo(
     from longstrand.demo.run import run_demo
 
     config = build(DemoConfig, given({**options, "output": output, "genome": genome}), "demo")
-    result = run_demo(config, say=lambda line: print(f"[demo] {line}", file=sys.stderr, flush=True))
+    result = run_demo(config, notice=lambda line: print(f"[demo] {line}", file=sys.stderr, flush=True))
     if as_json:
         shown = {"folder": result.folder, "page": result.page, "data": result.data}
         print(json.dumps({name: str(path) for name, path in shown.items()} | {"verdict": result.verdict}, indent=2))

@@ -66,7 +66,7 @@ class Task:
         """Number of outputs of the model."""
         return len(self.names)
 
-    def notice(self) -> str:
+    def in_words(self) -> str:
         """Say in one sentence what will be learned and why."""
         shown = ", ".join(self.names[:8]) + (", ..." if len(self.names) > 8 else "")
         kind = {

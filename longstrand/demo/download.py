@@ -6,18 +6,17 @@ import hashlib
 import logging
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 from longstrand.errors import InputError
-from longstrand.runtime import write_atomically
+from longstrand.runtime import Notice, write_atomically
 
 logger = logging.getLogger(__name__)
 BLOCK = 1 << 16
 TIMEOUT = 30.0
 
 
-def fetch(url: str, folder: Path, *, say: Callable[[str], None] = logger.info) -> Path:
+def fetch(url: str, folder: Path, *, notice: Notice = logger.info) -> Path:
     """Return the file of an address, from ``folder`` if it is there, else downloaded.
 
     What has come so far is in ``NAME.part``, and the next call asks for the rest. ``NAME.sha256`` holds the checksum of
@@ -33,7 +32,7 @@ def fetch(url: str, folder: Path, *, say: Callable[[str], None] = logger.info) -
             raise InputError(f"{path}: differs from what was downloaded ({kept.name}); delete it and download again.")
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    say(f"downloading {url}")
+    notice(f"downloading {url}")
     try:
         _receive(url, part)
     except (OSError, urllib.error.URLError) as error:

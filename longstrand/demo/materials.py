@@ -13,9 +13,8 @@ from longstrand.demo.download import fetch
 from longstrand.demo.settings import DemoConfig
 from longstrand.demo.simulate import write_simulation
 from longstrand.errors import InputError, UsageError
-from longstrand.runtime import cache_dir, read_json, write_atomically
+from longstrand.runtime import Notice, cache_dir, read_json, write_atomically
 
-Say = Callable[[str], None]
 Aside = Callable[..., Callable[[], Any]]
 """Starts ``work(*given)`` and returns how to get its result."""
 PRETRAINED, RANDOM = "pre-trained", "random start"
@@ -75,7 +74,7 @@ def at_once(work: Callable[..., Any], *given: Any) -> Callable[[], Any]:
     return lambda: result
 
 
-def gather(config: DemoConfig, say: Say, aside: Aside = at_once) -> Materials:
+def gather(config: DemoConfig, notice: Notice, aside: Aside = at_once) -> Materials:
     """Simulate, download or find genome and labels; what takes long may run aside.
 
     Raises:
@@ -83,8 +82,8 @@ def gather(config: DemoConfig, say: Say, aside: Aside = at_once) -> Materials:
         UsageError: yeast without files and without leave to download.
     """
     if config.yeast:
-        return yeast_materials(config, say)
-    return own_materials(config) if config.genome else simulated_materials(config, say, aside)
+        return yeast_materials(config, notice)
+    return own_materials(config) if config.genome else simulated_materials(config, notice, aside)
 
 
 SIMULATED_TRAINING = {"epochs": 20, "learning_rate": 1e-3, "batch_size": 16, "patience": 0, "metric": "loss"}
@@ -93,12 +92,12 @@ QUICK_SIZE: dict[str, Any] = {"num_bases": 160_000, "num_rows": (80, 30, 100)}
 QUICK_TRAINING = {"epochs": 1, "learning_rate": 1e-3, "batch_size": 16}
 
 
-def simulated_materials(config: DemoConfig, say: Say, aside: Aside) -> Materials:
+def simulated_materials(config: DemoConfig, notice: Notice, aside: Aside) -> Materials:
     """Simulate a genome and its labels, the same ones for every seed."""
     folder = config.output / "data"
     if not (folder / "simulation.json").exists():
         size = QUICK_SIZE if config.quick else SIZE
-        say(f"simulating a genome of {size['num_bases'] / 1e6:g} million bases")
+        notice(f"simulating a genome of {size['num_bases'] / 1e6:g} million bases")
         made = aside(partial(write_simulation, **size), folder)
         import longstrand.training.pretrain  # noqa: F401  what comes next needs it, and it takes as long
 
@@ -162,7 +161,7 @@ def yeast_facts() -> dict[str, str]:
     return tomllib.loads(Path(__file__).with_name("yeast.toml").read_text())
 
 
-def yeast_materials(config: DemoConfig, say: Say) -> Materials:
+def yeast_materials(config: DemoConfig, notice: Notice) -> Materials:
     """Find or download the yeast genome and label the 300 bases before genes, with 300 and with 2,000 rows.
 
     A fifth of the labelled rows is for validation; test rows come from chromosomes IV and XV.
@@ -178,14 +177,16 @@ def yeast_materials(config: DemoConfig, say: Say) -> Materials:
     if genome is None or annotation is None:
         offer = f"{facts['release']}\n  {facts['genome']}\n  {facts['annotation']}\n  terms: {facts['terms']}\n" \
                 f"  addresses and terms: {facts['verified']}"  # fmt: skip
-        say(offer)
+        notice(offer)
         if not config.download:
             raise UsageError("demo --yeast needs the yeast genome; add --download to get both files (about 4 MB), or "
                              "give --genome and --annotation.")  # fmt: skip
-        genome, annotation = (fetch(facts[name], cache_dir() / "yeast", say=say) for name in ("genome", "annotation"))
+        genome, annotation = (
+            fetch(facts[name], cache_dir() / "yeast", notice=notice) for name in ("genome", "annotation")
+        )
     made = folder / "labels" / "promoters"
     if not (made / f"train_{YEAST_LABELS[-1]}.csv").exists():
-        say("labelling the 300 bases before every gene")
+        notice("labelling the 300 bases before every gene")
         options = {"before": 300, "promoter_window": 300, "valid_chroms": YEAST_VALID, "test_chroms": YEAST_TEST}
         from_gtf(annotation, genome, folder / "labels", tasks=("promoters",), options=options)
         for count in YEAST_LABELS:

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from longstrand.config import build, dump_config, paths_of, read_yaml
-from longstrand.demo.materials import PRETRAINED, RANDOM, Aside, DemoConfig, LabelSet, Materials, Say, at_once, gather
+from longstrand.demo.materials import PRETRAINED, RANDOM, Aside, DemoConfig, LabelSet, Materials, at_once, gather
 from longstrand.errors import InputError, ResumeError
-from longstrand.runtime import check_output, model_folder, torch_threads, write_atomically
+from longstrand.runtime import Notice, check_output, model_folder, torch_threads, write_atomically
 
 if TYPE_CHECKING:
     from longstrand.demo.report import Comparison
@@ -70,12 +70,12 @@ class DemoResult:
     seconds: float
 
 
-def run_demo(config: DemoConfig, *, say: Say = logger.info) -> DemoResult:
+def run_demo(config: DemoConfig, *, notice: Notice = logger.info) -> DemoResult:
     """Run the demo, or go on where it was interrupted.
 
     Args:
         config: what and where.
-        say: called with one line for each step.
+        notice: receives a sentence for each step.
 
     Raises:
         ResumeError: the folder holds a demo with other settings.
@@ -84,14 +84,14 @@ def run_demo(config: DemoConfig, *, say: Say = logger.info) -> DemoResult:
     start = time.monotonic()
     claim(config)
     with work_aside(config) as aside:
-        materials = gather(config, say, aside)
+        materials = gather(config, notice, aside)
         gc.freeze()  # every training collects garbage, which would go through every object of PyTorch
         baselines = [aside(fit_baselines, config, labels) for labels in materials.label_sets]
-        pretrained = None if config.yeast else run_pretraining(config, materials, say)
+        pretrained = None if config.yeast else run_pretraining(config, materials, notice)
         model = model_folder(SHIPPED) if pretrained is None else config.output / "pretrained" / "model"
-        comparisons = [compare(config, *given, model, say) for given in zip(materials.label_sets, baselines)]
-        structure = run_structure(config, materials, model, say)
-    say("writing the report")
+        comparisons = [compare(config, *given, model, notice) for given in zip(materials.label_sets, baselines)]
+        structure = run_structure(config, materials, model, notice)
+    notice("writing the report")
     from longstrand.demo import report
 
     seconds = time.monotonic() - start
@@ -144,14 +144,14 @@ def claim(config: DemoConfig) -> None:
     write_atomically(file, dump_config(config))
 
 
-def run_pretraining(config: DemoConfig, materials: Materials, say: Say) -> Any:
+def run_pretraining(config: DemoConfig, materials: Materials, notice: Notice) -> Any:
     """Train an encoder on the genomes; the result of `longstrand.training.pretrain.pretrain`."""
     from longstrand.training.pretrain import pretrain
     from longstrand.training.settings import PretrainConfig
 
     training = QUICK_PRETRAINING if config.quick else PRETRAINING
     steps = int(training["steps"])
-    say(f"pre-training an encoder on {len(materials.genomes)} genome(s), {steps:,} steps")
+    notice(f"pre-training an encoder on {len(materials.genomes)} genome(s), {steps:,} steps")
     values = {
         "output": config.output / "pretrained",
         "data": {
@@ -216,7 +216,7 @@ def load_tables(labels: LabelSet) -> Any:
 
 
 def compare(
-    config: DemoConfig, labels: LabelSet, baselines: Callable[[], dict[str, np.ndarray]], model: Path, say: Say
+    config: DemoConfig, labels: LabelSet, baselines: Callable[[], dict[str, np.ndarray]], model: Path, notice: Notice
 ) -> Comparison:
     """Fine-tune from the pre-trained and from a random start, and compare with the baselines on the test rows.
 
@@ -230,14 +230,14 @@ def compare(
     task, targets = splits.train.task, np.asarray(splits.test.targets)
     predictions, records = {}, {}
     if labels.read_tokens:
-        say(f"{labels.name}: reading the probabilities that the language model gives to hidden tokens")
+        notice(f"{labels.name}: reading the probabilities that the language model gives to hidden tokens")
         passes = QUICK_PASSES if config.quick else PASSES
         predictions |= learn_from_probabilities(model, splits, config.seed, passes)
     for name in (PRETRAINED, RANDOM):
-        say(f"{labels.name}: fine-tuning from the {'random' if name == RANDOM else 'pre-trained'} start")
+        notice(f"{labels.name}: fine-tuning from the {'random' if name == RANDOM else 'pre-trained'} start")
         records[name] = _finetune(config, labels, model, name)
         predictions[name] = _predictions(config, labels, name, task)
-    say(f"{labels.name}: k-mer regressions and a compact CNN on the same rows")
+    notice(f"{labels.name}: k-mer regressions and a compact CNN on the same rows")
     scores = {name: Scores(task, targets, values) for name, values in (predictions | baselines()).items()}
     return Comparison.of(labels, scores, records)
 
@@ -324,14 +324,14 @@ def _predictions(config: DemoConfig, labels: LabelSet, name: str, task: Any) -> 
     return frame.select(f"{word}_{output}" for output in task.names).to_numpy()
 
 
-def run_structure(config: DemoConfig, materials: Materials, model: Path, say: Say) -> Any:
+def run_structure(config: DemoConfig, materials: Materials, model: Path, notice: Notice) -> Any:
     """Fine-tune on a label for every base; the result of `longstrand.training.finetune.finetune`, or None."""
     from longstrand.training.finetune import finetune
     from longstrand.training.settings import FinetuneConfig
 
     if materials.structure is None:
         return None
-    say("fine-tuning on gene structure, a label for every base")
+    notice("fine-tuning on gene structure, a label for every base")
     folder = materials.structure()
     values = {
         "output": config.output / "gene_structure",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,13 +41,12 @@ from longstrand.inference.strands import strands_of
 from longstrand.models.network import Network
 from longstrand.questions.scores import Score, scorer
 from longstrand.questions.tokens import prepare_text, read_text, reading_of
-from longstrand.runtime import check_output, torch_threads, world_size
+from longstrand.runtime import Advance, Notice, check_output, torch_threads, world_size
 
 if TYPE_CHECKING:
     from longstrand.genome.fasta import Genome
 
 logger = logging.getLogger(__name__)
-Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,7 +264,7 @@ def design_file(
     model: Model, input: str | Path, output: str | Path, /, *, genome: Genome | str | Path | None = None,
     check_models: Sequence[str | Path] = (), prior: str | Path | None = None, train: str | Path | None = None,
     fixed_bed: str | Path | None = None, overwrite: bool = False, notice: Notice = logger.info,
-    advance: Callable[[int], None] = lambda number: None, **options: Any,
+    advance: Advance = lambda number: None, **options: Any,
 ) -> JobResult:  # fmt: skip
     """Design every row of a file into a folder; repeated after an interruption, go on after the last round.
 

@@ -306,7 +306,7 @@ class VcfWriter:
     """A VCF that is written line by line; the ending decides: ``.vcf``, ``.vcf.gz`` (bgzip and an index), ``.bcf``.
 
     Attributes:
-        notice: why there is no index, or None.
+        without_index: why there is no index, or None.
     """
 
     def __init__(self, path: Path, name: str, header: Iterable[bytes], columns: Sequence[bytes]) -> None:
@@ -318,7 +318,7 @@ class VcfWriter:
             header: lines that begin with ``##``.
             columns: cells of the line ``#CHROM``.
         """
-        self.notice: str | None = None
+        self.without_index: str | None = None
         self._path, self._final, self._kind = path, path.with_name(name), vcf_ending(name)
         self._text = path.with_name(path.name + ".text") if self._kind == ".bcf" else path
         self._out: Any = _packed(path) if self._kind == ".vcf.gz" else open(self._text, "wb")  # noqa: SIM115
@@ -364,7 +364,7 @@ class VcfWriter:
                     return
                 index[ending].unlink(missing_ok=True)
                 why = "a position or an END is larger than an index can hold"
-            self.notice = f"{self._final.name} has no index, because {why}"
+            self.without_index = f"{self._final.name} has no index, because {why}"
 
 
 def _packed(path: Path) -> Any:

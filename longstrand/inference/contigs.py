@@ -36,10 +36,10 @@ from longstrand.inference.options import TrackOptions
 from longstrand.inference.predict import head_of, longest_input, num_unknown, predict, probabilities
 from longstrand.inference.resumable import Finished, ResumableOutput, cut_into_parts
 from longstrand.inference.strands import average
-from longstrand.inference.streams import Advance, MemoryReader
+from longstrand.inference.streams import MemoryReader
 from longstrand.inference.writers import Bins, TrackLayout, track_file
 from longstrand.models.ensemble import Ensemble
-from longstrand.runtime import resolve_device
+from longstrand.runtime import Advance, resolve_device
 
 if TYPE_CHECKING:
     from longstrand.genome.fasta import Genome

@@ -27,7 +27,7 @@ from longstrand.inference.resumable import Counts, Finished, ResumableOutput, cu
 from longstrand.inference.sequences import open_genome, read_file
 from longstrand.inference.writers import ColumnChunk, Sink, sink_for
 from longstrand.models.ensemble import Ensemble
-from longstrand.runtime import check_output
+from longstrand.runtime import Advance, check_output
 
 if TYPE_CHECKING:
     from longstrand.genome.fasta import Genome
@@ -138,7 +138,7 @@ def write_predictions(
     layout: OutputColumns,
     *,
     part_rows: int | None = None,
-    advance: Callable[[int], None] = lambda number: None,
+    advance: Advance = lambda number: None,
 ) -> Finished | None:
     """Predict what is not finished yet, part by part, and join the parts when all are there.
 
@@ -243,7 +243,7 @@ def predict_file(
     *,
     genome: Genome | str | Path | None = None,
     overwrite: bool = False,
-    advance: Callable[[int], None] = lambda number: None,
+    advance: Advance = lambda number: None,
     **options: Any,
 ) -> JobResult:
     """Predict every row of a file into another file; repeated after an interruption, go on.

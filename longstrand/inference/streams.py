@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +29,7 @@ from longstrand.inference.resumable import flush
 from longstrand.inference.strands import View
 from longstrand.models.memory.recurrence import encode_step, initial_memory
 from longstrand.models.memory.segments import SegmentedRow, SegmentTemplate, make_step, reading_order, segment_lengths
-from longstrand.runtime import read_json, write_json
+from longstrand.runtime import Advance, read_json, write_json
 from longstrand.tokenization.base import Encoding
 from longstrand.tokenization.pieces import encode_pieces
 
@@ -43,8 +43,6 @@ PIECE = 1 << 18
 SAVE_SECONDS = 20.0
 """Time between two points from which a killed process goes on."""
 _KINDS: dict[str, tuple[str, tuple[int, ...]]] = {"ids": ("i4", ()), "offsets": ("i8", (2,))}
-
-Advance = Callable[[int], None]
 
 
 class MemoryReader:

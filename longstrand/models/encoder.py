@@ -178,6 +178,7 @@ class Encoder(Network):
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
         document_ids: Tensor | None = None,
+        rows: Tensor | None = None,
         **unknown: Any,
     ) -> BaseModelOutput | tuple[Any, ...]:
         """Encode tokens.
@@ -196,6 +197,8 @@ class Encoder(Network):
             return_dict: False for a tuple.
             document_ids: (B, L) int64 for packed batches: a token sees its own document only, and positions (unless
                 given) count from the start of each document. Documents are contiguous; padding is one, too.
+            rows: (B, R) int64, tokens for which alone the last states are wanted, (B, R, D); this spares most of the
+                last layer. Not with memory.
             **unknown: refused.
 
         Raises:
@@ -225,6 +228,7 @@ class Encoder(Network):
             document_ids=document_ids,
             keep=keep,
             weigh=weigh,
+            rows=rows,
         )
         output = BaseModelOutput(
             last_hidden_state=states[-1],
@@ -233,7 +237,6 @@ class Encoder(Network):
         )
         return output.to_tuple() if return_dict is False else output
 
-    @without_emulation
     def states_at(self, rows: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Compute the last hidden states of some tokens alone, which spares most of the last layer.
 
@@ -248,7 +251,8 @@ class Encoder(Network):
         if 2 * rows.shape[1] > input_ids.shape[1] or is_recurrent(self.config, input_ids.shape[1]):
             hidden: Tensor = self(input_ids, attention_mask).last_hidden_state
             return take_rows(hidden, rows)
-        return self.encode(input_ids, attention_mask, rows=rows)[0][-1]
+        found: Tensor = self(input_ids, attention_mask, rows=rows).last_hidden_state
+        return found
 
     def stream(
         self, segments: Iterable[Tensor | Mapping[str, Tensor]], *, memory: Tensor | None = None, backward: bool = False

@@ -120,13 +120,19 @@ class _WithEncoder(Network):
         if bins_mask is not None and self.kind != "bin":
             refuse_unknown({"bins_mask": bins_mask})
         num_items, as_tuple = kwargs.pop("num_items_in_batch", None), kwargs.pop("return_dict", None) is False
-        encoded = self.encoder(input_ids, attention_mask, token_type_ids, position_ids, **kwargs)
-        given = _Given(input_ids, attention_mask, kwargs.get("document_ids"), bins_mask, labels, num_items)
+        few = self.few_tokens(labels, kwargs)
+        rows = {} if few is None else {"rows": few[0]}
+        encoded = self.encoder(input_ids, attention_mask, token_type_ids, position_ids, **rows, **kwargs)
+        given = _Given(input_ids, attention_mask, kwargs.get("document_ids"), bins_mask, labels, num_items, few)
         output = self.answer(encoded, given)
         for name in ("hidden_states", "attentions"):  # a key without a value would be an entry of the tuple
             if (value := getattr(encoded, name)) is not None:
                 output[name] = value
         return output.to_tuple() if as_tuple else output
+
+    def few_tokens(self, labels: Tensor | None, options: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
+        """Find the tokens that the last layer is worked out for: places (B, R), and which are there; None: all."""
+        return None
 
     def answer(self, encoded: BaseModelOutput, given: _Given) -> ModelOutput:
         """Apply the head to what the encoder made of the inputs, and compute the loss if there are labels."""
@@ -173,6 +179,7 @@ class _Given(NamedTuple):
     bins_mask: Tensor | None
     labels: Tensor | None
     num_items: Tensor | int | None
+    few: tuple[Tensor, Tensor] | None
 
 
 def _states(encoded: BaseModelOutput) -> Tensor:
@@ -181,12 +188,22 @@ def _states(encoded: BaseModelOutput) -> Tensor:
 
 
 class MaskedLM(_WithEncoder):
-    """Encoder with a masked-LM head; with labels, logits are computed at labelled positions only.
+    """Encoder with a masked-LM head; with labels, last layer and logits are computed at labelled positions only.
 
     Labels are (B, L) ids, -100 where nothing is to be predicted.
     """
 
     kind: ClassVar[str] = "masked_lm"
+
+    def few_tokens(self, labels: Tensor | None, options: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
+        """Find the labelled tokens, where they are at most half of the longest row and nothing else is asked for."""
+        more = ("output_hidden_states", "output_attentions")
+        if labels is None or self.config.memory is not None or torch.compiler.is_compiling():
+            return None
+        if any(options.get(name) or getattr(self.config, name) for name in more):
+            return None
+        places, present = bin_places(labels != IGNORED_LABEL)
+        return (places, present) if 0 < 2 * places.shape[1] <= labels.shape[1] else None
 
     def answer(self, encoded: BaseModelOutput, given: _Given) -> MaskedLMOutput:
         """Predict tokens."""
@@ -196,7 +213,8 @@ class MaskedLM(_WithEncoder):
         labels = counted_labels(given.labels, given.input_ids, self.config, getattr(encoded, "counted", None))
         flat = labels.flatten()
         places = (flat != IGNORED_LABEL).nonzero().flatten()
-        logits = self.lm_head(hidden.flatten(0, 1).index_select(0, places))
+        chosen = hidden[given.few[1]] if given.few else hidden.flatten(0, 1).index_select(0, places)
+        logits = self.lm_head(chosen)
         losses = partial(F.cross_entropy, logits.float(), flat.index_select(0, places))
         loss_sum = losses(reduction="sum")
         count = torch.tensor(places.numel(), device=loss_sum.device)

@@ -17,9 +17,8 @@ from longstrand.inference.loaded import LoadedModel, Model, as_trained, obey, op
 from longstrand.inference.options import TrackOptions
 from longstrand.inference.predict import head_of
 from longstrand.inference.sequences import open_genome
-from longstrand.inference.streams import Advance
 from longstrand.inference.writers import track_ending, track_file
-from longstrand.runtime import check_output, read_json, torch_threads
+from longstrand.runtime import Advance, check_output, read_json, torch_threads
 from longstrand.tracks.folder import BIGWIG, FACTS, write_folder
 
 if TYPE_CHECKING:

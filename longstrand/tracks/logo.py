@@ -16,9 +16,8 @@ from longstrand.inference.jobs import JobResult
 from longstrand.inference.loaded import Model, open_model
 from longstrand.inference.options import OF_A_LOGO, TrackOptions
 from longstrand.inference.sequences import open_genome
-from longstrand.inference.streams import Advance
 from longstrand.questions.bases import BASES, base_distribution
-from longstrand.runtime import check_output
+from longstrand.runtime import Advance, check_output
 from longstrand.tracks.folder import write_folder, write_hub
 from longstrand.tracks.jobs import run_job
 

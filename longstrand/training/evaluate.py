@@ -6,7 +6,7 @@ The rows are read as the model was trained to read them (its reading record); wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from longstrand.models.tensors import RECORD, read_record
 from longstrand.report.page import write_report
 from longstrand.report.runs import BASELINES, MODEL, errors_table, evaluation_sections, groups_tables
 from longstrand.report.sections import Report, metric_title, provenance_table
-from longstrand.runtime import check_output, fingerprint_file, provenance, resolve_device, write_json
+from longstrand.runtime import Notice, check_output, fingerprint_file, provenance, resolve_device, write_json
 from longstrand.training.examples import check_strand
 from longstrand.training.measure import (
     Scored,
@@ -58,7 +58,7 @@ def evaluate(
     strand: str | None = None,
     device: str = "auto",
     resamples: int = 1000,
-    notice: Callable[[str], None] = logger.info,
+    notice: Notice = logger.info,
     **rows: Any,
 ) -> dict[str, Any]:
     """Measure a fine-tuned model on new labelled rows.
@@ -130,12 +130,7 @@ def evaluate(
 
 
 def calibrate(
-    model: Model,
-    labelled: str | Path,
-    *,
-    device: str = "auto",
-    notice: Callable[[str], None] = logger.info,
-    **rows: Any,
+    model: Model, labelled: str | Path, *, device: str = "auto", notice: Notice = logger.info, **rows: Any
 ) -> dict[str, Any]:
     """Fit the temperature of a model on validation rows and write it into its reading record, which `predict` obeys.
 
@@ -183,7 +178,7 @@ def calibrate(
 
 
 def _open(
-    model: Model, where: RowSource, strand: str | None, device: str, notice: Callable[[str], None]
+    model: Model, where: RowSource, strand: str | None, device: str, notice: Notice
 ) -> tuple[Network, FileOptions]:
     """Load a model that predicts labels, and how it reads its input."""
     if where.window is not None and where.genome is None:

@@ -42,6 +42,7 @@ from longstrand.models.reading import Reading
 from longstrand.models.tensors import fingerprint_weights
 from longstrand.report.runs import write_looks_page, write_run_page
 from longstrand.runtime import (
+    Notice,
     fingerprint_file,
     generator,
     join_processes,
@@ -90,7 +91,7 @@ TOTAL_WEIGHT = 0.2
 
 
 def finetune(
-    config: FinetuneConfig, *, notice: Callable[[str], None] = logger.info, splits: LabelledSplits | None = None
+    config: FinetuneConfig, *, notice: Notice = logger.info, splits: LabelledSplits | None = None
 ) -> TrainingResult:
     """Fine-tune a model on labelled sequences, or go on where an interrupted run stopped.
 
@@ -117,7 +118,7 @@ def finetune(
     if splits is None:
         load = load_signals if config.data.tracks else load_splits
         splits = load(config.data, alphabet=None if config.data.exact_text else tokenizer.alphabet)
-    notice(splits.task.notice())
+    notice(splits.task.in_words())
     notice(f"split: {', '.join(f'{len(table):,} {name}' for name, table in splits.items())}; {splits.origin}")
     for sentence in () if splits.signals is None else notices(splits.signals):
         notice(sentence)
@@ -491,7 +492,7 @@ def choose(
     *,
     num_parameters: int,
     train: Callable[[FinetuneConfig, LabelledSplits], Any],
-    notice: Callable[[str], None],
+    notice: Notice,
 ) -> Chosen:
     """Complete the settings, trying rates on the validation rows if none is given.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from longstrand.config import StrictModel, from_command_line
 from longstrand.errors import UsageError
+from longstrand.runtime import Notice
 from longstrand.training import finetune as finetuning
 from longstrand.training import pretrain as pretraining
 from longstrand.training.run_folder import TrainingResult
@@ -26,7 +27,7 @@ def finetune(
     regions: str | Path | None = None,
     genome: str | Path | None = None,
     method: str | Mapping[str, Any] = "full",
-    notice: Callable[[str], None] = logger.info,
+    notice: Notice = logger.info,
     **settings: Any,
 ) -> TrainingResult:
     """Fine-tune a model on labelled rows, measure it once on test rows; the same call resumes.

@@ -383,7 +383,7 @@ def _join_vcf(job: VariantJob, parts: Parts, temporary: Path, target: Path) -> l
                     info = [name + b",".join(cell) for name, cell in cells if any(text != b"." for text in cell)]
                     writer.write(record.split(one - first) if job.options.split else record, info)
                 first = last
-    return [f"note: {writer.notice}."] if writer.notice else []
+    return [f"note: {writer.without_index}."] if writer.without_index else []
 
 
 def _tables(job: VariantJob, parts: Parts) -> Iterator[ColumnChunk]:

@@ -48,7 +48,7 @@ def read(labels: dict[str, list[str | None]], sequences: list[str] | None = None
 def test_one_column(values: list[str | None], problem: str, names: tuple[str, ...]) -> None:
     task = infer(raw({"label": values}))
     assert (task.problem, task.names) == (problem, names)
-    assert task.problem in task.notice()
+    assert task.problem in task.in_words()
     assert "inferred" in task.reason
 
 

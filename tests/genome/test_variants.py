@@ -267,7 +267,7 @@ def test_an_end_far_away_does_not_stop_the_index(tmp_path, end, ending):
         for record in file:
             writer.write(record)
     assert [path.suffix for path in tmp_path.glob("o.vcf.gz.*")] == ([ending] if ending else [])
-    assert (writer.notice is None) == (ending is not None)
+    assert (writer.without_index is None) == (ending is not None)
 
 
 def test_contigs_are_renamed_only_if_all_match(genome, tmp_path):
@@ -311,7 +311,7 @@ def test_the_index_finds_every_record(tmp_path, length):
     writer.close()
     (tmp_path / "tmp").rename(tmp_path / "out.vcf.gz")
     ending = ".csi" if length > 1 << 29 else ".tbi"
-    assert writer.notice is None and (tmp_path / f"out.vcf.gz{ending}").exists()
+    assert writer.without_index is None and (tmp_path / f"out.vcf.gz{ending}").exists()
     rows = [(record.chrom, record.start, record.start + len(record.ref), record.id) for record in file]
     with pysam.VariantFile(str(tmp_path / "out.vcf.gz")) as peer:
         assert [record.id for record in peer] == [row[3] for row in rows]
@@ -334,8 +334,8 @@ def test_only_sorted_records_have_an_index(tmp_path, places, is_sorted):
     for record in file:
         writer.write(record)
     writer.close()
-    assert (writer.notice is None) == is_sorted == bool(list(tmp_path.glob("*.tbi")))
-    assert is_sorted or "has no index, because its records are not sorted" in writer.notice
+    assert (writer.without_index is None) == is_sorted == bool(list(tmp_path.glob("*.tbi")))
+    assert is_sorted or "has no index, because its records are not sorted" in writer.without_index
 
 
 def test_bcf_there_and_back(tmp_path):

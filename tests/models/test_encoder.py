@@ -47,7 +47,7 @@ def test_unknown_arguments_are_refused():
         model(torch.zeros(1, 2).long(), atention_mask=None)
 
 
-@pytest.mark.parametrize(
+ALL_KINDS = pytest.mark.parametrize(
     "settings",
     [
         {}, {"positions": "learned"}, {"positions": "alibi", "norm": "post"},
@@ -55,6 +55,9 @@ def test_unknown_arguments_are_refused():
         {"attention": {"pattern": "block_sparse", "block_size": 4}, "max_position_embeddings": 32},
     ],
 )  # fmt: skip
+
+
+@ALL_KINDS
 def test_states_of_some_rows_are_those_of_all(settings):
     torch.manual_seed(0)
     model = LongstrandModel(preset("tiny", vocab_size=9, **settings)).eval()
@@ -64,6 +67,27 @@ def test_states_of_some_rows_are_those_of_all(settings):
         for given in (None, mask):
             wanted = take_rows(model(ids, given).last_hidden_state, rows)
             assert torch.allclose(model.states_at(rows, ids, given), wanted, atol=1e-5)
+
+
+@ALL_KINDS
+@pytest.mark.parametrize("packed", [False, True])
+def test_training_works_out_the_last_layer_for_labelled_tokens_alone(settings, packed, monkeypatch):
+    torch.manual_seed(0)
+    model = LongstrandForMaskedLM(preset("tiny", vocab_size=9, **settings))
+    ids, labels = torch.randint(4, 9, (2, 30)), torch.full((2, 30), -100)
+    labels[0, [0, 3, 4]], labels[1, 7] = torch.tensor([5, 6, 4]), 8
+    more = {"document_ids": (torch.arange(30) >= 12).long().expand(2, -1)} if packed else {}
+
+    def losses_and_gradients():
+        model.zero_grad()
+        output = model(ids, labels=labels, **more)
+        output.loss.backward()
+        return output.loss.detach(), output.label_logits.detach(), [x.grad.clone() for x in model.parameters()]
+
+    assert model.few_tokens(labels, {})[0].tolist() == [[0, 3, 4], [7, 0, 0]]
+    few = losses_and_gradients()
+    monkeypatch.setattr(type(model), "few_tokens", lambda *_: None)
+    torch.testing.assert_close(few, losses_and_gradients(), atol=1e-5, rtol=1e-4)
 
 
 def test_rotation_by_hand():

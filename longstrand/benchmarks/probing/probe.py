@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,7 +30,7 @@ from longstrand.errors import UsageError
 from longstrand.evaluation.bootstrap import confusion_metrics
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, PRIMARY, Scores, primary_value
 from longstrand.genome.sequence import reverse_complement
-from longstrand.runtime import generator
+from longstrand.runtime import Notice, generator
 
 if TYPE_CHECKING:
     from longstrand.models.network import Network
@@ -291,7 +291,7 @@ def probe_model(
     settings: ProbeSettings,
     *,
     identity: Mapping[str, Any],
-    notice: Callable[[str], None],
+    notice: Notice,
     seed: int | None = None,
     max_tokens: int | None = None,
     **read: Any,

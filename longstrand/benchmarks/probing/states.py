@@ -27,7 +27,7 @@ from longstrand.errors import InputError, UsageError
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import layer_number, longest_input, predict
 from longstrand.inference.resumable import ResumableOutput
-from longstrand.runtime import fingerprint_bytes, generator, read_json, write_json
+from longstrand.runtime import Notice, fingerprint_bytes, generator, read_json, write_json
 from longstrand.training.measure import records
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def cache_states(
     options: PredictOptions,
     identity: Mapping[str, Any],
     sampling: Mapping[str, Any],
-    notice: Callable[[str], None] = lambda sentence: None,
+    notice: Notice = lambda sentence: None,
 ) -> States:
     """Compute the states of every row, or base, by one pass, or take up what is there.
 
@@ -245,7 +245,7 @@ def cache_states(
     return replace(found, samples=seen)
 
 
-def _clear_other(folder: Path, facts: Mapping[str, Any], notice: Callable[[str], None]) -> None:
+def _clear_other(folder: Path, facts: Mapping[str, Any], notice: Notice) -> None:
     """Throw away states of another model, other rows or another sample; write what these are of."""
     described = folder / "about.json"
     if described.exists() and read_json(described) != facts:
@@ -255,7 +255,7 @@ def _clear_other(folder: Path, facts: Mapping[str, Any], notice: Callable[[str],
     write_json(described, facts)
 
 
-def _announce(samples: Mapping[str, Sample], notice: Callable[[str], None]) -> None:
+def _announce(samples: Mapping[str, Sample], notice: Notice) -> None:
     totals = {name: round(sample.weights.sum()) for name, sample in samples.items()}
     if any(len(sample) < totals[name] for name, sample in samples.items()):
         parts = [f"{len(sample):,} of {totals[name]:,} labelled bases of {name}" for name, sample in samples.items()]

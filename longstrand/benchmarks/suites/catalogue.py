@@ -18,7 +18,7 @@ from longstrand.benchmarks.suites.promoters import build_annotated_promoters, bu
 from longstrand.benchmarks.suites.species import build_species
 from longstrand.benchmarks.suites.splice import build_splice_tokens, build_splice_windows, build_spliceai
 from longstrand.benchmarks.tasks.bins import build_bins
-from longstrand.benchmarks.tasks.build import Notice, build_task, find_file, resolve_options
+from longstrand.benchmarks.tasks.build import build_task, find_file, resolve_options
 from longstrand.benchmarks.tasks.own import find_tasks
 from longstrand.benchmarks.tasks.released import (
     ANY_VERSION,
@@ -30,6 +30,7 @@ from longstrand.benchmarks.tasks.released import (
 )
 from longstrand.benchmarks.tasks.task import BenchmarkTask, SourceFile, TaskData, read_options
 from longstrand.errors import InputError, UsageError, nearest
+from longstrand.runtime import Notice
 
 SUITES = ("gue", "nt", "nt_revised", "genomic_benchmarks", "gena", "longstrand")
 BUILDERS: dict[str, Callable[..., TaskData]] = {

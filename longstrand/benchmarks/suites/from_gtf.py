@@ -18,7 +18,7 @@ from longstrand.errors import InputError, one_of
 from longstrand.genome.annotation import transcripts
 from longstrand.genome.features import Feature
 from longstrand.genome.intervals import Interval
-from longstrand.runtime import check_output, write_atomically
+from longstrand.runtime import Notice, check_output, write_atomically
 
 Tables = tuple[dict[str, RawTable], str]
 
@@ -52,7 +52,7 @@ def from_gtf(
     *,
     tasks: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
-    notice: Callable[[str], None] = lambda sentence: None,
+    notice: Notice = lambda sentence: None,
 ) -> dict[str, MadeTables]:
     """Write labelled tables for the tasks that an annotated genome gives.
 

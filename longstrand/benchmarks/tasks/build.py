@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from longstrand.data.labelled_files import RawTable
 from longstrand.data.targets import infer_task
 from longstrand.errors import InputError, UsageError, nearest
 from longstrand.evaluation.sanity import check_splits, leaks, lines_of, truncation, truncation_line
-from longstrand.runtime import check_output, fingerprint_bytes, read_json, write_json
+from longstrand.runtime import Notice, check_output, fingerprint_bytes, read_json, write_json
 
 if TYPE_CHECKING:
     from longstrand.tokenization.base import Tokenizer
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 PIECE_COLUMN = "piece_of"
 """Column with the number of the sequence that a row is a piece of."""
 
-Notice = Callable[[str], None]
 VALID_SHARE = 0.1
 """Share of the training rows that becomes validation rows where none are published."""
 
