@@ -52,12 +52,11 @@ def imported() -> None:
 @pytest.fixture
 def folder_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in an empty folder; `plan` takes its steps in this process, because one of its own starts in 8 s."""
-    from longstrand.info.planning import StepServer, run_step
+    from longstrand.info import planning
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(StepServer, "__enter__", lambda _: lambda *job: run_step(*job[:4]))
-    monkeypatch.setattr(StepServer, "__exit__", lambda *_: None)
+    monkeypatch.setattr(planning, "measure_step", lambda *job: planning.run_step(*job[:4]))
     return tmp_path
 
 

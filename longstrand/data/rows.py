@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from longstrand.genome.fasta import Genome
 
+logger = logging.getLogger(__name__)
 MISSING = frozenset({"", "na", "n/a", "nan", "-nan", "null", "<na>", "#n/a", "#na", "#value!", "#ref!", "#div/0!"})
 """Lower-cased cells that stand for "no value", as R, pandas, SQL and spreadsheets write it; ``None`` is one, too.
 
@@ -334,10 +336,11 @@ def show_rows(rows: Sequence[int], limit: int = 5) -> str:
 def read_intervals(path: Path) -> IntervalTable:
     """Read intervals with the columns that came with them.
 
-    BED and bedGraph: columns 4 and 5 are the labels ``name`` and ``score``, those from 7 on ``column_7``...; a first
-    line ``#chrom start end ...`` makes the file a table. GFF: labels ``kind``, ``name`` and ``parent``. Tables
-    have columns ``chrom``, ``start``, ``end`` (in any case, also ``chromStart`` and the like), optionally ``strand``,
-    and any others as labels; coordinates are 0-based half-open, as in BED. A strand of ``.`` or ``*`` counts as ``+``.
+    BED and bedGraph: columns 4 and 5 are the labels ``name`` and ``score``, those from 7 on ``column_7``...; rows of
+    several blocks (BED12) are read from their start to their end, with a warning. A first line
+    ``#chrom start end ...`` makes the file a table. GFF: labels ``kind``, ``name`` and ``parent``. Tables have columns
+    ``chrom``, ``start``, ``end`` (in any case, also ``chromStart`` and the like), optionally ``strand``, and any others
+    as labels; coordinates are 0-based half-open, as in BED. A strand of ``.`` or ``*`` counts as ``+``.
 
     Raises:
         InputError: the file is missing, damaged or empty, holds something else, or a row is no interval; its line is
@@ -377,6 +380,8 @@ def _interval_table(path: Path, names: Sequence[str], rows: Iterable[Row]) -> In
     labels = {names[place]: list(values) for place, values in zip(others, zip(*kept))}
     table = IntervalTable(intervals, labels, lines, path)
     _refuse_other_places(table)
+    if "column_12" in labels and (several := sum(number not in ("0", "1") for number in labels["column_10"])):
+        logger.warning("%s: %d rows have several blocks (BED12); each is read whole, introns included", path, several)
     return table
 
 

@@ -1,25 +1,24 @@
 """`longstrand plan`: take one real step of the asked shape on this machine, or estimate a named card.
 
-Each step runs in a process of its own, a copy of ``python -m longstrand.info.planning``: a model with random weights of
-the asked shape, forward, backward, clipping and AdamW, or inference. Its memory is the most that the process held
+Each step runs in a process of its own: a model with random weights of the asked shape, forward, backward, clipping and
+AdamW, or inference. Its memory is the most that the process held
 (``VmHWM``; on a GPU what PyTorch allocated), its time the best of the steps after the first.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import resource
-import subprocess
-import sys
 import time
 import tomllib
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from math import prod
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 
@@ -241,7 +240,7 @@ def make_plan(
         device: cpu, cuda, or a name in `GPUS`.
         steps: steps that are timed, after a first one that is not.
         memory_limit: bytes; also find the largest batch whose step stays below, by running steps.
-        measure: in place of a `StepServer`.
+        measure: in place of `measure_step`.
 
     Raises:
         UsageError: unknown device; bf16 on a card without it; a length that the model cannot read.
@@ -259,10 +258,10 @@ def make_plan(
     notes: list[str] = []
     largest = None
     if device in ("cpu", "cuda"):
-        with nullcontext(measure) if measure else StepServer() as run:
-            found = run(config, setting, device, steps, None)
-            if memory_limit is not None:
-                largest = largest_batch(config, setting, device, memory_limit, (found.peak, run))
+        run = measure or measure_step
+        found = run(config, setting, device, steps, None)
+        if memory_limit is not None:
+            largest = largest_batch(config, setting, device, memory_limit, (found.peak, run))
         if device == "cpu" and setting.precision == "bf16" and not cpu_has_bf16():
             notes.append("this processor has no bf16 units: the model computes in fp32.")
         if device == "cpu":
@@ -375,55 +374,37 @@ def _seen(config: LongstrandConfig, length: int) -> float:
     return total / config.num_hidden_layers
 
 
-class StepServer:
-    """Take each step in a process of its own: a copy of one that has loaded the libraries, which this object starts.
+def measure_step(
+    config: LongstrandConfig, setting: Setting, device: str, steps: int, limit: int | None = None
+) -> Measured:
+    """Take steps in a process of its own: a copy of one that has loaded the libraries, which the first call starts.
 
-    A context manager; calling it takes a step.
+    Raises:
+        InputError: a step does not fit into the memory (or into ``limit`` bytes).
+        ConfigError: it fails otherwise.
     """
-
-    def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "longstrand.info.planning"]
-        self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.communicate()
-
-    def __call__(
-        self, config: LongstrandConfig, setting: Setting, device: str, steps: int, limit: int | None = None
-    ) -> Measured:
-        """Measure a step.
-
-        Raises:
-            InputError: it does not fit into the memory (or into ``limit`` bytes).
-            ConfigError: it fails otherwise.
-        """
-        job = {"config": config.to_dict(), "setting": asdict(setting), "device": device, "steps": steps, "limit": limit}
-        return read_answer(self.ask(json.dumps(job)), setting)
-
-    def ask(self, job: str) -> str:
-        """Send a job and wait for the answer, a line of JSON; empty if the server has ended."""
-        assert self.server.stdin is not None and self.server.stdout is not None
-        try:
-            self.server.stdin.write(job + "\n")
-            self.server.stdin.flush()
-        except BrokenPipeError:
-            return ""
-        return self.server.stdout.readline()
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["longstrand.models.pretrained"])
+    try:
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            return pool.submit(_within, limit, config.to_dict(), setting, device, steps).result()
+    except Exception as error:
+        last = f"{type(error).__name__}: {error}".strip().splitlines()[-1]
+        killed = isinstance(error, BrokenProcessPool | MemoryError)
+        if not killed and not any(word in last.lower() for word in MEMORY_WORDS):
+            raise ConfigError(f"the step that was to be measured failed: {last}") from None
+    raise InputError(
+        f"a step of {setting.batch} x {setting.length:,} tokens does not fit into the memory of this machine; ask "
+        "for a smaller --batch or --length, or for --gradient-checkpointing."
+    )
 
 
-def read_answer(answer: str, setting: Setting) -> Measured:
-    """Turn the answer of a `StepServer` into a measurement or an error."""
-    found = json.loads(answer or '{"failed": "its process has ended"}')
-    if "peak" in found:
-        return Measured(**found)
-    last = found["failed"]
-    if found.get("killed") or any(word in last.lower() for word in MEMORY_WORDS) or "MemoryError" in last:
-        raise InputError(
-            f"a step of {setting.batch} x {setting.length:,} tokens does not fit into the memory of this machine; ask "
-            "for a smaller --batch or --length, or for --gradient-checkpointing."
-        )
-    raise ConfigError(f"the step that was to be measured failed: {last}")
+def _within(limit: int | None, config: dict[str, Any], setting: Setting, device: str, steps: int) -> Measured:
+    """Take steps in this process, which may have twice so many bytes."""
+    if limit is not None and device == "cpu":
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_DATA, (2 * limit, resource.RLIM_INFINITY))
+    return run_step(LongstrandConfig.from_dict(config), setting, device, steps)
 
 
 def run_step(config: LongstrandConfig, setting: Setting, device: str, steps: int) -> Measured:
@@ -465,38 +446,3 @@ def run_step(config: LongstrandConfig, setting: Setting, device: str, steps: int
         seconds.append(time.perf_counter() - start)
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else peak_resident()
     return Measured(peak, min(seconds[1:] or seconds))
-
-
-def main() -> None:
-    """Answer each job, a line of standard input, from a copy of this process."""
-    import longstrand.models.pretrained  # noqa: F401 -- every copy needs it
-
-    for line in sys.stdin:
-        reader, writer = os.pipe()
-        if not (copy := os.fork()):
-            os.close(reader)
-            with suppress(BaseException):
-                os.write(writer, json.dumps(_answer(json.loads(line))).encode())
-            os._exit(0)
-        os.close(writer)
-        with open(reader) as pipe:
-            answer = pipe.read()
-        _, status = os.waitpid(copy, 0)
-        killed = {"failed": "its process has ended", "killed": os.WIFSIGNALED(status)}
-        print(answer or json.dumps(killed), flush=True)
-
-
-def _answer(job: dict[str, Any]) -> dict[str, Any]:
-    """Run a job in this process."""
-    if job["limit"] is not None and job["device"] == "cpu":
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_DATA, (2 * job["limit"], resource.RLIM_INFINITY))
-    try:
-        config = LongstrandConfig.from_dict(job["config"])
-        return asdict(run_step(config, Setting(**job["setting"]), job["device"], job["steps"]))
-    except Exception as error:
-        return {"failed": f"{type(error).__name__}: {error}".strip().splitlines()[-1]}
-
-
-if __name__ == "__main__":
-    main()

@@ -4,63 +4,27 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from longstrand.benchmarks.results import read_results
 from longstrand.benchmarks.trials import Method, Trial
 from tests.benchmarks.test_run import motif_rows
+from tests.launch import finish, kill_one, start, wait_until
 from tests.toys import tiny_checkpoint
 
 SETTINGS = (
     "protocol.epochs=1 protocol.resamples=30 protocol.kmer=3 protocol.probe.folds=2 protocol.probe.trials=2 "
     "protocol.batch_size=16 protocol.rate_factors=[0.1,10] protocol.tune_on=first_seed threads=1"
 )
-LIMIT = 400
-"""Seconds for a launch on a busy machine."""
 
 
 def launch(world: Path) -> subprocess.Popen[str]:
-    """Start two processes in a session of their own."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "longstrand",
-    ]
-    command += ["benchmark", "run", "--data", str(world / "data"), "--model", str(world / "tiny")]
-    command += ["--output", str(world / "run"), "--method", "full", "--method", "probe", "--baselines", "majority,kmer"]
-    command += ["--seeds", "0,1", "--device", "cpu", *SETTINGS.split()]
-    return subprocess.Popen(
-        command,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parents[2],
-    )
-
-
-def finish(running: subprocess.Popen[str]) -> tuple[int, str]:
-    """Wait for the end; gives exit status and what was printed."""
-    try:
-        said, _ = running.communicate(timeout=LIMIT)
-    finally:
-        if running.poll() is None:
-            os.killpg(running.pid, signal.SIGKILL)
-    return running.returncode, said
+    words = ["benchmark", "run", "--data", "data", "--model", "tiny", "--output", "run", "--method", "full"]
+    words += ["--method", "probe", "--baselines", "majority,kmer", "--seeds", "0,1", "--device", "cpu"]
+    return start([*words, *SETTINGS.split()], world, processes=2)
 
 
 @pytest.mark.slow
@@ -73,13 +37,8 @@ def test_killed_crashed_and_ended(tmp_path: Path) -> None:
     cells = tmp_path / "run" / "trials"
     # kill one process as soon as a cell is done
     running = launch(tmp_path)
-    deadline = time.monotonic() + LIMIT
-    while not list(cells.rglob("result.json")):
-        assert running.poll() is None and time.monotonic() < deadline
-        time.sleep(0.2)
-    workers = [child for child in psutil.Process(running.pid).children() if "longstrand" in " ".join(child.cmdline())]
-    assert len(workers) == 2
-    workers[0].kill()
+    wait_until(lambda: list(cells.rglob("result.json")), running)
+    kill_one(running)
     status, said = finish(running)
     done = len(list(cells.rglob("result.json")))
     assert status != 0 and ": [1/" in said

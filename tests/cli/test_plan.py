@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from contextlib import suppress
+import signal
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -17,59 +14,34 @@ from longstrand.cli.main import main
 from longstrand.cli.plan import read_bytes
 from longstrand.errors import ConfigError, InputError, UsageError
 from longstrand.info import planning
-from longstrand.info.planning import GPU_EFFICIENCY, Measured, Setting, StepServer, find_config, make_plan
+from longstrand.info.planning import GPU_EFFICIENCY, Measured, Setting, find_config, make_plan, measure_step
 from longstrand.models.config import preset
 from longstrand.models.pretrained import LongstrandForMaskedLM
-from tests.part_toys import in_child
+from tests.part_toys import SERVER
 from tests.toys import tiny_checkpoint
 
 TINY = preset("tiny", vocab_size=100, type_vocab_size=0)
 
 
-def answer_through(requests: Path, answers: Path) -> None:
-    """Be the process of a `StepServer`, with named pipes in place of its own."""
-    with open(requests) as sys.stdin, open(answers, "w") as sys.stdout:
-        planning.main()
+def killed(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.fixture
-def forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `StepServer` be a copy of the tests' server, which has loaded what its own process would load in 8 s."""
-
-    def start(*_: object, **__: object) -> SimpleNamespace:
-        pipes = tmp_path / "requests", tmp_path / "answers"
-        for pipe in pipes:
-            os.mkfifo(pipe)
-        process = in_child(partial(answer_through, *pipes))
-        requests, answers = open(pipes[0], "w"), open(pipes[1])  # noqa: SIM115
-
-        def communicate() -> None:
-            with suppress(BrokenPipeError):
-                requests.close()
-            process.join()
-
-        return SimpleNamespace(stdin=requests, stdout=answers, kill=process.kill, communicate=communicate)
-
-    monkeypatch.setattr(planning.subprocess, "Popen", start)
-
-
-@pytest.mark.usefixtures("forked")
-def test_a_step_is_run_here() -> None:
+def test_a_step_is_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process holds at least weights, gradients and AdamW's averages; a larger step holds and takes more.
 
-    A step that fails, or whose process is killed, is named; the next one still runs.
+    A step that fails, or whose process is killed, is named.
     """
-    with StepServer() as run:
-        small = make_plan("tiny", TINY, Setting(16, 2), steps=1, measure=run)
-        large = make_plan("tiny", TINY, Setting(256, 8), steps=1, measure=run)
-        with pytest.raises(InputError, match=r"a step of 4000 x 512 tokens does not fit into the memory of this mach"):
-            run(TINY, Setting(512, 4000), "cpu", 0, 2**29)
-        with pytest.raises(ConfigError, match=r"the step that was to be measured failed: RuntimeError: .*nowhere"):
-            run(TINY, Setting(16, 2), "nowhere", 0)
-        assert run(TINY, Setting(16, 2), "cpu", 0).peak < large.memory.peak
-        run.server.kill()
-        with pytest.raises(ConfigError, match="the step that was to be measured failed: its process has ended"):
-            run(TINY, Setting(16, 2), "cpu", 0)
+    monkeypatch.setattr(SERVER, "set_forkserver_preload", lambda modules: None)  # the tests' server has loaded them
+    small = make_plan("tiny", TINY, Setting(16, 2), steps=1)
+    large = make_plan("tiny", TINY, Setting(256, 8), steps=1)
+    with pytest.raises(InputError, match=r"a step of 4000 x 512 tokens does not fit into the memory of this machine"):
+        measure_step(TINY, Setting(512, 4000), "cpu", 0, 2**29)
+    with pytest.raises(ConfigError, match=r"the step that was to be measured failed: RuntimeError: .*nowhere"):
+        measure_step(TINY, Setting(16, 2), "nowhere", 0)
+    monkeypatch.setattr(planning, "_within", killed)
+    with pytest.raises(InputError, match=r"a step of 2 x 16 tokens does not fit into the memory of this machine"):
+        measure_step(TINY, Setting(16, 2), "cpu", 0)
     assert small.measured and small.parameters == sum(p.numel() for p in LongstrandForMaskedLM(TINY).parameters())
     assert (small.memory.weights, small.memory.training) == (4 * small.parameters, 12 * small.parameters)
     activations = 8 * 256 * 4 * (128 * 8 + 512 * 2) * 2
@@ -86,14 +58,6 @@ def test_every_form_of_step_runs(head: str) -> None:
         for setting in (Setting(30, 2, head=head, checkpointing=True), Setting(30, 2, mode="infer", head=head)):
             found = planning.run_step(config, setting, "cpu", 1)
             assert found.seconds > 0 and found.peak > 1 << 20
-
-
-def test_a_step_that_does_not_fit() -> None:
-    for answer in ({"failed": "RuntimeError: DefaultCPUAllocator: can't allocate memory"}, {"failed": "", "killed": 1}):
-        with pytest.raises(InputError, match=r"a step of 2 x 16 tokens does not fit into the memory of this machine"):
-            planning.read_answer(json.dumps(answer), Setting(16, 2))
-    with pytest.raises(ConfigError, match="the step that was to be measured failed: ValueError: odd"):
-        planning.read_answer('{"failed": "ValueError: odd"}', Setting(16, 2))
 
 
 @pytest.mark.parametrize(("limit", "largest"), [(1000, 9), (100, 0), (199, 0), (200, 1), (100_000, 999)])
@@ -149,10 +113,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(
-        StepServer, "__enter__", lambda _: lambda config, setting, *_: Measured(10**8 * setting.batch, 2.0)
-    )
-    monkeypatch.setattr(StepServer, "__exit__", lambda *_: None)
+    monkeypatch.setattr(planning, "measure_step", lambda _, setting, *__: Measured(10**8 * setting.batch, 2.0))
     folder = tiny_checkpoint(tmp_path / "tiny")
     words = ("--model", folder, "--bases", 60, "--batch", 2, "--mode", "infer", "--device", "cpu")
     code, out, _ = run(capsys, *words, "--memory-limit", "1GB", "--steps", 3600)

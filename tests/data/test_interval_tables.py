@@ -30,6 +30,12 @@ def test_bed_with_all_columns(tmp_path: Path, name: str) -> None:
     assert table.where(1) == f"{tmp_path / name}:4"
 
 
+def test_bed_rows_of_several_blocks_are_read_whole_and_this_is_said(tmp_path, caplog) -> None:
+    rows = ["chr1\t5\t90\ttx\t0\t+\t5\t90\t0\t2\t10,20\t0,65\n", "chr1\t5\t9\tone\t0\t+\t5\t9\t0\t1\t4\t0\n"]
+    assert read_intervals(write(tmp_path / "x.bed", "".join(rows))).intervals[0] == Interval("chr1", 5, 90)
+    assert "x.bed: 1 rows have several blocks (BED12)" in caplog.text
+
+
 def test_bed_with_three_columns_and_spaces(tmp_path: Path) -> None:
     table = read_intervals(write(tmp_path / "x.bed", "chr1 5 9\nchr1 7 8\n"))
     assert table.intervals == [Interval("chr1", 5, 9), Interval("chr1", 7, 8)]

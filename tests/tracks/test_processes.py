@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -17,39 +12,15 @@ import pytest
 from longstrand.models.checkpoint import save_checkpoint
 from longstrand.models.pretrained import LongstrandForSequenceClassification
 from tests.inference.test_contigs import K2, network
+from tests.launch import finish, kill_one, start, wait_until
 
 pytest.importorskip("pybigtools")
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-LIMIT = 300
-"""Seconds for a launch on a busy machine."""
 
 
-def start(folder: Path, output: str, *launcher: str) -> subprocess.Popen[str]:
-    """Begin ``longstrand predict`` as a user does, in a session of its own."""
+def predict(folder: Path, output: str, processes: int = 1) -> subprocess.Popen[str]:
     words = ["predict", "model", "g.fa", "--contigs", "all", "--window", "120", "--step", "120", "--bin-size", "40"]
     words += ["--strand", "+", "--threshold", "0.9", "--gap", "100", "--output", output]
-    return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "longstrand", *words], cwd=folder, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
-    )  # fmt: skip
-
-
-def finish(running: subprocess.Popen[str]) -> tuple[int, str]:
-    """Wait for the end; gives exit status and what was printed."""
-    try:
-        said, _ = running.communicate(timeout=LIMIT)
-    finally:
-        if running.poll() is None:
-            os.killpg(running.pid, signal.SIGKILL)
-    return running.returncode, said
-
-
-def wait_until(there: Callable[[], bool], running: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not there():
-        assert running.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
+    return start(words, folder, processes=processes)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -64,22 +35,20 @@ def test_ranks_share_contigs_and_survive_kills(tmp_path: Path) -> None:
     draw = random.Random(0)
     texts = {name: "".join(draw.choices("ACGT", k=size)) for name, size in (("a", 1_300_000), ("b", 500_000))}
     (tmp_path / "g.fa").write_text("".join(f">{name}\n{text}\n" for name, text in texts.items()) + ">c\nNNN\n")
-    status, said = finish(start(tmp_path, "one"))
+    status, said = finish(predict(tmp_path, "one"))
     assert status == 0, said
     wanted = contents(tmp_path / "one")
     assert len(wanted) == 3 + 3 + 1
     # two processes; one of them dies when a part is done
     parts = tmp_path / "two.parts"
-    running = start(tmp_path, "two", *TORCHRUN)
+    running = predict(tmp_path, "two", 2)
     wait_until(lambda: bool(list(parts.glob("part-*.json"))), running)
-    workers = [child for child in psutil.Process(running.pid).children() if "longstrand" in " ".join(child.cmdline())]
-    assert len(workers) == 2
-    workers[0].kill()
+    kill_one(running)
     status, said = finish(running)
     kept = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in parts.glob("part-*.json")}
     assert status != 0 and not (tmp_path / "two").exists() and 0 < len(kept) < 4, said
     # the same command in two processes; both die while the parts are being joined
-    running = start(tmp_path, "two", *TORCHRUN)
+    running = predict(tmp_path, "two", 2)
     wait_until((tmp_path / ".tmp-two").exists, running)
     for worker in psutil.Process(running.pid).children():
         worker.kill()
@@ -87,11 +56,11 @@ def test_ranks_share_contigs_and_survive_kills(tmp_path: Path) -> None:
     assert len(list(parts.glob("part-*.json"))) == 4
     assert all((path.stat().st_mtime_ns, path.read_bytes()) == state for path, state in kept.items())
     # what is left is the join
-    status, said = finish(start(tmp_path, "two"))
+    status, said = finish(predict(tmp_path, "two"))
     assert status == 0, said
     assert contents(tmp_path / "two") == wanted
     names = ["g.fa", "model", "one", "one.run.json", "two", "two.run.json"]
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".fai") == names
     # and two processes alone give the same bytes
-    status, said = finish(start(tmp_path, "three", *TORCHRUN))
+    status, said = finish(predict(tmp_path, "three", 2))
     assert status == 0 and contents(tmp_path / "three") == wanted, said
