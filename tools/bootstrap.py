@@ -23,6 +23,12 @@ from pathlib import Path
 
 OLDEST = (3, 11)
 ROOT = Path(__file__).resolve().parent.parent
+FIRST_START = """
+import matplotlib.font_manager, numpy, sklearn.linear_model, longstrand.demo.report, longstrand.training.finetune
+from longstrand.evaluation.leakage import canonical_words
+canonical_words(numpy.frombuffer(b"ACGTACGT", numpy.uint8), 3)
+"""
+"""Byte code, the list of fonts and a kernel, which would make the first command slow."""
 WHEEL = re.compile(r"pip-(\d+(?:\.\d+)*)-py3-none-any\.whl$")
 
 
@@ -236,6 +242,8 @@ def install(folder: Path) -> None:
             raise CannotSetUp(
                 f"pip could not install {what} (its message is above); check the network and PIP_INDEX_URL"
             )
+    say("starting it once, which compiles it")
+    run(python, "-c", FIRST_START)
 
 
 def torch_requirement() -> str:
