@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +26,19 @@ from longstrand.runtime import compiled
 Ints = npt.NDArray[np.int64]
 Digits = npt.NDArray[np.uint8]
 Codes = npt.NDArray[np.uint16]
+Small = npt.NDArray[np.int32]
 
 PSEUDO_SITES = 0.1
 STEPS = 1000
 """Whole-number scores of a letter lie between 0 and this (FIMO's ``--motif-pseudo`` and range)."""
 BACKGROUNDS = {"nrdb": (0.274552, 0.225448, 0.225448, 0.274552), "uniform": (0.25, 0.25, 0.25, 0.25)}
 """FIMO's default, the frequencies of a non-redundant database averaged over the strands, and equal frequencies."""
-BLOCK = 6
-"""Letters that one look-up scores."""
-FORBIDDEN = -(1 << 24)
-"""Score of a letter that is none."""
+BLOCK = 8
+"""Letters of a code, which says which motifs are possible there."""
+GROUP = 256
+"""Motifs on a strand that are searched at once; more make lists that do not stay near the processor."""
+PART = 1 << 16
+"""Places that one thread searches at a time."""
 PIECE = 1 << 23
 """Bases scanned at a time; longer contigs are cut, with overlaps."""
 
@@ -138,26 +143,29 @@ def score_table(motif: Motif, background: FloatArray) -> Scores:
     lowest = float(np.floor(bits.min()))
     scale = float(np.floor(STEPS / max(1.0, bits.max() - lowest)))
     weights = np.rint((bits - lowest) * scale).astype(np.int64)
-    return Scores(weights, np.cumsum(_distribution(weights, background)[::-1])[::-1], scale, lowest)
+    chances = _distribution(weights, weights.max(1), background)
+    return Scores(weights, np.cumsum(chances[::-1])[::-1], scale, lowest)
 
 
 @compiled
-def _distribution(weights, background):  # type: ignore[no-untyped-def]
+def _distribution(weights, tops, background):  # type: ignore[no-untyped-def]
     """Compute the probability of each sum of weights, one letter of each row drawn from the background."""
-    size, reached = 1, 1
+    most, size = 0, 1
+    for top in tops:
+        most, size = max(most, top), size + top
+    known, longer = np.zeros(size + 2 * most), np.zeros(size + 2 * most)  # from `most` on: no index is negative
+    share_a, share_c, share_g, share_t = background[0], background[1], background[2], background[3]
+    known[most], reached = 1.0, 1
     for row in range(len(weights)):
-        size += weights[row].max()
-    known, longer = np.zeros(size), np.zeros(size)
-    known[0] = 1.0
-    for row in range(len(weights)):
-        longer[: reached + weights[row].max()] = 0.0
-        for letter in range(4):
-            weight, frequency = weights[row, letter], background[letter]
-            for total in range(reached):
-                longer[total + weight] += known[total] * frequency
+        reached += tops[row]
+        a, c = known[most - weights[row, 0] :], known[most - weights[row, 1] :]
+        g, t = known[most - weights[row, 2] :], known[most - weights[row, 3] :]
+        made = longer[most:]
+        for total in range(reached):
+            value = a[total] * share_a + c[total] * share_c
+            made[total] = value + g[total] * share_g + t[total] * share_t
         known, longer = longer, known
-        reached += weights[row].max()
-    return known
+    return known[most : most + size]
 
 
 def scan(
@@ -188,30 +196,27 @@ def scan(
     if not 0 < threshold <= 1:
         raise UsageError(f"the threshold of p values lies between 0 and 1, got {threshold}.")
     frequencies = np.array(BACKGROUNDS["nrdb"]) if background is None else background
-    found: list[list[Ints]] = [[] for _ in motifs]
+    strands = 2 if both_strands else 1
     num_windows = np.zeros(len(motifs), dtype=np.int64)
+    found = [np.empty((0, 4), dtype=np.int64)]
     longest = max((motif.width for motif in motifs), default=1)
     with ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
-        tables = list(pool.map(lambda motif: _on_strands(motif, frequencies, 2 if both_strands else 1), motifs))
-        kernels = [[_kernel(table, table.cut(threshold)) for table in pair] for pair in tables]
-        for digits, places in _pieces(sequences, longest):
-            unknown = np.cumsum(np.concatenate([[0], digits == UNKNOWN]), dtype=np.int32)
-            codes, padded = np.zeros(len(digits), dtype=np.uint16), np.pad(digits & 3, (0, BLOCK))
-            for shift in range(BLOCK):
-                codes = codes * 4 + padded[shift : shift + len(digits)]  # of the letters from each base on
-            windows = {
-                width: int((unknown[width:] == unknown[:-width])[:PIECE].sum())
-                for width in {motif.width for motif in motifs}
-            }
+        pairs = list(pool.map(lambda motif: _on_strands(motif, frequencies, strands), motifs))
+        tables = [table for pair in pairs for table in pair]
+        firsts = range(0, len(tables), GROUP)
+        groups = list(pool.map(lambda first: _group(tables[first : first + GROUP], threshold), firsts))
+        for piece in _pieces(sequences, longest):
+            for width in {motif.width for motif in motifs}:
+                known = int((piece.unknown[width:] == piece.unknown[:-width])[:PIECE].sum())
+                num_windows[[motif.width == width for motif in motifs]] += known * strands
 
-            def look(number: int, codes: Codes = codes, digits: Digits = digits, places: Ints = places) -> Ints:
-                sides = enumerate(kernels[number])
-                return np.concatenate([_hits(codes, digits, places, kernel, side) for side, kernel in sides])
+            def look(job: tuple[int, _Group, int], piece: _Piece = piece) -> Ints:
+                first, group, begin = job
+                return np.add(_hits(piece, group, begin), [first, 0, 0, 0])
 
-            for number, rows in enumerate(pool.map(look, range(len(motifs)))):
-                found[number].append(rows)
-                num_windows[number] += windows[motifs[number].width] * len(kernels[number])
-    return _assemble(motifs, tables, found, num_windows)
+            jobs = [(*pair, begin) for pair in zip(firsts, groups) for begin in range(0, len(piece.codes), PART)]
+            found.extend(pool.map(look, jobs))
+    return _assemble(motifs, tables, strands, np.concatenate(found), num_windows)
 
 
 def _on_strands(motif: Motif, background: FloatArray, strands: int) -> list[Scores]:
@@ -238,33 +243,53 @@ def q_values(p: FloatArray, total: int | None = None) -> FloatArray:
     return result
 
 
-def _assemble(
-    motifs: Sequence[Motif], tables: Sequence[Sequence[Scores]], found: list[list[Ints]], num_windows: Ints
-) -> Hits:
-    parts = []
-    for number, rows in enumerate(found):
-        table = np.concatenate(rows) if rows else np.empty((0, 4), dtype=np.int64)
-        table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0]))]
-        score, p = np.empty(len(table)), np.empty(len(table))
-        for side, scores in enumerate(tables[number]):
-            own = table[:, 2] == side
+def _assemble(motifs: Sequence[Motif], tables: Sequence[Scores], strands: int, table: Ints, num_windows: Ints) -> Hits:
+    """Order the hits, ``(hits, 4)``: motif and strand in one number, sequence, start, total; add scores, p and q."""
+    motif, side = table[:, 0] // strands, table[:, 0] % strands
+    order = np.lexsort((side, table[:, 2], table[:, 1], motif))
+    table, motif, side = table[order], motif[order], side[order]
+    score, p, q = np.empty((3, len(table)))
+    ends = np.searchsorted(motif, np.arange(len(motifs) + 1))
+    for number, (first, last) in enumerate(pairwise(ends.tolist())):
+        for strand in range(strands):
+            scores, own = tables[number * strands + strand], first + np.flatnonzero(side[first:last] == strand)
             score[own], p[own] = scores.bits(table[own, 3]), scores.tail[table[own, 3]]
-        q = q_values(p, int(num_windows[number]))
-        width = motifs[number].width
-        fixed = [np.full(len(table), number), table[:, 0], table[:, 1], table[:, 1] + width, table[:, 2] == 1]
-        parts.append((*fixed, score, p, q))
-    kinds = [np.int64] * 4 + [np.bool_] + [np.float64] * 3
-    columns = [np.concatenate(list(column)) for column in zip(*parts)] or [np.empty(0, dtype=kind) for kind in kinds]
-    return Hits(*columns, num_windows)
+        q[first:last] = q_values(p[first:last], int(num_windows[number]))
+    widths = np.array([motif.width for motif in motifs], dtype=np.int64)
+    start = table[:, 2]
+    return Hits(motif, table[:, 1], start, start + widths[motif], side == 1, score, p, q, num_windows)
 
 
-def _pieces(sequences: Iterable[str], longest: int) -> Iterator[tuple[Digits, Ints]]:
+class _Piece(NamedTuple):
+    """Texts that are searched at once.
+
+    Attributes:
+        letters: 0 to 3, anything for an unknown one, of which there is one between two texts.
+        codes: of the `BLOCK` letters from each on.
+        unknown: how many unknown letters lie before each, and in all.
+        places: where each text begins, its sequence and its first base there, ``(texts, 3)``.
+    """
+
+    letters: Digits
+    codes: Codes
+    unknown: Ints
+    places: Ints
+
+
+def _pieces(sequences: Iterable[str], longest: int) -> Iterator[_Piece]:
     """Join short sequences and cut long ones into pieces of about `PIECE` bases; a window begins in one of them.
 
-    Yields:
-        Digits, an unknown one between two texts; and where each text begins in the piece, its sequence and its first
-        base there, ``(texts, 3)``. Windows that begin at `PIECE` or later belong to the next piece.
+    Windows that begin at `PIECE` or later belong to the next piece.
     """
+
+    def piece() -> _Piece:
+        digits = digits_of("|".join(texts))
+        codes, padded = np.zeros(len(digits), dtype=np.uint16), np.pad(digits & 3, (0, BLOCK))
+        for shift in range(BLOCK):
+            codes = codes * 4 + padded[shift : shift + len(digits)]
+        unknown = np.cumsum(np.concatenate([[0], digits == UNKNOWN]), dtype=np.int64)
+        return _Piece(padded[: len(digits)], codes, unknown, np.array(places, dtype=np.int64))
+
     texts: list[str] = []
     places: list[tuple[int, int, int]] = []
     size = 0
@@ -272,63 +297,120 @@ def _pieces(sequences: Iterable[str], longest: int) -> Iterator[tuple[Digits, In
         for start in range(0, max(len(text), 1), PIECE):
             part = text[start : start + PIECE + longest - 1]
             if texts and size + len(part) > PIECE:
-                yield digits_of("|".join(texts)), np.array(places, dtype=np.int64)
+                yield piece()
                 texts, places, size = [], [], 0
             texts.append(part)
             places.append((size, number, start))
             size += len(part) + 1
     if texts:
-        yield digits_of("|".join(texts)), np.array(places, dtype=np.int64)
+        yield piece()
 
 
-_Kernel = tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], int, int]
+class _Group(NamedTuple):
+    """Up to `GROUP` motifs, each on one strand, that are searched at once; arrays have one row a motif.
 
-
-def _kernel(scores: Scores, cut: int) -> _Kernel:
-    """Make what the search of a motif needs: weights, and a filter that is quick.
-
-    Returns:
-        Weights int32 ``(width, 5)``, an unknown letter forbidden; for each code of the `BLOCK` letters that tell most
-        whether the other letters could reach the cut beside them; the first row of these letters; the cut.
+    Attributes:
+        places: where its letters lie: the `BLOCK` that tell most, then the others, those that tell most first.
+        weights: scores of these letters.
+        halves: sums of the first and of the last four letters of the block, by their code.
+        rest: highest sums of each letter and those after it.
+        widths, cuts: bases, and the lowest total that counts.
+        ends, numbers: ``numbers[ends[code] : ends[code + 1]]`` could reach their cut beside this code of a block.
     """
-    padded = np.concatenate([scores.weights, np.zeros((max(0, BLOCK - len(scores.weights)), 4), dtype=np.int64)])
-    tells = np.cumsum(np.concatenate([[0], padded.max(1) - padded.mean(1)]))
-    first = int((tells[BLOCK:] - tells[:-BLOCK]).argmax())
-    rows, block = padded[first : first + BLOCK], np.zeros(1, dtype=np.int64)
-    for row in rows:
-        block = (block[:, None] + row).reshape(-1)
-    others = int(padded.max(1).sum() - rows.max(1).sum())
-    weights = np.full((len(scores.weights), 5), FORBIDDEN, dtype=np.int32)
-    weights[:, :4] = scores.weights
-    return weights, block + others >= cut, first, cut
+
+    places: Small
+    weights: Small
+    halves: Small
+    rest: Small
+    widths: Small
+    cuts: Small
+    ends: Small
+    numbers: Digits
 
 
-def _hits(codes: Codes, digits: Digits, places: Ints, kernel: _Kernel, side: int) -> Ints:
-    """Find windows of a piece that reach the cut: (hits, 4) sequence, start, side, total."""
-    room = 1 << 12
-    while True:
-        starts, totals = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64)
-        room = _search(codes, digits[: PIECE + len(kernel[0]) - 1], *kernel, starts, totals)
-        if room <= len(starts):
-            break
-    starts, totals = starts[:room], totals[:room]
-    text = np.searchsorted(places[:, 0], starts, side="right") - 1
-    own = starts - places[text, 0] + places[text, 2]
-    return np.stack([places[text, 1], own, np.full(len(own), side), totals], axis=1)
+def _group(tables: Sequence[Scores], threshold: float) -> _Group:
+    """Make what the search of some motifs needs."""
+    longest = max(BLOCK, *(len(table.weights) for table in tables))
+    places, weights = np.zeros((len(tables), longest), np.int32), np.zeros((len(tables), longest, 4), np.int32)
+    for number, table in enumerate(tables):
+        rows = np.zeros((longest, 4), dtype=np.int64)
+        rows[: len(table.weights)] = table.weights
+        tells = rows.max(1) - rows.mean(1)
+        first = int(np.convolve(tells[: max(BLOCK, len(table.weights))], np.ones(BLOCK), "valid").argmax())
+        tells[first : first + BLOCK] = np.inf
+        places[number] = np.argsort(-tells, kind="stable")
+        weights[number] = rows[places[number]]
+    halves = np.zeros((2, len(tables), 1), dtype=np.int32)
+    for row in range(4):
+        more = weights[:, [row, row + 4]].swapaxes(0, 1)
+        halves = (halves[..., None] + more[:, :, None]).reshape(2, len(tables), -1)
+    rest = weights.max(2)[:, ::-1].cumsum(1)[:, ::-1].astype(np.int32)
+    widths = np.array([len(table.weights) for table in tables], dtype=np.int32)
+    cuts = np.array([table.cut(threshold) for table in tables], dtype=np.int32)
+    needed = cuts - (rest[:, BLOCK] if longest > BLOCK else 0)
+    return _Group(places, weights, halves, rest, widths, cuts, *_index(halves, halves[1].max(1), needed))
 
 
 @compiled
-def _search(codes, digits, weights, possible, first, cut, starts, totals):  # type: ignore[no-untyped-def]
-    """Fill starts and totals of windows that reach the cut; return how many there are, more than fit included."""
-    width, count = len(weights), 0
-    codes = codes[first:]  # so that no index can be negative, which would cost a test
-    for start in range(len(digits) - width + 1):
-        if possible[codes[start]]:
-            total = 0
-            for row in range(width):
-                total += weights[row, digits[start + row]]
-            if total >= cut:
-                if count < len(starts):
-                    starts[count], totals[count] = start, total
+def _index(halves, tops, needed):  # type: ignore[no-untyped-def]
+    """List the motifs whose block reaches what is needed: where those of each code of a block end, and the motifs."""
+    ends, free = np.zeros(65537, dtype=np.int32), np.zeros(65536, dtype=np.int32)
+    numbers = np.empty(0, dtype=np.uint8)
+    for turn in range(2):  # count, then fill
+        for motif in range(len(needed)):
+            for high in range(256):
+                lowest = needed[motif] - halves[0, motif, high]
+                if tops[motif] >= lowest:
+                    for low in range(256):
+                        if halves[1, motif, low] >= lowest:
+                            code = 256 * high + low
+                            if turn:
+                                numbers[free[code]] = motif
+                            free[code] += 1
+        if not turn:
+            for code in range(65536):
+                ends[code + 1] = ends[code] + free[code]
+                free[code] = ends[code]
+            numbers = np.empty(ends[65536], dtype=np.uint8)
+    return ends, numbers
+
+
+def _hits(piece: _Piece, group: _Group, begin: int) -> Ints:
+    """Find windows that reach the cut and whose block lies in a part: (hits, 4) motif, sequence, start, total."""
+    letters, codes, unknown, places = piece
+    room, end = 1 << 12, min(begin + PART, len(letters))
+    while True:
+        found = np.empty((room, 4), dtype=np.int64)
+        room = _search(codes, letters, unknown, begin, end, PIECE, *group, found)
+        if room <= len(found):
+            break
+    found = found[:room]
+    text = np.searchsorted(places[:, 0], found[:, 2], side="right") - 1
+    found[:, 1] = places[text, 1]
+    found[:, 2] += places[text, 2] - places[text, 0]
+    return found
+
+
+@compiled
+def _search(  # type: ignore[no-untyped-def]
+    codes, letters, unknown, begin, end, limit, places, weights, halves, rest, widths, cuts, ends, numbers, found
+):
+    """Fill start, motif and total of windows that reach the cut; return how many there are, more than fit included."""
+    count, last = 0, len(letters)
+    for block in range(begin, end):
+        code = codes[block]
+        for entry in range(ends[code], ends[code + 1]):
+            motif = numbers[entry]
+            start = block - places[motif, 0]
+            if start < 0 or start + widths[motif] > last or start >= limit:
+                continue
+            total = halves[0, motif, code >> 8] + halves[1, motif, code & 255]
+            for row in range(BLOCK, widths[motif]):
+                if total + rest[motif, row] < cuts[motif]:
+                    break
+                total += weights[motif, row, letters[start + places[motif, row]]]
+            if total >= cuts[motif] and unknown[start] == unknown[start + widths[motif]]:
+                if count < len(found):
+                    found[count, 0], found[count, 2], found[count, 3] = motif, start, total
                 count += 1
     return count
