@@ -61,8 +61,8 @@ class TokenMap:
 
     @property
     def special(self) -> float:
-        """What the special tokens contribute together."""
-        return float(self.values[self.encoding.special_tokens_mask].sum())
+        """What tokens of no base contribute together; an unknown word belongs to its bases."""
+        return float(np.delete(self.values, self.encoding.content_rows).sum())
 
 
 def relative(gap: float, output: float, baseline: float) -> float:
@@ -153,7 +153,6 @@ class _Path:
     most_steps: int
     ends: dict[float, float] = field(default_factory=dict)
     panels: dict[tuple[float, float], npt.NDArray[np.float64]] = field(default_factory=dict)
-    steps: int = 0
 
     @property
     def way(self) -> npt.NDArray[np.float64]:
@@ -202,7 +201,6 @@ def _measure_panels(target: Target, wanted: Sequence[tuple[_Path, float, float]]
     answers = target.ticking(gradients(**_asked(target, places)), [path.encoding for path, _ in places], 3)
     for path, low, high in wanted:
         path.panels[low, high] = sum(next(answers).values.astype(np.float64) * w for w in (high - low) / 2 * weights)  # type: ignore[assignment]
-        path.steps += POINTS
 
 
 def integrate(
@@ -260,7 +258,7 @@ def integrate(
         for (path, place), value in zip(places, measure(**_asked(target, places))):
             path.ends[place] = value
         wanted = [(path, *half) for path in rough for half in path.halves(tolerance)]
-    return list(_means([tokens_of(path, path.slope, path.steps) for path in paths], counts)), first
+    return list(_means([tokens_of(path, path.slope, POINTS * len(path.panels)) for path in paths], counts)), first
 
 
 def _means(maps: Sequence[TokenMap], counts: Sequence[int]) -> Iterator[TokenMap]:
