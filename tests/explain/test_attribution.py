@@ -87,7 +87,9 @@ def test_overlapping_words_add_up_and_totals_are_kept():
     (one,) = attribute(model, "ACAC", baseline="pad")
     np.testing.assert_allclose(one.values, [1.5, 1.5, 1.5, 1.5], atol=1e-6)
     for method in METHODS:  # unknown words belong to their bases, and count once
-        (odd,) = attribute(Additive(make_kmer(2, overlapping=True), **WEIGHTS, **{"[UNK]": 1.0}), "ACNGT", method=method)
+        (odd,) = attribute(
+            Additive(make_kmer(2, overlapping=True), **WEIGHTS, **{"[UNK]": 1.0}), "ACNGT", method=method
+        )
         np.testing.assert_allclose(odd.values, [1.375, 1.75, 0.75, -0.25, -0.625], atol=1e-6)
         assert odd.special == 0 and (method == "occlusion" or odd.relative_gap < 1e-6)
 
