@@ -2,7 +2,8 @@
 
     python perf/rmt.py flat       seconds per Mb, 8 to 512 segments            (small encoder)
     python perf/rmt.py memory     time and peak memory of 1 Mb                 (BERT base, 110 M parameters)
-    python perf/rmt.py memory_long   the same over 10 Mb                       (small encoder; memory_longest: tiny)
+    python perf/rmt.py memory_long      the same over 10 Mb                    (small encoder)
+    python perf/rmt.py memory_longest   the same over 10 Mb                    (BERT base: an hour and more; it resumes)
     python perf/rmt.py peer       ours and the plain loop, segment by segment  (BERT base)
     python perf/rmt.py many       16 sequences at once and one by one          (BERT base and smaller ones)
     python perf/rmt.py many_gpu   the same on a CUDA GPU, where it pays most   (many_gpu_smoke: tiny, on a CPU)
@@ -28,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -145,46 +147,69 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def memory_child(size: str = "base", num_bases: int = 1_000_000) -> None:
-    """Stream so many bases; print time and peak memory on the way, a line of JSON at a time."""
+READS = {
+    "memory": ("base", 1_000_000, "BERT base, fp32, batch 1, model.stream over 1 Mb"),
+    "memory_long": ("small", 10_000_000, "4 x 256, fp32, over 10 Mb"),
+    "memory_longest": ("base", 10_000_000, "BERT base, fp32, batch 1, model.stream over 10 Mb"),
+}
+"""Size of the encoder, bases, and what it is, of each part that measures memory over a long input."""
+
+
+def memory_child(name: str) -> None:
+    """Stream so many bases; print all marks so far at every mark, a line of JSON at a time.
+
+    The memory is kept in a file beside the results at every mark, so that a run that was stopped goes on from there.
+    """
+    size, num_bases, _ = READS[name]
     _, tiny = models("tiny")
     torch.manual_seed(0)
     ours = Encoder(LongstrandConfig(**{**tiny.config.to_dict(), **SIZES[size]})).eval()
     total = -(-num_bases // (499 * BASES))
-    every = max(32, total // 12)
-    print(json.dumps({"segments": 0, "Mb": 0, "seconds": 0, "peak_MB": peak()}), flush=True)
-    start = time.perf_counter()
-    for number, _ in enumerate(ours.stream(segments(total)), start=1):
+    every = max(32, total // 24)
+    kept = RESULTS.with_name(f"{name}.pt")
+    state = torch.load(kept) if kept.exists() else {"marks": [], "memory": None}
+    marks, done = state["marks"], state["marks"][-1] if state["marks"] else {}
+    before, start, cpu = int(done.get("segments", 0)), time.perf_counter(), time.process_time()
+
+    def mark(number: int, output_memory: Tensor | None) -> None:
+        marks.append({
+            "segments": number, "Mb": megabases(number), "peak_MB": peak(), "load": os.getloadavg()[0],
+            "seconds": done.get("seconds", 0) + time.perf_counter() - start,
+            "processor_seconds": done.get("processor_seconds", 0) + time.process_time() - cpu,
+        })  # fmt: skip
+        torch.save({"marks": marks, "memory": output_memory}, kept.with_suffix(".part"))
+        kept.with_suffix(".part").replace(kept)
+        print(json.dumps(marks), flush=True)
+
+    if before:
+        marks.append({**done, "resumed": True, "peak_MB": peak()})
+    else:
+        mark(0, None)
+    rest = islice(segments(total), before, None)
+    for number, output in enumerate(ours.stream(rest, memory=state["memory"]), start=before + 1):
         if number in (8, 16) or number % every == 0 or number == total:
-            taken = time.perf_counter() - start
-            mark = {"segments": number, "Mb": megabases(number), "seconds": taken, "peak_MB": peak()}
-            print(json.dumps(mark), flush=True)
+            mark(number, output.memory)
+    kept.unlink()
 
 
 def memory(name: str = "memory") -> dict[str, object]:
     """Run `memory_child` in a process of its own; what it says is kept as it comes, also if it is stopped."""
     report: dict[str, Any] = {}
-    what = {
-        "memory": "BERT base, fp32, batch 1, model.stream over 1 Mb",
-        "memory_long": "4 x 256, fp32, over 10 Mb",
-        "memory_longest": "2 x 64, fp32, over 10 Mb",
-    }[name]
     with subprocess.Popen([sys.executable, __file__, f"{name}_child"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        marks = []
         for line in process.stdout:
-            marks.append(json.loads(line))
+            marks = json.loads(line)
             first, middle, last = marks[min(1, len(marks) - 1)], marks[len(marks) // 2], marks[-1]
             rates = [
-                (end["seconds"] - start["seconds"]) / max(end["Mb"] - start["Mb"], 1e-9)
+                (end["processor_seconds"] - start["processor_seconds"]) / max(end["Mb"] - start["Mb"], 1e-9)
                 for start, end in ((first, middle), (middle, last))
             ]
             report = {
-                "what": f"{what}; peak resident memory of the whole process, Python, PyTorch and weights included; "
-                f"load of the machine {os.getloadavg()[0]:.1f}",
-                "reached_Mb": last["Mb"], "marks": marks,
-                "growth_of_peak_from_8_segments_on": last["peak_MB"] / first["peak_MB"] - 1,
-                "seconds_per_Mb_of_first_and_second_half": rates,
+                "what": f"{READS[name][2]}; peak resident memory of the whole process, Python, PyTorch and weights "
+                "included; seconds on the clock and of the processor, the latter do not depend on the load",
+                "threads": torch.get_num_threads(), "nice": os.nice(0), "reached_Mb": last["Mb"], "marks": marks,
+                "growth_of_peak_from_8_segments_on": max(one["peak_MB"] for one in marks) / first["peak_MB"] - 1,
+                "processor_seconds_per_Mb_of_first_and_second_half": rates,
                 "must": {"peak_MB": 2000, "growth": 0.05},
             }  # fmt: skip
             keep(name, report)
@@ -194,8 +219,8 @@ def memory(name: str = "memory") -> dict[str, object]:
 def keep(name: str, part: dict[str, object]) -> None:
     """Write one part into the results, beside the others."""
     report = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    report |= {"machine": machine(), "threads": torch.get_num_threads(), "versions": provenance([])["versions"]}
-    write_json(RESULTS, {**report, name: part})
+    report |= {"machine": machine(), "versions": provenance([])["versions"]}
+    write_json(RESULTS, {**report, name: {"threads": torch.get_num_threads(), **part}})
 
 
 def child(name: str) -> dict:
@@ -432,16 +457,13 @@ def main() -> None:
     parser.add_argument(
         "parts",
         nargs="*",
-        choices=[*PARTS, *CHILDREN, "memory_child", "memory_long_child", "memory_longest_child", "many_gpu_smoke", []],
+        choices=[*PARTS, *CHILDREN, *(f"{name}_child" for name in READS), "many_gpu_smoke", []],
         default=[],
     )
     chosen = parser.parse_args().parts
-    if chosen == ["memory_child"]:
-        memory_child()
-    elif chosen == ["memory_long_child"]:
-        memory_child("small", 10_000_000)
-    elif chosen == ["memory_longest_child"]:
-        memory_child("tiny", 10_000_000)
+    reading = [name for name in READS if chosen == [f"{name}_child"]]
+    if reading:
+        memory_child(reading[0])
     elif chosen == ["many_gpu_smoke"]:
         many_gpu_smoke()
     elif chosen and chosen[0] in CHILDREN:
