@@ -163,7 +163,7 @@ class GenomeSet:
         self.first_contig = np.concatenate([[0], np.cumsum([genome["num_contigs"] for genome in genomes])])
         self.first_run = np.concatenate([[0], np.cumsum([genome["num_runs"] for genome in genomes])])
         self.sampling = Sampling()
-        self._file = lru_cache(MOST_OPEN)(self._open)
+        self._keep_files()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -182,7 +182,11 @@ class GenomeSet:
             columns = _map(self._folder, read_json(self._folder / "index.json")["rows"])
             self.contigs, self.runs = columns["contigs"], columns["runs"]
             self._header_ends, self._headers = columns["header_ends"], columns["headers"]
-        self._file = lru_cache(MOST_OPEN)(self._open)
+        self._keep_files()
+
+    def _keep_files(self) -> None:
+        """Let files stay open: all, if the system allows so many, else those that were read last."""
+        self._file = lru_cache(None if len(self) <= MOST_OPEN else MOST_OPEN)(self._open)
 
     def path(self, genome: int) -> Path:
         """Return the file of a genome, as given."""

@@ -8,6 +8,7 @@ no torch.
 from __future__ import annotations
 
 import operator
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,7 +92,7 @@ class Tiles:
 
     def place(self, tile: int, *, seed: int, epoch: int) -> tuple[int, int, int]:
         """Give (region, start, end) of a tile in one epoch; the tiles of an epoch partition all regions."""
-        region = int(np.searchsorted(self._cumulative, tile, side="right"))
+        region = int(self._cumulative.searchsorted(tile, "right"))
         number = tile - (int(self._cumulative[region - 1]) if region else 0)
         first, last = int(self._regions.starts[region]), int(self._regions.ends[region])
         length, cuts = last - first, int(self._num_cuts[region])
@@ -256,12 +257,15 @@ class TrainingWindows(Windows):
         self._cumulative = self.regions.lengths
         np.cumsum(self._cumulative, out=self._cumulative)
         firsts = self.regions.firsts
-        self._bases = np.diff(np.where(firsts > 0, self._cumulative[firsts - 1], 0))
-        shares = self.genomes.sampling.shares(self._bases, self.genomes.weights, self.genomes.taxa)
-        self._weights = np.divide(shares, self._bases, out=np.zeros_like(shares), where=self._bases > 0)
-        if order == "epoch" and self._is_weighted():
+        bases = np.diff(np.where(firsts > 0, self._cumulative[firsts - 1], 0))
+        shares = self.genomes.sampling.shares(bases, self.genomes.weights, self.genomes.taxa)
+        self._weights = np.divide(shares, bases, out=np.zeros_like(shares), where=bases > 0)
+        if order == "epoch" and not np.allclose(used := self._weights[bases > 0], used[0], rtol=1e-9):
             raise ValueError("the epoch order covers every base once, so all genomes need the same weight.")
-        self._shares, self._first_base = np.cumsum(shares), np.cumsum(self._bases) - self._bases
+        # Of each genome: the end of its share, its first base and its first stretch, as numbers that are found at once.
+        self._shares: list[float] = np.cumsum(shares).tolist()
+        self._first_base: list[int] = [0, *np.cumsum(bases).tolist()]
+        self._first_region: list[int] = firsts.tolist()
         self._permutation: tuple[int, Permutation] | None = None
 
     @cached_property
@@ -286,21 +290,18 @@ class TrainingWindows(Windows):
         shares = np.diff(self._shares, prepend=0.0) / self._shares[-1]
         return dict(zip(self.genomes.names, shares.tolist(), strict=True))
 
-    def _is_weighted(self) -> bool:
-        """Say whether some bases are read more often than others."""
-        used = self._weights[self._bases > 0]
-        return not np.allclose(used, used[0], rtol=1e-9)
-
     def _place(self, sample: int, strand: str) -> tuple[int, int, int]:
         return self._tile(sample, strand) if self._order == "epoch" else self._random_place(sample)
 
     def _random_place(self, index: int) -> tuple[int, int, int]:
         """Draw the genome and the stretch by one number, the centre by another; slide the window into its stretch."""
-        point = draw_unit(self.seed, index, "region") * float(self._shares[-1])
-        genome = min(int(np.searchsorted(self._shares, point, side="right")), len(self._shares) - 1)
-        rest = point - (float(self._shares[genome - 1]) if genome else 0.0)
-        base = min(int(rest / self._weights[genome]), int(self._bases[genome]) - 1) + int(self._first_base[genome])
-        region = int(np.searchsorted(self._cumulative, base, side="right"))
+        point = draw_unit(self.seed, index, "region") * self._shares[-1]
+        genome = min(bisect_right(self._shares, point), len(self._shares) - 1)
+        rest = point - (self._shares[genome - 1] if genome else 0.0)
+        before, end = self._first_base[genome : genome + 2]
+        base = min(before + int(rest / self._weights[genome]), end - 1)
+        first, last = self._first_region[genome : genome + 2]
+        region = first + int(self._cumulative[first:last].searchsorted(base, "right"))
         first, last = int(self.regions.starts[region]), int(self.regions.ends[region])
         centre = first + draw_below(self.seed, index, "start", bound=last - first)
         start = max(first, min(centre - self.num_bases // 2, last - self.num_bases))

@@ -24,6 +24,8 @@ class OpenFile:
         InputError: it cannot be opened.
     """
 
+    __slots__ = ("__weakref__", "_number", "path")
+
     def __init__(self, path: Path | str) -> None:
         self.path = path
         try:
