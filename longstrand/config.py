@@ -66,21 +66,30 @@ class _OneValue(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def load_yaml(path: Path) -> Any:
+    """Read a YAML file in which a key has one value.
+
+    Raises:
+        ConfigError: the file is missing or not YAML.
+    """
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _OneValue)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = f"{path}:{line + 1}" if line is not None else str(path)
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        raise ConfigError(f"{where}: not readable as YAML ({problem}).") from None
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping.
 
     Raises:
         ConfigError: the file is missing, not YAML, or not a mapping.
     """
-    try:
-        value = yaml.load(Path(path).read_text(), _OneValue)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        where = f"{path}:{line + 1}" if line is not None else str(path)
-        problem = " ".join(str(getattr(error, "problem", error)).split())
-        raise ConfigError(f"{where}: not readable as YAML ({problem}).") from None
+    value = load_yaml(path)
     if value is None:
         return {}
     if not isinstance(value, dict):

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -290,7 +290,7 @@ def leave_process_group() -> Launch:
     import torch
 
     number, count, local = rank(), world_size(), local_rank()
-    store = _torchrun_store() if count > 1 else None
+    store = _torchrun_store(os.environ) if count > 1 else None
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         os.environ.pop(name, None)
     if torch.distributed.is_initialized():  # by a training before this job, in the same process
@@ -306,15 +306,36 @@ def leave_process_group() -> Launch:
     return Launch(number, count, store)
 
 
-def _torchrun_store() -> Any:
+def _torchrun_store(started: Mapping[str, str], timeout: timedelta = timedelta(days=1)) -> Any:
     """Connect to the key-value store that ``torchrun`` keeps for its processes, or give None if it keeps none."""
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if started.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = TCPStore(address, port, is_master=False, timeout=timedelta(days=1))
-    return PrefixStore(f"longstrand/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    store = TCPStore(started["MASTER_ADDR"], int(started["MASTER_PORT"]), is_master=False, timeout=timeout)
+    return PrefixStore(f"longstrand/{started.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def one_voice() -> Callable[[str], None]:
+    """Make the function that prints a sentence as an error: of all processes of a ``torchrun`` the first that has it.
+
+    Make it before the process leaves its group. Where ``torchrun`` keeps no store, every process prints.
+    """
+    started = dict(os.environ)
+
+    def say(sentence: str) -> None:
+        key, patience = f"said {fingerprint_bytes(sentence.encode())}", timedelta(seconds=10)
+        store = None
+        with suppress(RuntimeError):
+            store = _torchrun_store(started, patience) if int(started.get("WORLD_SIZE", "1")) > 1 else None
+            if store is not None and store.add(key, 1) > 1:
+                store.wait([f"{key} aloud"], patience)  # when this process ends, torchrun ends the one that prints
+                return
+        print(sentence, file=sys.stderr, flush=True)
+        if store is not None:
+            store.set(f"{key} aloud", "")
+
+    return say
 
 
 class FreeCores:

@@ -16,7 +16,7 @@ from typing import Any
 
 from longstrand import __version__
 from longstrand.errors import LongstrandError, UsageError, nearest
-from longstrand.runtime import act_as_process, silence_libraries, world_size
+from longstrand.runtime import act_as_process, one_voice, silence_libraries, world_size
 
 SHARED = ("predict", "embed", "variants", "benchmark")
 """Commands whose work is shared out by part: each process writes its own, the last joins all."""
@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     silence_libraries()
+    say = one_voice()
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
     if not debug:
         _quieten("transformers", "torch", "numba", "accelerate", "filelock", "fsspec", "matplotlib")
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     except LongstrandError as error:
         if debug:
             raise
-        print(f"longstrand: {error}", file=sys.stderr)
+        say(f"longstrand: {error}")
         code = error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -48,13 +49,10 @@ def main(arguments: list[str] | None = None) -> None:
         if debug or error.strerror is None:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(
-            f"longstrand: {where}{error.strerror}; check space and permissions, then run the same command again.",
-            file=sys.stderr,
-        )
+        say(f"longstrand: {where}{error.strerror}; check space and permissions, then run the same command again.")
         code = 1
     except KeyboardInterrupt:
-        print("longstrand: interrupted; the same command resumes where a resumable run left off.", file=sys.stderr)
+        say("longstrand: interrupted; the same command resumes where a resumable run left off.")
         code = 130
     sys.exit(code)
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from copy import copy
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import yaml
 from pydantic import BeforeValidator, Field
 
-from longstrand.config import StrictModel, build, split_words
-from longstrand.data.genomes import ContigRules, GenomeSet, GenomeSource, Sampling, open_genomes
+from longstrand.config import StrictModel, build, load_yaml, split_words
+from longstrand.data.genomes import LENGTH, ContigRules, GenomeSet, GenomeSource, Sampling, open_genomes
 from longstrand.data.permutation import draw_bits, key_of
 from longstrand.data.regions import HoldOuts
 from longstrand.data.rows import TABLES as ROW_TABLES
@@ -34,6 +34,8 @@ from longstrand.runtime import fingerprint_file, progress_bar, write_atomically
 
 ENDINGS = (".tsv", ".csv", ".parquet")
 CORPUS_FILES = (*ENDINGS, ".yaml", ".yml")
+HELD_OUT = ("test", "testing", "dev", "valid", "validation", "val", "eval", "evaluation", "holdout", "heldout")
+"""Words in the names of files and in columns ``split`` that say: not for training."""
 WHOLE, NOTHING = "all", "none"
 """Words of ``hold_out``: the genome is measured on and never trained on; nothing of it is held out."""
 
@@ -102,12 +104,7 @@ def read_corpus(path: Path) -> list[GenomeEntry]:
         rows: Any = [{k: v for k, v in row.items() if v not in (None, "")} for row in read_table(path).to_dicts()]
         first = 2
     else:
-        try:
-            rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file.") from None
-        except (yaml.YAMLError, ValueError) as error:
-            raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())}).") from None
+        rows = load_yaml(path)
         rows, first = rows.get("genomes") if isinstance(rows, dict) else rows, 1
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path}: a corpus is a list of genomes, each with 'fasta' and what belongs to it.")
@@ -147,14 +144,14 @@ def open_corpus(
     """Open the genomes of a corpus; they are indexed on first use.
 
     Raises:
-        InputError: files are missing or damaged, or two hold one genome.
+        InputError: files are missing or damaged, or two hold one genome, if in other letters or with other names.
     """
     sources = [GenomeSource(entry.fasta, entry.weight, entry.name, entry.taxon) for entry in entries]
     genomes = open_genomes(sources, unknown_run=(contigs or ContigRules()).unknown_run)
-    first: dict[str, int] = {}
+    first: dict[Hashable, int] = {}
     same = [
         f"{genomes.path(first[mark])} and {genomes.path(number)}"
-        for number, mark in enumerate(genomes.fingerprints)
+        for number, mark in enumerate(_marks(genomes))
         if first.setdefault(mark, number) != number
     ]
     if same:
@@ -162,6 +159,24 @@ def open_corpus(
     genomes.sampling = sampling or Sampling()
     genomes.allowed = contigs.allowed(genomes) if contigs else None
     return genomes
+
+
+def _marks(genomes: GenomeSet) -> Iterator[Hashable]:
+    """Give what tells each genome from others: the lengths of its contigs, and if others have them, some letters.
+
+    Letter case, the names and the order of contigs do not count: assemblies come masked and not, with chr1 and 1.
+    """
+    places = [slice(*genomes.first_contig[number : number + 2].tolist()) for number in range(len(genomes))]
+    shapes = [np.sort(genomes.contigs[place, LENGTH]).tobytes() for place in places]
+    number_of = Counter(shapes)
+    for number, (place, shape) in enumerate(zip(places, shapes)):
+        lengths, letters = genomes.contigs[place, LENGTH], set[str]()
+        if number_of[shape] > 1:
+            longest, size = int(lengths.max()), int(min(lengths.max(), 200))
+            contigs = place.start + np.flatnonzero(lengths == longest)
+            for start in np.linspace(0, longest - size, -(-64 // len(contigs)), dtype=int).tolist():
+                letters |= {genomes.read(number, contig, start, start + size).upper() for contig in contigs.tolist()}
+        yield shape, frozenset(letters)
 
 
 def tokenizer_pieces(
@@ -196,9 +211,13 @@ def write_sequences(paths: Sequence[Path], folder: Path, *, column: str) -> Path
     The name of the file depends on what the tables hold; if it is there already, it is left as it is.
 
     Raises:
-        InputError: a table is missing or damaged, holds test rows, or no sequence.
+        InputError: a table is missing, damaged or given twice, holds test rows, or no sequence.
     """
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        raise InputError(f"{', '.join(missing)}: no such file; give training tables.")
     marks = [fingerprint_file(path) for path in paths if _is_training(path)]
+    if twice := [str(path) for path, mark in zip(paths, marks) if marks.count(mark) > 1]:
+        raise InputError(f"{', '.join(twice)}: hold the same rows; give them once.")
     target = folder / f"sequences-{hashlib.sha256(' '.join([column, *marks]).encode()).hexdigest()[:16]}.fa"
     if target.exists():
         return target
@@ -216,16 +235,15 @@ def write_sequences(paths: Sequence[Path], folder: Path, *, column: str) -> Path
 
 def _is_training(path: Path) -> bool:
     """Refuse files that are test or validation data by their name or by their column ``split``."""
-    words = [path.name.split(".")[0].lower()]
-    if path.exists() and detect_file(path) in ROW_TABLES and "split" in (names := column_names(path)):
-        words += [
-            (word or "train").lower() for word in take_column(read_table(path), names[names.index("split")], path, "")
-        ]
-    held = ("test", "dev", "valid", "validation", "val", "eval")
-    wrong = next((row for row, word in enumerate(words) if word in held), None)
-    if wrong is not None:
-        where = f"{path}: row {wrong}" if wrong else f"{path}"
-        raise InputError(f"{where}: '{words[wrong]}' rows are for measuring, not for pre-training; give training rows.")
+    why = "rows are for measuring, not for pre-training; give training rows"
+    named = next((word for word in re.split("[^a-z]+", path.name.split(".")[0].lower()) if word in HELD_OUT), None)
+    if named:
+        raise InputError(f"{path}: '{named}' {why}, or rename the file if it holds no others.")
+    if detect_file(path) in ROW_TABLES:
+        for name in [name for name in column_names(path) if name.lower() == "split"]:
+            for row, word in enumerate(take_column(read_table(path), name, path, ""), 1):
+                if (word or "").lower() in HELD_OUT:
+                    raise InputError(f"{path}: row {row}: '{word}' {why}.")
     return True
 
 

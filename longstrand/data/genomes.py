@@ -20,11 +20,11 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import compress, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from longstrand.config import StrictModel
 from longstrand.errors import InputError, LongstrandError, UsageError
@@ -74,9 +74,16 @@ class Sampling(StrictModel):
     temperature: float = Field(
         1.0, ge=1, description="1: each base is read as often; higher: small genomes more often; inf: each genome alike"
     )
-    taxa: dict[str, float] = Field(
+    taxa: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="share of the windows of each taxon; default: what its genomes have"
     )
+
+    @field_validator("taxa")
+    @classmethod
+    def _some(cls, value: dict[str, float]) -> dict[str, float]:
+        if value and not any(value.values()):
+            raise ValueError("all shares are 0, so nothing would be read")
+        return value
 
     def shares(self, bases: Ints, weights: npt.NDArray[np.float64], taxa: Sequence[str | None]) -> np.ndarray:
         """Compute the share of each genome, float64 (genomes,), in any unit.
@@ -90,9 +97,10 @@ class Sampling(StrictModel):
             return shares
         groups = np.array([taxon or "" for taxon in taxa])
         if strange := sorted(set(groups.tolist()) - set(self.taxa)):
+            kind = f"of the taxon '{strange[0]}'" if strange[0] else "without a taxon"
             raise UsageError(
-                f"data.sampling.taxa gives no share to the taxon '{strange[0]}' of {int((groups == strange[0]).sum())} "
-                f"genomes; it names {', '.join(self.taxa)}."
+                f"data.sampling.taxa gives no share to {int((groups == strange[0]).sum())} genomes {kind}; "
+                f"it names {', '.join(self.taxa)}."
             )
         for taxon, wanted in self.taxa.items():
             total = float(shares[groups == taxon].sum())
@@ -265,8 +273,7 @@ def open_genomes(
     keys = _find_all(sources)
     if len(sources) < KEPT_FROM or any(isinstance(source.fasta, Genome) for source in sources):
         parts: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
-        indexes = (_index_of(source) for source in sources)
-        facts = _stack(indexes, unknown_run, lambda name, part: parts[name].append(part))
+        facts = _stack(_indexes(sources), unknown_run, lambda name, part: parts[name].append(part))
         return GenomeSet({name: np.concatenate(found) for name, found in parts.items()}, facts, sources)
     key = hashlib.sha256("\n".join([str(unknown_run), *keys]).encode()).hexdigest()[:32]
     folder = cache_dir() / "corpora" / key
@@ -388,20 +395,33 @@ def _find_all(sources: Sequence[GenomeSource]) -> list[str]:
 
 
 def _indexes(sources: Sequence[GenomeSource]) -> Iterator[FastaIndex]:
-    """Index a few files at a time, in order: reading, hashing and writing leave Python's lock to others."""
+    """Index a few files at a time, in order: reading, hashing and writing leave Python's lock to others.
+
+    Raises:
+        InputError: files are damaged; all of them are named, when the others are indexed.
+    """
     cache_dir()
+    faults = list[str]()
     with (
         ThreadPoolExecutor(INDEXED_AT_ONCE) as pool,
         progress_bar("indexing", total=len(sources), unit="genomes") as bar,
     ):
         for start in range(0, len(sources), 4 * INDEXED_AT_ONCE):
             for index in pool.map(_index_of, sources[start : start + 4 * INDEXED_AT_ONCE]):
-                yield index
+                if isinstance(index, FastaIndex):
+                    yield index
+                else:
+                    faults.append(str(index))
                 bar.update(1)
+    if faults:
+        raise InputError(" ".join(faults))
 
 
-def _index_of(source: GenomeSource) -> FastaIndex:
-    return source.fasta.index if isinstance(source.fasta, Genome) else index_fasta(Path(source.fasta))
+def _index_of(source: GenomeSource) -> FastaIndex | InputError:
+    try:
+        return source.fasta.index if isinstance(source.fasta, Genome) else index_fasta(Path(source.fasta))
+    except InputError as error:
+        return error
 
 
 def _path(source: GenomeSource) -> Path:

@@ -383,11 +383,13 @@ def hold_out(
     """Hold out what entries and settings name; genomes in which they name nothing give ``fraction`` of their bases."""
     intervals = tuple(read_intervals(settings.intervals).intervals) if settings.intervals is not None else ()
     named = {*settings.contigs, *(interval.chrom for interval in intervals)}
-    chosen, known = {}, set[str]()
+    chosen, known, faults = {}, set[str](), list[str]()
     for number, entry in enumerate(entries):
-        if entry.hold_out == (NOTHING,):
-            continue
         lengths = genomes.lengths(number)
+        if not lengths:
+            faults.append(f"{entry.name}: data.contigs leaves no contig of it.")
+        if entry.hold_out == (NOTHING,) or not lengths:
+            continue
         known |= named and set(lengths)
         if entry.hold_out is not None:
             contigs = tuple(lengths) if entry.hold_out == (WHOLE,) else entry.hold_out
@@ -400,7 +402,12 @@ def hold_out(
             )
         elif settings.fraction > 0:
             wanted = max(round(settings.fraction * sum(lengths.values())), min_bases)
-            chosen[entry.name] = choose_contigs(entry.name, lengths, wanted=wanted, least=min_bases, seed=0)
+            try:
+                chosen[entry.name] = choose_contigs(entry.name, lengths, wanted=wanted, least=min_bases, seed=0)
+            except InputError as error:
+                faults.append(str(error))
+    if faults:
+        raise InputError(" ".join(faults))
     check_contigs(known, sorted(named), "data.hold_out: contig")
     if not chosen:
         raise InputError(
@@ -415,9 +422,10 @@ def _fingerprints(
 ) -> dict[str, Any]:
     marks = dict(zip(genomes.names, genomes.fingerprints, strict=True))
     read: dict[str, dict[str, str]] = {"sampling": {}}
-    for name, weight, taxon in zip(genomes.names, genomes.weights.tolist(), genomes.taxa, strict=True):
+    rows = zip(genomes.names, genomes.weights.tolist(), genomes.taxa, strict=True)
+    for row, (name, weight, taxon) in enumerate(rows, 1):  # a window depends on the order as well
         held = fingerprint_bytes(repr(holdout.get(name)).encode())[7:15]
-        read["sampling"][name] = f"weight {weight:g}, taxon {taxon}, hold-out {held}"
+        read["sampling"][name] = f"row {row}, weight {weight:g}, taxon {taxon}, hold-out {held}"
     people = {"variants": fingerprint_file(config.data.variants.path)} if config.data.variants else {}
     about = {"tokenizer": tokenizer.fingerprint, "start_from": str(config.model.start_from or "")}
     return {"genomes": marks, **read, **people, **about}

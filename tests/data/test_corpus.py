@@ -1,6 +1,7 @@
 """Many genomes: corpus files, sampling, contig rules, the index in the cache, and everything that can be wrong."""
 
 import gzip
+import math
 import pickle
 
 import numpy as np
@@ -89,6 +90,13 @@ def test_sampling_that_does_not_fit(folder):
     ]:
         with pytest.raises(UsageError, match=message):
             TrainingWindows(open_corpus(entries, sampling=Sampling(taxa=taxa)), num_bases=50, num_samples=1, seed=0)
+    entries[0] = entries[0].model_copy(update={"taxon": None})
+    with pytest.raises(UsageError, match="no share to 1 genomes without a taxon"):
+        TrainingWindows(open_corpus(entries, sampling=Sampling(taxa={"two": 1.0, "one": 1})), num_bases=50,
+                        num_samples=1, seed=0)  # fmt: skip
+    for taxa in ({"one": -0.5, "two": 1.0}, {"one": math.nan, "two": 1}, {"one": math.inf}, {"one": 0.0, "two": 0.0}):
+        with pytest.raises(ValueError, match=r"greater than or equal to 0|finite number|all shares are 0"):
+            Sampling(taxa=taxa)
     with pytest.raises(ValueError, match="same weight"):
         even = Sampling(temperature=2.0)
         TrainingWindows(open_corpus(entries, sampling=even), num_bases=50, num_samples=1, seed=0, order="epoch")
@@ -156,7 +164,9 @@ def test_everything_missing_is_named_at_once(folder, monkeypatch, kept):
         ("Aus_bus.fa\tx\t1\nsame.fa\ty\t1", r"same genome: \S+Aus_bus.fa and \S+same.fa"),
         ("Aus_bus.fa\tx\t1\nzip.fa.gz\ty\t1", r"same genome: \S+Aus_bus.fa and \S+zip.fa.gz"),
         ("Aus_bus.fa\tx\t1\nlink.fa\ty\t1", r"same genome: \S+Aus_bus.fa and \S+link.fa"),
-        ("Aus_bus.fa\tx\t1\nwords.fa\ty\t1", r"words.fa:2: '!' in record 'a'"),
+        ("Aus_bus.fa\tx\t1\nmasked.fa\ty\t1", r"same genome: \S+Aus_bus.fa and \S+masked.fa"),
+        ("zip.fa.gz\tx\t1\nturned.fa\ty\t1", r"same genome: \S+zip.fa.gz and \S+turned.fa"),
+        ("Aus_bus.fa\tx\t1\nwords.fa\ty\t1\nempty.fa\tz\t1", r"words.fa:2: '!' in record 'a'.*empty.fa"),
         ("other.tsv\tx\t1", "not another corpus"),
     ],
 )
@@ -166,6 +176,12 @@ def test_wrong_rows(folder, monkeypatch, rows, message):
     (folder / "same.fa").write_text(text.replace("of it", "of the same"))
     (folder / "zip.fa.gz").write_bytes(gzip.compress(text.encode()))
     (folder / "link.fa").symlink_to("Aus_bus.fa")
+    (folder / "masked.fa").write_text(
+        "".join(line if line[0] == ">" else line.lower() for line in text.splitlines(True))
+    )
+    records = [f">chr{number}\n" + record.partition("\n")[2] for number, record in enumerate(text.split(">")[1:])]
+    (folder / "turned.fa").write_text("".join(records[::-1]))
+    (folder / "empty.fa").write_text("")
     (folder / "words.fa").write_text(">a\nACGT!\n")
     (folder / "bad.tsv").write_text(f"fasta\tspecies\tweight\n{rows}\n")
     with pytest.raises(LongstrandError, match=message):
@@ -178,6 +194,7 @@ def test_wrong_rows(folder, monkeypatch, rows, message):
         ("a: 1", "a corpus is a list of genomes"),
         ("[{fasta: a.fa, speces: x}]", "did you mean 'species'"),
         ("[", "YAML"),
+        ("[{fasta: a.fa, weight: 1, weight: 2}]", "'weight' is given twice"),
     ],
 )
 def test_wrong_files(tmp_path, text, message):
@@ -192,16 +209,24 @@ def test_sequences_of_tables(tmp_path):
     """Labels are not read; test rows are refused, by the name of the file or by its column."""
     table = tmp_path / "train.csv"
     table.write_text("sequence,label\nacgtacgt,1\n,0\nGGTTRA,2\n")
-    made = write_sequences([table, table], tmp_path, column="sequence")
+    other = tmp_path / "more.csv"
+    other.write_text("sequence,label\nTTTT,1\n")
+    made = write_sequences([table, other], tmp_path, column="sequence")
     lines = made.read_text().split()
-    assert [line for line in lines if set(line) <= set("ACGTN")] == ["ACGTACGT", "GGTTNA"] * 2
-    assert write_sequences([table, table], tmp_path, column="sequence") == made
+    assert [line for line in lines if set(line) <= set("ACGTN")] == ["ACGTACGT", "GGTTNA", "TTTT"]
+    assert write_sequences([table, other], tmp_path, column="sequence") == made
     assert write_sequences([table], tmp_path, column="sequence") != made
-    (tmp_path / "test.csv").write_text(table.read_text())
-    with pytest.raises(InputError, match="'test' rows are for measuring"):
-        write_sequences([table, tmp_path / "test.csv"], tmp_path, column="sequence")
-    table.write_text("sequence,label,split\nAC,1,train\nAC,0,test\n")
-    with pytest.raises(InputError, match=r"train.csv: row 2: 'test' rows"):
+    for name in ("test.csv", "H3_test.csv", "my-dev.csv", "holdout.csv"):
+        (tmp_path / name).write_text(table.read_text())
+        with pytest.raises(InputError, match="rows are for measuring"):
+            write_sequences([other, tmp_path / name], tmp_path, column="sequence")
+    with pytest.raises(InputError, match=r"no1.csv, \S+no2.csv: no such file"):
+        write_sequences([tmp_path / "no1.csv", table, tmp_path / "no2.csv"], tmp_path, column="sequence")
+    with pytest.raises(InputError, match=r"train.csv, .*more.csv: hold the same rows"):
+        other.write_text(table.read_text())
+        write_sequences([table, other], tmp_path, column="sequence")
+    table.write_text("sequence,label,Split\nAC,1,train\nAC,0,Test\n")
+    with pytest.raises(InputError, match=r"train.csv: row 2: 'Test' rows"):
         write_sequences([table], tmp_path, column="sequence")
 
 

@@ -342,10 +342,13 @@ def test_a_changed_corpus_refuses_to_resume(genome: Path, tmp_path: Path) -> Non
         "other",
     }
     corpus.write_text("\n".join([*lines[:2], lines[2].replace(",1", ",2")]))
-    with pytest.raises(ResumeError, match=r"sampling.other: 'weight 1, .*' -> 'weight 2, "):
+    with pytest.raises(ResumeError, match=r"sampling.other: 'row 2, weight 1, .*' -> 'row 2, weight 2, "):
         pretrain(build(PretrainConfig, values))
     corpus.write_text("\n".join([lines[0] + ",hold_out", f"{lines[1]},one", f"{lines[2]},two"]))
-    with pytest.raises(ResumeError, match=r"sampling.toy: 'weight 1, taxon None, hold-out (\w+)' -> 'weight 1, taxon "):
+    with pytest.raises(ResumeError, match=r"sampling.toy: '.*hold-out (\w+)' -> '.*hold-out (?!\1)"):
+        pretrain(build(PretrainConfig, values))
+    corpus.write_text("\n".join([lines[0], lines[2], lines[1]]))
+    with pytest.raises(ResumeError, match=r"sampling.toy: 'row 1.*' -> 'row 2"):
         pretrain(build(PretrainConfig, values))
 
 
