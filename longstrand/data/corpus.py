@@ -66,6 +66,11 @@ class GenomeEntry(StrictModel):
         return self.species or genome_name(self.fasta)
 
     @property
+    def bare_name(self) -> str:
+        """Name of the species as it is compared: Homo_sapiens is homo sapiens."""
+        return " ".join(self.name.replace("_", " ").lower().split())
+
+    @property
     def is_corpus(self) -> bool:
         """Whether the file is a list of genomes."""
         return self.fasta.suffix.lower() in CORPUS_FILES
@@ -87,7 +92,8 @@ def expand(entries: Sequence[GenomeEntry]) -> list[GenomeEntry]:
             raise ConfigError(f"{entry.fasta}: species, taxon and hold_out belong into the corpus file.")
         rows = read_corpus(entry.fasta)
         found += [row.model_copy(update={"weight": row.weight * entry.weight}) for row in rows]
-    twice = [name for name, number in Counter(entry.name for entry in found).items() if number > 1]
+    number_of = Counter(entry.bare_name for entry in found)
+    twice = list(dict.fromkeys(entry.name for entry in found if number_of[entry.bare_name] > 1))
     if twice:
         raise ConfigError(f"data.genomes: each species is given once; two are called {_listed(twice)}.")
     return found
@@ -127,7 +133,7 @@ def one_per_genus(entries: Sequence[GenomeEntry]) -> list[GenomeEntry]:
     """Keep one species of each genus (the first word of its name), by a draw that depends on the names alone."""
     chosen: dict[str, GenomeEntry] = {}
     for entry in entries:
-        genus = entry.name.replace("_", " ").split(" ")[0].lower()
+        genus = entry.bare_name.split(" ")[0]
         kept = chosen.setdefault(genus, entry)
         if _draw(entry) < _draw(kept):
             chosen[genus] = entry

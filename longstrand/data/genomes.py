@@ -97,11 +97,11 @@ class Sampling(StrictModel):
             return shares
         groups = np.array([taxon or "" for taxon in taxa])
         if strange := sorted(set(groups.tolist()) - set(self.taxa)):
-            kind = f"of the taxon '{strange[0]}'" if strange[0] else "without a taxon"
-            raise UsageError(
-                f"data.sampling.taxa gives no share to {int((groups == strange[0]).sum())} genomes {kind}; "
-                f"it names {', '.join(self.taxa)}."
+            number = int((groups == strange[0]).sum())
+            what = (
+                f"the taxon '{strange[0]}' of {number} genomes" if strange[0] else f"{number} genomes without a taxon"
             )
+            raise UsageError(f"data.sampling.taxa gives no share to {what}; it names {', '.join(self.taxa)}.")
         for taxon, wanted in self.taxa.items():
             total = float(shares[groups == taxon].sum())
             if not total and wanted:
@@ -282,7 +282,11 @@ def open_genomes(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with take_lock(folder.with_suffix(".lock"), None):
             if (found := _read(folder)) is None:
-                write_index(folder, _indexes(sources), unknown_run)
+                try:
+                    write_index(folder, _indexes(sources), unknown_run)
+                except InputError:
+                    if _read(folder) is None:  # where there are no locks, another process may have been first
+                        raise
                 found = _read(folder)
     if found is None:
         raise InputError(f"{folder}: the index of the genomes cannot be read back; check the disk.")

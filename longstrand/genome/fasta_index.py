@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from itertools import accumulate
@@ -39,7 +40,8 @@ def index_fasta(path: Path) -> FastaIndex:
 
     The cache entry is keyed by absolute path, size, and the times of the last change of content and of state (which no
     copying tool sets back), and a file that changes during the scan is refused. Processes that come at once wait for
-    the first; an interrupted or failed scan leaves nothing behind that a later one would use.
+    the first (without locks all scan, and the first to end is kept); an interrupted or failed scan leaves nothing
+    behind that a later one would use.
 
     Raises:
         InputError: the file is missing, not FASTA, damaged, or the cache disk is full.
@@ -52,10 +54,12 @@ def index_fasta(path: Path) -> FastaIndex:
         return found
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder / f"{key}.lock"):
+        with _lock(folder / f"{key}.lock") as locked:
             found = _read_entry(entry, source)
             if found is None:
                 logger.info("indexing %s (once; kept in %s)", source, entry)
+                for stale in folder.glob(f".tmp-{key}-*") if locked else ():
+                    shutil.rmtree(stale, ignore_errors=True)
                 _build_entry(source, entry)
                 found = _read_entry(entry, source)
     except OSError as error:
@@ -91,10 +95,8 @@ def find_fasta(path: Path | str) -> tuple[Path, str]:
 
 
 def _build_entry(source: Path, entry: Path) -> None:
-    """Scan ``source`` into a temporary folder and rename it to ``entry``; the caller holds the entry's lock."""
-    for stale in entry.parent.glob(f".tmp-{entry.name}-*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    temporary = entry.parent / f".tmp-{entry.name}-{os.getpid()}"
+    """Scan ``source`` into a temporary folder and rename it to ``entry``, unless another process was first."""
+    temporary = entry.parent / f".tmp-{entry.name}-{os.getpid()}-{secrets.token_hex(4)}"
     temporary.mkdir()
     try:
         if (kind := detect_file(source)) != "fasta":
@@ -111,12 +113,14 @@ def _build_entry(source: Path, entry: Path) -> None:
         with open(temporary / INDEX_NAME, "w", encoding="utf-8") as text:
             text.write(_index_text(source, index, temporary))
             _sync(text)
-        if entry.exists():
-            shutil.rmtree(entry)
-        os.replace(temporary, entry)
-    except BaseException:
+        if _read_entry(entry, source) is None:
+            shutil.rmtree(entry, ignore_errors=True)
+            with contextlib.suppress(
+                OSError
+            ):  # where there are no locks, another may have been first; the caller reads
+                os.replace(temporary, entry)
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def _scan_into(source: Path, folder: Path) -> FastaIndex:
@@ -174,11 +178,13 @@ def _read_entry(entry: Path, source: Path) -> FastaIndex | None:
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a file lock between processes; where the file system has none, go on without."""
+def _lock(path: Path) -> Iterator[bool]:
+    """Hold a file lock between processes; where the file system has none, go on without and say so."""
     import fcntl
 
     with open(path, "a") as file:
+        locked = False
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            locked = True
+        yield locked

@@ -20,8 +20,17 @@ from typing import IO, Any
 import yaml
 
 from longstrand.config import StrictModel, differences, paths_of, read_yaml
-from longstrand.errors import ResumeError
-from longstrand.runtime import check_output, on_rank_0, read_json, take_lock, write_atomically, write_frame, write_json
+from longstrand.errors import InputError, ResumeError
+from longstrand.runtime import (
+    check_output,
+    gather,
+    on_rank_0,
+    read_json,
+    take_lock,
+    write_atomically,
+    write_frame,
+    write_json,
+)
 
 MANIFEST = "manifest.json"
 RESULTS = ("checkpoint-*", "metrics.jsonl", "model", "search", "snapshots", "report.json")
@@ -104,8 +113,16 @@ class RunFolder:
 
         Raises:
             ResumeError: a file changed since the run began.
+            InputError: a process reads other data than the first, as from an old copy on the disk of its node.
         """
-        on_rank_0(lambda: self._check_or_write("inputs.json", json.loads(json.dumps(inputs, default=str))))
+        first, *others = gather(json.loads(json.dumps(inputs, default=str)))
+        for number, theirs in enumerate(others, 1):
+            if changed := differences(first, theirs):
+                raise InputError(
+                    f"process {number} reads other data than process 0 ({'; '.join(changed[:8])}); give every node the "
+                    "same files."
+                )
+        on_rank_0(lambda: self._check_or_write("inputs.json", first))
 
     def close(self) -> None:
         """Release the lock; the folder can be opened again."""

@@ -161,6 +161,7 @@ def test_everything_missing_is_named_at_once(folder, monkeypatch, kept):
     [
         ("a.fa\tx\t0\nb.fa\ty\tnan\nc.fa\tz\t-1", r":2: 'weight'.*:3: 'weight'.*:4: 'weight'"),
         ("a.fa\tx\t1\nb.fa\tx \t1", "each species is given once; two are called x"),
+        ("a.fa\tHomo sapiens\t1\nb.fa\thomo_sapiens\t1", "two are called Homo sapiens, homo_sapiens"),
         ("Aus_bus.fa\tx\t1\nsame.fa\ty\t1", r"same genome: \S+Aus_bus.fa and \S+same.fa"),
         ("Aus_bus.fa\tx\t1\nzip.fa.gz\ty\t1", r"same genome: \S+Aus_bus.fa and \S+zip.fa.gz"),
         ("Aus_bus.fa\tx\t1\nlink.fa\ty\t1", r"same genome: \S+Aus_bus.fa and \S+link.fa"),

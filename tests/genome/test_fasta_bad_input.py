@@ -5,6 +5,8 @@ import gzip
 import logging
 import os
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from longstrand.errors import InputError
 from longstrand.genome import fasta_index
 from longstrand.genome.fasta import Genome
+from longstrand.genome.fasta_scan import FastaIndex
 from longstrand.runtime import cache_dir
 from tests.genome.test_fasta import write_fasta
 
@@ -150,6 +153,25 @@ def test_an_interrupted_copy_is_never_used(tmp_path: Path, cache: Path) -> None:
     assert not stale.exists()
     (entry / "index.json").write_text('{"format":')
     assert Genome(path).fetch("x", 0, 4) == "ACGT"
+
+
+def test_two_at_once_where_there_are_no_locks(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both scan, neither removes what the other writes, and one index is left."""
+    path, both, scan = write_fasta(tmp_path / "g.fa.gz", ">x\nACGT\n"), threading.Barrier(2), fasta_index._scan_into
+
+    def meet(source: Path, folder: Path) -> FastaIndex:
+        found = scan(source, folder)
+        both.wait(timeout=20)
+        return found
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fasta_index, "_scan_into", meet)
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with ThreadPoolExecutor(2) as pool:
+        assert [genome.fetch("x", 0, 4) for genome in pool.map(Genome, [path, path])] == ["ACGT"] * 2
+    assert len([item for item in (cache / "genomes").iterdir() if item.is_dir()]) == 1
 
 
 def test_an_index_that_cannot_be_read_back(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

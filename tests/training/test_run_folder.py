@@ -11,7 +11,7 @@ import pytest
 from pydantic import Field
 
 from longstrand.config import StrictModel
-from longstrand.errors import ResumeError
+from longstrand.errors import InputError, ResumeError
 from longstrand.training.run_folder import MANIFEST, MetricsLog, RunFolder, is_complete, write_manifest
 
 
@@ -76,6 +76,15 @@ def test_changed_inputs_refuse(tmp_path: Path) -> None:
     run.check_inputs({"genomes": {"a": "sha256:1"}})
     with pytest.raises(ResumeError, match=r"genomes.a: 'sha256:1' -> 'sha256:2'"):
         run.check_inputs({"genomes": {"a": "sha256:2"}})
+
+
+def test_a_node_with_other_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder.open(tmp_path / "run", Settings())
+    old = {"genomes": {"yeast": "sha256:2"}}
+    monkeypatch.setattr("longstrand.training.run_folder.gather", lambda mine: [mine, mine, old])
+    with pytest.raises(InputError, match=r"process 2 reads other data than process 0 \(genomes.yeast: 'sha256:1' -> "):
+        run.check_inputs({"genomes": {"yeast": "sha256:1"}})
+    assert not (run.path / "inputs.json").exists()
 
 
 def test_foreign_folders_refuse(tmp_path: Path) -> None:
