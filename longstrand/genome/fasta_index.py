@@ -113,11 +113,11 @@ def _build_entry(source: Path, entry: Path) -> None:
         with open(temporary / INDEX_NAME, "w", encoding="utf-8") as text:
             text.write(_index_text(source, index, temporary))
             _sync(text)
-        if _read_entry(entry, source) is None:
-            shutil.rmtree(entry, ignore_errors=True)
-            with contextlib.suppress(
-                OSError
-            ):  # where there are no locks, another may have been first; the caller reads
+        try:
+            os.replace(temporary, entry)
+        except OSError:  # something is there: damaged, or where there are no locks that of a process that was first
+            if _read_entry(entry, source) is None:
+                shutil.rmtree(entry)
                 os.replace(temporary, entry)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
