@@ -160,7 +160,14 @@ class ResumableOutput:
     def __enter__(self) -> ResumableOutput:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: object, *_: object) -> None:
+        if failed and self._lock is not None and not any(self.folder.glob("[pr]*-0*")):  # no part, no rows of one
+            try:
+                for other in self.folder.glob(".lock-rank*"):
+                    take_lock(other, "another process").close()
+                shutil.rmtree(self.folder, ignore_errors=True)
+            except (ResumeError, OSError):
+                logger.debug("%s: other processes go on", self.folder)
         self.close()
 
     def finished(self) -> Finished | None:

@@ -176,6 +176,20 @@ def test_the_same_command_is_done_already(tmp_path: Path) -> None:
     assert not (tmp_path / "o.csv.parts").exists()
 
 
+@pytest.mark.parametrize("bad_row", [0, 3])
+def test_a_run_that_is_refused_before_its_first_part_leaves_no_folder(tmp_path: Path, bad_row: int) -> None:
+    def refusing(rows: Iterator[Any]) -> Iterator[Any]:
+        for prediction in predictor(rows):
+            if prediction.index == bad_row:
+                raise InputError("no such row")
+            yield prediction
+
+    opened = ResumableOutput.open(tmp_path / "o.csv", SETTINGS, suffix=".csv")
+    with pytest.raises(InputError, match="no such row"), opened as parts:
+        write_predictions(map(Row, range(6)), refusing, parts, CsvSink(), LAYOUT, part_rows=2)
+    assert [path.name for path in tmp_path.iterdir()] == ([] if bad_row == 0 else ["o.csv.parts"])
+
+
 def test_other_settings_refuse_a_finished_output(tmp_path: Path) -> None:
     run(tmp_path / "o.csv")
     with pytest.raises(
