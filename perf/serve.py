@@ -1,7 +1,7 @@
 """A server under load on the loopback, beside the usual ways to put a model behind an address.
 
     python perf/serve.py [MODEL] [--parts cpu,overload,hangups,job,memory,start,track,mutate,kill] [--litserve FOLDER]
-                         [--scale 1.0]
+                         [--scale 1.0] [--track-model MODEL]
 
 Servers are processes of their own; their cost is their processor time (``/proc/PID/stat``), beside the wall time, which
 depends on what else the machine does. Peers answer the same requests with the same model: ``naive`` is a FastAPI server
@@ -41,6 +41,9 @@ _Api: Any = object if litserve is None else litserve.LitAPI
 
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 CLIENTS = 32
+BATCH_TOKENS = 8192
+BEFORE = 3
+"""Requests of 64 sequences that keep the server busy while clients hang up."""
 LENGTHS = {"200": (200, 200), "1000": (1000, 1000), "mixed": (100, 1600)}
 
 
@@ -327,27 +330,30 @@ def overload(model: str, scale: float) -> dict[str, Any]:
 
 
 def hangups(model: str, scale: float) -> dict[str, Any]:
-    """S6: nine of ten clients hang up while they wait."""
-    texts = sequences("1000", int(400 * scale))
+    """S6: nine of ten clients hang up while they wait behind large requests."""
+    texts, large = sequences("1000", int(400 * scale)), sequences("mixed", 64)
+    work = json.dumps({"model": "m", "inputs": [{"sequence": text} for text in large]}).encode()
 
     async def storm(server: Running) -> None:
         async def one(number: int, text: str) -> None:
             connection = Connection(server.port)
             asked = asyncio.create_task(connection.ask(server.path, json.dumps(body_of("ours", text)).encode()))
             if number % 10:
-                await asyncio.sleep(0.8)
+                await asyncio.sleep(0.2)
                 asked.cancel()
                 connection.hang_up()
             await asyncio.gather(asked, return_exceptions=True)
 
-        await asyncio.gather(*(one(number, text) for number, text in enumerate(texts)))
+        before = [asyncio.create_task(Connection(server.port).ask(server.path, work)) for _ in range(BEFORE)]
+        await asyncio.sleep(0.1)
+        await asyncio.gather(*before, *(one(number, text) for number, text in enumerate(texts)))
 
     with serving("ours", model, more=("--max-wait", "120")) as server:
         asyncio.run(closed_loop(server, texts[:50], 8))
         computed = _metric(server, "longstrand_batch_items_sum")
         asyncio.run(storm(server))
         time.sleep(1)
-        computed = _metric(server, "longstrand_batch_items_sum") - computed
+        computed = _metric(server, "longstrand_batch_items_sum") - computed - BEFORE * len(large)
         dropped = _metric(server, 'longstrand_dropped_total{why="cancelled"}')
     survivors = -(-len(texts) // 10)
     return {"requests": len(texts), "survivors": survivors, "computed": computed, "dropped": dropped,
@@ -392,10 +398,14 @@ def memory(model: str, scale: float) -> dict[str, Any]:
             sizes.append(resident(server.process.pid))
         client = ls.connect(f"http://127.0.0.1:{server.port}")
         found = client.predict("m", texts[:300])
+        batches = [texts[first : first + 32] for first in range(0, 320, 32)]  # each one batch, here and there
+        alone = [client.predict("m", batch) for batch in batches]
+        same = [ls.predict(model, batch, batch_tokens=BATCH_TOKENS) for batch in batches]
     difference = float(np.abs(found - ls.predict(model, texts[:300])).max())
     slope = (sizes[-1] - sizes[1]) / (0.75 * len(texts)) * 1000
     return {"requests": len(texts), "resident_mb": [size / 1e6 for size in sizes], "S8_mb_a_thousand": slope / 1e6,
-            "S8_largest_difference": difference}  # fmt: skip
+            "S8_largest_difference": difference,
+            "S8_bit_equal_batches": [bool(np.array_equal(*pair)) for pair in zip(alone, same)]}  # fmt: skip
 
 
 def start(model: str) -> dict[str, Any]:
@@ -405,12 +415,13 @@ def start(model: str) -> dict[str, Any]:
 
 
 def track(model: str) -> dict[str, Any]:
-    """S11: overhead of a track over 200,000 bases."""
+    """S11: overhead of a track of one output over 200,000 bases; best with a model that labels bases."""
     text = sequences("200", 1)[0] * 1000
-    body = json.dumps(
-        {"model": "m", "input": {"sequence": text}, "encoding": "f32", "step": 200, "window": 200}
-    ).encode()
     with serving("ours", model, more=("--timeout", "300")) as server:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/v1/models") as answer:
+            card = json.load(answer)["models"][0]
+        asked = {"model": "m", "input": {"sequence": text}, "encoding": "f32", "outputs": [card["outputs"][0]["name"]]}
+        body = json.dumps(asked | ({"step": 200, "window": 200} if card["kind"] == "sequence" else {})).encode()
 
         async def ask() -> tuple[float, Any]:
             started = time.perf_counter()
@@ -419,7 +430,8 @@ def track(model: str) -> dict[str, Any]:
             return 1e3 * (time.perf_counter() - started), json.loads(content)["timing_ms"]
 
         (total, timing) = min((asyncio.run(ask()) for _ in range(3)), key=lambda one: one[0])
-    return {"total_ms": total, "timing_ms": timing, "S11_encode_by_forward": timing["encode"] / timing["forward"],
+    return {"kind": card["kind"], "total_ms": total, "timing_ms": timing,
+            "S11_encode_by_forward": timing["encode"] / timing["forward"],
             "overhead_by_forward": total / timing["forward"] - 1}  # fmt: skip
 
 
@@ -440,13 +452,14 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--parts", default="cpu,overload,hangups,job,memory,start,track")
     parser.add_argument("--litserve")
+    parser.add_argument("--track-model")
     parser.add_argument("--scale", type=float, default=1.0)
     given = parser.parse_args()
     if given.peer:
         run_peer(given.peer, given.model, given.port)
         return
     parts = {"cpu": lambda: cost(given.model, given.litserve, given.scale), "start": lambda: start(given.model),
-             "track": lambda: track(given.model),
+             "track": lambda: track(given.track_model or given.model),
              "mutate": lambda: by_test("tests/serve/test_mutations.py", "LONGSTRAND_MUTATIONS",
                                        int(10_000 * given.scale)),
              "kill": lambda: by_test(

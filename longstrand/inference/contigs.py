@@ -52,6 +52,8 @@ PART_PIECES = 1024
 STREAM_BASES = 1 << 25
 """Bases of stretches that a model with memory reads side by side, between two parts."""
 PIECE_BYTES = 1 << 26
+HELD = 1 << 14
+"""Numbers of a track that are held until they are turned into bins together."""
 BASES_A_TOKEN = 4
 """Assumed for the size of a window when none is given; a window with more tokens is refused."""
 
@@ -150,7 +152,7 @@ class Grid:
 
 
 class Blend:
-    """Bins of one piece from overlapping windows, which come in order; only the last window's cells are held.
+    """Bins of one piece from overlapping windows, which come in order; few cells before the last window are held.
 
     Attributes:
         seams: float64 (2, C): sum of |difference| of neighbouring windows where they overlap, and number of cells.
@@ -173,7 +175,8 @@ class Blend:
         used = np.flatnonzero(weights)
         low = max(int(used[0]) if len(used) else 0, -((start - self.piece.start) // self.cell))
         high = min(int(used[-1]) + 1 if len(used) else 0, -(-(self.piece.end - start) // self.cell))
-        self.flush(start)
+        if (start - self.begin) // self.cell * self.job.width >= HELD:
+            self.flush(start)
         if low >= high:
             return
         values, weights = values[low:high], weights[low:high, None]

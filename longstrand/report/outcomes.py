@@ -66,7 +66,7 @@ def predictions_page(folder: Path, output: Path, *, title: str, notes: Sequence[
     if any(np.isfinite(column).any() for column in shown.values()):
         sections.append(histogram("How the numbers spread", explain, shown, "value"))
     if table is not None and not vectors:
-        sections += _rows(table, names)
+        sections += _rows(table, names) + _locus(table, names[:MOST_COLUMNS])
     summary = [f"{total:,} rows of numbers in {len(names):,} columns: {output.name}."]
     if total > MOST_ROWS:
         summary.append(f"The pictures show the first {MOST_ROWS:,} rows.")
@@ -115,6 +115,30 @@ def _rows(table: pl.DataFrame, names: Sequence[str]) -> list[Section]:
         unsure = table[np.argsort(np.nan_to_num(sure, nan=2.0), kind="stable")[:10].tolist()].select(columns)
         parts.append(Table("The ten least sure rows", "Look at these before the sure ones.", columns, unsure.rows()))
     return parts
+
+
+def _locus(table: pl.DataFrame, names: Sequence[str]) -> list[Section]:
+    """Draw the row with the highest last number along its bases or bins; nothing for one answer a row."""
+    from longstrand.genome.intervals import Interval
+    from longstrand.report.locus import Locus, Ruler, Track
+
+    step = next((name for name in ("position", "bin") if name in table.columns), None)
+    best = None if step is None else table[names[-1]].arg_max()
+    if best is None:
+        return []
+    rows = table.filter(table["index"] == table["index"][best])
+    first = rows.row(0, named=True)
+    start, size, turn = 0, 1, 1
+    if first.get("chrom") is not None:  # minus strands are read from their end
+        start, turn = first["start"], -1 if first["strand"] == "-" else 1
+        size = max(1, (first["end"] - start) // len(rows))
+    limits = (0.0, 1.0) if names[0].startswith("probability") else None
+    tracks = [Track(rows[name].to_numpy()[::turn], name.removeprefix("probability_"), "fill", start=start,
+                    bin_size=size, limits=limits) for name in names]  # fmt: skip
+    place = Interval(str(first.get("chrom") or first["name"]), start, start + size * len(rows))
+    title = f"Along {first['name']}, which has the highest {names[-1]}"
+    return [Locus(title, f"Counted in {'bases' if step == 'position' or size > 1 else 'bins'}.", [Ruler(), *tracks],
+                  place)]  # fmt: skip
 
 
 def tokenizer_sections(found: TokenizerReport) -> list[Section]:

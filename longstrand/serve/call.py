@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from longstrand.serve.batcher import Batcher
+from longstrand.serve.refusals import Refusal
 
 log = logging.getLogger("longstrand.serve.requests")
 Receive = Callable[[], Awaitable[Any]]
+LOOK = 0.1
+"""Seconds between two looks at the open requests; a timer and a task for each would cost as much as its answer."""
 PARTS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """A request.
 
@@ -29,6 +34,8 @@ class Call:
         started: moment it came.
         deadline: moment after which nobody waits for it.
         receive: further messages of the client.
+        reading: the task that waits for the next part of the body.
+        waiting: what comes from the queue.
         headers: of the request.
         media: type of the answer.
         status: of the answer, 0 before it begins.
@@ -46,11 +53,36 @@ class Call:
     status: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
+    reading: asyncio.Task[Any] | None = None
+    waiting: asyncio.Future[Any] | None = None
+    _hearing: asyncio.Task[None] | None = None
 
-    async def gone(self) -> None:
-        """Return when the client has hung up."""
+    def look(self, now: float) -> None:
+        """End what takes too long; listen whether the client of a request that waits hangs up."""
+        if now >= self.deadline:
+            if self.reading is not None:
+                self.reading.cancel()
+            self.give_up(Refusal(504, "The answer took longer than the request allowed; ask for less, or send it as a "
+                                 "job to /v1/jobs."))  # fmt: skip
+        elif self.waiting is not None and self._hearing is None:
+            self._hearing = asyncio.create_task(self._hear())
+
+    def give_up(self, refusal: Refusal) -> None:
+        """Wait no longer for the queue."""
+        if self.waiting is not None and not self.waiting.done():
+            self.waiting.set_exception(refusal)
+
+    async def _hear(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
+        self.give_up(Refusal(499, "The client has gone."))
+
+    def stop_waiting(self) -> None:
+        """Say that the answer of the queue is there, or will not come."""
+        self.waiting = None
+        if self._hearing is not None:
+            self._hearing.cancel()
+            self._hearing = None
 
     def write_log(self, method: str, route: str) -> None:
         """Write one line of JSON about a finished request."""
@@ -64,6 +96,27 @@ class Call:
         log.info(json.dumps(line))
 
 
+class Watch:
+    """Looks at the open requests from time to time."""
+
+    def __init__(self) -> None:
+        self.calls: set[Call] = set()
+        self._next: asyncio.TimerHandle | None = None
+
+    def add(self, call: Call) -> None:
+        """Look at a request, too."""
+        self.calls.add(call)
+        if self._next is None:
+            self._next = asyncio.get_running_loop().call_later(LOOK, self._look)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        for call in self.calls:
+            call.look(now)
+        self._next = asyncio.get_running_loop().call_later(LOOK, self._look) if self.calls else None
+
+
+@lru_cache(1024)
 def caller_of(secret: str, address: str) -> str:
     """Give a name for who asks that tells neither token nor address."""
     return hashlib.blake2b((secret or address).encode(), digest_size=6).hexdigest()

@@ -12,6 +12,7 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -87,9 +88,11 @@ class Gate:
                 message["headers"] = [*message.get("headers", []), *more]
             await send(message)
 
+        self.server.watch.add(call)
         try:
             await self.inner(scope, receive, answer)
         finally:
+            self.server.watch.calls.discard(call)
             path = scope["path"]
             route = path if path in self.questions else getattr(scope.get("route"), "path", None)
             route = route or ("/static" if call.status in (200, 304) else "other")
@@ -128,14 +131,12 @@ class Gate:
             Refusal: as said.
         """
         options, method, path = self.options, scope["method"], scope["path"]
-        host = urlsplit(f"//{headers.get(b'host', '')}")
-        if not self.any_host and _name(host) not in self.hosts:
+        host = _place(f"//{headers.get(b'host', '')}")
+        if not self.any_host and host[0] not in self.hosts:
             raise Refusal(403, "The server does not answer under this name; start it with --allow-host to allow it.")
         origin = headers.get(b"origin")
-        if origin is not None and method not in SAFE and origin not in options.cors:
-            own = urlsplit(origin)
-            if _name(own) != _name(host) or (own.port or 80) != (host.port or 80):
-                raise Refusal(403, "Another page may not call this server; start it with --cors to allow it.")
+        if origin is not None and method not in SAFE and origin not in options.cors and _place(origin) != host:
+            raise Refusal(403, "Another page may not call this server; start it with --cors to allow it.")
         if options.token is None or path == "/" or path.startswith(OPEN) or method == "OPTIONS":
             return
         kind, _, given = headers.get(b"authorization", "").partition(" ")
@@ -159,12 +160,17 @@ class Gate:
             nonlocal taken, complete
             if complete:
                 return await receive()
-            left = max(0.0, call.deadline - time.monotonic())
+            if is_upload:  # may take long, if only something comes
+                call.deadline = time.monotonic() + self.options.timeout
+            call.reading = asyncio.current_task()
             try:
-                async with asyncio.timeout(self.options.timeout if is_upload else left):
-                    message = await receive()
-            except TimeoutError:
+                message = await receive()
+            except asyncio.CancelledError:
+                if time.monotonic() < call.deadline:
+                    raise
                 raise Refusal(408, "The body of the request came too slowly.") from None
+            finally:
+                call.reading = None
             taken += len(message.get("body", b""))
             complete = message["type"] != "http.request" or not message.get("more_body")
             if taken > limit:
@@ -175,11 +181,14 @@ class Gate:
         return counted
 
 
-def _name(url: Any) -> str:
+@lru_cache(1024)
+def _place(address: str) -> tuple[str, int]:
+    """Read the host and port of an address; no host if it is none."""
     try:
-        return url.hostname or ""
+        url = urlsplit(address)
+        return url.hostname or "", url.port or 80
     except ValueError:
-        return ""
+        return "", 0
 
 
 def _too_long(limit: int) -> Refusal:

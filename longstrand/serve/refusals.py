@@ -55,6 +55,8 @@ class Refusal(Exception):
         found = {"content-type": "application/json"}
         if self.retry_after is not None:
             found["retry-after"] = str(self.retry_after)
+        if self.status in (408, 413):  # the rest of the body is not read
+            found["connection"] = "close"
         if self.status == 401:
             found["www-authenticate"] = "Bearer"
         return found

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from longstrand.errors import LongstrandError
 from longstrand.serve.batcher import Batcher, Full, Item, Outcome, Stopped
-from longstrand.serve.call import Call, Metrics
+from longstrand.serve.call import Call, Metrics, Watch
 from longstrand.serve.refusals import Refusal
 from longstrand.serve.schemas import ServeOptions
 
@@ -30,8 +30,8 @@ logger = logging.getLogger("longstrand.serve")
 QUEUE_BATCHES = 32
 FIRST_ANSWERS = 0.1
 """Seconds for the first calls to /health/live, before PyTorch is imported, which leaves no time to anything else."""
-QUIET, HAND_OVER = 10, 0.05
-"""Turns of the event loop without a new request, and seconds at most, from one batch to the next."""
+QUIET, HAND_OVER = (0.2, 0.01), (0.5, 0.05)
+"""From one batch to the next: time without a new request, and in all; each at most a share of a batch, and seconds."""
 BULK_BATCHES = 4
 """A request of more batches than this lets others go first."""
 BASES = {"cpu": 200_000}
@@ -62,11 +62,12 @@ class Server:
         self.device, self.threads, self.max_bases = "", 0, options.max_bases or BASES["cpu"]
         self.reports: dict[str, str] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._open: set[asyncio.Future[list[Any]]] = set()
+        self._handed, self._expected = threading.Event(), 0
+        self.watch = Watch()
         shared: Any = {"batch_tokens": options.batch_tokens, "max_wait": options.max_wait}
         self.fast = Batcher(_compute, self._deliver, queue_tokens=QUEUE_BATCHES * options.batch_tokens, pads=self._pads,
                             observe=metrics.observe_batch, **shared)  # fmt: skip
-        self.slow = Batcher(_call, self._deliver, queue_tokens=1 << 62, **shared)
+        self.slow = Batcher(_call, self._tell, queue_tokens=1 << 62, **shared)
         metrics.watch(self.fast, self.slow)
 
     async def start(self, on_failure: Callable[[], None] = lambda: None) -> None:
@@ -170,6 +171,7 @@ class Server:
         owner = [future, len(items), {}]
         for item in items:
             item.owner = owner
+        call.waiting = future
         try:
             queue.put(items)
         except Full as full:
@@ -178,26 +180,16 @@ class Server:
                           "/v1/jobs.", retry_after=full.retry_after) from None  # fmt: skip
         except Stopped:
             raise Refusal(503, "The server is stopping.", "stopping", retry_after=2) from None
-        self._open.add(future)
-
-        def give_up(refusal: Refusal) -> None:
-            if not future.done():
-                future.set_exception(refusal)
-
-        gone = loop.create_task(call.gone())
-        gone.add_done_callback(lambda _: give_up(Refusal(499, "The client has gone.")))
-        late = Refusal(504, "The answer took longer than the request allowed; ask for less, or send it as a job to "
-                       "/v1/jobs.")  # fmt: skip
-        timer = loop.call_later(max(0.0, call.deadline - queue.clock()), give_up, late)
+        if self.fast.num_items >= self._expected:
+            self._handed.set()
         try:
             await future
         except BaseException as error:
-            queue.cancel(items, "deadline" if error is late else "cancelled")
+            is_late = isinstance(error, Refusal) and error.status == 504
+            queue.cancel(items, "deadline" if is_late else "cancelled")
             raise
         finally:
-            self._open.discard(future)
-            timer.cancel()
-            gone.cancel()
+            call.stop_waiting()
         first = min(item.queued + item.waited for item in items)
         call.timing["queue"] = 1e3 * (first - min(item.queued for item in items))
         call.timing["forward"] = 1e3 * (max(item.queued + item.waited + item.forward for item in items) - first)
@@ -205,28 +197,30 @@ class Server:
         self.metrics.phases(call.timing)
         return [owner[2][id(item)] for item in items]
 
+    def _tell(self, outcomes: list[Outcome]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_settle, outcomes)
+
     def _deliver(self, outcomes: list[Outcome]) -> None:
-        """Hand over a batch; the next one is cut when the event loop has sent the answers and read what came meanwhile.
+        """Hand over a batch; the next one is cut when those who got answers have asked again, or nobody new asks.
 
         Both threads at once would wait for each other at every small operation, and batches would be half as large.
         """
-        if self._loop is not None and not self._loop.is_closed():
-            handed = threading.Event()
-            self._loop.call_soon_threadsafe(self._hand_over, outcomes, handed)
-            handed.wait(HAND_OVER)
+        self._expected = len(outcomes) + self.fast.num_items
+        self._handed.clear()
+        self._tell(outcomes)
+        if self._expected > 1 and self._loop is not None:
+            pause, most = (min(share * outcomes[0][0].forward, limit) for share, limit in (QUIET, HAND_OVER))
+            self._loop.call_soon_threadsafe(self._pause, pause, -1)
+            self._handed.wait(most)
 
-    def _hand_over(self, outcomes: list[Outcome], handed: threading.Event) -> None:
-        _settle(outcomes)
-        self._end_quietly(handed, -1, QUIET)
-
-    def _end_quietly(self, handed: threading.Event, seen: int, turns: int) -> None:
-        """Tell the model's thread to go on after some turns of the loop that brought nothing new."""
-        waiting = self.fast.num_items
-        turns = turns - 1 if waiting == seen else QUIET
-        if turns and self.fast.num_tokens < self.options.batch_tokens and self._loop is not None:
-            self._loop.call_soon(self._end_quietly, handed, waiting, turns)
-        else:
-            handed.set()
+    def _pause(self, seconds: float, seen: int) -> None:
+        """Let the model's thread go on if nothing new came since the last look, or a batch is full."""
+        waiting, loop = self.fast.num_items, asyncio.get_running_loop()
+        if waiting == seen or self.fast.num_tokens >= self.options.batch_tokens:
+            self._handed.set()
+        elif not self._handed.is_set():  # what has just been read begins in the next turn, so look after it
+            loop.call_later(seconds, loop.call_soon, self._pause, seconds, waiting)
 
     @staticmethod
     def _pads(queue: Any) -> bool:
@@ -243,9 +237,8 @@ class Server:
         await asyncio.to_thread(self.fast.stop, seconds=seconds)
         await asyncio.to_thread(self.slow.stop, seconds=5)
         await asyncio.sleep(0)
-        for future in list(self._open):
-            if not future.done():
-                future.set_exception(Refusal(503, "The server is stopping.", "stopping", retry_after=2))
+        for call in self.watch.calls:
+            call.give_up(Refusal(503, "The server is stopping.", "stopping", retry_after=2))
 
 
 def _compute(engine: Any, rows: list[Any]) -> list[Any]:

@@ -14,7 +14,9 @@ import pytest
 from longstrand.cli.main import main
 from longstrand.data.targets import Task
 from longstrand.evaluation.metrics import Scores, evaluate
-from longstrand.report.outcomes import predictions_page, read_output
+from longstrand.genome.intervals import Interval
+from longstrand.report.locus import Locus, Track
+from longstrand.report.outcomes import _locus, predictions_page, read_output
 from longstrand.report.sections import calibration, files_table, histogram
 
 
@@ -80,6 +82,21 @@ def test_page_of_predictions_shows_spread_calls_and_extreme_rows(tmp_path: Path,
     assert found["summary"][1:] == ["3 were cut."]
     page = (tmp_path / "page" / "report.html").read_text()
     assert f'href="../calls{ending}"' in page and "<script" not in page
+
+
+def test_the_highest_row_is_drawn_along_its_bases(tmp_path: Path) -> None:
+    places = {"chrom": ["chr1"] * 6, "start": [100] * 3 + [500] * 3, "end": [130] * 3 + [530] * 3}
+    numbers = {"bin": [0, 1, 2] * 2, "probability_a": np.float32([0.1, 0.2, 0.3, 0.9, 0.5, 0.1])}
+    table = pl.DataFrame({"index": [0] * 3 + [1] * 3, "name": ["r"] * 3 + ["s"] * 3, **places, "strand": ["-"] * 6,
+                          **numbers})  # fmt: skip
+    table.write_csv(tmp_path / "bins.csv")
+    page = predictions_page(tmp_path / "page", tmp_path / "bins.csv", title="Bins", notes=[], about={})
+    assert "Along s, which has the highest probability_a" in page.read_text()
+    (found,) = _locus(table, ["probability_a"])
+    assert isinstance(found, Locus) and found.region == Interval("chr1", 500, 530)
+    track = found.components[1]
+    assert isinstance(track, Track) and (track.start, track.bin_size) == (500, 10)
+    np.testing.assert_array_equal(track.values, np.float32([0.1, 0.5, 0.9]))
 
 
 def test_vectors_show_their_lengths(tmp_path: Path) -> None:

@@ -43,11 +43,31 @@ def client(folders: dict[str, Path], genome: Path) -> Iterator[Client]:
         thread.join(10)
 
 
+def test_slow_and_endless_bodies_end_and_hold_nobody_up(client: Client) -> None:
+    head = "POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nx-timeout: 0.4\r\n"
+    head += "authorization: Bearer a secret\r\ncontent-length: "
+    lengths, statuses = (100, 100_000, 10**15), []
+    opened = [socket.create_connection(("127.0.0.1", client._url.port or 0), timeout=5) for _ in lengths]
+    for one, length in zip(opened, lengths):
+        one.sendall(f"{head}{length}\r\n\r\n{{".encode())
+    began = time.monotonic()
+    while time.monotonic() < began + 0.3:  # a byte now and then does not help
+        opened[0].sendall(b" ")
+        assert client.predict("promoters", TEXTS[:1]).shape == (1, 2)
+        time.sleep(0.1)
+    for one in opened:
+        with one, one.makefile("rb") as stream:
+            statuses.append(int(stream.read().split()[1]))  # to the end: the server closes
+    assert statuses == [408, 408, 413] and time.monotonic() - began < 4
+
+
 def test_the_verbs_return_what_those_of_the_front_door_return(
     client: Client, folders: dict[str, Path], genome: Path
 ) -> None:
     promoters, bases = str(folders["promoters"]), str(folders["bases"])
     np.testing.assert_allclose(client.predict("promoters", TEXTS), ls.predict(promoters, TEXTS), atol=1e-5)
+    same = ls.predict(promoters, TEXTS[:40], batch_tokens=8192, threads=1)  # one batch here and there: the same bits
+    np.testing.assert_array_equal(client.predict("promoters", TEXTS[:40]), same)
     np.testing.assert_allclose(client.embed("bases", TEXTS[:3]), ls.embed(bases, TEXTS[:3]), atol=1e-5)
     for found, expected in zip(client.predict_bases("bases", TEXTS[:3]), ls.predict_bases(bases, TEXTS[:3])):
         np.testing.assert_allclose(found, expected, atol=1e-5)
