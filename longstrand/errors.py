@@ -8,6 +8,7 @@ The command line prints that sentence and exits with ``exit_code``.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -53,6 +54,14 @@ class ServerError(LongstrandError):
 
 class ResumeError(LongstrandError):
     """A run folder cannot be resumed as asked."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an exception means that the device or the machine has too little memory."""
+    words = r"out of memory|can't allocate memory|not enough memory|failed to allocate"
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and bool(re.search(words, str(error), re.I))
+    )
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

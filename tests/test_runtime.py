@@ -158,6 +158,25 @@ def test_processes_meet_where_torchrun_keeps_a_store(monkeypatch: pytest.MonkeyP
     assert not launches[1].is_last() and launches[0].is_last()
 
 
+def test_processes_of_a_torchrun_say_a_sentence_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from torch.distributed import TCPStore
+
+    kept = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    values = {"WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": kept.port}
+    for name, value in (values | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
+        monkeypatch.setenv(name, str(value))
+    voices = [runtime.one_voice(), runtime.one_voice()]
+    for voice in voices:
+        voice("longstrand: both say this.")
+    voices[1]("longstrand: one says this.")
+    assert capsys.readouterr().err == "longstrand: both say this.\nlongstrand: one says this.\n"
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")
+    runtime.one_voice()("longstrand: no store.")
+    assert capsys.readouterr().err == "longstrand: no store.\n"
+
+
 def test_free_cores_leave_out_what_others_take(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four cores over two seconds: others kept them busy for 3 s (1.5 cores), so 2.5 are free."""
     samples = iter([(0.0, 10.0), (2.0, 13.0), (0.0, 10.0), (2.0, 30.0)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from longstrand.benchmarks.results import Result
 from longstrand.benchmarks.tasks.task import TaskData
 from longstrand.benchmarks.trials import Trial, thin_out
 from longstrand.data.labelled import LabelledTable
-from longstrand.errors import ResumeError, TrainingError
+from longstrand.errors import ResumeError, TrainingError, is_out_of_memory
 from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores, evaluate
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import longest_input
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from longstrand.models.network import Network
 
 logger = logging.getLogger(__name__)
-OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|failed to allocate", re.IGNORECASE)
 
 
 class StoppedBySignal(Exception):
@@ -73,13 +71,6 @@ class RunContext:
 
 Measured = tuple[dict[str, Scores], dict[str, Any], dict[str, Any]]
 """Scores of valid and test, cost, and what else is to be recorded (learning rate, layer curve, ...)."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an exception means that the device or the machine has too little memory."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
-    )
 
 
 def run_trial(

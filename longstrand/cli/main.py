@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from longstrand import __version__
-from longstrand.errors import LongstrandError, UsageError, nearest
-from longstrand.runtime import act_as_process, one_voice, silence_libraries, world_size
+from longstrand.errors import LongstrandError, UsageError, is_out_of_memory, nearest
+from longstrand.runtime import act_as_process, one_voice, rank, silence_libraries, world_size
 
 SHARED = ("predict", "embed", "variants", "benchmark")
 """Commands whose work is shared out by part: each process writes its own, the last joins all."""
@@ -50,6 +50,15 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         say(f"longstrand: {where}{error.strerror}; check space and permissions, then run the same command again.")
+        code = 1
+    except (MemoryError, RuntimeError) as error:
+        if debug or not is_out_of_memory(error):
+            raise
+        who, what = f"process {rank()}: " * (world_size() > 1), (str(error).strip() or "MemoryError").splitlines()[0]
+        say(
+            f"longstrand: {who}not enough memory ({what}); use smaller batches (training.micro_batch_size, "
+            "--batch-tokens) or training.gradient_checkpointing=true. Finished parts and checkpoints stay."
+        )
         code = 1
     except KeyboardInterrupt:
         say("longstrand: interrupted; the same command resumes where a resumable run left off.")

@@ -1,7 +1,7 @@
 """A corpus: a list of genomes with species, weights and hold-outs, from settings or from a file.
 
 A corpus file is a table (TSV, CSV) or YAML (a list, or ``genomes:`` with a list) with one genome a row: ``fasta``
-(beside the file, unless absolute), and optionally ``species``, ``taxon``, ``weight``, ``hold_out``.
+(beside the file, unless absolute; or an address), and optionally ``species``, ``taxon``, ``weight``, ``hold_out``.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from longstrand.data.rows import TABLES as ROW_TABLES
 from longstrand.data.rows import Columns, column_names, read_records, read_table, take_column
 from longstrand.data.windows import TrainingWindows
 from longstrand.errors import ConfigError, InputError
+from longstrand.genome.download import is_address, local_copies
 from longstrand.genome.fasta import genome_name
 from longstrand.genome.sequence import normalise
 from longstrand.genome.text import detect_file
@@ -50,7 +51,9 @@ Name = Annotated[str | None, BeforeValidator(_bare)]
 class GenomeEntry(StrictModel):
     """One FASTA file, or a corpus file in its place."""
 
-    fasta: Path = Field(description="FASTA file, plain or gzip; or a corpus file (TSV, CSV, YAML) of many")
+    fasta: Path = Field(
+        description="FASTA file, plain or gzip, or its address (https, ftp); or a corpus file (TSV, CSV, YAML) of many"
+    )
     weight: float = Field(
         1.0, gt=0, allow_inf_nan=False, description="how often its bases are seen, relative to the others"
     )
@@ -123,7 +126,8 @@ def read_corpus(path: Path) -> list[GenomeEntry]:
             continue
         if entry.is_corpus:
             errors.append(f"{path}:{number}: a corpus holds FASTA files, not another corpus ({entry.fasta}).")
-        entries.append(entry.model_copy(update={"fasta": path.parent / entry.fasta.expanduser()}))
+        place = entry.fasta if is_address(entry.fasta) else path.parent / entry.fasta.expanduser()
+        entries.append(entry.model_copy(update={"fasta": place}))
     if errors:
         raise InputError(" ".join(errors))
     return entries
@@ -147,12 +151,13 @@ def _draw(entry: GenomeEntry) -> int:
 def open_corpus(
     entries: Sequence[GenomeEntry], *, sampling: Sampling | None = None, contigs: ContigRules | None = None
 ) -> GenomeSet:
-    """Open the genomes of a corpus; they are indexed on first use.
+    """Open the genomes of a corpus; they are indexed on first use, and copied from their addresses before.
 
     Raises:
         InputError: files are missing or damaged, or two hold one genome, if in other letters or with other names.
     """
-    sources = [GenomeSource(entry.fasta, entry.weight, entry.name, entry.taxon) for entry in entries]
+    files = local_copies([entry.fasta for entry in entries])
+    sources = [GenomeSource(file, entry.weight, entry.name, entry.taxon) for file, entry in zip(files, entries)]
     genomes = open_genomes(sources, unknown_run=(contigs or ContigRules()).unknown_run)
     first: dict[Hashable, int] = {}
     same = [

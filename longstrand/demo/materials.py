@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from longstrand.demo.download import fetch
 from longstrand.demo.settings import DemoConfig
 from longstrand.demo.simulate import write_simulation
 from longstrand.errors import InputError, UsageError
+from longstrand.genome.download import fetch
 from longstrand.runtime import Notice, cache_dir, read_json, write_atomically
 
 Aside = Callable[..., Callable[[], Any]]

@@ -19,7 +19,7 @@ from longstrand.benchmarks.probing.probe import ProbeSettings
 from longstrand.benchmarks.protocol import BenchmarkConfig, Protocol, protocol_of
 from longstrand.benchmarks.results import read_results
 from longstrand.benchmarks.run import benchmark, progress_line, run_benchmark, time_keys
-from longstrand.benchmarks.run_trial import is_out_of_memory, run_trial
+from longstrand.benchmarks.run_trial import run_trial
 from longstrand.benchmarks.tasks.task import load_task_data
 from longstrand.benchmarks.trials import (
     Method,
@@ -36,7 +36,7 @@ from longstrand.config import build
 from longstrand.data.labelled import LabelledTable
 from longstrand.data.labelled_files import RawTable
 from longstrand.data.targets import Task
-from longstrand.errors import ConfigError, InputError, ResumeError, TrainingError, UsageError
+from longstrand.errors import ConfigError, InputError, ResumeError, TrainingError, UsageError, is_out_of_memory
 from longstrand.inference.predict import predict
 from longstrand.models.checkpoint import load_model
 from longstrand.tokenization.hub import load_tokenizer

@@ -55,6 +55,20 @@ def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeyp
     assert code == 1 and err.startswith("longstrand: runs/metrics.jsonl: No space left on device; check space")
 
 
+def test_too_little_memory_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> int:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20 MiB\nmore")
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    code, _, err = run(capsys, "predict")
+    assert code == 1 and err.count("\n") == 1
+    assert err.startswith(
+        "longstrand: process 1: not enough memory (CUDA out of memory. Tried to allocate 20 MiB); use "
+    )
+
+
 def test_a_command_of_one_process_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, _, err = run(capsys, "evaluate", "model", "t.csv")

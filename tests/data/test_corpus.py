@@ -3,6 +3,9 @@
 import gzip
 import math
 import pickle
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from longstrand.data.permutation import draw_bits, draw_many
 from longstrand.data.windows import HoldOut, TrainingWindows
 from longstrand.errors import InputError, LongstrandError, UsageError
 from longstrand.genome.fasta import Genome
+from longstrand.runtime import cache_dir
 from tests.data.window_toys import random_dna, write_fasta
 
 SIZES = {"Aus bus": 400, "Aus cus": 800, "Dus eus": 1600}
@@ -243,3 +247,22 @@ def test_pieces_for_a_tokenizer(folder):
 def test_many_draws_are_single_draws():
     drawn = draw_many(3, np.arange(50), "x")
     assert drawn.tolist() == [draw_bits(3, number, "x") for number in range(50)]
+
+
+def test_addresses_are_copied_once(folder, tmp_path, monkeypatch):
+    """A corpus of one file here and two elsewhere; later without the server; what is not there is named at once."""
+    monkeypatch.setenv("LONGSTRAND_CACHE", str(tmp_path / "cache"))
+    cache_dir.cache_clear()
+    (folder / "far.fa.gz").write_bytes(gzip.compress(b">a\n" + b"ACGTTGCAAC" * 30 + b"\n"))
+    (folder / "more.fa").write_text(">a\n" + "GATTACACCA" * 40 + "\n")
+    serve = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host = f"http://127.0.0.1:{server.server_port}"
+        (folder / "far.tsv").write_text(f"fasta\tspecies\nAus_bus.fa\ta\n{host}/far.fa.gz\tb\n{host}/more.fa\tc\n")
+        first = open_corpus(expand([GenomeEntry(fasta=folder / "far.tsv")]))
+        with pytest.raises(InputError, match=r"/no1.fa: cannot be downloaded .* 404.*/no2.fa: cannot be downloaded"):
+            open_corpus([GenomeEntry(fasta=f"{host}/no{number}.fa") for number in (1, 2)])
+        server.shutdown()
+    later = open_corpus(expand([GenomeEntry(fasta=folder / "far.tsv")]))
+    assert later.fingerprints == first.fingerprints and later.read(2, int(later.first_contig[2]), 0, 7) == "GATTACA"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from longstrand.demo import materials
-from longstrand.demo.download import fetch
 from longstrand.demo.materials import DemoConfig, gather, yeast_facts
 from longstrand.errors import InputError, UsageError
+from longstrand.genome.download import fetch
 
 CONTENT = bytes(range(256)) * 400
 
