@@ -25,7 +25,6 @@ from longstrand.data.permutation import draw_bits, draw_many
 from longstrand.data.windows import HoldOut, TrainingWindows
 from longstrand.errors import InputError, LongstrandError, UsageError
 from longstrand.genome.fasta import Genome
-from longstrand.runtime import cache_dir
 from tests.data.window_toys import random_dna, write_fasta
 
 SIZES = {"Aus bus": 400, "Aus cus": 800, "Dus eus": 1600}
@@ -251,8 +250,7 @@ def test_many_draws_are_single_draws():
 
 def test_addresses_are_copied_once(folder, tmp_path, monkeypatch):
     """A corpus of one file here and two elsewhere; later without the server; what is not there is named at once."""
-    monkeypatch.setenv("LONGSTRAND_CACHE", str(tmp_path / "cache"))
-    cache_dir.cache_clear()
+    monkeypatch.setattr("longstrand.genome.download.cache_dir", lambda: tmp_path / "cache")
     (folder / "far.fa.gz").write_bytes(gzip.compress(b">a\n" + b"ACGTTGCAAC" * 30 + b"\n"))
     (folder / "more.fa").write_text(">a\n" + "GATTACACCA" * 40 + "\n")
     serve = partial(SimpleHTTPRequestHandler, directory=str(folder))
