@@ -308,10 +308,10 @@ def leave_process_group() -> Launch:
 
 def _torchrun_store(started: Mapping[str, str], timeout: timedelta = timedelta(days=1)) -> Any:
     """Connect to the key-value store that ``torchrun`` keeps for its processes, or give None if it keeps none."""
-    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
-
     if started.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
     store = TCPStore(started["MASTER_ADDR"], int(started["MASTER_PORT"]), is_master=False, timeout=timeout)
     return PrefixStore(f"longstrand/{started.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
