@@ -49,9 +49,16 @@ Config = TypeVar("Config", bound=StrictModel)
 
 
 def split_words(value: Any) -> Any:
-    """Split what is written as one text with commas, and make tuples of lists; anything else passes through."""
+    """Split what is written as one text with commas, and make tuples of lists; anything else passes through.
+
+    Raises:
+        ValueError: there are commas and no word.
+    """
     if isinstance(value, str):
-        return tuple(word.strip() for word in value.split(",") if word.strip())
+        words = tuple(word.strip() for word in value.split(",") if word.strip())
+        if "," in value and not words:
+            raise ValueError(f"'{value}' holds no word")
+        return words
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -34,11 +34,13 @@ def main() -> None:
     parser.add_argument("--model", default="mixed_6mer_1m")
     parser.add_argument("--rows", type=int, default=100, help="of each species")
     parser.add_argument("--lengths", default="120,600")
+    parser.add_argument("--pairs", default="0,1,2,3", help="which of the pairs, counted from 0")
     options = parser.parse_args()
     model = ls.load_model(options.model)
     every = pl.concat([pl.read_csv(DATA / f"{split}.csv.gz") for split in ("dev", "test")])
     found = []
-    for (first, second), age in PAIRS.items():
+    chosen = [list(PAIRS.items())[int(number)] for number in options.pairs.split(",")]
+    for (first, second), age in chosen:
         own = pl.concat([every.filter(pl.col("name") == name).head(options.rows) for name in (first, second)])
         for length in map(int, options.lengths.split(",")):
             texts = [text[:length] for text in own["sequence"]]

@@ -33,7 +33,7 @@ def _rows(source: str, genome: Path | None, window: int | None) -> list[Record]:
     from longstrand.errors import InputError
     from longstrand.explain.maps import place_of
     from longstrand.genome.intervals import Interval
-    from longstrand.genome.sequence import has_letters
+    from longstrand.genome.sequence import has_letters, normalise
     from longstrand.inference.options import FileOptions
     from longstrand.inference.sequences import as_records
 
@@ -41,6 +41,7 @@ def _rows(source: str, genome: Path | None, window: int | None) -> list[Record]:
     if not any(has_letters(row.sequence) for row in rows):
         raise InputError(f"{source}: no row has an A, C, G or T.")
     for row in rows:
+        normalise(row.sequence, where=row.where or row.name)  # a letter that is no nucleotide
         place = place_of(row, window)
         if place is not None and place.start < 0:
             raise InputError(f"{row.where}: the window of {window} bases begins before its contig; use a shorter one.")
@@ -48,13 +49,21 @@ def _rows(source: str, genome: Path | None, window: int | None) -> list[Record]:
     return placed
 
 
-def _elements(path: Path | None, genome: Path | None, kinds: str | None) -> Elements:
-    from longstrand.explain.elements import read_elements
+def _elements(
+    path: Path | None, genome: Path | None, kinds: str | None, sequences: str, window: int | None
+) -> tuple[list[Record], Elements]:
+    """Read rows, and an annotation of which something lies on one."""
+    from longstrand.errors import InputError
+    from longstrand.explain.elements import place_of, read_elements
     from longstrand.inference.sequences import open_genome
 
     if path is None or genome is None:
         raise UsageError("elements need --elements ANNOTATION and --genome GENOME.fa, which they lie on.")
-    return read_elements(path, open_genome(genome), kinds.split(",") if kinds else ())
+    rows = _rows(sequences, genome, window)
+    found = read_elements(path, open_genome(genome), kinds.split(",") if kinds else ())
+    if not any(found.marks(kind, place_of(row)).any() for row in rows for kind in found.kinds):
+        raise InputError(f"{path}: no element lies on a row of {sequences}.")
+    return rows, found
 
 
 def _done(page: Path, as_json: bool, quiet: bool) -> None:
@@ -74,9 +83,12 @@ def reconstruction(
     from longstrand.explain.model_pages import reconstruction_page
     from longstrand.inference.loaded import open_model
 
-    places = None if elements is None and kind is None else _elements(elements, genome, kind)
-    network = open_model(model).network
-    tokens = reconstruct(network, _rows(sequences, genome, window), elements=places, mask=mask, seed=seed)
+    places, network = None, open_model(model).network
+    if elements is None and kind is None:
+        rows = _rows(sequences, genome, window)
+    else:
+        rows, places = _elements(elements, genome, kind, sequences, window)
+    tokens = reconstruct(network, rows, elements=places, mask=mask, seed=seed)
     summary = by_element(tokens, places.kinds if places else [])
     size = len(network.require_tokenizer().vocab)
     _done(reconstruction_page(output, Path(model).name, tokens, summary, size), json, quiet)
@@ -86,7 +98,7 @@ def reconstruction(
 def attention(
     model: ModelArgument, sequences: RowsArgument, output: FolderOption, genome: GenomeOption = None,
     elements: ElementsOption = None, kind: KindsOption = None, window: WindowOption = None,
-    mu: Annotated[float, typer.Option(help="Attention above which a pair of tokens is an arc.")] = 0.3,
+    mu: Annotated[float, typer.Option(min=0, max=1, help="Attention above which a pair of tokens is an arc.")] = 0.3,
     json: JsonOption = False, quiet: QuietOption = False,
 ) -> None:  # fmt: skip
     """Say which heads point at elements: share of arcs, the published z, and a null that holds, layer by layer."""
@@ -95,8 +107,8 @@ def attention(
     from longstrand.explain.model_pages import attention_examples, attention_page
     from longstrand.inference.loaded import open_model
 
-    places, network = _elements(elements, genome, kind), open_model(model).network
-    rows = _rows(sequences, genome, window)
+    rows, places = _elements(elements, genome, kind, sequences, window)
+    network = open_model(model).network
     tables = {
         name: attention_by_element(network, ((row.sequence, places.marks(name, place_of(row))) for row in rows), mu=mu)
         for name in places.kinds
@@ -149,8 +161,9 @@ def elements_command(
     from longstrand.explain.model_pages import separation_page
     from longstrand.inference.loaded import open_model
 
-    places, network = _elements(elements, genome, kind), open_model(model).network
-    found = element_vectors(network, _rows(sequences, genome, window), places, layer=layer, seed=seed)
+    rows, places = _elements(elements, genome, kind, sequences, window)
+    network = open_model(model).network
+    found = element_vectors(network, rows, places, layer=layer, seed=seed)
     table = separation(found.features, found.labels, found.groups)
     points = coordinates(found.features["model"], map, seed=seed)
     frame = pl.DataFrame({"element": found.labels, "chrom": found.groups, "x": points[:, 0], "y": points[:, 1]})

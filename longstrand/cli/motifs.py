@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from longstrand.cli.options import GenomeOption, JsonOption, QuietOption, new_app, show_result
-from longstrand.errors import InputError, UsageError, one_of
+from longstrand.errors import UsageError, one_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,10 +104,7 @@ def scan(
             yield record.sequence
 
     hits = scanning.scan(wanted, letters(), threshold=threshold, background=frequencies, both_strands=both)
-    if not hits.num_windows.any():
-        raise InputError(
-            f"{sequences}: no motif has a place to be: all sequences are shorter, or hold no stretch of known letters."
-        )
+    hits = hits.found_room(sequences)
     hits = hits.take(hits.q <= max_q)
     write_frame(output, hits_table(hits, wanted, seen))
     lines = [f"wrote {len(hits):,} hits of {len(wanted):,} motifs in {len(seen):,} sequences to {output}"]
@@ -292,7 +289,8 @@ def ablate(
 
     texts = [record.sequence for record in records_of(sequences, genome)]
     wanted = chosen_motifs(motifs, motif)
-    hits = scan(wanted, texts, threshold=threshold, background=background_of(background, texts))
+    frequencies = background_of(background, texts)
+    hits = scan(wanted, texts, threshold=threshold, background=frequencies).found_room(sequences)
     frame = motif_effects.ablate(score_of(model, output_class, strand), texts, hits, shuffles=shuffles, seed=seed)
     _effects(frame, output, ["effect", "control"], json, quiet)
 
@@ -317,6 +315,8 @@ def space(
     between = (
         list(range(int(low), int(high) + 1)) if dash and low.isdecimal() and high.isdecimal() else numbers(distances)
     )
+    if not between:
+        raise UsageError(f"--distances {distances}: the first is above the last; write 0-20.")
     texts = [record.sequence for record in records_of(sequences, genome)]
     words = word_of(first, motifs), word_of(second, motifs)
     frame = motif_effects.space(score_of(model, output_class, strand), texts, words, between, flip=flip)

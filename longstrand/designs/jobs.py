@@ -92,7 +92,7 @@ class Setting:
         others = {f"model{number}": _open(other, options)[0] for number, other in enumerate(check_models, start=2)}
         known = None
         if train is not None:
-            columns = options.changed(window=None).reading()
+            columns = options.changed(window=None, name_column=None).reading()
             known = sketch([record.sequence.upper() for record in as_records(train, options=columns)])
         inside = None if fixed_bed is None else inside_of(Path(fixed_bed), options.window)
         return cls(options, score, objective, loaded, target, language, others, known, inside)
@@ -109,9 +109,10 @@ class Setting:
             raise InputError(
                 f"{where}: a design begins with one sequence; this row has {'two' if record.second else 'none'}."
             )
-        model = None if self.target is None else self.target.model
-        text = normalise(record.sequence).sequence if model is None else prepare_text(model, record.sequence)
-        if self.target is not None:
+        if self.target is None:
+            text = normalise(record.sequence, where=where).sequence
+        else:
+            text = prepare_text(self.target.model, record.sequence, where)
             self.target.read(text, where)  # one that is too long stops here
         if not set(text) <= set("ACGTN"):
             raise InputError(f"{where}: a design begins with A, C, G, T and N in capital letters.")
@@ -250,10 +251,12 @@ def design(
 
 
 def _searches(setting: Setting, records: Iterable[Record]) -> list[Search]:
-    searches = [setting.search(record, index) for index, record in enumerate(records)]
-    if not searches:
+    records = list(records)
+    if not records:
         raise InputError("there is no sequence to begin with.")
-    return searches
+    if setting.inside is not None and not any(setting.inside(record).any() for record in records):
+        raise InputError("no interval of --fixed-bed (fixed_bed=) lies on a start.")
+    return [setting.search(record, index) for index, record in enumerate(records)]
 
 
 def _threads(setting: Setting) -> int | None:

@@ -183,10 +183,7 @@ class Explainer:
         """
         if record.second is not None:
             raise InputError(f"{record.where or record.name}: attributions are for single sequences, not for pairs.")
-        try:
-            return prepare_text(self.target.model, record.sequence)
-        except InputError as error:
-            raise InputError(f"{record.where or record.name}: {error}") from None
+        return prepare_text(self.target.model, record.sequence, record.where or record.name)
 
     def tokens(self, text: str) -> IntArray:
         """Return the tokens of a text as the first strand is read, by its own bases."""
@@ -198,7 +195,11 @@ class Explainer:
     def _strand(self, strand: str, rows: Sequence[tuple[Record, str]]) -> Iterator[Attribution]:
         target, options = self.target.on(strand), self.options
         if options.method in CHANGES:
-            yield from (self._changed(target, *row) for row in rows)
+            for record, text in rows:
+                try:
+                    yield self._changed(target, record, text)
+                except InputError as error:
+                    raise InputError(f"{record.where or record.name}: {error}") from None
             return
         encodings = [target.read(read_on(strand, text), record.where or record.name) for record, text in rows]
         if options.method == "occlusion":

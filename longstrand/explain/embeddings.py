@@ -106,6 +106,8 @@ def separation(features: dict[str, Floats], labels: Sequence[str], groups: Seque
     if len(set(labels)) < 2:
         raise InputError(f"all {len(labels)} vectors have one label, '{labels[0]}'; two are needed to tell apart.")
     sides = _folds(names, np.array(groups))
+    if len(names) <= len(set(labels)) or len(set(sides.tolist())) < 2:
+        raise InputError(f"{len(names)} vectors of {len(set(labels))} labels are too few to tell apart; use more rows.")
     chance = max(float((names == name).mean()) for name in set(labels))
     near = KNeighborsClassifier(min(NEIGHBOURS, len(names) - int(np.bincount(sides).max())))
     size, rows = min(2000, len(names)), []

@@ -66,6 +66,8 @@ def read_attributions(path: Path, records: Sequence[Record], *, letters: bool = 
             group: Any = zarr.open_group(str(path), mode="r")
             values, offsets = np.asarray(group["values"]), np.asarray(group["offsets"])
             names = list(group.attrs.get("value_names", ()))
+        elif path.exists() and path.suffix != ".npz":
+            raise ValueError("another kind of file")
         else:
             with np.load(path) as held:
                 values, offsets = held["values"], held["offsets"]
@@ -119,7 +121,7 @@ def importance_report(
     """
     texts = [record.sequence for record in records]
     tokens = imp.token_table(texts, [tokenizer.encode(text.upper()).offsets for text in texts], values)
-    hits = scan(motifs, texts, threshold=1e-3, background=background)
+    hits = scan(motifs, texts, threshold=1e-3, background=background).found_room("the sequences")
     classes, q = imp.hit_classes(tokens, hits)
     table, unit = imp.compare_classes(tokens, classes)
     without = np.array(classes) == "none"

@@ -31,6 +31,7 @@ from longstrand.explain.maps import (
     AttributionJob,
     Maps,
     Place,
+    inside_of,
     write_seqlets,
     write_track,
 )
@@ -83,6 +84,10 @@ def attribute_file(
     job = AttributionJob.open(model, source, genome, wanted, tick)
     if not any(has_letters(record.sequence) for record in job.records()):
         raise InputError(f"{source}: no row has an A, C, G or T, so there is nothing to explain.")
+    if sites is not None:
+        inside = inside_of(Path(sites).expanduser(), job.options.window)
+        if not any(inside(record).any() for record in job.records()):
+            raise InputError(f"{sites}: no site lies on a row of {source}.")
     extra: dict[str, Any] = {
         "others": [open_model(other).fingerprint() for other in others],
         "sites": None if sites is None else fingerprint_input(Path(sites).expanduser()),

@@ -96,21 +96,7 @@ def attention_page(
         found = enough.filter(pl.col("element") == kind)
         significant = (int((found[column] < 0.05).sum()) for column in ("p_shift_all", "p_z_all"))
         counts.append([kind, len(frame), len(found), *significant])
-    shown = [
-        "element",
-        "layer",
-        "head",
-        "arcs",
-        "p_alpha",
-        "p2",
-        "effect",
-        "share",
-        "p_shift",
-        "p_shift_all",
-        "z",
-        "p_z_all",
-    ]
-    strongest = enough.sort("effect", descending=True, nulls_last=True).head(TOP).select(shown)
+    strongest = enough.sort("effect", descending=True, nulls_last=True).head(TOP).select(SHOWN)
     heads = ["element", "heads", f"with {FEW_ARCS} arcs or more", "p_shift < 0.05", "z: p < 0.05"]
     lines = [line for line in lines if line.x]
     best = Curves(

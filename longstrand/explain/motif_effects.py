@@ -36,6 +36,17 @@ def insert(text: str, word: str, start: int) -> str:
     return text[:start] + word + text[start + len(word) :]
 
 
+def _inserted(texts: Sequence[str], word: str, places: Sequence[int]) -> list[str]:
+    """Put a word into each text at its place; an error names the sequence."""
+    found = []
+    for number, (text, place) in enumerate(zip(texts, places), start=1):
+        try:
+            found.append(insert(text, word, place))
+        except InputError as error:
+            raise InputError(f"sequence {number}: {error}") from None
+    return found
+
+
 def marginalize(score: Score, sequences: Sequence[str], word: str, *, start: int | None = None) -> pl.DataFrame:
     """Score backgrounds with a word put in minus without it.
 
@@ -52,7 +63,7 @@ def marginalize(score: Score, sequences: Sequence[str], word: str, *, start: int
         InputError: a sequence is shorter than the word.
     """
     places = [(len(text) - len(word)) // 2 if start is None else start for text in sequences]
-    changed = [insert(text, word, place) for text, place in zip(sequences, places)]
+    changed = _inserted(sequences, word, places)
     before, after = np.split(np.asarray(score([*sequences, *changed]), dtype=np.float64), 2)
     return _rows(np.arange(len(sequences)), before, after, ("without", "with"))
 
@@ -120,12 +131,12 @@ def space(
     """
     first, second = words[0], reverse_complement(words[1]) if flip else words[1]
     starts = [len(text) // 2 - len(first) for text in sequences]
-    alone = [insert(text, first, start) for text, start in zip(sequences, starts)]
+    alone = _inserted(sequences, first, starts)
     texts = [*sequences, *alone]
     for distance in distances:
         after = [start + len(first) + distance for start in starts]
         for base in (sequences, alone):
-            texts += [insert(text, second, place) for text, place in zip(base, after)]
+            texts += _inserted(base, second, after)
     scores = np.asarray(score(texts), dtype=np.float64)
     blocks = scores.reshape(2 + 2 * len(distances), len(sequences), -1) - scores[: len(sequences)]
     rows = []

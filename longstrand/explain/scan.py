@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longstrand.baselines.onehot import UNKNOWN, digits_of
-from longstrand.errors import UsageError
+from longstrand.errors import InputError, UsageError
 from longstrand.explain.motifs import FloatArray, Motif
 from longstrand.runtime import compiled
 
@@ -71,6 +71,18 @@ class Hits:
     def __len__(self) -> int:
         return len(self.motif)
 
+    def found_room(self, where: str) -> Hits:
+        """Give the hits themselves.
+
+        Raises:
+            InputError: no motif has a place to be.
+        """
+        if not self.num_windows.any():
+            raise InputError(
+                f"{where}: no motif has a place to be: all sequences are shorter, or hold no stretch of known letters."
+            )
+        return self
+
     def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Hits:
         """Give some of the hits; ``num_windows`` stays."""
         fields = ("motif", "sequence", "start", "end", "reverse", "score", "p", "q")
@@ -119,6 +131,8 @@ def background_of(name: str | Sequence[float], sequences: Iterable[str] = ()) ->
         for text in sequences:
             counts += np.bincount(digits_of(text), minlength=5)
         values = (counts[:4] + counts[3::-1]) / 2
+        if not values.all():
+            raise UsageError("background input: the sequences hold no A or T, or no C or G; use nrdb or uniform.")
     elif isinstance(name, str) and name in BACKGROUNDS:
         values = np.array(BACKGROUNDS[name])
     else:

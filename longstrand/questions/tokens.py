@@ -74,13 +74,20 @@ def reading_of(model: Network) -> Reading:
     return model.reading or _UNKNOWN
 
 
-def prepare_text(model: Network, text: str) -> str:
+def prepare_text(model: Network, text: str, where: str = "") -> str:
     """Put a text into upper case and unknown letters into N, unless the model's reading record wants it exact.
+
+    Args:
+        model: whose record is asked.
+        text: of any length.
+        where: of the text, for errors.
 
     Raises:
         InputError: a letter is no nucleotide.
     """
-    return text if reading_of(model).exact_text else normalise(text, model.require_tokenizer().alphabet).sequence
+    if reading_of(model).exact_text:
+        return text
+    return normalise(text, model.require_tokenizer().alphabet, where=where).sequence
 
 
 def read_text(model: Network, text: str) -> Encoding:

@@ -279,6 +279,16 @@ def test_the_command_and_its_checks(folders, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main([*words[:4], str(tmp_path / "other"), "--target", "hihg"])
     assert end.value.code and "did you mean 'high'" in capsys.readouterr().err
+    (tmp_path / "starts.csv").write_text(f"id,sequence\na,{START}\n")
+    (tmp_path / "train.csv").write_text(f"sequence,label\n{START},1\n")
+    named = {"name_column": "id", "output": "high", "rounds": 1, "max_edits": 1}
+    (one,) = ls.design(model, tmp_path / "starts.csv", train=tmp_path / "train.csv", **named)
+    assert one.record.name == "a" and one.values["known_start"] == 1.0
+    with pytest.raises(InputError, match="no interval of --fixed-bed"):
+        ls.design(model, tmp_path / "starts.csv", fixed_bed=tmp_path / "fixed.bed", **named)
+    (tmp_path / "wrong.csv").write_text("sequence\nACGL\n")
+    with pytest.raises(InputError, match=r"wrong\.csv.*row 1.*'L'"):
+        ls.design(model, tmp_path / "wrong.csv", output="high")
 
 
 def test_nearest_by_hand():

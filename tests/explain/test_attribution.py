@@ -209,6 +209,7 @@ def test_rows_without_content_and_unknown_letters():
         ({"output": 0, "baseline": "token:AX"}, "the vocabulary has no token 'AX'"),
         ({"output": 0, "method": "ism", "baseline": "mask"}, "baseline is for the method ig or gradient"),
         ({"output": 0, "region": "4-1"}, "is no START-END"),
+        ({"output": 0, "baseline": " , "}, "' , ' holds no word"),
     ],
 )
 def test_wrong_questions(options, message):
@@ -223,6 +224,7 @@ def test_wrong_inputs():
     for text, options, message in [
         ("ACGT" * 9, {}, "position table of this model ends at 8"),
         ("ACXT", {}, "sequence 1: .*'X'"),
+        ("ACGT", {"method": "block"}, "sequence 1: 4 bases are fewer than a block of 10"),
         ("ACGT", {"output": "masked:9"}, "base 9 does not exist"),
     ]:
         with pytest.raises(InputError, match=message):

@@ -10,7 +10,7 @@ import pytest
 
 from longstrand.cli import explain_model as command
 from longstrand.cli import motifs
-from longstrand.errors import UsageError
+from longstrand.errors import InputError, UsageError
 from longstrand.explain.motifs import Motif, write_meme
 from tests.toys import tiny_checkpoint
 
@@ -63,6 +63,12 @@ def test_reconstruction_attention_and_elements(files):
     assert table["features"].to_list() == ["model", "moved", "6-mers"]
     with pytest.raises(UsageError, match="need --elements"):
         command.attention(*given, mu=0.3)
+    chrom, start = (files / "w.bed").read_text().split("\t")[:2]
+    (files / "one.bed").write_text(f"{chrom}\t{start}\t{int(start) + 20}\n")
+    (files / "other.bed").write_text(f"{chrom}\t{int(start) + 20}\t{int(start) + 22}\tx\n")
+    lone = (given[0], str(files / "one.bed"), files / "lone")
+    with pytest.raises(InputError, match=r"other\.bed: no element lies on a row of .*one\.bed"):
+        command.reconstruction(*lone, genome=places["genome"], elements=files / "other.bed")
 
 
 def test_dependency(files):
@@ -103,5 +109,9 @@ def test_motifs_in_a_score(files, capsys):
     motifs.space(model, table, "GATA", "CC", files / "o.tsv", distances="0-3", flip=False)
     assert pl.read_csv(files / "o.tsv", separator="\t")["distance"].to_list() == [0, 1, 2, 3]
     assert "strongest together at" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="9-3: the first is above the last"):
+        motifs.space(model, table, "GATA", "CC", files / "o.tsv", distances="9-3", flip=False)
+    with pytest.raises(InputError, match=r"sequence 1: 'A{200}' .* does not fit"):
+        motifs.marginalize(model, table, "A" * 200, files / "o.tsv")
     with pytest.raises(UsageError, match="no word of A, C, G, T"):
         motifs.marginalize(model, table, "x", files / "o.tsv")

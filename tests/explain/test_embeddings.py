@@ -63,6 +63,8 @@ def test_separation_by_hand():
         embeddings.coordinates(apart, "umpa")
     with pytest.raises(UsageError, match="3 vectors are too few"):
         embeddings.coordinates(np.eye(3), "tsne")
+    with pytest.raises(InputError, match="2 vectors of 2 labels are too few"):
+        embeddings.separation({"model": np.eye(2)}, ["a", "b"], ["c1", "c2"])
 
 
 def test_vectors_are_means_over_tokens_of_the_element(tmp_path):

@@ -120,6 +120,10 @@ def test_scan_is_a_loop_over_windows(monkeypatch, piece):
     assert hits.num_windows.tolist() == [sum(key[0] == number for key in expected) for number in range(3)]
     few = scanning.scan(motifs, texts, threshold=0.01, background=background)
     assert len(few) == sum(p < 0.01 for p in expected.values())
+    with pytest.raises(InputError, match="here: no motif has a place to be"):
+        scanning.scan(motifs, ["NNNNNNNNN", "AC"]).found_room("here")
+    with pytest.raises(UsageError, match="hold no A or T, or no C or G"):
+        scanning.background_of("input", ["NNN", "CCC"])
     with pytest.raises(UsageError, match="between 0 and 1"):
         scanning.scan(motifs, texts, threshold=0)
 
