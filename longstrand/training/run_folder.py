@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -203,6 +205,26 @@ def write_manifest(folder: Path) -> None:
         os.fsync(handle_number)
     finally:
         os.close(handle_number)
+
+
+@contextmanager
+def flushing(folder: Path) -> Iterator[None]:
+    """Send what is written below a folder on to the disk meanwhile: the disk then works while the rest is packed."""
+    done = threading.Event()
+
+    def flush() -> None:
+        while not done.wait(0.1):
+            for file in folder.rglob("*.distcp"):
+                with suppress(OSError), open(file, "rb") as handle:
+                    os.fsync(handle.fileno())
+
+    thread = threading.Thread(target=flush, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _checksums(files: Sequence[Path]) -> list[int]:

@@ -31,7 +31,7 @@ from longstrand.models.adapters import is_wrapped, save_adapter_files
 from longstrand.models.memory.losses import counted_batch
 from longstrand.runtime import gather, on_rank_0, progress_bar, rank, world_size, write_json
 from longstrand.training.curriculum import Curriculum
-from longstrand.training.run_folder import MetricsLog, RunFolder, write_manifest
+from longstrand.training.run_folder import MetricsLog, RunFolder, flushing, write_manifest
 from longstrand.training.settings import TrainingConfig, TrainSettings
 from longstrand.training.throughput import ThroughputMeter
 
@@ -222,7 +222,8 @@ class LongstrandTrainer(Trainer):
             if self.args.should_save and self._staging.exists():
                 shutil.rmtree(self._staging)
             self.accelerator.wait_for_everyone()
-            with serialization.patch({"save.compute_crc32": False}):  # the manifest has checksums, faster ones
+            # the manifest has checksums, faster ones than torch's
+            with serialization.patch({"save.compute_crc32": False}), flushing(self._staging):
                 super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
