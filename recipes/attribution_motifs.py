@@ -183,6 +183,8 @@ def main() -> None:
             pack=True, metric="accuracy", training={"strand": "both"},
             evaluation={"strand": "both", "baselines": False, "page": False},
         ).report  # fmt: skip
+        if not report:
+            raise SystemExit(f"seed {seed} was stopped; the same command goes on.")
         known = read_json(kept) if kept.exists() else {}
         if "CNN, mutagenesis" not in known:
             right, maps = cnn_map(files, texts, seed)

@@ -23,7 +23,7 @@ from longstrand.evaluation.bootstrap import Resamples, paired_interval
 
 BASE = "mixed_6mer_1m"
 RUNS = {"seed0": 0, "seed1": 1}
-STRATEGIES = {"greedy": {}, "lm": {"width": 16, "rounds": 100, "patience": 100}}
+STRATEGIES = {"greedy": {}, "lm": {"width": 8, "rounds": 50, "patience": 50}}
 MEASURED = 1000
 """Test rows on which calibration is measured: six evaluations."""
 COLUMNS = (
