@@ -398,7 +398,7 @@ def memory(model: str, scale: float) -> dict[str, Any]:
             sizes.append(resident(server.process.pid))
         client = ls.connect(f"http://127.0.0.1:{server.port}")
         found = client.predict("m", texts[:300])
-        batches = [texts[first : first + 32] for first in range(0, 320, 32)]  # each one batch, here and there
+        batches = [sequences("mixed", 32, seed) for seed in range(1, 11)]  # each one batch, here and there
         alone = [client.predict("m", batch) for batch in batches]
         same = [ls.predict(model, batch, batch_tokens=BATCH_TOKENS) for batch in batches]
     difference = float(np.abs(found - ls.predict(model, texts[:300])).max())

@@ -12,6 +12,7 @@ is that of this machine alone; put nginx (docs/guide/serve.md) in front of it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def main() -> None:
     )
     serve.start(http_options={"host": "127.0.0.1", "port": given.port})
     built = application(models, genomes, given.replicas, given.cpus, given.gpus)
-    serve.run(built, name="longstrand", route_prefix="/", blocking=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        serve.run(built, name="longstrand", route_prefix="/", blocking=True)
 
 
 if __name__ == "__main__":

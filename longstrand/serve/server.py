@@ -32,6 +32,8 @@ FIRST_ANSWERS = 0.1
 """Seconds for the first calls to /health/live, before PyTorch is imported, which leaves no time to anything else."""
 QUIET, HAND_OVER = (0.2, 0.01), (0.5, 0.05)
 """From one batch to the next: time without a new request, and in all; each at most a share of a batch, and seconds."""
+TURNS = 4
+"""Turns of the event loop without a new request that end this time when as many wait as were answered."""
 BULK_BATCHES = 4
 """A request of more batches than this lets others go first."""
 BASES = {"cpu": 200_000}
@@ -180,8 +182,9 @@ class Server:
                           "/v1/jobs.", retry_after=full.retry_after) from None  # fmt: skip
         except Stopped:
             raise Refusal(503, "The server is stopping.", "stopping", retry_after=2) from None
-        if self.fast.num_items >= self._expected:
-            self._handed.set()
+        if 0 < self._expected <= self.fast.num_items:
+            self._expected = 0
+            loop.call_soon(self._turn, TURNS, 0)
         try:
             await future
         except BaseException as error:
@@ -206,10 +209,11 @@ class Server:
 
         Both threads at once would wait for each other at every small operation, and batches would be half as large.
         """
-        self._expected = len(outcomes) + self.fast.num_items
+        waiting = len(outcomes) + self.fast.num_items
+        self._expected = waiting if waiting > 1 else 0
         self._handed.clear()
         self._tell(outcomes)
-        if self._expected > 1 and self._loop is not None:
+        if waiting > 1 and self._loop is not None:
             pause, most = (min(share * outcomes[0][0].forward, limit) for share, limit in (QUIET, HAND_OVER))
             self._loop.call_soon_threadsafe(self._pause, pause, -1)
             self._handed.wait(most)
@@ -219,8 +223,17 @@ class Server:
         waiting, loop = self.fast.num_items, asyncio.get_running_loop()
         if waiting == seen or self.fast.num_tokens >= self.options.batch_tokens:
             self._handed.set()
-        elif not self._handed.is_set():  # what has just been read begins in the next turn, so look after it
+        elif self._expected and not self._handed.is_set():  # what was just read begins in the next turn: look after it
             loop.call_later(seconds, loop.call_soon, self._pause, seconds, waiting)
+
+    def _turn(self, left: int, seen: int) -> None:
+        """As many wait as were answered: others may have asked meanwhile, which some turns of the loop show."""
+        waiting = self.fast.num_items
+        left = left - 1 if waiting == seen else TURNS
+        if left and self._loop is not None:
+            self._loop.call_soon(self._turn, left, waiting)
+        else:
+            self._handed.set()
 
     @staticmethod
     def _pads(queue: Any) -> bool:

@@ -17,6 +17,7 @@ import uvicorn
 from typer.testing import CliRunner
 
 import longstrand as ls
+from longstrand.cli.serve import _listen
 from longstrand.cli.serve import app as command
 from longstrand.errors import InputError, ServerError, UsageError
 from longstrand.serve.app import create_app
@@ -59,6 +60,11 @@ def test_slow_and_endless_bodies_end_and_hold_nobody_up(client: Client) -> None:
         with one, one.makefile("rb") as stream:
             statuses.append(int(stream.read().split()[1]))  # to the end: the server closes
     assert statuses == [408, 408, 413] and time.monotonic() - began < 4
+
+
+def test_answers_do_not_wait_for_an_acknowledgement() -> None:
+    with _listen("127.0.0.1", 0) as listening:  # asyncio leaves Nagle's algorithm on (40 ms) for a socket of protocol 0
+        assert listening.proto == socket.IPPROTO_TCP
 
 
 def test_the_verbs_return_what_those_of_the_front_door_return(
