@@ -72,7 +72,7 @@ class PairedDifference:
 
 
 def compare_predictions(
-    ours: Sequence[Scores], theirs: Sequence[Scores], metric: str, *, num_resamples: int = 1000, seed: int = 0
+    ours: Sequence[Scores], theirs: Sequence[Scores], metric: str, *, num_resamples: int = 1000
 ) -> PairedDifference:
     """Compare two models, each trained with one or several seeds, on the same test rows.
 
@@ -81,15 +81,13 @@ def compare_predictions(
     p is of `permutation_test`, which holds its level for any metric.
     """
     drawn = [
-        np.mean(
-            [resampled(each, num_resamples=num_resamples, seed=seed, metric=metric)[metric] for each in side], axis=0
-        )
+        np.mean([resampled(each, num_resamples=num_resamples, seed=0, metric=metric)[metric] for each in side], axis=0)
         for side in (ours, theirs)
     ]
     first, second = (float(np.mean([primary_value(scores, metric) for scores in side])) for side in (ours, theirs))
     sign = -1 if metric in LOWER_IS_BETTER else 1
     low, high = paired_interval(sign * (first - second), sign * (drawn[0] - drawn[1]))
-    p = permutation_test(ours, theirs, metric, num_permutations=num_resamples, seed=seed)
+    p = permutation_test(ours, theirs, metric, num_permutations=num_resamples, seed=0)
     values = [known_or_none(value) for value in (first, second, sign * (first - second), low, high, p)]
     return PairedDifference(values[0], values[1], values[2], values[3], values[4], values[5])
 

@@ -97,14 +97,9 @@ def load_model(
 
 
 def load_network(
-    folder: str | Path,
-    head: str | None = None,
-    *,
-    tokenizer: Any = None,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | str = torch.float32,
+    folder: str | Path, head: str | None = None, *, tokenizer: Any = None, device: str | torch.device = "cpu"
 ) -> Any:
-    """Load a model as plain PyTorch, for prediction: as strict as `load_model`, and in half the time.
+    """Load a model as plain PyTorch in float32, for prediction: as strict as `load_model`, and in half the time.
 
     It computes exactly what `load_model`'s computes, and has ``config`` and ``tokenizer_fingerprint``, but it is no
     transformers model: no ``save_pretrained``, no Trainer, no new head.
@@ -115,8 +110,8 @@ def load_network(
         ConfigError: as `load_model`.
     """
     path = model_folder(folder)
-    kind, weights = _read_checked(path, head, dtype=dtype, tokenizer=tokenizer)
-    network = assemble(NETWORKS[kind], weights, dtype)
+    kind, weights = _read_checked(path, head, dtype=torch.float32, tokenizer=tokenizer)
+    network = assemble(NETWORKS[kind], weights, torch.float32)
     return network.describe(path, tokenizer).to(_device(device)).eval().requires_grad_(False)
 
 

@@ -25,27 +25,21 @@ MOST_COLUMNS = 8
 
 
 def write_outcome(
-    folder: Path,
-    report: Report,
-    *,
-    files: Sequence[Path] = (),
-    commands: Sequence[tuple[str, str]] = (),
-    about: Mapping[str, Any] | None = None,
+    folder: Path, report: Report, *, files: Sequence[Path] = (), about: Mapping[str, Any] | None = None
 ) -> Path:
-    """Write ``report.html`` and ``report.json``: the sections, then what to do next, the files, where they come from.
+    """Write ``report.html`` and ``report.json``: the sections, then the files, and where they come from.
 
     Args:
         folder: made if missing.
         report: title, summary and the first sections.
         files: what the command wrote; a folder stands for all files in it.
-        commands: what to do next: (what, command).
         about: inputs and settings for the last section.
 
     Raises:
         InputError: the folder cannot be written.
     """
     origin = provenance_table(provenance(), **(about or {}))
-    return write_report(folder, replace(report, sections=[*report.sections, origin]), files=files, commands=commands)[0]
+    return write_report(folder, replace(report, sections=[*report.sections, origin]), files=files)[0]
 
 
 def predictions_page(folder: Path, output: Path, *, title: str, notes: Sequence[str], about: Mapping[str, Any]) -> Path:
