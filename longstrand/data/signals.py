@@ -300,9 +300,9 @@ class Signals:
         ]
         return np.stack(pooled, axis=1)
 
-    def targets(self, window: Interval) -> np.ndarray:
+    def targets(self, window: Interval, values: np.ndarray | None = None) -> np.ndarray:
         """Transform the bins of a window, (bins, tracks); on the strand ``-`` partners change places."""
-        values = self.raw(window)
+        values = self.raw(window) if values is None else values
         found = np.stack([one.apply(values[:, place]) for place, one in enumerate(self.transforms())], axis=1)
         return found if window.strand == "+" or self.partners is None else found[:, self.partners]
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,8 +89,13 @@ def run_demo(config: DemoConfig, *, notice: Notice = logger.info) -> DemoResult:
         baselines = [aside(fit_baselines, config, labels) for labels in materials.label_sets]
         pretrained = None if config.yeast else run_pretraining(config, materials, notice)
         model = model_folder(SHIPPED) if pretrained is None else config.output / "pretrained" / "model"
-        comparisons = [compare(config, *given, model, notice) for given in zip(materials.label_sets, baselines)]
-        structure = run_structure(config, materials, model, notice)
+        with torch_threads(None if config.quick else half_the_threads()):
+            folder = None if materials.structure is None else materials.structure()
+            trained = None if folder is None else aside(run_structure, config, folder, model)
+            given = zip(materials.label_sets, baselines)
+            comparisons = [compare(config, labels, fitted, model, notice, aside) for labels, fitted in given]
+            notice("fine-tuning on gene structure, a label for every base")
+            structure = None if trained is None else trained()
     notice("writing the report")
     from longstrand.demo import report
 
@@ -112,9 +117,15 @@ def work_aside(config: DemoConfig) -> Iterator[Aside]:
         yield lambda work, *given: pool.submit(work, *given).result
 
 
+def half_the_threads() -> int:
+    """Count the threads of one of two processes."""
+    return max(1, len(os.sched_getaffinity(0)) // 2)
+
+
 def _stand_back() -> None:
-    """Leave the processors to others, and end at once on Ctrl-C."""
+    """Leave the processors to the first process where there is work for both, and end at once on Ctrl-C."""
     os.nice(19)
+    os.environ.setdefault("OMP_NUM_THREADS", str(half_the_threads()))  # PyTorch is imported later
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -193,8 +204,7 @@ def fit_baselines(config: DemoConfig, labels: LabelSet) -> dict[str, np.ndarray]
             "deepsea", Training(epochs=2 if config.quick else 25, both_strands=True, seed=config.seed)
         ),
     }
-    with torch_threads(1):
-        found = {name: one.fit(train, valid).predict(test.sequences, test.pairs) for name, one in baselines.items()}
+    found = {name: one.fit(train, valid).predict(test.sequences, test.pairs) for name, one in baselines.items()}
     return found | {"majority class": Majority.fit(train).predict(test.sequences)}
 
 
@@ -216,9 +226,14 @@ def load_tables(labels: LabelSet) -> Any:
 
 
 def compare(
-    config: DemoConfig, labels: LabelSet, baselines: Callable[[], dict[str, np.ndarray]], model: Path, notice: Notice
+    config: DemoConfig,
+    labels: LabelSet,
+    baselines: Callable[[], dict[str, np.ndarray]],
+    model: Path,
+    notice: Notice,
+    aside: Aside,
 ) -> Comparison:
-    """Fine-tune from the pre-trained and from a random start, and compare with the baselines on the test rows.
+    """Fine-tune from the pre-trained and, aside, from a random start; compare with the baselines on the test rows.
 
     Raises:
         InputError: the labels are one a base.
@@ -228,15 +243,14 @@ def compare(
 
     splits = load_tables(labels)
     task, targets = splits.train.task, np.asarray(splits.test.targets)
-    predictions, records = {}, {}
+    predictions, random = {}, aside(_finetune, config, labels, model, RANDOM)
     if labels.read_tokens:
         notice(f"{labels.name}: reading the probabilities that the language model gives to hidden tokens")
         passes = QUICK_PASSES if config.quick else PASSES
         predictions |= learn_from_probabilities(model, splits, config.seed, passes)
-    for name in (PRETRAINED, RANDOM):
-        notice(f"{labels.name}: fine-tuning from the {'random' if name == RANDOM else 'pre-trained'} start")
-        records[name] = _finetune(config, labels, model, name)
-        predictions[name] = _predictions(config, labels, name, task)
+    notice(f"{labels.name}: fine-tuning from the pre-trained start and from a random one")
+    records = {PRETRAINED: _finetune(config, labels, model, PRETRAINED), RANDOM: random()}
+    predictions |= {name: _predictions(config, labels, name, task) for name in records}
     notice(f"{labels.name}: k-mer regressions and a compact CNN on the same rows")
     scores = {name: Scores(task, targets, values) for name, values in (predictions | baselines()).items()}
     return Comparison.of(labels, scores, records)
@@ -324,15 +338,11 @@ def _predictions(config: DemoConfig, labels: LabelSet, name: str, task: Any) -> 
     return frame.select(f"{word}_{output}" for output in task.names).to_numpy()
 
 
-def run_structure(config: DemoConfig, materials: Materials, model: Path, notice: Notice) -> Any:
-    """Fine-tune on a label for every base; the result of `longstrand.training.finetune.finetune`, or None."""
+def run_structure(config: DemoConfig, folder: Path, model: Path) -> Any:
+    """Fine-tune on the tables of a folder, a label for every base; the result, without predictions."""
     from longstrand.training.finetune import finetune
     from longstrand.training.settings import FinetuneConfig
 
-    if materials.structure is None:
-        return None
-    notice("fine-tuning on gene structure, a label for every base")
-    folder = materials.structure()
     values = {
         "output": config.output / "gene_structure",
         "model": {"path": model},
@@ -348,4 +358,4 @@ def run_structure(config: DemoConfig, materials: Materials, model: Path, notice:
     result = finetune(build(FinetuneConfig, values, "demo"))
     if result.model is None:
         raise KeyboardInterrupt
-    return result
+    return replace(result, scored={})
