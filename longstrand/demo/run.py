@@ -119,7 +119,8 @@ def work_aside(config: DemoConfig) -> Iterator[Aside]:
 
 def half_the_threads() -> int:
     """Count the threads of one of two processes."""
-    return max(1, len(os.sched_getaffinity(0)) // 2)
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+    return max(1, mine // 2)
 
 
 def _stand_back() -> None:
