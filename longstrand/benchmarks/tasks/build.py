@@ -220,11 +220,11 @@ def join_rows(tables: Iterable[RawTable], source: object) -> RawTable:
     )
 
 
-def split_off_valid(train: RawTable, *, seed: int = 0) -> dict[str, RawTable]:
+def split_off_valid(train: RawTable, *, seed: int = 0, share: float = VALID_SHARE) -> dict[str, RawTable]:
     """Set a tenth of the training rows apart, stratified by label; identical sequences stay together."""
     from longstrand.data.splits import split_at_random
 
-    return split_at_random(train, {"valid": VALID_SHARE}, seed=seed)
+    return split_at_random(train, {"valid": share}, seed=seed)
 
 
 def write_task(
