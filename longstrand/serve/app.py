@@ -46,6 +46,8 @@ QUESTIONS: dict[str, tuple[type[StrictModel], str]] = {
     "/v1/attribute": (AttributeRequest, "Say which bases matter for an answer."),
     "/v1/variants": (VariantsRequest, "Score variants."),
 }
+SHORT = ("predict", "embed")
+"""Questions for the queue of short answers; when it is full, they are refused before they are parsed."""
 
 
 def create_app(
@@ -198,6 +200,8 @@ def _add_question(app: FastAPI, server: Server, path: str, schema: type[StrictMo
 
     async def answer(call: Call, body: bytes) -> bytes:
         server.check_ready()
+        if name in SHORT:
+            server.check_room()
         from longstrand.serve import answers
 
         content: bytes = await answers.ANSWERS[name](server, call, schema.model_validate_json(body))

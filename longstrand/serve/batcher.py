@@ -146,6 +146,18 @@ class Batcher:
         """Say whether the thread runs."""
         return self._thread is not None and self._thread.is_alive()
 
+    def check_room(self, tokens: int = 1) -> None:
+        """Say whether so many tokens more would be taken; cheap, so that what is refused costs next to nothing.
+
+        Raises:
+            Full, Stopped: as `put`.
+        """
+        if self._stopping:
+            raise Stopped
+        waiting = self.num_tokens
+        if waiting and (waiting + tokens > self.queue_tokens or self.seconds > self.max_wait):
+            raise Full(self.seconds)
+
     def put(self, items: Sequence[Item]) -> None:
         """Queue the items of one request: all, or none of them.
 
@@ -154,12 +166,8 @@ class Batcher:
             Stopped: nothing is taken any more.
         """
         with self._changed:
-            if self._stopping:
-                raise Stopped
             more = sum(item.tokens for item in items)
-            waiting = self.num_tokens
-            if waiting and (waiting + more > self.queue_tokens or self.seconds > self.max_wait):
-                raise Full(self.seconds)
+            self.check_room(more)
             now = self.clock()
             for item in items:
                 item.queued = now

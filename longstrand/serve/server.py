@@ -7,11 +7,12 @@ with a thread of its own, so that they slow predictions down but never hold them
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +154,15 @@ class Server:
         """
         return await self._wait(self.fast, call, items)
 
+    def check_room(self) -> None:
+        """Refuse a question for the queue of short answers before its body is read, if nothing more is taken.
+
+        Raises:
+            Refusal: 429 with the seconds after which there is room, or the server is stopping.
+        """
+        with _refused():
+            self.fast.check_room()
+
     async def alone(self, call: Call, cost: int, work: Callable[[], Any]) -> Any:
         """Run something that takes many forward passes, in the other queue.
 
@@ -174,14 +184,8 @@ class Server:
         for item in items:
             item.owner = owner
         call.waiting = future
-        try:
+        with _refused():
             queue.put(items)
-        except Full as full:
-            wait = f"about {max(1, round(full.seconds))} s of work"
-            raise Refusal(429, f"The queue holds {wait}; try again in {full.retry_after} s, or send it as a job to "
-                          "/v1/jobs.", retry_after=full.retry_after) from None  # fmt: skip
-        except Stopped:
-            raise Refusal(503, "The server is stopping.", "stopping", retry_after=2) from None
         if 0 < self._expected <= self.fast.num_items:
             self._expected = 0
             loop.call_soon(self._turn, TURNS, 0)
@@ -252,6 +256,19 @@ class Server:
         await asyncio.sleep(0)
         for call in self.watch.calls:
             call.give_up(Refusal(503, "The server is stopping.", "stopping", retry_after=2))
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """Say in our words that a queue takes nothing."""
+    try:
+        yield
+    except Full as full:
+        wait = f"about {max(1, round(full.seconds))} s of work"
+        raise Refusal(429, f"The queue holds {wait}; try again in {full.retry_after} s, or send it as a job to "
+                      "/v1/jobs.", retry_after=full.retry_after) from None  # fmt: skip
+    except Stopped:
+        raise Refusal(503, "The server is stopping.", "stopping", retry_after=2) from None
 
 
 def _compute(engine: Any, rows: list[Any]) -> list[Any]:

@@ -136,13 +136,15 @@ def test_blending_is_a_weighted_mean_of_all_windows(blend: str, genome: Genome, 
     np.testing.assert_allclose([track["seam"] for track in tracks], seam, rtol=1e-3)
 
 
-def test_a_buffer_of_one_window(genome: Genome, model: Any) -> None:
-    """Parts of the bins come out as windows pass; what is held never exceeds a window."""
+@pytest.mark.parametrize("held", [0, 90])
+def test_a_small_buffer(genome: Genome, model: Any, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of the bins come out as windows pass; a window and a step of it are held beside what is allowed."""
+    monkeypatch.setattr(contigs, "HELD", held)
     job = ContigJob(model, K2, genome, options=TrackOptions(**OPTIONS, blend="average"), names=["a", "b", "c"])
     blend = Blend(job, Piece("one", 0, 333, (genome.whole("one"),)))
     for start in range(0, 309, 12):
         blend.add(start, np.full((24, 3), start, dtype=np.float32), np.ones(24))
-        assert len(blend.sums) <= 24
+        assert len(blend.sums) <= 24 + 12 * bool(held) + held // 3
     np.testing.assert_allclose(blend.bins()[[0, 12, 24, 300], 0], [0, 6, 18, 294])
 
 
