@@ -139,10 +139,17 @@ def parse_override(word: str) -> tuple[list[str], Any]:
 
 
 def merge(base: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Apply ``key=value`` words to a nested mapping and return a new one; a null section becomes a mapping."""
+    """Apply ``key=value`` words to a nested mapping and return a new one; a null section becomes a mapping.
+
+    Raises:
+        ConfigError: a word is none, its section is a value, or a key is given twice with different values.
+    """
     merged: dict[str, Any] = _deep_copy(base)
+    seen: dict[tuple[str, ...], Any] = {}
     for word in overrides:
         path, value = parse_override(word)
+        if seen.setdefault(tuple(path), value) != value:
+            raise ConfigError(f"'{word}': '{'.'.join(path)}' is given twice with different values; give it once.")
         node = merged
         for part in path[:-1]:
             child = node.get(part)

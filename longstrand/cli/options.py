@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,7 +36,23 @@ WRITTEN = ("output", "folder", "report", "plot", "map")
 
 
 class Verb(TyperCommand):
-    """A command that refuses to write over what it reads, whatever it is."""
+    """A command that refuses to write over what it reads, whatever it is, and options of which one would be lost."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words of a line.
+
+        Raises:
+            UsageError: an option of one value is given twice.
+        """
+        order = [] if "_LONGSTRAND_COMPLETE" in os.environ else self.make_parser(ctx).parse_args(list(args))[2]
+        for option in order:
+            times = order.count(option)
+            harmless = getattr(option, "is_flag", False) and not option.secondary_opts
+            if times > 1 and not harmless and option.nargs == 1 and not getattr(option, "multiple", True):
+                raise UsageError(
+                    f"{option.opts[0]} is given {times} times and only the last would count; give it once."
+                )
+        return super().parse_args(ctx, args)
 
     def invoke(self, context: typer.Context) -> Any:
         """Check the options of `WRITTEN` against all the others, and run the command.

@@ -75,6 +75,19 @@ def test_a_command_of_one_process_says_so(capsys: pytest.CaptureFixture[str], mo
     assert code == 2 and "'evaluate' is for one process; run it without torchrun" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("design m s.fa --forbidden A --forbidden=C", "--forbidden is given 2 times"),
+        ("predict m s.fa -o x --output y", "--output is given 2 times"),
+        ("pretrain training.steps=1 training.steps=2", "'training.steps' is given twice with different values"),
+    ],
+)
+def test_what_would_be_lost_is_refused(words: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, *words.split())
+    assert code != 0 and sentence in err and len(err.splitlines()) == 1
+
+
 def test_interrupt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(words: list[str]) -> int:
         raise KeyboardInterrupt
