@@ -61,12 +61,22 @@ def quality(name: str, problem: str, *, shuffled: bool = False) -> float:
     return found[{"multi_label": "mean_mcc", "regression": "pearson"}.get(problem, "mcc")]["value"]
 
 
+KINDS = [
+    *((name, "single_label") for name in baselines_for("single_label") if name != "majority"),
+    *((name, "multi_label") for name in ("kmer", "boosting", "onehot", "cnn-deepsea")),
+    *((name, "regression") for name in ("kmer", "boosting", "onehot", "cnn-deepstarr")),
+    *(("context", "token"), ("cnn-spliceai", "token")),
+]
+LONG = {
+    ("cnn-spliceai", "token"),
+    ("cnn-spliceai", "single_label"),
+    ("boosting", "regression"),
+    ("boosting", "multi_label"),
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "problem"),
-    [(name, "single_label") for name in baselines_for("single_label") if name != "majority"]
-    + [(name, "multi_label") for name in ("kmer", "boosting", "onehot", "cnn-deepsea")]
-    + [(name, "regression") for name in ("kmer", "boosting", "onehot", "cnn-deepstarr")]
-    + [("context", "token"), ("cnn-spliceai", "token")],
+    ("name", "problem"), [pytest.param(*kind, marks=[pytest.mark.slow] * (kind in LONG)) for kind in KINDS]
 )
 def test_a_planted_motif_is_found(name: str, problem: str) -> None:
     assert quality(name, problem) > 0.6

@@ -88,7 +88,9 @@ def test_repeated_passes_have_new_masks_and_evaluation_has_fixed_ones(path):
     assert all(np.array_equal(a["labels"], b["labels"]) for a, b in zip(*evaluation))
 
 
-@pytest.mark.parametrize("num_workers, context", [pytest.param(2, "fork", marks=pytest.mark.slow), (1, "spawn")])
+@pytest.mark.parametrize(
+    "num_workers, context", [pytest.param(n, c, marks=pytest.mark.slow) for n, c in ((2, "fork"), (1, "spawn"))]
+)
 def test_workers_give_the_same_batches(path, num_workers, context):
     import torch
 
