@@ -80,7 +80,6 @@ def test_the_rate_is_chosen_by_validation_loss_with_the_first_seed(recipe, exper
     assert asked == [("block_sparse", 0)] * 3
 
 
-@pytest.mark.slow
 def test_the_recipe_runs_and_collects(recipe, experiment):
     for name in METHODS:
         recipe.run_cell(experiment, name, 0)
