@@ -205,9 +205,12 @@ class Connection:
     def __init__(self, port: int) -> None:
         self.port = port
         self.reader: asyncio.StreamReader | None = None
+        self.used = 0.0
 
     async def ask(self, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """Send a request and read the answer."""
+        if time.perf_counter() - self.used > 4:  # servers close after 5 seconds what is not used
+            self.hang_up()
         if self.reader is None:
             self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24)
         kind = "content-type: application/json"
@@ -216,6 +219,7 @@ class Connection:
         lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
         content = await self.reader.readexactly(int(headers["content-length"]))
+        self.used = time.perf_counter()
         return int(lines[0].split()[1]), headers, content
 
     def hang_up(self) -> None:

@@ -209,14 +209,22 @@ def write_manifest(folder: Path) -> None:
 
 @contextmanager
 def flushing(folder: Path) -> Iterator[None]:
-    """Send what is written below a folder on to the disk meanwhile: the disk then works while the rest is packed."""
-    done = threading.Event()
+    """Send what is written below a folder on to the disk meanwhile: the disk then works while the rest is packed.
+
+    Raises:
+        OSError: the disk did not take it. The system tells the first who asks alone, so it must not be passed over.
+    """
+    done, refused = threading.Event(), list[OSError]()
 
     def flush() -> None:
-        while not done.wait(0.1):
-            for file in folder.rglob("*.distcp"):
-                with suppress(OSError), open(file, "rb") as handle:
-                    os.fsync(handle.fileno())
+        while not done.wait(0.1) and not refused:
+            with suppress(FileNotFoundError):  # renamed or removed meanwhile
+                for file in folder.rglob("*.distcp"):
+                    with open(file, "rb") as handle:
+                        try:
+                            os.fsync(handle.fileno())
+                        except OSError as error:
+                            refused.append(error)
 
     thread = threading.Thread(target=flush, daemon=True)
     thread.start()
@@ -225,6 +233,8 @@ def flushing(folder: Path) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+    if refused:
+        raise refused[0]
 
 
 def _checksums(files: Sequence[Path]) -> list[int]:

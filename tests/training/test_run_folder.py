@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from pydantic import Field
 
 from longstrand.config import StrictModel
 from longstrand.errors import InputError, ResumeError
-from longstrand.training.run_folder import MANIFEST, MetricsLog, RunFolder, is_complete, write_manifest
+from longstrand.training.run_folder import MANIFEST, MetricsLog, RunFolder, flushing, is_complete, write_manifest
 
 
 class Settings(StrictModel):
@@ -152,3 +154,19 @@ def test_report_marks_the_end(tmp_path: Path) -> None:
     assert run.report is None
     run.finish({"x": 1})
     assert run.report == {"x": 1}
+
+
+def test_a_disk_that_takes_nothing_is_said_even_when_it_says_so_once(tmp_path: Path, monkeypatch) -> None:
+    asked: list[int] = []
+
+    def refuse(handle: int) -> None:
+        asked.append(handle)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    (tmp_path / "__0_0.distcp").write_bytes(b"x")
+    with pytest.raises(OSError, match="Input/output"), flushing(tmp_path):
+        while not asked:
+            time.sleep(0.01)
+    with flushing(tmp_path / "absent"):
+        pass
