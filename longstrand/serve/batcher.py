@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -24,6 +26,10 @@ OVERDUE = 2.0
 """Seconds after which an item leads, even if it can wait by its kind."""
 MEMORY = 0.8
 """Share of the old value in the running mean of tokens a second."""
+FILLED = 0.5
+"""Share of ``max_wait`` that is filled: a flood of requests, which all want processor time, makes the work slower."""
+BEHIND = 10
+"""Steps by which the computing threads stand behind those that answer, as ``nice`` counts them."""
 
 
 class Full(Exception):
@@ -96,7 +102,7 @@ class Batcher:
         deliver: gets the outcomes of a batch, in the thread that computes; `Full` items and dropped ones do not come.
         batch_tokens: most tokens of a batch; a longer item is a batch of its own.
         queue_tokens: most tokens that wait; one request is always taken when nothing waits.
-        max_wait: most seconds of work that wait.
+        max_wait: most seconds that what is taken should wait; more is refused from half of it on.
         pads: whether the rows of a queue are padded to the longest (else packed).
         observe: told the items, tokens and padded tokens of every batch.
         clock: seconds.
@@ -122,6 +128,7 @@ class Batcher:
         self._tokens = 0
         self._turns: deque[str] = deque()
         self._running = 0
+        self._ended = -math.inf
         self._changed = threading.Condition()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -155,7 +162,7 @@ class Batcher:
         if self._stopping:
             raise Stopped
         waiting = self.num_tokens
-        if waiting and (waiting + tokens > self.queue_tokens or self.seconds > self.max_wait):
+        if waiting and (waiting + tokens > self.queue_tokens or self.seconds > FILLED * self.max_wait):
             raise Full(self.seconds)
 
     def put(self, items: Sequence[Item]) -> None:
@@ -237,10 +244,13 @@ class Batcher:
             return False
         started = self.clock()
         outcomes = self._compute(batch)
-        seconds, tokens = self.clock() - started, sum(item.tokens for item in batch)
-        rate = tokens / seconds if seconds > 0 else 0.0
+        ended = self.clock()
+        seconds, tokens = ended - started, sum(item.tokens for item in batch)
+        # with pauses between batches, in which something waited
+        taken = ended - max(self._ended, started - max(item.waited for item in batch))
+        rate = tokens / taken if taken > 0 else 0.0
         with self._changed:
-            self._running = 0
+            self._running, self._ended = 0, ended
             if rate:
                 self.tokens_a_second = (
                     MEMORY * self.tokens_a_second + (1 - MEMORY) * rate if self.tokens_a_second else rate
@@ -266,6 +276,9 @@ class Batcher:
         self._thread.start()
 
     def _loop(self) -> None:
+        if sys.platform == "linux":  # where a thread has a priority of its own, which those that it starts inherit
+            own = os.getpriority(os.PRIO_PROCESS, 0)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, own + BEHIND))
         while True:
             with self._changed:
                 while not self._waiting and not self._stopping:

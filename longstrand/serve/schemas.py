@@ -35,7 +35,9 @@ class ServeOptions(StrictModel):
     max_upload: int = Field(1 << 30, ge=1024, description="bytes of a job's file, and what it unpacks to")
     max_forwards: int = Field(4000, ge=1, description="forward passes that one request for attributions may cost")
     max_variants: int = Field(200, ge=1, description="variants a request")
-    max_wait: float = Field(30.0, gt=0, description="seconds of work that may wait; more is refused at once")
+    max_wait: float = Field(
+        30.0, gt=0, description="seconds that a request may wait; more is refused from half of it on"
+    )
     timeout: float = Field(120.0, gt=0, description="longest time of a request in seconds")
     max_jobs: int = Field(100, ge=0, description="jobs that may wait; 0: no jobs")
     jobs: Path | None = Field(None, description="folder of jobs; by default a new temporary one, gone with the server")

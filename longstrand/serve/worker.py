@@ -59,7 +59,7 @@ def main(folder: Path) -> int:
     """Do a job, or what is left of it, and write how it ended."""
     silence_libraries()
     wait_passively()
-    os.nice(10)
+    os.nice(19)  # behind the server's model, which is behind what answers
     parent = os.getppid()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _lock = take_lock(folder / ".lock", None)  # an older process of this job may still be dying

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Hashable
 from typing import Any
 
@@ -128,13 +130,39 @@ def test_a_full_queue_says_when_to_come_back() -> None:
 
 
 def test_a_long_wait_is_refused_at_once() -> None:
-    toy = Toy(max_wait=2.0)
+    toy = Toy(max_wait=4.0)  # half of it is filled
     toy.put("measured", 100)
     toy.batches()
-    toy.put("a", 250)
+    toy.put("a", 200)
+    toy.put("b", 50)
     with pytest.raises(Full) as full:
-        toy.put("b", 1)
+        toy.put("c", 1)
     assert full.value.retry_after == 3
+
+
+def test_the_rate_counts_the_pauses_in_which_something_waited() -> None:
+    toy = Toy()
+    toy.put("a", 100)
+    toy.batches()
+    toy.clock.now += 100  # nothing waits: not counted
+    toy.put("b", 100)
+    toy.put("c", 100)
+    assert toy.batcher.step()
+    assert toy.batcher.tokens_a_second == 100.0
+    toy.clock.now += 1
+    assert toy.batcher.step()
+    assert toy.batcher.tokens_a_second == pytest.approx(0.8 * 100 + 0.2 * 50)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own under Linux alone")
+def test_the_computing_thread_stands_behind_those_that_answer() -> None:
+    found = []
+    batcher = Batcher(lambda queue, some: found.append(os.getpriority(os.PRIO_PROCESS, 0)) or some, lambda some: None,
+                      batch_tokens=1, queue_tokens=1)  # fmt: skip
+    batcher.start("model")
+    batcher.put([Item("a", "q", 1, 1)])
+    batcher.stop(seconds=5)
+    assert found == [min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)]
 
 
 def test_a_thread_computes_and_stops_when_all_is_done() -> None:
