@@ -36,6 +36,19 @@ class InputError(LongstrandError):
     """A data file is missing, damaged or contradicts another one."""
 
 
+class SequenceError(InputError):
+    """One of the sequences that a function was given is damaged, too long or too short.
+
+    Attributes:
+        row: its number, from 0; the message counts from 1.
+        what: the message without it, for who knows a better name of the sequence.
+    """
+
+    def __init__(self, row: int, what: str) -> None:
+        super().__init__(f"sequence {row + 1}: {what}")
+        self.row, self.what = row, what
+
+
 class TokenizerError(LongstrandError):
     """A tokenizer cannot be read, or does not belong to the model."""
 

@@ -229,11 +229,11 @@ def kmers(texts: Iterable[str]) -> Any:
     return kmer_counts(texts, 6, both_strands=True) * (1000 / len(texts[0]))
 
 
-def fit_kmers(names: Sequence[str], train: Windows, valid: Windows, seed: int) -> LinearModel:
+def fit_kmers(names: Sequence[str], train: Windows, valid: Windows) -> LinearModel:
     """Fit a 6-mer regression; the penalty is chosen on the validation windows."""
     task = Task("single_label", tuple(names), ("label",))
     rows = [Rows(kmers(windows.texts), windows.labels) for windows in (train, valid)]
-    return fit_linear(task, rows[0], rows[1], seed=seed)
+    return fit_linear(task, rows[0], rows[1])
 
 
 def confusion(names: Sequence[str], blocks: Sequence[dict[str, list[Block]]], scale: Scale) -> np.ndarray:
@@ -242,7 +242,7 @@ def confusion(names: Sequence[str], blocks: Sequence[dict[str, list[Block]]], sc
     for split, number in (("train", scale.kmer_rows), ("valid", 5 * scale.valid_rows)):
         mine = [parts[split] for parts in blocks]
         windows[split] = draw_windows(mine, split, bases=scale.bases, number=number, seed=0)
-    said = fit_kmers(names, windows["train"], windows["valid"], 0).predict(kmers(windows["valid"].texts)).argmax(1)
+    said = fit_kmers(names, windows["train"], windows["valid"]).predict(kmers(windows["valid"].texts)).argmax(1)
     counts = np.zeros((len(names), len(names)), dtype=int)
     np.add.at(counts, (windows["valid"].labels, said), 1)
     return counts
@@ -449,7 +449,7 @@ def kmer_cell(experiment: Experiment, seed: int) -> dict[tuple[str, int], np.nda
             experiment.windows("train", segments, scale.kmer_rows, seed),
             experiment.windows("valid", segments, scale.valid_rows, 0),
         ]
-        fitted[segments] = fit_kmers(names, *parts, seed=seed)
+        fitted[segments] = fit_kmers(names, *parts)
     found = {}
     for segments, model in fitted.items():
         said = model.predict(kmers(text[: segments * scale.bases] for text in windows.texts))

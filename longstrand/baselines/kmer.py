@@ -78,7 +78,6 @@ class KmerRegression:
         k: bases of a k-mer.
         both_strands: count k-mers of both strands.
         max_gap: k-mers whose halves are 1 to this many bases apart are counted too.
-        seed: of the regression.
 
     Example:
         >>> model = KmerRegression(k=6).fit(train, valid)  # doctest: +SKIP
@@ -89,7 +88,6 @@ class KmerRegression:
     _: KW_ONLY
     both_strands: bool = False
     max_gap: int = 0
-    seed: int = 0
 
     def fit(self, train: LabelledTable, valid: LabelledTable | None = None) -> SequenceModel:
         """Fit on the training rows; choose the penalty by the loss on the validation rows, from strong to weak until it
@@ -100,7 +98,7 @@ class KmerRegression:
         Raises:
             ValueError: the problem is token-level.
         """
-        return fit_sequences(self.features, train, valid, seed=self.seed, what=f"{self.k}-mer regression")
+        return fit_sequences(self.features, train, valid, what=f"{self.k}-mer regression")
 
     def features(self, sequences: Sequence[str], pairs: Sequence[str] | None = None) -> sparse.csr_matrix:
         """Count k-mers, those of pairs and of each gap beside each other: sparse float32 (n, d)."""
@@ -245,9 +243,7 @@ class ContextRegression:
         if train.task.problem != "token":
             raise ValueError(f"context regression is for labels per base, not {train.task.problem}.")
         rows, held_out = self._rows(train), None if valid is None else self._rows(valid)
-        return ContextModel(
-            self.k, self.flank, fit_linear(train.task, rows, held_out, seed=self.seed, what="context regression")
-        )
+        return ContextModel(self.k, self.flank, fit_linear(train.task, rows, held_out, what="context regression"))
 
     def _rows(self, table: LabelledTable) -> Rows:
         targets = np.concatenate(table.targets).astype(np.int64)

@@ -61,17 +61,12 @@ class LinearModel:
 
 
 def fit_linear(
-    task: Task,
-    train: Rows,
-    valid: Rows | None,
-    *,
-    seed: int = 0,
-    what: str = "regression",
-    penalty: float | None = None,
+    task: Task, train: Rows, valid: Rows | None, *, what: str = "regression", penalty: float | None = None
 ) -> LinearModel:
     """Fit with the penalty that has the lowest loss on the validation rows; without them, a moderate one.
 
     Rows whose target is missing are left out, output by output. ``penalty`` sets C (or alpha) instead of choosing it.
+    Nothing is drawn: the solvers know no chance.
     """
     candidates: tuple[float, ...] = ALPHAS if task.problem == "regression" else PENALTIES
     if penalty is not None:
@@ -80,7 +75,7 @@ def fit_linear(
         candidates = candidates[3:4]
     best: tuple[float, LinearModel] | None = None
     for tried in candidates:
-        model = LinearModel(task, tried, _fit_all(task, train, tried, seed))
+        model = LinearModel(task, tried, _fit_all(task, train, tried))
         loss = 0.0 if valid is None else mean_loss(task, model.predict(valid.features), valid.targets)
         logger.info("%s: penalty %g, validation loss %.4f", what, tried, loss)
         if best is not None and loss > best[0]:
@@ -128,9 +123,7 @@ def sequence_rows(features: Features, table: LabelledTable, what: str) -> Rows:
     return Rows(features(table.sequences, table.pairs), np.asarray(table.targets))
 
 
-def fit_sequences(
-    features: Features, train: LabelledTable, valid: LabelledTable | None, *, seed: int, what: str
-) -> SequenceModel:
+def fit_sequences(features: Features, train: LabelledTable, valid: LabelledTable | None, *, what: str) -> SequenceModel:
     """Fit a regression on features of sequences; see `fit_linear`.
 
     Raises:
@@ -138,17 +131,17 @@ def fit_sequences(
     """
     rows = sequence_rows(features, train, what)
     held_out = None if valid is None else sequence_rows(features, valid, what)
-    model = fit_linear(train.task, rows, held_out, seed=seed, what=what)
+    model = fit_linear(train.task, rows, held_out, what=what)
     return SequenceModel(train.task, features, model.estimators, penalty=model.penalty)
 
 
-def _fit_all(task: Task, train: Rows, penalty: float, seed: int) -> tuple[Any, ...]:
+def _fit_all(task: Task, train: Rows, penalty: float) -> tuple[Any, ...]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
 
     solver = "sparse_cg" if sparse.issparse(train.features) else "auto"
     ridge = Ridge(alpha=penalty, solver=solver, tol=1e-3, max_iter=200)
-    logistic = LogisticRegression(C=penalty, max_iter=200, tol=1e-3, random_state=seed)
+    logistic = LogisticRegression(C=penalty, max_iter=200, tol=1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return fit_outputs(task, train, classifier=logistic, regressor=ridge)

@@ -66,8 +66,6 @@ def one_hot(digits: np.ndarray) -> sparse.csr_matrix:
 class OneHotRegression:
     """Logistic or ridge regression on one-hot sequences."""
 
-    seed: int = 0
-
     def fit(self, train: LabelledTable, valid: LabelledTable | None = None) -> SequenceModel:
         """Fit on the training rows; the penalty is chosen on the validation rows.
 
@@ -75,7 +73,7 @@ class OneHotRegression:
             ValueError: the problem is token-level.
         """
         length = min(MAX_BASES, max(map(len, [*train.sequences, *(train.pairs or [])])))
-        return fit_sequences(partial(_features, length=length), train, valid, seed=self.seed, what="one-hot regression")
+        return fit_sequences(partial(_features, length=length), train, valid, what="one-hot regression")
 
 
 def _features(sequences: Sequence[str], pairs: Sequence[str] | None, *, length: int) -> sparse.csr_matrix:

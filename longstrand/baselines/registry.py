@@ -97,11 +97,11 @@ BASELINES: dict[str, Baseline] = {
     "place": Baseline("mean by place in the window", BINS,
                       lambda train, valid, s: fit_means(train, by_place=True, both_strands=s.both_strands)),
     "kmer": Baseline("k-mer regression", SEQUENCE, lambda train, valid, s: KmerRegression(
-        s.kmer, both_strands=s.both_strands, seed=s.seed).fit(train, valid)),
+        s.kmer, both_strands=s.both_strands).fit(train, valid)),
     "boosting": Baseline("boosting on k-mers", SEQUENCE, lambda train, valid, s: KmerBoosting(
         both_strands=s.both_strands, seed=s.seed).fit(train, valid)),
     "onehot": Baseline("one-hot regression", SEQUENCE,
-                       lambda train, valid, s: OneHotRegression(seed=s.seed).fit(train, valid)),
+                       lambda train, valid, s: OneHotRegression().fit(train, valid)),
     "context": Baseline("k-mer context regression", TOKEN,
                         lambda train, valid, s: ContextRegression(seed=s.seed).fit(train, valid)),
     "kmer-bins": Baseline("k-mer regression of bins", BINS, lambda train, valid, s: BinKmerRegression(

@@ -14,6 +14,7 @@ from longstrand.errors import UsageError
 if TYPE_CHECKING:
     from longstrand.data.rows import Record
     from longstrand.explain.elements import Elements
+    from longstrand.models.network import Network
 
 model_app = new_app()
 
@@ -66,6 +67,17 @@ def _elements(
     return rows, found
 
 
+def _open(model: str, rows: list[Record]) -> Network:
+    """Open a model that can read all rows."""
+    from longstrand.inference.loaded import open_model
+    from longstrand.questions.tokens import read_text
+
+    network = open_model(model).network
+    for row in rows:
+        read_text(network, row.sequence, row.where or row.name)
+    return network
+
+
 def _done(page: Path, as_json: bool, quiet: bool) -> None:
     show_result({"report": str(page)}, [f"wrote {page}"], [], as_json=as_json, quiet=quiet)
 
@@ -75,19 +87,19 @@ def reconstruction(
     model: ModelArgument, sequences: RowsArgument, output: FolderOption, genome: GenomeOption = None,
     elements: ElementsOption = None, kind: KindsOption = None, window: WindowOption = None,
     mask: Annotated[str, typer.Option(help="share (15 % of the tokens) or central (the middle one).")] = "share",
-    seed: Annotated[int, typer.Option(help="Draws tokens.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Draws the tokens of share; 0.", show_default=False)] = None,
     json: JsonOption = False, quiet: QuietOption = False,
 ) -> None:  # fmt: skip
     """Mask tokens and read them back: accuracy and perplexity of a masked LM, by kind of element."""
     from longstrand.explain.elements import by_element, reconstruct
     from longstrand.explain.model_pages import reconstruction_page
-    from longstrand.inference.loaded import open_model
 
-    places, network = None, open_model(model).network
+    places = None
     if elements is None and kind is None:
         rows = _rows(sequences, genome, window)
     else:
         rows, places = _elements(elements, genome, kind, sequences, window)
+    network = _open(model, rows)
     tokens = reconstruct(network, rows, elements=places, mask=mask, seed=seed)
     summary = by_element(tokens, places.kinds if places else [])
     size = len(network.require_tokenizer().vocab)
@@ -105,10 +117,9 @@ def attention(
     from longstrand.explain.attention import attention_by_element
     from longstrand.explain.elements import place_of
     from longstrand.explain.model_pages import attention_examples, attention_page
-    from longstrand.inference.loaded import open_model
 
     rows, places = _elements(elements, genome, kind, sequences, window)
-    network = open_model(model).network
+    network = _open(model, rows)
     tables = {
         name: attention_by_element(network, ((row.sequence, places.marks(name, place_of(row))) for row in rows), mu=mu)
         for name in places.kinds
@@ -131,12 +142,12 @@ def dependency(
     from longstrand.explain.dependency import dependency_map, null_cut_off
     from longstrand.explain.model_pages import dependency_page
     from longstrand.genome.intervals import Interval
-    from longstrand.inference.loaded import open_model
 
-    rows, network = _rows(sequences, genome, window), open_model(model).network
+    rows = _rows(sequences, genome, window)
     if row > len(rows):
         raise UsageError(f"{sequences} has {len(rows)} rows, so there is no row {row}.")
     record = rows[row - 1]
+    network = _open(model, [record])
     if masked and shuffles:
         raise UsageError("--masked maps have no cut-off (too many passes); add --shuffles 0.")
     found = dependency_map(network, record.sequence, masked=masked, keep_raw=raw)
@@ -159,10 +170,9 @@ def elements_command(
 
     from longstrand.explain.embeddings import coordinates, element_vectors, separation
     from longstrand.explain.model_pages import separation_page
-    from longstrand.inference.loaded import open_model
 
     rows, places = _elements(elements, genome, kind, sequences, window)
-    network = open_model(model).network
+    network = _open(model, rows)
     found = element_vectors(network, rows, places, layer=layer, seed=seed)
     table = separation(found.features, found.labels, found.groups)
     points = coordinates(found.features["model"], map, seed=seed)

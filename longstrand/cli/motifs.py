@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from longstrand.cli.options import GenomeOption, JsonOption, QuietOption, new_app, show_result
-from longstrand.errors import UsageError, one_of
+from longstrand.errors import InputError, SequenceError, UsageError, one_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -244,6 +245,16 @@ def score_of(model: str, output: str | None, strand: str | None) -> Score:
     return scorer(open_model(model).network, output=number, strand=strand)  # type: ignore[arg-type]
 
 
+@contextmanager
+def named(records: list[Record]) -> Iterator[None]:
+    """Name the row of a file where a sequence of a question is refused."""
+    try:
+        yield
+    except SequenceError as error:
+        record = records[error.row]
+        raise InputError(f"{record.where or record.name}: {error.what}") from None
+
+
 def word_of(text: str, motifs: Path | None) -> str:
     """Take letters as they are, and the consensus of a motif by its name."""
     if motifs is not None:
@@ -265,12 +276,11 @@ def marginalize(
     """Say what a motif does to the score when it is put into sequences (backgrounds)."""
     from longstrand.explain import motif_effects
 
-    texts = [record.sequence for record in records_of(sequences, genome)]
-    start = None if at is None else at - 1
-    score = score_of(model, output_class, strand)
-    _effects(
-        motif_effects.marginalize(score, texts, word_of(word, motifs), start=start), output, ["effect"], json, quiet
-    )
+    records, start = list(records_of(sequences, genome)), None if at is None else at - 1
+    score, letters = score_of(model, output_class, strand), word_of(word, motifs)
+    with named(records):
+        frame = motif_effects.marginalize(score, [each.sequence for each in records], letters, start=start)
+    _effects(frame, output, ["effect"], json, quiet)
 
 
 @app.command()
@@ -287,11 +297,14 @@ def ablate(
     from longstrand.explain import motif_effects
     from longstrand.explain.scan import background_of, scan
 
-    texts = [record.sequence for record in records_of(sequences, genome)]
+    records = list(records_of(sequences, genome))
+    texts = [record.sequence for record in records]
     wanted = chosen_motifs(motifs, motif)
     frequencies = background_of(background, texts)
     hits = scan(wanted, texts, threshold=threshold, background=frequencies).found_room(sequences)
-    frame = motif_effects.ablate(score_of(model, output_class, strand), texts, hits, shuffles=shuffles, seed=seed)
+    score = score_of(model, output_class, strand)
+    with named(records):
+        frame = motif_effects.ablate(score, texts, hits, shuffles=shuffles, seed=seed)
     _effects(frame, output, ["effect", "control"], json, quiet)
 
 
@@ -317,9 +330,10 @@ def space(
     )
     if not between:
         raise UsageError(f"--distances {distances}: the first is above the last; write 0-20.")
-    texts = [record.sequence for record in records_of(sequences, genome)]
-    words = word_of(first, motifs), word_of(second, motifs)
-    frame = motif_effects.space(score_of(model, output_class, strand), texts, words, between, flip=flip)
+    records, words = list(records_of(sequences, genome)), (word_of(first, motifs), word_of(second, motifs))
+    score = score_of(model, output_class, strand)
+    with named(records):
+        frame = motif_effects.space(score, [each.sequence for each in records], words, between, flip=flip)
     write_frame(output, frame)
     best = frame.sort("interaction", descending=True).row(0, named=True)
     ends = f"({best['low']:.3g} to {best['high']:.3g})"

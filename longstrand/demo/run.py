@@ -280,7 +280,7 @@ def learn_from_probabilities(folder: Path, splits: Any, seed: int, passes: int) 
         middle, spread = features[0].mean(axis=0), features[0].std(axis=0) + 1e-9
         train, valid, test = ((values - middle) / spread for values in features)
         rows, held_out = Rows(train, np.asarray(splits.train.targets)), Rows(valid, np.asarray(splits.valid.targets))
-        found[name + BY_TOKENS] = fit_linear(splits.train.task, rows, held_out, seed=seed).predict(test)
+        found[name + BY_TOKENS] = fit_linear(splits.train.task, rows, held_out).predict(test)
     return found
 
 

@@ -9,24 +9,25 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import polars as pl
 from torch import nn
 
 from longstrand.config import build
-from longstrand.data.rows import Columns, Record, has_intervals
+from longstrand.data.rows import Record
 from longstrand.designs import page
 from longstrand.designs.checks import SAMPLES, Design, check
 from longstrand.designs.options import DesignOptions
 from longstrand.designs.rules import Rules
 from longstrand.designs.search import Objective, Search, State
-from longstrand.errors import InputError, UsageError
+from longstrand.errors import InputError, SequenceError, UsageError
 from longstrand.evaluation.leakage import Sketch, sketch
 from longstrand.explain.gradient import letter_ids
 from longstrand.explain.maps import Inside, identity_of, inside_of
@@ -36,11 +37,11 @@ from longstrand.inference.jobs import JobResult
 from longstrand.inference.loaded import LoadedModel, Model, fingerprint_input, open_model, window_of
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.resumable import ResumableOutput
-from longstrand.inference.sequences import Sequences, as_records, open_genome, read_file
+from longstrand.inference.sequences import Sequences, as_records, open_genome
 from longstrand.inference.strands import strands_of
 from longstrand.models.network import Network
 from longstrand.questions.scores import Score, scorer
-from longstrand.questions.tokens import prepare_text, read_text, reading_of
+from longstrand.questions.tokens import prepare_text, read_text, read_within, reading_of
 from longstrand.runtime import Advance, Notice, check_output, torch_threads, world_size
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Setting:
     loaded: LoadedModel | None
     target: Target | None
     prior: Network | None
-    others: Mapping[str, Score]
+    others: Mapping[str, tuple[Score, Target | None]]
     known: Sketch | None
     inside: Inside | None
 
@@ -89,7 +90,7 @@ class Setting:
                 "the strategy gradient is for vocabularies of single bases: with k-mers or BPE another letter makes "
                 "other tokens, and no gradient says which; use beam, evolve or lm."
             )
-        others = {f"model{number}": _open(other, options)[0] for number, other in enumerate(check_models, start=2)}
+        others = {f"model{number}": _open(other, options)[::2] for number, other in enumerate(check_models, start=2)}
         known = None
         if train is not None:
             columns = options.changed(window=None, name_column=None).reading()
@@ -113,7 +114,11 @@ class Setting:
             text = normalise(record.sequence, where=where).sequence
         else:
             text = prepare_text(self.target.model, record.sequence, where)
-            self.target.read(text, where)  # one that is too long stops here
+        for target in (self.target, *(one for _, one in self.others.values())):
+            if target is not None:
+                target.read(text, where)  # one that is too long stops here
+        if self.prior is not None:
+            read_within(self.prior, text, where)
         if not set(text) <= set("ACGTN"):
             raise InputError(f"{where}: a design begins with A, C, G, T and N in capital letters.")
         fixed = np.zeros(len(text), dtype=bool)
@@ -149,12 +154,13 @@ class Setting:
         rows = [(s.round, s.best[0].value, s.mean, s.forwards) for s in states]
         trace = pl.DataFrame(rows, schema=["round", "best", "mean", "forwards"], orient="row")
         prior = None if self.prior is None else scorer(self.prior, strand="+")
-        found = []
+        found, others = [], {name: score for name, (score, _) in self.others.items()}
         for number, entry in enumerate(states[-1].best, start=1):
-            values = check(
-                search.start, entry.text, search.rules, self.score, self.objective, others=self.others, prior=prior,
-                known=self.known, seed=self.options.seed, index=search.index * 1000 + number,
-            )  # fmt: skip
+            with _named(record):
+                values = check(
+                    search.start, entry.text, search.rules, self.score, self.objective, others=others, prior=prior,
+                    known=self.known, seed=self.options.seed, index=search.index * 1000 + number,
+                )  # fmt: skip
             places = search.rules.edits(entry.text)
             edits = tuple(f"{place + 1}{search.start[place]}>{entry.text[place]}" for place in places)
             found.append(Design(record, number, search.start, entry.text, edits, values, trace))
@@ -234,29 +240,52 @@ def design(
         InputError: a row is empty or no DNA.
         UsageError: constraints exclude each other (the two are named), or the strategy is not for this model.
     """
-    wanted = build(DesignOptions, options, "options")
-    also: Any = {"check_models": check_models, "prior": prior, "train": train, "fixed_bed": fixed_bed}
-    setting = Setting.of(model, wanted, intervals=genome is not None, **also)
-    records = list(as_records(sequences, genome=genome, options=setting.options.reading()))
-    searches = _searches(setting, records)
-    notice(setting.cost(searches))
+    setting, records, searches = _begin(
+        model, sequences, genome, build(DesignOptions, options, "options"), notice, check_models=check_models,
+        prior=prior, train=train, fixed_bed=fixed_bed,
+    )  # fmt: skip
     found = []
     with torch_threads(_threads(setting)):
         for record, search in zip(records, searches):
-            states = [search.first()]
-            while not states[-1].done:
-                states.append(search.step(states[-1]))
-            found += setting.results(search, record, states)
+            found += setting.results(search, record, [state for state, _ in _rounds(search, record)])
     return found
 
 
-def _searches(setting: Setting, records: Iterable[Record]) -> list[Search]:
-    records = list(records)
+def _begin(
+    model: Model | Score, sequences: Sequences, genome: Genome | str | Path | None, options: DesignOptions,
+    notice: Notice, **others: Any,
+) -> tuple[Setting, list[Record], list[Search]]:  # fmt: skip
+    """Open everything, read the starts, and say what is computed at most."""
+    setting = Setting.of(model, options, intervals=genome is not None, **others)
+    records = list(as_records(sequences, genome=genome, options=setting.options.reading()))
     if not records:
         raise InputError("there is no sequence to begin with.")
     if setting.inside is not None and not any(setting.inside(record).any() for record in records):
         raise InputError("no interval of --fixed-bed (fixed_bed=) lies on a start.")
-    return [setting.search(record, index) for index, record in enumerate(records)]
+    searches = [setting.search(record, index) for index, record in enumerate(records)]
+    notice(setting.cost(searches))
+    return setting, records, searches
+
+
+def _rounds(
+    search: Search, record: Record, kept: Callable[[], State | None] = lambda: None
+) -> Iterator[tuple[State, bool]]:
+    """Give the rounds of a start, and whether each was computed now; ``kept`` gives the next one if it is known."""
+    state: State | None = None
+    while state is None or not state.done:
+        known = kept()
+        with _named(record):
+            state = known or (search.first() if state is None else search.step(state))
+        yield state, known is None
+
+
+@contextmanager
+def _named(record: Record) -> Iterator[None]:
+    try:
+        yield
+    except SequenceError as error:
+        where = record.where or record.name
+        raise InputError(f"{where}: a text with edits of it cannot be scored: {error.what}") from None
 
 
 def _threads(setting: Setting) -> int | None:
@@ -293,15 +322,13 @@ def design_file(
     check_output(target, [source, genome, model, prior, train, fixed_bed, *check_models])
     if world_size() > 1:
         raise UsageError("a design is one process; give every process starts of its own.")
-    intervals = has_intervals(source, Columns(wanted.sequence_column, None, wanted.name_column))
-    also: Any = {"check_models": check_models, "prior": prior, "train": train, "fixed_bed": fixed_bed}
-    setting = Setting.of(model, wanted, intervals=intervals, **also)
-    wanted, loaded, opened = setting.options, setting.loaded, open_genome(genome)
-    if loaded is None:
+    if callable(model) and not isinstance(model, nn.Module):
         raise UsageError("a function has no identity that a folder could name; use design(...) in Python.")
-    records = list(read_file(source, wanted.reading(), opened))
-    searches = _searches(setting, records)
-    notice(setting.cost(searches))
+    opened = open_genome(genome)
+    setting, records, searches = _begin(
+        model, source, opened, wanted, notice, check_models=check_models, prior=prior, train=train, fixed_bed=fixed_bed
+    )
+    wanted, loaded = setting.options, cast(LoadedModel, setting.loaded)
     identity = {
         **identity_of(loaded, source, opened, wanted),
         "prior": None if setting.prior is None else open_model(setting.prior).fingerprint(),
@@ -319,13 +346,10 @@ def design_file(
         finished = None if overwrite else parts.finished()
         already = finished is not None
         if finished is None:
-            for search in searches:
-                state: State | None = None
-                while state is None or not state.done:
-                    if parts.is_complete(number):
-                        state = State.of(json.loads(parts.data(number).read_text()))
-                    else:
-                        state = search.first() if state is None else search.step(state)
+            known = lambda: State.of(json.loads(parts.data(number).read_text())) if parts.is_complete(number) else None  # noqa: E731
+            for search, record in zip(searches, records):
+                for state, is_new in _rounds(search, record, known):
+                    if is_new:
                         counts = {"forwards": state.forwards if state.done else 0, "rounds": 1}
                         write = partial(Path.write_text, data=json.dumps(state.plain()))
                         parts.commit(number, write, num_rows=int(state.done), counts=counts)

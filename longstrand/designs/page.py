@@ -11,11 +11,11 @@ import polars as pl
 
 from longstrand.designs.checks import SAMPLES, Design, diversity
 from longstrand.designs.options import DesignOptions
+from longstrand.explain.model_pages import write_page
 from longstrand.genome.intervals import Interval
 from longstrand.report.locus import MAX_LETTERS, Locus, Logo, Marks
-from longstrand.report.page import write_report
-from longstrand.report.sections import Curves, Line, Report, Section, Table, provenance_table, text
-from longstrand.runtime import provenance, write_atomically, write_frame
+from longstrand.report.sections import Curves, Line, Section, Table, text
+from longstrand.runtime import write_atomically
 
 WIDTH, MOST_ROWS, MOST_LINES = 120, 50, 8
 CARRIED = 0.5
@@ -34,15 +34,11 @@ def write(
     folder: Path, designs: Sequence[Design], options: DesignOptions, *, names: Sequence[str], inputs: Mapping[str, Any]
 ) -> None:
     """Write ``designs.tsv``, ``designs.fasta``, ``trace.tsv`` and the report into a folder (made here)."""
-    folder.mkdir()
     frame = pl.DataFrame([one.row() for one in designs], infer_schema_length=None)
-    write_frame(folder / "designs.tsv", frame)
     firsts = [one for one in designs if one.number == 1]
     traces = [one.trace.select(pl.lit(one.record.name).alias("name"), pl.all()) for one in firsts]
-    write_frame(folder / "trace.tsv", pl.concat(traces))
     lines = [f">{one.record.name}_{one.number} score={one.score:.6g} edits={len(one.edits)}\n{one.sequence}\n"
              for one in designs]  # fmt: skip
-    write_atomically(folder / "designs.fasta", "".join(lines))
     best = max(firsts, key=lambda one: abs(one.score - one.values["score_start"]))
     warnings = list(_warnings(firsts, names, options))
     gains = [one.score - one.values["score_start"] for one in firsts]
@@ -52,12 +48,12 @@ def write(
         f"{np.median(gains):.3f} (median; {min(gains):.3f} to {max(gains):.3f}) with {forwards:,} forwards.",
         "All scores are predictions of a model; no cell was asked.",
     ]
-    sections = [
-        _picture(best), _curves(firsts), *_tables(frame),
-        provenance_table(provenance(), **inputs, **options.identity()),
-    ]  # fmt: skip
-    report = Report("Designed sequences", sections, f"strategy {options.strategy}", summary, warnings)
-    write_report(folder, report)
+    write_page(
+        folder, "Designed sequences", [_picture(best), _curves(firsts), *_tables(frame)],
+        {"designs": frame, "trace": pl.concat(traces)}, inputs={**inputs, **options.identity()},
+        subtitle=f"strategy {options.strategy}", summary=summary, warnings=warnings,
+    )  # fmt: skip
+    write_atomically(folder / "designs.fasta", "".join(lines))
 
 
 def _warnings(firsts: Sequence[Design], names: Sequence[str], options: DesignOptions) -> Iterator[str]:

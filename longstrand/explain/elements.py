@@ -123,7 +123,7 @@ def reconstruct(
     *,
     elements: Elements | None = None,
     mask: str = "share",
-    seed: int = 0,
+    seed: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
 ) -> pl.DataFrame:
     """Mask tokens and read them back.
@@ -133,7 +133,7 @@ def reconstruct(
         records: sequences; with a place if there are elements.
         elements: what tokens may lie in.
         mask: ``share``: `SHARE` of the tokens together, drawn by the seed; ``central``: the one in the middle.
-        seed: draws tokens.
+        seed: draws the tokens of ``share``; 0.
         batch_tokens: most tokens of a batch.
 
     Returns:
@@ -145,8 +145,10 @@ def reconstruct(
     """
     if mask not in ("share", "central"):
         raise UsageError(f"mask is share or central, got '{mask}'.")
+    if mask == "central" and seed is not None:
+        raise UsageError("the central token is not drawn, so a seed changes nothing; leave it out.")
     strings = model.require_tokenizer().token_strings
-    asked = list(_asked(model, records, mask, seed))
+    asked = list(_asked(model, records, mask, seed or 0))
     kinds = elements.kinds if elements else []
     rows = []
     answers = iter_log_probabilities(model, (one for _, one in asked), batch_tokens=batch_tokens)
@@ -166,7 +168,7 @@ def reconstruct(
 
 def _asked(model: Network, records: Sequence[Record], mask: str, seed: int) -> Iterator[tuple[int, MaskedText]]:
     for number, record in enumerate(records):
-        encoding = read_text(model, record.sequence)
+        encoding = read_text(model, record.sequence, record.where or record.name)
         content = encoding.content_rows
         if not len(content):
             continue

@@ -57,8 +57,9 @@ def element_vectors(
     groups: list[str] = []
     parts: dict[str, list[Floats]] = {"model": [], "moved": []}
     pieces: list[str] = []
-    for record, hidden in zip(records, states(model, (record.sequence for record in records), layer)):
-        place, offsets = place_of(record), read_text(model, record.sequence).offsets
+    encodings = [read_text(model, record.sequence, record.where or record.name) for record in records]
+    for record, encoding, hidden in zip(records, encodings, states(model, encodings, layer)):
+        place, offsets = place_of(record), encoding.offsets
         for kind in elements.kinds:
             marks = elements.marks(kind, place)
             if not marks.any() or marks.all():  # an element that fills its window has no other place

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -45,6 +45,7 @@ from longstrand.inference.resumable import ResumableOutput, cut_into_parts
 from longstrand.inference.sequences import Sequences, as_records
 from longstrand.inference.verbs import warn
 from longstrand.inference.writers import ColumnChunk, CsvSink, ZarrSink
+from longstrand.models.network import Network
 from longstrand.runtime import check_output, torch_threads, world_size
 
 if TYPE_CHECKING:
@@ -88,8 +89,14 @@ def attribute_file(
         inside = inside_of(Path(sites).expanduser(), job.options.window)
         if not any(inside(record).any() for record in job.records()):
             raise InputError(f"{sites}: no site lies on a row of {source}.")
+    opened = {Path(other).name: open_model(other, device=job.options.device) for other in others}
+    if len(opened) < len(others):
+        raise UsageError("two of the other models have the same name; rename a folder.")
+    networks = {name: one.network for name, one in opened.items()}
+    for network in networks.values():
+        Explainer(network, job.options)  # one without the output stops here
     extra: dict[str, Any] = {
-        "others": [open_model(other).fingerprint() for other in others],
+        "others": [one.fingerprint() for one in opened.values()],
         "sites": None if sites is None else fingerprint_input(Path(sites).expanduser()),
     }
     if job.loaded.fingerprint() in extra["others"]:
@@ -120,7 +127,7 @@ def attribute_file(
                 elif cost is not None:
                     tick(cost.work * sum(record.num_bases for record in records) / cost.bases)
                 advance(len(records))
-            finished = parts.finish(number + 1, partial(_join, job, sink, others, sites))
+            finished = parts.finish(number + 1, partial(_join, job, sink, networks, sites))
     counts = finished.counts if finished else {}
     notes = [f"note: {counts[name]:,} rows: {STATUSES[name]} ({name})." for name in STATUSES if name in counts][1:]
     if finished is not None:
@@ -175,7 +182,7 @@ def _cost(job: AttributionJob, others: int) -> Cost | None:
 
 
 def _join(
-    job: AttributionJob, sink: ZarrSink, others: Sequence[str | Path], sites: str | Path | None,
+    job: AttributionJob, sink: ZarrSink, others: Mapping[str, Network], sites: str | Path | None,
     parts: Sequence[Path], target: Path,
 ) -> None:  # fmt: skip
     """Make everything that the folder holds."""

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from longstrand.data.rows import Columns, Record, has_intervals, read_intervals
+from longstrand.data.rows import Record, read_intervals
 from longstrand.explain.attribution import Attribution, Explainer
 from longstrand.explain.elements import Place, by_chrom, marks_of
 from longstrand.explain.options import PATHS, AttributeOptions, ReadOptions
@@ -27,7 +27,6 @@ from longstrand.runtime import write_json
 if TYPE_CHECKING:
     from longstrand.genome.fasta import Genome
 
-AnyRead = TypeVar("AnyRead", bound=ReadOptions)
 PART_BASES = 1 << 20
 PERCENTILE = 95
 SAMPLE = 10_000_000
@@ -38,12 +37,6 @@ SMALL_INPUT = 1 << 20
 Inside = Callable[[Record], npt.NDArray[np.bool_]]
 NUMBERS = ("output", "baseline", "gap", "relative_gap", "special", "steps", "resegmented")
 ARRAYS, TABLE, SEQLETS = "attributions.zarr", "sequences.tsv", "seqlets.bed"
-
-
-def as_read(source: Path, loaded: LoadedModel, options: AnyRead) -> tuple[bool, AnyRead]:
-    """Say whether rows of a file are intervals, and take the window of training for them."""
-    intervals = has_intervals(source, Columns(options.sequence_column, None, options.name_column))
-    return intervals, options.changed(window=window_of(options.window, loaded.reading, intervals=intervals))
 
 
 def identity_of(loaded: LoadedModel, source: Path, genome: Genome | None, options: ReadOptions) -> dict[str, Any]:
@@ -217,7 +210,11 @@ class AttributionJob:
     loaded: LoadedModel
     options: AttributeOptions
     explainer: Explainer
-    intervals: bool
+
+    @property
+    def intervals(self) -> bool:
+        """Say whether the rows are intervals of a genome."""
+        return self.genome is not None
 
     @classmethod
     def open(
@@ -232,8 +229,8 @@ class AttributionJob:
         opened = open_genome(genome)
         small = opened is None and source.is_file() and source.stat().st_size < SMALL_INPUT
         loaded = open_model(model, device=options.device, is_small=small)
-        intervals, options = as_read(source, loaded, options)
-        return cls(source, opened, loaded, options, Explainer(loaded.network, options, tick), intervals)
+        options = options.changed(window=window_of(options.window, loaded.reading, intervals=opened is not None))
+        return cls(source, opened, loaded, options, Explainer(loaded.network, options, tick))
 
     def records(self) -> Iterator[Record]:
         """Read the rows of the input."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,15 @@ MOST_ROWS = 60
 
 
 def write_page(
-    folder: Path, title: str, sections: Sequence[Section], tables: dict[str, pl.DataFrame], **more: Any
-) -> Path:
+    folder: Path, title: str, sections: Sequence[Section], tables: Mapping[str, pl.DataFrame], *,
+    inputs: Mapping[str, Any] | None = None, **more: Any,
+) -> Path:  # fmt: skip
     """Write the tables as ``.tsv`` and the page beside them; ``more`` goes to the report (subtitle, warnings)."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         write_frame(folder / f"{name}.tsv", table)
-    return write_report(folder, Report(title, [*sections, provenance_table(provenance())], **more))[0]
+    return write_report(folder, Report(title, [*sections, provenance_table(provenance(), **(inputs or {}))], **more))[0]
 
 
 def table_of(title: str, explain: str, frame: pl.DataFrame) -> Table:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 from scipy import stats
 
-from longstrand.errors import InputError
+from longstrand.errors import InputError, SequenceError
 from longstrand.evaluation.bootstrap import Resamples, paired_interval
 from longstrand.explain.scan import Hits
 from longstrand.genome.sequence import reverse_complement
@@ -39,12 +39,20 @@ def insert(text: str, word: str, start: int) -> str:
 def _inserted(texts: Sequence[str], word: str, places: Sequence[int]) -> list[str]:
     """Put a word into each text at its place; an error names the sequence."""
     found = []
-    for number, (text, place) in enumerate(zip(texts, places), start=1):
+    for row, (text, place) in enumerate(zip(texts, places)):
         try:
             found.append(insert(text, word, place))
         except InputError as error:
-            raise InputError(f"sequence {number}: {error}") from None
+            raise SequenceError(row, str(error)) from None
     return found
+
+
+def _scored(score: Score, texts: Sequence[str], rows: Sequence[int]) -> Floats:
+    """Score texts, float64; an error names the sequence (one of ``rows``) that a text was made of."""
+    try:
+        return np.asarray(score(texts), dtype=np.float64)
+    except SequenceError as error:
+        raise SequenceError(rows[error.row], error.what) from None
 
 
 def marginalize(score: Score, sequences: Sequence[str], word: str, *, start: int | None = None) -> pl.DataFrame:
@@ -60,11 +68,11 @@ def marginalize(score: Score, sequences: Sequence[str], word: str, *, start: int
         A row a sequence and output: sequence, output, without, with, effect.
 
     Raises:
-        InputError: a sequence is shorter than the word.
+        SequenceError: a sequence is shorter than the word, or the score cannot read it.
     """
     places = [(len(text) - len(word)) // 2 if start is None else start for text in sequences]
     changed = _inserted(sequences, word, places)
-    before, after = np.split(np.asarray(score([*sequences, *changed]), dtype=np.float64), 2)
+    before, after = np.split(_scored(score, [*sequences, *changed], [*range(len(sequences))] * 2), 2)
     return _rows(np.arange(len(sequences)), before, after, ("without", "with"))
 
 
@@ -85,6 +93,10 @@ def ablate(
     Returns:
         A row a sequence with sites and output: sequence, output, shuffled, intact, effect, control (the effect of the
         random stretches).
+
+    Raises:
+        InputError: no sequence has a site.
+        SequenceError: the score cannot read a sequence.
     """
     numbers = np.unique(hits.sequence)
     texts: list[str] = []
@@ -100,7 +112,7 @@ def ablate(
             texts.append(_shuffled(text, moved, rng))
     if not texts:
         raise InputError("no sequence has a site, so nothing can be taken out; lower the threshold of the scan.")
-    scores = np.asarray(score(texts), dtype=np.float64)
+    scores = _scored(score, texts, np.repeat(numbers, 1 + 2 * shuffles).tolist())
     scores = scores.reshape(len(numbers), 1 + 2 * shuffles, -1)
     intact, sites_out, others_out = scores[:, 0], scores[:, 1::2].mean(1), scores[:, 2::2].mean(1)
     frame = _rows(numbers, sites_out, intact, ("shuffled", "intact"))
@@ -127,7 +139,7 @@ def space(
         the backgrounds), interaction, low, high (95 % of the interaction's mean, normal).
 
     Raises:
-        InputError: a sequence is too short for the largest distance.
+        SequenceError: a sequence is too short for the largest distance, or the score cannot read it.
     """
     first, second = words[0], reverse_complement(words[1]) if flip else words[1]
     starts = [len(text) // 2 - len(first) for text in sequences]
@@ -137,7 +149,7 @@ def space(
         after = [start + len(first) + distance for start in starts]
         for base in (sequences, alone):
             texts += _inserted(base, second, after)
-    scores = np.asarray(score(texts), dtype=np.float64)
+    scores = _scored(score, texts, [*range(len(sequences))] * (2 + 2 * len(distances)))
     blocks = scores.reshape(2 + 2 * len(distances), len(sequences), -1) - scores[: len(sequences)]
     rows = []
     for number, distance in enumerate(distances):

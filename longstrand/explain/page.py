@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from longstrand.errors import UsageError
+from longstrand.explain import model_pages
 from longstrand.explain.attribution import NO_CONTENT, NO_LETTER, STATUSES, Attribution
 from longstrand.explain.maps import AttributionJob, Inside, Maps, inside_of
 from longstrand.explain.trust import SHARES, Trust, examine
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import reverse_complement
-from longstrand.inference.loaded import open_model
+from longstrand.models.network import Network
 from longstrand.report.locus import Locus, Logo, Marks, Ruler, Tokens, Track, marked
-from longstrand.report.page import write_report
-from longstrand.report.sections import Curves, Line, Report, Section, Table, provenance_table, text
-from longstrand.runtime import provenance
+from longstrand.report.sections import Curves, Line, Section, Table, text
 
 TOP, WIDTH = 6, 120
 """Windows that are drawn, and their bases."""
@@ -31,7 +29,7 @@ METHODS = {
 
 
 def write_page(
-    job: AttributionJob, maps: Maps, folder: Path, *, others: Sequence[str | Path] = (), sites: str | Path | None = None
+    job: AttributionJob, maps: Maps, folder: Path, *, others: Mapping[str, Network], sites: str | Path | None = None
 ) -> Path:
     """Write ``report.html`` and ``report.json`` of finished maps; the checks explain some sequences otherwise."""
     status = maps.column("status").tolist()
@@ -43,11 +41,8 @@ def write_page(
         for row, record in enumerate(job.records())
         if row in chosen or row in strongest
     }
-    networks = {Path(other).name: open_model(other, device=job.options.device).network for other in others}
-    if len(networks) < len(others):
-        raise UsageError("two of the other models have the same name; rename a folder.")
     inside = None if sites is None else inside_of(Path(sites), job.options.window)
-    trust = examine(job.explainer, [kept[row] for row in sorted(chosen)], others=networks, inside=inside)
+    trust = examine(job.explainer, [kept[row] for row in sorted(chosen)], others=others, inside=inside)
     drawn = [kept[row] for row in strongest]
     failed = [
         f"{check.name}: {check.value:.3f} (expected {check.expected}): {check.meaning}." for check in trust.failed
@@ -65,7 +60,6 @@ def write_page(
         *_trust_sections(trust, job),
         *_profile(maps),
         *(_picture(job, maps, one, inside, warned=bool(failed)) for one in drawn if len(one.values)),
-        provenance_table(provenance(), input=job.source, model=job.loaded.fingerprint(), **job.options.identity()),
     ]
     method = METHODS[job.options.method]
     baseline = f", baseline {job.explainer.baselines[0]}" if job.options.method in ("ig", "gradient") else ""
@@ -73,8 +67,11 @@ def write_page(
     subtitle = f"{len(maps):,} sequences, {target}, {method}{baseline}, {strands}"
     summary = [verdict, "Attributions say what the model uses, not what the cell uses."]
     facts = {"per_sequence": dict(trust.per_sequence), "failed": [check.name for check in trust.failed]}
-    report = Report(f"Why does it say that? {job.source.name}", sections, subtitle, summary, warnings, facts)
-    return write_report(folder, report)[0]
+    inputs = {"input": job.source, "model": job.loaded.fingerprint(), **job.options.identity()}
+    title = f"Why does it say that? {job.source.name}"
+    return model_pages.write_page(
+        folder, title, sections, {}, inputs=inputs, subtitle=subtitle, summary=summary, warnings=warnings, facts=facts
+    )
 
 
 def _strongest(maps: Maps) -> list[int]:

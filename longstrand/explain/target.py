@@ -18,7 +18,7 @@ from longstrand.errors import InputError, UsageError, nearest
 from longstrand.genome.sequence import reverse_complement
 from longstrand.models.network import Network
 from longstrand.questions.scores import Outputs, outputs_of
-from longstrand.questions.tokens import BATCH_TOKENS, FloatArray, measure, read_text, reading_of
+from longstrand.questions.tokens import BATCH_TOKENS, FloatArray, measure, read_within, reading_of
 from longstrand.tokenization.base import Encoding, IntArray
 
 Answer = TypeVar("Answer")
@@ -72,16 +72,7 @@ class Target:
             InputError: a letter is no nucleotide, the text is longer than the model reads, or the region or the masked
                 place do not lie in it.
         """
-        limit = reading_of(self.model).max_tokens
-        try:
-            encoding = read_text(self.model, text)
-        except InputError as error:
-            raise InputError(f"{where}: {error}" if where else str(error)) from None
-        if limit is not None and len(encoding) > limit:
-            raise InputError(
-                f"{where or 'text'}: {len(text):,} bases are {len(encoding):,} tokens, but the model was trained with "
-                f"{limit:,} at most; use shorter sequences or windows (--window)."
-            )
+        encoding = read_within(self.model, text, where)
         for end in (self.region or (0, 0))[1], (self.place or 0) + 1:
             if len(text) and end > len(text):
                 raise InputError(f"{where or 'text'}: has {len(text):,} bases, so base {end:,} does not exist.")

@@ -180,7 +180,7 @@ def examine(
         if kind == "strands":
             add(kind, name, _strands(explainer, options, maps, rows))
             continue
-        network = mixed_up(model, name) if kind == "weights mixed up" else model
+        network = mixed_up(model, name, explainer.options.seed) if kind == "weights mixed up" else model
         add(kind, name, _agree(own, Explainer(network, options, tick).explain(rows[:number])))
     sizes = [np.abs(values) for values in own]
     for name, trivial in (
@@ -297,7 +297,7 @@ def deletion(explainer: Explainer, maps: Sequence[Attribution]) -> tuple[dict[st
         The mean output by share of masked tokens, for the most supporting tokens first, the least supporting ones first
         and a random order (mean of some); and for each sequence the area between random and most supporting.
     """
-    target, name = explainer.target.on(explainer.strands[0]), _mask_name(explainer)
+    target, name, seed = explainer.target.on(explainer.strands[0]), _mask_name(explainer), explainer.options.seed
     orders = ["most important first", *["random"] * NUM_RANDOM, "least important first"]
     asked: list[Encoding] = []
     plain: list[Encoding] = []
@@ -308,7 +308,7 @@ def deletion(explainer: Explainer, maps: Sequence[Attribution]) -> tuple[dict[st
         rows = np.setdiff1d(encoding.content_rows, target.masked_rows(encoding))
         known = np.nan_to_num(along)
         sums = np.array([known[start:end].sum() for start, end in encoding.offsets[rows]])
-        random, ids = generator(0, one.record.index, "explain deletion"), baseline_ids(name, target, encoding)
+        random, ids = generator(seed, one.record.index, "explain deletion"), baseline_ids(name, target, encoding)
         best = rows[np.argsort(-sums, kind="stable")]
         for order in orders:
             chosen = random.permutation(rows) if order == "random" else best if order.startswith("most") else best[::-1]

@@ -274,7 +274,7 @@ def predict_file(
     small = opened is None and source.is_file() and source.stat().st_size < SMALL_INPUT
     loaded = open_model(model, "encoder" if embeds else None, device=wanted.device, is_small=small)
     intervals = has_intervals(source, Columns(wanted.sequence_column, wanted.pair_column, wanted.name_column))
-    used, notes = obey(wanted, loaded.reading, has_pairs=wanted.pair_column is not None)
+    used, notes = obey(wanted, loaded, has_pairs=wanted.pair_column is not None)
     if not intervals and "window" not in wanted.model_fields_set:
         used = used.changed(window=None)
     notes += as_trained(wanted, used)

@@ -17,7 +17,7 @@ from torch import nn
 from longstrand.errors import UsageError
 from longstrand.inference.options import PredictOptions, TrackOptions
 from longstrand.models.checkpoint import load_network
-from longstrand.models.ensemble import Ensemble
+from longstrand.models.ensemble import Ensemble, temperature_notes
 from longstrand.models.network import Network
 from longstrand.models.reading import Reading, contradictions
 from longstrand.models.tensors import fingerprint_weights
@@ -111,14 +111,12 @@ def stored_folder(model: str | Path | Network) -> Path:
     return model.folder
 
 
-def obey(
-    options: AnyOptions, reading: Reading | None, *, has_pairs: bool | None = None
-) -> tuple[AnyOptions, list[str]]:
+def obey(options: AnyOptions, model: LoadedModel, *, has_pairs: bool | None = None) -> tuple[AnyOptions, list[str]]:
     """Read the input as training did, where nothing else is asked for.
 
     Args:
         options: what is asked for.
-        reading: how the model was shown its input; None: not known.
+        model: whose reading record is obeyed, if it has one.
         has_pairs: rows have two sequences; None: not known yet.
 
     Returns:
@@ -128,6 +126,7 @@ def obey(
         UsageError: a reading that training refuses: one sequence for a model of pairs, two for one of single
             sequences, the reverse strand for labels with a direction.
     """
+    reading = model.reading
     if reading is None:
         return options, []
     given = options.model_fields_set | ({"strand"} if options.pooling == "tokens" else set())
@@ -154,7 +153,10 @@ def obey(
     other = contradictions(
         reading, pair=has_pairs, **{name: getattr(options, name) for name in wanted if name in given}
     )
-    return used, [f"note: read otherwise than in training: {'; '.join(other)}."] * bool(other)
+    notes = [f"note: read otherwise than in training: {'; '.join(other)}."] * bool(other)
+    if "temperature" in wanted and "temperature" not in given and options.output != "embeddings":
+        notes += temperature_notes(model.network)
+    return used, notes
 
 
 def window_of(asked: int | None, reading: Reading | None, *, intervals: bool) -> int | None:

@@ -64,7 +64,7 @@ def _iterate(
     records = as_records(sequences, genome=open_genome(genome), options=options)
     first: Record | None = next(records, None)
     has_pairs = None if first is None else first.second is not None
-    used, notes = obey(options, reading, has_pairs=has_pairs)
+    used, notes = obey(options, loaded, has_pairs=has_pairs)
     if wanted.output != "embeddings":
         used = with_default_output(used, head_of(loaded.network))
     used = used.changed(threads=used.threads or loaded.threads)

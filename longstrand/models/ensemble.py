@@ -6,7 +6,6 @@ the ensemble is the mean of its members' explanations.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,6 @@ from longstrand.models.config import LongstrandConfig
 from longstrand.models.network import Network
 from longstrand.models.reading import Reading
 
-logger = logging.getLogger(__name__)
 SHARED = ("strand", "window", "exact_text", "pair", "truncate", "directed", "class_names")
 """What members must read alike."""
 
@@ -113,6 +111,18 @@ def name_of(model: Network) -> str:
     return str(model.folder or type(model).__name__)
 
 
+def temperature_notes(model: Network) -> list[str]:
+    """Say that an ensemble is not calibrated although its members are; for who uses probabilities and gives none."""
+    if not isinstance(model, Ensemble) or (model.reading or Reading()).temperature is not None:
+        return []
+    if all((one.reading or Reading()).temperature is None for one in model.members):  # type: ignore[union-attr]
+        return []
+    return [
+        "note: the temperatures of single models are not that of their ensemble, so none is used; longstrand calibrate "
+        "finds it for the ensemble, and predict takes it as --temperature."
+    ]
+
+
 def _differences(one: Network, other: Network) -> list[str]:
     """Name what keeps two models from being one."""
     known, heads = (one.reading or Reading(), other.reading or Reading()), (one.head_settings, other.head_settings)
@@ -132,8 +142,6 @@ def _reading(members: Sequence[Network]) -> Reading | None:
     known = [one.reading for one in members if one.reading is not None]
     if not known:
         return None
-    if any(each.temperature is not None for each in known):
-        logger.warning("the temperatures of single models are not those of their ensemble; calibrate it anew")
     shortest = {name: min((value for each in known if (value := getattr(each, name)) is not None), default=None)
                 for name in ("max_tokens", "longest_bases")}  # fmt: skip
     return known[0].model_copy(update={**shortest, "temperature": None})

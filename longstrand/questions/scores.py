@@ -12,12 +12,19 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from longstrand.errors import InputError, UsageError, nearest
+from longstrand.errors import InputError, SequenceError, UsageError, nearest
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.predict import predict
 from longstrand.inference.strands import StrandPolicy, read_on, strands_of
 from longstrand.models.network import Network
-from longstrand.questions.tokens import FloatArray, MaskedText, iter_log_probabilities, read_text, reading_of
+from longstrand.questions.tokens import (
+    FloatArray,
+    MaskedText,
+    iter_log_probabilities,
+    read_text,
+    read_within,
+    reading_of,
+)
 
 Score = Callable[[Sequence[str]], FloatArray]
 Outputs = int | str | Sequence[int | str]
@@ -49,8 +56,8 @@ def scorer(
         A function from sequences to float32 ``(n, outputs)``; NaN for a sequence without tokens.
 
     Raises:
-        UsageError: no such output; ``region`` with one result a sequence. The function raises InputError if a sequence
-            is shorter than ``window``, and what `predict` raises.
+        UsageError: no such output; ``region`` with one result a sequence. The function raises SequenceError if a
+            sequence is shorter than ``window`` or region, longer than the model reads, or no DNA.
     """
     reading = reading_of(model)
     shown = {"exact_text": reading.exact_text, "max_tokens": reading.max_tokens}
@@ -64,11 +71,20 @@ def scorer(
 
     def score(sequences: Sequence[str]) -> FloatArray:
         texts = [_middle(sequence, window, row) for row, sequence in enumerate(sequences)]
-        if kind == "masked_lm":
-            rows = _pseudo_log_likelihoods(model, texts, settings)
-        else:
-            results = predict(model, texts, options=settings)
-            rows = [_average(result.values, region, result.num_bases) for result in results]
+        try:
+            if kind == "masked_lm":
+                rows = _pseudo_log_likelihoods(model, texts, settings)
+            else:
+                results = predict(model, texts, options=settings)
+                rows = [_average(result.values, region, result.num_bases) for result in results]
+        except InputError:
+            for row, text in enumerate(texts):
+                try:
+                    _average(np.zeros((len(text), 1), np.float32), region, len(text))
+                    read_within(model, text)
+                except InputError as error:
+                    raise SequenceError(row, str(error)) from None
+            raise
         table = np.array(rows, dtype=np.float32).reshape(len(rows), -1 if rows else len(columns))
         return table[:, columns]
 
@@ -114,7 +130,7 @@ def _middle(sequence: str, window: int | None, row: int) -> str:
     if window is None:
         return sequence
     if len(sequence) < window:
-        raise InputError(f"sequence {row + 1} has {len(sequence)} bases, fewer than the window of {window}.")
+        raise SequenceError(row, f"{len(sequence)} bases are fewer than the window of {window}.")
     start = len(sequence) // 2 - window // 2
     return sequence[start : start + window]
 

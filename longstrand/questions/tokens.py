@@ -90,7 +90,7 @@ def prepare_text(model: Network, text: str, where: str = "") -> str:
     return normalise(text, model.require_tokenizer().alphabet, where=where).sequence
 
 
-def read_text(model: Network, text: str) -> Encoding:
+def read_text(model: Network, text: str, where: str = "") -> Encoding:
     """Tokenize one text, prepared by `prepare_text`, as this model reads it; a model of bins bin by bin.
 
     The empty text gives the special tokens alone.
@@ -98,7 +98,25 @@ def read_text(model: Network, text: str) -> Encoding:
     Raises:
         InputError: a letter is no nucleotide, or the model's position table ends before the text.
     """
-    return reader_of(model)(text)
+    try:
+        return reader_of(model)(text)
+    except InputError as error:
+        raise InputError(f"{where}: {error}" if where else str(error)) from None
+
+
+def read_within(model: Network, text: str, where: str = "") -> Encoding:
+    """Tokenize as `read_text`, but refuse a text that is longer than those of training.
+
+    Raises:
+        InputError: as `read_text`, or there are more tokens than the reading record allows.
+    """
+    limit, encoding = reading_of(model).max_tokens, read_text(model, text, where)
+    if limit is not None and len(encoding) > limit:
+        raise InputError(
+            f"{f'{where}: ' if where else ''}{len(text):,} bases are {len(encoding):,} tokens, but the model was "
+            f"trained with {limit:,} at most; use shorter sequences or windows."
+        )
+    return encoding
 
 
 def reader_of(model: Network) -> Callable[[str], Encoding]:

@@ -120,7 +120,7 @@ class ServedModel:
         return self.ask(tuple(sorted((name, tuple(v) if isinstance(v, list) else v) for name, v in given.items())))
 
     def _ask(self, given: tuple[tuple[str, Any], ...]) -> Asked:
-        used, notes = obey(build(PredictOptions, dict(given), "options"), self.loaded.reading, has_pairs=False)
+        used, notes = obey(build(PredictOptions, dict(given), "options"), self.loaded, has_pairs=False)
         if used.output == "embeddings":
             width = self.network.config.hidden_size * max(1, len(used.layers))
             columns, unit = tuple(f"e{number}" for number in range(width)), "embedding"

@@ -95,7 +95,7 @@ class Along:
                           "job to /v1/jobs.", "too_many_windows")  # fmt: skip
         given = asked(body, "output", "strand", "reduce", "blend") | {"columns": tuple(body.outputs), "bin_size": size}
         given |= {"window": window} | ({"step": step} if step else {})
-        options, notes = obey(build(TrackOptions, given, "options"), model.loaded.reading, has_pairs=False)
+        options, notes = obey(build(TrackOptions, given, "options"), model.loaded, has_pairs=False)
         options = with_default_output(options, model.head) if model.head else options
         self.job = ContigJob(model.network, model.tokenizer, cast(Genome, genome), options=options, names=model.outputs)
         place = Interval(region.chrom, start - self._offset, end - self._offset)

@@ -85,7 +85,7 @@ def predict_tracks(
     if not in_folder and wanted.threshold is not None:
         raise UsageError("threshold makes a file beside the tracks; give a folder as output.")
     loaded = open_model(model, "encoder" if wanted.output == "embeddings" else None, device=wanted.device)
-    used, notes = obey(wanted, loaded.reading, has_pairs=False)
+    used, notes = obey(wanted, loaded, has_pairs=False)
     notes += as_trained(wanted, used)
     job = open_job(loaded, opened, used)
     write = partial(write_folder, loaded=loaded) if in_folder else one_file(job, target)

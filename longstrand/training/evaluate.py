@@ -89,7 +89,7 @@ def evaluate(
     where = build(RowSource, rows, "options")
     if output is not None:
         check_output(Path(output), [labelled, train, where.genome, model])
-    network, options = _open(model, where, strand, device, notice)
+    network, options = _open(model, where, device, notice, **({} if strand is None else {"strand": strand}))
     reading, table = network.reading or Reading(), _read(labelled, where, network, None)
     check_strand(table.task, options.strand)
     scored = score(network, table, tokenizer=network.require_tokenizer(), settings=options)
@@ -157,11 +157,11 @@ def calibrate(
     where = build(RowSource, rows, "options")
     if where.group_column is not None:
         raise UsageError("a temperature is of all rows; leave group_column out.")
-    network, options = _open(model, where, None, device, notice)
+    network, options = _open(model, where, device, notice, temperature=None)
     table = _read(labelled, where, network, None)
     if table.task.problem == "regression":
         raise UsageError("a temperature is for the probabilities of classes and labels; this model predicts numbers.")
-    raw = score(network, table, tokenizer=network.require_tokenizer(), settings=options.changed(temperature=None))
+    raw = score(network, table, tokenizer=network.require_tokenizer(), settings=options)
     logits = np.concatenate(raw.logits) if isinstance(raw.logits, list) else raw.logits
     temperature = fit_temperature(logits, raw.scores())
     scaled = [one / temperature for one in raw.logits] if isinstance(raw.logits, list) else raw.logits / temperature
@@ -177,9 +177,7 @@ def calibrate(
     }  # fmt: skip
 
 
-def _open(
-    model: Model, where: RowSource, strand: str | None, device: str, notice: Notice
-) -> tuple[Network, FileOptions]:
+def _open(model: Model, where: RowSource, device: str, notice: Notice, **asked: Any) -> tuple[Network, FileOptions]:
     """Load a model that predicts labels, and how it reads its input."""
     if where.window is not None and where.genome is None:
         raise UsageError("a window needs the genome that the intervals lie on (--genome).")
@@ -190,9 +188,9 @@ def _open(
         raise CheckpointError(
             f"{name_of(network)}: a model of the kind '{kind}' predicts no labels; fine-tune it first."
         )
-    given = {"strand": strand, "window": where.window}
-    wanted = build(FileOptions, {name: value for name, value in given.items() if value is not None}, "options")
-    options, notes = obey(wanted, opened.reading, has_pairs=where.pair_column is not None)
+    window = {} if where.window is None else {"window": where.window}
+    wanted = build(FileOptions, asked | window, "options")
+    options, notes = obey(wanted, opened, has_pairs=where.pair_column is not None)
     for sentence in notes:
         notice(sentence)
     return network, options

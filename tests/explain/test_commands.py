@@ -111,7 +111,7 @@ def test_motifs_in_a_score(files, capsys):
     assert "strongest together at" in capsys.readouterr().out
     with pytest.raises(UsageError, match="9-3: the first is above the last"):
         motifs.space(model, table, "GATA", "CC", files / "o.tsv", distances="9-3", flip=False)
-    with pytest.raises(InputError, match=r"sequence 1: 'A{200}' .* does not fit"):
+    with pytest.raises(InputError, match=r"t\.csv, row 1: 'A{200}' .* does not fit"):
         motifs.marginalize(model, table, "A" * 200, files / "o.tsv")
     with pytest.raises(UsageError, match="no word of A, C, G, T"):
         motifs.marginalize(model, table, "x", files / "o.tsv")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from longstrand.errors import InputError
+from longstrand.errors import InputError, SequenceError
 from longstrand.explain import motif_effects
 from longstrand.explain.scan import Hits
 
@@ -30,6 +30,26 @@ def test_marginalize_by_hand():
         motif_effects.marginalize(gata, ["CCC"], "GATA")
     table = motif_effects.summary(frame)
     assert (table["output"].to_list(), table["mean"].to_list()) == ([0, 1], [1, -2])
+
+
+@pytest.mark.parametrize("ask", [
+    lambda score, texts, hits: motif_effects.marginalize(score, texts, "GATA"),
+    lambda score, texts, hits: motif_effects.ablate(score, texts, hits),
+    lambda score, texts, hits: motif_effects.space(score, texts, ("GA", "TA"), [0]),
+])  # fmt: skip
+def test_the_sequence_that_a_score_refuses_is_named(ask):
+    """The third one, whichever of the texts that were made of it is refused."""
+    texts, row, p = ["C" * 30, "A" * 30, "G" * 31], np.array([1, 2]), np.zeros(2)
+    hits = Hits(row * 0, row, row * 0, row * 0 + 4, p > 0, p, p, p, row)
+
+    def score(some):
+        for number, text in enumerate(some):
+            if len(text) > 30:
+                raise SequenceError(number, "too long")
+        return np.zeros((len(some), 1))
+
+    with pytest.raises(SequenceError, match=r"^sequence 3: too long$"):
+        ask(score, texts, hits)
 
 
 def test_ablate_by_hand():

@@ -75,6 +75,22 @@ def test_attributions_are_the_mean_of_the_members(folders, method):
     np.testing.assert_allclose(found.values, np.mean(each, 0), atol=2e-3 if method == "ig" else 1e-5)
 
 
+def test_temperatures_of_single_models_are_spoken_of_where_none_replaces_them(folders, caplog, recwarn):
+    """Not where one is given, nor where probabilities are not asked for."""
+    members = [ls.load_model(folder) for folder in folders[:2]]
+    members[0].reading = members[0].reading.model_copy(update={"temperature": 2.0})
+    ensemble = Ensemble(members)
+    first = ls.predict(ensemble, TEXTS, temperature=3.0)
+    ls.predict(ensemble, TEXTS, output="logits")
+    ls.attribute(ensemble, TEXTS[0], output=0, method="gradient")
+    assert not recwarn.list and not caplog.records
+    with pytest.warns(UserWarning, match="temperatures of single models are not that of their ensemble"):
+        ls.predict(ensemble, TEXTS)
+    ensemble.reading = ensemble.reading.model_copy(update={"temperature": 3.0})
+    np.testing.assert_array_equal(ls.predict(ensemble, TEXTS), first)
+    assert len(recwarn.list) == 0
+
+
 def test_what_is_no_ensemble(folders):
     with pytest.raises(UsageError, match="at least two"):
         ls.load_model(folders[:1])

@@ -168,7 +168,7 @@ class Probe:
             strength = self.choice.strength
             penalty = 1 / strength if self.task.problem == "regression" else strength
             rows = Rows(features, targets, None if weights is None else weights / weights.mean())
-            self._model = fit_linear(self.task, rows, None, seed=self.seed, penalty=penalty)
+            self._model = fit_linear(self.task, rows, None, penalty=penalty)
         else:
             self._model = self._fit_mlp(features, targets)
         return self
