@@ -40,7 +40,7 @@ from longstrand.explain.page import write_page
 from longstrand.explain.trust import passes_of_tests
 from longstrand.genome.sequence import has_letters
 from longstrand.inference.jobs import JobResult, too_long_notes
-from longstrand.inference.loaded import Model, fingerprint_input, open_model, window_of
+from longstrand.inference.loaded import LoadedModel, Model, fingerprint_input, open_model, window_of
 from longstrand.inference.resumable import ResumableOutput, cut_into_parts
 from longstrand.inference.sequences import Sequences, as_records
 from longstrand.inference.verbs import warn
@@ -89,18 +89,12 @@ def attribute_file(
         inside = inside_of(Path(sites).expanduser(), job.options.window)
         if not any(inside(record).any() for record in job.records()):
             raise InputError(f"{sites}: no site lies on a row of {source}.")
-    opened = {Path(other).name: open_model(other, device=job.options.device) for other in others}
-    if len(opened) < len(others):
-        raise UsageError("two of the other models have the same name; rename a folder.")
+    opened = _others(job, others)
     networks = {name: one.network for name, one in opened.items()}
-    for network in networks.values():
-        Explainer(network, job.options)  # one without the output stops here
     extra: dict[str, Any] = {
         "others": [one.fingerprint() for one in opened.values()],
         "sites": None if sites is None else fingerprint_input(Path(sites).expanduser()),
     }
-    if job.loaded.fingerprint() in extra["others"]:
-        raise UsageError("another model is this model itself; compare different ones (other seeds).")
     sink, computed = ZarrSink(), 0
     with (
         ResumableOutput.open(target, job.identity() | extra, suffix=sink.suffix, overwrite=overwrite) as parts,
@@ -171,6 +165,22 @@ def attribute(
     for note in too_long_notes(max((len(one.values) for one in found), default=0), loaded.network.reading):
         warn(note)
     return found
+
+
+def _others(job: AttributionJob, others: Sequence[str | Path]) -> dict[str, LoadedModel]:
+    """Open the models whose maps are compared, by name.
+
+    Raises:
+        UsageError: two have the same name, one is the model itself or has no such output.
+    """
+    opened = {Path(other).name: open_model(other, device=job.options.device) for other in others}
+    if len(opened) < len(others):
+        raise UsageError("two of the other models have the same name; rename a folder.")
+    for one in opened.values():
+        if one.fingerprint() == job.loaded.fingerprint():
+            raise UsageError("another model is this model itself; compare different ones (other seeds).")
+        Explainer(one.network, job.options)
+    return opened
 
 
 def _cost(job: AttributionJob, others: int) -> Cost | None:
