@@ -186,6 +186,7 @@ class Engine:
 
     def __init__(self, model: Network, tokenizer: Tokenizer, options: PredictOptions) -> None:
         self.model = model
+        self.modules = tuple(model.modules())
         self.tokenizer = tokenizer
         self.options = options
         table = longest_input(model.config)
@@ -297,7 +298,7 @@ class Engine:
         """Run all readings of a buffer, longest first, in batches of similar length."""
         readings = [reading for row in rows for reading in row.readings if not reading.is_empty]
         readings.sort(key=lambda reading: -reading.length)
-        with evaluation_mode(self.model):
+        with evaluation_mode(self.model, self.modules):
             start = 0
             while start < len(readings):
                 size = max(1, self.options.batch_tokens // self._tokens_at_once(readings[start].length))
@@ -523,10 +524,15 @@ def probabilities(logits: np.ndarray, problem: str | None) -> np.ndarray:
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off inside; every module gets its own mode back."""
-    training = [module for module in model.modules() if module.training]
-    if training:  # the walk of eval() costs as much as a layer
+def evaluation_mode(model: nn.Module, modules: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """Switch dropout off inside; every module gets its own mode back.
+
+    Args:
+        model: the model.
+        modules: all of its modules, where they are known: to walk through them costs as much as a small layer.
+    """
+    training = [module for module in modules or model.modules() if module.training]
+    if training:
         model.eval()
     try:
         yield

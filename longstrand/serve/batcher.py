@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,12 @@ class Item:
     @property
     def bucket(self) -> int:
         """Number of its length bucket."""
-        return math.ceil(math.log(max(1, self.length), GROWTH))
+        return _bucket(self.length)
+
+
+@lru_cache(4096)
+def _bucket(length: int) -> int:
+    return math.ceil(math.log(max(1, length), GROWTH))
 
 
 Outcome = tuple[Item, Any]
@@ -106,6 +112,9 @@ class Batcher:
         pads: whether the rows of a queue are padded to the longest (else packed).
         observe: told the items, tokens and padded tokens of every batch.
         clock: seconds.
+
+    Attributes:
+        is_alive: the thread runs.
     """
 
     def __init__(
@@ -129,6 +138,7 @@ class Batcher:
         self._turns: deque[str] = deque()
         self._running = 0
         self._ended = -math.inf
+        self.is_alive = False
         self._changed = threading.Condition()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -147,11 +157,6 @@ class Batcher:
     def seconds(self) -> float:
         """Predict how long what waits will take; 0 while nothing was measured."""
         return self.num_tokens / self.tokens_a_second if self.tokens_a_second else 0.0
-
-    @property
-    def is_alive(self) -> bool:
-        """Say whether the thread runs."""
-        return self._thread is not None and self._thread.is_alive()
 
     def check_room(self, tokens: int = 1) -> None:
         """Say whether so many tokens more would be taken; cheap, so that what is refused costs next to nothing.
@@ -272,8 +277,14 @@ class Batcher:
 
     def start(self, name: str) -> None:
         """Compute in a thread from now on."""
-        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._thread, self.is_alive = threading.Thread(target=self._live, name=name, daemon=True), True
         self._thread.start()
+
+    def _live(self) -> None:
+        try:
+            self._loop()
+        finally:
+            self.is_alive = False
 
     def _loop(self) -> None:
         if sys.platform == "linux":  # where a thread has a priority of its own, which those that it starts inherit
