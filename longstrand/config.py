@@ -49,7 +49,7 @@ Config = TypeVar("Config", bound=StrictModel)
 
 
 def split_words(value: Any) -> Any:
-    """Split what is written as one text with commas, and make tuples of lists; anything else passes through.
+    """Split what is written as one text with commas, and make tuples of lists and of a number; all else passes through.
 
     Raises:
         ValueError: there are commas and no word.
@@ -59,7 +59,7 @@ def split_words(value: Any) -> Any:
         if "," in value and not words:
             raise ValueError(f"'{value}' holds no word")
         return words
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(value) if isinstance(value, list) else (value,) if isinstance(value, int) else value
 
 
 class _OneValue(yaml.SafeLoader):

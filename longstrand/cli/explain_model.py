@@ -168,8 +168,10 @@ def elements_command(
     """Say whether embeddings tell kinds of elements apart, beside moved places and 6-mers."""
     import polars as pl
 
-    from longstrand.explain.embeddings import coordinates, element_vectors, separation
+    from longstrand.explain.embeddings import check_map, coordinates, element_vectors, separation
     from longstrand.explain.model_pages import separation_page
+
+    check_map(map)
 
     rows, places = _elements(elements, genome, kind, sequences, window)
     network = _open(model, rows)
@@ -201,11 +203,12 @@ def species(
 
     from longstrand.data.labelled_files import LabelColumns, read_labelled
     from longstrand.data.targets import canonical, infer_task
-    from longstrand.explain.embeddings import coordinates, kmer_frequencies, pairs
+    from longstrand.explain.embeddings import check_map, coordinates, kmer_frequencies, pairs
     from longstrand.explain.model_pages import species_page
     from longstrand.inference.loaded import open_model
     from longstrand.inference.verbs import embed
 
+    check_map(map)
     network = open_model(model).network
     rows = read_labelled(table, LabelColumns(labels=(label,), name=group), alphabet=None)
     infer_task(rows, problem="single_label")  # refuses missing labels

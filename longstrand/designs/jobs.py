@@ -60,7 +60,7 @@ class Setting:
     loaded: LoadedModel | None
     target: Target | None
     prior: Network | None
-    others: Mapping[str, tuple[Score, Target | None]]
+    others: Mapping[str, tuple[Score, LoadedModel | None, Target | None]]
     known: Sketch | None
     inside: Inside | None
 
@@ -90,7 +90,10 @@ class Setting:
                 "the strategy gradient is for vocabularies of single bases: with k-mers or BPE another letter makes "
                 "other tokens, and no gradient says which; use beam, evolve or lm."
             )
-        others = {f"model{number}": _open(other, options)[::2] for number, other in enumerate(check_models, start=2)}
+        others = {f"model{number}": _open(other, options) for number, other in enumerate(check_models, start=2)}
+        same = [one for _, one, _ in others.values() if one and loaded and one.fingerprint() == loaded.fingerprint()]
+        if same:
+            raise UsageError("a model that checks is this model itself; ask different ones (other seeds or kinds).")
         known = None
         if train is not None:
             columns = options.changed(window=None, name_column=None).reading()
@@ -114,7 +117,7 @@ class Setting:
             text = normalise(record.sequence, where=where).sequence
         else:
             text = prepare_text(self.target.model, record.sequence, where)
-        for target in (self.target, *(one for _, one in self.others.values())):
+        for target in (self.target, *(one for _, _, one in self.others.values())):
             if target is not None:
                 target.read(text, where)  # one that is too long stops here
         if self.prior is not None:
@@ -154,7 +157,7 @@ class Setting:
         rows = [(s.round, s.best[0].value, s.mean, s.forwards) for s in states]
         trace = pl.DataFrame(rows, schema=["round", "best", "mean", "forwards"], orient="row")
         prior = None if self.prior is None else scorer(self.prior, strand="+")
-        found, others = [], {name: score for name, (score, _) in self.others.items()}
+        found, others = [], {name: score for name, (score, *_) in self.others.items()}
         for number, entry in enumerate(states[-1].best, start=1):
             with _named(record):
                 values = check(
@@ -336,8 +339,6 @@ def design_file(
         "train": None if train is None else fingerprint_input(Path(train)),
         "fixed_bed": None if fixed_bed is None else fingerprint_input(Path(fixed_bed)),
     }  # fmt: skip
-    if identity["model"] in identity["check_models"]:
-        raise UsageError("a model that checks is this model itself; ask different ones (other seeds or kinds).")
     computed = number = 0
     with (
         ResumableOutput.open(target, identity, suffix=".state", overwrite=overwrite) as parts,

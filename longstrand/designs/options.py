@@ -43,7 +43,9 @@ class DesignOptions(ReadOptions):
     hold: tuple[str | int, ...] = Field((), description="outputs, with commas, that are to stay as they are")
     hold_weight: float = Field(1.0, gt=0, description="cost of a change of 1 in a held output")
     lower: bool = Field(False, description="lower the output instead of raising it")
-    reach: float | None = Field(None, description="come as close to this value as possible, and stop there")
+    reach: float | None = Field(
+        None, allow_inf_nan=False, description="come as close to this value as possible, and stop there"
+    )
     max_edits: int | None = Field(None, ge=1, description="most bases that differ from the start")
     fixed: tuple[tuple[int, int], ...] = Field(
         (), description="bases that stay, START-END with commas (from 1, both included)"
@@ -71,7 +73,13 @@ class DesignOptions(ReadOptions):
     @field_validator("fixed", mode="before")
     @classmethod
     def _read_fixed(cls, value: Any) -> Any:
-        return tuple(read_range(one) if isinstance(one, str) else tuple(one) for one in split_words(value))
+        spans = tuple(read_range(one) if isinstance(one, str) else tuple(one) for one in split_words(value))
+        for start, end in spans:
+            if not 0 <= start < end:
+                raise UsageError(
+                    f"fixed bases ({start}, {end}) are none; in Python they count from 0, without the end."
+                )
+        return spans
 
     @field_validator("gc", mode="before")
     @classmethod
@@ -91,6 +99,8 @@ class DesignOptions(ReadOptions):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         self.refuse_unused(USED_BY, "strategy", self.strategy)
+        if self.strategy == "greedy" and "keep" in self.model_fields_set and self.keep > 1:
+            raise UsageError("greedy has one design of each start; leave keep out, or take beam.")
         if self.gc is not None and not 0 <= self.gc[0] <= self.gc[1] <= 1:
             raise UsageError(f"gc {self.gc[0]:g}-{self.gc[1]:g} is no range of shares; write 0.35-0.6.")
         if self.lower and self.reach is not None:

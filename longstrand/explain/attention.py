@@ -97,6 +97,8 @@ def attention_by_element(
         (one-sided), shift_mean, shift_sd, p_shift, and both p after Bonferroni over layers x heads; enough: at least
         `FEW_ARCS` arcs. Values are null where they are not defined.
     """
+    if not 0 <= mu < 1:
+        raise UsageError(f"attention lies between 0 and 1, so --mu {mu:g} leaves no arc to count.")
     size = model.config.num_hidden_layers, model.config.num_attention_heads
     arcs, arcs_in, mass, mass_in = np.zeros((4, *size))
     nulls = [[ShiftSum(exact=exact) for _ in range(size[1])] for _ in range(size[0])]

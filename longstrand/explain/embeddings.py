@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import combinations, product
 from typing import Any
 
@@ -123,6 +124,17 @@ def separation(features: dict[str, Floats], labels: Sequence[str], groups: Seque
     return pl.DataFrame(rows, schema=columns, orient="row")
 
 
+def check_map(method: str) -> None:
+    """Check that there is such a map to look at, before vectors are computed.
+
+    Raises:
+        UsageError: there is none, or its package is missing.
+    """
+    one_of(method, ("pca", "tsne", "umap"), "map")
+    if method == "umap" and find_spec("umap") is None:
+        raise UsageError("umap needs the package umap-learn: pip install 'longstrand[umap]'; or use pca, tsne.")
+
+
 def coordinates(vectors: Floats, method: str = "pca", *, seed: int = 0) -> Floats:
     """Give two dimensions to look at: ``(n, 2)``; nothing is measured there.
 
@@ -136,7 +148,7 @@ def coordinates(vectors: Floats, method: str = "pca", *, seed: int = 0) -> Float
     Raises:
         UsageError: another method, too many or too few rows for it, or its package is missing.
     """
-    one_of(method, ("pca", "tsne", "umap"), "map")
+    check_map(method)
     centred = vectors - vectors.mean(0)
     left, size, _ = np.linalg.svd(centred, full_matrices=False)
     found: Floats = left[:, :2] * size[:2]
@@ -155,12 +167,8 @@ def coordinates(vectors: Floats, method: str = "pca", *, seed: int = 0) -> Float
         near = min(30.0, (len(vectors) - 1) / 3)
         made: Floats = TSNE(init=1e-4 * start, perplexity=near, random_state=seed, n_jobs=1).fit_transform(centred)
         return made
-    try:
-        from umap import UMAP
-    except ImportError:
-        raise UsageError(
-            "umap needs the package umap-learn: pip install 'longstrand[umap]'; or use pca, tsne."
-        ) from None
+    from umap import UMAP
+
     made = UMAP(n_neighbors=min(15, len(vectors) - 1), init=10 * start, random_state=seed, n_jobs=1).fit_transform(
         centred
     )

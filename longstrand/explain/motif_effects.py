@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 from scipy import stats
 
-from longstrand.errors import InputError, SequenceError
+from longstrand.errors import InputError, SequenceError, UsageError
 from longstrand.evaluation.bootstrap import Resamples, paired_interval
 from longstrand.explain.scan import Hits
 from longstrand.genome.sequence import reverse_complement
@@ -29,7 +29,10 @@ def insert(text: str, word: str, start: int) -> str:
 
     Raises:
         InputError: the word does not fit there.
+        UsageError: it has no letter.
     """
+    if not word:
+        raise UsageError("the word that is put in has no letter.")
     if not 0 <= start <= len(text) - len(word):
         place = f" at base {start + 1}" if start >= 0 else ""
         raise InputError(f"'{word}' ({len(word)} bases) does not fit{place} into a sequence of {len(text)} bases.")
@@ -48,7 +51,13 @@ def _inserted(texts: Sequence[str], word: str, places: Sequence[int]) -> list[st
 
 
 def _scored(score: Score, texts: Sequence[str], rows: Sequence[int]) -> Floats:
-    """Score texts, float64; an error names the sequence (one of ``rows``) that a text was made of."""
+    """Score texts, float64; an error names the sequence (one of ``rows``) that a text was made of.
+
+    Raises:
+        InputError: there is no text.
+    """
+    if not texts:
+        raise InputError("there is no sequence to put motifs into.")
     try:
         return np.asarray(score(texts), dtype=np.float64)
     except SequenceError as error:
@@ -140,7 +149,10 @@ def space(
 
     Raises:
         SequenceError: a sequence is too short for the largest distance, or the score cannot read it.
+        UsageError: a distance is negative, so that one word would replace letters of the other.
     """
+    if (least := min(distances, default=-1)) < 0:
+        raise UsageError(f"distances are whole numbers from 0, at least one; got {least if distances else 'none'}.")
     first, second = words[0], reverse_complement(words[1]) if flip else words[1]
     starts = [len(text) // 2 - len(first) for text in sequences]
     alone = _inserted(sequences, first, starts)

@@ -204,6 +204,7 @@ def read_merged(folder: Path, load_base: Callable[..., Any]) -> tuple[Longstrand
     """
     _configs()
     from peft import PeftModel
+    from peft.utils import ModulesToSaveWrapper
 
     folder = Path(folder)
     config = LongstrandConfig.from_dict(dict(read_json(folder / "config.json")))
@@ -216,9 +217,11 @@ def read_merged(folder: Path, load_base: Callable[..., Any]) -> tuple[Longstrand
     changes = {} if config.memory is None else {"memory": dict(config.memory)}
     model = load_base(base, head.kind, new_head=head.model_dump(exclude={"kind"}), changes=changes)
     _check_tensors(folder, model)
-    merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-    tensors = {name.replace(".modules_to_save.default", ""): tensor for name, tensor in merged.state_dict().items()}
-    return config, {name: tensor.detach() for name, tensor in tensors.items() if ".original_module" not in name}
+    wrapped = PeftModel.from_pretrained(model, str(folder))
+    for name, module in list(wrapped.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):  # most methods merge only what has a weight, not the memory
+            wrapped.set_submodule(name, module.modules_to_save["default"])
+    return config, {name: tensor.detach() for name, tensor in wrapped.merge_and_unload().state_dict().items()}
 
 
 def _base_of(folder: Path) -> str:

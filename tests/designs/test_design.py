@@ -15,7 +15,7 @@ from longstrand.cli.main import main
 from longstrand.designs import jobs
 from longstrand.designs.checks import nearest
 from longstrand.designs.rules import Rules
-from longstrand.errors import ConfigError, InputError, ResumeError, UsageError
+from longstrand.errors import ConfigError, InputError, ResumeError, SequenceError, UsageError
 from longstrand.evaluation.leakage import sketch
 from longstrand.genome.sequence import gc_fraction, reverse_complement
 from longstrand.models.checkpoint import load_model, save_checkpoint
@@ -81,6 +81,8 @@ def test_outputs_that_do_not_go_together():
         ({"strategy": "lm"}, "--prior"), ({"strand": "both"}, "for models"),
         ({"width": 4}, "width is for the strategy beam or evolve"), ({"fixed": "3-99"}, "end after"),
         ({"forbidden": "GAXTC"}, "IUPAC"), ({"motifs": "GATW"}, "A, C, G and T"), ({"gc": "0.6-0.4"}, "no range"),
+        ({"keep": 4}, "greedy has one"), ({"reach": np.inf}, "finite"), ({"fixed": [(3, 1)]}, "are none"),
+        ({"output": 1, "hold": 1}, "cannot be held"),
     ]:  # fmt: skip
         with pytest.raises((UsageError, ConfigError), match=message):
             ls.design(letters, START, **options)
@@ -289,6 +291,23 @@ def test_the_command_and_its_checks(folders, tmp_path, capsys):
     (tmp_path / "wrong.csv").write_text("sequence\nACGL\n")
     with pytest.raises(InputError, match=r"wrong\.csv.*row 1.*'L'"):
         ls.design(model, tmp_path / "wrong.csv", output="high")
+
+
+def test_models_beside_the_first_are_looked_at_before_the_search(folders):
+    """One that reads less names the start, without advice that a question does not take; the model itself is none."""
+    from longstrand.questions.scores import scorer
+
+    model, short, said = load_model(folders / "seed0"), load_model(folders / "seed1"), []
+    short.reading = short.reading.model_copy(update={"max_tokens": 10})
+    options = {"output": "high", "max_edits": 1, "notice": said.append}
+    with pytest.raises(InputError, match=r"^sequence 1: 46 bases are 48 tokens.*10 at most; use shorter .* windows\.$"):
+        ls.design(model, [START], check_models=[short], **options)
+    with pytest.raises(UsageError, match="this model itself"):
+        ls.design(model, [START], check_models=[folders / "seed1", model], **options)
+    assert not said
+    with pytest.raises(SequenceError, match=r"^sequence 2: 46 bases are 48 tokens") as error:
+        scorer(short)(["ACGT", START])
+    assert (error.value.row, "--truncate" in str(error.value)) == (1, False)
 
 
 def test_nearest_by_hand():

@@ -28,6 +28,7 @@ from longstrand.models.pretrained import LongstrandForSequenceClassification
 from longstrand.models.reading import Reading
 from longstrand.tokenization.kmer import make_kmer
 from tests.explain.test_attribution import HEADS, WEIGHTS, Additive, model_of
+from tests.questions.test_questions import MEMORY
 
 SEQUENCE = "ACGTTGCAACGTACCGTTAGCATTGACCAGTACGGATCACGTTGCA"
 
@@ -145,23 +146,23 @@ def test_torchrun_gives_what_one_process_gives(genome, tmp_path):
         assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()
 
 
-def test_an_adapter_is_explained_merged(tmp_path):
+@pytest.mark.parametrize(("method", "settings", "changes"), [("lora", {"r": 2}, {}), ("ia3", {}, MEMORY)])
+def test_an_adapter_is_explained_merged(method, settings, changes, tmp_path):
+    """Beside its trained head and memory, which IA3 of PEFT cannot merge."""
     pytest.importorskip("peft")
     base, tokenizer = tmp_path / "base", make_kmer(2)
     torch.manual_seed(0)
-    config = preset("tiny", vocab_size=tokenizer.vocab_size, heads={"main": HEADS["sequence"]})
+    config = preset("tiny", vocab_size=tokenizer.vocab_size, heads={"main": HEADS["sequence"]}, **changes)
     save_checkpoint(LongstrandForSequenceClassification(config), tokenizer, base)
-    wrapped = add_adapter(load_model(base), "lora", {"r": 2}, base=base)
+    wrapped = add_adapter(load_model(base), method, settings, base=base).eval()
     for name, weights in wrapped.named_parameters():
-        if "lora_B" in name:
+        if weights.requires_grad and "lora_A" not in name:
             torch.nn.init.normal_(weights)
     facts = {"base": base_facts(base)}
     save_checkpoint(AdapterFolder(wrapped), tokenizer, tmp_path / "adapter", provenance=facts)
     options = {"output": 1, "steps": 5, "most_steps": 5}
     (found,), (plain,) = (attribute(str(path), [SEQUENCE], **options) for path in (tmp_path / "adapter", base))
-    merged = wrapped.merge_and_unload()
-    merged.tokenizer = tokenizer
-    (right,) = attribute(merged, [SEQUENCE], **options)
+    (right,) = attribute(wrapped, [SEQUENCE], **options)
     np.testing.assert_allclose(found.values, right.values, atol=1e-5)
     assert np.abs(found.values - plain.values).max() > 1e-3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from longstrand.errors import InputError, SequenceError
+from longstrand.errors import InputError, SequenceError, UsageError
 from longstrand.explain import motif_effects
 from longstrand.explain.scan import Hits
 
@@ -75,3 +75,10 @@ def test_space_by_hand():
     assert flipped["interaction"].to_list() == [5]
     with pytest.raises(InputError, match="does not fit"):
         motif_effects.space(pair, ["C" * 12], ("GATA", "CAAT"), [9])
+    for distances in ([-1], []):
+        with pytest.raises(UsageError, match="distances are whole numbers from 0"):
+            motif_effects.space(pair, ["C" * 30], ("GATA", "CAAT"), distances)
+    with pytest.raises(UsageError, match="has no letter"):
+        motif_effects.marginalize(gata, ["CCC"], "")
+    with pytest.raises(InputError, match="there is no sequence"):
+        motif_effects.marginalize(gata, [], "GATA")
