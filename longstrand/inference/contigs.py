@@ -155,7 +155,8 @@ class Blend:
     """Bins of one piece from overlapping windows, which come in order; few cells before the last window are held.
 
     Attributes:
-        seams: float64 (2, C): sum of |difference| of neighbouring windows where they overlap, and number of cells.
+        seams: float64 (2, C): sum of |difference| of neighbouring windows where they overlap, and number of cells;
+            known with the bins.
     """
 
     def __init__(self, job: ContigJob, piece: Piece) -> None:
@@ -168,6 +169,8 @@ class Blend:
         self.totals = np.zeros((piece.num_bins(job.bin_size), len(job.tracks)))
         self.counts = np.zeros_like(self.totals)
         self.seams = np.zeros((2, width))
+        self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
+        self._held = 0
 
     def add(self, start: int, values: np.ndarray, weights: np.ndarray) -> None:
         """Add a window that begins at a base: values (n, C) of its cells, NaN where missing, and weights (n,)."""
@@ -184,17 +187,24 @@ class Blend:
         if (missing := at + len(values) - len(self.sums)) > 0:
             self.sums = np.concatenate([self.sums, np.zeros((missing, self.sums.shape[1]))])
             self.weights = np.concatenate([self.weights, np.zeros(missing)])
-        known = ~np.isnan(values).any(axis=1)
-        self.sums[at : at + len(values)][known] += (values * weights)[known]
-        self.weights[at : at + len(values)][known] += weights[known, 0]
+        known, place = ~np.isnan(values).any(axis=1, keepdims=True), slice(at, at + len(values))
+        np.add(self.sums[place], values * weights, out=self.sums[place], where=known)
+        np.add(self.weights[place], weights[:, 0], out=self.weights[place], where=known[:, 0])
 
     def _compare(self, start: int, values: np.ndarray) -> None:
         if self.last is not None and self.job.per != "sequence":
             before = self.last[1][(start - self.last[0]) // self.cell :][: len(values)]
-            pair = [self.job.as_output(one[: len(before)]) for one in (before, values)]
-            difference = np.abs(pair[0] - pair[1])
-            self.seams += np.nansum(difference, axis=0), (~np.isnan(difference)).sum(axis=0)
+            self._pairs.append((before, values[: len(before)]))
+            self._held += before.size
+            if self._held >= HELD:
+                self._add_seams()
         self.last = start, values
+
+    def _add_seams(self) -> None:
+        pair = [self.job.as_output(np.concatenate(one)) for one in zip(*self._pairs)]
+        difference = np.abs(pair[0] - pair[1])
+        self.seams += np.nansum(difference, axis=0), (~np.isnan(difference)).sum(axis=0)
+        self._pairs, self._held = [], 0
 
     def flush(self, upto: int) -> None:
         """Turn all cells before a base into bins; no window says more about them."""
@@ -228,6 +238,8 @@ class Blend:
     def bins(self) -> np.ndarray:
         """Give the bins of the piece, float32 (b, columns), NaN where no base has a value."""
         self.flush(self.piece.end + self.cell)
+        if self._pairs:
+            self._add_seams()
         divisor = self.counts if self.job.options.reduce == "mean" else np.ones_like(self.counts)
         found = np.divide(self.totals, divisor, out=np.full_like(self.totals, np.nan), where=self.counts > 0)
         return found.astype(np.float32)
