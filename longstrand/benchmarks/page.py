@@ -10,14 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from longstrand.benchmarks.results import Benchmark, Comparison, Line, metric_frame, ranks_of, read_benchmark, sign_of
 from longstrand.benchmarks.tasks.task import TaskData
-from longstrand.evaluation.metrics import LOWER_IS_BETTER, evaluate
+from longstrand.evaluation.metrics import LOWER_IS_BETTER, Scores, evaluate
 from longstrand.report import sections as page
 from longstrand.report.page import write_report
 from longstrand.report.runs import answers_sections
 from longstrand.report.sections import MetricRow, Section, Table, metric_title, text
 from longstrand.runtime import write_frame, write_json
+from longstrand.training.measure import worst_of
 
 GROUPS = {"baseline": "no language model", "model": "pre-trained", "control": "random start"}
 MAX_METRICS = 4
@@ -191,16 +194,27 @@ def _scores(task: str, facts: Mapping[str, Any], lines: Sequence[Line]) -> Secti
 
 def _answers(task: str, lines: Sequence[Line]) -> list[Section]:
     """Draw the answers of the best line with a model and the best without one, of their first seeds."""
-    found = {}
+    shown = {}
     for group in ("model", "baseline"):
         own = [line for line in lines if line.first.group == group and line.first.folder and line.mean() is not None]
         if own:
             result = _best(own).first
             scores = result.scores()
             named = replace(scores.task, names=tuple(result.test["per_class"]))
-            found[result.method] = evaluate(replace(scores, task=named), num_resamples=0)
+            shown[result.method] = replace(scores, task=named)
+    found = {method: evaluate(scores, num_resamples=0) for method, scores in shown.items()}
     seeds = max(len(line.results) for line in lines)
-    return answers_sections(found, subject=f"{task}: ", seeds=seeds) if found else []
+    return [*answers_sections(found, subject=f"{task}: ", seeds=seeds), *_worst(task, shown)] if found else []
+
+
+def _worst(task: str, shown: Mapping[str, Scores]) -> list[Section]:
+    """List the test rows that the first method got most wrong; none for labels per base and bin."""
+    method, scores = next(iter(shown.items()))
+    if scores.task.problem == "token" or scores.unit is None or len(np.unique(scores.unit)) < len(scores.unit):
+        return []
+    rows = [[int(scores.unit[place]), *row.values()] for place, row in worst_of(scores)]
+    explain = f"{text('errors')} Those of {method}; rows of the test table count from 0."
+    return [Table(f"{task}: the ten worst rows", explain, ["row", "label", "predicted", "error"], rows)] if rows else []
 
 
 def _cost(task: str, lines: Sequence[Line]) -> Section:

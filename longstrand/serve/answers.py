@@ -37,6 +37,7 @@ from longstrand.serve.server import Server
 from longstrand.tracks.jobs import SEAM
 from longstrand.variants.jobs import VariantJob
 from longstrand.variants.options import VariantOptions
+from longstrand.variants.page import on_reference
 
 FORMATS = {"text/x-bedgraph": "bedgraph", "text/x-bed": "bed", "application/x-bigwig": "bw"}
 """Media types of tracks beside JSON, and the ending of the file."""
@@ -329,9 +330,7 @@ async def both_alleles(
     entries, places = [], []
     for number, (variant, (start, end)) in enumerate(zip(found, spans)):
         ref, alt = rows[2 * number].values, rows[2 * number + 1].values
-        moved = np.full(ref.shape, np.nan, dtype=np.float32)
-        at = np.array([-1 if place is None else place - start for place in maps[number]])
-        moved[at[at >= 0]] = alt[at >= 0]
+        moved = on_reference(variant, start, alt, len(ref))
         outputs = []
         for column, name in enumerate(model.outputs):
             entry = {"name": name, "ref": ref[:, column], "alt": alt[:, column], "difference": (moved - ref)[:, column]}

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 FEW_ROWS = 20
 """Rows of a group by GC content, at least."""
+MOST_SHOWN = 8
+"""Outputs whose numbers are listed for a row."""
 
 
 @dataclass(frozen=True)
@@ -360,30 +362,46 @@ def prediction_frame(scored: Scored) -> pl.DataFrame:
 
 
 def worst_rows(scored: Scored, number: int = 10) -> list[dict[str, Any]]:
-    """Find the rows with the largest error, worst first: the least probability of the true class or the true labels,
-    or the largest difference; none for labels per base and bin.
+    """Find the rows with the largest error, as `worst_of` does, with what they are; none for labels per base and bin.
 
     Returns:
-        ``row``, ``name`` (if rows have names), ``label``, ``predicted``, ``error`` (1 - probability, or the size of the
-        difference), and the beginning of the sequence.
+        ``row``, ``name`` (if rows have names), ``label``, ``predicted``, ``error``, and the beginning of the sequence.
     """
     task, raw = scored.table.task, scored.table.raw
     if task.problem == "token" or task.bin_bases is not None:
         return []
-    targets, values = np.asarray(scored.table.targets), scored.scores().values
-    if task.problem == "single_label":
-        labels, called = [task.names[i] for i in targets], [task.names[i] for i in np.nan_to_num(values).argmax(axis=1)]
-        chosen = np.take_along_axis(values, targets[:, None].astype(np.int64), axis=1)[:, 0]
-        errors = np.where(targets >= 0, 1 - chosen, np.nan)
-    else:
-        shown = [[";".join(f"{value:.4g}" for value in row) for row in part] for part in (targets, values)]
-        (labels, called), errors = shown, np.nanmax(np.nan_to_num(np.abs(targets - values)), axis=1)
-    worst = np.argsort(-np.nan_to_num(errors, nan=-1.0), kind="stable")[:number]
     return [
-        {"row": raw.rows[i], **({"name": raw.names[i]} if raw.names is not None else {}), "label": labels[i],
-         "predicted": called[i], "error": float(errors[i]), "sequence": f"{raw.sequences[i][:40]}..."}
-        for i in worst.tolist() if errors[i] == errors[i]
+        {"row": raw.rows[i], **({"name": raw.names[i]} if raw.names is not None else {}), **found,
+         "sequence": f"{raw.sequences[i][:40]}..."}
+        for i, found in worst_of(scored.scores(), number)
     ]  # fmt: skip
+
+
+def worst_of(scores: Scores, number: int = 10) -> list[tuple[int, dict[str, Any]]]:
+    """Find the largest errors, worst first: the least probability of the true class, or the largest difference.
+
+    Returns:
+        The place among the rows, and ``label``, ``predicted`` and ``error`` (1 - probability, or the size of the
+        difference); of many outputs (more than `MOST_SHOWN`) the one with the largest difference. Rows without a label
+        or a prediction are left out.
+    """
+    names, values = scores.task.names, scores.values
+    if scores.task.problem == "single_label":
+        targets = np.asarray(scores.targets).astype(np.int64)
+        labels = [names[i] for i in targets]
+        called = [names[i] for i in np.nan_to_num(values).argmax(axis=1)]
+        errors = np.where(targets >= 0, 1 - np.take_along_axis(values, targets[:, None], axis=1)[:, 0], np.nan)
+    else:
+        apart = np.abs(np.asarray(scores.targets) - values)
+        errors, most = np.fmax.reduce(apart, axis=1), np.nan_to_num(apart, nan=-1.0).argmax(axis=1)
+        labels, called = (
+            [";".join(f"{value:.4g}" for value in row) if len(names) <= MOST_SHOWN else f"{names[at]} {row[at]:.4g}"
+             for row, at in zip(part, most)]
+            for part in (scores.targets, values)
+        )  # fmt: skip
+    worst = np.argsort(-np.nan_to_num(errors, nan=-1.0), kind="stable")[:number]
+    return [(i, {"label": labels[i], "predicted": called[i], "error": float(errors[i])})
+            for i in worst.tolist() if errors[i] == errors[i]]  # fmt: skip
 
 
 def groups_of(

@@ -16,10 +16,11 @@ from longstrand.data.labelled import label
 from longstrand.data.labelled_files import RawTable, make_rows
 from longstrand.data.targets import Task
 from longstrand.errors import CheckpointError, ConfigError, InputError, UsageError
+from longstrand.evaluation.metrics import Scores
 from longstrand.evaluation.sanity import check_splits
 from longstrand.genome.sequence import reverse_complement
 from longstrand.training.evaluate import evaluate
-from longstrand.training.measure import Scored, overlap_warnings, worst_rows
+from longstrand.training.measure import Scored, overlap_warnings, worst_of, worst_rows
 from tests.data.window_toys import random_dna
 from tests.training.test_finetune import run, two_kinds, write
 
@@ -153,3 +154,12 @@ def test_worst_rows_are_those_that_were_most_wrong() -> None:
     assert [(row["row"], row["label"], row["predicted"]) for row in rows] == [(1, "a", "b"), (2, "b", "b")]
     assert rows[0]["error"] == pytest.approx(1 / (1 + np.exp(-3)), abs=1e-6)
     assert rows[0]["sequence"] == "ACGT" * 10 + "..."
+
+
+def test_the_worst_of_many_outputs_is_named() -> None:
+    task = Task("regression", tuple("abcdefghi"), tuple("abcdefghi"))
+    values = np.zeros((3, 9), np.float32)
+    values[1, 4], values[2, 8] = np.nan, -2
+    found = worst_of(Scores(task, np.zeros((3, 9), np.float32), values), 2)
+    assert found == [(2, {"label": "i 0", "predicted": "i -2", "error": 2.0}),
+                     (0, {"label": "a 0", "predicted": "a 0", "error": 0.0})]  # fmt: skip

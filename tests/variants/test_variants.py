@@ -24,6 +24,7 @@ from longstrand.models.networks import BinRegression, MaskedLM, SequenceClassifi
 from longstrand.questions.tokens import masked_log_probabilities, states
 from longstrand.variants import jobs
 from longstrand.variants.options import VariantOptions
+from longstrand.variants.page import on_reference
 from longstrand.variants.read import read_variants
 from longstrand.variants.scores import VariantScorer
 from longstrand.variants.windows import Windows, default_window
@@ -502,6 +503,14 @@ def test_wrong_genome(genome, tmp_path, language_model):
     assert set(found["status"].to_list()) >= {"ref_mismatch"} and found.height == 20
 
 
+@pytest.mark.parametrize(("ref", "alt", "rows"), [("G", "T", [0, 1, 2, 3, 4]), ("G", "GTA", [0, 1, 2, 5, 6]),
+                                                  ("GAC", "G", [0, 1, 2, None, None])])  # fmt: skip
+def test_the_other_allele_lies_on_the_reference(ref, alt, rows):
+    values = np.arange(5 + len(alt) - len(ref), dtype=np.float32)[:, None]
+    found = on_reference(Variant("c", 12, ref, alt), 10, values, 5)[:, 0].tolist()
+    assert [None if value != value else value for value in found] == rows
+
+
 def test_command_line(genome, tmp_path, capsys, monkeypatch):
     path = write_vcf(tmp_path / "in.vcf", some_variants(genome, 5))
     shutil.copy(genome.path, tmp_path / "g.fa")
@@ -512,6 +521,8 @@ def test_command_line(genome, tmp_path, capsys, monkeypatch):
     summary = json.loads(capsys.readouterr().out)
     report = json.loads((tmp_path / "page" / "report.json").read_text())
     assert "LLR" in (tmp_path / "page" / "report.html").read_text().upper()
+    pictures = [one["title"] for one in report["sections"] if one["kind"] == "locus"]
+    assert len(pictures) == 3 and all(title.startswith("Around ") for title in pictures)
     assert ["ok", 5] in [row[:2] for section in report["sections"] for row in section.get("rows", ())]
     with pytest.raises(SystemExit) as ended:
         main([*words, "-o", str(tmp_path / "o.tsv"), "--report", str(tmp_path / "page")])
