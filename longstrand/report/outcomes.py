@@ -58,7 +58,8 @@ def predictions_page(folder: Path, output: Path, *, title: str, notes: Sequence[
         if len(names) > MOST_COLUMNS:
             explain += f" The first {MOST_COLUMNS} of {len(names):,} columns."
     if any(np.isfinite(column).any() for column in shown.values()):
-        sections.append(histogram("How the numbers spread", explain, shown, "value"))
+        label = "length of the vector" if vectors else "value"
+        sections.append(histogram("How the numbers spread", explain, shown, label))
     if table is not None and not vectors:
         sections += _rows(table, names) + _locus(table, names[:MOST_COLUMNS])
     summary = [f"{total:,} rows of numbers in {len(names):,} columns: {output.name}."]
