@@ -109,7 +109,7 @@ def _around(job: VariantJob, form: Variant) -> list[Locus]:
         inside = slice(region.start - start, region.end - start)
         moved = on_reference(form, start, alt, len(ref))
         rows += [Logo(known[inside], name, "information") for name, known in (("reference", ref), ("alternate", moved))]
-        explain += f" What the model expects at each hidden base, of {SHOWN} bases on either side."
+        explain += f" Letters: what the model expects at each hidden base, given {SHOWN} bases on either side."
     else:
         asked = obey(PredictOptions(), job.loaded, has_pairs=False)[0]
         head = head_of(network)
