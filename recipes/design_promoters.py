@@ -1,10 +1,10 @@
 """Can a fine-tuned model of yeast promoters be pleased, and does a second one agree?
 
-    LONGSTRAND_DATA=folder python recipes/design_promoters.py OUTPUT [--starts 4] [--rows 1500]
+    LONGSTRAND_DATA=folder python recipes/design_promoters.py OUTPUT [--starts 4] [--rows 1500] [--edits 5]
 
 The shipped checkpoint is fine-tuned on `yeast/upstream_300` (300 bases before genes against other bases) with two
 seeds, and temperatures are fitted on validation rows. Then starts of the test rows, half of them promoters, change in
-at most ten bases to raise the promoter output of seed 0: greedily, and by the language model (the shipped checkpoint
+a few bases to raise the promoter output of seed 0: greedily, and by the language model (the shipped checkpoint
 as prior). The tables say what the second seed and the language model make of it, beside as many random edits.
 A few minutes of one thread; stopped, the same command goes on.
 """
@@ -24,7 +24,7 @@ from longstrand.runtime import read_json, write_json
 
 BASE = "mixed_6mer_1m"
 RUNS = {"seed0": 0, "seed1": 1}
-STRATEGIES = {"greedy": {}, "lm": {"width": 8, "rounds": 50, "patience": 50}}
+STRATEGIES = {"greedy": {}, "lm": {"width": 8, "rounds": 30, "patience": 30}}
 MEASURED = 500
 """Rows on which temperatures are fitted, and test rows on which calibration is measured: six evaluations."""
 COLUMNS = (
@@ -75,7 +75,7 @@ def calibrated(folder: Path) -> None:
     print("\n".join(line for lines in known.values() for line in lines), flush=True)
 
 
-def designed(folder: Path, number: int) -> None:
+def designed(folder: Path, number: int, edits: int) -> None:
     """Design and print the mean of each column over the starts, with a 95 % interval of the differences that matter."""
     test = pl.read_csv(folder / "test.csv")
     chosen = [test.filter(pl.col("label") == label).sample(number // 2, seed=0) for label in (0, 1)]
@@ -83,7 +83,7 @@ def designed(folder: Path, number: int) -> None:
     starts.write_csv(folder / "starts.csv")
     for name, options in STRATEGIES.items():
         ls.design_file(
-            folder / "seed0", folder / "starts.csv", folder / f"designs_{name}", strategy=name, max_edits=10,
+            folder / "seed0", folder / "starts.csv", folder / f"designs_{name}", strategy=name, max_edits=edits,
             check_models=[folder / "seed1"], prior=BASE, train=folder / "train.csv",
             name_column="name", keep=1, notice=print, **options,
         )  # fmt: skip
@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--starts", type=int, default=4, help="test rows that are changed, half of them promoters")
     parser.add_argument("--rows", type=int, default=1500, help="training rows")
+    parser.add_argument("--edits", type=int, default=5, help="bases that change at most")
     parser.add_argument("--step", choices=("train", "calibrate", "design"), help="one step alone; by default all")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -118,7 +119,7 @@ def main() -> None:
     if options.step in (None, "calibrate"):
         calibrated(options.output)
     if options.step in (None, "design"):
-        designed(options.output, options.starts)
+        designed(options.output, options.starts, options.edits)
 
 
 if __name__ == "__main__":

@@ -146,10 +146,10 @@ class Setting:
             passes *= max(len(read_text(model, one.start)) for one in searches) if model.kind == "masked_lm" else 1
         texts = passes * sum(search.most_forwards() for search in searches)
         checks = passes * len(searches) * min(self.options.keep, self.options.size) * (2 + 2 * SAMPLES)
-        longest = max(len(search.start) for search in searches)
+        longest, rounds = (max(numbers) for numbers in zip(*((len(one.start), one.most_rounds) for one in searches)))
         return (
             f"cost: at most {texts:,} forwards ({len(searches):,} starts of up to {longest:,} bases, at most "
-            f"{self.options.most_rounds} rounds of {self.options.strategy}), and {checks:,} to check the designs"
+            f"{rounds} rounds of {self.options.strategy}), and {checks:,} to check the designs"
         )
 
     def results(self, search: Search, record: Record, states: Sequence[State]) -> list[Design]:

@@ -196,17 +196,21 @@ class Search:
         row = state.start_row
         return State(state.round + 1, tuple(pool), tuple(best), row, mean, forwards, idle, bool(done), memory)
 
+    @property
+    def most_rounds(self) -> int:
+        """Rounds at most; greedy edits a base in each."""
+        rounds = self.options.most_rounds
+        return min(rounds, self.rules.max_edits or rounds) if self.options.strategy == "greedy" else rounds
+
     def most_forwards(self) -> int:
         """Bound the texts that are scored for this start, gradients counted three times."""
         options, free = self.options, int((~self.rules.fixed).sum())
-        rounds, size = options.most_rounds, options.size
-        if options.strategy == "greedy":
-            rounds = min(rounds, self.rules.max_edits or rounds)
+        size = options.size
         each = {
             "greedy": 3 * free, "beam": 3 * free * size, "evolve": size, "lm": 2 * size, "gradient": 3 * size * STEPS,
         }[options.strategy]  # fmt: skip
         mended = sum(self.rules.broken(self.start).values()) * 3 * free
-        return 2 + mended + 2 * len(self.start) * len(self.rules.motifs) + each * rounds
+        return 2 + mended + 2 * len(self.start) * len(self.rules.motifs) + each * self.most_rounds
 
 
 Round = tuple[Sequence[Entry], Sequence[Entry], dict[str, Any]]
