@@ -55,6 +55,8 @@ def probe(
     valid: str | Path | None = None,
     test: str | Path | None = None,
     output: str | Path = "probe",
+    sequence_column: str = "sequence",
+    label_column: str | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Find the layer, pooling and simple probe that read labels best off a frozen model.
@@ -65,6 +67,8 @@ def probe(
         valid: validation rows.
         test: test rows.
         output: run folder; the same call uses the states again that are kept there.
+        sequence_column: column with the sequences.
+        label_column: column(s) with the labels, with commas; by default 'label'.
         settings: further ones of `ProbeConfig`, for example ``probe={"trials": 0}``.
 
     Returns:
@@ -75,6 +79,7 @@ def probe(
     """
     folder = stored_folder(model)
     data = {"train": Path(train), "valid": valid and Path(valid), "test": test and Path(test)}
+    data["columns"] = {"sequence": sequence_column, "labels": label_column}
     data = {name: path for name, path in data.items() if path} | settings.pop("data", {})
     found = run_probe(build(ProbeConfig, {"model": folder, "data": data, "output": Path(output)} | settings))
     assert found is not None, "a notebook is one process"

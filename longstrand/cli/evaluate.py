@@ -49,8 +49,9 @@ def evaluate(
     typer.echo(f"{report['rows']['num_rows']:,} rows: {metrics_line(report['test'])}")
     for sentence in calibration_sentence(report["calibration"]):
         typer.echo(sentence)
-    for name, found in (item for groups in report["groups"].values() for item in groups.items()):
-        typer.echo(f"  {name} ({found['num_rows']:,}): {metrics_line(found)}")
+    for kind, groups in report["groups"].items():
+        for name, found in groups.items():
+            typer.echo(f"  {kind} {name} ({found['num_rows']:,} rows): {metrics_line(found)}")
     for name, found in report.get("baselines", {}).items():
         typer.echo(f"  {name}: {metrics_line(found['test'])}")
     for warning in report["warnings"]:

@@ -236,13 +236,17 @@ OutputOption = Annotated[str | None, typer.Option("--class", help="Name or numbe
 StrandOption = Annotated[str | None, typer.Option(help="+, - or both; by default as in training.")]
 
 
-def score_of(model: str, output: str | None, strand: str | None) -> Score:
-    """Make the score function of a model that is named."""
+def score_of(model: str, output: str | None, strand: str | None) -> tuple[Score, list[str]]:
+    """Make the score function of a model, and name its outputs."""
     from longstrand.inference.loaded import open_model
-    from longstrand.questions.scores import scorer
+    from longstrand.questions.scores import outputs_of, scorer
+    from longstrand.questions.tokens import reading_of
 
+    opened = open_model(model)
     number = int(output) if output is not None and output.isdecimal() else output
-    return scorer(open_model(model).network, output=number, strand=strand)  # type: ignore[arg-type]
+    names = reading_of(opened.network).class_names
+    shown = [names[one] if names else str(one) for one in outputs_of(opened.network, number)]
+    return scorer(opened.network, output=number, strand=strand), shown
 
 
 @contextmanager
@@ -277,10 +281,10 @@ def marginalize(
     from longstrand.explain import motif_effects
 
     records, start = list(records_of(sequences, genome)), None if at is None else at - 1
-    score, letters = score_of(model, output_class, strand), word_of(word, motifs)
+    (score, names), letters = score_of(model, output_class, strand), word_of(word, motifs)
     with named(records):
         frame = motif_effects.marginalize(score, [each.sequence for each in records], letters, start=start)
-    _effects(frame, output, ["effect"], json, quiet)
+    _effects(called(frame, names), output, ["effect"], json, quiet)
 
 
 @app.command()
@@ -302,10 +306,10 @@ def ablate(
     wanted = chosen_motifs(motifs, motif)
     frequencies = background_of(background, texts)
     hits = scan(wanted, texts, threshold=threshold, background=frequencies).found_room(sequences)
-    score = score_of(model, output_class, strand)
+    score, names = score_of(model, output_class, strand)
     with named(records):
         frame = motif_effects.ablate(score, texts, hits, shuffles=shuffles, seed=seed)
-    _effects(frame, output, ["effect", "control"], json, quiet)
+    _effects(called(frame, names), output, ["effect", "control"], json, quiet)
 
 
 @app.command()
@@ -331,14 +335,20 @@ def space(
     if not between:
         raise UsageError(f"--distances {distances}: the first is above the last; write 0-20.")
     records, words = list(records_of(sequences, genome)), (word_of(first, motifs), word_of(second, motifs))
-    score = score_of(model, output_class, strand)
+    score, names = score_of(model, output_class, strand)
     with named(records):
         frame = motif_effects.space(score, [each.sequence for each in records], words, between, flip=flip)
+    frame = called(frame, names)
     write_frame(output, frame)
     best = frame.sort("interaction", descending=True).row(0, named=True)
     ends = f"({best['low']:.3g} to {best['high']:.3g})"
     line = f"strongest together at {best['distance']} bases: {best['interaction']:.3g} beyond the sum {ends}"
     show_result({"output": str(output), "best": best}, [line, f"wrote {output}"], [], as_json=json, quiet=quiet)
+
+
+def called(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    """Write the names of outputs for their numbers."""
+    return frame.with_columns(output=frame["output"].map_elements(names.__getitem__, return_dtype=str))
 
 
 def _effects(frame: pl.DataFrame, output: Path, columns: list[str], as_json: bool, quiet: bool) -> None:

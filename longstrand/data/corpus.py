@@ -117,6 +117,11 @@ def read_corpus(path: Path) -> list[GenomeEntry]:
         rows, first = rows.get("genomes") if isinstance(rows, dict) else rows, 1
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path}: a corpus is a list of genomes, each with 'fasta' and what belongs to it.")
+    if first == 2 and not any("fasta" in row for row in rows):
+        raise InputError(
+            f"{path}: as genomes, a table is a corpus with a column 'fasta', and this one has none; "
+            "pretrain reads a table of sequences with --sequences."
+        )
     entries, errors = list[GenomeEntry](), list[str]()
     for number, row in enumerate(rows, first):
         try:
@@ -129,7 +134,8 @@ def read_corpus(path: Path) -> list[GenomeEntry]:
         place = entry.fasta if is_address(entry.fasta) else path.parent / entry.fasta.expanduser()
         entries.append(entry.model_copy(update={"fasta": place}))
     if errors:
-        raise InputError(" ".join(errors))
+        more = f" And {len(errors) - 10:,} more." if len(errors) > 10 else ""
+        raise InputError(" ".join(errors[:10]) + more)
     return entries
 
 

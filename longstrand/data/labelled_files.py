@@ -25,6 +25,7 @@ from longstrand.data.labelled_tokens import (
     spread_piece,
 )
 from longstrand.data.rows import (
+    NAME_YOURS,
     Columns,
     detect_file,
     find_column,
@@ -271,8 +272,7 @@ def label_columns(available: Sequence[str], columns: LabelColumns, path: Path) -
             return (name,)
     close = nearest("label", available)
     raise InputError(
-        f"{path}: no label column 'label'{close}; columns are: {', '.join(available)}; "
-        "name it with data.columns.labels=NAME."
+        f"{path}: no label column 'label'{close}; columns are: {', '.join(available)}{NAME_YOURS['label']}."
     )
 
 

@@ -288,6 +288,13 @@ def column_names(path: Path) -> list[str]:
     return _read_frame(path, kind).columns
 
 
+NAME_YOURS = {
+    what: f"; call yours '{what}', or name it with --{what}-column ({what}_column= in Python)"
+    for what in ("sequence", "label")
+}
+"""What to do where a table has no such column, by what the column holds."""
+
+
 def find_column(names: Sequence[str], name: str, path: Path, what: str) -> int:
     """Return the place of a column.
 
@@ -297,9 +304,10 @@ def find_column(names: Sequence[str], name: str, path: Path, what: str) -> int:
     if f"{name}_duplicated_0" in names:
         raise InputError(f"{path}: two columns are called '{name}'; rename or remove one.")
     if name not in names:
-        shown = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
-        hint = " (is the header line missing?)" if any(map(_is_data, names)) else ""
-        raise InputError(f"{path}: no {what} column '{name}'{nearest(name, names)}; columns are: {shown}{hint}.")
+        cut = [one if len(one) <= 40 else f"{one[:37]}..." for one in names[:40]]
+        shown = ", ".join(cut) + (", ..." if len(names) > 40 else "")
+        hint, yours = " (is the header line missing?)" if any(map(_is_data, names)) else "", NAME_YOURS.get(what, "")
+        raise InputError(f"{path}: no {what} column '{name}'{nearest(name, names)}; columns are: {shown}{hint}{yours}.")
     return names.index(name)
 
 
@@ -618,7 +626,9 @@ def _read_frame(path: Path, kind: FileKind) -> pl.DataFrame:
     if kind == "xlsx":
         return _read_workbook(path)
     if kind != "json":
-        raise InputError(f"{path}: this is {KINDS[kind]}; a table with a header (CSV, TSV, Parquet, Excel) is needed.")
+        more = ", with labels in a column of their own" if kind == "fasta" else ""
+        needed = f"a table with a header (CSV, TSV, Parquet, Excel) is needed{more}"
+        raise InputError(f"{path}: this is {KINDS[kind]}; {needed}.")
     try:
         with open_text(path) as text:
             rows = _json_rows(text.read())

@@ -172,7 +172,8 @@ class Genome:
             f" and {len(self.contigs) - 5} more" if len(self.contigs) > 5 else ""
         )
         if twin is not None:
-            return f"no record '{chrom}'{more} in {self.path.name}, which calls it '{twin}'; rename one of the two."
+            found = f"no record '{chrom}'{more} in {self.path.name}, which calls it '{twin}'"
+            return f"{found}; use that name, or rename the record."
         return f"no record '{chrom}'{more} in {self.path.name}{nearest(chrom, self.contigs)}; its records are {shown}."
 
     def __reduce__(self) -> tuple[object, ...]:

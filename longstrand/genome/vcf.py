@@ -260,7 +260,7 @@ def survey(vcf: Vcf, genome: Genome, *, skip: bool = False) -> Survey:
         build = " Wrong genome build?" if found.statuses["ref_mismatch"] > WRONG_BUILD * known else ""
         raise InputError(
             f"{' '.join(wrong)} Of {found.num_alleles:,} alleles: {counts}.{build} Give the genome of this VCF, or "
-            "pass --mismatch skip to leave these out (they stay in the output, with a status)."
+            "pass --mismatch skip to go on without these."
         )
     return found
 

@@ -167,6 +167,16 @@ def longest_input(config: LongstrandConfig) -> int | None:
     return config.max_position_embeddings if getattr(config, "positions", "learned") == "learned" else None
 
 
+MOST_FULL = 65_536
+"""Longest input in tokens where nothing in the model ends but full attention costs the square: more takes hours."""
+
+
+def full_limit(config: LongstrandConfig) -> int | None:
+    """Give the longest input of full attention without memory, unless ``max_tokens`` asks for more; None elsewhere."""
+    full = getattr(getattr(config, "attention", None), "pattern", "full") == "full"
+    return MOST_FULL if full and getattr(config, "memory", None) is None else None
+
+
 def layer_number(layer: int, num_hidden_layers: int) -> int:
     """Turn a layer (negative: from the end) into a place among hidden states, 0 = embedding output.
 
@@ -190,7 +200,7 @@ class Engine:
         self.tokenizer = tokenizer
         self.options = options
         table = longest_input(model.config)
-        self.limit = options.max_tokens if options.max_tokens is not None else table
+        self.limit = next((most for most in (options.max_tokens, table) if most is not None), full_limit(model.config))
         if table is not None and self.limit is not None and self.limit > table:
             raise UsageError(f"max_tokens {self.limit:,} is more than the position table of this model ({table:,}).")
         self.views = options.views
@@ -484,8 +494,10 @@ def too_long(record: Record, num_tokens: int, limit: int, options: PredictOption
     """Say that a sequence does not fit, and what can be done."""
     num_bases = record.num_bases + len(record.second or "")
     fitting = int(limit * max(1.0, num_bases / num_tokens))
-    ends = "position table of this model ends at" if options.max_tokens is None else "longest input is"
-    remedy = "use shorter sequences or windows" + ("" if options.max_tokens is None else ", a higher --max-tokens")
+    raised = options.max_tokens is not None or limit == MOST_FULL
+    ends = "longest input is" if raised else "position table of this model ends at"
+    remedy = "use shorter sequences or windows" + (", a higher --max-tokens" if raised else "")
+    remedy += ", --contigs for windows along a genome" if limit == MOST_FULL else ""
     if isinstance(options, TrackOptions):
         remedy = f"give a smaller --window than {num_bases}"
     elif record.second is None:

@@ -267,4 +267,5 @@ def calibration_sentence(found: Mapping[str, Any]) -> list[str]:
         return []
     error, null = found["ece"], found["ece_if_calibrated"]
     ends = f" ({error['low']:.3f} to {error['high']:.3f})" if "low" in error else ""
-    return [f"Expected calibration error {error['value']:.3f}{ends}; of a calibrated model of so many rows {null:.3f}."]
+    chance = f"on so many rows, even right probabilities would give {null:.3f} by chance"
+    return [f"Expected calibration error {error['value']:.3f}{ends}; {chance}."]

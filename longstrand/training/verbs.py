@@ -26,6 +26,8 @@ def finetune(
     output: str | Path,
     regions: str | Path | None = None,
     genome: str | Path | None = None,
+    sequence_column: str | None = None,
+    label_column: str | None = None,
     method: str | Mapping[str, Any] = "full",
     notice: Notice = logger.info,
     **settings: Any,
@@ -38,6 +40,8 @@ def finetune(
         output: run folder.
         regions: the same as ``train``, for ``tracks=["a.bw", "b.bw"]``: intervals in which tracks are learned.
         genome: FASTA of the intervals (also ``fasta``).
+        sequence_column: column with the sequences; by default 'sequence'.
+        label_column: column(s) with the labels, with commas; by default 'label'.
         method: full, frozen, lora, ia3, or the settings of an adapter.
         notice: receives sentences for the user.
         **settings: any setting by its own name (``epochs=10, test="test.csv", init="random"``), or sections as
@@ -52,7 +56,7 @@ def finetune(
     if (train is None) == (regions is None):
         raise UsageError("give train, a table or intervals, or regions, the intervals of tracks.")
     given = {"output": output, "model.path": model, "data.train": train or regions, "method": method}
-    given |= {} if genome is None else {"data.fasta": genome}
+    given |= {"data.columns.sequence": sequence_column, "data.columns.labels": label_column, "data.fasta": genome}
     return finetuning.finetune(_build(FinetuneConfig, given, settings), notice=notice)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from longstrand import __version__
@@ -135,3 +138,10 @@ def test_options_of_a_run_count_when_they_are_zero_or_short() -> None:
     done = CliRunner().invoke(app, ["--model", "m", "--train", "t.csv", "-o", "out", "--trials", "0"])
     assert done.exit_code == 0, done.exception
     assert found[0].probe.trials == 0 and str(found[0].output) == "out"
+
+
+def test_columns_are_named_alike_wherever_tables_are_read() -> None:
+    content = tomllib.loads((Path(cli.__file__).parent / "runs.toml").read_text(encoding="utf-8"))
+    for command in ("finetune", "benchmark", "probe"):
+        assert {"--sequence-column", "--label-column,--label"} < set(content[command]), command
+    assert "--sequence-column" in content["pretrain"]

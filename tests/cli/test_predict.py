@@ -200,8 +200,15 @@ def test_pairs(models: dict[str, Path], tmp_path: Path) -> None:
     ("name", "content", "words", "code", "message"),
     [
         ("in.csv", "sequence\nACGT\nACGX\n", (), 1, r"in.csv, row 2: 'X' at position 4 is no nucleotide letter"),
-        ("in.csv", "site,label\nACGT,1\n", (), 1, "no sequence column 'sequence'; columns are: site, label."),
+        (
+            "in.csv",
+            "site,label\nACGT,1\n",
+            (),
+            1,
+            "columns are: site, label; call yours 'sequence', or name it with --sequence-column (sequence_column= in",
+        ),
         ("in.csv", "Sequence\nACGT\n", (), 1, "(did you mean 'Sequence'?)"),
+        ("in.csv", f"{'ACGT' * 20},1\nACGT,1\n", (), 1, f"{'ACGT' * 9}A..., 1 (is the header line missing?)"),
         ("in.csv", "", (), 1, "in.csv: the file is empty."),
         ("in.csv", "sequence\n", (), 1, "in.csv: the table has a header and no rows."),
         ("in.csv", "sequence,label\nACG,1\nACG\n", (), 1, "in.csv, row 2: 1 cells where the header names 2 columns."),

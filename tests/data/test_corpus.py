@@ -205,6 +205,12 @@ def test_wrong_files(tmp_path, text, message):
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(LongstrandError, match=message):
         read_corpus(tmp_path / "bad.yaml")
+    (tmp_path / "labels.csv").write_text("sequence,label\n" + "ACGT,1\n" * 50)
+    with pytest.raises(InputError, match=r"labels\.csv: as genomes, a table is a corpus .* with --sequences\.$"):
+        read_corpus(tmp_path / "labels.csv")
+    (tmp_path / "long.csv").write_text("fasta,weight\n" + "a.fa,-1\n" * 12)
+    with pytest.raises(InputError, match=r"long.csv:11: 'weight'.* And 2 more\.$"):
+        read_corpus(tmp_path / "long.csv")
     with pytest.raises(LongstrandError, match="belong into the corpus file"):
         expand([GenomeEntry(fasta=tmp_path / "bad.yaml", species="x")])
 

@@ -102,6 +102,7 @@ def test_motifs_in_a_score(files, capsys):
     effects = pl.read_csv(files / "o.tsv", separator="\t")
     assert len(effects) == 20
     np.testing.assert_allclose(effects["effect"], effects["with"] - effects["without"], atol=1e-4)
+    assert motifs.called(effects, ["enhancer"])["output"].unique().to_list() == ["enhancer"]
     motifs.ablate(
         model, table, files / "m.meme", files / "o.tsv", threshold=0.02, background="nrdb", shuffles=2, seed=0
     )

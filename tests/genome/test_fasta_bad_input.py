@@ -112,7 +112,7 @@ def test_out_of_range(genome: Genome, start: int, end: int) -> None:
 
 
 def test_unknown_records(genome: Genome) -> None:
-    with pytest.raises(InputError, match=r"no record '1' in g\.fa, which calls it 'chr1'; rename one of the two"):
+    with pytest.raises(InputError, match=r"no record '1' in g\.fa, which calls it 'chr1'; use that name"):
         genome.fetch("1", 0, 1)
     with pytest.raises(InputError, match=r"no record 'scaffold9' in g\.fa; its records are chr1, chrM\."):
         genome.whole("scaffold9")

@@ -146,9 +146,18 @@ def test_too_long_is_refused_with_the_limit_or_cut() -> None:
     assert cut.num_tokens == 5
 
 
-def test_no_position_table_no_limit() -> None:
+def test_no_position_table_no_limit_but_that_of_full_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chromosome as one sequence would take days without a word; who wants that says so."""
     model = ToyNetwork(limit=6)
     model.config.positions = "rotary"
+    assert len(values(model, ["A" * 100])) == 1
+    monkeypatch.setattr("longstrand.inference.predict.MOST_FULL", 101)
+    with pytest.raises(
+        InputError, match=r"has 102 tokens, but the longest input is 101 .*a higher --max-tokens.*--contigs"
+    ):
+        values(model, ["A" * 100])
+    assert len(values(model, ["A" * 100], max_tokens=102)) == 1
+    model.config.attention = SimpleNamespace(pattern="sliding")
     assert len(values(model, ["A" * 100])) == 1
 
 

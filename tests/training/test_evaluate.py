@@ -63,7 +63,7 @@ def test_numbers_groups_and_files(trained: Path, tmp_path: Path, capsys: pytest.
         main(words)
     assert not end.value.code
     said = capsys.readouterr().out
-    assert said.startswith("30 rows: mcc ") and "second (18): " in said and "kmer: " in said
+    assert said.startswith("30 rows: mcc ") and "group second (18 rows): " in said and "kmer: " in said
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     with open(tmp_path / "out" / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))

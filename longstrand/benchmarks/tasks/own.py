@@ -61,7 +61,8 @@ def find_tasks(folder: Path) -> list[BenchmarkTask]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give one with CSV, TSV, Parquet or BED files.")
+        what = "is a file, and a folder is needed" if folder.is_file() else "no such folder"
+        raise InputError(f"{folder}: {what}; give one with CSV, TSV, Parquet or BED files.")
     found: list[BenchmarkTask] = []
     for place in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
         tables = [path for path in sorted(place.iterdir()) if path.is_file() and _is_table(path)]

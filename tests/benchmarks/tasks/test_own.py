@@ -159,6 +159,8 @@ def test_intervals_of_one_class_get_matched_negatives(tmp_path: Path) -> None:
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"test_own.py: is a file, and a folder is needed"):
+        find_tasks(Path(__file__))
     with pytest.raises(InputError, match=r"no such folder; give one with CSV"):
         find_tasks(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"holds no data set; expected train/test tables"):
