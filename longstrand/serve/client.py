@@ -208,6 +208,8 @@ class Client:
                 return answer
             error = answer.get("error", {}) if isinstance(answer, dict) else {}
             message = error.get("message") or f"the server answered with status {status}."
+            if (where := error.get("where")) and where not in message:
+                message = f"{where}: {message}"
             if status in (429, 503) and time.monotonic() + wait <= end:
                 time.sleep(wait)
                 continue
