@@ -111,8 +111,8 @@ def _of_table(path: Path) -> Variants:
     if None in places and written is None:
         lacks = ", ".join(name for name, place in zip(COLUMNS, places) if place is None)
         raise InputError(
-            f"{path}: no VCF, and as a table it lacks {lacks}; name the columns chrom, pos, ref, alt, or give one "
-            f"column 'variant' with texts such as {EXAMPLE}."
+            f"{path}: no VCF, and as a table it lacks {lacks} (it has {', '.join(table.columns[:20])}); "
+            f"name the columns chrom, pos, ref, alt, or give one column 'variant' with texts such as {EXAMPLE}."
         )
     names = [written] if None in places else places
     records = []
