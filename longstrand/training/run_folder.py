@@ -12,12 +12,12 @@ import os
 import shutil
 import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import yaml
 
@@ -27,6 +27,7 @@ from longstrand.runtime import (
     check_output,
     gather,
     on_rank_0,
+    rank,
     read_json,
     take_lock,
     write_atomically,
@@ -189,15 +190,30 @@ class RunFolder:
         write_json(self.path / "report.json", report)
 
 
-def write_manifest(folder: Path) -> None:
-    """Flush every file of a folder to the disk and record its size and checksum in ``manifest.json``."""
+class Mark(NamedTuple):
+    """CRC-32 of the first bytes of a file."""
+
+    size: int = 0
+    crc32: int = 0
+
+
+def write_manifest(folder: Path, marks: Mapping[str, Mark] | None = None) -> None:
+    """Flush every file of a folder to the disk and record its size and checksum in ``manifest.json``.
+
+    Args:
+        folder: what is described.
+        marks: of files that were checksummed already, by their path in the folder.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    found = {}
     for file in files:
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
+        mark = (marks or {}).get(str(file.relative_to(folder)), Mark())
+        found[file] = mark if mark.size == file.stat().st_size else Mark()
     entries = {
-        str(file.relative_to(folder)): {"size": file.stat().st_size, "crc32": mark}
-        for file, mark in zip(files, _checksums(files))
+        str(file.relative_to(folder)): {"size": mark.size, "crc32": mark.crc32}
+        for file, mark in zip(files, _checksums(found))
     }
     write_json(folder / MANIFEST, {"files": entries})
     handle_number = os.open(folder, os.O_RDONLY)
@@ -208,28 +224,41 @@ def write_manifest(folder: Path) -> None:
 
 
 @contextmanager
-def flushing(folder: Path) -> Iterator[None]:
-    """Send what is written below a folder on to the disk meanwhile: the disk then works while the rest is packed.
+def flushing(folder: Path) -> Iterator[dict[str, Mark]]:
+    """Send the shards that this process writes below a folder on to the disk meanwhile, and checksum them.
+
+    The disk then works while the rest is packed. Shards are written from start to end.
+
+    Yields:
+        The checksum of each shard by its path in the folder, filled at the end.
 
     Raises:
         OSError: the disk did not take it. The system tells the first who asks alone, so it must not be passed over.
     """
-    done, refused = threading.Event(), list[OSError]()
+    done, refused, marks = threading.Event(), list[OSError](), dict[str, Mark]()
 
     def flush() -> None:
-        while not done.wait(0.1) and not refused:
-            with suppress(FileNotFoundError):  # renamed or removed meanwhile
-                for file in folder.rglob("*.distcp"):
-                    with open(file, "rb") as handle:
-                        try:
+        is_last = False
+        while not is_last and not refused:
+            is_last = done.wait(0.1)
+            for file in folder.rglob(f"__{rank()}_*.distcp"):
+                name = str(file.relative_to(folder))
+                try:
+                    with open(file, "rb", buffering=0) as handle:
+                        marks[name] = _checksum(handle, marks.get(name, Mark()))
+                        if is_last or not hasattr(os, "posix_fadvise"):
                             os.fsync(handle.fileno())
-                        except OSError as error:
-                            refused.append(error)
+                        else:  # starts writing and does not wait for it, which would hold up who writes the file
+                            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                except FileNotFoundError:  # renamed or removed meanwhile
+                    continue
+                except OSError as error:
+                    refused.append(error)
 
     thread = threading.Thread(target=flush, daemon=True)
     thread.start()
     try:
-        yield
+        yield marks
     finally:
         done.set()
         thread.join()
@@ -237,18 +266,23 @@ def flushing(folder: Path) -> Iterator[None]:
         raise refused[0]
 
 
-def _checksums(files: Sequence[Path]) -> list[int]:
-    """Compute CRC-32 of files, a few at a time: of a sharded checkpoint each shard has gigabytes."""
+def _checksums(files: Mapping[Path, Mark]) -> list[Mark]:
+    """Compute the checksums of files, from where they stand, a few at a time: a shard has gigabytes."""
+
+    def whole(file: Path) -> Mark:
+        with open(file, "rb", buffering=0) as handle:
+            return _checksum(handle, files[file])
+
     with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(_checksum, files))
+        return list(pool.map(whole, files))
 
 
-def _checksum(file: Path) -> int:
-    found, block = 0, bytearray(1 << 22)
-    with open(file, "rb", buffering=0) as handle:
-        while size := handle.readinto(block):
-            found = zlib.crc32(memoryview(block)[:size], found)
-    return found
+def _checksum(handle: IO[bytes], mark: Mark) -> Mark:
+    handle.seek(mark.size)
+    taken, found, block = *mark, bytearray(1 << 22)
+    while size := handle.readinto(block):  # type: ignore[attr-defined]
+        taken, found = taken + size, zlib.crc32(memoryview(block)[:size], found)
+    return Mark(taken, found)
 
 
 def is_complete(folder: Path) -> bool:
@@ -257,7 +291,8 @@ def is_complete(folder: Path) -> bool:
         entries = json.loads((folder / MANIFEST).read_text())["files"]
         if any((folder / name).stat().st_size != entry["size"] for name, entry in entries.items()):
             return False
-        return _checksums([folder / name for name in entries]) == [entry["crc32"] for entry in entries.values()]
+        found = _checksums({folder / name: Mark() for name in entries})
+        return [mark.crc32 for mark in found] == [entry["crc32"] for entry in entries.values()]
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

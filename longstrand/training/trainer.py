@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -31,7 +31,7 @@ from longstrand.models.adapters import is_wrapped, save_adapter_files
 from longstrand.models.memory.losses import counted_batch
 from longstrand.runtime import gather, on_rank_0, progress_bar, rank, world_size, write_json
 from longstrand.training.curriculum import Curriculum
-from longstrand.training.run_folder import MetricsLog, RunFolder, flushing, write_manifest
+from longstrand.training.run_folder import Mark, MetricsLog, RunFolder, flushing, write_manifest
 from longstrand.training.settings import TrainingConfig, TrainSettings
 from longstrand.training.throughput import ThroughputMeter
 
@@ -223,11 +223,11 @@ class LongstrandTrainer(Trainer):
                 shutil.rmtree(self._staging)
             self.accelerator.wait_for_everyone()
             # the manifest has checksums, faster ones than torch's
-            with serialization.patch({"save.compute_crc32": False}), flushing(self._staging):
+            with serialization.patch({"save.compute_crc32": False}), flushing(self._staging / name) as mine:
                 super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
+            marks = {file: mark for some in gather(mine) for file, mark in some.items()}
             if self.args.should_save:
-                self._complete(self._staging / name, final)
+                self._complete(self._staging / name, final, marks)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(self._staging, ignore_errors=True)
             raise self._cannot_save(name, error) from error
@@ -248,7 +248,7 @@ class LongstrandTrainer(Trainer):
             f"{self.run.path}: {name} cannot be written ({reason}); {left}: make room and run the same command again."
         )
 
-    def _complete(self, staged: Path, final: Path) -> None:
+    def _complete(self, staged: Path, final: Path, marks: Mapping[str, Mark]) -> None:
         best = self.state.best_global_step
         if best:
             self.state.best_model_checkpoint = str(self.run.path / f"checkpoint-{best}")
@@ -257,7 +257,7 @@ class LongstrandTrainer(Trainer):
             self.model.config.save_pretrained(staged)
         kept = {"loss_sum": self._loss_sum, "last_logged_step": self._globalstep_last_logged, "counts": self.counts}
         write_json(staged / STATE_FILE, kept)
-        write_manifest(staged)
+        write_manifest(staged, marks)
         os.replace(staged, final)
 
     def _rotate(self) -> None:

@@ -201,13 +201,13 @@ def _kill_at(moment: str, patch: pytest.MonkeyPatch, trainer: object, module: ob
     elif moment in {"save-manifest", "save-rename"}:
         complete = LongstrandTrainer._complete
 
-        def late(self: LongstrandTrainer, staged: Path, final: Path) -> None:
+        def late(self: LongstrandTrainer, *values: Any) -> None:
             if self.state.global_step == 6:
                 if moment == "save-rename":
                     patch.setattr(os, "replace", die)
                 else:
                     patch.setattr(trainer, "write_manifest", die)
-            complete(self, staged, final)
+            complete(self, *values)
 
         patch.setattr(LongstrandTrainer, "_complete", late)
     else:

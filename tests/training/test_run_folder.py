@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from pydantic import Field
 
 from longstrand.config import StrictModel
 from longstrand.errors import InputError, ResumeError
-from longstrand.training.run_folder import MANIFEST, MetricsLog, RunFolder, flushing, is_complete, write_manifest
+from longstrand.training.run_folder import MANIFEST, Mark, MetricsLog, RunFolder, flushing, is_complete, write_manifest
 
 
 class Settings(StrictModel):
@@ -157,16 +158,33 @@ def test_report_marks_the_end(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_takes_nothing_is_said_even_when_it_says_so_once(tmp_path: Path, monkeypatch) -> None:
-    asked: list[int] = []
-
     def refuse(handle: int) -> None:
-        asked.append(handle)
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", refuse)
     (tmp_path / "__0_0.distcp").write_bytes(b"x")
     with pytest.raises(OSError, match="Input/output"), flushing(tmp_path):
-        while not asked:
-            time.sleep(0.01)
-    with flushing(tmp_path / "absent"):
         pass
+    with flushing(tmp_path / "absent") as marks:
+        pass
+    assert not marks
+
+
+def test_shards_are_checksummed_while_they_grow(tmp_path: Path) -> None:
+    parts = [b"ACGT" * 1000, b"TTTT", b"", b"GG" * 5000]
+    (tmp_path / "a").mkdir()
+    with flushing(tmp_path) as marks, open(tmp_path / "a" / "__0_0.distcp", "wb") as shard:
+        for number, part in enumerate(parts):
+            shard.write(part)
+            shard.flush()
+            while not number and not marks:
+                time.sleep(0.01)
+    (tmp_path / "a" / "__1_0.distcp").write_bytes(b"of another process")
+    whole = b"".join(parts)
+    assert marks == {"a/__0_0.distcp": (len(whole), zlib.crc32(whole))}
+    write_manifest(tmp_path, {**marks, "a/__1_0.distcp": Mark(3, 7)})  # no checksum of the whole: made anew
+    entries = json.loads((tmp_path / MANIFEST).read_text())["files"]
+    assert {name: entry["crc32"] for name, entry in entries.items()} == {
+        "a/__0_0.distcp": zlib.crc32(whole), "a/__1_0.distcp": zlib.crc32(b"of another process"),
+    }  # fmt: skip
+    assert is_complete(tmp_path)
