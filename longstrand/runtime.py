@@ -418,11 +418,13 @@ def run_in_parts(
 
 
 def wait_passively() -> None:
-    """Let idle threads of OpenMP sleep, for processes that have other work; before PyTorch is imported.
+    """Let idle threads of OpenMP sleep, for processes that have other work and live long; before PyTorch is imported.
 
-    By default they spin, and two requests at once take ten times as long as one after the other (pytorch #57715).
+    By default they spin, and two requests at once take ten times as long as one after the other (pytorch #57715). Of
+    compiled products few are kept: each length of a batch has its own, and 1,024 of them take a hundred megabytes.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
