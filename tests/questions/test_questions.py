@@ -262,7 +262,7 @@ def test_scores_of_every_head():
         scorer(model, output=3)
     with pytest.raises(UsageError, match="a region is for heads per token"):
         scorer(model, region=(0, 2))
-    with pytest.raises(InputError, match="sequence 3 has 3 bases, fewer than the window of 6"):
+    with pytest.raises(InputError, match="sequence 3: 3 bases are fewer than the window of 6"):
         scorer(model, window=6)(TEXTS)
     tokens = {"token": {"kind": "token", "problem": "regression", "num_outputs": 2}}
     model = random_model(TokenClassification, heads=tokens)
