@@ -347,7 +347,10 @@ def design_file(
         finished = None if overwrite else parts.finished()
         already = finished is not None
         if finished is None:
-            known = lambda: State.of(json.loads(parts.data(number).read_text())) if parts.is_complete(number) else None  # noqa: E731
+
+            def known() -> State | None:
+                return State.of(json.loads(parts.data(number).read_text())) if parts.is_complete(number) else None
+
             for search, record in zip(searches, records):
                 for state, is_new in _rounds(search, record, known):
                     if is_new:

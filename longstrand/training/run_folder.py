@@ -241,19 +241,19 @@ def flushing(folder: Path) -> Iterator[dict[str, Mark]]:
         is_last = False
         while not is_last and not refused:
             is_last = done.wait(0.1)
-            for file in folder.rglob(f"__{rank()}_*.distcp"):
-                name = str(file.relative_to(folder))
-                try:
+            try:
+                for file in folder.rglob(f"__{rank()}_*.distcp"):
+                    name = str(file.relative_to(folder))
                     with open(file, "rb", buffering=0) as handle:
                         marks[name] = _checksum(handle, marks.get(name, Mark()))
                         if is_last or not hasattr(os, "posix_fadvise"):
                             os.fsync(handle.fileno())
                         else:  # starts writing and does not wait for it, which would hold up who writes the file
                             os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                except FileNotFoundError:  # renamed or removed meanwhile
-                    continue
-                except OSError as error:
-                    refused.append(error)
+            except FileNotFoundError:  # renamed or removed meanwhile: seen in the next round, or by the manifest
+                continue
+            except OSError as error:
+                refused.append(error)
 
     thread = threading.Thread(target=flush, daemon=True)
     thread.start()
