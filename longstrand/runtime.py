@@ -7,6 +7,7 @@ This is the only module that reads environment variables. It imports torch and n
 from __future__ import annotations
 
 import atexit
+import ctypes
 import hashlib
 import importlib.metadata
 import io
@@ -48,6 +49,8 @@ Advance = Callable[[int], None]
 
 LEAST_TOKENS = 1024
 """Tokens from which on a part of a batch is worth a thread."""
+ARENA_MAX = -8
+"""Number of ``M_ARENA_MAX`` in glibc's ``malloc.h``."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -417,14 +420,23 @@ def run_in_parts(
     return found
 
 
-def wait_passively() -> None:
-    """Let idle threads of OpenMP sleep, for processes that have other work and live long; before PyTorch is imported.
+def prepare_to_serve() -> None:
+    """Set up a process that has many small things to do and lives long; before PyTorch is imported.
 
-    By default they spin, and two requests at once take ten times as long as one after the other (pytorch #57715). Of
-    compiled products few are kept: each length of a batch has its own, and 1,024 of them take a hundred megabytes.
+    Idle threads of OpenMP sleep: by default they spin, and two requests at once take ten times as long as one after the
+    other (pytorch #57715). Of compiled products few are kept: each length of a batch has its own, and 1,024 of them
+    take a hundred megabytes. The threads that compute share one heap (glibc), or each keeps the largest batch it saw.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").mallopt(ARENA_MAX, 2)
+
+
+def give_back_memory() -> None:
+    """Hand what the heap no longer uses back to the system, where the C library can."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def resolve_device(name: str = "auto") -> torch.device:

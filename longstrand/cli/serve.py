@@ -41,9 +41,9 @@ def serve(
     Only this machine can call, unless --host says otherwise; then callers need the token, which is printed once.
     """
     from longstrand.config import build
-    from longstrand.runtime import wait_passively
+    from longstrand.runtime import prepare_to_serve
 
-    wait_passively()  # before anything imports PyTorch
+    prepare_to_serve()  # before anything imports PyTorch
     try:
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401

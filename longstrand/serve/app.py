@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from longstrand import __version__
 from longstrand.config import StrictModel
 from longstrand.errors import LongstrandError
-from longstrand.runtime import wait_passively
+from longstrand.runtime import prepare_to_serve
 from longstrand.serve.call import Call, Metrics
 from longstrand.serve.docs import docs_page
 from longstrand.serve.gate import Gate, Question
@@ -68,7 +68,7 @@ def create_app(
     Returns:
         An ASGI application; its attribute ``server`` is the `Server`.
     """
-    wait_passively()
+    prepare_to_serve()
     settings, metrics = options or ServeOptions(), Metrics()
     server = Server(models, settings, genomes=genomes or {}, annotations=annotations or {}, metrics=metrics)
     known = dict(runs or {})

@@ -29,6 +29,8 @@ MEMORY = 0.8
 """Share of the old value in the running mean of tokens a second."""
 FILLED = 0.5
 """Share of ``max_wait`` that is filled: a flood of requests, which all want processor time, makes the work slower."""
+REST = 1.0
+"""Seconds without work after which the thread tidies up."""
 BEHIND = 10
 """Steps by which the computing threads stand behind those that answer, as ``nice`` counts them."""
 
@@ -111,6 +113,7 @@ class Batcher:
         max_wait: most seconds that what is taken should wait; more is refused from half of it on.
         pads: whether the rows of a queue are padded to the longest (else packed).
         observe: told the items, tokens and padded tokens of every batch.
+        rest: called in the thread when nothing has come for a while, once.
         clock: seconds.
 
     Attributes:
@@ -127,9 +130,11 @@ class Batcher:
         max_wait: float = 30.0,
         pads: Callable[[Hashable], bool] = lambda queue: False,
         observe: Callable[[int, int, int], None] = lambda items, tokens, padded: None,
+        rest: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.run, self.deliver, self.pads, self.observe, self.clock = run, deliver, pads, observe, clock
+        self.run, self.deliver, self.pads, self.observe = run, deliver, pads, observe
+        self.rest, self.clock = rest, clock
         self.batch_tokens, self.queue_tokens, self.max_wait = batch_tokens, queue_tokens, max_wait
         self.tokens_a_second = 0.0
         self.dropped = {"cancelled": 0, "deadline": 0}
@@ -290,13 +295,17 @@ class Batcher:
         if sys.platform == "linux":  # where a thread has a priority of its own, which those that it starts inherit
             own = os.getpriority(os.PRIO_PROCESS, 0)
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, own + BEHIND))
+        has_rested = False
         while True:
             with self._changed:
-                while not self._waiting and not self._stopping:
-                    self._changed.wait()
+                self._changed.wait_for(lambda: self._waiting or self._stopping, None if has_rested else REST)
                 if self._stopping and not self._waiting:
                     return
-            self.step()
+                has_rested = not self._waiting
+            if has_rested:
+                self.rest()
+            else:
+                self.step()
 
     def stop(self, *, seconds: float) -> None:
         """Take nothing more, finish what waits for at most so many seconds, and drop the rest."""

@@ -98,6 +98,8 @@ class Gate:
             route = route or ("/static" if call.status in (200, 304) else "other")
             self.metrics.count(route, call.status, time.monotonic() - call.started)
             call.write_log(scope["method"], route)
+            del scope["longstrand"]  # it and what counts its body would keep each other until the next collection
+            call.receive = receive
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         call: Call = scope["longstrand"]
@@ -111,11 +113,14 @@ class Gate:
                 content = await question(call, await _body(call, receive))
                 await _respond(send, 200, content, {"content-type": call.media})
         except Exception as error:
-            refusal = refusal_from(error)
-            if refusal.status == 500:
-                logger.exception("request %s failed", call.request_id)
-            if not call.status:
-                await _respond(send, refusal.status, refusal.body(call.request_id), refusal.headers())
+            await self._refuse(refusal_from(error), call, send)
+
+    async def _refuse(self, refusal: Refusal, call: Call, send: Any) -> None:
+        """Answer with an error; no frame that it came through may keep it, or the two would wait for the collector."""
+        if refusal.status == 500:
+            logger.exception("request %s failed", call.request_id)
+        if not call.status:
+            await _respond(send, refusal.status, refusal.body(call.request_id), refusal.headers())
 
     def _timeout(self, headers: Mapping[bytes, str]) -> float:
         try:

@@ -6,6 +6,7 @@ Everything in here is made before the model is published, and nothing changes af
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,7 +28,7 @@ from longstrand.serve.batcher import Item
 from longstrand.serve.refusals import refusal_of
 
 UNITS = {"single_label": "probability", "multi_label": "probability", "regression": "value", "counts": "rate"}
-WARM_UP = "ACGTTGCAACGGTTCA"
+WARM_UP, WARM_UP_SECONDS = "ACGTTGCAACGGTTCA", 0.3
 PREDICTS = ("sequence", "token", "bin")
 
 
@@ -136,10 +137,18 @@ class ServedModel:
         return Asked(engine, used, columns, unit, engine.per, tuple(notes))
 
     def warm_up(self) -> None:
-        """Run one forward pass, so that the first request does not pay for it."""
+        """Run batches of growing size up to a full one, unless that takes long: no first request pays for it.
+
+        The memory of a full batch is taken before the server is ready, and not in its first flood.
+        """
         size = (self.head.bin_bases if self.head else None) or 256
         asked = self.wanted() if self.head else self.wanted(output="embeddings")
-        asked.engine.compute([asked.engine.read(Record(0, "warm-up", (WARM_UP * (size // 16 + 1))[:size]))])
+        text, number, end = (WARM_UP * (size // 16 + 1))[:size], 1, time.monotonic() + WARM_UP_SECONDS
+        while number and time.monotonic() < end:
+            rows = [asked.engine.read(Record(0, "warm-up", text)) for _ in range(number)]
+            asked.engine.compute(rows)
+            full = self.batch_tokens // sum(reading.length for reading in rows[0].readings)
+            number = min(4 * number, full) if number < full else 0
 
 
 def read_rows(asked: Asked, records: Sequence[Record]) -> list[Row]:

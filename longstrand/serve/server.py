@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longstrand.errors import LongstrandError
+from longstrand.runtime import give_back_memory
 from longstrand.serve.batcher import Batcher, Full, Item, Outcome, Stopped
 from longstrand.serve.call import Call, Metrics, Watch
 from longstrand.serve.refusals import Refusal
@@ -67,7 +68,7 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handed, self._expected = threading.Event(), 0
         self.watch = Watch()
-        shared: Any = {"batch_tokens": options.batch_tokens, "max_wait": options.max_wait}
+        shared: Any = {"batch_tokens": options.batch_tokens, "max_wait": options.max_wait, "rest": give_back_memory}
         self.fast = Batcher(_compute, self._deliver, queue_tokens=QUEUE_BATCHES * options.batch_tokens, pads=self._pads,
                             observe=metrics.observe_batch, **shared)  # fmt: skip
         self.slow = Batcher(_call, self._tell, queue_tokens=1 << 62, **shared)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.errors import LongstrandError
-from longstrand.runtime import read_json, silence_libraries, take_lock, wait_passively, write_json
+from longstrand.runtime import prepare_to_serve, read_json, silence_libraries, take_lock, write_json
 
 OUTPUTS = {"predict": "predictions.tsv", "embed": "embeddings.parquet", "variants": "variants.tsv",
            "attribute": "attributions", "tracks": "tracks"}  # fmt: skip
@@ -58,7 +58,7 @@ class Events:
 def main(folder: Path) -> int:
     """Do a job, or what is left of it, and write how it ended."""
     silence_libraries()
-    wait_passively()
+    prepare_to_serve()
     os.nice(19)  # behind the server's model, which is behind what answers
     parent = os.getppid()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import gc
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ from starlette.testclient import TestClient
 
 import longstrand as ls
 from longstrand.serve.app import create_app
+from longstrand.serve.call import LOOK, Call
 from longstrand.serve.numbers import decode, encode
+from longstrand.serve.refusals import Refusal
 from longstrand.serve.runs import Run
 from longstrand.serve.schemas import ServeOptions
 from tests.serve.conftest import LETTERS, Served
@@ -42,6 +46,27 @@ def test_predictions_are_those_of_the_library(served: Served) -> None:
     assert answer["answers"][0]["prediction"] == ["no", "yes"][values[0].argmax()]
     assert answer["request_id"] == found.headers["x-request-id"]
     assert set(answer["timing_ms"]) == {"tokenize", "queue", "forward", "encode"}
+
+
+def test_a_finished_request_leaves_nothing_to_the_garbage_collector(served: Served) -> None:
+    """Cycles of thousands of requests would stop the server for each collection, and fill its memory until then."""
+    paths = {"/v1/predict": 200, "/v1/tracks": 422, "/v1/nothing": 404}
+    bodies = [{"model": "promoters", "inputs": inputs(SEQUENCES[:1])}, {"model": "promoters"}, {}]
+
+    def ask() -> list[int]:
+        return [served.post(path, body).status_code for path, body in zip(paths, bodies)]
+
+    assert ask() == list(paths.values())
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            ask()
+        time.sleep(2 * LOOK)
+        left = Counter(type(one).__name__ for one in gc.get_objects() if isinstance(one, Call | Refusal))
+    finally:
+        gc.enable()
+    assert not left
 
 
 def test_neighbours_in_the_queue_change_nothing(served: Served) -> None:

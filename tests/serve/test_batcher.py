@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Hashable
 from typing import Any
 
@@ -174,3 +175,18 @@ def test_a_thread_computes_and_stops_when_all_is_done() -> None:
     assert not toy.batcher.is_alive
     with pytest.raises(Stopped):
         toy.put("b")
+
+
+def test_a_thread_without_work_tidies_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("longstrand.serve.batcher.REST", 0.01)
+    rested, done, out = threading.Semaphore(0), threading.Semaphore(0), []
+    batcher = Batcher(lambda queue, some: some, lambda some: out.append(some) or done.release(), batch_tokens=9,
+                      queue_tokens=9, rest=rested.release)  # fmt: skip
+    batcher.start("model")
+    for _ in range(2):
+        assert rested.acquire(timeout=5)
+        assert not rested.acquire(timeout=0.1)
+        batcher.put([Item("a", "q", 1, 1)])
+        assert done.acquire(timeout=5)
+    batcher.stop(seconds=5)
+    assert len(out) == 2
