@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,8 @@ logger = logging.getLogger(__name__)
 FACTORS = (0.3, 1.0, 3.0)
 SEARCH_FOLDER = "search"
 FEW_LABELS = 1000
+SAME = 0.25
+"""Scores of trials that differ by less than this, by the root of the validation rows, count as equal: half an error."""
 TOTAL_WEIGHT = 0.2
 """Share of the Poisson loss of the sum beside the multinomial loss along the bins, as in Borzoi."""
 
@@ -543,8 +546,7 @@ def choose(
     able = [trial for trial in trials if trial["score"] is not None]
     if not able:
         raise TrainingError(f"{config.output}: training diverged with every rate of {rates}; give a lower --rate.")
-    sign = -1 if able[0]["metric"] in LOWER_IS_BETTER else 1
-    best = max(able, key=lambda trial: (not trial["collapsed"], sign * trial["score"], -trial["loss"]))
+    best = _best(able, len(splits.valid))
     training = full.training.model_copy(update={"learning_rate": best["learning_rate"]})
     chosen = {"learning_rate": best["learning_rate"], "epochs": training.epochs, "strand": training.strand}
     shown = ", ".join(f"{trial['learning_rate']:g}: {_number(trial['score'])}" for trial in trials)
@@ -575,6 +577,15 @@ def _outcome(report: dict[str, Any]) -> dict[str, Any]:
         "steps": report["steps"],
         "seconds": report["cost"]["seconds"],
     }
+
+
+def _best(trials: list[dict[str, Any]], num_rows: int) -> dict[str, Any]:
+    """Choose a trial by its score; what so few validation rows cannot tell apart is told apart by the loss."""
+    alive = [trial for trial in trials if not trial["collapsed"]] or trials
+    is_lower = trials[0]["metric"] in LOWER_IS_BETTER  # in units of the labels, as the loss
+    key = (lambda trial: -trial["score"]) if is_lower else (lambda trial: trial["score"])
+    least = max(map(key, alive)) - (0.0 if is_lower else SAME / math.sqrt(num_rows))
+    return min((trial for trial in alive if key(trial) >= least), key=itemgetter("loss"))
 
 
 def _number(score: float | None) -> str:

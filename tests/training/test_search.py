@@ -32,14 +32,15 @@ def test_rates_epochs_and_strand_by_size() -> None:
 
 
 def fake(scores: dict[float, Any]) -> Any:
-    """Give a training whose result is known: three evaluations around a score, or divergence (None)."""
+    """Give a training whose result is known: evaluations around a score, or (score, loss), or divergence (None)."""
 
     def train(config: Any, splits: Any) -> TrainingResult:
         assert splits.test is None and config.training.patience == 0 and not config.evaluation.page
         score = scores[config.training.learning_rate]
         if score is None:
             raise TrainingError("diverged")
-        curve = [{"eval_mcc": score + shift, "eval_loss": 1 - score} for shift in (-0.3, -0.01, 0.0, 0.01)]
+        score, loss = score if isinstance(score, tuple) else (score, 1 - score)
+        curve = [{"eval_mcc": score + shift, "eval_loss": loss} for shift in (-0.3, -0.01, 0.0, 0.01)]
         report = {"metric": "mcc", "curve": curve, "collapsed": score == 0, "steps": 4, "cost": {"seconds": 1.0}}
         return TrainingResult(Path("x"), Path("x"), report)
 
@@ -52,6 +53,7 @@ def fake(scores: dict[float, Any]) -> Any:
         ({3e-4: 0.0, 1e-3: 0.5, 3e-3: 0.4}, 1e-3),
         ({3e-4: 0.1, 1e-3: 0.5, 3e-3: None}, 1e-3),
         ({3e-4: -0.2, 1e-3: 0.0, 3e-3: 0.0}, 3e-4),  # bad, but not one answer for all
+        ({3e-4: (0.53, 0.2), 1e-3: (0.55, 0.4), 3e-3: (0.3, 0.1)}, 3e-4),  # 12 rows cannot tell 0.53 from 0.55
     ],
 )
 def test_validation_rows_choose_the_rate(
