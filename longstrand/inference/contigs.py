@@ -15,11 +15,10 @@ import math
 import os
 import shutil
 from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import groupby, tee
+from functools import cache, lru_cache
+from itertools import groupby, pairwise, tee
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,13 +51,10 @@ PART_PIECES = 1024
 STREAM_BASES = 1 << 25
 """Bases of stretches that a model with memory reads side by side, between two parts."""
 PIECE_BYTES = 1 << 26
-HELD = 1 << 14
+HELD = 1 << 17
 """Numbers of a track that are held until they are turned into bins together."""
 BASES_A_TOKEN = 4
 """Assumed for the size of a window when none is given; a window with more tokens is refused."""
-
-Predictor = Callable[[Iterable[Record]], Iterator[np.ndarray]]
-"""Windows to numbers of each, (bases, bins or one, C), in order."""
 
 
 def gap_free_regions(genome: Genome, contig: str, *, shortest_gap: int) -> list[Interval]:
@@ -142,13 +138,20 @@ class Grid:
     def weights(self, window: Window, cell: int) -> np.ndarray:
         """Weigh the cells of a window (n,): what its middle, or all of it, counts in the average."""
         number = -(-(window.end - window.start) // cell)
-        if self.blend == "hann":
-            return np.sin(np.pi * (np.arange(number) + 0.5) / number) ** 2
-        weights = np.ones(number)
-        if self.blend == "crop":
-            starts = window.start + np.arange(number) * cell
-            weights[(starts + cell <= window.own[0]) | (starts >= window.own[1])] = 0
-        return weights
+        own = window.own[0] - window.start, window.own[1] - window.start
+        return _weights(self.blend, number, cell, own if self.blend == "crop" else (0, 0))
+
+
+@lru_cache(256)
+def _weights(blend: str, number: int, cell: int, own: tuple[int, int]) -> np.ndarray:
+    if blend == "hann":
+        return np.sin(np.pi * (np.arange(number) + 0.5) / number) ** 2
+    weights = np.ones(number)
+    if blend == "crop":
+        starts = np.arange(number) * cell
+        weights[(starts + cell <= own[0]) | (starts >= own[1])] = 0
+    weights.flags.writeable = False
+    return weights
 
 
 class Blend:
@@ -157,6 +160,7 @@ class Blend:
     Attributes:
         seams: float64 (2, C): sum of |difference| of neighbouring windows where they overlap, and number of cells;
             known with the bins.
+        waiting: windows that were added and not yet counted: many at once are faster.
     """
 
     def __init__(self, job: ContigJob, piece: Piece) -> None:
@@ -165,49 +169,68 @@ class Blend:
         self.cell = math.gcd(job.grid.unit, job.bin_size)
         self.begin = piece.start
         self.sums, self.weights = np.zeros((0, width)), np.zeros(0)
-        self.last: tuple[int, np.ndarray] | None = None
+        self.waiting: list[tuple[int, np.ndarray, np.ndarray]] = []
         self.totals = np.zeros((piece.num_bins(job.bin_size), len(job.tracks)))
         self.counts = np.zeros_like(self.totals)
         self.seams = np.zeros((2, width))
-        self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
+        self._last: list[tuple[int, np.ndarray]] = []
         self._held = 0
 
     def add(self, start: int, values: np.ndarray, weights: np.ndarray) -> None:
         """Add a window that begins at a base: values (n, C) of its cells, NaN where missing, and weights (n,)."""
-        self._compare(start, values)
-        used = np.flatnonzero(weights)
-        low = max(int(used[0]) if len(used) else 0, -((start - self.piece.start) // self.cell))
-        high = min(int(used[-1]) + 1 if len(used) else 0, -(-(self.piece.end - start) // self.cell))
-        if (start - self.begin) // self.cell * self.job.width >= HELD:
+        if max(self._held, (start - self.begin) // self.cell * self.job.width) >= HELD:
             self.flush(start)
-        if low >= high:
+        self.waiting.append((start, values, weights))
+        self._held += values.size
+
+    def add_window(self, window: Window, values: np.ndarray) -> None:
+        """Add what a model says about a window, (n, C), or (1, C) about all of it."""
+        cells = -(-(window.end - window.start) // self.cell)
+        spread = values if len(values) == cells else np.repeat(values, -(-cells // len(values)), axis=0)[:cells]
+        self.add(window.start, spread, self.job.grid.weights(window, self.cell))
+
+    def _settle(self) -> None:
+        """Add the windows that wait to the sums."""
+        starts, each, weights = zip(*self.waiting)
+        self._compare(list(zip(starts, each)))
+        values, weight = np.concatenate(each), np.concatenate(weights)
+        if not np.isfinite(values).all():
+            weight = np.where(np.isnan(values).any(axis=1), 0, weight)
+            values = np.where(weight[:, None] > 0, values, 0)
+        values = values * weight[:, None]
+        end = min(max(start + len(one) * self.cell for start, one in zip(starts, each)), self.piece.end)
+        if (more := -(-(end - self.begin) // self.cell) - len(self.sums)) > 0:
+            self.sums = np.concatenate([self.sums, np.zeros((more, self.job.width))])
+            self.weights = np.concatenate([self.weights, np.zeros(more)])
+        first = 0
+        for start, one in zip(starts, each):
+            at = (start - self.begin) // self.cell
+            low, high = max(0, -at), min(len(one), len(self.sums) - at)
+            if low < high:
+                self.sums[at + low : at + high] += values[first + low : first + high]
+                self.weights[at + low : at + high] += weight[first + low : first + high]
+            first += len(one)
+        self.waiting, self._held = [], 0
+
+    def _compare(self, windows: list[tuple[int, np.ndarray]]) -> None:
+        """Add to the seams what neighbours say where they overlap."""
+        if self.job.per == "sequence":
             return
-        values, weights = values[low:high], weights[low:high, None]
-        at = (start - self.begin) // self.cell + low
-        if (missing := at + len(values) - len(self.sums)) > 0:
-            self.sums = np.concatenate([self.sums, np.zeros((missing, self.sums.shape[1]))])
-            self.weights = np.concatenate([self.weights, np.zeros(missing)])
-        known, place = ~np.isnan(values).any(axis=1, keepdims=True), slice(at, at + len(values))
-        np.add(self.sums[place], values * weights, out=self.sums[place], where=known)
-        np.add(self.weights[place], weights[:, 0], out=self.weights[place], where=known[:, 0])
-
-    def _compare(self, start: int, values: np.ndarray) -> None:
-        if self.last is not None and self.job.per != "sequence":
-            before = self.last[1][(start - self.last[0]) // self.cell :][: len(values)]
-            self._pairs.append((before, values[: len(before)]))
-            self._held += before.size
-            if self._held >= HELD:
-                self._add_seams()
-        self.last = start, values
-
-    def _add_seams(self) -> None:
-        pair = [self.job.as_output(np.concatenate(one)) for one in zip(*self._pairs)]
-        difference = np.abs(pair[0] - pair[1])
-        self.seams += np.nansum(difference, axis=0), (~np.isnan(difference)).sum(axis=0)
-        self._pairs, self._held = [], 0
+        windows, pairs = [*self._last, *windows], []
+        for (start, one), (after, other) in pairwise(windows):
+            shared = one[(after - start) // self.cell :][: len(other)]
+            pairs.append((shared, other[: len(shared)]))
+        self._last = windows[-1:]
+        if pairs:
+            first, second = (self.job.as_output(np.concatenate(side)) for side in zip(*pairs))
+            difference = np.abs(first - second)
+            known = (~np.isnan(difference)).sum(axis=0)
+            self.seams += np.nansum(difference, axis=0, dtype=np.float64), known
 
     def flush(self, upto: int) -> None:
         """Turn all cells before a base into bins; no window says more about them."""
+        if self.waiting:
+            self._settle()
         number = min(len(self.weights), (upto - self.begin) // self.cell)
         if number > 0:
             self._finish(number)
@@ -215,17 +238,18 @@ class Blend:
             self.begin = max(self.begin, upto)
 
     def _finish(self, number: int) -> None:
-        weights = self.weights[:number, None]
-        mean = np.divide(
-            self.sums[:number], weights, out=np.full((number, self.sums.shape[1]), np.nan), where=weights > 0
-        )
-        values = self.job.as_output(mean.astype(np.float32))[:, self.job.chosen].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # 0 / 0 where no window counts
+            mean = self.sums[:number] / self.weights[:number, None]
+        values = self.job.as_output(mean.astype(np.float32)).take(self.job.chosen, axis=1).astype(np.float64)
         starts = self.begin + np.arange(number) * self.cell
         bases = self._wanted_bases(starts)[:, None] * ~np.isnan(values)
         bins = (starts - self.piece.start) // self.job.bin_size
-        edges = np.flatnonzero(np.diff(bins, prepend=-1))
-        self.totals[bins[edges]] += np.add.reduceat(np.where(bases > 0, values * bases, 0), edges, axis=0)
-        self.counts[bins[edges]] += np.add.reduceat(bases, edges, axis=0)
+        totals, place = np.where(bases > 0, values * bases, 0), slice(bins[0], bins[-1] + 1)
+        if self.cell < self.job.bin_size:
+            edges = np.flatnonzero(np.diff(bins, prepend=-1))
+            totals, bases = (np.add.reduceat(one, edges, axis=0) for one in (totals, bases))
+        self.totals[place] += totals
+        self.counts[place] += bases
         self.sums, self.weights, self.begin = self.sums[number:], self.weights[number:], self.begin + number * self.cell
 
     def _wanted_bases(self, starts: np.ndarray) -> np.ndarray:
@@ -238,8 +262,6 @@ class Blend:
     def bins(self) -> np.ndarray:
         """Give the bins of the piece, float32 (b, columns), NaN where no base has a value."""
         self.flush(self.piece.end + self.cell)
-        if self._pairs:
-            self._add_seams()
         divisor = self.counts if self.job.options.reduce == "mean" else np.ones_like(self.counts)
         found = np.divide(self.totals, divisor, out=np.full_like(self.totals, np.nan), where=self.counts > 0)
         return found.astype(np.float32)
@@ -421,48 +443,38 @@ def _refuse(options: TrackOptions) -> None:
         raise UsageError("layers, poolings and truncate are for sequences, not for contigs.")
 
 
-def read_windows(
-    job: ContigJob,
-    pieces: Sequence[Piece],
-    advance: Advance = lambda number: None,
-    *,
-    predictor: Predictor | None = None,
-) -> Iterator[Blend]:
+def windows_of(job: ContigJob, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Window]]:
+    """List the windows that are read for pieces, in order; none is a gap from end to end."""
+    for piece in pieces:
+        first, last, known = piece.wanted[0].start, piece.wanted[-1].end, job.known(piece.contig)[0]
+        for window in job.grid.over(job.genome.contigs[piece.contig], first, last):
+            if near(piece.wanted, *window.reach) and near(known, *window.own):
+                yield piece, window
+
+
+def read_windows(job: ContigJob, pieces: Sequence[Piece], advance: Advance = lambda number: None) -> Iterator[Blend]:
     """Read pieces window by window; give the blend of each, whose `Blend.bins` are then complete.
 
     Args:
         job: model, genome and settings.
         pieces: of the genome.
         advance: called with bases that are done.
-        predictor: another way to the numbers of windows than the job's own, such as a queue that serves many callers.
     """
-    waiting = deque[tuple[int, Window]]()
-
-    def records() -> Iterator[Record]:
-        for number, piece in enumerate(pieces):
-            first, last, known = piece.wanted[0].start, piece.wanted[-1].end, job.known(piece.contig)[0]
-            for window in job.grid.over(job.genome.contigs[piece.contig], first, last):
-                if near(piece.wanted, *window.reach) and near(known, *window.own):
-                    waiting.append((number, window))
-                    yield _record(job, piece.contig, window)
-
-    number, blend = 0, Blend(job, pieces[0])
-    for values in (predictor or job.predictor)(records()):
-        owner, window = waiting.popleft()
-        if owner != number:
-            yield blend
-            number, blend = owner, Blend(job, pieces[owner])
-        cells = -(-(window.end - window.start) // blend.cell)
-        spread = values if len(values) == cells else np.repeat(values, -(-cells // len(values)), axis=0)[:cells]
-        blend.add(window.start, spread, job.grid.weights(window, blend.cell))
-        advance(max(0, min(window.own[1], pieces[owner].end) - max(window.own[0], pieces[owner].start)))
-    yield blend
+    read, rest = tee(windows_of(job, pieces))
+    found = job.predictor(record_of(job, piece, window) for piece, window in read)
+    for piece, group in groupby(zip(found, rest), key=lambda item: item[1][0]):
+        blend = Blend(job, piece)
+        for values, (_, window) in group:
+            blend.add_window(window, values)
+            advance(max(0, min(window.own[1], piece.end) - max(window.own[0], piece.start)))
+        yield blend
 
 
-def _record(job: ContigJob, contig: str, window: Window) -> Record:
-    where = f"{job.genome.path}, {contig}, window at base {window.start + 1}"
+def record_of(job: ContigJob, piece: Piece, window: Window) -> Record:
+    """Read the letters of a window, and those beside it that shifted views need."""
+    where = f"{job.genome.path}, {piece.contig}, window at base {window.start + 1}"
     side = max(abs(shift) for _, shift in job.options.views)
-    text = job.genome.fetch_padded(contig, window.start - side, window.end + side, "+")
+    text = job.genome.fetch_padded(piece.contig, window.start - side, window.end + side, "+")
     inside = text[side : len(text) - side]
     return Record(0, where, inside, where=where, flanks=(text[:side], text[len(text) - side :]))
 

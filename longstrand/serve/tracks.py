@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -11,11 +11,10 @@ from typing import Any, cast
 import numpy as np
 
 from longstrand.config import build
-from longstrand.data.rows import Record
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import reverse_complement
-from longstrand.inference.contigs import ContigJob, Piece, read_windows
+from longstrand.inference.contigs import Blend, ContigJob, Piece, record_of, windows_of
 from longstrand.inference.jobs import with_default_output
 from longstrand.inference.loaded import obey
 from longstrand.inference.options import TrackOptions
@@ -101,12 +100,8 @@ class Along:
         place = Interval(region.chrom, start - self._offset, end - self._offset)
         self._piece = Piece(place.chrom, place.start, place.end, (place,))
         self.notes = [note.removeprefix("note: ") for note in notes]
-        self.records: list[Record] = []
-        list(read_windows(self.job, [self._piece], predictor=self._collect))
-
-    def _collect(self, records: Iterable[Record]) -> Iterator[np.ndarray]:
-        self.records = [replace(one, where="input") for one in records]
-        return iter(())
+        self._windows = list(windows_of(self.job, [self._piece]))
+        self.records = [replace(record_of(self.job, *one), where="input") for one in self._windows]
 
     def ways(self) -> list[dict[str, Any]]:
         """Give the options by which the windows are to be predicted, one for each strand that is kept apart."""
@@ -124,12 +119,10 @@ class Along:
             neighbouring windows where they overlap, by the spread of the track (the worst track; None without any).
         """
         width = len(self.job.names)
-        whole = [np.concatenate([one.reshape(-1, width) for one in apart], axis=1) for apart in zip(*found)]
-
-        def replay(records: Iterable[Record]) -> Iterator[np.ndarray]:
-            return (values for _, values in zip(records, whole))
-
-        (blend,) = read_windows(self.job, [self._piece], predictor=replay)
+        whole = (np.concatenate([one.reshape(-1, width) for one in apart], axis=1) for apart in zip(*found))
+        blend = Blend(self.job, self._piece)
+        for (_, window), numbers in zip(self._windows, whole):
+            blend.add_window(window, numbers)
         values, (apart, cells) = blend.bins(), blend.seams[:, self.job.chosen]
         known = (~np.isnan(values)).sum(0) > 0
         spread = np.nanstd(values[:, known], axis=0)

@@ -77,19 +77,23 @@ class Encoding:
         Raises:
             ValueError: the number of rows is not the number of tokens, or ``reduce`` is unknown.
         """
+        if reduce not in ("mean", "max", "sum", "share"):
+            raise ValueError(f"reduce is mean, max, sum or share, not {reduce!r}.")
         rows = _rows(values, len(self), "token")
         rows = rows if np.issubdtype(rows.dtype, np.floating) else rows.astype(np.float64)
-        lengths, tokens, bases = self._cover()
+        lengths = self._lengths()
+        if reduce == "share":
+            rows = rows / np.maximum(lengths, 1).reshape(-1, *[1] * (rows.ndim - 1)).astype(rows.dtype)
+        if self._tiles(lengths):
+            spread: AnyArray = np.repeat(rows, lengths, axis=0)
+            return spread
+        tokens, bases = self._cover(lengths)
         shape = (self.num_bases, *rows.shape[1:])
         if reduce == "max":
             highest = np.full(shape, -np.inf, dtype=rows.dtype)
             np.maximum.at(highest, bases, rows[tokens])
             highest[np.bincount(bases, minlength=self.num_bases) == 0] = np.nan
             return highest
-        if reduce not in ("mean", "sum", "share"):
-            raise ValueError(f"reduce is mean, max, sum or share, not {reduce!r}.")
-        if reduce == "share":
-            rows = rows / np.maximum(lengths, 1).reshape(-1, *[1] * (rows.ndim - 1)).astype(rows.dtype)
         total = np.zeros(shape, dtype=rows.dtype)
         np.add.at(total, bases, rows[tokens])
         if reduce == "mean":
@@ -123,7 +127,7 @@ class Encoding:
             floats, missing = rows.astype(np.float64), rows == IGNORED_LABEL
         shape = (self.num_bases, math.prod(rows.shape[1:]))
         flat, gone = floats.reshape(shape), missing.reshape(shape)
-        _, tokens, bases = self._cover()
+        tokens, bases = self._cover(self._lengths())
         columns = [
             _reduce_column(flat[bases, c], gone[bases, c], tokens, len(self), reduce) for c in range(flat.shape[1])
         ]
@@ -133,13 +137,24 @@ class Encoding:
             return result.astype(rows.dtype if np.issubdtype(rows.dtype, np.floating) else np.float64)
         return np.where(np.isnan(result), IGNORED_LABEL, result).astype(rows.dtype)
 
-    def _cover(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """List every (token, base) incidence: bases per token, and the two index arrays in token order."""
+    def _lengths(self) -> npt.NDArray[np.int64]:
+        """Count the bases of each token."""
+        starts, ends = self.offsets.T.astype(np.int64)
+        lengths: npt.NDArray[np.int64] = ends - starts
+        return lengths
+
+    def _tiles(self, lengths: npt.NDArray[np.int64]) -> bool:
+        """Say whether the tokens stand one behind the other and each base has one, as without overlapping k-mers."""
+        ends = lengths.cumsum()
+        last = ends[-1] if len(ends) else 0
+        return bool(last == self.num_bases and ((ends == self.offsets[:, 1]) | (lengths == 0)).all())
+
+    def _cover(self, lengths: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """List every (token, base) incidence, as two index arrays in token order."""
         starts = self.offsets[:, 0].astype(np.int64)
-        lengths = self.offsets[:, 1].astype(np.int64) - starts
         tokens = np.repeat(np.arange(len(self), dtype=np.int64), lengths)
         first = np.repeat(np.cumsum(lengths) - lengths, lengths)
-        return lengths, tokens, np.arange(len(tokens), dtype=np.int64) - first + starts[tokens]
+        return tokens, np.arange(len(tokens), dtype=np.int64) - first + starts[tokens]
 
 
 def _rows(values: npt.ArrayLike, expected: int, unit: str) -> AnyArray:

@@ -327,6 +327,10 @@ def test_probabilities_by_hand() -> None:
     np.testing.assert_allclose(probabilities(logits, "multi_label")[0], [0.5, 0.75], rtol=1e-6)
     assert probabilities(np.array([[-1000.0, 1000.0]]), "multi_label").tolist() == [[0, 1]]
     assert probabilities(np.empty((0, 2), dtype=np.float32), "single_label").shape == (0, 2)
+    for classes in (1, 7, 8, 9):
+        many = np.random.default_rng(classes).normal(size=(5, 3, classes)).astype(np.float32)
+        powers = np.exp(many - many.max(-1, keepdims=True))
+        np.testing.assert_array_equal(probabilities(many, "single_label"), powers / powers.sum(-1, keepdims=True))
 
 
 def test_strand_pieces_by_hand() -> None:

@@ -27,6 +27,10 @@ def test_to_bases_of_tiles():
     assert mean[:6, 0].tolist() == [6, 6, 6, 2, 4, 4] and np.isnan(mean[6]).all()
     assert TILED.to_bases(values, "share")[:, 0].tolist() == [2, 2, 2, 2, 2, 2, 0]
     assert TILED.to_bases(values[:, 0], "sum").tolist() == [6, 6, 6, 2, 4, 4, 0]
+    full = encoding([(0, 0), (0, 3), (3, 4), (4, 6), (0, 0)], 6)
+    assert all(full.to_bases(values[:, 0], how).tolist() == [6, 6, 6, 2, 4, 4] for how in ("mean", "max", "sum"))
+    assert full.to_bases(values[:, 0], "share").tolist() == [2, 2, 2, 2, 2, 2]
+    assert encoding([(0, 0), (0, 0)], 0).to_bases(values[:2]).shape == (0, 2)
 
 
 def test_to_bases_of_overlapping_kmers():

@@ -144,8 +144,31 @@ def test_a_small_buffer(genome: Genome, model: Any, held: int, monkeypatch: pyte
     blend = Blend(job, Piece("one", 0, 333, (genome.whole("one"),)))
     for start in range(0, 309, 12):
         blend.add(start, np.full((24, 3), start, dtype=np.float32), np.ones(24))
-        assert len(blend.sums) <= 24 + 12 * bool(held) + held // 3
+        assert len(blend.sums) + sum(len(values) for _, values, _ in blend.waiting) <= 48 + held // 3
     np.testing.assert_allclose(blend.bins()[[0, 12, 24, 300], 0], [0, 6, 18, 294])
+
+
+@pytest.mark.parametrize("bin_size", [1, 7])
+def test_windows_counted_together_or_one_by_one(
+    genome: Genome, model: Any, bin_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bits; what is missing, or infinite without a weight, says nothing."""
+    options = {**OPTIONS, "bin_size": bin_size}
+    job = ContigJob(model, K2, genome, options=TrackOptions(**options, blend="hann"), names=["a", "b", "c"])
+    random, found = np.random.default_rng(0), []
+    windows = random.normal(size=(26, 24, 3)).astype(np.float32)
+    windows[3, 5, 1], windows[4, 0] = np.nan, np.inf
+    weights = np.arange(24) / 24
+    for held in (0, 90, 1 << 17):
+        monkeypatch.setattr(contigs, "HELD", held)
+        blend = Blend(job, Piece("one", 5, 320, (genome.whole("one"),)))
+        for start, window in zip(range(0, 309, 12), windows):
+            blend.add(start, window, weights)
+        found.append((blend.bins(), blend.seams))
+    assert not np.isnan(found[0][0]).any()
+    for bins, seams in found[1:]:
+        np.testing.assert_array_equal(bins, found[0][0])
+        np.testing.assert_allclose(seams, found[0][1])
 
 
 def test_parts_do_not_change_a_bin(genome: Genome, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
