@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 
 class LongstrandError(Exception):
@@ -34,6 +34,25 @@ class ConfigError(UsageError):
 
 class InputError(LongstrandError):
     """A data file is missing, damaged or contradicts another one."""
+
+
+class ColumnError(InputError):
+    """A table lacks a column with the usual name.
+
+    Attributes:
+        message: what is there, without what to do.
+        what: the usual name: ``sequence`` or ``label``.
+    """
+
+    def __init__(self, message: str, what: str) -> None:
+        super().__init__(f"{message}; call yours '{what}' (or give {what}_column= where a function has it).")
+        self.message, self.what = message, what
+
+    def with_options(self, options: Container[str]) -> InputError:
+        """Say the same to who uses a command with these options."""
+        named = (f"--{self.what}-column", *(["--column"] if self.what == "sequence" else []))
+        other = next((f", or name it with {option}" for option in named if option in options), "")
+        return InputError(f"{self.message}; call yours '{self.what}'{other}.")
 
 
 class SequenceError(InputError):

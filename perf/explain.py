@@ -104,7 +104,7 @@ def gradients(num: int, peer: int) -> dict[str, object]:
 
     def ours(some: list[str], name: str, **options: int) -> None:
         found = attribute(
-            model, some, output=1, baseline="mask", batch_tokens=BATCH_TOKENS, most_minutes=1e6, **options
+            model, some, target=1, baseline="mask", batch_tokens=BATCH_TOKENS, most_minutes=1e6, **options
         )
         answers[name].extend(found)
 
@@ -113,7 +113,7 @@ def gradients(num: int, peer: int) -> dict[str, object]:
         "same_steps": lambda some: ours(some, "same_steps", steps=STEPS, most_steps=STEPS),
         "default": lambda some: ours(some, "default"),
     }
-    attribute(model, texts[:2], output=1)
+    attribute(model, texts[:2], target=1)
     pieces = [texts[i : i + PIECE] for i in range(0, num, PIECE)]
     shared = -(-peer // PIECE)
     seconds = in_turn(arms, pieces[:shared])
@@ -144,7 +144,7 @@ def changes(num: int, peer: int) -> dict[str, object]:
     arms = {
         "loop": lambda text: [ls.predict(model, [one]) for one in variants(text)[::share]],
         "one_call": lambda text: ls.predict(model, variants(text)),
-        "ours": lambda text: attribute(model, [text], method="ism", output=1, batch_tokens=BATCH_TOKENS),
+        "ours": lambda text: attribute(model, [text], method="ism", target=1, batch_tokens=BATCH_TOKENS),
     }
     arms["ours"](texts_of(1, 20)[0])
     texts = texts_of(num, 200)

@@ -28,7 +28,7 @@ app = new_app()
 
 
 @app.command()
-@options_of(DesignOptions, names={"output": "--target", "motifs": "--motif"})
+@options_of(DesignOptions, names={"motifs": "--motif"})
 def design(
     arguments: WordsArgument,
     folder: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)],
@@ -58,7 +58,7 @@ def design(
     from longstrand.designs.jobs import design_file
 
     chosen, source = model_first(model, arguments, "MODEL INPUT")
-    with progress_bar(lambda: count_rows(Path(source)), "starts", quiet=quiet) as advance:
+    with progress_bar("design", lambda: count_rows(Path(source)), "starts", quiet=quiet) as advance:
         result = design_file(
             chosen, source, folder, genome=genome, check_models=check_model or (), prior=prior, train=train,
             fixed_bed=fixed_bed, overwrite=overwrite, advance=advance,

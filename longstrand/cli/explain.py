@@ -28,7 +28,7 @@ app = new_app(no_args_is_help=True, help="Say why a model says what it says.")
 
 
 @app.command()
-@options_of(AttributeOptions, names={"output": "--target"})
+@options_of(AttributeOptions)
 def attribute(
     arguments: WordsArgument,
     folder: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)],

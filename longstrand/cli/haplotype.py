@@ -60,7 +60,7 @@ def _windows(
     found: Haplotypes, sample: str, regions: list[str], number: int | None, how: CallOptions
 ) -> Iterator[tuple[str, str, HaplotypeWindow]]:
     """Read regions, or whole contigs, of one or all haplotypes of a person: name, contig, window."""
-    from longstrand.report.locus import parse_region
+    from longstrand.genome.intervals import parse_region
 
     for word in regions:
         is_contig = ":" not in word or word in found.genome.contigs

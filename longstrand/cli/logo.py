@@ -39,8 +39,8 @@ def logo(
 ) -> None:
     """Write how strongly a language model expects A, C, G and T at each base of regions: four BigWigs and a logo hub.
 
-    Every base is masked in turn: one pass of the model for each token. Name --regions (BED) or --contigs. The same
-    command continues after an interruption.
+    Every base is masked in turn: one pass of the model for each token. Name --regions (BED, or
+    chr1:1001-2000, counted from 1, both ends included) or --contigs. The same command continues after an interruption.
     """
     from longstrand.tracks.logo import write_logo
 
@@ -48,7 +48,7 @@ def logo(
     asked = given(options)
     if "contigs" in asked:
         asked["chroms"] = asked.pop("contigs")
-    with progress_bar(lambda: None, "bases", quiet=quiet) as advance:
+    with progress_bar("logo", lambda: None, "bases", quiet=quiet) as advance:
         result = write_logo(source, genome, output, overwrite=overwrite, advance=advance, **asked)
     bases = result.counts.get("bases", 0)
     line = f"wrote {bases:,} bases of {result.num_rows} contig(s) to {output} ({result.seconds:.1f} s)"

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from longstrand.config import Config, find_settings, from_command_line
-from longstrand.errors import UsageError
+from longstrand.errors import ColumnError, UsageError, nearest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -67,7 +67,29 @@ class Verb(TyperCommand):
         read = [item for value in given for item in (value if isinstance(value, list | tuple) else [value])]
         for name in paths:
             check_output(context.params[name], read, replaced=("report.html", "report.json"))
-        return super().invoke(context)
+        try:
+            return super().invoke(context)
+        except ColumnError as error:
+            raise error.with_options([word for option in self.params for word in option.opts]) from error
+
+
+class Verbs(TyperGroup):
+    """A command with sub-commands, which says what they are where it is given something else."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the sub-command that a line means.
+
+        Raises:
+            UsageError: there is none of that name; all are named, and the likely one.
+        """
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            known = list(self.commands)
+            likely = nearest(args[0], known)
+            takes_words = any(item.param_type_name == "argument" for item in self.commands[known[0]].params)
+            if not likely and takes_words and (os.path.exists(args[0]) or len(args) > 1):
+                likely = f" (did you mean '{ctx.command_path} {known[0]} {' '.join(args)}'?)"
+            raise UsageError(f"{ctx.command_path}: no command '{args[0]}'{likely}; commands are: {', '.join(known)}.")
+        return super().resolve_command(ctx, args)
 
 
 def new_app(**settings: Any) -> typer.Typer:
@@ -76,7 +98,9 @@ def new_app(**settings: Any) -> typer.Typer:
     Completion of all verbs is installed once, by ``longstrand --install-completion``.
     """
     names = {"help_option_names": ["-h", "--help"]}
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=names, **settings)
+    app = typer.Typer(
+        cls=Verbs, add_completion=False, pretty_exceptions_enable=False, context_settings=names, **settings
+    )
     app.command = partial(app.command, cls=Verb)  # type: ignore[method-assign]
     return app
 
@@ -292,12 +316,14 @@ def show_job(result: JobResult, unit: str, counted: str | None = None, *, as_jso
 
 
 @contextmanager
-def progress_bar(count: Callable[[], int | None], unit: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal; counting the rows and drawing cost nothing elsewhere."""
+def progress_bar(
+    verb: str, count: Callable[[], int | None], unit: str, *, quiet: bool
+) -> Iterator[Callable[[int], None]]:
+    """Show a bar with the name of the verb on a terminal; counting the rows and drawing cost nothing elsewhere."""
     if quiet or not sys.stderr.isatty():
         yield lambda number: None
         return
     from longstrand import runtime
 
-    with runtime.progress_bar("predict", total=count(), unit=unit) as bar:
+    with runtime.progress_bar(verb, total=count(), unit=unit) as bar:
         yield bar.update

@@ -70,8 +70,9 @@ def predict(
 
     Input is read as in training, unless options say otherwise. The same command continues after an interruption. With
     --strand both, the logits of the two strands are averaged (per-base ones are flipped back first). An empty sequence
-    gets missing values. Several processes (torchrun) share the work. --contigs all or --regions peaks.bed write tracks
-    along the genome that is the input: all outputs at once, into a folder of BigWigs with a page.
+    gets missing values. Several processes (torchrun) share the work. --contigs all or --regions peaks.bed (or
+    chr1:1001-2000, from 1, ends included) write tracks along the genome that is the input: all outputs at once, into a
+    folder of BigWigs with a page.
     """
     if values is not None:
         options["output"] = one_of(values, ("probabilities", "logits"), "--values")
@@ -134,6 +135,7 @@ def run_job(
         LongstrandError: whatever is wrong with files or options.
     """
     source_model, source = model_first(model, words, "MODEL INPUT")
+    verb = "embed" if options.get("output") == "embeddings" else "predict"
     from longstrand.inference.writers import track_ending
 
     chosen = given(options)
@@ -157,18 +159,18 @@ def run_job(
 
         names = {"contigs": "chroms", "columns": "outputs"}
         asked = {names.get(name, name): value for name, value in chosen.items()}
-        with progress_bar(lambda: None, "bases", quiet=quiet) as advance:
+        with progress_bar(verb, lambda: None, "bases", quiet=quiet) as advance:
             result = predict_tracks(source_model, source, output, overwrite=overwrite, advance=advance, **asked)
     else:
-        with progress_bar(lambda: count_rows(Path(source)), "sequences", quiet=quiet) as advance:
+        with progress_bar(verb, lambda: count_rows(Path(source)), "sequences", quiet=quiet) as advance:
             result = predict_file(
                 source_model, source, output, genome=genome, overwrite=overwrite, advance=advance, **chosen
             )
     if report is not None and result.num_rows is not None:
         from longstrand.report.outcomes import predictions_page
 
-        verb = "Vectors" if chosen.get("output") == "embeddings" else "Predictions"
+        what = "Vectors" if verb == "embed" else "Predictions"
         about = {"model": source_model, "input": source, "genome": genome, "options": chosen}
-        predictions_page(report, result.output, title=f"{verb} of {Path(source).name}", notes=result.notes, about=about)
+        predictions_page(report, result.output, title=f"{what} of {Path(source).name}", notes=result.notes, about=about)
     unit, counted = ("contigs", None) if track else ("rows", "sequences")
     show_job(result, unit, counted, as_json=as_json, quiet=quiet)

@@ -88,7 +88,7 @@ def score(
     page = None if report is None else lambda job, scored: pages.append(make_page(job, scored))
     result = score_variants_file(
         chosen, variants, output, genome=genome, look_up=look_up, overwrite=overwrite, report=page,
-        progress=lambda total: progress_bar(lambda: total, "variants", quiet=quiet), **given(options),
+        progress=lambda total: progress_bar("variants", lambda: total, "variants", quiet=quiet), **given(options),
     )  # fmt: skip
     if report is not None and pages:
         from longstrand.report.page import write_report
@@ -123,7 +123,7 @@ def calibrate(
 
     result = run(
         model, output, genome=genome, draw=draw, variants=variants, num=num, min_frequency=min_frequency, seed=seed,
-        progress=lambda total: progress_bar(lambda: total, "variants", quiet=quiet), overwrite=overwrite,
+        progress=lambda total: progress_bar("variants", lambda: total, "variants", quiet=quiet), overwrite=overwrite,
         **given(options),
     )  # fmt: skip
     show_job(result, "records", "variants", as_json=json, quiet=quiet)

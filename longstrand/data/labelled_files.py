@@ -25,7 +25,6 @@ from longstrand.data.labelled_tokens import (
     spread_piece,
 )
 from longstrand.data.rows import (
-    NAME_YOURS,
     Columns,
     detect_file,
     find_column,
@@ -37,7 +36,7 @@ from longstrand.data.rows import (
     sequence_column,
     take_column,
 )
-from longstrand.errors import InputError, UsageError, nearest
+from longstrand.errors import ColumnError, InputError, UsageError, nearest
 from longstrand.genome.sequence import normalise
 
 if TYPE_CHECKING:
@@ -205,8 +204,10 @@ class GenomeWindows:
         Raises:
             InputError: a file is damaged.
         """
+        from longstrand.genome.regions import with_names_of
+
         for path in paths:
-            given = read_intervals(path).intervals
+            given = with_names_of(read_intervals(path), self.genome.contigs).intervals
             self.taken.extend(item.expand(min(MARGIN, self.num_bases or item.length)) for item in given)
 
 
@@ -271,9 +272,7 @@ def label_columns(available: Sequence[str], columns: LabelColumns, path: Path) -
         if name in available:
             return (name,)
     close = nearest("label", available)
-    raise InputError(
-        f"{path}: no label column 'label'{close}; columns are: {', '.join(available)}{NAME_YOURS['label']}."
-    )
+    raise ColumnError(f"{path}: no label column 'label'{close}; columns are: {', '.join(available)}", "label")
 
 
 def _sequences(frame: pl.DataFrame, name: str, path: Path, what: str) -> list[str | None]:
@@ -357,7 +356,7 @@ def _read_intervals(
         UsageError: there is no genome, or negatives are asked for beside label columns.
         InputError: the file is damaged, an interval lies off the genome, or there is no label.
     """
-    from longstrand.genome.regions import check_on_genome, matched_negatives, windows_around
+    from longstrand.genome.regions import matched_negatives, on_genome, windows_around
 
     if windows is None:
         raise UsageError(f"{path} holds intervals; name their genome with --fasta (and a size with --window).")
@@ -365,7 +364,7 @@ def _read_intervals(
     table = read_intervals(path)
     num_rows = len(table)
     if windows.num_bases is None:
-        check_on_genome(table, windows.genome)
+        table = on_genome(table, windows.genome)
         intervals = list(table.intervals)
     else:
         intervals, table = windows_around(table, windows.genome, windows.num_bases)

@@ -8,9 +8,9 @@ from pathlib import Path
 from longstrand.data.labelled_files import RawTable, make_rows
 from longstrand.data.rows import read_intervals
 from longstrand.errors import InputError, UsageError
-from longstrand.genome.fasta import Genome
+from longstrand.genome.fasta import Genome, match_contigs
 from longstrand.genome.intervals import Interval, IntervalTable
-from longstrand.genome.regions import check_on_genome, windows_around
+from longstrand.genome.regions import on_genome, windows_around
 from longstrand.genome.sequence import reverse_complement
 
 BLOCKS = ("train", "train", "valid", "train", "test", "train", "train", "test", "train", "train")
@@ -42,7 +42,7 @@ def bin_windows(path: Path | None, genome: Genome, window: int, bin_bases: int) 
     table = read_intervals(path)
     if window:
         return windows_around(table, genome, window)
-    check_on_genome(table, genome)
+    table = on_genome(table, genome)
     rows = [row for row, item in enumerate(table.intervals) if item.length >= bin_bases]
     if not rows:
         raise InputError(f"{path}: no interval has a whole bin of {bin_bases} bases; set window=... or bin_bases=...")
@@ -88,6 +88,8 @@ def split_windows(
     counts: dict[str, int] = {}
     for window in windows:
         counts[window.chrom] = counts.get(window.chrom, 0) + 1
+    names = match_contigs([*valid_chroms, *test_chroms], counts, "valid_chroms and test_chroms")
+    valid_chroms, test_chroms = ([names.get(chrom, chrom) for chrom in asked] for asked in (valid_chroms, test_chroms))
     for chrom in [*valid_chroms, *test_chroms]:
         if chrom not in counts:
             raise InputError(

@@ -14,14 +14,15 @@ import csv
 import itertools
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from longstrand.errors import InputError, UsageError, nearest
-from longstrand.genome.intervals import Interval, IntervalTable
+from longstrand.errors import ColumnError, InputError, UsageError, nearest
+from longstrand.genome.intervals import Interval, IntervalTable, parse_regions
 from longstrand.genome.text import (
     CHROM_NAMES,
     END_NAMES,
@@ -288,13 +289,6 @@ def column_names(path: Path) -> list[str]:
     return _read_frame(path, kind).columns
 
 
-NAME_YOURS = {
-    what: f"; call yours '{what}', or name it with --{what}-column ({what}_column= in Python)"
-    for what in ("sequence", "label")
-}
-"""What to do where a table has no such column, by what the column holds."""
-
-
 def find_column(names: Sequence[str], name: str, path: Path, what: str) -> int:
     """Return the place of a column.
 
@@ -306,8 +300,9 @@ def find_column(names: Sequence[str], name: str, path: Path, what: str) -> int:
     if name not in names:
         cut = [one if len(one) <= 40 else f"{one[:37]}..." for one in names[:40]]
         shown = ", ".join(cut) + (", ..." if len(names) > 40 else "")
-        hint, yours = " (is the header line missing?)" if any(map(_is_data, names)) else "", NAME_YOURS.get(what, "")
-        raise InputError(f"{path}: no {what} column '{name}'{nearest(name, names)}; columns are: {shown}{hint}{yours}.")
+        hint = " (is the header line missing?)" if any(map(_is_data, names)) else ""
+        message = f"{path}: no {what} column '{name}'{nearest(name, names)}; columns are: {shown}{hint}"
+        raise ColumnError(message, what) if what in ("sequence", "label") else InputError(f"{message}.")
     return names.index(name)
 
 
@@ -371,6 +366,24 @@ def read_intervals(path: Path) -> IntervalTable:
     else:
         raise InputError(f"{path}: this is {KINDS[kind]}; a BED file or a table of chrom, start and end is needed.")
     return _interval_table(path, names, rows)
+
+
+def read_regions(given: str) -> IntervalTable:
+    """Read intervals of a file (`read_intervals`), or regions written out: ``chr1:1-100,chr2:5-10``.
+
+    Written out they count from 1, both ends included (`longstrand.genome.intervals.parse_regions`).
+
+    Raises:
+        InputError: as `read_intervals`, or a text with a colon is neither a file nor regions.
+    """
+    if is_regions(given):
+        return IntervalTable(parse_regions(given))
+    return read_intervals(Path(given).expanduser())
+
+
+def is_regions(given: str) -> bool:
+    """Return whether a text is regions written out rather than a file: it has a colon, and no such file exists."""
+    return ":" in given and not os.path.exists(Path(given).expanduser())
 
 
 def _interval_table(path: Path, names: Sequence[str], rows: Iterable[Row]) -> IntervalTable:
@@ -494,14 +507,14 @@ def _sequence(cell: str | None) -> str:
 
 
 def _interval_records(path: Path, columns: Columns, genome: Genome, window: int | None, flank: int) -> Iterator[Record]:
-    from longstrand.genome.regions import check_on_genome, window_around
+    from longstrand.genome.regions import on_genome, window_around
 
     if window is not None and window < 1:
         raise UsageError(f"--window is a number of bases, got {window}.")
     table = read_intervals(path)
     if columns.name is not None:
         find_column(list(table.labels), columns.name, path, "name")
-    check_on_genome(table, genome)
+    table = on_genome(table, genome)
     names = table.labels.get(columns.name or "name") or [None] * len(table)
 
     def record(index: int, interval: Interval) -> Record:

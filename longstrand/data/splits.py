@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from longstrand.data.labelled_files import RawTable
 from longstrand.errors import InputError
+from longstrand.genome.fasta import match_contigs
 from longstrand.genome.sequence import reverse_complement
 from longstrand.runtime import generator
 
@@ -47,6 +48,8 @@ def split_by_chrom(table: RawTable, valid_chroms: Sequence[str], test_chroms: Se
     if both:
         raise InputError(f"chromosome {both[0]} is asked for in validation and in test; choose one.")
     present = set(table.chroms)
+    names = match_contigs([*valid_chroms, *test_chroms], present, table.source)
+    valid_chroms, test_chroms = ([names.get(chrom, chrom) for chrom in asked] for asked in (valid_chroms, test_chroms))
     for chrom in [*valid_chroms, *test_chroms]:
         if chrom not in present:
             shown = ", ".join(sorted(present)[:12])

@@ -68,15 +68,17 @@ class Setting:
     def of(
         cls, model: Model | Score, options: DesignOptions, *, check_models: Sequence[Model | Score] = (),
         prior: Model | None = None, train: Sequences | None = None, fixed_bed: str | Path | None = None,
-        intervals: bool = False,
+        genome: Genome | None = None,
     ) -> Setting:  # fmt: skip
-        """Open everything and check that it belongs together; the window of ``intervals`` is by default the model's.
+        """Open everything and check that it belongs together; intervals get by default the model's window.
 
         Raises:
             LongstrandError: a file is missing or damaged, the model has no such output, or the strategy is not for it.
         """
         score, loaded, target = _open(model, options)
-        options = options.changed(window=window_of(options.window, loaded and loaded.reading, intervals=intervals))
+        options = options.changed(
+            window=window_of(options.window, loaded and loaded.reading, intervals=genome is not None)
+        )
         objective = _objective(options, target)
         language = None if prior is None else open_model(prior, device=options.device).network
         if language is not None and language.kind != "masked_lm":
@@ -98,7 +100,7 @@ class Setting:
         if train is not None:
             columns = options.changed(window=None, name_column=None).reading()
             known = sketch([record.sequence.upper() for record in as_records(train, options=columns)])
-        inside = None if fixed_bed is None else inside_of(Path(fixed_bed), options.window)
+        inside = None if fixed_bed is None else inside_of(Path(fixed_bed), options.window, genome)
         return cls(options, score, objective, loaded, target, language, others, known, inside)
 
     def search(self, record: Record, index: int) -> Search:
@@ -179,11 +181,11 @@ def _open(model: Model | Score, options: DesignOptions) -> tuple[Score, LoadedMo
     loaded = open_model(model, device=options.device)
     network = loaded.network
     if network.kind == "masked_lm":
-        if options.output is not None:
+        if options.target is not None:
             raise UsageError("a masked LM has one score, the log-likelihood of the sequence; leave out --target.")
         target = target_of(network)
     else:
-        target = target_of(network, options.output, region=options.region, batch_tokens=options.batch_tokens)
+        target = target_of(network, options.target, region=options.region, batch_tokens=options.batch_tokens)
     reading = reading_of(network)
     settings = {
         "exact_text": reading.exact_text,
@@ -205,11 +207,11 @@ def _objective(options: DesignOptions, target: Target | None) -> Objective:
         return int(name)
 
     against = tuple(map(number, options.against))
-    if target is not None and options.output is None:
+    if target is not None and options.target is None:
         output = target.output
         against = against or (() if target.against is None else (target.against,))
     else:
-        output = number(options.output or 0)
+        output = number(options.target or 0)
     hold = tuple(map(number, options.hold))
     if output in against or output in hold:
         raise UsageError("the output that is raised cannot be held or stand against itself.")
@@ -259,8 +261,9 @@ def _begin(
     notice: Notice, **others: Any,
 ) -> tuple[Setting, list[Record], list[Search]]:  # fmt: skip
     """Open everything, read the starts, and say what is computed at most."""
-    setting = Setting.of(model, options, intervals=genome is not None, **others)
-    records = list(as_records(sequences, genome=genome, options=setting.options.reading()))
+    opened = open_genome(genome)
+    setting = Setting.of(model, options, genome=opened, **others)
+    records = list(as_records(sequences, genome=opened, options=setting.options.reading()))
     if not records:
         raise InputError("there is no sequence to begin with.")
     if setting.inside is not None and not any(setting.inside(record).any() for record in records):

@@ -34,7 +34,7 @@ class DesignOptions(ReadOptions):
         description="greedy (best single substitution, again and again), beam, evolve, gradient (single-base "
         "vocabularies), or lm (masked bases refilled by a language model)",
     )
-    output: str | int | None = Field(
+    target: str | int | None = Field(
         None, description="name or number of the output to raise; by default the only one, or of two classes the second"
     )
     against: tuple[str | int, ...] = Field(

@@ -117,7 +117,7 @@ class Explainer:
     ) -> None:
         self.options = options
         target = target_of(
-            model, options.output, against=options.against, region=options.region, batch_tokens=options.batch_tokens
+            model, options.target, against=options.against, region=options.region, batch_tokens=options.batch_tokens
         )
         self.target = replace(target, tick=tick)
         reading = reading_of(model)

@@ -20,7 +20,7 @@ from longstrand.errors import InputError, UsageError, nearest
 from longstrand.evaluation.bootstrap import Resamples, interval
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval, merge_intervals
-from longstrand.genome.regions import check_on_genome
+from longstrand.genome.regions import on_genome
 from longstrand.models.network import Network
 from longstrand.questions.tokens import BATCH_TOKENS, MaskedText, iter_log_probabilities, read_text
 from longstrand.runtime import generator
@@ -86,8 +86,7 @@ def read_elements(path: Path, genome: Genome, kinds: Sequence[str] = ()) -> Elem
         InputError: an element leaves its contig (with line).
         UsageError: a kind does not occur.
     """
-    table = read_intervals(path)
-    check_on_genome(table, genome)
+    table = on_genome(read_intervals(path), genome)
     column = next((table.labels[name] for name in ("kind", "name") if name in table.labels), None)
     names = ["element"] * len(table) if column is None else [name or "element" for name in column]
     known = list(dict.fromkeys(names))

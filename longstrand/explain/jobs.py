@@ -86,7 +86,7 @@ def attribute_file(
     if not any(has_letters(record.sequence) for record in job.records()):
         raise InputError(f"{source}: no row has an A, C, G or T, so there is nothing to explain.")
     if sites is not None:
-        inside = inside_of(Path(sites).expanduser(), job.options.window)
+        inside = inside_of(Path(sites).expanduser(), job.options.window, job.genome)
         if not any(inside(record).any() for record in job.records()):
             raise InputError(f"{sites}: no site lies on a row of {source}.")
     opened = _others(job, others)
@@ -142,7 +142,7 @@ def attribute(
             merged adapters and any attention.
         sequences: one text, a list or column of them, or a path (FASTA, table, BED with ``genome``).
         genome: what the intervals of a file lie on.
-        **options: of `AttributeOptions`, for example ``method="ism"``, ``output="promoter"``, ``strand="both"``.
+        **options: of `AttributeOptions`, for example ``method="ism"``, ``target="promoter"``, ``strand="both"``.
 
     Returns:
         One `Attribution` a row; ``values`` has one number a base.

@@ -18,7 +18,7 @@ from longstrand.data.rows import Record, read_intervals
 from longstrand.explain.attribution import Attribution, Explainer
 from longstrand.explain.elements import Place, by_chrom, marks_of
 from longstrand.explain.options import PATHS, AttributeOptions, ReadOptions
-from longstrand.genome.regions import window_around
+from longstrand.genome.regions import window_around, with_names_of
 from longstrand.inference.loaded import LoadedModel, Model, fingerprint_input, open_model, window_of
 from longstrand.inference.sequences import open_genome, read_file
 from longstrand.inference.writers import Bins, ColumnChunk, TrackLayout, track_file
@@ -112,9 +112,10 @@ def place_of(record: Record, window: int | None) -> Place | None:
     return Place(record.interval.chrom, start, end, record.interval.strand)
 
 
-def inside_of(path: Path, window: int | None) -> Inside:
+def inside_of(path: Path, window: int | None, genome: Genome | None = None) -> Inside:
     """Make a function that says which bases of a row lie in the intervals of a BED, by genome or by name of the row."""
-    sites = by_chrom(read_intervals(path).intervals)
+    table = read_intervals(path)
+    sites = by_chrom((table if genome is None else with_names_of(table, genome.contigs)).intervals)
 
     def inside(record: Record) -> npt.NDArray[np.bool_]:
         return marks_of(sites, place_of(record, window) or Place(record.name, 0, record.num_bases, "+"))

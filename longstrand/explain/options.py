@@ -76,7 +76,7 @@ class AttributeOptions(ReadOptions):
         description="ig (integrated gradients), gradient (x difference), occlusion, or a change of bases: ism (every "
         "substitution), deletion, insertion, block (shuffled)",
     )
-    output: str | int | None = Field(
+    target: str | int | None = Field(
         None,
         description="name or number of an output; masked LM: unmasked, masked:POSITION or masked:POSITION:TOKEN (from "
         "1); by default the only one, or of two classes the second minus the first",

@@ -41,7 +41,7 @@ def write_page(
         for row, record in enumerate(job.records())
         if row in chosen or row in strongest
     }
-    inside = None if sites is None else inside_of(Path(sites), job.options.window)
+    inside = None if sites is None else inside_of(Path(sites), job.options.window, job.genome)
     trust = examine(job.explainer, [kept[row] for row in sorted(chosen)], others=others, inside=inside)
     drawn = [kept[row] for row in strongest]
     failed = [

@@ -187,7 +187,7 @@ def target_of(
     problem = model.head_settings.problem if model.head_settings else None
     if output is None and total > 1 and (total > 2 or problem != "single_label"):
         known = ", ".join(names) if names else f"0 to {total - 1}"
-        raise UsageError(f"the model has {total} outputs; say which one to explain with --target (output=): {known}.")
+        raise UsageError(f"the model has {total} outputs; say which one to explain with --target (target=): {known}.")
     if output is None and against is None and total == 2:
         plus, minus = 1, 0
     else:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
 from longstrand.errors import InputError
+from longstrand.genome.fasta import match_contigs, say_matched
 from longstrand.genome.features import Feature
 from longstrand.genome.intervals import Interval
 from longstrand.genome.text import KINDS, detect_file, is_comment, open_text, parse_whole
@@ -65,17 +66,27 @@ class Transcript:
         return sites
 
 
-def read_annotation(path: Path, *, chroms: Container[str] | None = None) -> list[Feature]:
+def read_annotation(
+    path: Path, *, chroms: Container[str] | None = None, contigs: Container[str] | None = None
+) -> list[Feature]:
     """Read all features of a GFF3 or GTF file (plain, gzip or bgzip), in its order, or those of some chromosomes.
+
+    With ``contigs``, those of a genome, chromosomes get its names (`match_contigs`), which a note says; those that it
+    has not are given back as they are.
 
     Of several parents of a GFF3 line each gets its own copy. In GTF the parent is ``transcript_id`` (of transcripts
     ``gene_id``). Features without a strand are read on ``+``. A FASTA part at the end is left alone.
 
     Raises:
         InputError: the file is missing or damaged, a line has not nine columns or has no valid coordinates (the line is
-            named), or there is no feature at all.
+            named), there is no feature at all, or a chromosome could be two of ``contigs``.
     """
-    return [item for _, item in numbered_features(path, chroms=chroms)]
+    found = [item for _, item in numbered_features(path, chroms=chroms)]
+    names = match_contigs((item.chrom for item in found), contigs, path) if contigs is not None else {}
+    say_matched(names, path)
+    if any(name != other for name, other in names.items()):
+        found = [replace(item, chrom=names.get(item.chrom, item.chrom)) for item in found]
+    return found
 
 
 def numbered_features(path: Path, *, chroms: Container[str] | None = None) -> Iterator[tuple[int, Feature]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 
 from longstrand.errors import InputError, UsageError
-from longstrand.genome.fasta import chrom_twin
+from longstrand.genome.fasta import match_contigs, say_matched
 from longstrand.genome.intervals import Interval
 from longstrand.genome.text import KINDS, detect_file, is_comment, name_kind, open_text, parse_number, parse_whole
 
@@ -43,14 +44,25 @@ class Signal(ABC):
     Attributes:
         path: the file.
         lengths: bases of each chromosome that the file knows; 0 where it does not say how long it is.
+        names: what the file calls the chromosomes of the genome that it was checked with.
     """
 
     path: Path
     lengths: dict[str, int]
+    names: Mapping[str, str] = MappingProxyType({})
+
+    def values(self, chrom: str, start: int, end: int) -> np.ndarray:
+        """Give one number a base, float64 (end - start,), NaN where there is none.
+
+        Raises:
+            InputError: the file is damaged there.
+        """
+        name = self.names.get(chrom, chrom)
+        return self._values(name, start, end) if name in self.lengths else np.full(end - start, np.nan)
 
     @abstractmethod
-    def values(self, chrom: str, start: int, end: int) -> np.ndarray:
-        """Give one number a base, float64 (end - start,), NaN where there is none."""
+    def _values(self, chrom: str, start: int, end: int) -> np.ndarray:
+        """Read the bases of an interval of a chromosome that the file has."""
 
     def bins(
         self, interval: Interval, bin_bases: int, *, reduce: Reduce = "mean", uncovered: Uncovered = "missing"
@@ -85,27 +97,25 @@ class Signal(ABC):
         return result if interval.strand == "+" else result[::-1]
 
     def check_genome(self, contigs: Mapping[str, int]) -> None:
-        """Refuse a signal that lies on another genome.
+        """Refuse a signal that lies on another genome; from here on its chromosomes go by the genome's names.
 
         Raises:
-            InputError: no chromosome has a name of the genome, or one has another length there.
+            InputError: no chromosome is one of the genome, one could be two of them, or one has another length there.
         """
-        shared = [name for name in self.lengths if name in contigs]
+        shared = match_contigs(self.lengths, contigs, self.path)
         if not shared:
-            twins = [(name, twin) for name in self.lengths if (twin := chrom_twin(name, contigs))]
-            hint = ""
-            if twins:
-                hint = f": the genome calls '{twins[0][0]}' '{twins[0][1]}'; rename the contigs of one of the two"
             raise InputError(
                 f"{self.path}: no chromosome of the genome is in this track; it has {_some(self.lengths)}, the genome "
-                f"has {_some(contigs)}{hint}."
+                f"has {_some(contigs)}."
             )
-        for name in shared:
-            if self.lengths[name] and self.lengths[name] != contigs[name]:
+        for name, there in shared.items():
+            if self.lengths[name] and self.lengths[name] != contigs[there]:
                 raise InputError(
-                    f"{self.path}: '{name}' has {self.lengths[name]:,} bases in the track and {contigs[name]:,} in the "
-                    "genome; they are of different assemblies."
+                    f"{self.path}: '{name}' has {self.lengths[name]:,} bases in the track and {contigs[there]:,} in "
+                    "the genome; they are of different assemblies."
                 )
+        say_matched(shared, self.path)
+        self.names = {there: name for name, there in shared.items()}
 
 
 def _some(names: Mapping[str, int]) -> str:
@@ -129,10 +139,7 @@ class BigWigSignal(Signal):
         except Exception as error:  # the library raises several kinds, some of its own
             raise InputError(f"{path}: not readable as BigWig ({error}).") from None
 
-    def values(self, chrom: str, start: int, end: int) -> np.ndarray:
-        """Read the bases of one interval."""
-        if chrom not in self.lengths:
-            return np.full(end - start, np.nan)
+    def _values(self, chrom: str, start: int, end: int) -> np.ndarray:
         try:
             return np.asarray(self._file.values(chrom, start, end, fillna=None), dtype=np.float64)
         except Exception as error:  # a file that is cut off
@@ -165,15 +172,13 @@ class BedGraphSignal(Signal):
     def check_genome(self, contigs: Mapping[str, int]) -> None:
         """Refuse a track of another genome; a line past the end of its chromosome says so, too."""
         super().check_genome(contigs)
-        for chrom, (_, ends, _) in self._spans.items():
-            if ends[-1] > contigs.get(chrom, ends[-1]):
-                raise InputError(f"{self.path}: a line ends at {chrom}:{ends[-1]}; it has {contigs[chrom]:,} bases.")
+        for there, chrom in self.names.items():
+            last = self._spans[chrom][1][-1]
+            if last > contigs[there]:
+                raise InputError(f"{self.path}: a line ends at {chrom}:{last}; it has {contigs[there]:,} bases.")
 
-    def values(self, chrom: str, start: int, end: int) -> np.ndarray:
-        """Write the lines that reach into the interval to its bases."""
+    def _values(self, chrom: str, start: int, end: int) -> np.ndarray:
         found = np.full(end - start, np.nan)
-        if chrom not in self._spans:
-            return found
         starts, ends, values = self._spans[chrom]
         first, last = np.searchsorted(ends, start, side="right"), np.searchsorted(starts, end)
         for line in range(int(first), int(last)):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from longstrand.errors import InputError, nearest
 from longstrand.genome.fasta_index import index_fasta
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import reverse_complement
+
+logger = logging.getLogger(__name__)
 
 _LARGEST_READ = 1 << 30
 
@@ -193,11 +197,72 @@ def genome_name(path: Path) -> str:
 
 def chrom_twin(chrom: str, names: Iterable[str]) -> str | None:
     """Find the same chromosome under its other usual name: ``chr1`` and ``1``, ``chrM`` and ``MT``."""
-    known = set(names)
+    return next(iter(_twins(chrom, set(names))), None)
+
+
+def _twins(chrom: str, known: Container[str]) -> list[str]:
     bare = chrom.removeprefix("chr").removeprefix("Chr")
-    mitochondrial = ["chrM", "MT", "M", "chrMT"] if bare.upper() in {"M", "MT"} else []
-    twins = ["chr" + bare, bare, "Chr" + bare, *mitochondrial, chrom.upper(), chrom.lower()]
-    return next((twin for twin in twins if twin in known and twin != chrom), None)
+    mitochondrial = ["chrM", "MT", "M", "chrMT", "Mito", "chrMito"] if bare.upper() in {"M", "MT", "MITO"} else []
+    twins = dict.fromkeys(("chr" + bare, bare, "Chr" + bare, *mitochondrial, chrom.upper(), chrom.lower()))
+    return [twin for twin in twins if twin in known and twin != chrom]
+
+
+def match_contigs(names: Iterable[str], known: Container[str], source: object) -> dict[str, str]:
+    """Say what a genome calls the contigs of a file.
+
+    If it has one of them, all are meant by their own names. If it has none, ``chr1`` is ``1`` there, and so on.
+
+    Args:
+        names: contigs of the file.
+        known: those of the genome.
+        source: the file, for the error.
+
+    Returns:
+        For every name that the genome knows, its name there.
+
+    Raises:
+        InputError: a name could be two contigs of the genome, or two names the same one.
+    """
+    distinct = list(dict.fromkeys(names))
+    if own := {name: name for name in distinct if name in known}:
+        return own
+    found: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    for name in distinct:
+        twins = _twins(name, known)
+        if len(twins) > 1:
+            both = "' or '".join(twins)
+            raise InputError(f"{source}: contig '{name}' could be '{both}' of the genome; rename the contigs of one.")
+        if twins and twins[0] in taken:
+            both = f"'{taken[twins[0]]}' and '{name}'"
+            raise InputError(f"{source}: contigs {both} would both be '{twins[0]}' of the genome; rename one.")
+        if twins:
+            found[name] = twins[0]
+            taken[twins[0]] = name
+    return found
+
+
+def matched_note(names: Mapping[str, str | None], source: object = "") -> str | None:
+    """Say in words which contigs `match_contigs` gave another name, or nothing."""
+    renamed = {name: other for name, other in names.items() if other not in (None, name)}
+    if not renamed:
+        return None
+    name, other = next(iter(renamed.items()))
+    number = f"; {len(renamed):,} contigs were matched" if len(renamed) > 1 else "; it was matched"
+    return (
+        f"{source}{': ' if source else ''}contigs are called otherwise in the genome ('{name}' is '{other}'){number}."
+    )
+
+
+def say_matched(names: Mapping[str, str], source: object) -> None:
+    """Log the note of `matched_note`, once for a file that is read several times."""
+    if matched := matched_note(names, source):
+        _warn_once(matched)
+
+
+@lru_cache(maxsize=256)
+def _warn_once(text: str) -> None:
+    logger.warning(text)
 
 
 def _read_long(file: int, num_bytes: int, offset: int) -> bytes:

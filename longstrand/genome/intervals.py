@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from longstrand.errors import InputError
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -54,6 +57,34 @@ class Interval:
     def __str__(self) -> str:
         """Print with 1-based inclusive coordinates, as genome browsers do: ``chr1:11-20(-)``."""
         return f"{self.chrom}:{self.start + 1}-{self.end}" + ("(-)" if self.strand == "-" else "")
+
+
+def parse_region(text: str) -> Interval:
+    """Read ``chrom:start-end``, counted from 1, both ends included; commas in numbers are allowed.
+
+    Raises:
+        InputError: the text is no region.
+    """
+    found = re.fullmatch(r"(.+):([\d,]+)-([\d,]+)(?:\(([+-])\))?", text.strip())
+    if found is None:
+        raise InputError(f"'{text}' is no region; write chrom:start-end, such as chr1:1,001-2,000.")
+    start, end = (int(found.group(place).replace(",", "") or 0) for place in (2, 3))
+    if not 1 <= start <= end:
+        raise InputError(f"'{text}' is no region: positions count from 1, and the end is not before the start.")
+    return Interval(found.group(1), start - 1, end, found.group(4) or "+")
+
+
+def parse_regions(text: str) -> list[Interval]:
+    """Read regions with commas between them, each as `parse_region` does.
+
+    Example:
+        >>> [str(place) for place in parse_regions("chr1:1,001-2,000,2:5-10(-)")]
+        ['chr1:1001-2000', '2:5-10(-)']
+
+    Raises:
+        InputError: one is no region.
+    """
+    return [parse_region(part) for part in re.split(r",(?=[^,]+:)", text)]
 
 
 def merge_intervals(intervals: Iterable[Interval], *, gap: int = 0) -> list[Interval]:
@@ -128,6 +159,12 @@ class IntervalTable:
             [self.lines[row] for row in rows] if self.lines else [],
             self.path,
         )
+
+    def renamed(self, chroms: Mapping[str, str]) -> IntervalTable:
+        """Give the same table with other names of chromosomes; those that are not in ``chroms`` stay."""
+        if all(name == other for name, other in chroms.items()):
+            return self
+        return replace(self, intervals=[replace(x, chrom=chroms.get(x.chrom, x.chrom)) for x in self.intervals])
 
     def where(self, row: int) -> str:
         """Name a row for a message: ``peaks.bed:17``."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import bisect
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
 
 from longstrand.errors import InputError
-from longstrand.genome.fasta import Genome
+from longstrand.genome.fasta import Genome, match_contigs, say_matched
 from longstrand.genome.intervals import Interval, IntervalTable, subtract_intervals
 from longstrand.genome.sequence import gc_fraction
 from longstrand.runtime import generator
@@ -46,7 +46,7 @@ def windows_around(table: IntervalTable, genome: Genome, num_bases: int) -> tupl
     """
     if num_bases < 1:
         raise ValueError(f"a window has at least one base, got {num_bases}.")
-    check_on_genome(table, genome)
+    table = on_genome(table, genome)
     placed = [window_around(item, num_bases) for item in table.intervals]
     rows = [
         row
@@ -65,12 +65,25 @@ def windows_around(table: IntervalTable, genome: Genome, num_bases: int) -> tupl
     return [Interval(item.chrom, *placed[row], item.strand) for row, item in zip(rows, kept.intervals)], kept
 
 
-def check_on_genome(table: IntervalTable, genome: Genome) -> None:
-    """Check that every interval lies on the genome.
+def with_names_of(table: IntervalTable, contigs: Container[str]) -> IntervalTable:
+    """Give intervals the names that a genome has for their contigs (`match_contigs`), which a note says.
 
     Raises:
-        InputError: naming the line, and the chromosome's other name where it is ``chr1`` against ``1``.
+        InputError: a name could be two contigs, or two names the same.
     """
+    source = table.path or "regions"
+    chroms = match_contigs((item.chrom for item in table.intervals), contigs, source)
+    say_matched(chroms, source)
+    return table.renamed(chroms)
+
+
+def on_genome(table: IntervalTable, genome: Genome) -> IntervalTable:
+    """Check that every interval lies on the genome, whose names they get as `with_names_of` says.
+
+    Raises:
+        InputError: naming the line of one that does not, or a name that could be two contigs.
+    """
+    table = with_names_of(table, genome.contigs)
     for row, item in enumerate(table.intervals):
         length = genome.contigs.get(item.chrom)
         if length is None:
@@ -80,6 +93,7 @@ def check_on_genome(table: IntervalTable, genome: Genome) -> None:
                 f"{table.where(row)}: {item} is out of range, {item.chrom} has {length} bases in {genome.path.name}; "
                 "check that both belong to the same assembly."
             )
+    return table
 
 
 def matched_negatives(

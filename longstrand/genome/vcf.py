@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from longstrand.errors import InputError
-from longstrand.genome.fasta import Genome, chrom_twin
+from longstrand.genome.fasta import Genome, match_contigs
 from longstrand.genome.text import open_bytes
 from longstrand.genome.variants import Variant, judge
 
@@ -235,7 +235,7 @@ class Survey:
 def survey(vcf: Vcf, genome: Genome, *, skip: bool = False) -> Survey:
     """Read a VCF and judge all its alleles.
 
-    Contigs are found by their own names; if none is, but all are with ``chr`` added or taken away, they are mapped so.
+    Contigs are found by their own names; if none is, `match_contigs` finds them by their other usual names.
 
     Args:
         vcf: the file.
@@ -247,9 +247,9 @@ def survey(vcf: Vcf, genome: Genome, *, skip: bool = False) -> Survey:
     """
     found, wrong = _survey(vcf, genome, Survey({}))
     if found.contigs and not any(found.contigs.values()):
-        twins = {name: chrom_twin(name, genome.contigs) for name in found.contigs}
-        if all(twins.values()):
-            found, wrong = _survey(vcf, genome, Survey(twins))
+        twins = match_contigs(found.contigs, genome.contigs, vcf.path)
+        if twins:
+            found, wrong = _survey(vcf, genome, Survey(dict.fromkeys(found.contigs) | twins))
     if wrong and not skip:
         counts = ", ".join(
             f"{found.statuses[key]:,} {name}"

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from longstrand.data.rows import Record, read_intervals
+from longstrand.data.rows import Record, is_regions, read_regions
 from longstrand.errors import InputError, UsageError, one_of
 from longstrand.genome.intervals import Interval, merge_intervals, subtract_intervals
-from longstrand.genome.regions import check_on_genome
+from longstrand.genome.regions import on_genome
 from longstrand.genome.sequence import normalise
 from longstrand.inference.loaded import fingerprint_input
 from longstrand.inference.options import TrackOptions
@@ -351,8 +351,7 @@ class ContigJob:
     def _regions(self) -> list[Interval] | None:
         if self.options.regions is None:
             return None
-        table = read_intervals(Path(self.options.regions))
-        check_on_genome(table, self.genome)
+        table = on_genome(read_regions(self.options.regions), self.genome)
         return merge_intervals(table.intervals)
 
     def _known(self, contig: str) -> tuple[list[Interval], list[Interval]]:
@@ -574,7 +573,8 @@ def predict_contigs(
     settings = {**job.options.identity(), "columns": list(job.columns), "genome": job.genome.fingerprint}
     settings |= {**(identity or {}), "contigs": job.contigs()}
     if job.options.regions is not None:
-        settings["regions"] = fingerprint_input(Path(job.options.regions))
+        given = job.options.regions
+        settings["regions"] = given if is_regions(given) else fingerprint_input(Path(given))
     home = next(job.model.parameters()).device
     job.model.to(job.device)
     try:

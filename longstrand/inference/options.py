@@ -103,7 +103,11 @@ class TrackOptions(PredictOptions):
         "+", description="sequences as given (+), reverse complement (-), average (both), or (tracks) separate"
     )
     contigs: tuple[str, ...] = Field((), description="tracks: 'all' or names with commas")
-    regions: str | None = Field(None, description="tracks: only these intervals (BED, or chrom,start,end)")
+    regions: str | None = Field(
+        None,
+        description="tracks: only these intervals: a file (BED, or chrom,start,end), or chr1:1001-2000, counted from "
+        "1, both ends included; several with commas",
+    )
     columns: tuple[str, ...] = Field((), description="tracks: outputs to write, with commas; by default all")
     bin_size: int | None = Field(None, ge=1, description="tracks: bases of a bin; by default one, or the model's bin")
     reduce: Literal["mean", "sum"] = Field("mean", description="tracks: a bin gets the mean or the sum of its bases")

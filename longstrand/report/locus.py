@@ -7,7 +7,6 @@ runs along the ``+`` strand. Values that cover more than `MAX_BINS` bases are dr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,10 +23,9 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
-from longstrand.errors import InputError
 from longstrand.genome.annotation import Transcript, transcripts
 from longstrand.genome.features import Feature
-from longstrand.genome.intervals import Interval
+from longstrand.genome.intervals import Interval, parse_region
 from longstrand.report.plots import COLOURS, FAINT, INK, SOFT, STYLE, Canvas
 from longstrand.report.sections import Section
 
@@ -434,21 +432,6 @@ class Locus(Section):
 
     components: Sequence[Component]
     region: Interval | str
-
-
-def parse_region(text: str) -> Interval:
-    """Read ``chrom:start-end``, counted from 1, both ends included; commas in numbers are allowed.
-
-    Raises:
-        InputError: the text is no region.
-    """
-    found = re.fullmatch(r"(.+):([\d,]+)-([\d,]+)(?:\(([+-])\))?", text.strip())
-    if found is None:
-        raise InputError(f"'{text}' is no region; write chrom:start-end, such as chr1:1,001-2,000.")
-    start, end = (int(found.group(place).replace(",", "") or 0) for place in (2, 3))
-    if not 1 <= start <= end:
-        raise InputError(f"'{text}' is no region: positions count from 1, and the end is not before the start.")
-    return Interval(found.group(1), start - 1, end, found.group(4) or "+")
 
 
 def pack_rows(spans: Sequence[tuple[int, int]]) -> list[int]:

@@ -232,8 +232,7 @@ async def attribute(server: Server, call: Call, body: AttributeRequest) -> bytes
     call.facts["bases"] = record.num_bases
     if isinstance(body.target, str) and model.head is not None and not body.target.isdigit():
         one_of(dict.fromkeys(model.outputs, 1), body.target, "output", "target")
-    given = asked(body, "method", "against", "baseline", "region", "strand")
-    given |= {"output": body.target} if body.target is not None else {}
+    given = asked(body, "method", "target", "against", "baseline", "region", "strand")
     options = build(AttributeOptions, {**given, "batch_tokens": server.options.batch_tokens}, "options")
     explainer = Explainer(model.network, options)
     how = model.wanted(output="embeddings", strand="+")

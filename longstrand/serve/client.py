@@ -134,8 +134,6 @@ class Client:
         from longstrand.explain.attribution import Attribution
 
         found = []
-        if "output" in options:
-            options["target"] = options.pop("output")
         for record in _records(sequences):
             body = {"model": model, "input": {"sequence": record.sequence}, "encoding": "f32", **options}
             one = self.ask("POST", "/v1/attribute", body)

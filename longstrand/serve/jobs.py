@@ -385,11 +385,7 @@ def _read_options(verb: str, text: str) -> dict[str, Any]:
         given = None
     if not isinstance(given, dict):
         raise Refusal(422, "options is no JSON object.", "json", "options")
-    if taken := [
-        name
-        for name in NOT_FOR_CLIENTS
-        if name in given and not (name == "output" and verb in ("predict", "attribute"))
-    ]:
+    if taken := [name for name in NOT_FOR_CLIENTS if name in given and not (name == "output" and verb == "predict")]:
         raise Refusal(422, f"The option {taken[0]} is not for clients.", "option", f"options.{taken[0]}")
     try:
         build(options_of_verb(verb), given, "options")

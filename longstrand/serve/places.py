@@ -11,9 +11,8 @@ from longstrand.data.rows import Record
 from longstrand.errors import InputError
 from longstrand.genome.annotation import Transcript, gene_symbols, read_annotation, transcripts
 from longstrand.genome.fasta import Genome, chrom_twin
-from longstrand.genome.intervals import Interval
+from longstrand.genome.intervals import Interval, parse_region
 from longstrand.genome.variants import EXAMPLE, SKIPPED, Variant, judge, parse_variant
-from longstrand.report.locus import parse_region
 from longstrand.serve.refusals import Refusal, near
 from longstrand.serve.schemas import Input
 
@@ -38,7 +37,7 @@ class ServedGenome:
         self.transcripts: list[Transcript] = []
         self.symbols: dict[str, str] = {}
         if annotation is not None:
-            found = transcripts(read_annotation(annotation))
+            found = transcripts(read_annotation(annotation, contigs=self.genome.contigs))
             self.transcripts = [item for item in found if item.chrom in self.genome.contigs]
             if found and not self.transcripts:
                 self.genome.check_chroms([found[0].chrom], where=str(annotation))

@@ -52,7 +52,8 @@ def predict_tracks(
         output: a folder: one BigWig an output (and strand), ``tracks.json``, files for UCSC and IGV, ``report.html``.
             Or one track: a name that ends in .bedgraph, .bw (one output) or .zarr (all).
         chroms: contigs, by default all.
-        regions: file of intervals to which the tracks are limited (BED, or a table chrom,start,end).
+        regions: intervals to which the tracks are limited: a file (BED, or a table chrom,start,end), or text such as
+            ``chr1:1001-2000`` (from 1, both ends included; commas between several).
         outputs: which, by default all.
         strand: ``+``, ``-``, ``both`` (averaged) or ``separate`` (a track for each).
         overwrite: replace an output that was made otherwise.

@@ -70,7 +70,8 @@ def write_logo(
         genome: FASTA.
         output: folder: ``A.bw``, ``C.bw``, ``G.bw``, ``T.bw`` (heights in bits), ``hub.txt`` and the rest that
             `longstrand.tracks.jobs.predict_tracks` writes.
-        regions: file of intervals (BED, or a table chrom,start,end).
+        regions: a file of intervals (BED, or a table chrom,start,end), or text such as ``chr1:1001-2000`` (from 1, both
+            ends included; commas between several).
         chroms: contigs; one of the two is needed.
         overwrite: replace an output that was made otherwise.
         advance: called with bases that are done.
@@ -88,7 +89,10 @@ def write_logo(
     if unused := sorted(set(asked) - set(OF_A_LOGO)):
         raise UsageError(f"{', '.join(unused)} is not for a logo; it takes {', '.join(OF_A_LOGO)}.")
     if regions is None and chroms is None:
-        raise UsageError("say where: regions (--regions peaks.bed), or chroms (--contigs chr1); each base is a pass.")
+        raise UsageError(
+            "say where: regions (--regions peaks.bed, or chr1:1001-2000), or chroms (--contigs chr1); each base is a "
+            "pass."
+        )
     wanted = build(TrackOptions, asked | {"output": "embeddings"}, "options")
     if wanted.strand == "separate":
         raise UsageError("a logo is of one strand or the average of both; the other strand is its mirror image.")

@@ -235,7 +235,7 @@ def signals_report(config: FinetuneConfig, data: Prepared, scored: Mapping[str, 
     metrics = {name: track_metrics(truth, parts, natural=(counted, natural[name])) for name, parts in predicted.items()}
     places = table.raw.places or []
     if settings.annotation is not None:
-        genes = transcripts(read_annotation(settings.annotation))
+        genes = transcripts(read_annotation(settings.annotation, contigs={place.chrom for place in places}))
         for name in metrics:
             metrics[name] |= gene_metrics(counted, natural[name], places, genes, signals.bin_bases)
     shown = [

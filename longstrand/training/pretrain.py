@@ -39,6 +39,8 @@ from longstrand.data.regions import check_contigs, choose_contigs
 from longstrand.data.rows import read_intervals
 from longstrand.data.windows import MIN_WINDOW, EvaluationWindows, HoldOut, TrainingWindows
 from longstrand.errors import InputError, UsageError
+from longstrand.genome.intervals import Interval
+from longstrand.genome.regions import with_names_of
 from longstrand.inference.predict import longest_input
 from longstrand.models.checkpoint import load_model, save_checkpoint
 from longstrand.models.config import RecurrentMemory, preset
@@ -381,7 +383,10 @@ def hold_out(
     settings: HoldOutConfig, entries: Sequence[GenomeEntry], genomes: GenomeSet, *, min_bases: int
 ) -> dict[str, HoldOut]:
     """Hold out what entries and settings name; genomes in which they name nothing give ``fraction`` of their bases."""
-    intervals = tuple(read_intervals(settings.intervals).intervals) if settings.intervals is not None else ()
+    intervals: tuple[Interval, ...] = ()
+    if settings.intervals is not None:
+        contigs = {name for number in range(len(entries)) for name in genomes.lengths(number)}
+        intervals = tuple(with_names_of(read_intervals(settings.intervals), contigs).intervals)
     named = {*settings.contigs, *(interval.chrom for interval in intervals)}
     chosen, known, faults = {}, set[str](), list[str]()
     for number, entry in enumerate(entries):

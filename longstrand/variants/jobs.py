@@ -22,7 +22,7 @@ import numpy as np
 from longstrand import __version__
 from longstrand.config import build
 from longstrand.errors import UsageError
-from longstrand.genome.fasta import Genome
+from longstrand.genome.fasta import Genome, matched_note
 from longstrand.genome.haplotypes import NOT_CARRIED
 from longstrand.genome.variants import SKIPPED, Variant, shortest
 from longstrand.genome.vcf import Survey, VcfRecord, VcfWriter, judged, survey, vcf_ending
@@ -174,10 +174,8 @@ class VariantJob:
                  for status, number in counts.items() if status != "ok" and status in STATUSES and number]  # fmt: skip
         if self.background is not None and self.background.few:
             lines.append(f"note: no percentiles for {', '.join(self.background.few)}: the background has too few.")
-        renamed = {name: other for name, other in self.survey.contigs.items() if other not in (None, name)}
-        if renamed:
-            name, other = next(iter(renamed.items()))
-            lines.append(f"note: contigs are called otherwise in the genome ('{name}' is '{other}'); all were matched.")
+        if matched := matched_note(self.survey.contigs):
+            lines.append(f"note: {matched}")
         learned = self.loaded.network.config.positions == "learned"
         if learned and {"flank", "flank_distance", "pll", "pll_all", "pll_unmasked"} & set(self.scorer.names):
             lines.append(

@@ -131,3 +131,26 @@ def test_shifts_and_tta_reach_the_sequences(
             singles.append(next(predict(model, [text], tokenizer=K3, strand=strand)).values)
         found = zarr.open_group(str(tmp_path / "x.zarr"), mode="r")["values"][:]
         np.testing.assert_allclose(found[0], np.mean(singles, axis=0), rtol=1e-4, atol=1e-6)
+
+
+def test_regions_are_a_file_or_written_out_and_go_by_the_names_of_the_genome(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """From 1, both ends included: bases 10 to 29 and 59 to 60 of both."""
+    (tmp_path / "g.fa").write_text(f">1\n{CONTIG}\n>2\n{CONTIG}\n")
+    (tmp_path / "r.bed").write_text("1\t10\t30\n2\t59\t61\n")
+    (tmp_path / "chr.bed").write_text("chr1\t10\t30\nchr2\t59\t61\n")
+    words = ["predict", files["bases"], tmp_path / "g.fa", "--column", "probability_in"]
+    given = (tmp_path / "r.bed", tmp_path / "chr.bed", "1:11-30,2:60-61", "chr1:11-30,chr2:60-61")
+    for number, places in enumerate(given):
+        run(*words, "--regions", places, "-o", tmp_path / f"{number}.bedgraph")
+        assert caplog.text.count("('chr1' is '1'); 2 contigs were matched") == number % 2
+        caplog.clear()
+    texts = {(tmp_path / f"{number}.bedgraph").read_text() for number in range(4)}
+    assert len(texts) == 1 and texts.pop().startswith("1\t10\t")
+    run(*words, "--regions", "1:11-30", "-o", tmp_path / "2.bedgraph", code=1)
+    assert "regions: 1:11-30,2:60-61 -> 1:11-30" in capsys.readouterr().err.replace("'", "")
+    run(*words, "--regions", "1:11", "-o", tmp_path / "x.bedgraph", code=1)
+    assert "'1:11' is no region; write chrom:start-end, such as chr1:1,001-2,000" in capsys.readouterr().err
+    run(*words, "--regions", "1:11-500", "-o", tmp_path / "x.bedgraph", code=1)
+    assert "row 1: 1:11-500 is out of range, 1 has 123 bases in g.fa" in capsys.readouterr().err

@@ -205,7 +205,7 @@ def test_pairs(models: dict[str, Path], tmp_path: Path) -> None:
             "site,label\nACGT,1\n",
             (),
             1,
-            "columns are: site, label; call yours 'sequence', or name it with --sequence-column (sequence_column= in",
+            "columns are: site, label; call yours 'sequence', or name it with --sequence-column.",
         ),
         ("in.csv", "Sequence\nACGT\n", (), 1, "(did you mean 'Sequence'?)"),
         ("in.csv", f"{'ACGT' * 20},1\nACGT,1\n", (), 1, f"{'ACGT' * 9}A..., 1 (is the header line missing?)"),
@@ -245,10 +245,10 @@ def test_bad_input(
 
 def test_bad_intervals(models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "g.fa").write_text(f">chr1\n{CONTIG}\n")
-    (tmp_path / "p.bed").write_text("1\t5\t15\n")
+    (tmp_path / "p.bed").write_text("chr1\t5\t15\n1\t5\t15\n")
     words = [models["classes"], tmp_path / "p.bed", "-o", tmp_path / "o.csv", "--fasta", tmp_path / "g.fa"]
     assert command(*words) == 1
-    assert "p.bed:1" in (said := capsys.readouterr().err) and "calls it 'chr1'" in said
+    assert "p.bed:2" in (said := capsys.readouterr().err) and "calls it 'chr1'" in said
     (tmp_path / "p.bed").write_text("chr1\t5\t1500\n")
     assert command(*words) == 1
     assert "out of range" in capsys.readouterr().err

@@ -64,9 +64,9 @@ def test_beam_leaves_a_trap():
 @pytest.mark.parametrize(
     ("options", "score"),
     [
-        ({"output": 1}, 24), ({"output": 0, "lower": True}, 0), ({"output": 1, "reach": 15.0}, 15),
-        ({"output": 1, "against": (0, 2)}, 24), ({"output": 1, "against": "0", "max_edits": 2}, 0),
-        ({"output": 1, "hold": "0"}, 16),
+        ({"target": 1}, 24), ({"target": 0, "lower": True}, 0), ({"target": 1, "reach": 15.0}, 15),
+        ({"target": 1, "against": (0, 2)}, 24), ({"target": 1, "against": "0", "max_edits": 2}, 0),
+        ({"target": 1, "hold": "0"}, 16),
     ],
 )  # fmt: skip
 def test_what_is_wanted(options, score):
@@ -76,13 +76,13 @@ def test_what_is_wanted(options, score):
 
 def test_outputs_that_do_not_go_together():
     for options, message in [
-        ({"output": 3}, "no output 3"), ({"output": "promoter"}, "numbers from 0"),
-        ({"output": 1, "hold": (1,)}, "cannot be held"), ({"strategy": "gradient"}, "beam"),
+        ({"target": 3}, "no output 3"), ({"target": "promoter"}, "numbers from 0"),
+        ({"target": 1, "hold": (1,)}, "cannot be held"), ({"strategy": "gradient"}, "beam"),
         ({"strategy": "lm"}, "--prior"), ({"strand": "both"}, "for models"),
         ({"width": 4}, "width is for the strategy beam or evolve"), ({"fixed": "3-99"}, "end after"),
         ({"forbidden": "GAXTC"}, "IUPAC"), ({"motifs": "GATW"}, "A, C, G and T"), ({"gc": "0.6-0.4"}, "no range"),
         ({"keep": 4}, "greedy has one"), ({"reach": np.inf}, "finite"), ({"fixed": [(3, 1)]}, "are none"),
-        ({"output": 1, "hold": 1}, "cannot be held"),
+        ({"target": 1, "hold": 1}, "cannot be held"),
     ]:  # fmt: skip
         with pytest.raises((UsageError, ConfigError), match=message):
             ls.design(letters, START, **options)
@@ -141,7 +141,7 @@ def test_every_design_obeys(start, strategy, max_edits, gc, fixed, forbidden, mo
     rules = {"max_edits": max_edits, "gc": gc, "fixed": tuple(fixed), "forbidden": tuple(forbidden)}
     rules["motifs"] = tuple(motifs)
     try:
-        found = ls.design(near_gata, [start], strategy=strategy, rounds=3, seed=seed, output=0, **rules,
+        found = ls.design(near_gata, [start], strategy=strategy, rounds=3, seed=seed, target=0, **rules,
                           **({} if strategy == "greedy" else {"width": 6}))  # fmt: skip
     except UsageError as error:
         assert "can obey" in str(error) or "all" in str(error)
@@ -209,7 +209,7 @@ def test_the_language_model_refills(folders, tmp_path, k):
     from tests.toys import tiny_checkpoint
 
     prior = load_model(tiny_checkpoint(tmp_path / "lm", k=k), head="masked_lm")
-    found = ls.design(letters, START, output=2, strategy="lm", prior=prior, rounds=6, width=6, fixed="1-20")
+    found = ls.design(letters, START, target=2, strategy="lm", prior=prior, rounds=6, width=6, fixed="1-20")
     assert found[0].score > found[0].values["score_start"] and found[0].sequence[:20] == START[:20]
     assert {"likelihood_start", "likelihood"} <= set(found[0].values)
     with torch.no_grad():
@@ -219,7 +219,7 @@ def test_the_language_model_refills(folders, tmp_path, k):
     assert "A" * 8 in [one.sequence for one in found]
 
 
-OPTIONS = {"max_edits": 6, "output": "high", "against": "low", "rounds": 4, "forbidden": "GATC"}
+OPTIONS = {"max_edits": 6, "target": "high", "against": "low", "rounds": 4, "forbidden": "GATC"}
 
 
 @pytest.mark.parametrize(
@@ -283,14 +283,14 @@ def test_the_command_and_its_checks(folders, tmp_path, capsys):
     assert end.value.code and "did you mean 'high'" in capsys.readouterr().err
     (tmp_path / "starts.csv").write_text(f"id,sequence\na,{START}\n")
     (tmp_path / "train.csv").write_text(f"sequence,label\n{START},1\n")
-    named = {"name_column": "id", "output": "high", "rounds": 1, "max_edits": 1}
+    named = {"name_column": "id", "target": "high", "rounds": 1, "max_edits": 1}
     (one,) = ls.design(model, tmp_path / "starts.csv", train=tmp_path / "train.csv", **named)
     assert one.record.name == "a" and one.values["known_start"] == 1.0
     with pytest.raises(InputError, match="no interval of --fixed-bed"):
         ls.design(model, tmp_path / "starts.csv", fixed_bed=tmp_path / "fixed.bed", **named)
     (tmp_path / "wrong.csv").write_text("sequence\nACGL\n")
     with pytest.raises(InputError, match=r"wrong\.csv.*row 1.*'L'"):
-        ls.design(model, tmp_path / "wrong.csv", output="high")
+        ls.design(model, tmp_path / "wrong.csv", target="high")
 
 
 def test_models_beside_the_first_are_looked_at_before_the_search(folders):
@@ -299,7 +299,7 @@ def test_models_beside_the_first_are_looked_at_before_the_search(folders):
 
     model, short, said = load_model(folders / "seed0"), load_model(folders / "seed1"), []
     short.reading = short.reading.model_copy(update={"max_tokens": 10})
-    options = {"output": "high", "max_edits": 1, "notice": said.append}
+    options = {"target": "high", "max_edits": 1, "notice": said.append}
     with pytest.raises(InputError, match=r"^sequence 1: 46 bases are 48 tokens.*10 at most; use shorter .* windows\.$"):
         ls.design(model, [START], check_models=[short], **options)
     with pytest.raises(UsageError, match="this model itself"):

@@ -121,7 +121,7 @@ def test_substitutions_deletions_insertions_and_blocks_by_hand():
 
 def test_borders_that_move_are_counted_and_can_be_left_out():
     model = random_model(SequenceClassification, bpe(), heads={"a": HEADS["sequence"]})
-    (free,), (kept,) = (attribute(model, "ACTTG", method="ism", output=0, keep_segmentation=k) for k in (False, True))
+    (free,), (kept,) = (attribute(model, "ACTTG", method="ism", target=0, keep_segmentation=k) for k in (False, True))
     assert 0 < free.resegmented == kept.resegmented < 1
     known = ~np.isnan(kept.hypothetical)
     assert known.sum() < 20
@@ -152,7 +152,7 @@ def test_any_head_is_complete_and_alone_as_in_a_batch(kind, changes):
             "memory": changes["memory"] | {"bins_per_segment": 2, "bin_bases": 4, "split": "left", "segment_length": 24}
         }
     model = model_of(kind, **changes)
-    options = {"output": "masked:3" if kind == "masked_lm" else 1, "most_steps": 80}
+    options = {"target": "masked:3" if kind == "masked_lm" else 1, "most_steps": 80}
     found = attribute(model, TEXTS, **options)
     for text, one in zip(TEXTS, found):
         assert len(one.values) == len(text) and one.relative_gap < 0.01, one.relative_gap
@@ -168,9 +168,9 @@ def test_what_a_model_cannot_see_has_exactly_zero():
     model = model_of("token", **narrow)
     text = TEXTS[1]
     for method in METHODS:
-        (found,) = attribute(model, text, method=method, output=1, region=(0, 2))
+        (found,) = attribute(model, text, method=method, target=1, region=(0, 2))
         assert (found.values[6:] == 0).all() and (found.values[:2] != 0).all(), method
-        (mirror,) = attribute(model, reverse_complement(text), method=method, output=1, region=(22, 24), strand="-")
+        (mirror,) = attribute(model, reverse_complement(text), method=method, target=1, region=(22, 24), strand="-")
         np.testing.assert_allclose(mirror.values[::-1], found.values, atol=1e-6)
 
 
@@ -179,7 +179,7 @@ def test_the_same_function_by_another_attention_path():
     wide = model_of("sequence", attention={"pattern": "sliding", "window": 64})
     full = model_of("sequence")
     full.load_state_dict(wide.state_dict())
-    ours, other = (attribute(model, TEXTS[1], output=2)[0].values for model in (full, wide))
+    ours, other = (attribute(model, TEXTS[1], target=2)[0].values for model in (full, wide))
     np.testing.assert_allclose(ours, other, atol=1e-5)
 
 
@@ -201,15 +201,15 @@ def test_rows_without_content_and_unknown_letters():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"output": "promotor"}, "did you mean 'promoter'"),
-        ({}, "say which one to explain with --target .output=.: promoter, enhancer, other"),
-        ({"output": "promoter", "against": "promoter"}, "always 0"),
-        ({"output": 0, "region": "1-4"}, "heads per token, base or bin"),
-        ({"output": 0, "baseline": "masks"}, "did you mean 'mask'"),
-        ({"output": 0, "baseline": "token:AX"}, "the vocabulary has no token 'AX'"),
-        ({"output": 0, "method": "ism", "baseline": "mask"}, "baseline is for the method ig or gradient"),
-        ({"output": 0, "region": "4-1"}, "is no START-END"),
-        ({"output": 0, "baseline": " , "}, "' , ' holds no word"),
+        ({"target": "promotor"}, "did you mean 'promoter'"),
+        ({}, "say which one to explain with --target .target=.: promoter, enhancer, other"),
+        ({"target": "promoter", "against": "promoter"}, "always 0"),
+        ({"target": 0, "region": "1-4"}, "heads per token, base or bin"),
+        ({"target": 0, "baseline": "masks"}, "did you mean 'mask'"),
+        ({"target": 0, "baseline": "token:AX"}, "the vocabulary has no token 'AX'"),
+        ({"target": 0, "method": "ism", "baseline": "mask"}, "baseline is for the method ig or gradient"),
+        ({"target": 0, "region": "4-1"}, "is no START-END"),
+        ({"target": 0, "baseline": " , "}, "' , ' holds no word"),
     ],
 )
 def test_wrong_questions(options, message):
@@ -225,12 +225,12 @@ def test_wrong_inputs():
         ("ACGT" * 9, {}, "position table of this model ends at 8"),
         ("ACXT", {}, "sequence 1: .*'X'"),
         ("ACGT", {"method": "block"}, "sequence 1: 4 bases are fewer than a block of 10"),
-        ("ACGT", {"output": "masked:9"}, "base 9 does not exist"),
+        ("ACGT", {"target": "masked:9"}, "base 9 does not exist"),
     ]:
         with pytest.raises(InputError, match=message):
             attribute(model, [text], **options)
     with pytest.raises(UsageError, match="a masked LM has 'unmasked'"):
-        attribute(model, "ACGT", output="promoter")
+        attribute(model, "ACGT", target="promoter")
     with pytest.raises(UsageError, match="the vocabulary has no such token; use"):
         Explainer(random_model(MaskedLM, without_mask()), AttributeOptions(baseline=("mask",)))
 

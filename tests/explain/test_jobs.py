@@ -45,7 +45,7 @@ def genome(tmp_path):
     return tmp_path
 
 
-OPTIONS = {"output": 1, "baseline": "mask", "most_steps": 20, "tolerance": 0.5}
+OPTIONS = {"target": 1, "baseline": "mask", "most_steps": 20, "tolerance": 0.5}
 
 
 def test_folder_of_intervals(model, genome):
@@ -80,7 +80,7 @@ def test_folder_of_intervals(model, genome):
     )
     assert again.already_finished
     with pytest.raises(ResumeError, match="made with other settings"):
-        attribute_file(model, genome / "peaks.bed", out, genome=genome / "g.fa", check=0, **{**OPTIONS, "output": 2})
+        attribute_file(model, genome / "peaks.bed", out, genome=genome / "g.fa", check=0, **{**OPTIONS, "target": 2})
 
 
 def test_windows_beyond_the_contig_and_continuing(model, genome, monkeypatch):
@@ -160,7 +160,7 @@ def test_an_adapter_is_explained_merged(method, settings, changes, tmp_path):
             torch.nn.init.normal_(weights)
     facts = {"base": base_facts(base)}
     save_checkpoint(AdapterFolder(wrapped), tokenizer, tmp_path / "adapter", provenance=facts)
-    options = {"output": 1, "steps": 5, "most_steps": 5}
+    options = {"target": 1, "steps": 5, "most_steps": 5}
     (found,), (plain,) = (attribute(str(path), [SEQUENCE], **options) for path in (tmp_path / "adapter", base))
     (right,) = attribute(wrapped, [SEQUENCE], **options)
     np.testing.assert_allclose(found.values, right.values, atol=1e-5)
@@ -169,7 +169,7 @@ def test_an_adapter_is_explained_merged(method, settings, changes, tmp_path):
 
 def test_what_it_takes_is_said_and_limited(model, genome, monkeypatch, capsys):
     """Passes by hand; a measured batch gives seconds; a run beyond the limit is refused with what is shorter."""
-    options = AttributeOptions.model_validate({"output": 1, "check": 0})
+    options = AttributeOptions.model_validate({"target": 1, "check": 0})
     explainer = Explainer(model, options)
     for method, passes in (
         ("ig", 1 + 3 * 61), ("gradient", 4), ("occlusion", 1 + 9), ("ism", 1 + 3 * 20), ("deletion", 21), ("block", 81),
@@ -190,10 +190,10 @@ def test_what_it_takes_is_said_and_limited(model, genome, monkeypatch, capsys):
         UsageError,
         match=r"ig takes about 368 passes .* 9 min.* --most-minutes 5\. .*--method gradient: 12 s.*minutes 11",
     ):
-        attribute(model, [SEQUENCE, SEQUENCE[:20]], output=1, most_minutes=5)
+        attribute(model, [SEQUENCE, SEQUENCE[:20]], target=1, most_minutes=5)
     with pytest.raises(UsageError, match=r"--check 0: .*--method gradient --check 0: .*--span 20 --check 0"):
         monkeypatch.setattr(cost, "SPAN", 20)
-        attribute_file(model, genome / "peaks.bed", genome / "x", genome=genome / "g.fa", window=30, output=1,
+        attribute_file(model, genome / "peaks.bed", genome / "x", genome=genome / "g.fa", window=30, target=1,
                        method="ism", most_minutes=1)  # fmt: skip
     begun, ticks = [], []
     attribute_file(model, genome / "peaks.bed", genome / "y", genome=genome / "g.fa", check=0, begin=begun.append,
@@ -237,7 +237,7 @@ def test_report_marks_maps_that_fail(genome, tmp_path, capsys):
         main([*command[:6], "-o", str(tmp_path / "y"), "--target", "promoter"])
     assert refused.value.code == 2 and "no output 'promoter'" in capsys.readouterr().err
     with pytest.raises(UsageError, match="leave out --check 0"):
-        attribute_file(names[0], genome / "peaks.bed", tmp_path / "x", others=[names[1]], check=0, output=1)
+        attribute_file(names[0], genome / "peaks.bed", tmp_path / "x", others=[names[1]], check=0, target=1)
 
 
 def test_long_sequences_are_said_and_not_changed_token_by_token(monkeypatch):
@@ -245,7 +245,7 @@ def test_long_sequences_are_said_and_not_changed_token_by_token(monkeypatch):
     monkeypatch.setattr(trust, "LONG_TOKENS", 9)
     model = Additive(make_kmer(2), **WEIGHTS)
     model.reading = Reading(longest_bases=4)
-    explainer = Explainer(model, AttributeOptions(baseline=("mask", "pad"), output=0))
+    explainer = Explainer(model, AttributeOptions(baseline=("mask", "pad"), target=0))
     for text, shown in (("ACGTTTACACGTTTGTAC", True), ("ACGTTTACACGTTTGTACAC", False)):  # 9 and 10 tokens
         values = {
             check.name: check for check in trust.examine(explainer, list(explainer.explain(as_records([text])))).checks
@@ -254,14 +254,14 @@ def test_long_sequences_are_said_and_not_changed_token_by_token(monkeypatch):
             assert (values[name].value is not None) == shown and (values[name].passed is not None) == shown
         assert values["method: gradient"].value is not None
     with pytest.warns(UserWarning, match="20 bases, but the model was trained on at most 4"):
-        attribute(model, text, output=0)
+        attribute(model, text, target=0)
 
 
 def test_trust_of_a_known_model():
     """Token weights: methods and baselines agree, the most important token falls first."""
     text = "ACGTTTACACGTTTGTACAC"
     model = Additive(make_kmer(2), **WEIGHTS)
-    explainer = Explainer(model, AttributeOptions(baseline=("mask", "pad"), output=0))
+    explainer = Explainer(model, AttributeOptions(baseline=("mask", "pad"), target=0))
     found = trust.examine(explainer, list(explainer.explain(as_records([text, "GTACTTTTACGTACAC"]))))
     values = {check.name: check for check in found.checks}
     for name in ("method: gradient", "method: occlusion", "baseline: pad"):

@@ -90,3 +90,10 @@ def test_damaged_annotations(tmp_path: Path, text: str, message: str) -> None:
 def test_a_missing_annotation(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such file"):
         read_annotation(tmp_path / "a.gff")
+
+
+def test_chromosomes_get_the_names_of_a_genome(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.gff3").write_text(GFF)
+    found = read_annotation(tmp_path / "a.gff3", contigs={"1": 100, "2": 60})
+    assert {item.chrom for item in found} == {"1", "2", "chr3"} and "('chr1' is '1'); 2 contigs" in caplog.text
+    assert read_annotation(tmp_path / "a.gff3", contigs={"chr1"}) == read_annotation(tmp_path / "a.gff3")

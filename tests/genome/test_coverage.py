@@ -47,7 +47,7 @@ def test_bins_by_hand(signal):
 def test_another_genome_is_refused(signal):
     signal.check_genome({"chr1": 12, "chr3": 5})
     with pytest.raises(InputError, match="no chromosome of the genome is in this track; it has chr1, chr2, the genome"):
-        signal.check_genome({"1": 12})
+        signal.check_genome({"z": 12})
 
 
 def test_another_assembly_is_refused(tmp_path):
@@ -122,3 +122,12 @@ def test_a_damaged_bigwig(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pybigtools", None)
     with pytest.raises(UsageError, match="BigWig needs the package pybigtools"):
         open_signal(tmp_path / "t.bw")
+
+
+def test_a_track_goes_by_the_names_of_its_genome(signal, caplog):
+    signal.check_genome({"1": 12, "2": 8})
+    np.testing.assert_array_equal(signal.bins(Interval("1", 2, 6), 2), [1, 5])
+    assert np.isnan(signal.values("3", 0, 2)).all()
+    assert "('chr1' is '1'); 2 contigs were matched" in caplog.text
+    with pytest.raises(InputError, match="contig 'chr1' could be '1' or 'Chr1' of the genome"):
+        signal.check_genome({"1": 12, "Chr1": 12})

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from longstrand.errors import InputError
 from longstrand.genome import fasta_index
-from longstrand.genome.fasta import Genome, chrom_twin, genome_name
+from longstrand.genome.fasta import Genome, chrom_twin, genome_name, match_contigs
 from longstrand.genome.intervals import Interval
 from longstrand.genome.sequence import reverse_complement
 
@@ -244,6 +244,17 @@ def test_names() -> None:
 )
 def test_the_other_name_of_a_chromosome(chrom: str, names: list[str], twin: str | None) -> None:
     assert chrom_twin(chrom, names) == twin
+
+
+def test_contigs_of_a_file_by_the_names_of_a_genome() -> None:
+    """Their own names where there is one; else the other usual ones, unless that could mean two."""
+    assert match_contigs(["chr1", "chrX", "chr1"], {"chr1", "X"}, "f") == {"chr1": "chr1"}
+    assert match_contigs(["chr1", "chrM", "chrUn"], {"1", "Mito"}, "f") == {"chr1": "1", "chrM": "Mito"}
+    assert match_contigs(["z"], {"1"}, "f") == match_contigs([], {"1"}, "f") == {}
+    with pytest.raises(InputError, match="f: contig 'chrM' could be 'M' or 'MT' of the genome"):
+        match_contigs(["chrM"], {"M", "MT"}, "f")
+    with pytest.raises(InputError, match="f: contigs 'chr1' and 'Chr1' would both be '1' of the genome"):
+        match_contigs(["chr1", "Chr1"], {"1"}, "f")
 
 
 @pytest.mark.data

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longstrand.genome.intervals import Interval, IntervalTable, merge_intervals, subtract_intervals
+from longstrand.errors import InputError
+from longstrand.genome.intervals import (
+    Interval,
+    IntervalTable,
+    merge_intervals,
+    parse_region,
+    parse_regions,
+    subtract_intervals,
+)
 
 spans = st.lists(
     st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 40), st.integers(0, 9)).map(
@@ -76,3 +84,21 @@ def test_take_and_where() -> None:
     part = table().take([4, 0])
     assert part.labels == {"label": ["e", "a"]}
     assert part.where(1) == "row 2"
+
+
+def test_a_region_is_written_with_positions_from_one() -> None:
+    assert parse_region("chr1:1,001-2,000") == Interval("chr1", 1000, 2000)
+    assert parse_region("HLA:a:1-1(-)") == Interval("HLA:a", 0, 1, "-")
+    for wrong in ("chr1", "chr1:0-5", "chr1:9-5", "chr1:,-5"):
+        with pytest.raises(InputError, match="is no region"):
+            parse_region(wrong)
+
+
+def test_several_regions_have_commas_between_them() -> None:
+    """Also beside commas of thousands, and contigs whose names are numbers."""
+    assert parse_regions("chr1:1-5") == [Interval("chr1", 0, 5)]
+    assert parse_regions("2:1,001-2,000, 3:5-10(-),HLA:a:7-7") == [
+        Interval("2", 1000, 2000), Interval("3", 4, 10, "-"), Interval("HLA:a", 6, 7),
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="'chr2:9' is no region"):
+        parse_regions("chr1:1-5,chr2:9")

@@ -10,7 +10,7 @@ from longstrand.data.rows import read_intervals
 from longstrand.errors import InputError
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval, IntervalTable
-from longstrand.genome.regions import check_on_genome, matched_negatives, window_around, windows_around
+from longstrand.genome.regions import matched_negatives, on_genome, window_around, windows_around
 from longstrand.genome.sequence import gc_fraction
 
 
@@ -71,10 +71,29 @@ def test_intervals_off_the_genome(tmp_path: Path, genome: Genome) -> None:
     path = tmp_path / "peaks.bed"
     path.write_text("chr2\t0\t5\nchr2\t1490\t1501\n")
     with pytest.raises(InputError, match=r"peaks\.bed:2: chr2:1491-1501 is out of range, chr2 has 1500 bases in g\.fa"):
-        check_on_genome(read_intervals(path), genome)
-    path.write_text("chr2\t0\t5\n1\t1\t2\n")
+        on_genome(read_intervals(path), genome)
+    path.write_text("chr2\t0\t5\n1\t1\t2\n")  # two ways of naming in one file
     with pytest.raises(InputError, match=r"peaks\.bed:2: no record '1' in g\.fa, which calls it 'chr1'"):
         windows_around(read_intervals(path), genome, 4)
+
+
+def test_intervals_get_the_names_of_the_genome(
+    tmp_path: Path, genome: Genome, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "peaks.bed"
+    path.write_text("1\t1\t2\tx\t0\t+\n2\t0\t5\tx\t0\t-\n")
+    for _ in range(2):
+        table = on_genome(read_intervals(path), genome)
+    assert table.intervals == [Interval("chr1", 1, 2), Interval("chr2", 0, 5, "-")]
+    assert [record.message for record in caplog.records] == [
+        f"{path}: contigs are called otherwise in the genome ('1' is 'chr1'); 2 contigs were matched."
+    ]
+    path.write_text("1\t1\t2\n7\t0\t5\n")
+    with pytest.raises(InputError, match=r"peaks\.bed:2: no record '7' in g\.fa; its records are chr1, chr2"):
+        on_genome(read_intervals(path), genome)
+    path.write_text("1\t1\t2\nChr1\t0\t5\n")
+    with pytest.raises(InputError, match=r"contigs '1' and 'Chr1' would both be 'chr1' of the genome; rename one"):
+        on_genome(read_intervals(path), genome)
 
 
 def positives() -> list[Interval]:

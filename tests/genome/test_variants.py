@@ -270,15 +270,15 @@ def test_an_end_far_away_does_not_stop_the_index(tmp_path, end, ending):
     assert (writer.without_index is None) == (ending is not None)
 
 
-def test_contigs_are_renamed_only_if_all_match(genome, tmp_path):
+def test_contigs_are_renamed_where_none_is_known_by_its_own_name(genome, tmp_path):
     rows = [("1", 2, ".", "A", "C", ".", ".", "."), ("MT", 1, ".", "A", "C", ".", ".", ".")]
     assert survey(open_vcf(vcf(tmp_path, *rows)), genome).contigs == {"1": "chr1", "MT": "chrM"}
     path = vcf(tmp_path, *rows, ("7", 1, ".", "A", "C", ".", ".", "."))
     with pytest.raises(
-        InputError, match=r"in.vcf:3: contig '1' \(position 2, A>C\) is not in g.fa, which has chr1, chrM"
+        InputError, match=r"in.vcf:5: contig '7' \(position 1, A>C\) is not in g.fa, which has chr1, chrM"
     ):
         survey(open_vcf(path), genome)
-    assert survey(open_vcf(path), genome, skip=True).statuses == {"unknown_contig": 3}
+    assert survey(open_vcf(path), genome, skip=True).statuses == {"ok": 2, "unknown_contig": 1}
     wrong = vcf(tmp_path, ("chr1", 1, ".", "A", "C", ".", ".", "."))
     with pytest.raises(InputError, match=r"1 with a wrong REF\. Wrong genome build"):
         survey(open_vcf(wrong), genome)

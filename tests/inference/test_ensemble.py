@@ -69,7 +69,7 @@ def test_attributions_are_the_mean_of_the_members(folders, method):
     if method != "ism":
         np.testing.assert_allclose(found.values, [3.0, 0.5, 1.5], atol=1e-5)
     model = ls.load_model(folders)
-    options = {"output": "high", "method": method}
+    options = {"target": "high", "method": method}
     (found,) = ls.attribute(model, TEXTS[0], **options)
     each = [ls.attribute(folder, TEXTS[0], **options)[0].values for folder in folders]
     np.testing.assert_allclose(found.values, np.mean(each, 0), atol=2e-3 if method == "ig" else 1e-5)
@@ -82,7 +82,7 @@ def test_temperatures_of_single_models_are_spoken_of_where_none_replaces_them(fo
     ensemble = Ensemble(members)
     first = ls.predict(ensemble, TEXTS, temperature=3.0)
     ls.predict(ensemble, TEXTS, output="logits")
-    ls.attribute(ensemble, TEXTS[0], output=0, method="gradient")
+    ls.attribute(ensemble, TEXTS[0], target=0, method="gradient")
     assert not recwarn.list and not caplog.records
     with pytest.warns(UserWarning, match="temperatures of single models are not that of their ensemble"):
         ls.predict(ensemble, TEXTS)

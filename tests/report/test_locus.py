@@ -6,22 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.collections import PatchCollection, PathCollection
 
-from longstrand.errors import InputError
 from longstrand.genome.features import Feature
 from longstrand.genome.intervals import Interval
-from longstrand.report.locus import (
-    MAX_BINS,
-    Arcs,
-    Genes,
-    Logo,
-    Marks,
-    Ruler,
-    Tokens,
-    Track,
-    pack_rows,
-    parse_region,
-    plot,
-)
+from longstrand.report.locus import MAX_BINS, Arcs, Genes, Logo, Marks, Ruler, Tokens, Track, pack_rows, plot
 
 REGION = Interval("chr1", 100, 110)
 
@@ -34,14 +21,6 @@ def boxes(collection: PatchCollection | PathCollection) -> list[tuple[float, flo
 
 def letters(axes) -> dict[str, list[tuple[float, float, float, float]]]:
     return {item.get_label(): boxes(item) for item in axes.collections if isinstance(item, PathCollection)}
-
-
-def test_a_region_is_written_with_positions_from_one() -> None:
-    assert parse_region("chr1:1,001-2,000") == Interval("chr1", 1000, 2000)
-    assert parse_region("HLA:a:1-1(-)") == Interval("HLA:a", 0, 1, "-")
-    for wrong in ("chr1", "chr1:0-5", "chr1:9-5", "chr1:,-5"):
-        with pytest.raises(InputError, match="is no region"):
-            parse_region(wrong)
 
 
 def test_the_ruler_prints_positions_from_one() -> None:

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 import longstrand
-from longstrand.report.locus import parse_region
+from longstrand.genome.intervals import parse_region
 from longstrand.serve.gate import CSP
 
 STATIC = Path(longstrand.__file__).parent / "serve" / "static"

@@ -113,7 +113,7 @@ def folder_of_job(served: Served, folder: Path, verb: str, **more: Any) -> Path:
         ("tracks", {"format": "bed", "options": {"window": 100}}, b"chr1\t100\t300\n", "tracks/tracks.json"),
         ("variants", {"format": "vcf", "options": {"window": 100, "mismatch": "skip"}},
          VCF, "variants.vcf.gz"),
-        ("attribute", {"genome_path": None, "options": {"output": "exon", "check": 0, "method": "gradient"}}, FASTA,
+        ("attribute", {"genome_path": None, "options": {"target": "exon", "check": 0, "method": "gradient"}}, FASTA,
          "attributions/sequences.tsv"),
     ],
 )  # fmt: skip

@@ -18,7 +18,7 @@ from longstrand.data.rows import has_intervals, read_entries, read_intervals
 from longstrand.errors import InputError, UsageError, one_of
 from longstrand.genome.fasta import Genome
 from longstrand.genome.intervals import Interval
-from longstrand.genome.regions import matched_negatives
+from longstrand.genome.regions import matched_negatives, on_genome
 from longstrand.genome.sequence import reverse_complement
 from longstrand.runtime import generator
 
@@ -108,10 +108,9 @@ def gene_of(title: str) -> str:
 
 
 def _from_bed(path: Path, num_bases: int, genome: Genome) -> Promoters:
-    table = read_intervals(path)
+    table = on_genome(read_intervals(path), genome)
     before = TSS_OFFSET.get(num_bases, num_bases // 2)
     names = [name or str(item) for name, item in zip(table.labels.get("name", []), table.intervals)]
-    genome.check_chroms({item.chrom for item in table.intervals}, where=str(path))
     places, kept = [], []
     for row, item in enumerate(table.intervals):
         tss = item.start if item.strand == "+" else item.end - 1

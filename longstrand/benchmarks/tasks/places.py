@@ -40,7 +40,8 @@ class AnnotatedGenome:
         Raises:
             InputError: a file is wrong, or the files do not fit together.
         """
-        genome, features = Genome(fasta), read_annotation(annotation)
+        genome = Genome(fasta)
+        features = read_annotation(annotation, contigs=genome.contigs)
         genome.check_chroms({item.chrom for item in features}, where=str(annotation))
         return cls(Path(annotation), Path(fasta), genome, features, transcripts(features))
 
