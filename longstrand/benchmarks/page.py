@@ -84,7 +84,7 @@ def summary_sentence(found: Benchmark, task: str) -> str:
     against = _against(found, best, "best baseline")
     if against is not None and against.found.difference is not None:
         words = {"better": "better than", "worse": "worse than", "unclear": "not clearly different from"}
-        sentence += f", {words[against.verdict]} {against.against} ({_numbers(against)})"
+        sentence += f", {words[against.verdict]} {against.against} (difference {_numbers(against)})"
     control = _against(found, best, "random start")
     if control is not None and control.collapsed:
         sentence += "; whether pre-training helps is open, for its random start collapsed"

@@ -64,13 +64,15 @@ def finish(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
 
 
 def _show(result: Any) -> None:
+    from longstrand.report.runs import KNOWN
+
     report, held = result.report, result.report["hold_out"]
     print(f"model: {result.model}  ({report['parameters']:,} parameters, {report['bases_seen']:,} bases seen)")
     numbers = (
         f"loss {held['loss']:.4f} nats/token, accuracy {held['accuracy']:.3f}, {held['bits_per_base']:.4f} bits/base"
     )
     print(f"hold-out: {numbers}")
-    for name, reference in report["references"].items():
-        if isinstance(reference, dict):
-            print(f"  reference {name}: {reference['loss']:.4f} nats/token, {reference['bits_per_base']:.4f} bits/base")
+    for name, found in report["references"].items():
+        if isinstance(found, dict):
+            print(f"  {KNOWN[name]}: {found['loss']:.4f} nats/token, {found['bits_per_base']:.4f} bits/base")
     print(f"next: longstrand finetune --model {shlex.quote(str(result.model))} --train labels.csv --output finetuned")

@@ -333,7 +333,8 @@ def files_table(paths: Sequence[Path], *, folder: Path, longest: int = 60) -> Ta
 def provenance_table(provenance: Mapping[str, Any], **files: Any) -> Table:
     """List what made the results: command, versions, machine, data fingerprints."""
     explain = "With the command, the data and the versions below, anyone can repeat these results."
-    return Table("Where this comes from", explain, ["what", "value"], flatten({**files, **provenance}))
+    rows = [(name.replace(".", ": ", 1), value) for name, value in flatten({**files, **provenance})]
+    return Table("Where this comes from", explain, ["what", "value"], rows)
 
 
 def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:

@@ -40,6 +40,7 @@ from longstrand.training.measure import (
     groups_of,
     overlap_warnings,
     run_baselines,
+    same_answers,
     score,
     unread,
     worst_rows,
@@ -106,10 +107,15 @@ def evaluate(
         "provenance": provenance(),
     }
     cut = sum(scored.truncated)
-    report["warnings"] = unread("test", report["test"], table.task.problem) + [
-        sentence.removeprefix("note: ")
-        for sentence in (notices({"truncated": cut}) + too_long_notes(max(map(len, table.sequences)), reading))
-    ]
+    problem = table.task.problem
+    report["warnings"] = (
+        same_answers(report["test"], problem)
+        + unread("test", report["test"], problem)
+        + [
+            sentence.removeprefix("note: ")
+            for sentence in (notices({"truncated": cut}) + too_long_notes(max(map(len, table.sequences)), reading))
+        ]
+    )
     if table.task.codes != table.task.names and len(table.task.names) > 1:
         pairs = ", ".join(f"{code} = {name}" for code, name in zip(table.task.codes[:8], table.task.names))
         report["warnings"].append(f"labels were taken for the outputs of the model in this order: {pairs}.")

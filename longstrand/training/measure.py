@@ -291,6 +291,15 @@ def overlap_warnings(report: Mapping[str, Any]) -> list[str]:
     return [finding["text"] for finding in report["findings"]] + ([advice] if leaks(report) else [])
 
 
+def same_answers(found: Mapping[str, Any], problem: str) -> list[str]:
+    """Say that a model tells nothing apart, although the labels of the rows differ."""
+    unit = "base" if problem == "token" else "sequence"
+    return found["constant_prediction"] * [
+        f"the model gives the same answer to every {unit}, though the labels differ: either it has learned nothing, or "
+        "these rows are unlike those that it was trained on."
+    ]
+
+
 def unread(name: str, found: Mapping[str, Any] | None, problem: str) -> list[str]:
     """Say what the numbers of one split leave out."""
     if found is None:

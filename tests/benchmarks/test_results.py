@@ -103,13 +103,13 @@ def test_better_is_said_by_the_test_and_not_of_a_collapsed_control() -> None:
     lines = [result("kmer", 0.5), result("m: full", 0.75), result("m: random init", 0.0)]
     sure = run_of(lines, [against("m: full", 0.25, 0.01), against("m: full", 0.1, 0.04, "random start")])
     assert page.summary_sentence(sure, "own/a") == (
-        "own/a: best with a language model is m: full (Matthews correlation 0.750), better than kmer (+0.250, p 0.02); "
-        "pre-training helps (against the random start +0.100, p 0.04)."
+        "own/a: best with a language model is m: full (Matthews correlation 0.750), better than kmer "
+        "(difference +0.250, p 0.02); pre-training helps (against the random start +0.100, p 0.04)."
     )
     control = against("m: full", 0.7, 0.001, "random start", collapsed=True)
     unsure = run_of(lines, [against("m: full", 0.25, 0.04), control])
     sentence = page.summary_sentence(unsure, "own/a")
-    assert "not clearly different from kmer (+0.250, p 0.08); whether pre-training helps is open" in sentence
+    assert "not clearly different from kmer (difference +0.250, p 0.08); whether pre-training helps is open" in sentence
     assert (
         page.summary_sentence(run_of([result("kmer", 0.5)]), "own/a") == "own/a: best without a language model: kmer."
     )
@@ -135,7 +135,7 @@ def test_the_terminal_table() -> None:
         "  m: broken             undefined                                   no better than the majority",
         "  m: full (1,000 rows)  0.900               0.800 to 1.000   2 min",
         "  own/a: best with a language model is m: full (Matthews correlation 0.760), better than kmer "
-        "(+0.250, p 0.02).",
+        "(difference +0.250, p 0.02).",
         "",
     ]
     low = page.text_table(lines_of([result("m: a", 0.4, metric="mse"), result("m: b", 0.2, metric="mse")]))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import matthews_corrcoef
 
+import longstrand as ls
 from longstrand.cli.main import main
 from longstrand.data.labelled import label
 from longstrand.data.labelled_files import RawTable, make_rows
@@ -125,6 +126,16 @@ def test_warnings_name_copies_cut_rows_and_lengths(trained: Path, tmp_path: Path
     found = evaluate(trained, write(tmp_path / "long.csv", ["sequence", "label"], rows), **options)["warnings"]
     assert any("8 sequences were cut to what the model can read" in sentence for sentence in found)
     assert any("but the model was trained on at most" in sentence for sentence in found)
+
+
+def test_a_model_that_tells_nothing_apart_is_named(trained: Path, tmp_path: Path) -> None:
+    model, rows = ls.load_model(trained / "model"), new_rows(tmp_path)
+    sentence = "the model gives the same answer to every sequence, though the labels differ"
+    assert not any(sentence in one for one in evaluate(model, rows, resamples=0)["warnings"])
+    for weights in model.classifier.output.parameters():
+        weights.data.zero_()
+    report = evaluate(model, rows, output=tmp_path / "out", resamples=0)
+    assert report["warnings"][0].startswith(sentence) and sentence in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_reading_otherwise_is_said(trained: Path, tmp_path: Path) -> None:

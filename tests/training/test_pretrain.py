@@ -32,6 +32,7 @@ from longstrand.errors import (
     UsageError,
 )
 from longstrand.models.config import preset
+from longstrand.report.runs import KNOWN
 from longstrand.tokenization.kmer import make_kmer
 from longstrand.training.pretrain import make_data, pretrain
 from longstrand.training.run_folder import TrainingResult
@@ -108,6 +109,9 @@ def test_a_run_writes_what_it_says(genome: Path, tmp_path: Path) -> None:
     assert report["hold_out"]["loss"] == rows(result.folder)[-1]["eval_loss"]
     references = report["references"]
     assert 0 < references["two_neighbour"]["loss"] < 20 and references["unigram"]["bits_per_base"] > 0
+    table = (result.folder / "report.html").read_text()
+    assert all(words in table for words in KNOWN.values()) and "inputs: tokenizer" in table
+    assert set(KNOWN) == {name for name, value in references.items() if isinstance(value, dict)}
     assert not list(result.folder.glob("checkpoint-*"))
     model, tokenizer = load_model(result.folder / "model", head="masked_lm"), load_tokenizer(result.folder / "model")
     special = tokenizer.num_special_tokens()
