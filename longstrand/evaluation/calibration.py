@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 
 from longstrand.errors import InputError
 from longstrand.evaluation.bootstrap import Resamples, interval
-from longstrand.evaluation.metrics import Scores
+from longstrand.evaluation.metrics import Scores, groups_by_size
 from longstrand.runtime import generator
 
 BINS = 10
@@ -54,11 +54,7 @@ def calibration(scores: Scores, *, num_resamples: int = 1000, seed: int = 0) -> 
     said, right, units = statements(scores)
     if not len(said):
         return {}
-    order = np.argsort(said, kind="stable")
-    bins = np.empty(len(said), dtype=np.int64)
-    bins[order] = np.arange(len(said)) * min(BINS, len(said)) // len(said)
-    _, first = np.unique(said, return_index=True)
-    bins = bins[first][np.searchsorted(said[first], said)]  # equal probabilities share a bin
+    bins = groups_by_size(said, BINS)
     size, number = int(bins.max()) + 1, scores.num_units
     gaps = _sums(units, bins, right - said, number, size)
     value = float(np.abs(gaps.sum(0)).sum() / len(said))

@@ -413,12 +413,21 @@ def _curve_points(truth: Array, values: Array) -> dict[str, dict[str, list[float
     }
 
 
+def groups_by_size(values: Array, groups: int) -> Array:
+    """Number groups of about equal size from the lowest value to the highest (n,); equal values share one."""
+    found = np.empty(len(values), dtype=np.int64)
+    found[np.argsort(values, kind="stable")] = np.arange(len(values)) * min(groups, len(values)) // max(1, len(values))
+    _, first = np.unique(values, return_index=True)
+    return found[first][np.searchsorted(values[first], values)]
+
+
 def _calibration(truth: Array, values: Array, groups: int = 10) -> dict[str, list[float]]:
-    """Compare predicted probabilities with what is true, in groups of equal size from the lowest to the highest."""
-    parts = np.array_split(np.argsort(values, kind="stable"), min(groups, len(values)))
-    means = {"predicted": values, "observed": truth.astype(float)}
-    found = {name: [round(float(each[part].mean()), 5) for part in parts] for name, each in means.items()}
-    return found | {"rows": [len(part) for part in parts]}
+    """Compare predicted probabilities with what is true, in groups from the lowest to the highest."""
+    _, group, rows = np.unique(groups_by_size(values, groups), return_inverse=True, return_counts=True)
+    sums = {"predicted": np.bincount(group, values), "observed": np.bincount(group, truth)}
+    return {name: [round(float(one), 5) for one in each / rows] for name, each in sums.items()} | {
+        "rows": rows.tolist()
+    }
 
 
 def _thin(points: Array) -> list[float]:

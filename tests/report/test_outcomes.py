@@ -13,7 +13,7 @@ import pytest
 
 from longstrand.cli.main import main
 from longstrand.data.targets import Task
-from longstrand.evaluation.metrics import Scores, evaluate
+from longstrand.evaluation.metrics import Scores, _calibration, evaluate
 from longstrand.genome.intervals import Interval
 from longstrand.report.locus import Locus, Track
 from longstrand.report.outcomes import _locus, predictions_page, read_output
@@ -125,3 +125,11 @@ def test_commands_write_their_pages(tmp_path: Path, capsys: pytest.CaptureFixtur
         titles = [part["title"] for part in found["sections"]]
         assert titles[-1] == "Where this comes from" and len(titles) > 1
     assert "Files" in titles
+
+
+def test_equal_probabilities_share_a_group() -> None:
+    """A constant answer is one point, not ten that depend on the order of the rows."""
+    found = _calibration(np.arange(40) % 4 == 0, np.full(40, 0.3))
+    assert found == {"predicted": [0.3], "observed": [0.25], "rows": [40]}
+    found = _calibration(np.array([True, False, True]), np.array([0.9, 0.2, 0.2]))
+    assert found == {"predicted": [0.2, 0.9], "observed": [0.5, 1.0], "rows": [2, 1]}
