@@ -74,7 +74,8 @@ def split_windows(
 ) -> tuple[list[str], str]:
     """Say for each window which split it is in, and by which rule.
 
-    Named chromosomes go where they are asked for. Otherwise, if at least five contigs hold windows and none holds more
+    Named chromosomes go where they are asked for; if they are named for one of validation and test alone, a chromosome
+    for the other is chosen. Otherwise, if at least five contigs hold windows and none holds more
     than half of them, whole contigs are held out, the smallest first; else every contig is cut into blocks of a
     thirtieth (at least ten windows long), of each ten of which one is for validation and two for the test.
 
@@ -83,7 +84,7 @@ def split_windows(
         And the rule as a sentence.
 
     Raises:
-        InputError: a chromosome that is asked for holds no window.
+        InputError: a chromosome that is asked for holds no window, or none is left to choose.
     """
     counts: dict[str, int] = {}
     for window in windows:
@@ -95,6 +96,8 @@ def split_windows(
             raise InputError(
                 f"no window lies on chromosome '{chrom}'; chromosomes are: {', '.join(list(counts)[:12])}."
             )
+    if bool(valid_chroms) != bool(test_chroms):
+        valid_chroms, test_chroms = _named_and_chosen(counts, valid_chroms, test_chroms)
     if not test_chroms and len(counts) >= 5 and max(counts.values()) <= len(windows) / 2:
         valid_chroms, test_chroms = choose_contigs(counts)
     if test_chroms:
@@ -109,6 +112,23 @@ def split_windows(
         "blocks of each contig, a thirtieth of it: of every ten, one for validation and two for the test; windows "
         "across a border are left out"
     )
+
+
+def _named_and_chosen(
+    counts: Mapping[str, int], valid: Sequence[str], test: Sequence[str]
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Choose the chromosome for the split that was not named: of a tenth of the windows, or a fifth of them.
+
+    Validation stays empty where one chromosome is left, which training needs.
+    """
+    share = 0.2 if valid else 0.1
+    rest = [name for name in sorted(counts) if name not in (*valid, *test)]
+    if len(rest) < 2 and valid:
+        raise InputError(f"no chromosome is left for test and training beside validation on {', '.join(valid)}.")
+    if len(rest) < 2:
+        return valid, test
+    chosen = [min(rest, key=lambda name: abs(counts[name] - share * sum(counts.values())))]
+    return (valid, chosen) if valid else (chosen, test)
 
 
 def take_splits(rows: RawTable, words: Sequence[str]) -> tuple[dict[str, RawTable], str]:

@@ -213,6 +213,15 @@ def test_places_by_hand() -> None:
     assert named == ["train"] * 7 + ["test"]
     with pytest.raises(InputError, match=r"no window lies on chromosome 'z'; chromosomes are: x"):
         split_windows(one, {"x": 3000}, test_chroms=["z"])
+    found = {}
+    for given in ({"test_chroms": ["chrd"]}, {"valid_chroms": ["b"]}):  # the other split gets a chromosome, too
+        words, found[next(iter(given))] = split_windows(windows, {}, **given)
+        assert {"train", "valid", "test"} == set(words)
+    assert found["test_chroms"].endswith("; test d)") and found["valid_chroms"].startswith(
+        "whole contigs (validation b;"
+    )
+    with pytest.raises(InputError, match="no chromosome is left for test and training beside validation on y"):
+        split_windows([*one, Interval("y", 0, 10)], {"x": 3000, "y": 50}, valid_chroms=["y"])
     assert choose_contigs({"a": 50, "b": 10, "c": 20, "d": 15, "e": 5}) == (["b"], ["e", "d"])
 
 
