@@ -6,9 +6,9 @@ whether a gain is one of the sequence or one of the model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,8 @@ from longstrand.genome.sequence import gc_fraction
 from longstrand.questions.scores import Score
 from longstrand.runtime import generator
 
-SAMPLES = 10
-"""Texts with random edits, and single substitutions of a design, whose scores are averaged."""
+SAMPLES, TRIES = 10, 10
+"""Texts with random edits, and single substitutions of a design, whose scores are averaged; draws for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,8 @@ class Design:
         sequence: letters of the design.
         edits: what was changed, as ``12A>G``, counted from 1.
         values: ``score_start``, ``score``, and what `check` measured.
-        trace: round, best, mean (of what was scored in the round), forwards (so far); of all designs of the start.
+        trace: round, best, mean (of what was scored in the round), forwards and texts left out (both so far); of all
+            designs of the start.
     """
 
     record: Record
@@ -63,16 +64,23 @@ class Design:
         }  # fmt: skip
 
 
-def controls(design: str, rules: Rules, seed: int, index: int) -> tuple[list[str], list[str]]:
+def controls(
+    design: str, rules: Rules, seed: int, index: int, fits: Callable[[str], bool] = lambda text: True
+) -> tuple[list[str], list[str]]:
     """Draw texts with as many random edits as the design has, and neighbours of the design.
 
     Returns:
-        `SAMPLES` texts each; they keep the fixed bases, and need not obey the other rules.
+        `SAMPLES` texts each, fewer where `TRIES` times as many draws do not fit; they keep the fixed bases, and need
+        not obey the other rules.
     """
     random, free = generator(seed, index, "design controls"), np.flatnonzero(~rules.fixed)
     number = min(len(rules.edits(design)), len(free))
-    randoms = [_edited(rules.start, random.choice(free, number, replace=False), random) for _ in range(SAMPLES)]
-    return randoms, [_edited(design, random.choice(free, 1), random) for _ in range(SAMPLES)]
+
+    def drawn(text: str, edits: int, *, replace: bool) -> list[str]:
+        texts = (_edited(text, random.choice(free, edits, replace=replace), random) for _ in range(TRIES * SAMPLES))
+        return list(islice(filter(fits, texts), SAMPLES))
+
+    return drawn(rules.start, number, replace=False), drawn(design, 1, replace=True)
 
 
 def _edited(text: str, places: Sequence[int] | np.ndarray, random: np.random.Generator) -> str:
@@ -84,7 +92,7 @@ def _edited(text: str, places: Sequence[int] | np.ndarray, random: np.random.Gen
 
 def check(
     start: str, design: str, rules: Rules, score: Score, objective: Objective, *, others: Mapping[str, Score],
-    prior: Score | None, known: Sketch | None, seed: int, index: int,
+    prior: Score | None, known: Sketch | None, seed: int, index: int, fits: Callable[[str], bool] = lambda text: True,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure what speaks for and against a design.
 
@@ -99,6 +107,7 @@ def check(
         known: words of the training data.
         seed: of the controls.
         index: of the design.
+        fits: says whether all models can read a text.
 
     Returns:
         In units of the score: ``score_start``, ``score``, ``random_edits`` (mean of as many random edits), and
@@ -106,29 +115,33 @@ def check(
         ``share`` of the gain that carries over, its gain over the random edits as a share of this model's; nats a base
         of the language model; the largest share of 16-mers in one training row.
     """
-    randoms, near = controls(design, rules, seed, index)
-    texts = [start, design, *randoms, *near]
-    signal = np.asarray(objective.signal(score(texts)), dtype=np.float64)
-    ours = _summary(signal)
+    randoms, near = controls(design, rules, seed, index, fits)
+    texts = [start, design, *randoms]
+    signal = np.asarray(objective.signal(score([*texts, *near])), dtype=np.float64)
+    ours = _summary(signal[: len(texts)])
     found: dict[str, Any] = {
         "score_start": ours[0], "score": ours[1], "random_edits": ours[2],
-        "neighbours": float(signal[-SAMPLES:].mean()),
+        "neighbours": _mean(signal[len(texts) :]),
     }  # fmt: skip
     for name, other in others.items():
-        theirs = _summary(np.asarray(objective.signal(other(texts[: 2 + SAMPLES])), dtype=np.float64))
+        theirs = _summary(np.asarray(objective.signal(other(texts)), dtype=np.float64))
         gain, same = ours[1] - ours[2], theirs[1] - theirs[2]
         found |= {f"{name}_start": theirs[0], f"{name}_score": theirs[1], f"{name}_random_edits": theirs[2]}
         found[f"{name}_share"] = same / gain if gain else float("nan")
     if prior is not None:
-        before, after, *drawn = (np.asarray(prior(texts[: 2 + SAMPLES]))[:, 0] / len(start)).tolist()
-        found |= {"likelihood_start": before, "likelihood": after, "likelihood_random_edits": float(np.mean(drawn))}
+        before, after, *drawn = (np.asarray(prior(texts))[:, 0] / len(start)).tolist()
+        found |= {"likelihood_start": before, "likelihood": after, "likelihood_random_edits": _mean(drawn)}
     if known is not None:
         found |= {"known_start": nearest(start, known), "known": nearest(design, known)}
     return found
 
 
 def _summary(signal: np.ndarray) -> tuple[float, float, float]:
-    return float(signal[0]), float(signal[1]), float(signal[2 : 2 + SAMPLES].mean())
+    return float(signal[0]), float(signal[1]), _mean(signal[2:])
+
+
+def _mean(values: Sequence[float] | np.ndarray) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")
 
 
 def nearest(text: str, known: Sketch) -> float:

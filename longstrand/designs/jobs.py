@@ -38,7 +38,7 @@ from longstrand.inference.loaded import LoadedModel, Model, fingerprint_input, o
 from longstrand.inference.options import PredictOptions
 from longstrand.inference.resumable import ResumableOutput
 from longstrand.inference.sequences import Sequences, as_records, open_genome
-from longstrand.inference.strands import strands_of
+from longstrand.inference.strands import read_on, strands_of
 from longstrand.models.network import Network
 from longstrand.questions.scores import Score, scorer
 from longstrand.questions.tokens import prepare_text, read_text, read_within, reading_of
@@ -119,11 +119,7 @@ class Setting:
             text = normalise(record.sequence, where=where).sequence
         else:
             text = prepare_text(self.target.model, record.sequence, where)
-        for target in (self.target, *(one for _, _, one in self.others.values())):
-            if target is not None:
-                target.read(text, where)  # one that is too long stops here
-        if self.prior is not None:
-            read_within(self.prior, text, where)
+        self._read(text, where)  # one that is too long stops here
         if not set(text) <= set("ACGTN"):
             raise InputError(f"{where}: a design begins with A, C, G, T and N in capital letters.")
         fixed = np.zeros(len(text), dtype=bool)
@@ -137,8 +133,30 @@ class Setting:
         rules = Rules(text, fixed, options.max_edits, options.gc, options.forbidden, options.motifs)
         rules.check(where)
         return Search(
-            text, rules, self.score, self.objective, options, index=index, target=self.target, prior=self.prior
-        )
+            text, rules, self.score, self.objective, options, index=index, target=self.target, prior=self.prior,
+            fits=self.fits,
+        )  # fmt: skip
+
+    def _read(self, text: str, where: str = "") -> None:
+        """Cut a text into tokens as every model that is asked will, on all its strands.
+
+        Raises:
+            InputError: one of them cannot read it.
+        """
+        for target in (self.target, *(one for _, _, one in self.others.values())):
+            if target is not None:
+                for strand in strands_of(self.options.strand or reading_of(target.model).strand):
+                    target.read(read_on(strand, text), where)
+        if self.prior is not None:
+            read_within(self.prior, text, where)
+
+    def fits(self, text: str) -> bool:
+        """Say whether all models can read a text: edits can make more tokens of it."""
+        try:
+            self._read(text)
+        except InputError:
+            return False
+        return True
 
     def cost(self, searches: Sequence[Search]) -> str:
         """Say how much is computed at most, before anything is."""
@@ -156,8 +174,8 @@ class Setting:
 
     def results(self, search: Search, record: Record, states: Sequence[State]) -> list[Design]:
         """Measure the designs of one start."""
-        rows = [(s.round, s.best[0].value, s.mean, s.forwards) for s in states]
-        trace = pl.DataFrame(rows, schema=["round", "best", "mean", "forwards"], orient="row")
+        rows = [(s.round, s.best[0].value, s.mean, s.forwards, s.left_out) for s in states]
+        trace = pl.DataFrame(rows, schema=["round", "best", "mean", "forwards", "left_out"], orient="row")
         prior = None if self.prior is None else scorer(self.prior, strand="+")
         found, others = [], {name: score for name, (score, *_) in self.others.items()}
         for number, entry in enumerate(states[-1].best, start=1):
@@ -165,6 +183,7 @@ class Setting:
                 values = check(
                     search.start, entry.text, search.rules, self.score, self.objective, others=others, prior=prior,
                     known=self.known, seed=self.options.seed, index=search.index * 1000 + number,
+                    fits=self.fits,
                 )  # fmt: skip
             places = search.rules.edits(entry.text)
             edits = tuple(f"{place + 1}{search.start[place]}>{entry.text[place]}" for place in places)

@@ -69,6 +69,9 @@ def _warnings(firsts: Sequence[Design], names: Sequence[str], options: DesignOpt
     unfinished = sum(best[-1] > best[-2] for best in gained)
     if unfinished:
         yield f"{unfinished} of {len(firsts)} searches still gained in their last round; --rounds gives them more."
+    left_out = sum(int(one.trace["left_out"][-1]) for one in firsts)
+    if left_out:
+        yield f"{left_out:,} candidates were left out, because their edits make more tokens than a model reads."
     if not names:
         yield "no other model was asked whether it agrees (--check-model); a gain may be one of this model alone."
     if "likelihood" in firsts[0].values:

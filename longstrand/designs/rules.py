@@ -222,9 +222,9 @@ class _Repair:
         while broken := rules.broken(text):
             least, texts = sum(broken.values()), []
             for place in np.flatnonzero(~rules.fixed).tolist():
-                for letter in BASES:
+                for letter in BASES.replace(text[place], ""):
                     changed = substituted(text, place, letter)
-                    off = sum(rules.broken(changed).values()) if letter != text[place] else least
+                    off = sum(rules.broken(changed).values())
                     if off < least:
                         least, texts = off, []
                     if off == least < sum(broken.values()):

@@ -16,7 +16,7 @@ from scipy.special import softmax
 from torch import Tensor
 
 from longstrand.designs.options import DesignOptions
-from longstrand.designs.rules import Rules
+from longstrand.designs.rules import Rules, Unmet
 from longstrand.errors import InputError, UsageError
 from longstrand.explain.gradient import letter_ids
 from longstrand.explain.perturb import BASES, substituted
@@ -91,6 +91,7 @@ class State:
         idle: rounds since the last gain.
         done: there is no next round.
         memory: what a strategy keeps.
+        left_out: texts so far that were left out, because the edits made more tokens than a model reads.
     """
 
     round: int
@@ -102,6 +103,7 @@ class State:
     idle: int = 0
     done: bool = False
     memory: dict[str, Any] = field(default_factory=dict)
+    left_out: int = 0
 
     def plain(self) -> dict[str, Any]:
         """Return plain values."""
@@ -126,23 +128,34 @@ class Search:
         index: number of the start.
         target: gradient: the model, and how a head per token or bin is averaged.
         prior: lm: a masked LM.
+        fits: says whether all models can read a text; others are left out.
     """
 
     def __init__(
         self, start: str, rules: Rules, score: Score, objective: Objective, options: DesignOptions, *, index: int = 0,
-        target: Target | None = None, prior: Network | None = None,
+        target: Target | None = None, prior: Network | None = None, fits: Callable[[str], bool] = lambda text: True,
     ) -> None:  # fmt: skip
         self.start, self.rules, self.score, self.objective, self.options = start, rules, score, objective, options
-        self.index, self.target, self.prior = index, target, prior
+        self.index, self.target, self.prior, self.fits = index, target, prior, fits
         self.start_row = np.zeros(0, dtype=np.float32)
-        self.num_scored = 0
+        self.num_scored = self.num_left_out = 0
 
     def values(self, texts: Sequence[str]) -> list[float]:
-        """Score texts: what is to be raised, float; NaN is never a gain."""
-        self.num_scored += len(texts)
-        found = self.objective(self.rows(texts), self.start_row) if texts else np.empty(0)
-        values: list[float] = np.nan_to_num(np.asarray(found, dtype=np.float64), nan=-np.inf).tolist()
-        return values
+        """Score texts: what is to be raised, float; -inf where that is no number or a text is left out."""
+        fitting = self.fitting(texts)
+        kept = [text for text, is_read in zip(texts, fitting) if is_read]
+        self.num_scored += len(kept)
+        values = np.full(len(texts), -np.inf)
+        if kept:
+            found = np.asarray(self.objective(self.rows(kept), self.start_row), dtype=np.float64)
+            values[np.flatnonzero(fitting)] = np.nan_to_num(found, nan=-np.inf)
+        return [float(value) for value in values]
+
+    def fitting(self, texts: Sequence[str]) -> list[bool]:
+        """Say which texts all models can read, and count the others."""
+        found = [self.fits(text) for text in texts]
+        self.num_left_out += found.count(False)
+        return found
 
     def rows(self, texts: Sequence[str]) -> FloatArray:
         """Score texts: all outputs, ``(n, C)``.
@@ -165,36 +178,43 @@ class Search:
         """Score the start, put motifs in and repair it: round 0.
 
         Raises:
-            InputError: the score of the start is no number.
+            InputError: the score of the start is no number, or no repair was found that the models can read.
         """
-        self.num_scored, self.start_row = 1, self.rows([self.start])[0]
-        text, rules = self.rules.prepare(self.values)
+        self.num_scored, self.num_left_out, self.start_row = 1, 0, self.rows([self.start])[0]
+        try:
+            text, rules = self.rules.prepare(self.values)
+        except Unmet:  # the best values led nowhere; the fewest edits do, as `Rules.check` has seen
+            text, rules = self.rules.prepare()
+        if not self.fits(text):
+            raise InputError("what obeys the constraints has more tokens than a model reads; use a shorter start.")
         value = float(self.objective(self.start_row, self.start_row)) if text == self.start else self.values([text])[0]
         if not np.isfinite(value):
             raise InputError("the score of the start is no number; leave out sequences without tokens.")
         kept = np.flatnonzero(rules.fixed & ~self.rules.fixed).tolist()
         entry, row = Entry(text, value), tuple(self.start_row.tolist())
-        return State(0, (entry,), (entry,), row, value, self.num_scored, memory={"kept": kept})
+        counts = {"forwards": self.num_scored, "left_out": self.num_left_out}
+        return State(0, (entry,), (entry,), row, value, memory={"kept": kept}, **counts)
 
     def step(self, state: State) -> State:
         """Compute the next round."""
         options = self.options
-        self.num_scored, self.start_row = 0, np.array(state.start_row, dtype=np.float32)
+        self.num_scored, self.num_left_out, self.start_row = 0, 0, np.array(state.start_row, dtype=np.float32)
         fixed = self.rules.fixed.copy()
         fixed[state.memory["kept"]] = True
         random = generator(options.seed, self.index * 100_000 + state.round, "design")
         pool, found, memory = STEPS_OF[options.strategy](self, state, replace(self.rules, fixed=fixed), random)
+        found = [one for one in found if one.value > -np.inf]
         best = _best([*state.best, *found], 1 if options.strategy == "greedy" else options.keep)
         idle = 0 if best[0].value > state.best[0].value + SMALLEST_GAIN else state.idle + 1
         patience = 1 if options.strategy == "greedy" else options.patience
         done = idle >= patience or state.round + 1 >= options.most_rounds
         done |= options.reach is not None and best[0].value > -SMALLEST_GAIN
         done |= not found and options.strategy in ("greedy", "beam")
-        mean = float(np.mean([one.value for one in found if np.isfinite(one.value)] or best[0].value))
+        mean = float(np.mean([one.value for one in found] or best[0].value))
         forwards = state.forwards + memory.pop("forwards", self.num_scored)
         memory["kept"] = state.memory["kept"]
-        row = state.start_row
-        return State(state.round + 1, tuple(pool), tuple(best), row, mean, forwards, idle, bool(done), memory)
+        row, left_out = state.start_row, state.left_out + self.num_left_out
+        return State(state.round + 1, tuple(pool), tuple(best), row, mean, forwards, idle, bool(done), memory, left_out)
 
     @property
     def most_rounds(self) -> int:
@@ -224,6 +244,11 @@ def _best(entries: Sequence[Entry], number: int) -> list[Entry]:
     return sorted(distinct.values(), key=lambda one: -round(one.value, 9))[:number]
 
 
+def _entries(search: Search, texts: Sequence[str]) -> list[Entry]:
+    """Score texts; those without a number are left out."""
+    return [Entry(text, value) for text, value in zip(texts, search.values(texts)) if value > -np.inf]
+
+
 def _expand(search: Search, state: State, rules: Rules, random: np.random.Generator) -> Round:
     """Score all neighbours of what was not expanded yet; greedy leaves bases alone that it has edited."""
     greedy, known = search.options.strategy == "greedy", {entry.text for entry in state.pool}
@@ -237,7 +262,7 @@ def _expand(search: Search, state: State, rules: Rules, random: np.random.Genera
             changed = substituted(entry.text, place, letter)
             if changed not in known:
                 texts.setdefault(changed)
-    found = [Entry(text, value) for text, value in zip(texts, search.values(list(texts)))]
+    found = _entries(search, list(texts))
     before = [replace(entry, done=True) for entry in state.pool]
     return _best([*before, *found], search.options.size), found, {}
 
@@ -256,7 +281,7 @@ def _evolve(search: Search, state: State, rules: Rules, random: np.random.Genera
         if text not in known:
             known.add(text)
             texts.append(text)
-    found = [Entry(text, value) for text, value in zip(texts, search.values(texts))]
+    found = _entries(search, texts)
     return _best([*state.pool, *found], search.options.size), found, {}
 
 
@@ -345,7 +370,9 @@ def _climb(search: Search, state: State, rules: Rules, random: np.random.Generat
         picks = soft.argmax(-1).tolist()
         texts = ["".join(old if stays else BASES[i] for i, old, stays in zip(pick, origin, fixed)) for pick in picks]
         slopes, values = _slopes(search, target, texts)
-        found += [Entry(text, value) for text, value in zip(texts, values) if not rules.broken(text)]
+        kept = [(text, value) for text, value in zip(texts, values) if not rules.broken(text)]
+        fitting = search.fitting([text for text, _ in kept])
+        found += [Entry(*one) for one, is_read in zip(kept, fitting) if is_read]
         slopes = slopes + EDIT_COST * start  # a letter of the start saves an edit
         gradient = (soft * (slopes - (soft * slopes).sum(-1, keepdims=True))).mean(0) / options.temperature
         gradient[fixed] = 0

@@ -28,7 +28,7 @@ from longstrand.explain.gradient import (
 )
 from longstrand.explain.options import CHANGES, PATHS, AttributeOptions
 from longstrand.explain.target import Target, target_of
-from longstrand.genome.sequence import has_letters, reverse_complement
+from longstrand.genome.sequence import has_letters
 from longstrand.inference.resumable import cut_into_parts
 from longstrand.inference.strands import flip_back, flip_offsets, read_on, strands_of
 from longstrand.models.network import Network
@@ -110,12 +110,16 @@ class Attribution:
 
 
 class Explainer:
-    """A model, what is explained of it, and by which method."""
+    """A model, what is explained of it, and by which method.
+
+    Attributes:
+        left_out: changed sequences so far whose edits made more tokens than the model reads.
+    """
 
     def __init__(
         self, model: Network, options: AttributeOptions, tick: Callable[[float], None] = lambda work: None
     ) -> None:
-        self.options = options
+        self.options, self.left_out = options, 0
         target = target_of(
             model, options.target, against=options.against, region=options.region, batch_tokens=options.batch_tokens
         )
@@ -152,7 +156,7 @@ class Explainer:
         cut = cut_into_parts(records, lambda record: record.num_bases, max_rows=AHEAD, max_bases=AHEAD_BASES)
         for _, some in groupby(cut, key=lambda item: item[0]):
             rows = [(record, self.text(record)) for _, record in some]
-            shown = [self._has_content(text, record) for record, text in rows]
+            shown = [self.reads(record) for record, _ in rows]
             made = zip(*(self._strand(strand, list(compress(rows, shown))) for strand in self.strands))
             for (record, text), has_content in zip(rows, shown):
                 yield (
@@ -189,8 +193,15 @@ class Explainer:
         """Return the tokens of a text as the first strand is read, by its own bases."""
         return _offsets(self.target.on(self.strands[0]), text)
 
-    def _has_content(self, text: str, record: Record) -> bool:
-        return bool(text) and len(self.target.read(text, record.where or record.name).content_rows) > 0
+    def reads(self, record: Record) -> bool:
+        """Read a row on every strand; say whether there is a token to explain.
+
+        Raises:
+            InputError: it is a pair, no DNA or longer than the model reads.
+        """
+        text, where = self.text(record), record.where or record.name
+        read = [self.target.on(strand).read(read_on(strand, text), where) for strand in self.strands]
+        return bool(text) and len(read[0].content_rows) > 0
 
     def _strand(self, strand: str, rows: Sequence[tuple[Record, str]]) -> Iterator[Attribution]:
         target, options = self.target.on(strand), self.options
@@ -223,20 +234,26 @@ class Explainer:
         options, half = self.options, (len(text) - (self.options.span or len(text))) // 2
         span = None if options.span is None or half <= 0 else (half, half + options.span)
         more: dict[str, Any] = {"tokens": _offsets(target, text)}
+
+        def score(texts: Sequence[str]) -> FloatArray:
+            found = target.score(texts)
+            self.left_out += int(np.isnan(found).sum())
+            return found
+
         if options.method == "ism":
             found = perturb.mutagenesis(
-                target.score, text, span=span, segment=lambda changed: _offsets(target, changed),
+                score, text, span=span, segment=lambda changed: _offsets(target, changed),
                 keep_segmentation=options.keep_segmentation,
             )  # fmt: skip
             values, more["output"] = found.importance, found.score
             more |= {"hypothetical": found.hypothetical, "resegmented": found.resegmented}
         else:
-            more["output"] = float(target.score([text])[0, 0])
+            more["output"] = float(score([text])[0, 0])
             if options.method == "block":
-                values = perturb.blocks(target.score, text, width=options.width, seed=options.seed, span=span)
+                values = perturb.blocks(score, text, width=options.width, seed=options.seed, span=span)
             else:
                 change = perturb.deletions if options.method == "deletion" else perturb.insertions
-                values = change(target.score, text, span=span)
+                values = change(score, text, span=span)
         return Attribution(record, text, values, {target.strand: values}, **more)
 
     def _together(self, parts: Sequence[Attribution]) -> Attribution:
@@ -277,6 +294,8 @@ def _of_tokens(record: Record, text: str, one: TokenMap, strand: str) -> Attribu
 
 
 def _offsets(target: Target, text: str) -> IntArray:
-    """Give the tokens of a text by its own bases, as they are read on the strand of a target."""
-    encoding = target.read(reverse_complement(text) if target.strand == "-" else text)
+    """Give the tokens of a text by its own bases, as they are read on the strand of a target; none of one too long."""
+    encoding = target.tries(text)
+    if encoding is None:
+        return np.empty((0, 2), np.int32)
     return flip_offsets(target.strand, encoding.offsets[encoding.content_rows], len(text))

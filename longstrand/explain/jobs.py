@@ -113,9 +113,9 @@ def attribute_file(
             for number, group in groupby(cut, key=lambda item: item[0]):
                 records = [record for _, record in group]
                 if parts.is_mine(number):
-                    found = list(job.explainer.explain(records))
+                    before, found = job.explainer.left_out, list(job.explainer.explain(records))
                     computed += len(found)
-                    counts = {"bases": sum(len(one.values) for one in found), **Counter(one.status for one in found)}
+                    counts = _counts(found, job.explainer.left_out - before)
                     write = partial(sink.write, job.block(found))
                     parts.commit(number, write, num_rows=len(found), counts=counts)
                 elif cost is not None:
@@ -123,7 +123,8 @@ def attribute_file(
                 advance(len(records))
             finished = parts.finish(number + 1, partial(_join, job, sink, networks, sites))
     counts = finished.counts if finished else {}
-    notes = [f"note: {counts[name]:,} rows: {STATUSES[name]} ({name})." for name in STATUSES if name in counts][1:]
+    notes = left_out_notes(counts.get("left_out", 0))
+    notes += [f"note: {counts[name]:,} rows: {STATUSES[name]} ({name})." for name in STATUSES if name in counts][1:]
     if finished is not None:
         lengths = np.diff(Maps(target, intervals=job.intervals).offsets)
         notes += too_long_notes(int(lengths.max(initial=0)), job.loaded.network.reading)
@@ -162,15 +163,30 @@ def attribute(
         if cost := estimate(explainer, records):
             refuse_if_long(cost, explainer)
         found = list(explainer.explain(records))
-    for note in too_long_notes(max((len(one.values) for one in found), default=0), loaded.network.reading):
+    notes = too_long_notes(max((len(one.values) for one in found), default=0), loaded.network.reading)
+    for note in [*notes, *left_out_notes(explainer.left_out)]:
         warn(note)
     return found
+
+
+def _counts(found: Sequence[Attribution], left_out: int) -> dict[str, int]:
+    """Count bases, changed sequences that were left out, and rows of each status."""
+    statuses = Counter(one.status for one in found)
+    return {"bases": sum(len(one.values) for one in found), "left_out": left_out, **statuses}
+
+
+def left_out_notes(number: int) -> list[str]:
+    """Say how many changed sequences were left out."""
+    return [f"note: {number:,} changed sequences were left out: their edits make more tokens than the model reads."] * (
+        number > 0
+    )
 
 
 def _others(job: AttributionJob, others: Sequence[str | Path]) -> dict[str, LoadedModel]:
     """Open the models whose maps are compared, by name.
 
     Raises:
+        InputError: a row is longer than one of them reads.
         UsageError: two have the same name, one is the model itself or has no such output.
     """
     opened = {Path(other).name: open_model(other, device=job.options.device) for other in others}
@@ -179,7 +195,10 @@ def _others(job: AttributionJob, others: Sequence[str | Path]) -> dict[str, Load
     for one in opened.values():
         if one.fingerprint() == job.loaded.fingerprint():
             raise UsageError("another model is this model itself; compare different ones (other seeds).")
-        Explainer(one.network, job.options)
+    explainers = [job.explainer, *(Explainer(one.network, job.options) for one in opened.values())]
+    for record in job.records():  # what is too long for one stops here, not hours later
+        for explainer in explainers:
+            explainer.reads(record)
     return opened
 
 

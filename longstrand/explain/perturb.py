@@ -3,7 +3,8 @@
 A score function takes texts and returns ``(n, outputs)`` (`longstrand.questions.scores`); the first output counts.
 Where one number a base is given, it is "text minus changed text": positive means that the base supports the output.
 Every text is scored after it was cut into tokens anew, so a change can move the borders of tokens; with BPE that
-happens often, and `Mutagenesis.resegmented` says how often.
+happens often, and `Mutagenesis.resegmented` says how often. A change with the score NaN (edits can make more tokens
+than a model reads) is as one that was not made.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ def _changed(
     places = positions(sequence, span)
     texts = [change(place) for place in places]
     found = -differences(score, sequence, [text for some in texts for text in some])[0]
-    return _per_base(sequence, places, found.reshape(len(places), -1).mean(1) if texts else found)
+    return _per_base(sequence, places, _known_mean(found.reshape(len(places), -1)) if texts else found)
 
 
 def blocks(
@@ -167,12 +168,25 @@ def blocks(
         random, block = generator(seed, start, "explain block"), list(sequence[start : start + width])
         for _ in range(shuffles):
             texts.append(sequence[:start] + "".join(random.permutation(block)) + sequence[start + width :])
-    effects = -differences(score, sequence, texts)[0].reshape(-1, shuffles).mean(1)
+    effects = -differences(score, sequence, texts)[0].reshape(-1, shuffles)
     total, count = np.zeros(len(sequence)), np.zeros(len(sequence))
-    for start, effect in zip(starts, effects):
+    for start, effect in zip(starts, _known_mean(effects)):
+        if np.isnan(effect):
+            continue
         total[start : start + width] += effect
         count[start : start + width] += 1
-    return _per_base(sequence, places, (total / np.maximum(count, 1))[places.start : places.stop])
+    means = np.divide(total, count, out=np.full(len(sequence), np.nan), where=count > 0)
+    return _per_base(sequence, places, means[places.start : places.stop])
+
+
+def _known_mean(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Average each row without its NaN; NaN where there is nothing else."""
+    known = ~np.isnan(rows)
+    number = known.sum(1)
+    mean: npt.NDArray[np.float64] = np.divide(
+        np.where(known, rows, 0).sum(1), number, out=np.full(len(rows), np.nan), where=number > 0
+    )
+    return mean
 
 
 def _per_base(sequence: str, places: range, values: npt.NDArray[np.float64]) -> FloatArray:

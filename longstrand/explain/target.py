@@ -78,6 +78,13 @@ class Target:
                 raise InputError(f"{where or 'text'}: has {len(text):,} bases, so base {end:,} does not exist.")
         return encoding
 
+    def tries(self, text: str) -> Encoding | None:
+        """Tokenize a text with edits, as `read`; None where they make more tokens than the model reads."""
+        try:
+            return self.read(reverse_complement(text) if self.strand == "-" else text)
+        except InputError:
+            return None
+
     def masked_rows(self, encoding: Encoding) -> IntArray:
         """Number the tokens that are masked together."""
         if self.place is None:
@@ -144,13 +151,15 @@ class Target:
     def score(self, texts: Sequence[str]) -> FloatArray:
         """Compute the number of texts, float32 ``(n, 1)``; texts of the same tokens are computed once.
 
-        On the strand ``-`` the texts are those of ``+`` all the same: they are turned here.
+        On the strand ``-`` the texts are those of ``+`` all the same: they are turned here. NaN where edits have made
+        more tokens than the model reads.
         """
-        read = [self.read(reverse_complement(text) if self.strand == "-" else text) for text in texts]
-        keys = [one.input_ids.tobytes() for one in read]
-        unique = sorted(dict(zip(keys, read)).items(), key=lambda item: len(item[1]))
-        known = dict(zip((key for key, _ in unique), self.measure([one for _, one in unique])))
-        return np.array([known[key] for key in keys], dtype=np.float32)[:, None]
+        read = [self.tries(text) for text in texts]
+        unique = {one.input_ids.tobytes(): one for one in read if one is not None}
+        keys = sorted(unique, key=lambda key: len(unique[key]))
+        known = dict(zip(keys, self.measure([unique[key] for key in keys])))
+        rows = [np.nan if one is None else known[one.input_ids.tobytes()] for one in read]
+        return np.array(rows, dtype=np.float32)[:, None]
 
 
 def target_of(

@@ -159,6 +159,17 @@ def test_repair_and_iupac():
     assert wide.broken("ACGTCCCC") == {"forbidden": 1} and wide.broken("ACGTGTCC") == {"forbidden": 2}
 
 
+def test_a_repair_goes_on_where_the_score_wants_the_start():
+    """Every edit costs; GC of one half and no GAATTC are reached all the same, with three edits of ten bases."""
+    start = "AAGAATTCAA"
+
+    def same(texts):
+        return np.array([[sum(a == b for a, b in zip(text, start))] for text in texts], dtype=np.float32)
+
+    (found,) = ls.design(same, start, gc=(0.5, 0.5), forbidden="EcoRI")
+    assert len(found.edits) == 3 and gc_fraction(found.sequence) == 0.5 and "GAATTC" not in found.sequence
+
+
 def model_of(folder, seed=0, k=1):
     """Save a tiny classifier of three outputs with random weights."""
     import torch
@@ -308,6 +319,46 @@ def test_models_beside_the_first_are_looked_at_before_the_search(folders):
     with pytest.raises(SequenceError, match=r"^sequence 2: 46 bases are 48 tokens") as error:
         scorer(short)(["ACGT", START])
     assert (error.value.row, "--truncate" in str(error.value)) == (1, False)
+
+
+def bpe_model(seed, max_tokens):
+    from longstrand.models.networks import SequenceClassification
+    from tests.questions.test_questions import bpe, random_model
+
+    head = {"kind": "sequence", "problem": "multi_label", "num_outputs": 3}
+    model = random_model(SequenceClassification, bpe(), heads={"main": head}, max_position_embeddings=64)
+    model.reading = Reading(max_tokens=max_tokens, strand="both")
+    for parameter in model.parameters():
+        parameter.data += 0.1 * seed
+    return model
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("beside", [False, True])
+def test_edits_that_make_too_many_tokens_are_left_out(strategy, beside):
+    """The start has 8 + 2 tokens on either strand, so few edits fit; of two models the one that reads less decides."""
+    from longstrand.questions.tokens import read_text
+
+    model, other = (bpe_model(seed, 11 if (seed == 1) == beside else 40) for seed in (0, 1))
+    options = {"target": 1, "strategy": strategy, "rounds": 6, "check_models": [other]}
+    found = ls.design(model, "ACGTGTACACGTACGT", **options)
+    assert found and all(np.isfinite(value) for one in found for value in one.values.values())
+    for one in found:
+        sizes = [len(read_text(model, text)) for text in (one.sequence, reverse_complement(one.sequence))]
+        assert max(sizes) <= 11
+    assert found[0].trace["left_out"].is_sorted() and found[0].trace["left_out"][-1] > 0
+    free = ls.design(bpe_model(0, 40), "ACGTGTACACGTACGT", **options | {"check_models": [bpe_model(1, 40)]})
+    assert free[0].trace["left_out"].to_list() == [0] * len(free[0].trace)
+
+
+def test_a_start_whose_edits_are_all_too_long_stays():
+    """TT is one token; with its second base free it becomes TA, TC or TG, which are two."""
+    model = bpe_model(0, 3)
+    model.reading = Reading(max_tokens=3, strand="+")
+    (found,) = ls.design(model, "TT", target=1, fixed="1-1")
+    assert (found.edits, found.trace["left_out"].to_list()) == ((), [0, 3])
+    with pytest.raises(InputError, match="more tokens than a model reads"):
+        ls.design(model, "TT", target=1, gc=(0.5, 0.5), fixed="1-1")
 
 
 def test_nearest_by_hand():

@@ -127,6 +127,31 @@ def test_borders_that_move_are_counted_and_can_be_left_out():
     assert known.sum() < 20
 
 
+@pytest.mark.parametrize("method", ["ism", "insertion", "block"])
+@pytest.mark.parametrize("strand", ["+", "both"])
+def test_changes_that_make_too_many_tokens_are_left_out(method, strand):
+    """As with a longer limit, where the changes fit; NaN where none of a base does; a row itself must fit."""
+    model = random_model(SequenceClassification, bpe(), heads={"a": HEADS["sequence"]})
+    text, options = "ACGTGTACACGGACGT", {"target": 0, "method": method, "strand": strand}
+    options |= {"width": 4} if method == "block" else {}
+    (whole,) = attribute(model, text, **options)
+    longest = max(len(model.tokenizer.encode(one)) for one in (text, reverse_complement(text)))
+    model.reading = Reading(max_tokens=longest)
+    with pytest.warns(UserWarning, match="changed sequences were left out"):
+        (found,) = attribute(model, text, **options)
+    assert found.output == pytest.approx(whole.output) and not np.isnan(found.values).all()
+    if method == "ism" and strand == "+":
+        kept = ~np.isnan(found.hypothetical).any(1)
+        np.testing.assert_allclose(found.values[kept], whole.values[kept], atol=1e-5)
+        for place, old in enumerate(text):
+            texts = [text[:place] + new + text[place + 1 :] for new in "ACGT" if new != old]
+            fits = [len(model.tokenizer.encode(one)) <= longest for one in texts]
+            assert np.isnan(found.values[place]) == (not any(fits)) and kept[place] == all(fits)
+    model.reading = Reading(max_tokens=longest - 1)
+    with pytest.raises(InputError, match="tokens, but the model was trained with"):
+        attribute(model, text, **options)
+
+
 HEADS = {
     "sequence": {"kind": "sequence", "problem": "multi_label", "num_outputs": 3},
     "token": {"kind": "token", "problem": "multi_label", "num_outputs": 3},

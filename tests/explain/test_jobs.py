@@ -13,7 +13,7 @@ import torch
 import zarr
 
 from longstrand.cli.main import main
-from longstrand.errors import ResumeError, UsageError
+from longstrand.errors import InputError, ResumeError, UsageError
 from longstrand.explain import cost, trust
 from longstrand.explain.attribution import Explainer
 from longstrand.explain.jobs import attribute, attribute_file
@@ -236,6 +236,18 @@ def test_report_marks_maps_that_fail(genome, tmp_path, capsys):
     with pytest.raises(SystemExit) as refused:
         main([*command[:6], "-o", str(tmp_path / "y"), "--target", "promoter"])
     assert refused.value.code == 2 and "no output 'promoter'" in capsys.readouterr().err
+    brief = LongstrandForSequenceClassification(config)
+    save_checkpoint(brief, make_kmer(2), tmp_path / "brief", reading=Reading(max_tokens=8))
+    with pytest.raises(InputError, match=r"20 bases are 12 tokens.*8 at most"):  # before the first forward
+        attribute_file(
+            names[0],
+            genome / "peaks.bed",
+            tmp_path / "short",
+            others=[tmp_path / "brief"],
+            genome=genome / "g.fa",
+            **OPTIONS,
+        )
+    assert not (tmp_path / "short").exists()
     with pytest.raises(UsageError, match="leave out --check 0"):
         attribute_file(names[0], genome / "peaks.bed", tmp_path / "x", others=[names[1]], check=0, target=1)
 
