@@ -63,7 +63,7 @@ def _as_read(report: dict[str, Any]) -> str:
     """Write the options with which ``predict`` reads rows as this run measured them."""
     data, columns = report["settings"]["data"], report["settings"]["data"]["columns"]
     words = {
-        "--fasta": data["fasta"],
+        "--genome": data["fasta"],
         "--window": data["window"],
         "--sequence-column": None if columns["sequence"] == "sequence" else columns["sequence"],
         "--pair-column": columns["pair"],

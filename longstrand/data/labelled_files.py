@@ -359,7 +359,7 @@ def _read_intervals(
     from longstrand.genome.regions import matched_negatives, on_genome, windows_around
 
     if windows is None:
-        raise UsageError(f"{path} holds intervals; name their genome with --fasta (and a size with --window).")
+        raise UsageError(f"{path} holds intervals; name their genome with --genome (and a size with --window).")
     refuse_columns(path, "intervals", sequence=columns.sequence, second=columns.pair, group=columns.group)
     table = read_intervals(path)
     num_rows = len(table)

@@ -156,7 +156,7 @@ def read_records(
     kind = detect_file(path)
     if has_intervals(path, columns):
         if genome is None:
-            raise UsageError(f"{path}: intervals need the genome they lie on; add --fasta GENOME.fa.")
+            raise UsageError(f"{path}: intervals need the genome they lie on; add --genome GENOME.fa.")
         refuse_columns(path, "intervals", sequence=columns.sequence, second=columns.second)
         return _interval_records(path, columns, genome, window, flank)
     if kind not in (*TABLES, "fasta", "lines"):
@@ -180,7 +180,7 @@ def refuse_genome(path: Path, sequence: str = "sequence") -> NoReturn:
         for usual in _PLACES:
             usual_column(names, usual, path, needed=True)
     raise UsageError(
-        f"{path}: holds sequences, so --fasta and --window have no meaning; give a BED file or table of intervals."
+        f"{path}: holds sequences, so --genome and --window have no meaning; give a BED file or table of intervals."
     )
 
 

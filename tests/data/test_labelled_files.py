@@ -187,7 +187,7 @@ def test_random_negatives(tmp_path: Path, genome: Genome) -> None:
 
 def test_bad_intervals(tmp_path: Path, genome: Genome) -> None:
     path = write(tmp_path, "t.csv", "chrom,start,end,score\none,100,110,1\n")
-    with pytest.raises(UsageError, match="name their genome with --fasta"):
+    with pytest.raises(UsageError, match="name their genome with --genome"):
         read_labelled(path)
     with pytest.raises(InputError, match="the intervals have no label"):
         read_labelled(path, windows=GenomeWindows(genome))

@@ -113,7 +113,7 @@ def test_refusals(trained: Path, tmp_path: Path, model: Path) -> None:
     with pytest.raises(UsageError, match="a window needs the genome"):
         evaluate(trained, new_rows(tmp_path), window=8)
     (tmp_path / "g.fa").write_text(">c\nACGT\n")
-    with pytest.raises(UsageError, match="holds sequences, so --fasta and --window have no meaning"):
+    with pytest.raises(UsageError, match="holds sequences, so --genome and --window have no meaning"):
         evaluate(trained, new_rows(tmp_path), genome=tmp_path / "g.fa")
 
 
