@@ -99,7 +99,7 @@ def test_greedy_design(shared, tmp_path, name):
     model = loaded(shared / "golden", key, tmp_path)
     for row in golden["rows"]:
         (found,) = design(
-            model, row["start"], output=wanted["target"], max_edits=wanted["max_edits"], gc=tuple(wanted["gc"]),
+            model, row["start"], target=wanted["target"], max_edits=wanted["max_edits"], gc=tuple(wanted["gc"]),
             fixed=tuple(map(tuple, wanted["fixed"])), forbidden=tuple(wanted["forbidden"]),
         )  # fmt: skip
         assert found.sequence == row["end"]
