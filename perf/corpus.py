@@ -23,10 +23,12 @@ from typing import Any
 import numpy as np
 
 from longstrand.data.corpus import GenomeEntry, expand, open_corpus
+from longstrand.data.examples import MaskedExamples
 from longstrand.data.genomes import GenomeSet, GenomeSource, Sampling, _read, write_index
 from longstrand.data.windows import TrainingWindows, choose_holdout
 from longstrand.genome.fasta_scan import Contig, FastaIndex
 from longstrand.runtime import peak_resident, provenance
+from longstrand.tokenization.hub import load_tokenizer
 
 PART = float(os.environ.get("CORPUS_PART", "1"))  # below 1: only to see that it runs
 NUM_FILES, SIZE = int(1000 * PART), 1_000_000
@@ -80,24 +82,29 @@ def open_all(corpus: Path) -> dict[str, Any]:
 
 
 def window_times(corpus: Path) -> dict[str, Any]:
-    """Time windows from all genomes, from one of 1 Mb and from one as large as all, in turns; medians of rounds."""
+    """Time windows from all genomes, from one of 1 Mb and from one as large as all: read, and ready for training."""
     genomes = open_corpus(expand([GenomeEntry(fasta=corpus)]))
     sets = {"thousand": genomes}
     sets |= {name: open_corpus([GenomeEntry(fasta=corpus.parent / name)]) for name in ("1.fa", LARGE)}
     windows = {k: TrainingWindows(v, num_bases=3000, num_samples=200_000, seed=1) for k, v in sets.items()}
-    times: dict[str, list[float]] = {name: [] for name in windows}
+    tokenizer = load_tokenizer("mixed_6mer_1m")
+    ready = {k: MaskedExamples(v, tokenizer, max_tokens=512, seed=1) for k, v in windows.items()}
+    return in_turns(windows, 2000) | {"masked_examples_of_512_tokens": in_turns(ready, 500)}
+
+
+def in_turns(sets: dict[str, Any], number: int) -> dict[str, Any]:
+    """Time so many items of each set in turns; medians of rounds, and ratios to the first set."""
+    times: dict[str, list[float]] = {name: [] for name in sets}
     for repeat in range(9):
-        for name, found in windows.items():
+        for name, found in sets.items():
             start = time.perf_counter()
-            for index in range(repeat * 2000, repeat * 2000 + 2000):
+            for index in range(repeat * number, repeat * number + number):
                 found[index]
             if repeat > 1:
-                times[name].append((time.perf_counter() - start) / 2000 * 1e6)
+                times[name].append((time.perf_counter() - start) / number * 1e6)
     medians = {f"{name}_microseconds": statistics.median(found) for name, found in times.items()}
-    ratios = {
-        f"ratio_to_{name}": statistics.median(a / b for a, b in zip(times["thousand"], times[name]))
-        for name in ("1.fa", LARGE)
-    }
+    first, *others = sets
+    ratios = {f"ratio_to_{k}": statistics.median(a / b for a, b in zip(times[first], times[k])) for k in others}
     return medians | ratios
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from longstrand import __version__
 from longstrand.errors import LongstrandError, UsageError, is_out_of_memory, nearest
-from longstrand.runtime import act_as_process, one_voice, rank, silence_libraries, world_size
+from longstrand.runtime import act_as_process, one_voice, part_processes, rank, silence_libraries, world_size
 
 SHARED = ("predict", "embed", "variants", "benchmark")
 """Commands whose work is shared out by part: each process writes its own, the last joins all."""
@@ -37,6 +37,10 @@ def main(arguments: list[str] | None = None) -> None:
         _quieten("transformers", "torch", "numba", "accelerate", "filelock", "fsspec", "matplotlib")
     try:
         code = _dispatch(_take_shard(words))
+    except SystemExit as end:  # how a command ends
+        if not end.code:
+            part_processes()
+        raise
     except LongstrandError as error:
         if debug:
             raise
