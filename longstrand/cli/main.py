@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = _dispatch(_take_shard(words))
     except SystemExit as end:  # how a command ends
-        if not end.code:
+        if not end.code and arguments is None:  # else somebody else goes on in this process
             part_processes()
         raise
     except LongstrandError as error:
