@@ -23,13 +23,11 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatch
 from functools import cache, lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -47,8 +45,6 @@ Notice = Callable[[str], None]
 Advance = Callable[[int], None]
 """Parameter ``advance``: receives how many more rows, bases or other units are done."""
 
-LEAST_TOKENS = 1024
-"""Tokens from which on a part of a batch is worth a thread."""
 ARENA_MAX = -8
 """Number of ``M_ARENA_MAX`` in glibc's ``malloc.h``."""
 Item = TypeVar("Item")
@@ -214,14 +210,13 @@ def join_processes(device: torch.device) -> None:
         )  # the others wait while rank 0 measures
 
 
-def part_processes() -> None:
-    """End a process of `join_processes` whose work is done, at once: its threads may abort an ordinary exit."""
+def part_processes(code: int) -> None:
+    """End this process at once if it is one of `join_processes`: threads of its group may abort an ordinary exit."""
     if "torch.distributed" in sys.modules and _are_joined():
-        sys.modules["torch.distributed"].destroy_process_group()
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(code)
 
 
 def _are_joined() -> bool:
@@ -399,35 +394,6 @@ def torch_threads(number: int | None) -> Iterator[None]:
     finally:
         if torch.get_num_threads() != before:
             torch.set_num_threads(before)
-
-
-def run_in_parts(
-    run: Callable[[Sequence[Item]], Iterable[Result]], batch: Sequence[Item], *, num_tokens: int, device: torch.device
-) -> list[Result]:
-    """Run a model on a batch; on a CPU in parts side by side, which share the threads that PyTorch uses here.
-
-    Much of a pass is small or bound by memory, and gains little when several threads work on the same product; a thread
-    for each part keeps all of them busy. Together the parts take the memory of the batch.
-
-    Args:
-        run: gives a result for each item; several threads call it, so modes are switched outside.
-        batch: items of similar length.
-        num_tokens: of the whole batch; it decides how many parts there are.
-        device: of the model.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    shared = device.type == "cpu" and not torch.is_autocast_enabled("cpu")  # autocast is of one thread
-    number = min(threads, len(batch), num_tokens // LEAST_TOKENS) if shared else 1
-    if number < 2:
-        return list(run(batch))
-    ends = [len(batch) * part // number for part in range(number + 1)]
-    parts = [batch[start:end] for start, end in pairwise(ends)]
-    with ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(threads // number,)) as pool:
-        found = [result for results in pool.map(lambda part: list(run(part)), parts) for result in results]
-    torch.set_num_threads(threads)  # for threads that are yet to come
-    return found
 
 
 def prepare_to_serve() -> None:

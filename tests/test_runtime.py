@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -195,28 +197,35 @@ def test_threads_are_given_back() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_parts_of_a_batch_share_the_threads_and_keep_their_order() -> None:
-    import torch
+JOINED = """
+import sys, torch
+from longstrand import runtime
+runtime.join_processes(torch.device("cpu"))
+runtime.gather(1)
+print("done")
+runtime.part_processes(int(sys.argv[1]))
+print("never")
+"""
 
-    seen: list[tuple[int, int]] = []
 
-    def run(part):
-        seen.append((len(part), torch.get_num_threads()))
-        return (2 * one for one in part)
-
-    def answer(number, device="cpu", tokens=3 * runtime.LEAST_TOKENS):
-        seen.clear()
-        with runtime.torch_threads(6):
-            found = runtime.run_in_parts(run, range(number), num_tokens=tokens, device=torch.device(device))
-            assert torch.get_num_threads() == 6 and found == list(range(0, 2 * number, 2))
-        return sorted(seen)
-
-    assert answer(10) == [(3, 2), (3, 2), (4, 2)]
-    assert answer(2) == [(1, 3), (1, 3)]
-    for alone in (answer(1), answer(10, device="cuda"), answer(10, tokens=runtime.LEAST_TOKENS)):
-        assert len(alone) == 1 and alone[0][1] == 6
-    with pytest.raises(ZeroDivisionError), runtime.torch_threads(2):
-        runtime.run_in_parts(lambda part: [1 // 0], [1, 2], num_tokens=9999, device=torch.device("cpu"))
+@pytest.mark.parametrize("code", [0, 138])
+def test_joined_processes_end_with_their_code(code, tmp_path):
+    words = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--no-python",
+        sys.executable,
+        "-c",
+    ]
+    log = ["--log-dir", str(tmp_path), "--redirects", "3"]
+    ended = subprocess.run([sys.executable, *words[:2], *log, *words[2:], JOINED, str(code)], capture_output=True)
+    said = [path.read_text() for path in tmp_path.rglob("stdout.log")]
+    assert said == ["done\n"] * 2
+    assert (ended.returncode == 0) == (code == 0)
+    assert code == 0 or f"exitcode  : {code}" in ended.stderr.decode()
 
 
 def test_a_run_may_lie_beside_its_inputs_but_replaces_none(tmp_path):

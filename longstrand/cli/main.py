@@ -38,8 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = _dispatch(_take_shard(words))
     except SystemExit as end:  # how a command ends
-        if not end.code and arguments is None:  # else somebody else goes on in this process
-            part_processes()
+        if arguments is None and isinstance(end.code, int):  # else somebody goes on in this process
+            part_processes(end.code)
         raise
     except LongstrandError as error:
         if debug:

@@ -23,8 +23,9 @@ from longstrand.config import StrictModel, build, load_yaml, split_words
 from longstrand.data.genomes import LENGTH, ContigRules, GenomeSet, GenomeSource, Sampling, open_genomes
 from longstrand.data.permutation import draw_bits, key_of
 from longstrand.data.regions import HoldOuts
-from longstrand.data.rows import TABLES as ROW_TABLES
-from longstrand.data.rows import Columns, column_names, read_records, read_table, take_column
+from longstrand.data.rows import Columns, read_records, take_column
+from longstrand.data.tables import TABLES as ROW_TABLES
+from longstrand.data.tables import column_names, read_table
 from longstrand.data.windows import TrainingWindows
 from longstrand.errors import ConfigError, InputError
 from longstrand.genome.download import is_address, local_copies

@@ -31,11 +31,11 @@ from longstrand.data.rows import (
     has_intervals,
     is_missing,
     read_intervals,
-    read_table,
     refuse_columns,
     sequence_column,
     take_column,
 )
+from longstrand.data.tables import read_table
 from longstrand.errors import ColumnError, InputError, UsageError, nearest
 from longstrand.genome.sequence import normalise
 

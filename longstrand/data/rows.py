@@ -10,17 +10,16 @@ rows. A cell that holds one of `MISSING` has no value.
 
 from __future__ import annotations
 
-import csv
 import itertools
-import json
 import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn
 
+from longstrand.data.tables import TABLES, Row, column_names, table_rows
 from longstrand.errors import ColumnError, InputError, UsageError, nearest
 from longstrand.genome.intervals import Interval, IntervalTable, parse_regions
 from longstrand.genome.text import (
@@ -28,7 +27,6 @@ from longstrand.genome.text import (
     END_NAMES,
     KINDS,
     START_NAMES,
-    FileKind,
     detect_file,
     is_comment,
     open_text,
@@ -51,13 +49,8 @@ in a table it is a text like any other.
 SEQUENCE_NAMES = ("sequence", "seq")
 """Column of the sequences where nobody names one."""
 NAME_COLUMNS = ("name", "id")
-TABLES: tuple[FileKind, ...] = ("table", "parquet", "xlsx", "json")
-SLICE = 2048
 _BLANK = " \t\n\r\f\v"
 """What ends a FASTA name, to this reader and to the indexed one; other letters that Unicode calls blank do not."""
-LONGEST_CELL = (1 << 31) - 1
-
-Row = tuple[int, list[str | None]]
 
 
 @dataclass(frozen=True)
@@ -254,41 +247,6 @@ def read_headless(path: Path, num_labels: int) -> Iterator[tuple[str, str]]:
         raise InputError(f"{path}: the file is empty.")
 
 
-def read_table(path: Path) -> pl.DataFrame:
-    """Read a table; every cell becomes text (null where the file has nothing).
-
-    Lists in a cell (Parquet, JSON) are joined by ``;``, true and false become 1 and 0. The second of two columns with
-    one name is called ``NAME_duplicated_0``.
-
-    Raises:
-        InputError: the file is missing, empty, truncated, not a table, or has a header and no rows; a row has more or
-            fewer cells than the header.
-    """
-    import polars as pl
-
-    names = column_names(path)
-    rows = [cells for _, cells in _table_rows(path, names)]
-    if not rows:
-        raise InputError(f"{path}: the table has a header and no rows.")
-    return pl.DataFrame(dict(zip(names, zip(*rows))), schema=dict.fromkeys(names, pl.String))
-
-
-def column_names(path: Path) -> list[str]:
-    """Return the names in the header of a table.
-
-    Raises:
-        InputError: the file is missing, empty, damaged or not a table, which is then named.
-    """
-    path = Path(path)
-    kind = detect_file(path)
-    if kind == "table":
-        with open_text(path) as lines:
-            return _text_header(lines, path)[0]
-    if kind == "parquet":
-        return _open_parquet(path).collect_schema().names()
-    return _read_frame(path, kind).columns
-
-
 def find_column(names: Sequence[str], name: str, path: Path, what: str) -> int:
     """Return the place of a column.
 
@@ -362,7 +320,7 @@ def read_intervals(path: Path) -> IntervalTable:
         names, rows = _bed_rows(path)
     elif kind in TABLES:
         names = column_names(path)
-        rows = _table_rows(path, names)
+        rows = table_rows(path, names)
     else:
         raise InputError(f"{path}: this is {KINDS[kind]}; a BED file or a table of chrom, start and end is needed.")
     return _interval_table(path, names, rows)
@@ -494,7 +452,7 @@ def _records_of(path: Path, chosen: tuple[str | None, ...]) -> Iterator[Record]:
     distinct = list(dict.fromkeys(column for column in chosen if column is not None))
     places = [None if column is None else distinct.index(column) for column in chosen]
     index = -1
-    for index, (_, cells) in enumerate(_table_rows(path, distinct)):
+    for index, (_, cells) in enumerate(table_rows(path, distinct)):
         first, second, name = (None if place is None else cells[place] for place in places)
         other = None if chosen[1] is None else _sequence(second)
         yield Record(index, name or f"row_{index + 1}", _sequence(first), None, other, f"{path}, row {index + 1}")
@@ -528,199 +486,5 @@ def _interval_records(path: Path, columns: Columns, genome: Genome, window: int 
     return itertools.starmap(record, enumerate(table.intervals))
 
 
-def _table_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
-    """Yield line number and the wanted cells of every row of a table; null where a cell is empty."""
-    path = Path(path)
-    kind = detect_file(path)
-    if kind == "table":
-        yield from _text_rows(path, wanted)
-        return
-    if kind != "parquet":
-        frames: Iterable[pl.DataFrame] = [_read_frame(path, kind).select(wanted)]
-    else:
-        frames = _parquet_slices(path, wanted)
-    number = 0
-    for frame in frames:
-        for cells in _as_text(frame, path).iter_rows():
-            number += 1
-            yield number, list(cells)
-
-
-def _text_header(lines: TextIO, path: Path) -> tuple[list[str], str, int]:
-    """Read the header line of a text table: names, separator, number of its line; blank lines in front do not count."""
-    separator = ""
-    number = 0
-    for number, line in enumerate(lines, 1):  # noqa: B007
-        if match := re.fullmatch(r"sep=(.)\n?", line):
-            separator = match[1]
-        elif line.strip() and not line.startswith(("# ", "##")):
-            break
-    else:
-        raise InputError(f"{path}: the file is empty.")
-    bare = re.sub(r'"[^"]*"', "", line)
-    separator = separator or ("\t" if "\t" in bare else max(",;", key=bare.count))
-    try:
-        names = next(csv.reader([line], delimiter=separator, skipinitialspace=True, strict=True))
-    except csv.Error as error:
-        raise InputError(f"{path}: the header line is not readable ({error}).") from None
-    names[0] = names[0].removeprefix("#")
-    while names and not names[-1].strip():
-        names.pop()
-    unique: list[str] = []
-    for name in map(str.strip, names):
-        again = unique.count(name) + sum(other.startswith(f"{name}_duplicated_") for other in unique)
-        unique.append(name if not again else f"{name}_duplicated_{again - 1}")
-    return unique, separator, number
-
-
-def _text_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
-    csv.field_size_limit(LONGEST_CELL)
-    with open_text(path) as lines:
-        names, separator, before = _text_header(lines, path)
-        places = [names.index(name) for name in wanted]
-        row = 0
-        empty: list[Row] = []
-        reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
-        try:
-            for cells in reader:
-                if not cells:
-                    continue
-                row += 1
-                if len(cells) > len(names) and not any(map(str.strip, cells[len(names) :])):
-                    del cells[len(names) :]
-                if len(cells) != len(names):
-                    raise InputError(
-                        f"{path}, row {row}: {len(cells)} cells where the header names {len(names)} columns."
-                    )
-                found = (before + reader.line_num, [cells[place] or None for place in places])
-                if len(cells) > 1 and not any(cells):
-                    empty.append(found)
-                    continue
-                yield from empty
-                empty.clear()
-                yield found
-        except csv.Error as error:
-            raise InputError(f"{path}: not readable as a table after row {row} ({error}).") from None
-
-
 def _is_data(name: str) -> bool:
     return parse_whole(name) is not None or (len(name) > 8 and not set(name.upper()) - set("ACGTN"))
-
-
-def _open_parquet(path: Path) -> pl.LazyFrame:
-    import polars as pl
-
-    try:
-        table = pl.scan_parquet(path, glob=False)
-        table.collect_schema()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path}: not readable as Parquet ({_first_line(error)}).") from None
-    return table
-
-
-def _parquet_slices(path: Path, wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
-    import polars as pl
-
-    table = _open_parquet(path).select(wanted)
-    for start in itertools.count(0, SLICE):
-        try:
-            rows = table.slice(start, SLICE).collect()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise InputError(f"{path}: not readable as Parquet ({_first_line(error)}).") from None
-        yield rows
-        if rows.height < SLICE:
-            return
-
-
-def _read_frame(path: Path, kind: FileKind) -> pl.DataFrame:
-    """Read a whole table of a kind that only polars knows."""
-    import polars as pl
-
-    if kind == "xlsx":
-        return _read_workbook(path)
-    if kind != "json":
-        more = ", with labels in a column of their own" if kind == "fasta" else ""
-        needed = f"a table with a header (CSV, TSV, Parquet, Excel) is needed{more}"
-        raise InputError(f"{path}: this is {KINDS[kind]}; {needed}.")
-    try:
-        with open_text(path) as text:
-            rows = _json_rows(text.read())
-        names = dict.fromkeys(name for row in rows for name in row)
-        columns = {name: [_json_cell(row.get(name)) for row in rows] for name in names}
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: JSON, but no list of rows as {{column: value}} ({_first_line(error)}).") from None
-    return pl.DataFrame(columns, dict.fromkeys(names, pl.String))
-
-
-def _json_rows(text: str) -> list[dict[str, Any]]:
-    """Read a list of objects, or one object a line; numbers (NaN, too) stay as they are written."""
-    reader = json.JSONDecoder(object_pairs_hook=_object, parse_float=str, parse_int=str, parse_constant=str)
-    is_list = text.lstrip().startswith("[")
-    rows = reader.decode(text) if is_list else [reader.decode(line) for line in text.splitlines() if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("an item is no object")
-    return rows
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("one object has two values of one name")
-    return found
-
-
-def _json_cell(value: Any) -> str | None:
-    if isinstance(value, list):
-        return ";".join(_json_cell(item) or "" for item in value) or "-"
-    if isinstance(value, dict):
-        raise ValueError("a cell holds an object")
-    return str(int(value)) if isinstance(value, bool) else value
-
-
-def _read_workbook(path: Path) -> pl.DataFrame:
-    """Read the one sheet of a workbook that holds rows."""
-    import polars as pl
-
-    try:
-        import fastexcel  # noqa: F401
-    except ImportError:
-        raise InputError(
-            f"{path}: an Excel workbook; install its reader (pip install 'longstrand[xlsx]') or save it as CSV."
-        ) from None
-    try:
-        sheets: dict[str, pl.DataFrame] = pl.read_excel(
-            path, sheet_id=0, raise_if_empty=False, read_options={"dtypes": "string"}
-        )
-    except Exception as error:  # the library raises kinds of its own
-        raise InputError(f"{path}: not readable as an Excel workbook ({_first_line(error)}).") from None
-    full = [name for name, sheet in sheets.items() if sheet.width]
-    if len(full) != 1:
-        what = f"{len(full)} sheets with cells ({', '.join(full[:9])}); keep one" if full else "no cell"
-        raise InputError(f"{path}: an Excel workbook with {what}.")
-    return sheets[full[0]]
-
-
-def _as_text(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """Write every cell as text; an empty one is null."""
-    import polars as pl
-
-    columns = []
-    for name, dtype in frame.schema.items():
-        column = pl.col(name)
-        if isinstance(dtype, pl.List | pl.Array):
-            column = column.cast(pl.List(pl.String)) if dtype.inner != pl.Boolean else column.cast(pl.List(pl.Int8))
-            items = column.cast(pl.List(pl.String)).list.eval(pl.element().fill_null(""))
-            column = pl.when(items.list.len() == 0).then(pl.lit("-")).otherwise(items.list.join(";"))
-        elif dtype == pl.Boolean:
-            column = column.cast(pl.Int8)
-        column = column.cast(pl.String)
-        columns.append(pl.when(column != "").then(column).alias(name))
-    try:
-        return frame.select(columns)
-    except pl.exceptions.PolarsError as error:
-        raise InputError(
-            f"{path}: a column holds something that is no text or number ({_first_line(error)})."
-        ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200].rstrip(". ") if str(error).strip() else type(error).__name__

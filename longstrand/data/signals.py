@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from longstrand.config import StrictModel, build
-from longstrand.data.rows import read_table
+from longstrand.data.tables import read_table
 from longstrand.errors import InputError, UsageError, one_of
 from longstrand.genome.coverage import Signal, Uncovered, open_signal
 from longstrand.genome.fasta import Genome

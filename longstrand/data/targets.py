@@ -15,7 +15,8 @@ import numpy as np
 from longstrand.data.bins import bin_targets
 from longstrand.data.labelled_files import RawTable
 from longstrand.data.labelled_tokens import SEPARATORS, UNLABELLED, split_labels
-from longstrand.data.rows import TABLES, column_names, detect_file, is_missing, read_table, show_rows
+from longstrand.data.rows import detect_file, is_missing, show_rows
+from longstrand.data.tables import TABLES, column_names, read_table
 from longstrand.errors import InputError, nearest
 from longstrand.genome.text import open_text, parse_number
 from longstrand.runtime import IGNORED_LABEL

@@ -23,11 +23,12 @@ from longstrand.data.signals import undo_all
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import normalise
 from longstrand.inference.options import PredictOptions, TrackOptions
+from longstrand.inference.parts import run_in_parts
 from longstrand.inference.sequences import Sequences, as_records
 from longstrand.inference.strands import View, average, flip_back, flip_offsets, read_on, shift_back, shift_text
 from longstrand.models.ensemble import Ensemble
 from longstrand.models.heads import unpack
-from longstrand.runtime import resolve_device, run_in_parts, torch_threads
+from longstrand.runtime import resolve_device, torch_threads
 
 if TYPE_CHECKING:
     from longstrand.genome.intervals import Interval

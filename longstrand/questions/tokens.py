@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from longstrand.data.bins import count_bins, encode_bins
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.sequence import normalise
+from longstrand.inference.parts import run_in_parts
 from longstrand.inference.predict import evaluation_mode, layer_number, longest_input
 from longstrand.models.ensemble import Ensemble
 from longstrand.models.network import Network
 from longstrand.models.reading import Reading
-from longstrand.runtime import run_in_parts
 from longstrand.tokenization.base import Encoding, IntArray, Tokenizer
 
 FloatArray = npt.NDArray[np.float32]

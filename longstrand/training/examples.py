@@ -15,9 +15,10 @@ from longstrand.data.cohort import Cohort, carry_bases, carry_bins
 from longstrand.data.labelled import LabelledTable, label
 from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable, cut_rows, read_labelled, refuse_pieces
 from longstrand.data.labelled_tokens import is_bio
-from longstrand.data.rows import TABLES, Columns, column_names, detect_file, has_intervals
+from longstrand.data.rows import Columns, detect_file, has_intervals
 from longstrand.data.signals import Signals
 from longstrand.data.splits import choose_rows, split_at_random, split_by_chrom, split_by_column
+from longstrand.data.tables import TABLES, column_names
 from longstrand.data.targets import Task, infer_task, read_class_names
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome

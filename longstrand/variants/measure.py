@@ -13,7 +13,8 @@ import numpy.typing as npt
 import polars as pl
 from scipy.stats import rankdata
 
-from longstrand.data.rows import is_missing, read_table
+from longstrand.data.rows import is_missing
+from longstrand.data.tables import read_table
 from longstrand.data.targets import Task
 from longstrand.errors import InputError, UsageError, one_of
 from longstrand.evaluation.metrics import Scores, evaluate

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from longstrand.data.rows import TABLES, is_missing, read_table, usual_column
+from longstrand.data.rows import is_missing, usual_column
+from longstrand.data.tables import TABLES, read_table
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome
 from longstrand.genome.text import CHROM_NAMES, detect_file, open_bytes

@@ -14,7 +14,8 @@ import zstandard
 
 from longstrand.data.labelled import label, label_warnings
 from longstrand.data.labelled_files import GenomeWindows, LabelColumns, read_labelled
-from longstrand.data.rows import Columns, detect_file, read_intervals, read_records, read_table
+from longstrand.data.rows import Columns, detect_file, read_intervals, read_records
+from longstrand.data.tables import read_table
 from longstrand.data.targets import infer_task
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.annotation import read_annotation

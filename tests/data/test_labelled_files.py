@@ -11,7 +11,8 @@ import pytest
 
 from longstrand.data.labelled import label
 from longstrand.data.labelled_files import GenomeWindows, LabelColumns, read_labelled
-from longstrand.data.rows import column_names, read_table, show_rows
+from longstrand.data.rows import show_rows
+from longstrand.data.tables import column_names, read_table
 from longstrand.data.targets import infer_task, read_class_names
 from longstrand.errors import InputError, UsageError
 from longstrand.genome.fasta import Genome

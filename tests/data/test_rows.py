@@ -52,7 +52,7 @@ def test_long_cells_and_long_lines(tmp_path: Path) -> None:
 
 
 def test_a_damaged_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longstrand.data.rows.LONGEST_CELL", 8)
+    monkeypatch.setattr("longstrand.data.tables.LONGEST_CELL", 8)
     with pytest.raises(InputError, match=r"a.csv: not readable as a table after row 1 \(field larger than"):
         read(tmp_path / "a.csv", "sequence,k\nA,1\nACGTACGTACGT,2\n")
 

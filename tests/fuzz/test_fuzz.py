@@ -25,7 +25,8 @@ import zstandard
 from longstrand.config import from_command_line
 from longstrand.data.labelled import label
 from longstrand.data.labelled_files import GenomeWindows, LabelColumns, read_labelled
-from longstrand.data.rows import Columns, has_intervals, read_intervals, read_records, read_table
+from longstrand.data.rows import Columns, has_intervals, read_intervals, read_records
+from longstrand.data.tables import read_table
 from longstrand.data.targets import infer_task
 from longstrand.errors import LongstrandError
 from longstrand.genome.annotation import read_annotation, transcripts

@@ -173,7 +173,7 @@ def test_masked_rows_equal_a_naive_loop(kind):
 @pytest.mark.parametrize("changes", [{}, MEMORY, {"positions": "alibi"}], ids=["plain", "memory", "alibi"])
 def test_batches_change_nothing(changes, monkeypatch):
     """Nor do parts of a batch, on a thread each."""
-    monkeypatch.setattr(runtime, "LEAST_TOKENS", 1)
+    monkeypatch.setattr("longstrand.inference.parts.LEAST_TOKENS", 1)
     with runtime.torch_threads(2):
         model = random_model(**changes)
         alone = [next(iter(states(model, [text]))) for text in TEXTS]

@@ -19,8 +19,9 @@ from longstrand.benchmarks.tasks.task import SPLITS, BenchmarkTask, Kind, Source
 from longstrand.data.bins import bin_targets
 from longstrand.data.labelled_files import GenomeWindows, LabelColumns, RawTable, cut_rows, read_labelled, refuse_pieces
 from longstrand.data.places import bin_windows, choose_contigs, split_windows, take_splits, window_rows
-from longstrand.data.rows import Columns, column_names, has_intervals, read_intervals
+from longstrand.data.rows import Columns, has_intervals, read_intervals
 from longstrand.data.splits import NAMES, split_at_random, split_by_chrom, split_by_column
+from longstrand.data.tables import column_names
 from longstrand.data.targets import infer_task, read_class_names
 from longstrand.errors import InputError, UsageError, one_of
 from longstrand.evaluation.metrics import PRIMARY

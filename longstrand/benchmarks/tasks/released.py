@@ -9,8 +9,9 @@ from typing import Any
 from longstrand.benchmarks.tasks.build import join_rows, source_paths, split_off_valid, write_task
 from longstrand.benchmarks.tasks.task import BenchmarkTask, Option, TaskData
 from longstrand.data.labelled_files import RawTable, make_rows, read_labelled
-from longstrand.data.rows import detect_file, read_entries, read_table, take_column
+from longstrand.data.rows import detect_file, read_entries, take_column
 from longstrand.data.splits import choose_rows
+from longstrand.data.tables import read_table
 from longstrand.errors import InputError
 
 ANY_VERSION = Option(False, "accept files whose content is not that of the published ones")

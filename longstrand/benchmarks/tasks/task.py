@@ -15,7 +15,7 @@ from typing import Any, Literal
 from longstrand.data.bins import BinTargets, count_bins
 from longstrand.data.labelled import LabelledTable
 from longstrand.data.labelled_files import RawTable, make_rows
-from longstrand.data.rows import read_table
+from longstrand.data.tables import read_table
 from longstrand.data.targets import Task
 from longstrand.errors import InputError, UsageError, nearest
 from longstrand.evaluation.metrics import METRICS
